@@ -1,0 +1,233 @@
+"""What the emulated CloudConvert accepts, and how it says no.
+
+Evidence marks name the pages of https://cloudconvert.com/docs/api-reference (TASKS, JOBS), official clients and
+recordings. Where only the HTTP status is known, the words are assumed and say so here.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["REQUIRED", "Draft", "Refusal", "invalid", "not_found", "read_job", "read_task"]
+
+# Operation -> fields without which it is refused.        import/export pages, clients NODE JAVA N8N
+REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
+    "import/url": ("url",),
+    "import/upload": (),
+    "import/base64": ("file", "filename"),
+    "import/raw": ("file", "filename"),
+    "import/s3": (),
+    "import/google-cloud-storage": (),
+    "import/openstack": (),
+    "import/sftp": (),
+    "import/azure/blob": (),  # NODE
+    "import/azure-blob": (),  # JAVA
+    "convert": ("input", "output_format"),
+    "optimize": ("input",),
+    "watermark": ("input",),
+    "thumbnail": ("input",),
+    "capture-website": ("url", "output_format"),
+    "merge": ("input",),
+    "archive": ("input",),
+    "archive/extract": ("input",),
+    "command": ("input", "engine", "command", "arguments"),
+    "metadata": ("input",),
+    "metadata/write": ("input",),
+    "pdf/a": ("input",),
+    "pdf/ocr": ("input",),
+    "pdf/encrypt": ("input",),
+    "pdf/decrypt": ("input",),
+    "pdf/merge": ("input",),
+    "pdf/extract-pages": ("input",),
+    "pdf/rotate-pages": ("input",),
+    "pdf/split-pages": ("input",),
+    "export/url": ("input",),
+    "export/s3": ("input",),
+    "export/azure/blob": ("input",),
+    "export/google-cloud-storage": ("input",),
+    "export/openstack": ("input",),
+    "export/sftp": ("input",),
+    "export/upload": ("input",),
+}
+
+TASK_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")  # doc JOBS
+FORMAT: Final = re.compile(r"[a-z0-9]{1,4}(\.[a-z0-9]{1,4})?")
+"""What passes for an output format, e.g. ``docx`` or ``tar.gz``; the vendor's real list is long and grows."""
+
+
+class Refusal(Exception):
+    """An answer that ends a request.
+
+    Args:
+        status: HTTP status.
+        code: The vendor's code.
+        message: The vendor's words.
+        errors: What is wrong by field.
+    """
+
+    def __init__(self, status: int, code: str, message: str, errors: Mapping[str, list[str]] | None = None) -> None:
+        super().__init__(status, code)
+        self.status = status
+        self.body: dict[str, Any] = {"message": message, "code": code}
+        if errors is not None:
+            self.body["errors"] = dict(errors)
+
+
+def invalid(errors: Mapping[str, list[str]]) -> Refusal:
+    """422 with the fields at fault (wire XSOAR, sdk JAVA)."""
+    return Refusal(422, "INVALID_DATA", "The given data was invalid.", errors)
+
+
+def not_found() -> Refusal:
+    """404 for an unknown, deleted or expired id; code and message are assumed, nobody recorded them."""
+    return Refusal(404, "NOT_FOUND", "Not Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A task as it was submitted.
+
+    Attributes:
+        operation: The vendor's operation.
+        payload: Its options.
+        inputs: Names of tasks of the same job, or ids of tasks.
+        name: Its name in the job; None outside of one.
+    """
+
+    operation: str
+    payload: dict[str, Any]
+    inputs: tuple[str, ...]
+    name: str | None = None
+
+
+def read_task(operation: str, body: Mapping[str, Any], known: Callable[[str], bool]) -> Draft:
+    """A task that is created directly.
+
+    Args:
+        operation: From the path.
+        body: The options.
+        known: Tells whether a task of this id exists.
+
+    Raises:
+        Refusal: The vendor would not accept it.
+    """
+    if operation not in REQUIRED:
+        raise not_found()
+    draft = _draft(operation, body)
+    errors = _faults(draft, known)
+    if errors:
+        raise invalid({field: [text] for field, text in errors.items()})
+    _check_conversion(draft)
+    return draft
+
+
+def read_job(body: Mapping[str, Any], known: Callable[[str], bool]) -> list[Draft]:
+    """The tasks of a job, in the order in which they were submitted.
+
+    Args:
+        body: ``{"tasks": {name: {"operation": …}}, "tag": …, "webhook_url": …}``.
+        known: Tells whether a task of this id exists.
+
+    Raises:
+        Refusal: The vendor would not accept it.
+    """
+    tasks = body.get("tasks")
+    if not tasks:
+        raise invalid({"tasks": ["The tasks field is required."]})
+    if not isinstance(tasks, dict):
+        raise invalid({"tasks": ["The tasks must be an array."]})  # assumed; PHP calls an object an array
+    drafts = [_named(name, options) for name, options in cast("dict[str, object]", tasks).items()]
+    errors: dict[str, list[str]] = {}
+    for draft in drafts:
+        for field, text in _job_faults(draft, drafts, known).items():
+            errors.setdefault(field, []).append(f"Task {draft.name}: {text}")  # names the task: node issue 74
+    if not _is_url(body.get("webhook_url", "https://example.com")):
+        errors["webhook_url"] = ["The webhook url format is invalid."]  # assumed
+    if errors:
+        raise invalid(errors)
+    for draft in drafts:
+        _check_conversion(draft)
+    return drafts
+
+
+def _named(name: str, options: object) -> Draft:
+    body = cast("dict[str, Any]", options) if isinstance(options, dict) else {}
+    return _draft(str(body.get("operation", "")), body, name)
+
+
+def _draft(operation: str, body: Mapping[str, Any], name: str | None = None) -> Draft:
+    payload = {key: value for key, value in body.items() if key != "operation"}
+    given = payload.get("input", ())
+    listed = cast("list[object]", given) if isinstance(given, list) else (given,) if given else ()
+    return Draft(operation, payload, tuple(str(item) for item in listed), name)
+
+
+def _job_faults(draft: Draft, drafts: list[Draft], known: Callable[[str], bool]) -> dict[str, str]:
+    if not TASK_NAME.fullmatch(draft.name or ""):
+        return {"tasks": "The name format is invalid."}  # assumed
+    if not draft.operation:
+        return {"operation": "The operation field is required."}  # assumed
+    if draft.operation not in REQUIRED:
+        return {"operation": "The selected operation is invalid."}  # assumed
+    names = {other.name: other for other in drafts}
+    errors = _faults(draft, lambda ref: ref in names or known(ref))
+    if draft.name in _reachable(draft, names):
+        errors["input"] = "Invalid input task."
+    return errors
+
+
+def _reachable(draft: Draft, names: Mapping[str | None, Draft]) -> set[str]:
+    """Names of all tasks before this one; its own among them means a circle."""
+    found: set[str] = set()
+    ahead = list(draft.inputs)
+    while ahead:
+        ref = ahead.pop()
+        if ref in names and ref not in found:
+            found.add(ref)
+            ahead += names[ref].inputs
+    return found
+
+
+def _faults(draft: Draft, known: Callable[[str], bool]) -> dict[str, str]:
+    payload = draft.payload
+    errors = {
+        field: f"The {field.replace('_', ' ')} field is required."
+        for field in REQUIRED[draft.operation]
+        if payload.get(field) in (None, "", [])
+    }
+    if "url" in REQUIRED[draft.operation] and "url" not in errors and not _is_url(payload["url"]):
+        errors["url"] = "The url format is invalid."  # wire XSOAR
+    if draft.operation == "import/base64" and "file" not in errors and not _is_base64(payload["file"]):
+        errors["file"] = "The file format is invalid."  # assumed
+    if not all(known(ref) for ref in draft.inputs):
+        errors["input"] = "Invalid input task."  # sdk JAVA
+    return errors
+
+
+def _check_conversion(draft: Draft) -> None:
+    if draft.operation == "convert" and not FORMAT.fullmatch(str(draft.payload["output_format"])):
+        raise Refusal(422, "INVALID_CONVERSION_TYPE", "This conversion type is not supported")  # wire XSOAR
+
+
+def _is_url(value: object) -> bool:
+    try:
+        parts = urlsplit(value) if isinstance(value, str) else None
+    except ValueError:
+        return False
+    return parts is not None and parts.scheme in {"http", "https"} and bool(parts.hostname)
+
+
+def _is_base64(value: object) -> bool:
+    try:
+        b64decode(str(value))
+    except (binascii.Error, ValueError):
+        return False
+    return True

@@ -1,0 +1,177 @@
+"""The emulated file storage of CloudConvert: an S3-like place of its own, which knows no API key.
+
+Whoever holds a link may use it: the capability is in the upload form's fields and in the query of an export URL. An
+``Authorization`` header is refused, as S3 refuses two ways of proving oneself; a client that forwards its key to
+storage should notice here. Bodies of refusals are assumed, in S3's shape.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import mimetypes
+import re
+from datetime import UTC, datetime
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlencode
+from xml.sax.saxutils import escape
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from taskbridge.emulator.answers import from_multipart
+
+from .emulator_files import StoredFile
+from .emulator_tasks import RETENTION
+
+if TYPE_CHECKING:
+    from .emulator_tasks import Book, NativeTask
+
+__all__ = ["Storage"]
+
+FORM_LIFETIME: Final = 6 * 3600.0  # seconds after the task's creation (wire VCR)
+ACCESS_KEY: Final = "emulated"
+FILENAME: Final = "${filename}"  # sent verbatim by the caller, filled in by storage (wire VCR)
+
+
+class Storage:
+    """Upload forms and export URLs.
+
+    Args:
+        book: The tasks whose files these are.
+        base_url: Address under which the routes hang, without a trailing slash.
+        secret: What links and forms are signed with.
+    """
+
+    def __init__(self, book: Book, base_url: str, secret: bytes) -> None:
+        self._book = book
+        self._base_url = base_url
+        self._secret = secret
+
+    def routes(self) -> list[Route]:
+        """The form's target, and the files."""
+        return [
+            Route("/tasks", self._receive, methods=["POST"]),
+            Route("/tasks/{task}/{filename:path}", self._send, methods=["GET"]),
+        ]
+
+    # Links and forms.
+
+    def url(self, task: NativeTask, file: StoredFile) -> str:
+        """The export URL of a finished task's file; it lives 24 h (doc EXP), in the query of 2020 to 2022 (wire)."""
+        expires = int(self._book.life(task).ended + RETENTION)
+        query = {
+            "AWSAccessKeyId": ACCESS_KEY,
+            "Expires": expires,
+            "Signature": self._sign(task.id, file.name, str(expires)),
+        }
+        return f"{self._place(task, file.name)}?{urlencode(query)}"
+
+    def form(self, task: NativeTask) -> dict[str, Any]:
+        """``result.form`` of a task that waits for its upload (wire VCR: an S3 POST policy)."""
+        date = datetime.fromtimestamp(task.created, UTC)
+        expiry = datetime.fromtimestamp(task.created + FORM_LIFETIME, UTC)
+        fields = {
+            "acl": "private",
+            "key": f"{task.id}/{FILENAME}",
+            "success_action_status": "201",
+            "X-Amz-Credential": f"{ACCESS_KEY}/{date:%Y%m%d}/us-east-1/s3/aws4_request",
+            "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+            "X-Amz-Date": f"{date:%Y%m%dT%H%M%SZ}",
+        }
+        policy = {
+            "expiration": f"{expiry:%Y-%m-%dT%H:%M:%SZ}",
+            "conditions": [{name: value} for name, value in fields.items()],
+        }
+        encoded = base64.b64encode(json.dumps(policy).encode()).decode()
+        signed = {"Policy": encoded, "X-Amz-Signature": self._sign(encoded)}
+        return {"url": f"{self._base_url}/tasks", "parameters": {**fields, **signed}}
+
+    def _place(self, task: NativeTask, filename: str) -> str:
+        return f"{self._base_url}/tasks/{task.id}/{quote(filename, safe='')}"
+
+    def _sign(self, *parts: str) -> str:
+        return hmac.new(self._secret, "\n".join(parts).encode(), hashlib.sha256).hexdigest()
+
+    # What callers do with them.
+
+    async def _receive(self, request: Request) -> Response:
+        """Take an upload: the fields of the form as they are, the file last (doc IMP)."""
+        if "authorization" in request.headers:
+            return _refused(400, "InvalidArgument", "Only one auth mechanism allowed")
+        parts = from_multipart(await request.body(), request.headers.get("content-type", ""))
+        file = parts.get("file")
+        if file is None or list(parts)[-1] != "file":
+            return _refused(400, "InvalidArgument", "POST requires exactly one file upload, as the last field")
+        fields = {name: part.data.decode("utf-8", "replace") for name, part in parts.items() if name != "file"}
+        task = self._book.tasks.get(fields.get("key", "").partition("/")[0])
+        if task is None or task.deleted or self.form(task)["parameters"] != fields:
+            return _refused(403, "AccessDenied", "Invalid according to Policy")
+        if self._book.now >= task.created + FORM_LIFETIME:
+            return _refused(403, "AccessDenied", "Invalid according to Policy: Policy expired.")
+        name = re.split(r"[/\\]", file.filename or "")[-1] or "file"
+        self._book.receive(task, StoredFile(name, file.data))
+        return self._received(task, StoredFile(name, file.data))
+
+    def _received(self, task: NativeTask, file: StoredFile) -> Response:
+        place, tag = self._place(task, file.name), _etag(file)
+        body = (
+            '<?xml version="1.0" encoding="UTF-8"?>\n'
+            f"<PostResponse><Bucket>tasks</Bucket><Key>{escape(task.id + '/' + file.name)}</Key>"
+            f"<ETag>{escape(tag)}</ETag><Location>{escape(place)}</Location></PostResponse>"
+        )
+        headers = {"Location": place, "ETag": tag, "Content-Type": "application/xml"}
+        return Response(body, 201, headers)
+
+    async def _send(self, request: Request) -> Response:
+        task_id, name, query = request.path_params["task"], request.path_params["filename"], request.query_params
+        if "authorization" in request.headers:
+            return _refused(400, "InvalidArgument", "Only one auth mechanism allowed")
+        expires = query.get("Expires", "")
+        if not hmac.compare_digest(query.get("Signature", "").encode(), self._sign(task_id, name, expires).encode()):
+            return _refused(403, "SignatureDoesNotMatch", "The signature does not match")
+        if self._book.now >= int(expires):
+            return _refused(403, "AccessDenied", "Request has expired")
+        task = self._book.task(task_id)
+        files = {file.name: file for file in self._book.files(task)} if task is not None else {}
+        if task is None or name not in files:
+            return _refused(404, "NoSuchKey", "The specified key does not exist.")
+        kind = "inline" if task.payload.get("inline") else "attachment"
+        return _file(files[name], kind, self._book.life(task).ended, request.headers.get("range", ""))
+
+
+def _file(file: StoredFile, disposition: str, modified: float, wanted: str) -> Response:
+    """A file, or the one range of its bytes that was asked for."""
+    headers = {
+        "Accept-Ranges": "bytes",
+        "Content-Type": mimetypes.guess_type(file.name)[0] or "application/octet-stream",
+        "Content-Disposition": f"{disposition}; {_header_name(file.name)}",
+        "ETag": _etag(file),
+        "Last-Modified": formatdate(modified, usegmt=True),
+    }
+    size = len(file.content)
+    asked = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted)
+    if asked is None:
+        return Response(file.content, 200, headers)
+    first, last = int(asked[1]), min(int(asked[2] or size), size - 1)
+    if first > last:
+        return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
+    return Response(file.content[first : last + 1], 206, headers | {"Content-Range": f"bytes {first}-{last}/{size}"})
+
+
+def _header_name(name: str) -> str:
+    plain = re.sub(r'[^ -~]|["\\]', "_", name)
+    return f'filename="{plain}"' if plain == name else f"filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def _etag(file: StoredFile) -> str:
+    return f'"{hashlib.md5(file.content, usedforsecurity=False).hexdigest()}"'
+
+
+def _refused(status: int, code: str, message: str) -> Response:
+    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
+    return Response(body, status, media_type="application/xml")

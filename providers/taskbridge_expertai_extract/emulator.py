@@ -1,0 +1,278 @@
+"""An emulator of expert.ai Extract Beta, written from its documents; times in seconds, sizes in bytes.
+
+Labels such as STATUS name the vendor's pages; PY is the official client. What neither says is marked as assumed.
+Refusals have no body, except 403, whose body the official client parses.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import hmac
+import json
+import struct
+from base64 import b64decode, b64encode, urlsafe_b64encode
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from starlette.responses import PlainTextResponse, Response
+
+from taskbridge.emulator import Plan, VendorEmulator
+from taskbridge.emulator.answers import (
+    BearerTokens,
+    JsonObject,
+    Life,
+    Refused,
+    as_object,
+    count_pdf_pages,
+    from_json,
+    random_text,
+    routes,
+    to_json,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from starlette.requests import Request
+    from starlette.routing import BaseRoute
+
+    from taskbridge.emulator import Host
+
+__all__ = ["ExpertAiExtractEmulator"]
+
+PREFIX: Final = "expertai-extract"
+TOKEN_LIFETIME_S: Final = 3600  # assumed; "a certain duration" in doc CLIENT
+REQUEST_LIMIT: Final = 14 * 1024 * 1024  # "14 MB": doc SUBMIT; that MB means MiB is assumed
+PAGE_LIMIT: Final = 500  # doc SUBMIT
+PHASES: Final = ("page conversion", "classification")  # in this order; sdk PY; equal parts of the work are assumed
+WAITING: Final = "pending"  # message of PENDING; assumed
+COMPLETED: Final = "completed"  # message of SUCCESS: doc STATUS
+FAILED: Final = "page conversion failed"  # message of FAILURE; assumed
+VERSION: Final = "2.1.1"  # of the engine: sdk PY
+
+# The body of 403, as far as the official client reads it (sdk PY); the texts are assumed.
+NO_SUBSCRIPTION: Final[JsonObject] = {
+    "message": "Forbidden",
+    "_embedded": {"errors": [{"message": "No active subscription."}]},
+}
+
+# One page in the fixture of sdk PY: pixels at 100 DPI, x1, y1, x2, y2.
+PAGE_BOX: Final = (0, 0, 850, 1100)
+TEXT_BOX: Final = (100, 100, 125, 114)
+WORD_BOX: Final = (100, 101, 124, 114)
+FILLER: Final = "The quick brown fox jumps over the lazy dog. " * 4 + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    name: str
+    pages: int
+    life: Life
+
+
+class ExpertAiExtractEmulator(VendorEmulator):
+    """expert.ai Extract Beta on this machine.
+
+    Attributes:
+        subscribed: Whether the user has an active subscription; without one, submit and status answer 403.
+        result_bytes: About how many bytes a body with a result has at least; more layout items make it longer.
+        token_lifetime_s: Vendor seconds that a token lives.
+    """
+
+    name = "expertai-extract"
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
+        self.subscribed = True
+        self.result_bytes = 0
+        self.token_lifetime_s: float = TOKEN_LIFETIME_S
+        self._user = (f"{random_text(host.random, 8)}@example.com", random_text(host.random, 20))
+        self._secret = host.random.randbytes(32)
+        self._tokens = BearerTokens(host.clock)
+        self._tasks: dict[str, _Task] = {}
+        self._samples = self._make_samples()
+
+    def mounts(self) -> Mapping[str, Sequence[BaseRoute]]:
+        """The token service and the API, which live on different hosts at the vendor."""
+        token = routes([("POST", "/oauth2/token", self._token)], lambda _: None)
+        table = [
+            ("POST", "/beta/layout-document-async", self._submit),
+            ("GET", "/beta/status/{id}", self._status),
+        ]
+        return {PREFIX: [*token, *routes(table, self._check)]}
+
+    def settings(self) -> Mapping[str, str]:
+        """The user, the API's address up to ``/beta``, and the token's address."""
+        username, password = self._user
+        root = f"{self.host.base_url}/{PREFIX}"
+        return {
+            "username": username,
+            "password": password,
+            "base_url": f"{root}/beta",
+            "token_url": f"{root}/oauth2/token",
+        }
+
+    def samples(self) -> Mapping[str, str]:
+        """``partial`` is a success with a page that was not analysed."""
+        return self._samples
+
+    # Token.
+
+    async def _token(self, request: Request) -> Response:
+        user = from_json(await request.body()) or {}
+        if (user.get("username"), user.get("password")) != self._user:
+            return Response(status_code=401)
+        token = self._new_token()
+        self._tokens.add(token, self.token_lifetime_s)
+        return PlainTextResponse(token)  # not JSON: doc CLIENT
+
+    def _new_token(self) -> str:
+        """A signed JWT; its ``jti`` keeps tokens of one second apart."""
+        expiry = int(self.host.clock.time() + self.token_lifetime_s)
+        claims = {"exp": expiry, "sub": self._user[0], "jti": random_text(self.host.random, 16)}
+        text = ".".join(_base64url(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, claims))
+        return f"{text}.{_base64url(hmac.digest(self._secret, text.encode(), hashlib.sha256))}"
+
+    def _check(self, request: Request) -> None:
+        self._tokens.check(request)
+        if not self.subscribed:
+            raise Refused(to_json(NO_SUBSCRIPTION, 403))
+
+    # Tasks.
+
+    async def _submit(self, request: Request) -> Response:
+        body = await request.body()
+        if len(body) > REQUEST_LIMIT:
+            raise Refused(Response(status_code=413))
+        document = as_object((from_json(body) or {}).get("document")) or {}
+        name, data = document.get("name"), _decoded(document.get("data"))
+        if not isinstance(name, str) or data is None:
+            raise Refused(Response(status_code=400))
+        pages = count_pdf_pages(data)
+        if pages > PAGE_LIMIT:
+            raise Refused(Response(status_code=413))  # assumed; the limit itself is doc SUBMIT
+        key = self._add(name, pages, Life(self.host.clock.time(), self.host.take_plan(name)))
+        return to_json({"taskId": key}, 202)
+
+    async def _status(self, request: Request) -> Response:
+        task = self._tasks.get(request.path_params["id"])
+        if task is None:
+            return to_json(_waiting())  # an unknown id: nothing says so, see CELERY
+        now = self.host.clock.time()
+        match task.life.phase(now):
+            case "queued":
+                return to_json(_waiting())
+            case "ended":
+                return self._end(task)
+            case _:
+                return to_json(_working(task.life.share(now)))
+
+    def _end(self, task: _Task) -> Response:
+        match task.life.plan.outcome:
+            case "failed":
+                return to_json({"current": 0, "message": FAILED, "state": "FAILURE"})
+            case "cancelled":
+                return to_json({"state": "ABORTED"})  # the other fields are unknown, all are optional: sdk PY
+            case outcome:
+                missing = 1 if outcome == "partial" else 0
+                body = _success(task.name, task.pages, missing, task.life.ends, self.result_bytes)
+                return Response(body, media_type="application/json")
+
+    def _add(self, name: str, pages: int, life: Life) -> str:
+        key = str(UUID(int=self.host.random.getrandbits(128), version=4))  # opaque; a UUID is assumed
+        self._tasks[key] = _Task(name, pages, Life(life.born, replace(life.plan, review=0.0)))
+        return key
+
+    def _make_samples(self) -> dict[str, str]:
+        hour_ago = self.host.clock.time() - 3600
+        plans = {
+            "completed": Plan(),
+            "partial": Plan(outcome="partial"),
+            "failed": Plan(outcome="failed"),
+            "cancelled": Plan(outcome="cancelled"),
+            "processing": Plan(outcome="stuck"),
+            "pending": Plan(queued=float("inf")),
+        }
+        return {label: self._add("test.pdf", 3, Life(hour_ago, plan)) for label, plan in plans.items()}
+
+
+# Bodies of the status call: doc STATUS.
+
+
+def _waiting() -> JsonObject:
+    return {"current": 0, "message": WAITING, "state": "PENDING"}
+
+
+def _working(share: float) -> JsonObject:
+    return {"current": int(share * 100), "message": PHASES[int(share * len(PHASES))], "state": "PROGRESS"}
+
+
+@lru_cache(maxsize=8)
+def _success(name: str, pages: int, missing: int, ended: float, at_least: int) -> bytes:
+    """The body of SUCCESS; the last ``missing`` pages have a root and no text."""
+    header: JsonObject = {
+        "conversionDateTime": f"{datetime.fromtimestamp(ended, UTC):%Y-%m-%d %H:%M}",
+        "customInfo": {"Title": name},
+        "documentName": name,
+        "errorPages": missing,
+        "metadata": [],
+        "totPages": pages,
+        "version": VERSION,
+    }
+    layout, words = list[JsonObject](), list[str]()
+    for page in range(1, pages + 1):
+        _add_page(layout, page, analysed=page <= pages - missing)
+        words.append(_words(page * 2, ended) if page <= pages - missing else _words(None, ended))
+    _fill(layout, at_least)
+    result: JsonObject = {"header": header, "layout": layout, "words": words}
+    body = {"current": 100, "message": COMPLETED, "result": result, "state": "SUCCESS"}
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _add_page(layout: list[JsonObject], page: int, *, analysed: bool) -> None:
+    root, text = 2 * page - 1, 2 * page
+    children = {"children": [text]} if analysed else {}
+    layout.append({"bbox": PAGE_BOX, **children, "id": root, "page": page, "type": "page"})
+    if analysed:
+        layout.append(_item(text, root, page, f"test{page}\n", "H"))
+
+
+def _item(key: int, parent: int, page: int, content: str, label: str | None = None) -> JsonObject:
+    named = {"label": label} if label else {}
+    kind = {"page": page, "parent": parent, "type": "text"}
+    return {"bbox": TEXT_BOX, "content": content, "id": key, **named, **kind}
+
+
+def _fill(layout: list[JsonObject], at_least: int) -> None:
+    root, first = layout[0], layout[-1]["id"] + 2
+    size = len(json.dumps(_item(1_000_000, root["id"], 1, FILLER), separators=(",", ":")))
+    more = range(first, first + -(-at_least // size))
+    layout += [_item(key, root["id"], 1, FILLER) for key in more]
+    if more:
+        root["children"] = [*root.get("children", ()), *more]
+
+
+def _words(index: int | None, ended: float) -> str:
+    """A page's words as base64(gzip(binary)): one word, since what lies between two words is not known."""
+    word = b"" if index is None else f"test{index // 2}".encode() + b"\0" + struct.pack("<5I", index, *WORD_BOX)
+    return b64encode(gzip.compress(word, mtime=int(ended))).decode("ascii")
+
+
+# Encodings.
+
+
+def _decoded(data: object) -> bytes | None:
+    if not isinstance(data, str):
+        return None
+    try:
+        return b64decode(data, validate=True)
+    except ValueError:
+        return None
+
+
+def _base64url(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")

@@ -1,0 +1,376 @@
+"""An emulator of Scan Documents API v1, written from its documents; times in seconds, sizes in bytes.
+
+Labels such as TASKS name the vendor's pages; what no page says is marked as assumed. Nothing happens between requests:
+each of them first ends the tasks whose time has come, in the order of their ends, which makes their files and events.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import urlencode
+
+from starlette.responses import Response
+
+from taskbridge.emulator import Plan, VendorEmulator
+from taskbridge.emulator.answers import (
+    JsonObject,
+    Life,
+    Refused,
+    as_list,
+    from_json,
+    from_multipart,
+    random_text,
+    routes,
+    to_json,
+    utc_text,
+)
+
+from .emulator_files import PNG, Document, make_image, make_pdf, read_document
+from .emulator_operations import OPERATIONS, OperationFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from starlette.requests import Request
+    from starlette.routing import BaseRoute
+
+    from taskbridge.emulator import Host
+    from taskbridge.emulator.answers import Endpoint, Phase
+
+    from .emulator_operations import Operation
+
+__all__ = ["ScanDocumentsEmulator", "Trouble"]
+
+Trouble = Literal[409, 429, 500]
+
+PREFIX: Final = "scan-documents"
+UPLOAD_LIMIT: Final = 10 * 1024 * 1024  # "10 MB" a file: sdk NODE; that MB means MiB is assumed
+TAKE_DEFAULT: Final = 20  # doc LIST
+TAKE_MOST: Final = 100  # doc LIST
+ID_LENGTH: Final = 16  # characters after "task_", "file_", "event_": doc GET-TASK EVENTS
+PROBLEM_TYPE: Final = "application/problem+json"  # doc ERR
+PROBLEM_BASE: Final = "https://scan-documents.com/docs/errors/"  # doc GET-TASK
+INVALID_INPUT: Final = "input does not contains a valid input id."  # doc ERR
+INTERNAL_FAILURE: Final = "Internal processing error"  # one of the causes in doc TASKS; the text is assumed
+
+_UNEXPECTED: Final = "An unexpected error occurred. Contact support if the problem persists."
+PROBLEMS: Final[Mapping[int, tuple[str, str, str]]] = {  # HTTP status -> type, title, message: doc ERR GET-TASK
+    401: ("unauthorized", "Unauthorized", "You are not authorized to access this resource."),
+    404: ("not-found", "Not Found", "{resource} with id {id} not found."),
+    409: ("no-subscription", "No Subscription", "User does not have an active subscription"),
+    429: (
+        "rate-limit-error",
+        "Rate Limit Exceeded",
+        "Rate limit exceeded. Please try again later or contact support.",
+    ),
+    500: ("internal-error", _UNEXPECTED, _UNEXPECTED),
+}
+
+
+@dataclass(slots=True)
+class _File:
+    id: str
+    document: Document
+    created: float
+    task_id: str | None = None
+
+    def show(self) -> JsonObject:
+        document = self.document
+        return {
+            "id": self.id,
+            "name": document.name,
+            "type": document.type,
+            "properties": document.properties(),
+            "task_id": self.task_id,
+            "created_at": utc_text(self.created),
+        }
+
+
+@dataclass(slots=True)
+class _Task:
+    id: str
+    operation: str
+    parameters: JsonObject
+    inputs: Sequence[str]
+    subject: str  # names of its documents, from which plans are read
+    life: Life
+    status: str | None = None  # once it ended
+    result: JsonObject = field(default_factory=dict[str, Any])
+    files: list[str] = field(default_factory=list[str])
+
+
+class ScanDocumentsEmulator(VendorEmulator):
+    """Scan Documents on this machine.
+
+    Attributes:
+        trouble: Answer every authorised request with this problem: 409 no subscription, 429 or 500; None for none.
+        detection_called: ``operation`` of detect-documents tasks. The vendor's API description says ``convert``
+            where its events say ``detect-documents``; the wire value is unknown (sdk NODE).
+    """
+
+    name = "scan-documents"
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
+        self.trouble: Trouble | None = None
+        self.detection_called = "detect-documents"
+        self._key = random_text(host.random, 32)
+        self._files: dict[str, _File] = {}
+        self._tasks: dict[str, _Task] = {}
+        self._events: dict[str, JsonObject] = {}
+        self._due: list[tuple[float, int, str]] = []  # a heap of ends, order of creation, task ids
+        self._samples = self._make_samples()
+
+    def mounts(self) -> Mapping[str, Sequence[BaseRoute]]:
+        """All calls of the vendor's table."""
+        table: list[tuple[str, str, Endpoint]] = [
+            ("POST", "/v1/files", self._upload),
+            ("GET", "/v1/files", self._list_files),
+            ("GET", "/v1/files/{id}", self._get_file),
+            ("GET", "/v1/files/{id}/download", self._download),
+            ("DELETE", "/v1/files/{id}", self._delete_file),
+            ("GET", "/v1/tasks/{id}", self._get_task),
+            ("GET", "/v1/tasks", self._list_tasks),
+            ("GET", "/v1/events", self._list_events),
+        ]
+        table += [("POST", f"/v1/{kind.folder}/{word}", self._creator(word, kind)) for word, kind in OPERATIONS.items()]
+        return {PREFIX: routes(table, self._check)}
+
+    def settings(self) -> Mapping[str, str]:
+        """The key, and the address up to ``/v1``."""
+        return {"api_key": self._key, "base_url": f"{self.host.base_url}/{PREFIX}/v1"}
+
+    def samples(self) -> Mapping[str, str]:
+        """``cancelled`` is a failed task: the vendor cannot cancel."""
+        return self._samples
+
+    # In front of every call.
+
+    def _check(self, request: Request) -> None:
+        if request.headers.get("x-api-key") != self._key:
+            raise Refused(_problem(401))
+        if self.trouble is not None:
+            raise Refused(_problem(self.trouble))
+        self._settle()
+
+    # Files.
+
+    async def _upload(self, request: Request) -> Response:
+        form = from_multipart(await request.body(), request.headers.get("content-type", ""))
+        part = form.get("file")
+        if part is None:
+            raise Refused(_invalid(file=["file is required."]))  # text assumed
+        if len(part.data) > UPLOAD_LIMIT:
+            raise Refused(_invalid(file=["file must not be larger than 10 MB."]))  # answer assumed
+        name = form["name"].data.decode(errors="replace") if "name" in form else part.filename or "file"
+        document = read_document(name, part.data, part.content_type, part.filename)
+        if document is None:
+            raise Refused(_invalid(file=["file type is not supported."]))  # answer assumed
+        return to_json(self._store(document, self.host.clock.time()).show())  # code assumed
+
+    async def _list_files(self, request: Request) -> Response:
+        return self._page(request, "files", list(self._files), lambda key: self._files[key].show())
+
+    async def _get_file(self, request: Request) -> Response:
+        return to_json(self._file(request).show())
+
+    async def _download(self, request: Request) -> Response:
+        document = self._file(request).document
+        return Response(document.data, media_type=document.type)
+
+    async def _delete_file(self, request: Request) -> Response:
+        file = self._file(request)
+        del self._files[file.id]
+        gone = {"id": file.id, "name": file.document.name, "type": file.document.type}
+        self._tell("file.deleted", gone, self.host.clock.time())
+        return Response(status_code=204)  # code assumed
+
+    def _file(self, request: Request) -> _File:
+        key = request.path_params["id"]
+        if key not in self._files:
+            raise Refused(_problem(404, resource="File", id=key))
+        return self._files[key]
+
+    def _store(self, document: Document, created: float, task_id: str | None = None) -> _File:
+        file = _File(self._new_id("file"), document, created, task_id)
+        self._files[file.id] = file
+        event = {key: value for key, value in file.show().items() if key != "created_at"}
+        self._tell("file.created", event, created)
+        return file
+
+    # Tasks.
+
+    def _creator(self, word: str, kind: Operation) -> Endpoint:
+        async def create(request: Request) -> Response:
+            body = from_json(await request.body())
+            if body is None:
+                raise Refused(_invalid(input=[INVALID_INPUT]))  # answer to a body that is no object: assumed
+            inputs = self._inputs(body.get("input"), kind)
+            complaints = kind.complaints(body)
+            if inputs is None:
+                complaints = {"input": [INVALID_INPUT], **complaints}
+            if inputs is None or complaints:
+                raise Refused(_invalid(**complaints))
+            subject = f"{body.get('name') or ''} {' '.join(self._subject(key) for key in inputs)}"
+            life = self._life(inputs, self.host.take_plan(subject))
+            task = self._add(word, kind.parameters(body), inputs, subject, life)
+            self._settle()
+            return to_json(self._show(task))  # code assumed
+
+        return create
+
+    async def _get_task(self, request: Request) -> Response:
+        key = request.path_params["id"]
+        if key not in self._tasks:
+            raise Refused(_problem(404, resource="Task", id=key))
+        return to_json(self._show(self._tasks[key]))
+
+    async def _list_tasks(self, request: Request) -> Response:
+        return self._page(request, "tasks", list(self._tasks), lambda key: self._show(self._tasks[key]))
+
+    async def _list_events(self, request: Request) -> Response:
+        return self._page(request, "events", list(self._events), self._events.__getitem__)
+
+    def _inputs(self, given: object, kind: Operation) -> Sequence[str] | None:
+        keys = as_list(given) if kind.many else [given]
+        known = [key for key in keys or () if isinstance(key, str) and (key in self._files or key in self._tasks)]
+        return known if keys and len(known) == len(keys) else None
+
+    def _subject(self, key: str) -> str:
+        return self._files[key].document.name if key in self._files else self._tasks[key].subject
+
+    def _life(self, inputs: Sequence[str], plan: Plan) -> Life:
+        """A task whose input is a task waits for its end (assumed)."""
+        now = self.host.clock.time()
+        return Life(now, replace(plan, queued=plan.queued + self._after(inputs, now) - now, review=0.0))
+
+    def _after(self, inputs: Sequence[str], moment: float) -> float:
+        return max([moment, *(self._tasks[key].life.ends for key in inputs if key in self._tasks)])
+
+    def _add(self, word: str, parameters: JsonObject, inputs: Sequence[str], subject: str, life: Life) -> _Task:
+        task = _Task(self._new_id("task"), word, parameters, inputs, subject, life)
+        self._tasks[task.id] = task
+        heappush(self._due, (self._after(inputs, life.ends), len(self._tasks), task.id))
+        self._tell("task.created", {"id": task.id, "operation": word}, life.born)
+        return task
+
+    def _show(self, task: _Task) -> JsonObject:
+        now = self.host.clock.time()
+        shown: JsonObject = {
+            "id": task.id,
+            "operation": self.detection_called if task.operation == "detect-documents" else task.operation,
+            "parameters": task.parameters,
+            "status": task.status or _words(task.life.phase(now)),
+            "result": task.result,
+            "created_at": utc_text(task.life.born),
+            "updated_at": utc_text(task.life.changed(now)),
+        }
+        if "callback_url" in task.parameters:  # that it is absent otherwise is assumed
+            shown["callback_url"] = task.parameters["callback_url"]
+        return shown
+
+    # What time does.
+
+    def _settle(self) -> None:
+        now = self.host.clock.time()
+        while self._due and self._tasks[self._due[0][-1]].life.phase(now) == "ended":
+            self._end(self._tasks[heappop(self._due)[-1]])
+
+    def _end(self, task: _Task) -> None:
+        try:
+            task.result = self._work(task)
+        except OperationFailed as failure:
+            task.status, task.result = "failed", {"error": str(failure), "details": {}}
+        else:
+            task.status = "completed"
+        news = {"id": task.id, "operation": task.operation, "result": task.result}
+        self._tell(f"task.{task.status}", news, task.life.ends)
+
+    def _work(self, task: _Task) -> JsonObject:
+        if task.life.plan.outcome in {"failed", "cancelled"}:
+            raise OperationFailed(INTERNAL_FAILURE)
+        kind = OPERATIONS[task.operation]
+        documents = [self._files[key].document for key in self._sources(task, first_only=not kind.many)]
+        product = kind.run(task.parameters, documents)
+        if isinstance(product, dict):
+            return product
+        files = [self._store(document, task.life.ends, task.id) for document in product]
+        task.files = [file.id for file in files]
+        return {"generated_files": [file.show() for file in files]}
+
+    def _sources(self, task: _Task, *, first_only: bool) -> list[str]:
+        """The files behind the inputs: of a task its files, or their first where one is asked for (assumed)."""
+        found = list[str]()
+        for key in task.inputs:
+            files = self._tasks[key].files if key in self._tasks else [key]
+            found += [file for file in files if file in self._files]
+        return found[:1] if first_only else found
+
+    # Lists, events, ids.
+
+    def _page(self, request: Request, path: str, keys: list[str], show: Callable[[str], JsonObject]) -> Response:
+        keys.reverse()  # newest first: assumed
+        take = request.query_params.get("take", str(TAKE_DEFAULT))
+        if not (re.fullmatch("[0-9]{1,3}", take) and 1 <= int(take) <= TAKE_MOST):
+            raise Refused(_invalid(take=[f"take must be 1 to {TAKE_MOST}."]))  # text assumed
+        start = request.query_params.get("from")
+        if start is not None and start not in keys:
+            raise Refused(_invalid(**{"from": ["from is not a valid id."]}))  # answer assumed
+        first = keys.index(start) if start is not None else 0
+        after = first + int(take)
+        links = {
+            "previous": self._link(path, take, keys[max(0, first - int(take))]) if first else None,
+            "next": self._link(path, take, keys[after]) if after < len(keys) else None,
+        }
+        return to_json({"data": [show(key) for key in keys[first:after]], "links": links})
+
+    def _link(self, path: str, take: str, start: str) -> str:
+        query = urlencode({"from": start, "take": take})
+        return f"{self.host.base_url}/{PREFIX}/{path}?{query}"  # without /v1, as in the example of doc FILES
+
+    def _tell(self, kind: str, data: JsonObject, moment: float) -> None:
+        key = self._new_id("event")
+        self._events[key] = {"id": key, "type": kind, "timestamp": utc_text(moment, digits=3), "data": data}
+
+    def _new_id(self, kind: str) -> str:
+        return f"{kind}_{random_text(self.host.random, ID_LENGTH)}"
+
+    # Samples.
+
+    def _make_samples(self) -> dict[str, str]:
+        hour_ago = Life(self.host.clock.time() - 3600, Plan())
+        photo = self._store(make_image("receipt.png", PNG, 800, 600), hour_ago.born).id
+        report = self._store(make_pdf("report.pdf", 3), hour_ago.born).id
+        effect = {"input": photo, "name": "Example Image", "effect": "grayscale"}
+        rows: dict[str, tuple[str, JsonObject, Plan]] = {
+            "completed": ("apply-effect", effect, Plan()),
+            "text": ("extract-text", {"input": photo, "format": "markdown"}, Plan()),
+            "failed": ("extract-pages", {"input": report, "pages": "2-7"}, Plan()),
+            "cancelled": ("convert", {"input": photo, "target_format": PNG}, Plan(outcome="cancelled")),
+            "processing": ("split", {"input": report}, Plan(outcome="stuck")),
+            "pending": ("render", {"input": report, "dpi": 300}, Plan(queued=float("inf"))),
+        }
+        labels = {
+            label: self._add(word, parameters, [parameters["input"]], "", replace(hour_ago, plan=plan)).id
+            for label, (word, parameters, plan) in rows.items()
+        }
+        self._settle()
+        return labels
+
+
+def _words(phase: Phase) -> str:
+    return "pending" if phase == "queued" else "processing"  # doc TASKS
+
+
+def _problem(status: int, **words: str) -> Response:
+    kind, title, message = PROBLEMS[status]
+    body = {"type": PROBLEM_BASE + kind, "title": title, "status": status, "message": message.format(**words)}
+    return to_json(body, status, PROBLEM_TYPE)
+
+
+def _invalid(**errors: list[str]) -> Response:
+    body = {"type": f"{PROBLEM_BASE}validation-error", "title": "Validation Error", "status": 422, "errors": errors}
+    return to_json(body, 422, PROBLEM_TYPE)

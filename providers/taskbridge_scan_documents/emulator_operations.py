@@ -1,0 +1,258 @@
+"""The operations of the emulated Scan Documents: what each takes and what it makes.
+
+The vendor's documents give the fields (TASKS, OPS, NODE, NODE-NEW), the shapes of results and one text of a
+validation error; all other texts of validation errors are assumed. Wrong fields are refused when a task is
+created (422); what is wrong with the document itself, a page that it lacks or a type that the operation does not
+take, fails the task.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from taskbridge.emulator.answers import as_list, as_object
+
+from .emulator_files import (
+    IMAGES,
+    JPEG,
+    PDF,
+    PNG,
+    WEBP,
+    Document,
+    make_image,
+    make_pdf,
+)
+
+__all__ = ["OPERATIONS", "Operation", "OperationFailed"]
+
+Body: TypeAlias = Mapping[str, Any]
+Check: TypeAlias = Callable[[Any, Body], str | None]  # a field's value (None: absent) and the body -> complaint
+Product: TypeAlias = "list[Document] | dict[str, Any]"
+
+EFFECTS: Final = ("grayscale", "scanner", "black-background")  # doc OPS
+SCHEMA_TYPES: Final = ("string", "number", "integer", "boolean", "array", "object")  # sdk NODE
+FORMATS: Final[Mapping[str, str]] = {  # text of doc TASKS; the other formats say the same
+    "plain": "This is the extracted text content",
+    "markdown": "**This** is the *extracted* text content",
+    "html": "<p><strong>This</strong> is the <em>extracted</em> text content</p>",
+}
+CORNERS: Final = 4
+LONGEST: Final = 5000  # pixels of a side; a bound for this emulator, no fact
+DPI: Final = 300  # dots per inch, when not given: sdk NODE
+PAGES: Final = re.compile(r"[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*")  # "2-7", "2,3,7": sdk NODE
+INVALID_PAGES: Final = "Invalid page range"  # named as a cause by doc TASKS
+INVALID_FILE: Final = "Invalid file ID"  # named as a cause by doc TASKS
+INVALID_TYPE: Final = "Unsupported format"  # named as a cause by doc TASKS
+
+
+class OperationFailed(Exception):  # the task failed; the emulator did not
+    """The document does not bear the operation; the text becomes ``result.error``."""
+
+
+# Checks of fields.
+
+
+def _one_of(*words: str) -> Check:
+    return lambda value, _: None if value in words else f"must be one of {', '.join(words)}."
+
+
+def _whole(least: int, most: int) -> Check:
+    return lambda value, _: None if type(value) is int and least <= value <= most else f"must be {least} to {most}."
+
+
+def _optional(check: Check) -> Check:
+    return lambda value, body: None if value is None else check(value, body)
+
+
+def _text(value: Any, _: Body) -> str | None:
+    return None if isinstance(value, str) else "must be a string."
+
+
+def _uri(value: Any, _: Body) -> str | None:
+    return None if isinstance(value, str) and re.match(r"https?://.", value) else "must be a valid URI."
+
+
+def _pages(value: Any, _: Body) -> str | None:
+    return None if isinstance(value, str) and PAGES.fullmatch(value) else "is not a valid page range."
+
+
+def _quality(value: Any, body: Body) -> str | None:
+    needed = body.get("target_format") in {JPEG, WEBP}
+    return _whole(1, 100)(value, body) if needed or value is not None else None
+
+
+def _schema(value: Any, body: Body) -> str | None:
+    if body.get("format") != "json":
+        return None
+    known = (as_object(value) or {}).get("type") in SCHEMA_TYPES
+    return None if known else "must be a schema."
+
+
+def _vertices(value: Any, _: Body) -> str | None:
+    points = [as_object(point) or {} for point in as_list(value) or []]
+    numbers: list[Any] = [point.get(axis) for point in points for axis in "xy"]
+    right = len(points) == CORNERS and all(
+        type(number) in {int, float} and abs(number) <= LONGEST for number in numbers
+    )
+    return None if right else f"must be {CORNERS} points of x and y."
+
+
+# What operations make.
+
+
+def _same_size(kind: Callable[[Body], str]) -> Callable[[Body, Sequence[Document]], Product]:
+    def make(body: Body, inputs: Sequence[Document]) -> Product:
+        source = inputs[0]
+        return [make_image(_name(body, source), kind(body), source.width, source.height)]
+
+    return make
+
+
+def _detect(_: Body, inputs: Sequence[Document]) -> Product:
+    source = inputs[0]
+    left, top = source.width // 10, source.height // 10
+    right, bottom = source.width - left, source.height - top
+    box = {"left": left, "top": top, "width": right - left, "height": bottom - top}
+    corners = [{"x": x, "y": y} for x, y in ((left, top), (right, top), (right, bottom), (left, bottom))]
+    return {"documents": [{"bounding_box": box, "vertices": corners}]}
+
+
+def _extract_text(body: Body, _: Sequence[Document]) -> Product:
+    word: str = body["format"]
+    content = json.dumps(_instance(body["schema"])) if word == "json" else FORMATS[word]
+    return {"format": word, "content": content}
+
+
+def _instance(schema: Body) -> Any:
+    if "example" in schema:
+        return schema["example"]
+    match schema.get("type"):
+        case "object":
+            properties = as_object(schema.get("properties")) or {}
+            return {key: _instance(as_object(value) or {}) for key, value in properties.items()}
+        case "array":
+            return [_instance(as_object(schema.get("items")) or {})]
+        case kind:
+            return {"integer": 1, "number": 1.5, "boolean": True}.get(str(kind), FORMATS["plain"])
+
+
+def _warp(body: Body, inputs: Sequence[Document]) -> Product:
+    spans = [[point[axis] for point in body["vertices"]] for axis in "xy"]
+    width, height = (min(max(int(max(span) - min(span)), 1), LONGEST) for span in spans)
+    return [make_image(_name(body, inputs[0]), PNG, width, height)]
+
+
+def _render(body: Body, inputs: Sequence[Document]) -> Product:
+    source, dpi = inputs[0], body.get("dpi") or DPI
+    width, height = 612 * dpi // 72, 792 * dpi // 72  # letter paper in points of 1/72 inch
+    pages = _page_numbers(body.get("pages"), source.pages)
+    return [make_image(_name(body, source), PNG, width, height) for _ in pages]
+
+
+def _split(body: Body, inputs: Sequence[Document]) -> Product:
+    return [make_pdf(_name(body, inputs[0]), 1) for _ in range(inputs[0].pages)]
+
+
+def _merge(body: Body, inputs: Sequence[Document]) -> Product:
+    return [make_pdf(_name(body, inputs[0]), sum(document.pages for document in inputs))]
+
+
+def _extract_pages(body: Body, inputs: Sequence[Document]) -> Product:
+    return [make_pdf(_name(body, inputs[0]), len(_page_numbers(body["pages"], inputs[0].pages)))]
+
+
+def _name(body: Body, source: Document) -> str:
+    return body.get("name") or source.name
+
+
+def _page_numbers(pages: str | None, count: int) -> Sequence[int]:
+    if pages is None:
+        return range(1, count + 1)
+    numbers = list[int]()
+    for part in pages.split(","):
+        first, _, last = part.partition("-")
+        if not 1 <= int(first) <= int(last or first) <= count:
+            raise OperationFailed(INVALID_PAGES)
+        numbers.extend(range(int(first), int(last or first) + 1))
+    return numbers
+
+
+# The operations: doc TASKS OPS, sdk NODE NODE-NEW.
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One kind of task.
+
+    Attributes:
+        folder: The part of the path before the operation's word.
+        takes: Media types of its inputs.
+        make: What comes of a checked body and its inputs: files, or a result as it is sent.
+        checks: Its fields besides ``input`` and ``callback_url``.
+        many: Whether ``input`` is a list.
+    """
+
+    folder: str
+    takes: frozenset[str]
+    make: Callable[[Body, Sequence[Document]], Product]
+    checks: Mapping[str, Check] = field(default_factory=dict[str, Check])
+    many: bool = False
+
+    def complaints(self, body: Body) -> dict[str, list[str]]:
+        """``errors`` of a 422 for every wrong field but ``input``."""
+        checks = {**self.checks, "callback_url": _optional(_uri)}
+        found = {name: check(body.get(name), body) for name, check in checks.items()}
+        return {name: [f"{name} {text}"] for name, text in found.items() if text}
+
+    def parameters(self, body: Body) -> dict[str, Any]:
+        """What the task echoes of ``body``."""
+        known = {"input", "callback_url", *self.checks}
+        return {name: value for name, value in body.items() if name in known}
+
+    def run(self, body: Body, inputs: Sequence[Document]) -> Product:
+        """Do the work.
+
+        Raises:
+            OperationFailed: The inputs do not bear it.
+        """
+        if not inputs:
+            raise OperationFailed(INVALID_FILE)
+        if any(document.type not in self.takes for document in inputs):
+            raise OperationFailed(INVALID_TYPE)
+        return self.make(body, inputs)
+
+
+def _image(make: Callable[[Body, Sequence[Document]], Product], **checks: Check) -> Operation:
+    return Operation("image-operations", IMAGES, make, checks)
+
+
+def _pdf(make: Callable[[Body, Sequence[Document]], Product], **checks: Check) -> Operation:
+    return Operation("pdf-operations", frozenset({PDF}), make, {"name": _optional(_text), **checks})
+
+
+OPERATIONS: Final[Mapping[str, Operation]] = {
+    "convert": _image(
+        _same_size(lambda body: body["target_format"]),
+        name=_optional(_text),
+        target_format=_one_of(PNG, JPEG, WEBP),
+        quality=_quality,
+    ),
+    "detect-documents": _image(_detect),
+    "extract-text": _image(_extract_text, format=_one_of(*FORMATS, "json"), schema=_schema),
+    "warp": _image(_warp, name=_optional(_text), vertices=_vertices),
+    "apply-effect": _image(_same_size(lambda _: PNG), name=_optional(_text), effect=_one_of(*EFFECTS)),
+    "scan": _image(
+        _same_size(lambda _: PNG),
+        name=_optional(_text),
+        effect=_one_of("none", *EFFECTS),
+        scan_mode=_one_of("none", "standard"),
+    ),
+    "render": _pdf(_render, dpi=_optional(_whole(1, 1200)), pages=_optional(_pages)),
+    "split": _pdf(_split),
+    "merge": Operation("pdf-operations", IMAGES | {PDF}, _merge, {"name": _optional(_text)}, many=True),
+    "extract-pages": _pdf(_extract_pages, pages=_pages),
+}

@@ -1,0 +1,188 @@
+"""Tasks and batches of the emulated SmartDocumentor: the states that they pass through, and how they are shown.
+
+Numbers of states stand only where the vendor published them; all other states have a name and a null number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from taskbridge.emulator.answers import JsonObject, utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from taskbridge.emulator.answers import Life
+
+__all__ = ["EXPORTED", "INTEGRATION_FAILED", "UNTOUCHED", "Batch", "Task", "export_data"]
+
+# Names of states -> published numbers.                                    doc MAP, except where noted
+NUMBERS: Final[Mapping[str, int]] = {
+    "Deleted": 20,
+    "QueuedForPreProcessing": 30,
+    "PreProcessingInProgress": 31,
+    "PreProcessingFailed": 32,
+    "PreProcessingDownloadFailed": 33,
+    "PreProcessingSuccessful": 34,
+    "InReview": 4,  # only in the sample of STATUS; fits no row of MAP
+}
+# What a working task passes through, each for an equal part of the work. "Recognizing" stands in MAP's prose only;
+# the real name is not published.
+WORK: Final = ("PreProcessingInProgress", "PreProcessingSuccessful", "Recognizing")
+EXPORTED: Final = "ExportCompleted"  # doc REPROC; number unknown
+INTEGRATION_FAILED: Final = ("Failed", 4)  # the one published integration state: sample of doc STATUS
+UNTOUCHED: Final = "never"  # externalIntegrationStatus at first and after a restart: doc EXTINT
+TOTAL_PAGES: Final = 10  # of every document, once it was read: sample of doc STATUS
+
+
+@dataclass(slots=True)
+class Task:
+    """One document on its way.
+
+    Attributes:
+        id: ``taskId``.
+        number: ``taskNumber``, counted within the workspace.
+        workspace: ``workspaceId``.
+        batch: ``batchId``.
+        external_id: The caller's id.
+        name: ``displayName``.
+        description: ``description``.
+        url: Where the document lies.
+        created: Vendor seconds since the epoch.
+        life: Its course since it was created or restarted.
+        restarts: How often it was restarted.
+        integration: Name and number of the integration state; None where nothing is published.
+        label: ``externalIntegrationStatus``.
+    """
+
+    id: int
+    number: int
+    workspace: int
+    batch: int | None
+    external_id: str | None
+    name: str
+    description: str | None
+    url: str
+    created: float
+    life: Life
+    restarts: int = 0
+    integration: tuple[str, int] | None = None
+    label: str = UNTOUCHED
+
+    def state(self, now: float) -> str:
+        """The name of the state at ``now``."""
+        plan = self.life.plan
+        match self.life.phase(now):
+            case "queued":
+                return "QueuedForPreProcessing"
+            case "working" if plan.outcome == "failed":
+                return WORK[0]
+            case "working":
+                return WORK[int(self.life.share(now) * len(WORK))]
+            case "review":
+                return "InReview"
+            case "ended":
+                return self._end()
+
+    def _end(self) -> str:
+        match self.life.plan.outcome:
+            case "failed":
+                return "PreProcessingFailed" if _can_be_downloaded(self.url) else "PreProcessingDownloadFailed"
+            case "cancelled":
+                return "Deleted"  # nothing can be cancelled; this is the nearest
+            case _:
+                return EXPORTED
+
+    def show(self, now: float) -> JsonObject:
+        """``GetTaskStatusResponse``: doc STATUS."""
+        state = self.state(now)
+        integration, integration_number = self.integration or (None, None)
+        shown: JsonObject = {
+            "taskId": self.id,
+            "workspaceId": self.workspace,
+            "batchId": self.batch,
+            "taskNumber": self.number,
+            "externalId": self.external_id,
+            "displayName": self.name,
+            "description": self.description,
+            "createdOn": utc_text(self.created),
+            "taskStatus": NUMBERS.get(state),
+            "integrationStatus": integration_number,
+            "taskStatusText": state,
+            "integrationStatusText": integration,
+            "totalPages": self.pages(now),
+            "preProcessingStartedOn": utc_text(self.life.born),  # equals createdOn in the sample
+        }
+        if self.restarts:
+            shown["restartCount"] = self.restarts
+        return shown
+
+    def pages(self, now: float) -> int:
+        """0 until the document was read."""
+        unread = {"QueuedForPreProcessing", "PreProcessingInProgress"}
+        return 0 if self.state(now) in unread or self.state(now).endswith("Failed") else TOTAL_PAGES
+
+
+@dataclass(slots=True)
+class Batch:
+    """A group of tasks of one workspace.
+
+    Attributes:
+        id: ``batchId``.
+        workspace: ``workspaceId``.
+        name: ``displayName``.
+        description: ``description``.
+        created: Vendor seconds since the epoch.
+    """
+
+    id: int
+    workspace: int
+    name: str
+    description: str | None
+    created: float
+
+    def show(self, tasks: Iterable[Task]) -> JsonObject:
+        """The batch object: doc BATCH.
+
+        Args:
+            tasks: All tasks of the organisation.
+        """
+        return {
+            "batchId": self.id,
+            "workspaceId": self.workspace,
+            "displayName": self.name,
+            "description": self.description,
+            "createdOn": utc_text(self.created, digits=7),
+            "totalTasks": sum(task.batch == self.id for task in tasks),
+            "totalTasksInHistory": 0,
+        }
+
+
+def export_data(task: Task, now: float) -> JsonObject:
+    """The answer of ``GetExportData``: keys of doc EXPORT; the values inside its entities are assumed."""
+    shown = task.show(now)
+    kept = ("taskId", "workspaceId", "batchId", "taskNumber", "externalId", "displayName", "description")
+    reviewed = task.life.plan.review > 0
+    entities: list[dict[str, Any]] = [
+        {"type": "Text", "category": "Document", "groupName": None, "pageNumber": page, "chunkNumber": 1}
+        for page in range(1, TOTAL_PAGES + 1)
+    ]
+    return {
+        **{key: shown[key] for key in kept},
+        "originalFileUrl": task.url,
+        "totalPages": shown["totalPages"],
+        "lastCheckoutByUserName": "reviewer" if reviewed else None,
+        "lastCheckedOutBy": 1 if reviewed else None,
+        "lastCheckedOutUntil": utc_text(task.life.ends, digits=3) if reviewed else None,
+        "chunks": [{"entities": entities}],
+    }
+
+
+def _can_be_downloaded(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and not (parts.hostname or "").endswith(".invalid")

@@ -1,0 +1,19 @@
+"""The HTTP shell in which providers' emulators run (extra ``emulator``)."""
+
+from typing import TYPE_CHECKING, Any
+
+from taskbridge.emulator.clock import VendorClock
+from taskbridge.emulator.vendor import Host, Outcome, Plan, VendorEmulator
+
+if TYPE_CHECKING:
+    from taskbridge.emulator.shell import Emulator
+
+__all__ = ["Emulator", "Host", "Outcome", "Plan", "VendorClock", "VendorEmulator"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Emulator":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from taskbridge.emulator.shell import Emulator  # noqa: PLC0415  # needs the extra; plans and clocks do not
+
+    return Emulator

@@ -1,0 +1,44 @@
+"""What a running emulator tells people and scripts: where it is, what to put into a configuration, what to look at."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from taskbridge.emulator.shell import Emulator
+
+__all__ = ["config_toml", "connections_json", "samples_json"]
+
+
+def connections_json(emulator: Emulator) -> str:
+    """One line of JSON: the settings by vendor, as ``taskbridge.connect`` takes them."""
+    return json.dumps({name: emulator.settings(name) for name in emulator.vendors})
+
+
+def samples_json(emulator: Emulator) -> str:
+    """One line of JSON: ``{"samples": {vendor: {label: shared id}}}``."""
+    return json.dumps({"samples": {name: emulator.samples(name) for name in emulator.vendors}})
+
+
+def config_toml(emulator: Emulator) -> str:
+    """A configuration file for the running vendors, with refs of their sample tasks as comments."""
+    lines = [f"default = {_text(next(iter(emulator.vendors)))}"]
+    for name in emulator.vendors:
+        lines += ["", f"[connections.{_key(name)}]", f"provider = {_text(name)}"]
+        lines += [f"{_key(key)} = {_text(value)}" for key, value in emulator.settings(name).items()]
+    lines += ["", "# sample tasks:"]
+    lines += [
+        f"# {name}:{shared}  ({label})" for name in emulator.vendors for label, shared in emulator.samples(name).items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _text(key)
+
+
+def _text(value: str) -> str:
+    # a JSON string is a TOML basic string, except for surrogate pairs and the DEL that JSON leaves alone
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,880 @@
+"""The emulated CloudConvert answers as its documentation, recordings and clients say.
+
+Every test reads the wire: `requests` against the running emulator, time moved by hand.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import pytest
+import requests
+
+from taskbridge.emulator import Emulator, Plan
+from taskbridge_cloudconvert.emulator import CloudConvertEmulator
+
+UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
+NOBODY = "00000000-0000-4000-8000-000000000000"
+DAY = 24 * 3600
+
+
+@dataclass
+class Account:
+    """The emulator, and a caller who has the key."""
+
+    emulator: Emulator
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def __post_init__(self) -> None:
+        self.session.headers["Authorization"] = f"Bearer {self.emulator.settings()['api_key']}"
+
+    @property
+    def vendor(self) -> CloudConvertEmulator:
+        vendor = self.emulator.vendors["cloudconvert"]
+        assert isinstance(vendor, CloudConvertEmulator)
+        return vendor
+
+    def ask(self, method: str, path: str, **options: Any) -> requests.Response:
+        url = self.emulator.settings()["base_url"] + path
+        return self.session.request(method, url, timeout=5, allow_redirects=False, **options)
+
+    def ask_sync(self, method: str, path: str, **options: Any) -> requests.Response:
+        url = self.emulator.settings()["sync_url"] + path
+        return self.session.request(method, url, timeout=5, allow_redirects=False, **options)
+
+    def bare(self, method: str, url: str, **options: Any) -> requests.Response:
+        """A request without the key."""
+        return requests.request(method, url, timeout=5, **options)
+
+    def post(self, path: str, body: object) -> Any:
+        response = self.ask("POST", path, json=body)
+        assert response.status_code == 201, response.text
+        return response.json()["data"]
+
+    def get(self, path: str, **params: Any) -> Any:
+        response = self.ask("GET", path, params=params)
+        assert response.status_code == 200, response.text
+        return response.json()["data"]
+
+    def job(self, url: str = "https://example.com/report.docx", **more: Any) -> Any:
+        return self.post("/jobs", {"tasks": chain(url), **more})
+
+    def status(self, path: str) -> str:
+        status: str = self.get(path)["status"]
+        return status
+
+    def pass_time(self, seconds: float) -> None:
+        self.emulator.clock.advance(seconds)
+
+
+def chain(url: str = "https://example.com/report.docx", **options: Any) -> dict[str, dict[str, Any]]:
+    """Import, conversion and export."""
+    return {
+        "in": {"operation": "import/url", "url": url},
+        "work": {"operation": "convert", "input": "in", "output_format": "txt", **options},
+        "out": {"operation": "export/url", "input": ["work"]},
+    }
+
+
+def named(job: Mapping[str, Any], name: str) -> Any:
+    return next(task for task in job["tasks"] if task["name"] == name)
+
+
+@pytest.fixture
+def account() -> Iterator[Account]:
+    shell = Emulator("cloudconvert", vendors={"cloudconvert": CloudConvertEmulator}, speed=0)
+    with shell as emulator, requests.Session() as session:
+        yield Account(emulator, session)
+
+
+# Credentials.
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic abc"}])
+@pytest.mark.parametrize("host", ["base_url", "sync_url"])
+def test_a_wrong_key_is_refused_by_both_hosts(account: Account, host: str, headers: dict[str, str]) -> None:
+    url = f"{account.emulator.settings()[host]}/tasks/{NOBODY}"
+    answer = account.bare("GET", url, headers=headers)
+    assert answer.status_code == 401
+    assert answer.json() == {"message": "Unauthenticated.", "code": "UNAUTHENTICATED"}
+
+
+def test_operations_are_public(account: Account) -> None:
+    answer = account.bare("GET", account.emulator.settings()["base_url"] + "/operations")
+    assert answer.status_code == 200
+    assert {"convert", "import/url", "export/url"} <= {entry["operation"] for entry in answer.json()["data"]}
+
+
+def test_the_user_is_shown_without_rate_headers(account: Account) -> None:
+    answer = account.ask("GET", "/users/me")
+    user = answer.json()["data"]
+    assert set(user) == {
+        "id", "username", "email", "created_at", "credits", "paying", "task_priority", "tasks_per_minute", "links",
+    }  # fmt: skip
+    assert isinstance(user["id"], int)
+    assert "X-Ratelimit-Limit" not in answer.headers
+
+
+# How the hosts write.
+
+
+def test_the_async_host_escapes_slashes_and_counts_requests(account: Account) -> None:
+    job = account.job()
+    answer = account.ask("GET", f"/jobs/{job['id']}")
+    assert b'"import\\/url"' in answer.content
+    assert b'"import/url"' not in answer.content
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Cache-Control"] == "no-cache, private"
+    assert answer.headers["Server"] == "nginx"
+    assert answer.headers["X-Ratelimit-Limit"] == "500"
+    assert answer.headers["X-Ratelimit-Remaining"] == "498"
+
+
+def test_the_rate_is_counted_by_the_vendors_minute(account: Account) -> None:
+    def remaining() -> str:
+        return account.ask("GET", "/tasks").headers["X-Ratelimit-Remaining"]
+
+    assert [remaining(), remaining()] == ["499", "498"]
+    account.pass_time(60)
+    assert remaining() == "499"
+
+
+def test_the_sync_host_writes_plain_slashes_and_no_rate_headers(account: Account) -> None:
+    answer = account.ask_sync("GET", f"/tasks/{account.emulator.samples()['completed']}")
+    assert b'"export/url"' in answer.content
+    assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
+    assert answer.headers["ETag"].startswith('W/"')
+    assert answer.headers["Vary"] == "Accept-Encoding, Origin"
+    assert "X-Ratelimit-Limit" not in answer.headers
+
+
+def test_deleting_answers_204_with_nothing(account: Account) -> None:
+    answer = account.ask("DELETE", f"/jobs/{account.job()['id']}")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert "Content-Type" not in answer.headers
+    assert "X-Ratelimit-Remaining" in answer.headers
+
+
+# The life of a job.
+
+
+def test_a_fresh_job_waits_and_shows_its_export_first(account: Account) -> None:
+    job = account.job(tag="order-7")
+    assert UUID4.fullmatch(job["id"])
+    assert (job["tag"], job["status"], job["started_at"], job["ended_at"]) == ("order-7", "waiting", None, None)
+    assert TIME.fullmatch(job["created_at"])
+    assert [task["name"] for task in job["tasks"]] == ["out", "work", "in"]
+    assert set(job) == {"id", "tag", "status", "created_at", "started_at", "ended_at", "tasks", "links"}
+    assert named(job, "work")["depends_on_task_ids"] == [named(job, "in")["id"]]
+
+
+def test_a_job_moves_with_its_tasks(account: Account) -> None:
+    path = f"/jobs/{account.job()['id']}"
+    seen: list[tuple[str, ...]] = []
+    for seconds in (0.25, 0.25, 2, 4, 0.25, 0.25):  # import; queue, work; export
+        account.pass_time(seconds)
+        job = account.get(path)
+        seen.append((job["status"], *(named(job, name)["status"] for name in ("in", "work", "out"))))
+    assert seen == [
+        ("processing", "processing", "waiting", "waiting"),
+        ("processing", "finished", "waiting", "waiting"),
+        ("processing", "finished", "processing", "waiting"),
+        ("processing", "finished", "finished", "waiting"),
+        ("processing", "finished", "finished", "processing"),
+        ("finished", "finished", "finished", "finished"),
+    ]
+
+
+def test_a_finished_job_has_times_credits_and_files(account: Account) -> None:
+    job_id = account.job()["id"]
+    account.pass_time(10)
+    job = account.get(f"/jobs/{job_id}")
+    work, out = named(job, "work"), named(job, "out")
+    assert all(TIME.fullmatch(job[key]) for key in ("created_at", "started_at", "ended_at"))
+    assert (work["credits"], out["credits"]) == (1, 0)
+    assert (work["engine"], work["engine_version"]) == ("office", "2.1")
+    assert "engine" not in out
+    assert work["result"] == {"files": [{"filename": "report.txt", "size": 20}]}
+    assert [sorted(file) for file in out["result"]["files"]] == [["filename", "size", "url"]]
+    assert {task["percent"] for task in job["tasks"]} == {100}
+
+
+def test_a_waiting_task_knows_next_to_nothing(account: Account) -> None:
+    task = named(account.job(), "work")
+    empty = ("credits", "message", "code", "started_at", "ended_at", "result", "engine", "host_name", "storage")
+    assert {key: task[key] for key in empty} == dict.fromkeys(empty)
+    assert task["percent"] == 100
+    assert "payload" not in task
+
+
+def test_a_failed_task_takes_the_rest_along(account: Account) -> None:
+    job_id = account.job("https://example.com/fail.docx")["id"]
+    account.pass_time(10)
+    job = account.get(f"/jobs/{job_id}")
+    work, out = named(job, "work"), named(job, "out")
+    assert job["status"] == "error"
+    assert (work["status"], work["code"], work["message"]) == ("error", None, "can't find PDF header")
+    assert (out["status"], out["code"], out["message"]) == ("error", "INPUT_TASK_FAILED", "Input task has failed")
+    assert (out["result"], out["credits"], out["host_name"]) == (None, 0, None)
+    assert out["started_at"] == out["ended_at"] == work["ended_at"]
+
+
+def test_the_words_of_a_failure_can_be_chosen(account: Account) -> None:
+    account.vendor.book.failure = ("SANDBOX_FILE_NOT_ALLOWED", "The file X is not whitelisted for sandbox use")
+    job = account.job("https://example.com/fail.docx")
+    account.pass_time(10)
+    task = account.get(f"/tasks/{named(job, 'work')['id']}")
+    assert (task["code"], task["message"]) == account.vendor.book.failure
+
+
+def test_an_ignored_error_does_not_fail_the_job(account: Account) -> None:
+    tasks = chain("https://example.com/fail.docx", ignore_error=True)
+    job = account.post("/jobs", {"tasks": tasks})
+    account.pass_time(10)
+    assert account.status(f"/jobs/{job['id']}") == "finished"
+    assert account.status(f"/tasks/{named(job, 'work')['id']}") == "error"
+
+
+def test_tasks_may_be_submitted_in_any_order(account: Account) -> None:
+    tasks = dict(reversed(chain().items()))
+    job = account.post("/jobs", {"tasks": tasks})
+    account.pass_time(10)
+    assert account.status(f"/jobs/{job['id']}") == "finished"
+
+
+@pytest.mark.parametrize(
+    ("document", "seconds", "status", "code"),
+    [
+        ("cancel.docx", 10, "error", "CANCELLED"),
+        ("slow.docx", 10, "waiting", None),
+        ("slow.docx", 61, "finished", None),
+        ("instant.docx", 0.5, "finished", None),
+        ("stuck.docx", 10_000_000, "processing", None),
+        ("partial.docx", 10, "finished", None),
+    ],
+)
+def test_a_documents_name_is_its_plan(
+    account: Account, document: str, seconds: float, status: str, code: str | None
+) -> None:
+    task_id = named(account.job(f"https://example.com/{document}"), "work")["id"]
+    account.pass_time(seconds)
+    task = account.get(f"/tasks/{task_id}")
+    assert (task["status"], task["code"]) == (status, code)
+
+
+def test_ordered_plans_are_for_processing_tasks(account: Account) -> None:
+    account.emulator.plan_next("cloudconvert", Plan(0, 100), Plan(outcome="failed"))
+    first, second = account.job(), account.job()
+    account.pass_time(50)
+    assert [account.status(f"/jobs/{job['id']}") for job in (first, second)] == ["processing", "error"]
+
+
+def test_a_timeout_of_the_callers_ends_a_task(account: Account) -> None:
+    job = account.post("/jobs", {"tasks": chain("https://example.com/stuck.docx", timeout=30)})
+    account.pass_time(33)
+    assert account.get(f"/tasks/{named(job, 'work')['id']}")["code"] == "CANCELLED"
+
+
+def test_everything_vanishes_a_day_after_its_end(account: Account) -> None:
+    job = account.job()
+    paths = [f"/jobs/{job['id']}", f"/tasks/{named(job, 'work')['id']}"]
+    account.pass_time(7 + DAY - 1)
+    assert [account.ask("GET", path).status_code for path in paths] == [200, 200]
+    account.pass_time(2)
+    assert [account.ask("GET", path).status_code for path in paths] == [404, 404]
+    assert job["id"] not in {other["id"] for other in account.get("/jobs")}
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(
+    ("tasks", "errors"),
+    [
+        (None, {"tasks": ["The tasks field is required."]}),
+        ({}, {"tasks": ["The tasks field is required."]}),
+        ([1], {"tasks": ["The tasks must be an array."]}),
+        ({"a b": {"operation": "import/upload"}}, {"tasks": ["Task a b: The name format is invalid."]}),
+        ({"a": {}}, {"operation": ["Task a: The operation field is required."]}),
+        ({"a": 5}, {"operation": ["Task a: The operation field is required."]}),
+        ({"a": {"operation": "sing"}}, {"operation": ["Task a: The selected operation is invalid."]}),
+        ({"a": {"operation": "import/url"}}, {"url": ["Task a: The url field is required."]}),
+        ({"a": {"operation": "import/url", "url": "ftp:x"}}, {"url": ["Task a: The url format is invalid."]}),
+        ({"a": {"operation": "import/url", "url": "http://["}}, {"url": ["Task a: The url format is invalid."]}),
+        (
+            {"a": {"operation": "import/base64", "file": "abc", "filename": "x"}},
+            {"file": ["Task a: The file format is invalid."]},
+        ),
+        (
+            {"a": {"operation": "convert", "input": "b"}},
+            {
+                "output_format": ["Task a: The output format field is required."],
+                "input": ["Task a: Invalid input task."],
+            },
+        ),
+        (
+            {"a": {"operation": "merge", "input": ["b"]}, "b": {"operation": "merge", "input": "a"}},
+            {"input": ["Task a: Invalid input task.", "Task b: Invalid input task."]},
+        ),
+    ],
+)
+def test_a_bad_job_is_refused_field_by_field(account: Account, tasks: object, errors: dict[str, list[str]]) -> None:
+    answer = account.ask("POST", "/jobs", json={"tasks": tasks})
+    assert answer.status_code == 422
+    assert answer.json() == {"message": "The given data was invalid.", "code": "INVALID_DATA", "errors": errors}
+
+
+@pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b'"tasks"'])
+def test_a_body_that_is_no_object_has_no_tasks(account: Account, body: bytes) -> None:
+    answer = account.ask("POST", "/jobs", data=body)
+    assert (answer.status_code, list(answer.json()["errors"])) == (422, ["tasks"])
+
+
+def test_a_bad_webhook_url_is_refused(account: Account) -> None:
+    answer = account.ask("POST", "/jobs", json={"tasks": chain(), "webhook_url": "nowhere"})
+    assert (answer.status_code, list(answer.json()["errors"])) == (422, ["webhook_url"])
+
+
+def test_a_webhook_url_is_kept_and_not_shown(account: Account) -> None:
+    job = account.job(webhook_url="https://example.com/hook")
+    assert account.vendor.book.jobs[job["id"]].webhook_url == "https://example.com/hook"
+    assert "webhook_url" not in job
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/convert"])
+def test_an_unknown_conversion_has_its_own_code(account: Account, path: str) -> None:
+    task = {"operation": "convert", "input": account.emulator.samples()["completed"], "output_format": "no-such"}
+    answer = account.ask("POST", path, json={"tasks": {"a": task}} if path == "/jobs" else task)
+    assert answer.status_code == 422
+    assert answer.json() == {
+        "message": "This conversion type is not supported",
+        "code": "INVALID_CONVERSION_TYPE",
+    }
+
+
+def test_a_hundred_tasks_answer_500_and_run_all_the_same(account: Account) -> None:
+    tasks = {f"t{number}": {"operation": "import/upload"} for number in range(100)}
+    answer = account.ask("POST", "/jobs", json={"tasks": tasks, "tag": "crowd"})
+    assert answer.status_code == 500
+    assert [job["status"] for job in account.get("/jobs", **{"filter[tag]": "crowd"})] == ["waiting"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/tasks/{}"),
+        ("DELETE", "/tasks/{}"),
+        ("POST", "/tasks/{}/cancel"),
+        ("POST", "/tasks/{}/retry"),
+        ("GET", "/jobs/{}"),
+        ("DELETE", "/jobs/{}"),
+        ("DELETE", "/webhooks/{}"),
+        ("GET", "/tasks/{}/wait"),
+        ("POST", "/sing"),
+    ],
+)
+def test_the_unknown_is_not_found(account: Account, method: str, path: str) -> None:
+    answer = account.ask(method, path.format(NOBODY))
+    assert answer.status_code == 404
+    assert set(answer.json()) == {"message", "code"}
+
+
+@pytest.mark.parametrize("host", [Account.ask, Account.ask_sync])
+@pytest.mark.parametrize("kind", ["tasks", "jobs"])
+def test_a_malformed_id_is_a_server_error(account: Account, kind: str, host: Any) -> None:
+    answer = host(account, "GET", f"/{kind}/x441E6HMhG")
+    assert answer.status_code == 500
+    assert answer.json() == {"message": "Server Error", "code": "INTERNAL_ERROR"}
+
+
+def test_a_job_is_no_task(account: Account) -> None:
+    assert account.ask("GET", f"/tasks/{account.job()['id']}").status_code == 404
+
+
+# Tasks without a job.
+
+
+def test_tasks_can_be_chained_by_their_ids(account: Account) -> None:
+    first = account.post("/import/url", {"url": "https://example.com/a.docx"})
+    second = account.post("/convert", {"input": first["id"], "output_format": "pdf"})
+    third = account.post("/export/url", {"input": [second["id"]]})
+    assert first["job_id"] is None
+    assert "name" not in first
+    account.pass_time(10)
+    assert account.get(f"/tasks/{third['id']}")["result"]["files"][0]["filename"] == "a.pdf"
+
+
+@pytest.mark.parametrize(
+    ("operation", "options", "filename"),
+    [
+        ("optimize", {}, "a.docx"),
+        ("thumbnail", {"output_format": "jpg"}, "a.jpg"),
+        ("convert", {"output_format": "pdf", "filename": "b.pdf"}, "b.pdf"),
+        ("merge", {"output_format": "pdf"}, "merged.pdf"),
+        ("archive", {"output_format": "zip"}, "archive.zip"),
+        ("watermark", {"text": "draft"}, "a.docx"),
+        ("pdf/ocr", {}, "a.docx"),
+        ("export/s3", {"bucket": "b"}, "a.docx"),
+        ("capture-website", {"url": "https://example.com/x", "output_format": "png"}, "example.com.png"),
+        ("import/s3", {"bucket": "b", "key": "folder/c.pdf"}, "c.pdf"),
+        ("import/base64", {"file": "aGk=", "filename": "d.txt"}, "d.txt"),
+        ("import/raw", {"file": "hi", "filename": "e.txt"}, "e.txt"),
+    ],
+)
+def test_each_operation_makes_a_file(account: Account, operation: str, options: dict[str, Any], filename: str) -> None:
+    source = account.post("/import/url", {"url": "https://example.com/a.docx"})
+    wants_input = not operation.startswith(("import/", "capture"))
+    task = account.post(f"/{operation}", {**({"input": source["id"]} if wants_input else {}), **options})
+    account.pass_time(10)
+    shown = account.get(f"/tasks/{task['id']}")
+    assert shown["status"] == "finished"
+    assert [file["filename"] for file in shown["result"]["files"]] == [filename]
+    assert "url" not in shown["result"]["files"][0]
+
+
+def test_metadata_is_an_object_beside_the_files(account: Account) -> None:
+    task = account.post("/metadata", {"input": account.emulator.samples()["completed"]})
+    account.pass_time(10)
+    result = account.get(f"/tasks/{task['id']}")["result"]
+    assert sorted(result) == ["files", "metadata"]
+    assert isinstance(result["metadata"], dict)
+
+
+# Show and lists.
+
+
+def test_payload_dependencies_retries_and_job_are_shown_when_asked_for(account: Account) -> None:
+    job = account.job()
+    task_id = named(job, "work")["id"]
+    again = account.post(f"/tasks/{task_id}/retry", {})
+    shown = account.get(f"/tasks/{task_id}", include="payload,depends_on_tasks,retries,job")
+    assert shown["payload"] == {"input": "in", "output_format": "txt"}
+    assert shown["depends_on_tasks"] == {"in": named(job, "in")["id"]}
+    assert shown["retries"] == [again["id"]]
+    assert (shown["job"]["id"], "tasks" in shown["job"]) == (job["id"], False)
+    assert not {"payload", "depends_on_tasks", "retries", "job"} & set(account.get(f"/tasks/{task_id}"))
+
+
+def test_lists_are_filtered_by_bracketed_keys(account: Account) -> None:
+    job = account.job(tag="mine")
+    inside = account.get("/tasks", **{"filter[job_id]": job["id"]})
+    assert {task["id"] for task in inside} == {task["id"] for task in job["tasks"]}
+    errors = account.get("/tasks", **{"filter[status]": "error", "filter[operation]": "convert"})
+    samples = account.emulator.samples()
+    assert {task["id"] for task in errors} == {samples["failed"], samples["cancelled"]}
+    assert [other["id"] for other in account.get("/jobs", **{"filter[tag]": "mine"})] == [job["id"]]
+    failed = account.get("/jobs", **{"filter[status]": "error"})
+    assert f"job/{failed[-1]['id']}" == samples["job-failed"]
+    assert len(account.get("/tasks", status="error")) == len(account.get("/tasks"))
+
+
+def test_listed_jobs_have_tasks_only_when_asked_for(account: Account) -> None:
+    assert not any("tasks" in job for job in account.get("/jobs"))
+    assert all(job["tasks"] for job in account.get("/jobs", include="tasks"))
+
+
+def test_pages_have_no_total_and_no_last(account: Account) -> None:
+    for number in range(3):
+        account.job(tag=f"n{number}")
+    path = account.emulator.settings()["base_url"] + "/jobs"
+    first = account.ask("GET", "/jobs", params={"per_page": 2}).json()
+    assert [job["tag"] for job in first["data"]] == ["n2", "n1"]
+    assert first["links"] == {"first": f"{path}?page=1", "last": None, "prev": None, "next": f"{path}?page=2"}
+    assert first["meta"] == {"current_page": 1, "from": 1, "path": path, "per_page": 2, "to": 2}
+    last = account.ask("GET", "/jobs", params={"per_page": 2, "page": 4}).json()
+    assert last["links"]["next"] is None
+    assert last["links"]["prev"] == f"{path}?page=3"
+    assert (last["meta"]["from"], last["meta"]["to"]) == (7, 8)
+
+
+def test_an_empty_page_has_no_bounds(account: Account) -> None:
+    answer = account.ask("GET", "/tasks", params={"page": 99}).json()
+    assert answer["data"] == []
+    assert (answer["meta"]["from"], answer["meta"]["to"], answer["meta"]["per_page"]) == (None, None, 100)
+
+
+# Cancel, retry, delete.
+
+
+def test_a_cancelled_task_is_an_error_with_a_code(account: Account) -> None:
+    job = account.job()
+    work = named(job, "work")
+    account.pass_time(3)
+    answer = account.ask("POST", f"/tasks/{work['id']}/cancel", json={})
+    assert answer.status_code == 200
+    task = answer.json()["data"]
+    assert (task["id"], task["status"], task["code"], task["result"]) == (work["id"], "error", "CANCELLED", None)
+    assert task["started_at"] is not None
+    after = account.get(f"/jobs/{job['id']}")
+    assert after["status"] == "error"
+    assert named(after, "out")["code"] == "INPUT_TASK_FAILED"
+    assert named(after, "in")["status"] == "finished"
+
+
+def test_a_task_cancelled_while_waiting_never_started(account: Account) -> None:
+    task_id = named(account.job(), "work")["id"]
+    task = account.ask("POST", f"/tasks/{task_id}/cancel").json()["data"]
+    assert (task["started_at"], task["engine"]) == (None, None)
+    assert task["ended_at"] is not None
+
+
+def test_what_has_ended_cannot_be_cancelled(account: Account) -> None:
+    answer = account.ask("POST", f"/tasks/{account.emulator.samples()['completed']}/cancel", json={})
+    assert answer.status_code == 422
+    assert answer.json() == {
+        "message": "The given data was invalid.",
+        "code": "INVALID_DATA",
+        "errors": {"status": ["Cannot change status: task already completed."]},
+    }
+
+
+def test_a_retry_is_a_new_task_outside_the_job(account: Account) -> None:
+    job = account.job("https://example.com/fail.docx")
+    account.pass_time(10)
+    old = named(job, "work")["id"]
+    account.emulator.plan_next("cloudconvert", Plan(1, 1))
+    answer = account.ask("POST", f"/tasks/{old}/retry", json={})
+    new = answer.json()["data"]
+    assert (answer.status_code, new["status"], new["job_id"]) == (201, "waiting", None)
+    assert new["retry_of_task_id"] == new["copy_of_task_id"] == old != new["id"]
+    account.pass_time(2)
+    assert account.status(f"/tasks/{new['id']}") == "finished"
+    assert account.status(f"/tasks/{old}") == "error"
+    assert account.status(f"/jobs/{job['id']}") == "error"
+
+
+def test_deleting_a_job_deletes_its_tasks(account: Account) -> None:
+    job = account.job()
+    assert account.ask("DELETE", f"/jobs/{job['id']}").status_code == 204
+    gone = [f"/jobs/{job['id']}", *(f"/tasks/{task['id']}" for task in job["tasks"])]
+    assert {account.ask("GET", path).status_code for path in gone} == {404}
+    assert account.ask("DELETE", f"/jobs/{job['id']}").status_code == 404
+
+
+def test_a_deleted_task_leaves_its_job(account: Account) -> None:
+    job = account.job()
+    account.pass_time(10)
+    assert account.ask("DELETE", f"/tasks/{named(job, 'in')['id']}").status_code == 204
+    after = account.get(f"/jobs/{job['id']}")
+    assert (after["status"], [task["name"] for task in after["tasks"]]) == ("finished", ["out", "work"])
+
+
+# Waiting on the sync host.
+
+
+def test_the_sync_host_answers_when_the_job_has_ended(account: Account) -> None:
+    job_id = account.job()["id"]
+    mover = threading.Timer(0.02, account.pass_time, [10])
+    mover.start()
+    job = account.ask_sync("GET", f"/jobs/{job_id}").json()["data"]
+    mover.join()
+    assert (job["id"], job["status"]) == (job_id, "finished")
+
+
+def test_a_failed_task_ends_the_wait_too(account: Account) -> None:
+    task = account.ask_sync("GET", f"/tasks/{account.emulator.samples()['failed']}").json()["data"]
+    assert task["status"] == "error"
+
+
+def test_the_sync_host_gives_up_with_html(account: Account) -> None:
+    account.vendor.hold_seconds = 0.01
+    answer = account.ask_sync("GET", f"/tasks/{account.emulator.samples()['processing']}")
+    assert answer.status_code == 504
+    assert answer.headers["Content-Type"].startswith("text/html")
+
+
+def test_a_task_deleted_while_it_is_waited_for_is_not_found(account: Account) -> None:
+    job_id = account.job()["id"]
+    deleter = threading.Timer(
+        0.02, account.bare, ["DELETE", f"{account.emulator.settings()['base_url']}/jobs/{job_id}"]
+    )
+    deleter.kwargs = {"headers": {"Authorization": account.session.headers["Authorization"]}}
+    deleter.start()
+    assert account.ask_sync("GET", f"/jobs/{job_id}").status_code == 404
+    deleter.join()
+
+
+def test_the_end_does_not_wait_for_held_requests() -> None:
+    with Emulator(vendors={"cloudconvert": CloudConvertEmulator}, speed=0) as emulator:
+        account = Account(emulator)
+        path = f"/tasks/{emulator.samples()['processing']}"
+        caught: list[type[BaseException]] = []
+
+        def wait() -> None:
+            try:
+                account.ask_sync("GET", path)
+            except requests.ConnectionError as error:
+                caught.append(type(error))
+
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        waiter.join(0.05)
+    waiter.join(5)
+    account.session.close()
+    assert caught == [requests.ConnectionError]
+
+
+def test_a_job_can_be_created_and_waited_for_at_once(account: Account) -> None:
+    account.emulator.plan_next("cloudconvert", Plan(0, 0))
+    mover = threading.Timer(0.02, account.pass_time, [1])
+    mover.start()
+    answer = account.ask_sync("POST", "/jobs", json={"tasks": chain()})
+    mover.join()
+    assert (answer.status_code, answer.json()["data"]["status"]) == (201, "finished")
+
+
+def test_redirect_leads_to_the_file(account: Account) -> None:
+    path = f"/{account.emulator.samples()['job'].replace('job/', 'jobs/')}"
+    for answer in (
+        account.ask("GET", path, params={"redirect": "true"}),
+        account.ask_sync("GET", path, params={"redirect": "true"}),
+    ):
+        assert answer.status_code == 302
+        assert account.bare("GET", answer.headers["Location"]).content.startswith(b"Emulated contents")
+
+
+def test_redirect_on_creation_needs_an_export(account: Account) -> None:
+    tasks = {"in": {"operation": "import/url", "url": "https://example.com/a"}}
+    answer = account.ask_sync("POST", "/jobs", json={"tasks": tasks, "redirect": True})
+    assert (answer.status_code, list(answer.json()["errors"])) == (422, ["redirect"])
+
+
+def test_redirect_on_creation_leads_to_the_file(account: Account) -> None:
+    mover = threading.Timer(0.02, account.pass_time, [10])
+    mover.start()
+    answer = account.ask_sync("POST", "/jobs", json={"tasks": chain(), "redirect": True})
+    mover.join()
+    assert answer.status_code == 302
+    assert account.bare("GET", answer.headers["Location"]).text == "Text of report.docx\n"
+
+
+# Upload.
+
+
+def upload(account: Account, task: Mapping[str, Any], name: str = "scan.pdf", **change: Any) -> requests.Response:
+    form = task["result"]["form"]
+    fields = {**form["parameters"], **change}
+    return account.bare("POST", form["url"], data=fields, files={"file": (name, b"\r\n%PDF\r\n--")})
+
+
+def test_an_upload_task_waits_with_a_form(account: Account) -> None:
+    task = account.post("/import/upload", {})
+    assert (task["status"], task["message"], task["percent"]) == ("waiting", "Waiting for file upload", 100)
+    fields = task["result"]["form"]["parameters"]
+    assert list(fields) == [
+        "acl", "key", "success_action_status", "X-Amz-Credential", "X-Amz-Algorithm", "X-Amz-Date", "Policy",
+        "X-Amz-Signature",
+    ]  # fmt: skip
+    assert fields["key"] == task["id"] + "/${filename}"
+    assert fields["success_action_status"] == "201"
+    expiry = json.loads(base64.b64decode(fields["Policy"]))["expiration"]
+    lifetime = datetime.fromisoformat(expiry) - datetime.fromisoformat(task["created_at"])
+    assert lifetime.total_seconds() == 6 * 3600
+    account.pass_time(1000)
+    assert account.status(f"/tasks/{task['id']}") == "waiting"
+
+
+def test_an_upload_sets_the_task_going(account: Account) -> None:
+    tasks = chain()
+    tasks["in"] = {"operation": "import/upload"}
+    job = account.post("/jobs", {"tasks": tasks})
+    account.pass_time(5)
+    answer = upload(account, named(job, "in"))
+    assert answer.status_code == 201
+    assert answer.headers["Content-Type"] == "application/xml"
+    assert answer.headers["Location"].endswith(f"/{named(job, 'in')['id']}/scan.pdf")
+    assert "<PostResponse>" in answer.text
+    done = account.get(f"/tasks/{named(job, 'in')['id']}")
+    assert (done["status"], done["result"]) == ("finished", {"files": [{"filename": "scan.pdf", "size": 10}]})
+    assert done["started_at"] == done["ended_at"]
+    account.pass_time(10)
+    assert account.status(f"/jobs/{job['id']}") == "finished"
+
+
+def test_an_uploaded_name_is_a_plan_as_well(account: Account) -> None:
+    tasks = chain()
+    tasks["in"] = {"operation": "import/upload"}
+    job = account.post("/jobs", {"tasks": tasks})
+    upload(account, named(job, "in"), "fail.pdf")
+    account.pass_time(10)
+    assert account.status(f"/jobs/{job['id']}") == "error"
+
+
+@pytest.mark.parametrize("change", [{"X-Amz-Signature": "0"}, {"key": "other/${filename}"}, {"more": "1"}])
+def test_a_changed_form_is_refused(account: Account, change: dict[str, str]) -> None:
+    answer = upload(account, account.post("/import/upload", {}), **change)
+    assert answer.status_code == 403
+    assert "<Code>AccessDenied</Code>" in answer.text
+
+
+def test_a_form_expires(account: Account) -> None:
+    task = account.post("/import/upload", {})
+    account.pass_time(6 * 3600)
+    assert upload(account, task).status_code == 403
+    assert account.status(f"/tasks/{task['id']}") == "waiting"
+
+
+def test_an_upload_with_the_api_key_is_refused(account: Account) -> None:
+    form = account.post("/import/upload", {})["result"]["form"]
+    answer = account.session.post(form["url"], data=form["parameters"], files={"file": b"x"}, timeout=5)
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("body", [b"", b"nonsense", b"--b\r\nno-name: 1\r\n\r\nx\r\n--b--\r\n"])
+def test_a_broken_form_is_refused(account: Account, body: bytes) -> None:
+    form = account.post("/import/upload", {})["result"]["form"]
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    assert account.bare("POST", form["url"], data=body, headers=headers).status_code == 400
+
+
+def test_the_file_comes_last(account: Account) -> None:
+    form = account.post("/import/upload", {})["result"]["form"]
+    files = [("file", ("a.pdf", b"x")), *((name, (None, value)) for name, value in form["parameters"].items())]
+    assert account.bare("POST", form["url"], files=files).status_code == 400
+
+
+def test_a_cancelled_upload_can_be_retried(account: Account) -> None:
+    task = account.post("/import/upload", {})
+    assert account.ask("POST", f"/tasks/{task['id']}/cancel", json={}).json()["data"]["code"] == "CANCELLED"
+    assert upload(account, task).status_code == 201  # storage does not know
+    assert account.get(f"/tasks/{task['id']}")["code"] == "CANCELLED"
+    again = account.post(f"/tasks/{task['id']}/retry", {})
+    assert upload(account, again).status_code == 201
+    assert account.status(f"/tasks/{again['id']}") == "finished"
+
+
+# Download.
+
+
+def exported(account: Account, **options: Any) -> Any:
+    """The first file of the finished sample, exported once more."""
+    task = account.post("/export/url", {"input": account.emulator.samples()["completed"], **options})
+    account.pass_time(1)
+    return account.get(f"/tasks/{task['id']}")["result"]["files"][0]
+
+
+def test_an_export_can_be_downloaded_by_its_link(account: Account) -> None:
+    file = exported(account)
+    answer = account.bare("GET", file["url"])
+    assert answer.status_code == 200
+    assert len(answer.content) == file["size"]
+    assert answer.headers["Content-Type"] == "application/pdf"
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="finished-report.pdf"'
+    assert answer.headers["Accept-Ranges"] == "bytes"
+    assert "Last-Modified" in answer.headers
+
+
+def test_a_download_can_be_continued(account: Account) -> None:
+    url = exported(account)["url"]
+    whole = account.bare("GET", url).content
+    rest = account.bare("GET", url, headers={"Range": "bytes=5-"})
+    assert (rest.status_code, rest.content) == (206, whole[5:])
+    assert rest.headers["Content-Range"] == f"bytes 5-{len(whole) - 1}/{len(whole)}"
+    assert account.bare("GET", url, headers={"Range": "bytes=2-3"}).content == whole[2:4]
+    assert account.bare("GET", url, headers={"Range": "bytes=9999-"}).status_code == 416
+
+
+def test_inline_is_the_callers_choice(account: Account) -> None:
+    answer = account.bare("GET", exported(account, inline=True)["url"])
+    assert answer.headers["Content-Disposition"].startswith("inline;")
+
+
+def test_a_link_with_the_api_key_is_refused(account: Account) -> None:
+    assert account.session.get(exported(account)["url"], timeout=5).status_code == 400
+
+
+def test_a_changed_link_is_refused(account: Account) -> None:
+    url = exported(account)["url"]
+    assert account.bare("GET", url.replace("Expires=", "Expires=9")).status_code == 403
+    assert account.bare("GET", url.partition("?")[0]).status_code == 403
+
+
+def test_a_link_dies_after_a_day_and_with_its_task(account: Account) -> None:
+    url = exported(account)["url"]
+    task_id = account.post("/export/url", {"input": account.emulator.samples()["completed"]})["id"]
+    account.pass_time(1)
+    other = account.get(f"/tasks/{task_id}")["result"]["files"][0]["url"]
+    assert account.ask("DELETE", f"/tasks/{task_id}").status_code == 204
+    assert account.bare("GET", other).status_code == 404
+    account.pass_time(DAY)
+    assert account.bare("GET", url).status_code == 403
+
+
+def test_several_files_can_be_exported_as_one(account: Account) -> None:
+    ids = [account.post("/import/raw", {"file": text, "filename": f"{text}.txt"})["id"] for text in ("one", "two")]
+    task = account.post("/export/url", {"input": ids, "archive_multiple_files": True})
+    account.pass_time(2)
+    (file,) = account.get(f"/tasks/{task['id']}")["result"]["files"]
+    with zipfile.ZipFile(io.BytesIO(account.bare("GET", file["url"]).content)) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == {"one.txt": b"one", "two.txt": b"two"}
+
+
+def test_odd_file_names_survive(account: Account) -> None:
+    name = 'übung "1"/ä?.txt'
+    source = account.post("/import/raw", {"file": "hi", "filename": name})
+    task = account.post("/export/url", {"input": source["id"]})
+    account.pass_time(2)
+    (file,) = account.get(f"/tasks/{task['id']}")["result"]["files"]
+    assert file["filename"] == name
+    assert account.bare("GET", file["url"]).content == b"hi"
+
+
+# Webhooks.
+
+
+def test_webhooks_are_stored_listed_and_deleted(account: Account) -> None:
+    hook = account.post("/webhooks", {"url": "https://example.com/h", "events": ["job.finished"]})
+    assert set(hook) == {
+        "id", "url", "disabled", "failing", "events", "signing_secret", "created_at", "updated_at", "links",
+    }  # fmt: skip
+    account.post("/webhooks", {"url": "https://example.com/i", "events": ["job.failed"]})
+    assert [other["id"] for other in account.get("/users/me/webhooks", **{"filter[url]": hook["url"]})] == [hook["id"]]
+    assert account.ask("DELETE", f"/webhooks/{hook['id']}").status_code == 204
+    assert [other["url"] for other in account.get("/users/me/webhooks")] == ["https://example.com/i"]
+
+
+def test_a_webhook_needs_an_address_and_events(account: Account) -> None:
+    answer = account.ask("POST", "/webhooks", json={})
+    assert (answer.status_code, sorted(answer.json()["errors"])) == (422, ["events", "url"])
+
+
+# Samples.
+
+
+def test_samples_are_what_their_labels_say(account: Account) -> None:
+    samples = account.emulator.samples()
+    shown = {
+        label: account.get("/jobs/" + shared.removeprefix("job/") if "/" in shared else f"/tasks/{shared}")
+        for label, shared in samples.items()
+    }
+    assert {label: entry["status"] for label, entry in shown.items()} == {
+        "completed": "finished",
+        "failed": "error",
+        "cancelled": "error",
+        "processing": "processing",
+        "job": "finished",
+        "job-failed": "error",
+        "job-running": "waiting",
+        "waiting-upload": "waiting",
+    }
+    assert shown["cancelled"]["code"] == "CANCELLED"
+    assert len(shown["job-running"]["tasks"]) == 3
+    account.pass_time(10)
+    assert account.status("/jobs/" + samples["job-running"].removeprefix("job/")) == "finished"
+
+
+def test_the_same_seed_gives_the_same_ids() -> None:
+    vendors = {"cloudconvert": CloudConvertEmulator}
+    with Emulator(vendors=vendors, seed=3) as one, Emulator(vendors=vendors, seed=3) as same:
+        assert one.samples() == same.samples()
+        assert one.settings()["api_key"] == same.settings()["api_key"]
