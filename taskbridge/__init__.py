@@ -1,0 +1,129 @@
+"""One interface over the asynchronous task APIs of document vendors.
+
+Start at `connect`: it gives a `Client` for one vendor's account. `Bridge` holds every account of a configuration, and
+`taskbridge.aio` has the same names, awaitable. Importing this package loads nothing else until it is needed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from taskbridge import aio, errors
+    from taskbridge.client import Bridge, Client, connect
+    from taskbridge.errors import (
+        ApiError,
+        AuthenticationError,
+        CircuitOpen,
+        ConfigError,
+        ConnectFailed,
+        ContractError,
+        DeadlineExceeded,
+        IdentityMismatch,
+        InvalidRequest,
+        InvalidTaskId,
+        MalformedResponse,
+        PermissionDenied,
+        ProviderLoadError,
+        ProviderNotFound,
+        QuotaExceeded,
+        RateLimited,
+        ResponseTooLarge,
+        ServerError,
+        SubmitUncertain,
+        TaskbridgeError,
+        TaskFailed,
+        TaskNotFound,
+        TlsError,
+        TransportError,
+        TruncatedResponse,
+        UnexpectedRedirect,
+        UnsupportedFeature,
+        WaitTimeout,
+        WebhookRejected,
+    )
+    from taskbridge.model import Outcome, Reason, Task, TaskFailure, TaskFile, TaskRef, TaskResult, TaskStatus
+    from taskbridge.policy import PollPolicy, RetryPolicy
+    from taskbridge.provider import Capabilities
+    from taskbridge.registry import ProviderInfo, providers
+
+__version__ = "0.1.0"
+
+# Name -> module that has it; None where the name is a module itself.
+_HOMES: Final[dict[str, str | None]] = {
+    "aio": None,
+    "errors": None,
+    **dict.fromkeys(("Bridge", "Client", "connect"), "client"),
+    **dict.fromkeys(
+        ("Outcome", "Reason", "Task", "TaskFailure", "TaskFile", "TaskRef", "TaskResult", "TaskStatus"), "model"
+    ),
+    **dict.fromkeys(("PollPolicy", "RetryPolicy"), "policy"),
+    "Capabilities": "provider",
+    **dict.fromkeys(("ProviderInfo", "providers"), "registry"),
+}
+
+__all__ = [
+    "ApiError",
+    "AuthenticationError",
+    "Bridge",
+    "Capabilities",
+    "CircuitOpen",
+    "Client",
+    "ConfigError",
+    "ConnectFailed",
+    "ContractError",
+    "DeadlineExceeded",
+    "IdentityMismatch",
+    "InvalidRequest",
+    "InvalidTaskId",
+    "MalformedResponse",
+    "Outcome",
+    "PermissionDenied",
+    "PollPolicy",
+    "ProviderInfo",
+    "ProviderLoadError",
+    "ProviderNotFound",
+    "QuotaExceeded",
+    "RateLimited",
+    "Reason",
+    "ResponseTooLarge",
+    "RetryPolicy",
+    "ServerError",
+    "SubmitUncertain",
+    "Task",
+    "TaskFailed",
+    "TaskFailure",
+    "TaskFile",
+    "TaskNotFound",
+    "TaskRef",
+    "TaskResult",
+    "TaskStatus",
+    "TaskbridgeError",
+    "TlsError",
+    "TransportError",
+    "TruncatedResponse",
+    "UnexpectedRedirect",
+    "UnsupportedFeature",
+    "WaitTimeout",
+    "WebhookRejected",
+    "aio",
+    "connect",
+    "errors",
+    "providers",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'taskbridge' has no attribute {name!r}")
+    home = _HOMES.get(name, "errors")
+    if home is None:
+        return import_module(f"taskbridge.{name}")
+    value: object = getattr(import_module(f"taskbridge.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,168 @@
+"""From names and settings to connections at work; shared by the synchronous and the asynchronous side, without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from taskbridge.config import Config, Connection, Network, connection_settings, load_config, network_of
+from taskbridge.errors import ConfigError, InvalidTaskId, TaskbridgeError, plain
+from taskbridge.flows import Channel
+from taskbridge.governor import Governor
+from taskbridge.model import Outcome, Task, TaskRef
+from taskbridge.registry import builtin_providers, load_provider, loaded_providers
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+
+    from taskbridge.policy import Clock
+
+__all__ = ["AnyId", "Located", "Locator", "Rejected", "channels_of", "network_key", "one_channel"]
+
+AnyId: TypeAlias = str | TaskRef | Task
+"""A shared id, a ref or its text, or a task."""
+
+
+def one_channel(
+    provider: str | None,
+    connection: str | None,
+    config: str | os.PathLike[str] | None,
+    settings: Mapping[str, Any],
+    clock: Clock,
+) -> tuple[Channel, frozenset[str]]:
+    """The connection that `connect` was asked for, and the names of those beside it.
+
+    Raises:
+        ConfigError: What was asked for contradicts itself, is not configured, or breaks a rule.
+        ProviderNotFound: No such provider is installed.
+        ProviderLoadError: The provider cannot be used.
+    """
+    if provider is not None and (connection is not None or config is not None):
+        raise ConfigError("connect takes a provider with its settings, or connection= and config=, not both")
+    if provider is not None:
+        return _channel(
+            Connection(provider, provider, settings, dict.fromkeys(settings, "connect()")), clock
+        ), frozenset()
+    loaded = load_config(config)
+    chosen = loaded.connection(connection)
+    if settings:
+        origins = {**chosen.origins, **dict.fromkeys(settings, "connect()")}
+        chosen = Connection(chosen.name, chosen.provider, {**chosen.values, **settings}, origins)
+    return _channel(chosen, clock), frozenset(loaded.connections)
+
+
+def channels_of(config: Config, clock: Clock) -> dict[str, Channel]:
+    """Every connection of a configuration.
+
+    Raises:
+        ConfigError: It has none, or one of them breaks a rule.
+        ProviderNotFound: A provider is not installed.
+        ProviderLoadError: A provider cannot be used.
+    """
+    if not config.connections:
+        raise ConfigError(f"{config.path or 'the configuration'} has no connections; add [connections.invoices]")
+    return {name: _channel(connection, clock) for name, connection in config.connections.items()}
+
+
+def _channel(connection: Connection, clock: Clock) -> Channel:
+    provider = load_provider(connection.provider)
+    stray = any(key not in provider.Settings.model_fields for key in connection.values)
+    siblings = loaded_providers() if stray and builtin_providers() else {}
+    common, own = connection_settings(connection, provider, siblings)
+    governor = Governor(common.requests_per_second, clock.random)
+    return Channel(connection.name, provider(own, connection.name), common, governor, clock)
+
+
+def network_key(channel: Channel) -> tuple[Network, tuple[object, ...]]:
+    """How a connection reaches the world, and what makes two connections share a transport."""
+    network = network_of(channel.settings)
+    agent = channel.settings.user_agent_suffix
+    return network, (network.ca_bundle, tuple(sorted(network.proxies.items())), network.direct, agent)
+
+
+# From what callers hand in to a connection and an id.
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A task to be waited for."""
+
+    channel: Channel
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An id that no request can be made from."""
+
+    outcome: Outcome
+
+
+class Locator:
+    """Finds the connection and the shared id that a caller means.
+
+    Args:
+        channels: The connections that may be meant, by name.
+        only: Name of the one connection of a `Client`, to which bare ids belong; None for a `Bridge`.
+        known: Names of other configured connections, whose refs are recognised and refused.
+    """
+
+    def __init__(
+        self, channels: Mapping[str, Channel], only: str | None = None, known: frozenset[str] = frozenset()
+    ) -> None:
+        self._channels = channels
+        self._only = only
+        self._known = known | frozenset(channels)
+
+    def __call__(self, given: AnyId) -> Located:
+        """Find it.
+
+        Raises:
+            InvalidTaskId: It cannot be an id here, or it is of another connection.
+        """
+        name, task_id = self._split(given)
+        channel = self._channels.get(name)
+        if channel is None:
+            raise InvalidTaskId(
+                f"{plain(task_id, 80)!r} is of connection {plain(name, 60)!r}, not of "
+                f"{' or '.join(sorted(self._channels))}"
+            )
+        channel.provider.split_id(task_id)
+        return Located(channel, task_id)
+
+    def many(self, given: Iterable[AnyId]) -> list[Located | Rejected]:
+        """Find each; an id that its vendor cannot have becomes an outcome of its own.
+
+        Raises:
+            InvalidTaskId: One is of no connection at all.
+        """
+        return [self._one(each) for each in given]
+
+    def _one(self, each: AnyId) -> Located | Rejected:
+        name, task_id = self._split(each)
+        channel = self._channels.get(name)
+        if channel is None:
+            return self(each)  # says what is wrong
+        try:
+            channel.provider.split_id(task_id)
+        except TaskbridgeError as error:
+            ref = TaskRef.of(name, plain(task_id, 200) or "(empty)")
+            return Rejected(Outcome(ref, None, error.about(ref=ref)))
+        return Located(channel, task_id)
+
+    def _split(self, given: AnyId) -> tuple[str, str]:
+        if isinstance(given, Task):
+            return given.connection, given.id
+        if not isinstance(given, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
+            raise InvalidTaskId(f"an id is a text, a TaskRef or a Task, not {type(given).__name__}")
+        head, colon, rest = given.partition(":")
+        if isinstance(given, TaskRef) or (colon and head in self._known):
+            return head, rest
+        if self._only is None:
+            raise InvalidTaskId(
+                f"{plain(given, 80)!r} names none of the connections; a ref is connection:id, "
+                f"with a connection of {', '.join(sorted(self._channels))}"
+            )
+        return self._only, given

@@ -1,0 +1,329 @@
+"""The two drivers: all that waits, and all that hands requests to a transport.
+
+They differ in `await` and in their locks, and in nothing else. What to do is decided by the lifted flow
+(`taskbridge.flows`) and by the fleet; a driver does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
+
+from taskbridge.errors import TaskbridgeError
+from taskbridge.fleet import Done, Fleet, Idle, LookAt, WaitUntil
+from taskbridge.flows import Action, Authorise, Channel, Effort, Lifted, Look, Send, Sleep, authorise, lift, look
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from taskbridge.http import Flow
+    from taskbridge.policy import Clock
+    from taskbridge.provider import Credential
+    from taskbridge.transport import AsyncTransport, Transport
+
+__all__ = ["AsyncDriver", "Driver", "Shift"]
+
+T = TypeVar("T")
+
+_ONE_TRY: Final = Effort(attempts=1, granted=True)  # in a fleet, the next look is the retry
+
+
+def _flow_of(command: LookAt, now: float) -> Lifted[Look]:
+    """The flow for a look of the fleet."""
+    channel = command.channel
+    operation: Callable[[str], Flow[Any] | None] | None = channel.provider.hold if command.hold else None
+    budget = now + (_hold_limit(channel) if command.hold else channel.settings.request_timeout)
+    deadline = min(command.deadline, budget)
+    return look(channel, command.task_id, deadline, seen=command.seen, operation=operation, plan=_ONE_TRY)
+
+
+def _hold_limit(channel: Channel) -> float:
+    # The request itself says how long the line is held; this only bounds what comes around it.
+    return channel.settings.request_timeout + 3600.0
+
+
+class Shift:
+    """What the threads that work on one fleet share.
+
+    One of them watches the clock; the others sleep until there is something to do.
+
+    Args:
+        tell: Called, with the lock held, when the fleet may have news.
+    """
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self.mutex = threading.RLock()
+        self.lock = threading.Condition(self.mutex)
+        self.tell = tell
+        self._watched = False
+
+    def wait(self, clock: Clock, seconds: float | None) -> None:
+        """Wait for something to do, with the lock held; `seconds` for the one that watches the clock."""
+        if self._watched or seconds is None:
+            clock.wait_on(self.lock, None)
+            return
+        self._watched = True
+        try:
+            clock.wait_on(self.lock, max(0.0, seconds))
+        finally:
+            self._watched = False
+
+
+class Driver:
+    """Runs flows in the caller's thread.
+
+    Args:
+        clock: Time and chance.
+        transport_for: The transport of a connection.
+    """
+
+    def __init__(self, clock: Clock, transport_for: Callable[[Channel], Transport]) -> None:
+        self.clock = clock
+        self._transport_for = transport_for
+        self._renewals: dict[str, threading.Lock] = {}
+
+    def run(self, channel: Channel, flow: Lifted[T]) -> T:
+        """Run a lifted flow to its end.
+
+        Raises:
+            TaskbridgeError: What the flow raises.
+        """
+        try:
+            action = next(flow)
+            while True:
+                try:
+                    reply = self._do(channel, action)
+                except TaskbridgeError as error:
+                    fault = error
+                else:
+                    action = flow.send(reply)
+                    continue
+                action = flow.throw(fault)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        finally:
+            flow.close()
+
+    def call(self, channel: Channel, flow: Flow[T]) -> T:
+        """Lift a provider's flow and run it within the connection's `request_timeout`."""
+        deadline = self.clock.monotonic() + channel.settings.request_timeout
+        try:
+            return self.run(channel, lift(channel, flow, deadline))
+        except TaskbridgeError as error:
+            fault = channel.told(error)
+        raise fault
+
+    def _do(self, channel: Channel, action: Action) -> Any:
+        match action:
+            case Send():
+                transport = self._transport_for(channel)
+                return transport.send(action.request, deadline=action.deadline, max_body=action.max_body)
+            case Sleep():
+                return self.clock.sleep(action.seconds)
+            case Authorise():
+                with self._renewals.setdefault(channel.name, threading.Lock()):
+                    return self._renewed(channel, action)
+            case _:
+                assert_never(action)
+
+    def _renewed(self, channel: Channel, action: Authorise) -> Credential:
+        if channel.refusal is not None:
+            raise channel.refusal.again()
+        if channel.credential is None or channel.credential is action.stale:
+            channel.credential = self.run(channel, authorise(channel, action.deadline))
+        return channel.credential
+
+    def work(self, fleet: Fleet, shift: Shift) -> None:
+        """Do what the fleet says until nobody waits for anything; several threads may do it together.
+
+        Args:
+            fleet: The fleet.
+            shift: What these threads share.
+        """
+        with shift.lock:
+            while True:
+                command = fleet.next(self.clock.monotonic())
+                shift.tell()
+                match command:
+                    case LookAt():
+                        shift.lock.notify()  # somebody else may find the next thing to do
+                        shift.lock.release()
+                        seen: Look | TaskbridgeError = _BROKEN
+                        try:
+                            seen = self._look(command)
+                        finally:
+                            shift.lock.acquire()
+                            _land(fleet, command, seen, self.clock.monotonic())
+                    case WaitUntil():
+                        shift.wait(self.clock, command.time - self.clock.monotonic())
+                    case Idle():
+                        shift.wait(self.clock, None)
+                    case Done():
+                        shift.lock.notify_all()
+                        return
+
+    def step(self, fleet: Fleet) -> bool:
+        """Do the next thing that a fleet of one thread says; False when nobody waits for anything."""
+        command = fleet.next(self.clock.monotonic())
+        match command:
+            case LookAt():
+                _land(fleet, command, self._look(command), self.clock.monotonic())
+            case WaitUntil():
+                self.clock.sleep(max(0.0, command.time - self.clock.monotonic()))
+            case Idle():
+                raise AssertionError("a fleet of one thread has nothing under way between its steps")
+            case Done():
+                return False
+        return True
+
+    def _look(self, command: LookAt) -> Look | TaskbridgeError:
+        try:
+            return self.run(command.channel, _flow_of(command, self.clock.monotonic()))
+        except TaskbridgeError as error:
+            return error
+
+
+class AsyncDriver:
+    """Runs flows in the caller's asyncio task.
+
+    Args:
+        clock: Time and chance.
+        transport_for: The transport of a connection.
+    """
+
+    def __init__(self, clock: Clock, transport_for: Callable[[Channel], AsyncTransport]) -> None:
+        self.clock = clock
+        self._transport_for = transport_for
+        self._renewals: dict[str, asyncio.Lock] = {}
+
+    async def run(self, channel: Channel, flow: Lifted[T]) -> T:
+        """Run a lifted flow to its end.
+
+        Raises:
+            TaskbridgeError: What the flow raises.
+        """
+        try:
+            action = next(flow)
+            while True:
+                try:
+                    reply = await self._do(channel, action)
+                except TaskbridgeError as error:
+                    fault = error
+                else:
+                    action = flow.send(reply)
+                    continue
+                action = flow.throw(fault)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        finally:
+            flow.close()
+
+    async def call(self, channel: Channel, flow: Flow[T]) -> T:
+        """Lift a provider's flow and run it within the connection's `request_timeout`."""
+        deadline = self.clock.monotonic() + channel.settings.request_timeout
+        try:
+            return await self.run(channel, lift(channel, flow, deadline))
+        except TaskbridgeError as error:
+            fault = channel.told(error)
+        raise fault
+
+    async def _do(self, channel: Channel, action: Action) -> Any:
+        match action:
+            case Send():
+                transport = self._transport_for(channel)
+                return await transport.send(action.request, deadline=action.deadline, max_body=action.max_body)
+            case Sleep():
+                return await self.clock.asleep(action.seconds)
+            case Authorise():
+                async with self._renewals.setdefault(channel.name, asyncio.Lock()):
+                    return await self._renewed(channel, action)
+            case _:
+                assert_never(action)
+
+    async def _renewed(self, channel: Channel, action: Authorise) -> Credential:
+        if channel.refusal is not None:
+            raise channel.refusal.again()
+        if channel.credential is None or channel.credential is action.stale:
+            channel.credential = await self.run(channel, authorise(channel, action.deadline))
+        return channel.credential
+
+    async def work(self, fleet: Fleet, wake: asyncio.Event, tell: Callable[[], None]) -> None:
+        """Do what the fleet says until nobody waits for anything.
+
+        Args:
+            fleet: The fleet.
+            wake: Set when something changed.
+            tell: Called when the fleet may have news.
+        """
+        loop = asyncio.get_running_loop()
+        looks: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                wake.clear()
+                now = self.clock.monotonic()
+                command = fleet.next(now)
+                tell()
+                match command:
+                    case LookAt():
+                        task = loop.create_task(self._fly(fleet, command, wake))
+                        looks.add(task)
+                        task.add_done_callback(looks.discard)
+                    case WaitUntil():
+                        await self._until(wake, command.time - now, loop)
+                    case Idle():
+                        await wake.wait()
+                    case Done():
+                        return
+        finally:
+            for task in looks:
+                task.cancel()
+            await asyncio.gather(*looks, return_exceptions=True)
+
+    async def _until(self, wake: asyncio.Event, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
+        timer = loop.create_task(self.clock.asleep(max(0.0, seconds)))
+        timer.add_done_callback(lambda _: wake.set())
+        try:
+            await wake.wait()
+        finally:
+            timer.cancel()
+
+    async def _fly(self, fleet: Fleet, command: LookAt, wake: asyncio.Event) -> None:
+        seen: Look | TaskbridgeError = _BROKEN
+        try:
+            seen = await self._look(command)
+        finally:
+            _land(fleet, command, seen, self.clock.monotonic())
+            wake.set()
+
+    async def step(self, fleet: Fleet) -> bool:
+        """Do the next thing that a fleet of one task says; False when nobody waits for anything."""
+        command = fleet.next(self.clock.monotonic())
+        match command:
+            case LookAt():
+                _land(fleet, command, await self._look(command), self.clock.monotonic())
+            case WaitUntil():
+                await self.clock.asleep(max(0.0, command.time - self.clock.monotonic()))
+            case Idle():
+                raise AssertionError("a fleet of one task has nothing under way between its steps")
+            case Done():
+                return False
+        return True
+
+    async def _look(self, command: LookAt) -> Look | TaskbridgeError:
+        try:
+            return await self.run(command.channel, _flow_of(command, self.clock.monotonic()))
+        except TaskbridgeError as error:
+            return error
+
+
+_BROKEN: Final = TaskbridgeError("the look-up was broken off")
+
+
+def _land(fleet: Fleet, command: LookAt, seen: Look | TaskbridgeError, now: float) -> None:
+    if isinstance(seen, TaskbridgeError):
+        fleet.failed(command, now, seen)
+    else:
+        fleet.looked(command, now, seen)

@@ -1,0 +1,264 @@
+"""Requests and responses as data, and the flow that connects them.
+
+A flow is a generator that yields `Request`, is sent `Response` and returns a model. It does no I/O and reads no clock;
+whoever drives it decides how to wait. That is why nothing here is written twice for asyncio, and why a provider can be
+tested by hand: ``next(flow)``, look at the request, ``flow.send(Response(...))``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeAlias, TypeVar
+
+import jiter
+
+from taskbridge.errors import MalformedResponse, plain
+
+__all__ = ["Body", "Flow", "Request", "Response", "Upload", "read_json"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A multipart form whose last field is a file; data, so that a repeat can send it again.
+
+    Attributes:
+        fields: Form fields, in order, before the file.
+        name: Name of the file's field.
+        filename: File name told to the vendor.
+        content: The bytes, or the path that they are read from when sent.
+        media_type: Content type of the file's part.
+    """
+
+    fields: tuple[tuple[str, str], ...] = field(repr=False)
+    name: str
+    filename: str
+    content: bytes | Path = field(repr=False)
+    media_type: str = "application/octet-stream"
+
+
+Body: TypeAlias = bytes | Path | Upload | None
+"""What a request carries: bytes, a file read when sent, or a multipart form. Never an open handle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request, as data.
+
+    Attributes:
+        method: HTTP method in capitals.
+        url: Absolute URL; out of repr, because a presigned link is a key.
+        headers: Header fields beside the credential's; out of repr.
+        body: What it carries; out of repr.
+        idempotent: Whether it may be sent again when its fate is unknown; None means yes for GET and HEAD only.
+        authorised: Whether the connection's credential goes with it; False for presigned links and token calls.
+        hold: Seconds for which the vendor may hold the line before it answers; replaces the usual limits.
+        expect: ``json`` (decoded before the flow sees it, and asked for again where that may help) or ``bytes``.
+        save_to: Stream the answer's body into this file instead of memory.
+        fresh: Use a new connection to the host.
+    """
+
+    method: str
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    body: Body = field(default=None, repr=False)
+    idempotent: bool | None = None
+    authorised: bool = True
+    hold: float | None = None
+    expect: str = "json"
+    save_to: Path | None = None
+    fresh: bool = False
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether it may be sent again when nobody knows what became of it."""
+        return self.method in _SAFE if self.idempotent is None else self.idempotent
+
+
+_SAFE: Final = frozenset({"GET", "HEAD"})
+
+
+class Response:
+    """One HTTP answer, as data.
+
+    Attributes:
+        status: HTTP status.
+        headers: Header fields, names in lower case.
+        body: Decoded bytes (content encodings undone); empty where `Request.save_to` took them.
+        received_at: Aware UTC time of receipt.
+        attempts: Requests that it took.
+    """
+
+    __slots__ = ("_document", "attempts", "body", "headers", "received_at", "status")
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        received_at: datetime | None = None,
+    ) -> None:
+        self.status = status
+        self.headers: Mapping[str, str] = headers or {}
+        self.body = body
+        self.received_at = received_at or datetime.now(UTC)
+        self.attempts = 1
+        self._document: Any = _UNREAD
+
+    def json(self) -> Any:
+        """The decoded JSON body.
+
+        Raises:
+            MalformedResponse: The body is empty, or not strict JSON.
+        """
+        if self._document is _UNREAD:
+            self._document = read_json(self.body)
+        return self._document
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status}, {len(self.body)} bytes>"
+
+
+_UNREAD: Final = object()
+
+Flow: TypeAlias = Generator[Request, Response, T]
+"""What an operation of a provider is: yields requests, is sent their responses, returns a model."""
+
+
+# Strict JSON.
+
+_MAX_DEPTH: Final = 64  # nested containers; real bodies need about 10
+_ALWAYS: Final = 99  # as often as the retry policy allows
+_MAX_DIGITS: Final = 4300  # the interpreter's own limit for integers from text
+_HUGE_EXPONENT_CHECK: Final = 65_536  # bytes; larger bodies keep a 1e400 as infinity in `raw`
+_HUGE_EXPONENT: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}")
+_STEP: Final = bytes.maketrans(b"[{]}", bytes([1, 1, 255, 255]))
+_NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'[]{}"\\'))
+
+
+def read_json(body: bytes) -> Any:
+    """Decode a vendor's JSON, strictly.
+
+    Duplicate keys, invalid UTF-8, trailing data, nesting beyond 64 levels and integers beyond 4300 digits are refused,
+    a byte order mark is skipped, and numbers that JSON does not have (NaN, Infinity, 1e400) become None.
+
+    Raises:
+        MalformedResponse: It is not such JSON; the message says what is wrong, with the title of an HTML page.
+    """
+    try:
+        document = jiter.from_json(body, catch_duplicate_keys=True, allow_inf_nan=False)
+    except ValueError:
+        document = _read_again(body)
+    else:
+        if len(body) <= _HUGE_EXPONENT_CHECK and _HUGE_EXPONENT.search(body) and _has_infinity(document):
+            document = _read_again(body)
+    if body.count(b"{") + body.count(b"[") > _MAX_DEPTH:
+        _check_depth(body)
+    return document
+
+
+def _has_infinity(value: Any) -> bool:
+    # Depth is bounded: the reader before stops at 200 levels.
+    if type(value) is float:
+        return value in (float("inf"), float("-inf"))
+    if type(value) is dict:
+        return any(_has_infinity(v) for v in value.values())  # pyright: ignore[reportUnknownVariableType]  # any JSON
+    if type(value) is list:
+        return any(_has_infinity(v) for v in value)  # pyright: ignore[reportUnknownVariableType]  # any JSON
+    return False
+
+
+def _check_depth(body: bytes) -> None:
+    skeleton = body.translate(None, _NOT_STRUCTURE)
+    if b"\\" in skeleton:
+        skeleton = skeleton.replace(b"\\\\", b"").replace(b'\\"', b"").replace(b"\\", b"")
+    outside = b"".join(skeleton.split(b'"')[::2])
+    steps = (step if step == 1 else -1 for step in outside.translate(_STEP))
+    if max(accumulate(steps), default=0) > _MAX_DEPTH:
+        _refuse(f"its nesting depth exceeds {_MAX_DEPTH}", body)
+
+
+def _read_again(body: bytes) -> Any:
+    """Read what the fast reader refused: name the fault, or forgive what may be forgiven."""
+    if not body.strip():
+        _refuse("the body is empty", body, repeats=_ALWAYS)
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return _refuse("the encoding is not UTF-8", body, repeats=1)
+    if text.lstrip()[:1] == "<":
+        _refuse(f"it is a web page{_title(text)}", body, repeats=_ALWAYS)
+    repeats = 0
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_nothing,
+            parse_float=_finite,
+            parse_int=_bounded,
+        )
+    except _DuplicateKeyError as error:
+        fault = f"duplicate key {plain(error.key, 60)!r}"
+    except _HugeIntegerError:
+        fault = f"an integer has more than {_MAX_DIGITS} digits"
+    except RecursionError:
+        fault = "its nesting depth is too great"
+    except json.JSONDecodeError as error:
+        cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+        fault = f"{error.msg} at line {error.lineno} column {error.colno}{'; it may be cut' if cut else ''}"
+        repeats = _ALWAYS if cut else 0
+    return _refuse(fault, body, repeats=repeats)
+
+
+def _title(page: str) -> str:
+    head, found, rest = page.partition("<title>")
+    words = " ".join(rest.partition("</title>")[0].split()) if found else " ".join(head.split())
+    return f" ({plain(words, 80)})" if words else ""
+
+
+def _refuse(fault: str, body: bytes, *, repeats: int = 0) -> NoReturn:
+    text = body[:2048].decode("utf-8", "replace")
+    raise MalformedResponse(f"the vendor's answer cannot be read: {fault}", repeats=repeats, raw=text)
+
+
+class _DuplicateKeyError(Exception):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+class _HugeIntegerError(Exception):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _DuplicateKeyError(key)
+            seen.add(key)
+    return found
+
+
+def _nothing(_word: str) -> None:
+    return None
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return None if value in (float("inf"), float("-inf")) else value
+
+
+def _bounded(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise _HugeIntegerError
+    return int(text)

@@ -1,0 +1,5 @@
+"""What users and plugin authors test with."""
+
+from taskbridge.emulator.shell import Emulator
+
+__all__ = ["Emulator"]
