@@ -7,24 +7,32 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from taskbridge.assemble import AnyId, Located, Locator, Rejected, channels_of, network_key, one_channel
-from taskbridge.client import DEFAULT_TIMEOUT, deadline_after, settled, user_agent
+from taskbridge.assemble import AnyId, Located, Rejected, channels_of, one_channel
 from taskbridge.config import load_config
 from taskbridge.drive import AsyncDriver
-from taskbridge.errors import ConfigError
 from taskbridge.fleet import Fleet, News, Ticket
 from taskbridge.flows import Channel, look
+from taskbridge.front import (
+    DEFAULT_TIMEOUT,
+    AllConnections,
+    Front,
+    OneConnection,
+    Transports,
+    Waiting,
+    enlist,
+    in_order,
+)
 from taskbridge.model import Outcome, Task, TaskResult, raise_if_failed
 from taskbridge.policy import Clock, SystemClock
 from taskbridge.registry import require_extra
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 
-    from taskbridge.provider import Capabilities
+    from taskbridge.config import Network
     from taskbridge.transport import AsyncTransport
 
 __all__ = ["Bridge", "Client", "connect"]
@@ -44,23 +52,15 @@ def connect(
     return Client(channel, known=known, clock=clock)
 
 
-class _Front:
-    """What `Client` and `Bridge` share: everything but where an id belongs."""
+class _Calls(Front):
+    """What `Client` and `Bridge` do alike."""
 
-    def __init__(
-        self, channels: Mapping[str, Channel], locate: Locator, clock: Clock, transport: AsyncTransport | None
-    ) -> None:
+    def _open(self, transport: AsyncTransport | None) -> None:
         if transport is None:
             _require_aiohttp()
-        self._channels = channels
-        self._locate = locate
-        self._clock = clock
-        self._given = transport
-        self._transports: dict[object, AsyncTransport] = {}
-        self._by_channel: dict[str, AsyncTransport] = {}
-        self._driver = AsyncDriver(clock, self._transport)
+        self._transports = Transports(_make_transport, transport)
+        self._driver = AsyncDriver(self._clock, self._transports)
         self._crew = _Crew(self._driver)
-        self._closed = False
 
     # One task.
 
@@ -80,25 +80,10 @@ class _Front:
         on_update: Callable[[Task], object] | None = None,
     ) -> Task:
         """Wait until a task is completed or failed; see `taskbridge.Client.wait`."""
-        place = self._begin(task)
-        fleet = Fleet()
-        now = self._clock.monotonic()
-        fleet.add(
-            place.channel,
-            place.task_id,
-            now,
-            deadline=deadline_after(now, timeout),
-            changes=on_update is not None,
-            hold=on_update is None,
-        )
-        while True:
-            while (news := fleet.news()) is not None:
-                seen = news.outcome.task
-                if news.outcome.error is None and on_update is not None and seen is not None:
-                    on_update(seen)
-                if news.final:
-                    return settled(news.outcome)
-            await self._driver.step(fleet)
+        waiting = Waiting(self._begin(task), self._clock.monotonic(), timeout, on_update)
+        while (ended := waiting.ended()) is None:
+            await self._driver.step(waiting.fleet)
+        return ended
 
     async def result(
         self,
@@ -115,7 +100,7 @@ class _Front:
 
     def as_completed(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> AsyncIterator[Outcome]:
         """Wait for many tasks, and tell of each as it ends; see `taskbridge.Client.as_completed`."""
-        return self._follow(self._begin_many(tasks), timeout, changes=False)
+        return _outcomes(self._follow(self._begin_many(tasks), timeout, changes=False))
 
     async def wait_all(
         self,
@@ -124,18 +109,12 @@ class _Front:
     ) -> list[Outcome]:
         """Wait for many tasks; see `taskbridge.Client.wait_all`."""
         places = self._begin_many(tasks)
-        batch = self._crew.open(places, timeout, changes=False)
-        found: dict[int, Outcome] = {}
-        try:
-            while (news := await batch.take()) is not None:
-                found[news.ticket.place] = news.outcome
-        finally:
-            self._crew.leave(batch)
-        return [found[n] for n in range(len(places))]
+        news = [one async for one in self._follow(places, timeout, changes=False)]
+        return in_order(news, len(places))
 
     def watch(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> AsyncIterator[Outcome]:
         """Wait for many tasks, and tell of every change of each; see `taskbridge.Client.watch`."""
-        return self._follow(self._begin_many(tasks), timeout, changes=True)
+        return _outcomes(self._follow(self._begin_many(tasks), timeout, changes=True))
 
     # Housekeeping.
 
@@ -143,7 +122,7 @@ class _Front:
         """End the waits for many, and close the kept connections."""
         self._closed = True
         await self._crew.close()
-        for transport in self._transports.values():
+        for transport in self._transports.opened():
             await transport.close()
 
     async def __aenter__(self) -> Self:
@@ -152,50 +131,30 @@ class _Front:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"a {type(self).__name__} holds credentials and is not pickled; pass its name instead")
-
-    def _begin(self, task: AnyId) -> Located:
-        if self._closed:
-            raise ConfigError(f"this {type(self).__name__} is closed")
-        place = self._locate(task)
-        place.channel.resume()
-        return place
-
-    def _begin_many(self, tasks: Iterable[AnyId]) -> list[Located | Rejected]:
-        if self._closed:
-            raise ConfigError(f"this {type(self).__name__} is closed")
-        places = self._locate.many(tasks)
-        for channel in {id(p.channel): p.channel for p in places if isinstance(p, Located)}.values():
-            channel.resume()
-        return places
-
     async def _follow(
-        self, places: list[Located | Rejected], timeout: float | None, *, changes: bool
-    ) -> AsyncIterator[Outcome]:
+        self,
+        places: list[Located | Rejected],
+        timeout: float | None,  # noqa: ASYNC109  # the fleet keeps it
+        *,
+        changes: bool,
+    ) -> AsyncGenerator[News]:
         batch = self._crew.open(places, timeout, changes=changes)
         try:
             while (news := await batch.take()) is not None:
-                yield news.outcome
+                yield news
         finally:
             self._crew.leave(batch)
 
-    def _transport(self, channel: Channel) -> AsyncTransport:
-        if self._given is not None:
-            return self._given
-        transport = self._by_channel.get(channel.name)
-        if transport is None:
-            from taskbridge.transport.aiohttp import AiohttpTransport  # noqa: PLC0415  # only once something is sent
 
-            network, key = network_key(channel)
-            transport = self._transports.get(key)
-            if transport is None:
-                transport = self._transports[key] = AiohttpTransport(network, user_agent=user_agent(channel))
-            self._by_channel[channel.name] = transport
-        return transport
+async def _outcomes(followed: AsyncGenerator[News]) -> AsyncGenerator[Outcome]:
+    try:
+        async for news in followed:
+            yield news.outcome
+    finally:
+        await followed.aclose()
 
 
-class Client(_Front):
+class Client(OneConnection, _Calls):
     """One connection to a vendor; made by `connect`.
 
     Args:
@@ -213,30 +172,11 @@ class Client(_Front):
         clock: Clock | None = None,
         transport: AsyncTransport | None = None,
     ) -> None:
-        channels = {channel.name: channel}
-        super().__init__(channels, Locator(channels, channel.name, known), clock or channel.clock, transport)
-        self._channel = channel
-
-    @property
-    def name(self) -> str:
-        """The connection's name."""
-        return self._channel.name
-
-    @property
-    def provider(self) -> str:
-        """Entry-point name of the provider."""
-        return self._channel.provider.name
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the vendor can do."""
-        return self._channel.provider.capabilities
-
-    def __repr__(self) -> str:
-        return f"<Client {self.name} ({self.provider})>"
+        super().__init__(channel, known, clock)
+        self._open(transport)
 
 
-class Bridge(_Front):
+class Bridge(AllConnections, _Calls):
     """Every connection of a configuration at once, addressed by ref; made by `from_config`.
 
     Args:
@@ -248,7 +188,9 @@ class Bridge(_Front):
     def __init__(
         self, channels: Mapping[str, Channel], *, clock: Clock | None = None, transport: AsyncTransport | None = None
     ) -> None:
-        super().__init__(channels, Locator(channels), clock or SystemClock(), transport)
+        super().__init__(channels, clock or SystemClock())
+        self._open(transport)
+        self._transport = transport
         self._clients: dict[str, Client] = {}
 
     @classmethod
@@ -257,20 +199,13 @@ class Bridge(_Front):
         clock = SystemClock()
         return cls(channels_of(load_config(path), clock), clock=clock)
 
-    @property
-    def connections(self) -> tuple[str, ...]:
-        """Names of the connections."""
-        return tuple(self._channels)
-
     def __getitem__(self, name: str) -> Client:
         """The client of one connection; it shares the pace and the credential, and is closed with the bridge."""
-        channel = self._channels.get(name)
-        if channel is None:
-            raise ConfigError(f"there is no connection {name!r}; there are {', '.join(self._channels)}")
         client = self._clients.get(name)
         if client is None:
             known = frozenset(self._channels)
-            client = self._clients[name] = Client(channel, known=known, clock=self._clock, transport=self._given)
+            client = Client(self._named(name), known=known, clock=self._clock, transport=self._transport)
+            self._clients[name] = client
         return client
 
     async def close(self) -> None:
@@ -279,8 +214,11 @@ class Bridge(_Front):
             await client.close()
         await super().close()
 
-    def __repr__(self) -> str:
-        return f"<Bridge {', '.join(self._channels)}>"
+
+def _make_transport(network: Network, user_agent: str) -> AsyncTransport:
+    from taskbridge.transport.aiohttp import AiohttpTransport  # noqa: PLC0415  # only once something is sent
+
+    return AiohttpTransport(network, user_agent=user_agent)
 
 
 def _require_aiohttp() -> None:
@@ -335,20 +273,9 @@ class _Crew:
         """Begin a wait for many tasks."""
         batch = _Batch(len(places))
         now = self._driver.clock.monotonic()
-        for place, found in enumerate(places):
-            if isinstance(found, Rejected):
-                batch.put(News(Ticket.apart(batch, place), found.outcome, final=True))
-                continue
-            ticket = self._fleet.add(
-                found.channel,
-                found.task_id,
-                now,
-                deadline=deadline_after(now, timeout),
-                owner=batch,
-                place=place,
-                changes=changes,
-            )
-            batch.tickets.append(ticket)
+        batch.tickets, rejected = enlist(self._fleet, places, now, timeout, owner=batch, changes=changes)
+        for news in rejected:
+            batch.put(news)
         if batch.tickets and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(
                 self._driver.work(self._fleet, self._wake, self._tell), name="taskbridge-wait"

@@ -9,27 +9,34 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from taskbridge import __version__
-from taskbridge.assemble import AnyId, Located, Locator, Rejected, channels_of, network_key, one_channel
+from taskbridge.assemble import AnyId, Located, Rejected, channels_of, one_channel
 from taskbridge.config import load_config
 from taskbridge.drive import Driver, Shift
-from taskbridge.errors import ConfigError
 from taskbridge.fleet import Fleet, News, Ticket
 from taskbridge.flows import Channel, look
+from taskbridge.front import (
+    DEFAULT_TIMEOUT,
+    AllConnections,
+    Front,
+    OneConnection,
+    Transports,
+    Waiting,
+    enlist,
+    in_order,
+)
 from taskbridge.model import Outcome, Task, TaskResult, raise_if_failed
 from taskbridge.policy import Clock, SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from taskbridge.provider import Capabilities
+    from taskbridge.config import Network
     from taskbridge.transport import Transport
 
 __all__ = ["Bridge", "Client", "connect"]
 
-DEFAULT_TIMEOUT: Final = 900.0  # seconds that a wait lasts where the caller says nothing
 _WORKERS: Final = 8  # threads for waiting for many
 
 
@@ -61,22 +68,13 @@ def connect(
     return Client(channel, known=known, clock=clock)
 
 
-class _Front:
-    """What `Client` and `Bridge` share: everything but where an id belongs."""
+class _Calls(Front):
+    """What `Client` and `Bridge` do alike."""
 
-    def __init__(
-        self, channels: Mapping[str, Channel], locate: Locator, clock: Clock, transport: Transport | None
-    ) -> None:
-        self._channels = channels
-        self._locate = locate
-        self._clock = clock
-        self._given = transport
-        self._transports: dict[object, Transport] = {}
-        self._by_channel: dict[str, Transport] = {}
-        self._opening = threading.Lock()
-        self._driver = Driver(clock, self._transport)
+    def _open(self, transport: Transport | None) -> None:
+        self._transports = Transports(_make_transport, transport)
+        self._driver = Driver(self._clock, self._transports)
         self._crew = _Crew(self._driver)
-        self._closed = False
 
     # One task.
 
@@ -116,25 +114,10 @@ class _Front:
             WaitTimeout: The time ran out, the task goes on; holds the last snapshot and the ref.
             TaskbridgeError: The vendor refuses, or cannot be asked.
         """
-        place = self._begin(task)
-        fleet = Fleet()
-        now = self._clock.monotonic()
-        fleet.add(
-            place.channel,
-            place.task_id,
-            now,
-            deadline=deadline_after(now, timeout),
-            changes=on_update is not None,
-            hold=on_update is None,
-        )
-        while True:
-            while (news := fleet.news()) is not None:
-                seen = news.outcome.task
-                if news.outcome.error is None and on_update is not None and seen is not None:
-                    on_update(seen)
-                if news.final:
-                    return settled(news.outcome)
-            self._driver.step(fleet)
+        waiting = Waiting(self._begin(task), self._clock.monotonic(), timeout, on_update)
+        while (ended := waiting.ended()) is None:
+            self._driver.step(waiting.fleet)
+        return ended
 
     def result(self, task: AnyId, timeout: float | None = DEFAULT_TIMEOUT) -> TaskResult:
         """What a task made; waits for its end, and fetches the result where the vendor keeps it apart.
@@ -176,8 +159,7 @@ class _Front:
             timeout: Seconds to wait at most; None for no deadline.
         """
         places = self._begin_many(tasks)
-        found = {news.ticket.place: news.outcome for news in self._follow(places, timeout, changes=False)}
-        return [found[n] for n in range(len(places))]
+        return in_order(self._follow(places, timeout, changes=False), len(places))
 
     def watch(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> Iterator[Outcome]:
         """Wait for many tasks, and tell of every change of each until it ends.
@@ -195,7 +177,7 @@ class _Front:
         """End the threads of waits for many, and close the kept connections."""
         self._closed = True
         self._crew.close()
-        for transport in self._transports.values():
+        for transport in self._transports.opened():
             transport.close()
 
     def __enter__(self) -> Self:
@@ -203,26 +185,6 @@ class _Front:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            f"a {type(self).__name__} holds credentials and sockets and is not pickled; pass its name instead"
-        )
-
-    def _begin(self, task: AnyId) -> Located:
-        if self._closed:
-            raise ConfigError(f"this {type(self).__name__} is closed")
-        place = self._locate(task)
-        place.channel.resume()
-        return place
-
-    def _begin_many(self, tasks: Iterable[AnyId]) -> list[Located | Rejected]:
-        if self._closed:
-            raise ConfigError(f"this {type(self).__name__} is closed")
-        places = self._locate.many(tasks)
-        for channel in {id(p.channel): p.channel for p in places if isinstance(p, Located)}.values():
-            channel.resume()
-        return places
 
     def _follow(self, places: list[Located | Rejected], timeout: float | None, *, changes: bool) -> Iterator[News]:
         batch = self._crew.open(places, timeout, changes=changes)
@@ -232,24 +194,8 @@ class _Front:
         finally:
             self._crew.leave(batch)
 
-    def _transport(self, channel: Channel) -> Transport:
-        if self._given is not None:
-            return self._given
-        transport = self._by_channel.get(channel.name)
-        if transport is None:
-            from taskbridge.transport.requests import RequestsTransport  # noqa: PLC0415  # only once something is sent
 
-            network, key = network_key(channel)
-            with self._opening:
-                transport = self._transports.get(key)
-                if transport is None:
-                    transport = RequestsTransport(network, user_agent=user_agent(channel))
-                    self._transports[key] = transport
-                self._by_channel[channel.name] = transport
-        return transport
-
-
-class Client(_Front):
+class Client(OneConnection, _Calls):
     """One connection to a vendor; made by `connect`.
 
     Args:
@@ -267,30 +213,11 @@ class Client(_Front):
         clock: Clock | None = None,
         transport: Transport | None = None,
     ) -> None:
-        channels = {channel.name: channel}
-        super().__init__(channels, Locator(channels, channel.name, known), clock or channel.clock, transport)
-        self._channel = channel
-
-    @property
-    def name(self) -> str:
-        """The connection's name."""
-        return self._channel.name
-
-    @property
-    def provider(self) -> str:
-        """Entry-point name of the provider."""
-        return self._channel.provider.name
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the vendor can do."""
-        return self._channel.provider.capabilities
-
-    def __repr__(self) -> str:
-        return f"<Client {self.name} ({self.provider})>"
+        super().__init__(channel, known, clock)
+        self._open(transport)
 
 
-class Bridge(_Front):
+class Bridge(AllConnections, _Calls):
     """Every connection of a configuration at once, addressed by ref; made by `from_config`.
 
     Args:
@@ -302,7 +229,9 @@ class Bridge(_Front):
     def __init__(
         self, channels: Mapping[str, Channel], *, clock: Clock | None = None, transport: Transport | None = None
     ) -> None:
-        super().__init__(channels, Locator(channels), clock or SystemClock(), transport)
+        super().__init__(channels, clock or SystemClock())
+        self._open(transport)
+        self._transport = transport
         self._clients: dict[str, Client] = {}
 
     @classmethod
@@ -320,20 +249,13 @@ class Bridge(_Front):
         clock = SystemClock()
         return cls(channels_of(load_config(path), clock), clock=clock)
 
-    @property
-    def connections(self) -> tuple[str, ...]:
-        """Names of the connections."""
-        return tuple(self._channels)
-
     def __getitem__(self, name: str) -> Client:
         """The client of one connection; it shares the pace and the credential, and is closed with the bridge."""
-        channel = self._channels.get(name)
-        if channel is None:
-            raise ConfigError(f"there is no connection {name!r}; there are {', '.join(self._channels)}")
         client = self._clients.get(name)
         if client is None:
             known = frozenset(self._channels)
-            client = self._clients[name] = Client(channel, known=known, clock=self._clock, transport=self._given)
+            client = Client(self._named(name), known=known, clock=self._clock, transport=self._transport)
+            self._clients[name] = client
         return client
 
     def close(self) -> None:
@@ -342,31 +264,11 @@ class Bridge(_Front):
             client.close()
         super().close()
 
-    def __repr__(self) -> str:
-        return f"<Bridge {', '.join(self._channels)}>"
 
+def _make_transport(network: Network, user_agent: str) -> Transport:
+    from taskbridge.transport.requests import RequestsTransport  # noqa: PLC0415  # only once something is sent
 
-def user_agent(channel: Channel) -> str:
-    """The User-Agent header of a connection."""
-    suffix = channel.settings.user_agent_suffix
-    return f"taskbridge/{__version__}{f' {suffix}' if suffix else ''}"
-
-
-def deadline_after(now: float, timeout: float | None) -> float:
-    """Monotonic seconds at which a wait ends."""
-    return float("inf") if timeout is None else now + timeout
-
-
-def settled(outcome: Outcome) -> Task:
-    """The terminal task of an outcome, completed or failed.
-
-    Raises:
-        TaskbridgeError: There is none.
-    """
-    if outcome.error is not None:
-        raise outcome.error
-    assert outcome.task is not None  # noqa: S101  # an outcome has a task or an error
-    return outcome.task
+    return RequestsTransport(network, user_agent=user_agent)
 
 
 # Threads for waiting for many.
@@ -375,11 +277,11 @@ def settled(outcome: Outcome) -> Task:
 class _Batch:
     """One call's wait for many tasks."""
 
-    def __init__(self, mutex: threading.RLock) -> None:
+    def __init__(self, mutex: threading.RLock, left: int) -> None:
         self._news: deque[News] = deque()
         self._arrived = threading.Condition(mutex)  # the same lock, another queue
         self.tickets: list[Ticket] = []
-        self.left = 0
+        self.left = left
 
     def put(self, news: News) -> None:
         """Hand in news, with the lock held."""
@@ -416,25 +318,12 @@ class _Crew:
         if self._pid != os.getpid():
             self._reset()  # after a fork the parent's threads are not here
         lock, clock = self._shift.lock, self._driver.clock
-        batch = _Batch(self._shift.mutex)
-        batch.left = len(places)
+        batch = _Batch(self._shift.mutex, len(places))
         with lock:
             now = clock.monotonic()
-            for place, found in enumerate(places):
-                if isinstance(found, Rejected):
-                    batch.put(News(Ticket.apart(batch, place), found.outcome, final=True))
-                    continue
-                batch.tickets.append(
-                    self._fleet.add(
-                        found.channel,
-                        found.task_id,
-                        now,
-                        deadline=deadline_after(now, timeout),
-                        owner=batch,
-                        place=place,
-                        changes=changes,
-                    )
-                )
+            batch.tickets, rejected = enlist(self._fleet, places, now, timeout, owner=batch, changes=changes)
+            for news in rejected:
+                batch.put(news)
             self._hire(min(_WORKERS, len(batch.tickets)))
             lock.notify()
         return batch
