@@ -1,0 +1,193 @@
+"""expert.ai Extract Beta: https://docs.expert.ai/extract/latest/reference/status/ (read 2026-11-22).
+
+Times in seconds, sizes in bytes, boxes in pixels at 100 DPI. Every state comes with HTTP 200, failures included; the
+answer has no id and no times but the end's, and repeats the whole result on each look-up. Only `state` decides: not
+`current`, which falls to 0 on failure, and not `message`, whose wording differs between the vendor's own documents.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from json import dumps
+from typing import Any, Final
+
+from pydantic import SecretStr, model_validator
+
+from taskbridge.errors import MalformedResponse
+from taskbridge.http import Flow, Request
+from taskbridge.model import Reason, Task, TaskFailure, TaskResult, TaskStatus
+from taskbridge.provider import (
+    NO_TIME,
+    PLAIN_ID,
+    Capabilities,
+    Credential,
+    IdKind,
+    Payload,
+    Provider,
+    ProviderSettings,
+    StateTable,
+    Verdict,
+    no_requests,
+    path_id,
+    read_state,
+)
+
+from .wire import token_end
+
+# `state` -> ours.                                https://docs.expert.ai/extract/latest/reference/status/
+STATES: Final[StateTable] = {
+    "PENDING": (TaskStatus.PENDING, None),  # also, it seems, for an id that the vendor does not know
+    "RECEIVED": (TaskStatus.PENDING, None),  # Celery's word, as are all without a source
+    "PROGRESS": (TaskStatus.PROCESSING, None),
+    "STARTED": (TaskStatus.PROCESSING, None),
+    "RETRY": (TaskStatus.PROCESSING, None),  # will be tried again: no failure
+    "SUCCESS": (TaskStatus.COMPLETED, None),  # partial where `result.header.errorPages` says so
+    "FAILURE": (TaskStatus.FAILED, None),
+    "ABORTED": (TaskStatus.FAILED, Reason.CANCELLED),  # extract-python, RecognitionTaskOutput
+    "REVOKED": (TaskStatus.FAILED, Reason.CANCELLED),
+}
+
+WHOLE: Final = 100.0  # `current` is a percentage
+
+TASK: Final = IdKind(PLAIN_ID, identity=None, example="5c1dd1d8-3a2b-4f6a-9b0e-2f8b7c1d6e5f")  # opaque
+
+TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, section 2.1
+
+
+class ExpertAiExtractSettings(ProviderSettings):
+    """Settings of an expert.ai Extract connection: an account, or a token that the caller renews."""
+
+    username: str | None = None
+    """User name of the developer account."""
+    password: SecretStr | None = None
+    """Password of the developer account."""
+    access_token: SecretStr | None = None
+    """A token made elsewhere; it is not renewed."""
+    base_url: str = "https://extract.expert.ai/beta"
+    """Address of the API."""
+    token_url: str = "https://developer.expert.ai/oauth2/token"  # noqa: S105  # an address
+    """Address of the token service."""
+
+    @model_validator(mode="after")
+    def _one_credential(self) -> ExpertAiExtractSettings:
+        pair = (self.username is not None, self.password is not None)
+        if self.access_token is None and not all(pair):
+            raise ValueError("give username and password, or access_token")
+        if self.access_token is not None and any(pair):
+            raise ValueError("access_token stands in for username and password: give one or the other")
+        return self
+
+
+class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
+    """expert.ai Extract: one task recognises the layout of one PDF."""
+
+    name = "expertai-extract"
+    title = "expert.ai Extract"
+    docs = "https://docs.expert.ai/extract/latest/reference/status/"
+    Settings = ExpertAiExtractSettings
+    account_refusals = frozenset({403})  # no active subscription
+    max_body = 64 << 20  # bytes; a result comes inside the status answer
+    capabilities = Capabilities(
+        kinds=(TASK,),
+        authentication="username and password",
+        progress=True,
+        reasons=(Reason.CANCELLED, Reason.PARTIAL),
+    )
+    wait_hint = "an id that expert.ai does not know, or no longer, seems to stay PENDING for ever: check the id"
+
+    # Requests, in the order in which a task lives.
+
+    def authorise(self) -> Flow[Credential]:
+        """A token for the account, or the token of the settings."""
+        settings = self.settings
+        if settings.access_token is not None:
+            return no_requests(_credential(settings.access_token.get_secret_value()))
+        return self._log_in(settings.username or "", settings.password or SecretStr(""))
+
+    def _log_in(self, username: str, password: SecretStr) -> Flow[Credential]:
+        response = yield Request(
+            "POST",
+            self.settings.token_url,
+            headers={"Content-Type": "application/json; charset=utf-8"},
+            body=dumps({"username": username, "password": password.get_secret_value()}).encode(),
+            idempotent=True,
+            authorised=False,
+            expect="bytes",  # the token itself, as plain text
+        )
+        if response.status != 200:
+            raise self.error(response)
+        token = response.body.decode("ascii", "replace").strip()
+        if TOKEN.fullmatch(token) is None:
+            raise MalformedResponse("the answer of the token service is not a token in plain text")
+        return _credential(token)
+
+    def get(self, task_id: str) -> Flow[Task]:
+        """``GET /status/{taskID}``."""
+        _, native = self.split_id(task_id)
+        response = yield self.request("GET", f"/status/{path_id(native)}")
+        return self.task(self.payload(response), task_id)
+
+    # Translation.
+
+    def task(self, payload: Payload, asked: str) -> Task:
+        """A task from the bare object of an answer.
+
+        Args:
+            payload: The vendor's object.
+            asked: The shared id it was asked for; the object has none.
+        """
+        word = payload.text("state")
+        message = payload.maybe_words("message")
+        state = read_state(STATES, word)
+        reason, ended, result, error = state.reason, None, None, None
+        if state.status is TaskStatus.COMPLETED:
+            data = payload.raw.get("result")
+            result = TaskResult(data=data) if data else None
+            reason, ended = _header(payload)
+        elif state.status is TaskStatus.FAILED:
+            error = TaskFailure(message=message)
+        return Task(
+            provider=self.name,
+            connection=payload.connection,
+            observed_at=payload.observed_at,
+            id=asked,
+            native_id=asked,
+            status=state.status,
+            reason=reason,
+            recognised=state.recognised,
+            native_status=word,
+            progress=payload.maybe_share("current", WHOLE),
+            message=message,
+            finished_at=ended,
+            result=result,
+            error=error,
+            raw=payload.raw,
+        )
+
+    def verdict(self, document: Mapping[str, Any]) -> Verdict:
+        """Read a refusal: only the body of 403 is known, by what the vendor's client takes from it.
+
+        Args:
+            document: The decoded body.
+        """
+        said = Payload(document, self.connection, NO_TIME)
+        embedded = said.maybe_child("_embedded")
+        details = () if embedded is None else (each.maybe_words("message") for each in embedded.children("errors"))
+        words = [words for words in (said.maybe_words("message"), *details) if words]
+        return Verdict(message=": ".join(words) or None)
+
+
+def _header(payload: Payload) -> tuple[Reason | None, datetime | None]:
+    """What the header of a result says of its task: whether pages are missing, and when it ended."""
+    result = payload.maybe_child("result")
+    header = None if result is None else result.maybe_child("header")
+    if header is None:
+        return None, None
+    missing = header.maybe_number("errorPages") or 0
+    return Reason.PARTIAL if missing > 0 else None, header.maybe_time("conversionDateTime")
+
+
+def _credential(token: str) -> Credential:
+    return Credential({"Authorization": f"Bearer {token}"}, token_end(token))

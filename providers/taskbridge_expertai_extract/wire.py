@@ -1,0 +1,100 @@
+"""What expert.ai packs: the words of a page, and the end of a token's life (extract-python 0.1.2, read 2026-11-22).
+
+A page of words is base64 of gzip of one record per word: UTF-8 text, a zero byte, the number of its layout element and
+four numbers of its box, all little-endian and 32 bits wide. The vendor's README skips four more bytes between two
+words; its only sample has one word, so nothing confirms that.
+"""
+
+from __future__ import annotations
+
+import zlib
+from base64 import b64decode, urlsafe_b64decode
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from struct import Struct
+from struct import error as StructError  # noqa: N812  # an exception in all but its name
+from typing import Final
+
+from taskbridge.errors import MalformedResponse
+from taskbridge.http import read_json
+from taskbridge.provider import NO_TIME, Payload
+
+__all__ = ["Word", "decode_words", "token_end"]
+
+MAX_PAGE: Final = 16 << 20  # decompressed bytes of one page; a dense one has some 100 kB
+GAP: Final = 4  # bytes between two words
+NUMBERS: Final = Struct("<5I")
+GZIP: Final = 31  # zlib's window bits for gzip framing alone
+RAW: Final = 2048  # characters of a page kept in an error
+JWT_PARTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word on a page.
+
+    Attributes:
+        text: The word.
+        element: `id` of the layout element that it stands in.
+        box: Left, top, right and bottom edge in pixels at 100 DPI, from the top left.
+    """
+
+    text: str
+    element: int
+    box: tuple[int, int, int, int]
+
+
+def decode_words(page: str) -> list[Word]:
+    """Decode one entry of a result's ``words``.
+
+    Args:
+        page: The text that the vendor gives for one page.
+
+    Raises:
+        MalformedResponse: It is not such a text, or more than 16 MiB unpacked.
+    """
+    data = _unpacked(page)
+    words: list[Word] = []
+    position, end = 0, len(data)
+    while position < end:
+        try:
+            stop = data.index(0, position)
+            element, left, top, right, bottom = NUMBERS.unpack_from(data, stop + 1)
+            words.append(Word(data[position:stop].decode(), element, (left, top, right, bottom)))
+        except (ValueError, StructError):  # no zero byte, no UTF-8, or cut numbers
+            raise MalformedResponse(f"word {len(words) + 1} of the page cannot be read", raw=page[:RAW]) from None
+        position = stop + 1 + NUMBERS.size
+        position += GAP if position < end else 0
+    if position > end:
+        raise MalformedResponse(f"the page is cut after word {len(words)}", raw=page[:RAW])
+    return words
+
+
+def _unpacked(page: str) -> bytes:
+    unpacker = zlib.decompressobj(GZIP)
+    try:
+        data = unpacker.decompress(b64decode(page, validate=True), MAX_PAGE)
+    except (ValueError, zlib.error):
+        raise MalformedResponse("the page is not base64 of gzip", raw=page[:RAW]) from None
+    if unpacker.unconsumed_tail:
+        raise MalformedResponse(f"the page unpacks to more than {MAX_PAGE} bytes", raw=page[:RAW])
+    if not unpacker.eof or unpacker.unused_data:
+        raise MalformedResponse("the page is cut, or has something behind its end", raw=page[:RAW])
+    return data
+
+
+def token_end(token: str) -> datetime | None:
+    """When a JSON Web Token ends (aware UTC), or None where it does not say.
+
+    Args:
+        token: The token; one that is no JSON Web Token says nothing.
+    """
+    parts = token.split(".")
+    if len(parts) != JWT_PARTS:
+        return None
+    try:
+        claims = read_json(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        end = Payload.of(claims, "", NO_TIME).maybe_number("exp")
+        return None if end is None else datetime.fromtimestamp(end, UTC)
+    except (MalformedResponse, ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,411 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from taskbridge.errors import (
+    ApiError,
+    AuthenticationError,
+    ContractError,
+    InvalidRequest,
+    InvalidTaskId,
+    MalformedResponse,
+    PermissionDenied,
+    QuotaExceeded,
+    RateLimited,
+    ServerError,
+    TaskNotFound,
+    UnexpectedRedirect,
+)
+from taskbridge.http import Request, Response
+from taskbridge.model import Reason, TaskStatus
+from taskbridge.provider import Credential
+from taskbridge_cloudconvert import CloudConvert, CloudConvertSettings
+
+Drive = Callable[..., tuple[Any, list[Request]]]
+Answer = Callable[..., Response]
+
+TASK = "c85f3ca9-164c-4e89-8ae2-c08192a7cb08"
+JOB = "73df1e16-fd8b-47a1-a156-f197babde91a"
+
+
+def provider(**settings: Any) -> CloudConvert:
+    return CloudConvert(CloudConvertSettings.model_validate({"api_key": "canary-key", **settings}), "invoices")
+
+
+def said(**fields: Any) -> dict[str, Any]:
+    return {"data": {"id": TASK, "status": "waiting", "operation": "convert", **fields}}
+
+
+def test_get_asks_for_a_task(drive: Drive, answer: Answer) -> None:
+    task, (request,) = drive(provider().get(TASK), answer(200, said()))
+    assert (request.method, request.url) == ("GET", f"https://api.cloudconvert.com/v2/tasks/{TASK}")
+    assert request.headers == {"Accept": "application/json"}
+    assert request.body is None
+    assert request.authorised
+    assert request.hold is None
+    assert task.ref == f"invoices:{TASK}"
+
+
+def test_get_asks_for_a_job(drive: Drive, answer: Answer) -> None:
+    job, (request,) = drive(provider().get(f"job/{JOB}"), answer(200, {"data": {"id": JOB, "status": "waiting"}}))
+    assert request.url == f"https://api.cloudconvert.com/v2/jobs/{JOB}"
+    assert (job.id, job.native_id) == (f"job/{JOB}", JOB)
+
+
+@pytest.mark.parametrize(("task_id", "path"), [(TASK, f"/tasks/{TASK}"), (f"job/{JOB}", f"/jobs/{JOB}")])
+def test_hold_waits_on_the_synchronous_host(drive: Drive, answer: Answer, task_id: str, path: str) -> None:
+    flow = provider().hold(task_id)
+    assert flow is not None
+    native = task_id.rpartition("/")[2]
+    task, (request,) = drive(flow, answer(200, {"data": {"id": native, "status": "finished"}}))
+    assert request.url == f"https://sync.api.cloudconvert.com/v2{path}"
+    assert request.hold == 60.0
+    assert task.status is TaskStatus.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("settings", "now", "end"),
+    [
+        ({}, "https://api.cloudconvert.com/v2", "https://sync.api.cloudconvert.com/v2"),
+        (
+            {"sandbox": True},
+            "https://api.sandbox.cloudconvert.com/v2",
+            "https://sync.api.sandbox.cloudconvert.com/v2",
+        ),
+        (
+            {"region": "eu-central"},
+            "https://eu-central.api.cloudconvert.com/v2",
+            "https://eu-central.sync.api.cloudconvert.com/v2",
+        ),
+        (
+            {"region": "us-east"},
+            "https://us-east.api.cloudconvert.com/v2",
+            "https://us-east.sync.api.cloudconvert.com/v2",
+        ),
+        (
+            {"sandbox": True, "region": "us-east"},  # the vendor's clients ignore the region there
+            "https://api.sandbox.cloudconvert.com/v2",
+            "https://sync.api.sandbox.cloudconvert.com/v2",
+        ),
+        ({"base_url": "https://other.test/v2/"}, "https://other.test/v2", None),
+        (
+            {"base_url": "https://other.test/v2", "sync_url": "https://sync.other.test/v2/"},
+            "https://other.test/v2",
+            "https://sync.other.test/v2",
+        ),
+        ({"sync_url": "https://sync.other.test/v2"}, "https://api.cloudconvert.com/v2", "https://sync.other.test/v2"),
+    ],
+)
+def test_addresses_follow_the_settings(settings: dict[str, Any], now: str, end: str | None) -> None:
+    cloudconvert = provider(**settings)
+    assert next(cloudconvert.get(TASK)).url == f"{now}/tasks/{TASK}"
+    flow = cloudconvert.hold(TASK)
+    assert (flow and next(flow).url) == (end and f"{end}/tasks/{TASK}")
+
+
+@pytest.mark.parametrize("other", [{"sandbox": True}, {"region": "us-east"}])
+def test_an_address_contradicts_sandbox_and_region(other: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="base_url contradicts sandbox and region"):
+        provider(base_url="https://other.test/v2", **other)
+
+
+def test_authorise_needs_no_request(drive: Drive) -> None:
+    credential, requests = drive(provider().authorise())
+    assert credential == Credential({"Authorization": "Bearer canary-key"})
+    assert requests == []
+
+
+def test_nothing_shows_the_key() -> None:
+    cloudconvert = provider()
+    assert "canary-key" not in repr(cloudconvert.settings) + repr(next(cloudconvert.get(TASK)))
+
+
+# Refusals: https://cloudconvert.com/docs/api-reference (read 2026-11-22), bodies as in the official clients' fixtures.
+@pytest.mark.parametrize(
+    ("status", "code", "expected", "retryable"),
+    [
+        (400, "INVALID_DATA", InvalidRequest, False),
+        (401, "UNAUTHENTICATED", AuthenticationError, False),
+        (402, "CREDITS_EXCEEDED", QuotaExceeded, False),
+        (402, None, RateLimited, True),
+        (402, "SOMETHING_ELSE", RateLimited, True),
+        (403, None, PermissionDenied, False),
+        (404, None, TaskNotFound, False),
+        (405, None, InvalidRequest, False),
+        (406, None, ApiError, False),
+        (409, None, InvalidRequest, False),
+        (410, None, TaskNotFound, False),
+        (413, None, InvalidRequest, False),
+        (422, "INVALID_DATA", InvalidRequest, False),
+        (422, "INVALID_CONVERSION_TYPE", InvalidRequest, False),
+        (429, "TOO_MANY_REQUESTS", RateLimited, True),
+        (500, "INTERNAL_ERROR", ServerError, True),
+        (502, None, ServerError, True),
+        (503, None, ServerError, True),
+        (504, None, ServerError, True),
+    ],
+)
+def test_a_refusal_is_mapped_by_code_then_status(
+    drive: Drive, answer: Answer, *, status: int, code: str | None, expected: type[ApiError], retryable: bool
+) -> None:
+    body = {"message": "The vendor's words.", **({"code": code} if code else {})}
+    with pytest.raises(ApiError) as caught:
+        drive(provider().get(TASK), answer(status, body))
+    error = caught.value
+    assert type(error) is expected
+    assert (error.http_status, error.vendor_code, error.retryable) == (status, code, retryable)
+    assert error.message.startswith("The vendor's words.")
+    assert error.raw == body
+
+
+def test_a_refusal_may_be_a_web_page(drive: Drive, answer: Answer) -> None:
+    with pytest.raises(ServerError, match="the vendor's server failed") as caught:
+        drive(provider().get(TASK), answer(502, b"<html>Bad Gateway</html>"))
+    assert caught.value.raw == "<html>Bad Gateway</html>"
+
+
+@pytest.mark.parametrize(
+    ("task_id", "hint"),
+    [
+        (TASK, f"if it is the id of a job, ask for job/{TASK}"),
+        (f"job/{TASK}", f"if it is the id of a task, ask for {TASK}"),
+    ],
+)
+@pytest.mark.parametrize("held", [False, True])
+def test_an_unknown_id_hints_at_the_other_kind(
+    drive: Drive, answer: Answer, task_id: str, hint: str, held: bool
+) -> None:
+    flow = provider().hold(task_id) if held else provider().get(task_id)
+    with pytest.raises(TaskNotFound) as caught:
+        drive(flow, answer(404))
+    assert str(caught.value) == f"the vendor does not know this id, or no longer; {hint} (HTTP 404)"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"finished"',
+        b"{",
+        b"<html></html>",
+        {},
+        {"data": None},
+        {"data": []},
+        {"message": "Unauthenticated.", "code": "UNAUTHENTICATED"},
+        said(id=None),
+        said(id=""),
+        said(id=7),
+        said(id="a\0b"),
+        said(status=None),
+        said(status=200),
+        said(status=True),
+    ],
+)
+def test_a_body_that_breaks_the_contract_is_named(drive: Drive, answer: Answer, body: object) -> None:
+    with pytest.raises(MalformedResponse):
+        drive(provider().get(TASK), answer(200, body))
+
+
+def test_a_redirect_is_not_followed(drive: Drive, answer: Answer) -> None:
+    with pytest.raises(UnexpectedRedirect):
+        drive(provider().get(f"job/{JOB}"), answer(302, location="https://storage.cloudconvert.com/x"))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        "a/b",
+        "job/",
+        "job/a/b",
+        "..",
+        "job/..",
+        ".",
+        "a b",
+        "a\nb",
+        "a\r\nX: y",
+        "a\0",
+        "é",
+        "%2e",
+        "a?b",
+        "x" * 10_000,
+    ],
+)
+def test_nonsense_is_no_id(bad: str) -> None:
+    with pytest.raises(InvalidTaskId):
+        next(provider().get(bad))
+
+
+def test_upper_case_is_the_same_id(drive: Drive, answer: Answer) -> None:
+    task, (request,) = drive(provider().get(TASK.upper()), answer(200, said()))
+    assert request.url.endswith(TASK.upper())
+    assert (task.id, task.native_id) == (TASK.upper(), TASK)
+    assert all(kind.ignore_case for kind in provider().capabilities.kinds)
+
+
+# Translation.
+
+
+def failed(code: str | None, message: str | None, **fields: Any) -> dict[str, Any]:
+    return {"id": "t", "status": "error", "operation": "convert", "code": code, "message": message, **fields}
+
+
+def job_of(*tasks: dict[str, Any], status: str | None = "error", **fields: Any) -> dict[str, Any]:
+    return {"data": {"id": JOB, "status": status, "tasks": list(tasks), **fields}}
+
+
+def test_a_failed_job_has_its_root_cause(drive: Drive, answer: Answer) -> None:
+    body = job_of(
+        failed("INPUT_TASK_FAILED", "Input task has failed"),
+        failed("SANDBOX_FILE_NOT_ALLOWED", "The file X is not whitelisted for sandbox use"),
+    )
+    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, body))
+    assert job.status is TaskStatus.FAILED
+    assert job.reason is None
+    assert job.error.code == "SANDBOX_FILE_NOT_ALLOWED"
+    assert job.error.message == "The file X is not whitelisted for sandbox use"
+    assert [each.reason for each in job.subtasks] == [Reason.DEPENDENCY_FAILED, None]
+    assert {each.parent_id for each in job.subtasks} == {f"job/{JOB}"}
+
+
+def test_several_root_causes_are_joined(drive: Drive, answer: Answer) -> None:
+    body = job_of(failed("A", "first"), failed("INPUT_TASK_FAILED", "Input task has failed"), failed("B", "second"))
+    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, body))
+    assert (job.error.code, job.error.message) == (None, "first (Code: A); second (Code: B)")
+
+
+def test_the_secondary_failure_stands_in_where_no_other_is_left(drive: Drive, answer: Answer) -> None:
+    body = job_of(failed("INPUT_TASK_FAILED", "Input task has failed"))
+    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, body))
+    assert (job.error.code, job.error.message) == ("INPUT_TASK_FAILED", "Input task has failed")
+
+
+def test_a_failed_job_without_tasks_has_an_empty_cause(drive: Drive, answer: Answer) -> None:
+    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, job_of()))
+    assert job.error.model_dump() == {"code": None, "message": None, "details": None}
+
+
+def test_a_job_without_a_status_word_is_not_recognised(drive: Drive, answer: Answer) -> None:
+    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, job_of(status=None)))
+    assert (job.status, job.recognised, job.native_status) == (TaskStatus.PROCESSING, False, None)
+
+
+def test_a_job_whose_status_is_missing_breaks_the_contract(drive: Drive, answer: Answer) -> None:
+    with pytest.raises(MalformedResponse):
+        drive(provider().get(f"job/{JOB}"), answer(200, {"data": {"id": JOB}}))
+
+
+EXPORT = {
+    "id": "e",
+    "status": "finished",
+    "operation": "export/url",
+    "ended_at": "2022-01-01T00:00:00+00:00",
+    "result": {"files": [{"filename": "a.png", "size": 9, "url": "https://storage.cloudconvert.com/tasks/e/a.png"}]},
+}
+
+
+def test_a_jobs_result_is_its_exports(drive: Drive, answer: Answer) -> None:
+    imported = {**EXPORT, "id": "i", "operation": "import/url", "result": {"files": [{"filename": "in.jpg"}]}}
+    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, job_of(EXPORT, imported, status="finished", tag="T")))
+    (file,) = job.result.files
+    assert (file.name, file.size) == ("a.png", 9)
+    assert file.expires_at == datetime(2022, 1, 2, tzinfo=UTC)
+    assert job.external_id == "T"
+
+
+def test_a_failed_job_keeps_the_exports_that_worked_on_its_subtasks(drive: Drive, answer: Answer) -> None:
+    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, job_of(EXPORT, failed("A", "first"))))
+    assert job.status is TaskStatus.FAILED
+    assert job.result is None
+    assert job.subtasks[0].result.files[0].url == "https://storage.cloudconvert.com/tasks/e/a.png"
+
+
+def test_a_job_that_delivers_elsewhere_has_no_files(drive: Drive, answer: Answer) -> None:
+    elsewhere = {**EXPORT, "operation": "export/s3", "result": None}
+    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, job_of(elsewhere, status="finished")))
+    assert job.result.files == ()
+
+
+@pytest.mark.parametrize("tasks", [[], [{**EXPORT, "result": None}]])
+def test_a_finished_job_without_its_exports_has_no_result(
+    drive: Drive, answer: Answer, tasks: list[dict[str, Any]]
+) -> None:
+    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, job_of(*tasks, status="finished")))
+    assert job.result is None
+    with pytest.raises(MalformedResponse, match="has no result"):
+        drive(provider().result(job))
+
+
+@pytest.mark.parametrize(
+    ("result", "files", "data"),
+    [
+        ({"files": [{"filename": "a"}]}, 1, None),
+        ({"files": []}, 0, None),
+        ({"metadata": {"PageCount": 2}}, 0, {"PageCount": 2}),
+        ({"files": [{"filename": "a"}], "metadata": {"PageCount": 2}}, 1, {"PageCount": 2}),
+        ({"output": "captured"}, 0, {"output": "captured"}),
+    ],
+)
+def test_a_result_is_read_by_its_keys(
+    drive: Drive, answer: Answer, result: dict[str, Any], files: int, data: object
+) -> None:
+    task, _ = drive(provider().get(TASK), answer(200, said(status="finished", result=result)))
+    assert len(task.result.files) == files
+    assert task.result.data == data
+    assert drive(provider().result(task))[0] is task.result
+
+
+@pytest.mark.parametrize("result", [None, {}, [], "text"])
+def test_a_placeholder_is_no_result(drive: Drive, answer: Answer, result: object) -> None:
+    task, _ = drive(provider().get(TASK), answer(200, said(status="finished", result=result)))
+    assert task.result is None
+
+
+def test_a_file_without_a_link_does_not_expire(drive: Drive, answer: Answer) -> None:
+    body = said(
+        status="finished",
+        ended_at="2022-01-01T00:00:00+00:00",
+        result={"files": [{"filename": "input.pdf", "md5": "53d6fe6b688c31c565907c81de625046"}]},
+    )
+    task, _ = drive(provider().get(TASK), answer(200, body))
+    (file,) = task.result.files
+    assert (file.url, file.expires_at, file.size) == (None, None, None)
+    assert file.properties == {"md5": "53d6fe6b688c31c565907c81de625046"}
+
+
+def test_a_link_that_outlives_the_calendar_has_no_end(drive: Drive, answer: Answer) -> None:
+    body = said(status="finished", ended_at="9999-12-31T23:59:59+00:00", result={"files": [{"url": "https://x.test"}]})
+    task, _ = drive(provider().get(TASK), answer(200, body))
+    assert task.result.files[0].expires_at is None
+
+
+def test_only_the_status_decides(drive: Drive, answer: Answer) -> None:
+    body = said(
+        operation="import/upload",
+        percent=100,
+        message="Waiting for file upload",
+        ended_at="2020-12-01T00:00:00+00:00",
+        result={"form": {"url": "https://upload.test", "parameters": {}}},
+    )
+    task, _ = drive(provider().get(TASK), answer(200, body))
+    assert (task.status, task.reason) == (TaskStatus.PENDING, Reason.AWAITING_UPLOAD)
+    assert (task.progress, task.result, task.error, task.finished_at) == (None, None, None, None)
+    assert task.message == "Waiting for file upload"
+
+
+def test_a_retry_names_what_it_retries(drive: Drive, answer: Answer) -> None:
+    task, _ = drive(provider().get(TASK), answer(200, said(retry_of_task_id="old", job_id=None)))
+    assert (task.retry_of, task.parent_id) == ("old", None)
+
+
+def test_a_contract_error_keeps_the_body(drive: Drive, answer: Answer) -> None:
+    with pytest.raises(ContractError) as caught:
+        drive(provider().get(TASK), answer(200, {"data": {"id": TASK}}))
+    assert caught.value.raw == {"id": TASK}

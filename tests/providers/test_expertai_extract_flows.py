@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from taskbridge.errors import (
+    ApiError,
+    AuthenticationError,
+    InvalidRequest,
+    InvalidTaskId,
+    MalformedResponse,
+    PermissionDenied,
+    ServerError,
+    TaskNotFound,
+)
+from taskbridge.http import Request, Response
+from taskbridge.model import Reason, TaskStatus
+from taskbridge.provider import Credential
+from taskbridge_expertai_extract import ExpertAiExtract, ExpertAiExtractSettings, Word, decode_words
+
+Drive = Callable[..., tuple[Any, list[Request]]]
+Answer = Callable[..., Response]
+
+TASK = "5c1dd1d8-3a2b-4f6a-9b0e-2f8b7c1d6e5f"
+ACCOUNT = {"username": "me@example.com", "password": "canary-password"}
+EXPIRED = "_.eyJleHAiOjE2NDI0OTMyMjZ9._"  # extract-python, test/unit/test_authentication.py: {"exp":1642493226}
+NOT_JWT = "-1RDVOdFM1UHJBar"  # the same file
+PAGE = "H4sIAK+FKGIC/ytJLS5hYGJgYEgB4lQgrgHiIiAGAEjL9hsZAAAA"  # extract-python, test/integration/test_status.py
+
+
+def provider(**settings: Any) -> ExpertAiExtract:
+    return ExpertAiExtract(ExpertAiExtractSettings.model_validate(settings or ACCOUNT), "layouts")
+
+
+def test_get_asks_for_a_state(drive: Drive, answer: Answer) -> None:
+    task, (request,) = drive(provider().get(TASK), answer(200, {"state": "PENDING", "current": 0, "message": ""}))
+    assert (request.method, request.url) == ("GET", f"https://extract.expert.ai/beta/status/{TASK}")
+    assert request.authorised
+    assert (task.id, task.native_id, task.ref) == (TASK, TASK, f"layouts:{TASK}")
+    assert task.message is None
+
+
+def test_the_answer_holds_no_id_to_compare() -> None:
+    assert ExpertAiExtract.capabilities.kinds[0].identity is None
+
+
+def test_there_is_no_line_to_hold() -> None:
+    assert provider().hold(TASK) is None
+
+
+def test_a_result_may_be_large() -> None:
+    assert ExpertAiExtract.max_body == 64 * 1024 * 1024
+
+
+def test_an_endless_wait_is_explained() -> None:
+    assert "PENDING" in ExpertAiExtract.wait_hint
+
+
+# The token.
+
+
+def test_authorise_logs_in_and_reads_plain_text(drive: Drive, answer: Answer) -> None:
+    credential, (request,) = drive(provider().authorise(), answer(200, f" {EXPIRED}\n".encode()))
+    assert (request.method, request.url) == ("POST", "https://developer.expert.ai/oauth2/token")
+    assert request.headers == {"Content-Type": "application/json; charset=utf-8"}
+    assert isinstance(request.body, bytes)
+    assert json.loads(request.body) == ACCOUNT
+    assert (request.authorised, request.idempotent, request.expect) == (False, True, "bytes")
+    assert "canary" not in repr(request)
+    assert credential.headers == {"Authorization": f"Bearer {EXPIRED}"}
+    assert credential.expires_at == datetime.fromtimestamp(1642493226, UTC)
+
+
+def claims(value: object) -> str:
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return f"h.{urlsafe_b64encode(body).decode().rstrip('=')}.s"
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        NOT_JWT,
+        claims({}),
+        claims({"exp": "soon"}),
+        claims({"exp": True}),
+        claims({"exp": 10**40}),
+        claims({"exp": None}),
+        claims([1]),
+        claims(b"no json"),
+        "h.!.s".replace("!", "a"),
+    ],
+)
+def test_a_token_without_an_end_has_none(drive: Drive, answer: Answer, token: str) -> None:
+    credential, _ = drive(provider().authorise(), answer(200, token.encode()))
+    assert credential == Credential({"Authorization": f"Bearer {token}"}, None)
+
+
+def test_a_token_of_the_settings_needs_no_request(drive: Drive) -> None:
+    credential, requests = drive(provider(access_token=EXPIRED).authorise())
+    assert credential.headers == {"Authorization": f"Bearer {EXPIRED}"}
+    assert credential.expires_at == datetime.fromtimestamp(1642493226, UTC)
+    assert requests == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b" \n", b'{"token": "canary-token"}', b"<html>canary-token</html>", b"canary\r\ntoken", b"canary\xfftoken"],
+)
+def test_a_token_that_cannot_be_read_is_not_shown(drive: Drive, answer: Answer, body: bytes) -> None:
+    with pytest.raises(MalformedResponse) as caught:
+        drive(provider().authorise(), answer(200, body))
+    assert "canary" not in str(caught.value) + repr(caught.value.raw)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(400, InvalidRequest), (401, AuthenticationError), (403, PermissionDenied)]
+)
+def test_a_refused_login_is_named(drive: Drive, answer: Answer, status: int, expected: type[ApiError]) -> None:
+    with pytest.raises(expected):
+        drive(provider().authorise(), answer(status, b"no"))
+
+
+def test_any_other_success_is_no_token(drive: Drive, answer: Answer) -> None:
+    with pytest.raises(MalformedResponse):
+        drive(provider().authorise(), answer(201, EXPIRED.encode()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"username": "me"}, "give username and password, or access_token"),
+        ({"password": "p"}, "give username and password, or access_token"),
+        ({**ACCOUNT, "access_token": "t"}, "access_token stands in for username and password"),
+        ({"password": "p", "access_token": "t"}, "access_token stands in for username and password"),
+    ],
+)
+def test_there_is_exactly_one_credential(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        provider(**settings)
+
+
+# Refusals: https://docs.expert.ai/extract/latest/reference/status/ (read 2026-11-22)
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, InvalidRequest),
+        (401, AuthenticationError),
+        (403, PermissionDenied),
+        (404, TaskNotFound),
+        (405, InvalidRequest),
+        (413, InvalidRequest),
+        (500, ServerError),
+    ],
+)
+@pytest.mark.parametrize("body", [b"", b"<html></html>", {"message": "words"}])
+def test_a_refusal_is_mapped_by_its_status(
+    drive: Drive, answer: Answer, status: int, body: object, expected: type[ApiError]
+) -> None:
+    with pytest.raises(ApiError) as caught:
+        drive(provider().get(TASK), answer(status, body))
+    assert type(caught.value) is expected
+
+
+def test_a_missing_subscription_is_about_the_account_and_shows_its_words(drive: Drive, answer: Answer) -> None:
+    body = {"message": "Forbidden", "_embedded": {"errors": [{"message": "no active subscription"}, {}]}}
+    with pytest.raises(PermissionDenied) as caught:
+        drive(provider().get(TASK), answer(403, body))
+    assert caught.value.message == "Forbidden: no active subscription"
+    assert 403 in ExpertAiExtract.account_refusals
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"[]", b"{", {}, {"state": None}, {"state": 200}, {"message": "an error, as HTTP 200"}]
+)
+def test_a_body_that_breaks_the_contract_is_named(drive: Drive, answer: Answer, body: object) -> None:
+    with pytest.raises(MalformedResponse):
+        drive(provider().get(TASK), answer(200, body))
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "a/b", "..", ".", "a b", "a\nb", "a\r\nX: y", "a\0", "é", "%2e%2e", "a?b", "a#b", "x" * 10_000]
+)
+def test_nonsense_is_no_id(bad: str) -> None:
+    with pytest.raises(InvalidTaskId):
+        next(provider().get(bad))
+
+
+# Translation.
+
+
+@pytest.mark.parametrize(
+    ("current", "progress"),
+    [(0, 0.0), (37, 0.37), (100, 1.0), (62.5, 0.625), (-3, 0.0), (170, 1.0), (10**400, 1.0), ("5", None), (True, None)],
+)
+def test_progress_is_a_share(drive: Drive, answer: Answer, current: object, progress: float | None) -> None:
+    body = {"state": "PROGRESS", "current": current, "message": "page conversion"}
+    task, _ = drive(provider().get(TASK), answer(200, body))
+    assert (task.progress, task.message) == (progress, "page conversion")
+
+
+def test_a_failure_has_the_message(drive: Drive, answer: Answer) -> None:
+    task, _ = drive(provider().get(TASK), answer(200, {"state": "FAILURE", "current": 0, "message": "no pages"}))
+    assert task.status is TaskStatus.FAILED
+    assert (task.error.code, task.error.message) == (None, "no pages")
+
+
+@pytest.mark.parametrize(
+    ("pages", "reason"), [(0, None), (None, None), (1, Reason.PARTIAL), (2.0, Reason.PARTIAL), ("1", None)]
+)
+def test_missing_pages_make_it_partial(drive: Drive, answer: Answer, pages: object, reason: Reason | None) -> None:
+    body: dict[str, Any] = {"state": "SUCCESS", "result": {"header": {"errorPages": pages}, "layout": []}}
+    task, _ = drive(provider().get(TASK), answer(200, body))
+    assert (task.status, task.reason) == (TaskStatus.COMPLETED, reason)
+
+
+def test_the_result_is_handed_over_as_it_is(drive: Drive, answer: Answer) -> None:
+    response = answer(200, {"state": "SUCCESS", "result": {"header": {}, "layout": [{"id": 1}], "words": [PAGE]}})
+    task, _ = drive(provider().get(TASK), response)
+    assert task.result.data is response.json()["result"]
+    assert (task.result.text, task.result.files) == (None, ())
+
+
+@pytest.mark.parametrize("result", [None, {}])
+def test_a_placeholder_is_no_result(drive: Drive, answer: Answer, result: object) -> None:
+    task, _ = drive(provider().get(TASK), answer(200, {"state": "SUCCESS", "result": result}))
+    assert (task.status, task.reason, task.result) == (TaskStatus.COMPLETED, None, None)
+
+
+def test_the_end_is_utc_to_the_minute(drive: Drive, answer: Answer) -> None:
+    body = {"state": "SUCCESS", "result": {"header": {"conversionDateTime": "2022-03-09 10:47"}}}
+    task, _ = drive(provider().get(TASK), answer(200, body))
+    assert task.finished_at == datetime(2022, 3, 9, 10, 47, tzinfo=UTC)
+    assert (task.created_at, task.started_at, task.updated_at) == (None, None, None)
+
+
+# Words.
+
+
+def page(data: bytes) -> str:
+    return b64encode(gzip.compress(data)).decode()
+
+
+def word(text: str, element: int, *box: int) -> bytes:
+    return text.encode() + b"\0" + struct.pack("<5I", element, *box)
+
+
+def test_the_vendors_page_is_read() -> None:
+    assert decode_words(PAGE) == [Word("test", 2, (100, 101, 124, 114))]
+
+
+def test_four_bytes_stand_between_words() -> None:
+    data = word("Straße", 2, 1, 2, 3, 4) + b"\1\2\3\4" + word("b", 5, 6, 7, 8, 9)
+    expected = [Word("Straße", 2, (1, 2, 3, 4)), Word("b", 5, (6, 7, 8, 9))]
+    assert decode_words(page(data)) == expected
+    assert decode_words(page(data + b"\0\0\0\0")) == expected
+
+
+def test_a_page_may_be_empty() -> None:
+    assert decode_words(page(b"")) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not base64!",
+        "é",
+        b64encode(b"not gzip").decode(),
+        PAGE[:-8],
+        b64encode(gzip.compress(b"")[:-4]).decode(),
+        b64encode(gzip.compress(b"") + b"more").decode(),
+        page(b"no zero byte"),
+        page(b"cut\0\1\2"),
+        page(b"\xff\0" + struct.pack("<5I", 1, 2, 3, 4, 5)),
+        page(word("a", 1, 2, 3, 4, 5) + b"\0\0"),
+        page(bytes((16 << 20) + 1)),
+    ],
+)
+def test_a_broken_page_is_named(text: str) -> None:
+    with pytest.raises(MalformedResponse):
+        decode_words(text)
+
+
+def test_a_bomb_is_not_unpacked() -> None:
+    with pytest.raises(MalformedResponse, match="unpacks to more than 16777216 bytes"):
+        decode_words(page(bytes(64 << 20)))

@@ -1,0 +1,94 @@
+"""The vendors' own examples, field by field: ``tests/golden/<provider>/<name>.json``.
+
+Each file has its `source`, the `response`, what was `asked` (with the `flow`, where it is not ``get``), and what is to
+`expect` or what it `raises`. Of an object only the fields that are named are compared; lists are compared whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from taskbridge import errors
+from taskbridge.errors import TaskbridgeError
+from taskbridge.http import Request, Response
+from taskbridge.model import Task
+from taskbridge.provider import Provider
+from taskbridge_cloudconvert import CloudConvert
+from taskbridge_expertai_extract import ExpertAiExtract
+from taskbridge_scan_documents import ScanDocuments
+from taskbridge_smartdocumentor import SmartDocumentor
+
+Drive = Callable[..., tuple[Any, list[Request]]]
+Answer = Callable[..., Response]
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+FILES = sorted(GOLDEN.glob("*/*.json"))
+
+PROVIDERS: dict[str, tuple[type[Provider[Any]], dict[str, str]]] = {
+    "cloudconvert": (CloudConvert, {"api_key": "k"}),
+    "scan-documents": (ScanDocuments, {"api_key": "k"}),
+    "smartdocumentor": (SmartDocumentor, {"client_id": "me", "client_secret": "s"}),
+    "expertai-extract": (ExpertAiExtract, {"username": "me", "password": "p"}),
+}
+
+
+def body(said: object) -> bytes:
+    """An answer's body: nothing for null, plain text for a text, JSON for all else."""
+    if said is None:
+        return b""
+    return said.encode() if isinstance(said, str) else json.dumps(said).encode()
+
+
+def plain(value: Any) -> Any:
+    """A result as JSON has it."""
+    if isinstance(value, Task):
+        dump = value.model_dump(mode="json", exclude={"raw", "subtasks"})
+        return {**dump, "ref": str(value.ref), "subtasks": [plain(each) for each in value.subtasks]}
+    credential = {"headers": dict(value.headers), "expires_at": value.expires_at}
+    return {**credential, "expires_at": value.expires_at and value.expires_at.isoformat().replace("+00:00", "Z")}
+
+
+def compare(expected: Any, actual: Any, where: str) -> None:
+    if isinstance(expected, dict):
+        assert isinstance(actual, dict), where
+        for key, value in cast("Any", expected).items():
+            assert key in actual, f"{where}.{key}"
+            compare(value, actual[key], f"{where}.{key}")
+    elif isinstance(expected, list):
+        items = cast("Any", expected)
+        assert len(items) == len(actual), where
+        for place, (value, found) in enumerate(zip(items, actual, strict=True)):
+            compare(value, found, f"{where}[{place}]")
+    else:
+        assert expected == actual, where
+
+
+def test_every_provider_has_examples() -> None:
+    assert {file.parent.name for file in FILES} == set(PROVIDERS)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_an_example_is_read_as_it_says(drive: Drive, answer: Answer, file: Path) -> None:
+    case = json.loads(file.read_bytes())
+    kind, settings = PROVIDERS[file.parent.name]
+    provider = kind(kind.Settings.model_validate(settings), "golden")
+    response = answer(case["response"]["status"], body(case["response"]["body"]))
+    flow = getattr(provider, case.get("flow", "get"))(*([case["asked"]] if case["asked"] else []))
+    if "raises" in case:
+        raises = case["raises"]
+        with pytest.raises(TaskbridgeError) as caught:
+            drive(flow, response)
+        assert type(caught.value) is getattr(errors, raises["class"])
+        facts = {key: value for key, value in raises.items() if key != "class"}
+        assert {key: getattr(caught.value, key) for key in facts} == facts
+        return
+    result, _ = drive(flow, response)
+    compare(case["expect"], plain(result), file.stem)
+    if isinstance(result, Task):
+        sent = case["response"]["body"]
+        assert result.raw == (sent["data"] if file.parent.name == "cloudconvert" else sent)
