@@ -8,7 +8,6 @@ tested by hand: ``next(flow)``, look at the request, ``flow.send(Response(...))`
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -137,8 +136,10 @@ Flow: TypeAlias = Generator[Request, Response, T]
 _MAX_DEPTH: Final = 64  # nested containers; real bodies need about 10
 _ALWAYS: Final = 99  # as often as the retry policy allows
 _MAX_DIGITS: Final = 4300  # the interpreter's own limit for integers from text
-_HUGE_EXPONENT_CHECK: Final = 65_536  # bytes; larger bodies keep a 1e400 as infinity in `raw`
-_HUGE_EXPONENT: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}")
+_SMALL: Final = 65_536  # bytes of a body that is searched for numbers such as 1e400; a larger one has infinity there
+_SHAPE: Final = bytes.maketrans(b"123456789E", b"000000000e")  # a number such as 1e400 shows as 0e000
+_INFINITE: Final = frozenset({float("inf"), float("-inf")})
+_CONTAINERS: Final = frozenset({dict, list})
 _STEP: Final = bytes.maketrans(b"[{]}", bytes([1, 1, 255, 255]))
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'[]{}"\\'))
 
@@ -156,22 +157,24 @@ def read_json(body: bytes) -> Any:
         document = jiter.from_json(body, catch_duplicate_keys=True, allow_inf_nan=False)
     except ValueError:
         document = _read_again(body)
-    else:
-        if len(body) <= _HUGE_EXPONENT_CHECK and _HUGE_EXPONENT.search(body) and _has_infinity(document):
-            document = _read_again(body)
     if body.count(b"{") + body.count(b"[") > _MAX_DEPTH:
         _check_depth(body)
+    if len(body) <= _SMALL:
+        shape = body.translate(_SHAPE)
+        if (b"0e000" in shape or b"0e+000" in shape) and _has_infinity(document):
+            return _read_again(body)
     return document
 
 
-def _has_infinity(value: Any) -> bool:
-    # Depth is bounded: the reader before stops at 200 levels.
-    if type(value) is float:
-        return value in (float("inf"), float("-inf"))
-    if type(value) is dict:
-        return any(_has_infinity(v) for v in value.values())  # pyright: ignore[reportUnknownVariableType]  # any JSON
-    if type(value) is list:
-        return any(_has_infinity(v) for v in value)  # pyright: ignore[reportUnknownVariableType]  # any JSON
+def _has_infinity(document: Any) -> bool:
+    """Whether a number such as 1e400 became infinite."""
+    containers = [document]
+    for container in containers:
+        for value in container.values() if type(container) is dict else container:
+            if type(value) in _CONTAINERS:
+                containers.append(value)
+            elif type(value) is float and value in _INFINITE:
+                return True
     return False
 
 

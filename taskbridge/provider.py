@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from json import dumps
 from math import isfinite
-from typing import Any, ClassVar, Final, Generic, NoReturn, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Final, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
 
 from dateutil.parser import isoparse
@@ -74,8 +74,7 @@ StatusTable: TypeAlias = Mapping[int, type[ApiError]]
 # Reading tables.
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """What a table says about a word.
 
     Attributes:
@@ -123,7 +122,7 @@ def read_time(value: object) -> datetime | None:
     Args:
         value: What the vendor sent.
     """
-    if not isinstance(value, str):
+    if type(value) is not str:
         return None
     try:
         moment = datetime.fromisoformat(value)
@@ -168,24 +167,32 @@ class Payload:
         self.observed_at = observed_at
 
     @classmethod
-    def of(cls, document: object, connection: str, observed_at: datetime) -> Payload:
+    def of(cls, document: Any, connection: str, observed_at: datetime) -> Payload:
         """Wrap a decoded body.
 
         Raises:
             MalformedResponse: It is not a JSON object.
         """
-        if not isinstance(document, dict):
+        kind: type[Any] = type(document)
+        if kind is not dict:
             raise MalformedResponse(
                 f"the vendor's answer has the wrong shape: {_kind(document)} instead of an object",
                 raw=document,
             )
-        return cls(cast("dict[str, Any]", document), connection, observed_at)
+        return cls(document, connection, observed_at)
 
     def text(self, key: str) -> str:
-        """A required, non-empty text without NUL or broken characters (ids, above all)."""
+        """A required, non-empty text without NUL or broken characters."""
         value = self.raw.get(key)
         if type(value) is not str or not value or not _sound(value):
             self._demand(key, "a text", value)
+        return value
+
+    def identifier(self, key: str) -> str:
+        """A required id as text: printable, so that a ref can be made of it."""
+        value = self.text(key)
+        if not value.isprintable():
+            raise MalformedResponse(f"the vendor's answer breaks its contract: {key!r} is no id", raw=self.raw)
         return value
 
     def integer(self, key: str) -> int:
@@ -197,20 +204,23 @@ class Payload:
 
     def child(self, key: str) -> Payload:
         """A required object."""
-        value = self.raw.get(key)
-        if type(value) is not dict:
+        value: Any = self.raw.get(key)
+        kind: type[Any] = type(value)  # apart, or type checkers lose what the values are
+        if kind is not dict:
             self._demand(key, "an object", value)
-        return Payload(cast("dict[str, Any]", value), self.connection, self.observed_at)
+        return Payload(value, self.connection, self.observed_at)
 
     def maybe_text(self, key: str) -> str | None:
         """A text; broken characters are replaced and NUL is shown."""
         value = self.raw.get(key)
-        return _sounded(value) if type(value) is str else None
+        if type(value) is not str:
+            return None
+        return value if value.isprintable() else _sounded(value)
 
     def maybe_words(self, key: str) -> str | None:
         """A text for people, clipped to 2048 characters; blank is None."""
         text = self.maybe_text(key)
-        if text is None or not text.strip():
+        if text is None or text.isspace() or not text:
             return None
         return text if len(text) <= _WORDS_LIMIT else text[: _WORDS_LIMIT - 1] + "…"
 
@@ -238,21 +248,23 @@ class Payload:
 
     def maybe_child(self, key: str) -> Payload | None:
         """An object."""
-        value = self.raw.get(key)
-        if type(value) is not dict:
-            return None
-        return Payload(cast("dict[str, Any]", value), self.connection, self.observed_at)
+        value: Any = self.raw.get(key)
+        kind: type[Any] = type(value)
+        return None if kind is not dict else Payload(value, self.connection, self.observed_at)
 
     def children(self, key: str) -> Iterator[Payload]:
         """The objects in a list; nothing where there is no list, and what is no object is passed over."""
-        value = self.raw.get(key)
-        if type(value) is list:
-            for item in cast("list[object]", value):
-                if type(item) is dict:
-                    yield Payload(cast("dict[str, Any]", item), self.connection, self.observed_at)
+        value: Any = self.raw.get(key)
+        kind: type[Any] = type(value)
+        for item in value if kind is list else ():
+            item_kind: type[Any] = type(item)
+            if item_kind is dict:
+                yield Payload(item, self.connection, self.observed_at)
 
     def _demand(self, key: str, wanted: str, value: object) -> NoReturn:
         fault = "is missing" if value is None else f"is {_kind(value)} instead of {wanted}"
+        if type(value) is str and value:
+            fault = "holds characters that no text may hold"
         raise MalformedResponse(f"the vendor's answer breaks its contract: {key!r} {fault}", raw=self.raw)
 
 
@@ -540,7 +552,7 @@ class Provider(ABC, Generic[S]):
         if status < 400 or status > 599:
             return MalformedResponse(f"HTTP {status} is no answer to this call", repeats=1, http_status=status)
         document = _readable(response)
-        verdict = self.verdict(document) if isinstance(document, dict) else Verdict()
+        verdict = self.verdict(document) if type(document) in _OBJECT else Verdict()
         kind = self._class_of(status, verdict.code)
         words = plain(verdict.message, 500) if verdict.message else _default_words(status)
         if response.attempts > 1:
@@ -585,6 +597,7 @@ class Provider(ABC, Generic[S]):
         return kind, native
 
 
+_OBJECT: Final = frozenset({dict})
 _ACCEPT: Final = {"Accept": "application/json"}
 _SEND_JSON: Final = {"Accept": "application/json", "Content-Type": "application/json"}
 NO_TIME: Final = datetime.min.replace(tzinfo=UTC)

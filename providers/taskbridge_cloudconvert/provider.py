@@ -16,7 +16,7 @@ from pydantic import SecretStr, model_validator
 
 from taskbridge.errors import ApiError, QuotaExceeded, RateLimited, TaskNotFound
 from taskbridge.http import Flow
-from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus
+from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus, snapshot
 from taskbridge.provider import (
     Capabilities,
     CodeTable,
@@ -175,7 +175,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
             asked: The shared id it was asked for.
             parent: The shared id of the job in whose answer it stood.
         """
-        native = payload.text("id")
+        native = payload.identifier("id")
         word = payload.text("status")
         operation = payload.maybe_text("operation")
         job = payload.maybe_text("job_id")
@@ -190,7 +190,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
             else:
                 error = TaskFailure(code=payload.maybe_text("code"), message=message)
                 reason = REASONS.get(error.code)
-        return Task(
+        return snapshot(
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,
@@ -219,13 +219,13 @@ class CloudConvert(Provider[CloudConvertSettings]):
             payload: The vendor's object.
             asked: The shared id it was asked for.
         """
-        native = payload.text("id")
+        native = payload.identifier("id")
         shared = asked or f"job/{native}"
         # The documented webhook example has a job whose status is null.
         word = None if payload.raw.get("status", "") is None else payload.text("status")
         state = read_state(STATES, word)
         subtasks = tuple(self.task(each, parent=shared) for each in payload.children("tasks"))
-        return Task(
+        return snapshot(
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,

@@ -17,7 +17,7 @@ from pydantic import SecretStr, model_validator
 
 from taskbridge.errors import MalformedResponse
 from taskbridge.http import Flow, Request
-from taskbridge.model import Reason, Task, TaskFailure, TaskResult, TaskStatus
+from taskbridge.model import Reason, Task, TaskFailure, TaskResult, TaskStatus, snapshot
 from taskbridge.provider import (
     NO_TIME,
     PLAIN_ID,
@@ -148,7 +148,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
             reason, ended = _header(payload)
         elif state.status is TaskStatus.FAILED:
             error = TaskFailure(message=message)
-        return Task(
+        return snapshot(
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from taskbridge.errors import ApiError, MalformedResponse, QuotaExceeded
 from taskbridge.http import Flow, read_json
-from taskbridge.model import Task, TaskFailure, TaskFile, TaskResult, TaskStatus
+from taskbridge.model import Task, TaskFailure, TaskFile, TaskResult, TaskStatus, snapshot
 from taskbridge.provider import (
     NO_TIME,
     PLAIN_ID,
@@ -97,7 +97,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
             payload: The vendor's object.
             asked: The shared id it was asked for.
         """
-        native = payload.text("id")
+        native = payload.identifier("id")
         word = payload.text("status")
         state = read_state(STATES, word)
         result = error = None
@@ -107,7 +107,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
                 result = None if said is None else _result(said)
             else:
                 error = TaskFailure() if said is None else _failure(said)
-        return Task(
+        return snapshot(
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,

@@ -17,7 +17,7 @@ from pydantic import SecretStr, model_validator
 
 from taskbridge.errors import AuthenticationError, MalformedResponse
 from taskbridge.http import Flow, Request
-from taskbridge.model import Reason, Task, TaskFailure, TaskResult, TaskStatus
+from taskbridge.model import Reason, Task, TaskFailure, TaskResult, TaskStatus, snapshot
 from taskbridge.provider import (
     NO_TIME,
     Capabilities,
@@ -213,7 +213,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         elif broken := _broken_integration(payload):
             reason = reason or Reason.INTEGRATION_FAILED
             message = f"integrationStatus: {broken}"
-        return Task(
+        return snapshot(
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,
