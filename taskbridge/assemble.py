@@ -87,10 +87,11 @@ def network_key(channel: Channel) -> tuple[Network, tuple[object, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A task to be waited for."""
+    """A task to be waited for, with the snapshot that the caller has of it."""
 
     channel: Channel
     task_id: str
+    known: Task | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ class Locator:
                 f"{' or '.join(sorted(self._channels))}"
             )
         channel.provider.split_id(task_id)
-        return Located(channel, task_id)
+        return Located(channel, task_id, given if isinstance(given, Task) else None)
 
     def many(self, given: Iterable[AnyId]) -> list[Located | Rejected]:
         """Find each; an id that its vendor cannot have becomes an outcome of its own.
@@ -150,7 +151,7 @@ class Locator:
         except TaskbridgeError as error:
             ref = TaskRef.of(name, plain(task_id, 200) or "(empty)")
             return Rejected(Outcome(ref, None, error.about(ref=ref)))
-        return Located(channel, task_id)
+        return Located(channel, task_id, each if isinstance(each, Task) else None)
 
     def _split(self, given: AnyId) -> tuple[str, str]:
         if isinstance(given, Task):
