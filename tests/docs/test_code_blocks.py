@@ -1,0 +1,215 @@
+"""Every block of code in README.md and docs/ runs, against emulators of the vendors.
+
+The blocks of one page share a namespace and a folder with the README's own configuration. Credentials come from the
+environment, as the configuration says, and so do the emulators' addresses. The ids in the pages are those of the
+vendors' documents; the emulators know others, which stand in for them.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from taskbridge import Bridge, Client
+from taskbridge.assemble import channels_of
+from taskbridge.config import read_config
+from taskbridge.policy import SystemClock
+from taskbridge.testing import Emulator
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+FENCE: Final = re.compile(r"( *)(`{3,})([^`]*)")
+MARK: Final = re.compile(r"<!-- not run: (.+) -->")
+LANGUAGES: Final = frozenset({"python", "toml", "console", "text"})  # text is what something printed
+
+# Every block that is not run: page and reason. A new one needs a line here.
+NOT_RUN: Final = frozenset(
+    {
+        ("README.md", "installs"),
+        ("README.md", "needs a terminal"),
+        ("docs/quickstart.md", "installs"),
+        ("docs/testing.md", "runs until it is stopped"),
+        ("docs/testing.md", "a test of yours, for pytest"),
+        ("docs/writing-a-provider.md", "installs"),
+        ("docs/writing-a-provider.md", "the file of another project"),
+    }
+)
+
+# Connection of the README's configuration -> its vendor.
+CONNECTIONS: Final[Mapping[str, str]] = {
+    "invoices": "cloudconvert",
+    "scans": "scan-documents",
+    "contracts": "smartdocumentor",
+    "layouts": "expertai-extract",
+}
+
+# Environment variable that the pages name -> vendor and setting.
+VARIABLES: Final[Mapping[str, tuple[str, str]]] = {
+    "CLOUDCONVERT_API_KEY": ("cloudconvert", "api_key"),
+    "SCAN_DOCUMENTS_API_KEY": ("scan-documents", "api_key"),
+    "SMARTDOCUMENTOR_CLIENT_ID": ("smartdocumentor", "client_id"),
+    "SMARTDOCUMENTOR_CLIENT_SECRET": ("smartdocumentor", "client_secret"),
+    "EXPERTAI_USERNAME": ("expertai-extract", "username"),
+    "EXPERTAI_PASSWORD": ("expertai-extract", "password"),
+}
+
+# Id of a vendor's document -> vendor and label of the emulator's sample.
+IDS: Final[Mapping[str, tuple[str, str]]] = {
+    "c85f3ca9-164c-4e89-8ae2-c08192a7cb08": ("cloudconvert", "completed"),
+    "4c80f1ae-5b3a-43d5-bb58-1a5c4eb4e46b": ("cloudconvert", "failed"),
+    "job/73df1e16-fd8b-47a1-a156-f197babde91a": ("cloudconvert", "job-running"),
+    "job/b2e4eb2b-a744-4da2-97cd-776d393532a8": ("cloudconvert", "job-failed"),
+    "48c6e72a-d6d3-4d0f-a5ef-6a1f1ee0a5b2": ("cloudconvert", "waiting-upload"),
+    "task_euyrvozb9302uwhq": ("scan-documents", "completed"),
+    "task_avyrvozb9302uwhq": ("scan-documents", "failed"),
+    "task_text0ozb9302uwhq": ("scan-documents", "text"),
+    "5c1dd1d8-3a2b-4f6a-9b0e-2f8b7c1d6e5f": ("expertai-extract", "completed"),
+    "9d0c2f64-0f5e-4e0b-8f0c-0d5a3b1c7e42": ("expertai-extract", "partial"),
+}
+URLS: Final = frozenset({"base_url", "sync_url", "token_url"})
+
+
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    line: int  # of its first line of code
+    language: str
+    code: str
+    reason: str | None  # why it is not run
+
+    @property
+    def where(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    above, at = "", 0
+    while at < len(lines):
+        fence = FENCE.fullmatch(lines[at])
+        if fence is None:
+            above, at = lines[at] or above, at + 1
+            continue
+        indent, ticks, language = fence.groups()
+        end = next(n for n in range(at + 1, len(lines)) if lines[n].strip() == ticks)
+        code = "\n".join(line.removeprefix(indent) for line in lines[at + 1 : end]) + "\n"
+        mark = MARK.fullmatch(above.strip())
+        yield Block(page, at + 2, language.strip(), code, mark[1] if mark else None)
+        above, at = "", end + 1
+
+
+ALL: Final = [block for page in PAGES for block in blocks(page)]
+
+
+def those(language: str) -> list[Block]:
+    return [block for block in ALL if block.language == language and block.reason is None]
+
+
+def name(value: object) -> str:
+    if isinstance(value, Block):
+        return value.where
+    return str(value.relative_to(ROOT)) if isinstance(value, Path) else str(value)
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with Emulator(*CONNECTIONS.values(), speed=50) as running:
+        yield running
+
+
+@pytest.fixture
+def environment(emulator: Emulator) -> dict[str, str]:
+    """What the pages' configuration takes from the environment, and the emulators' addresses above it."""
+    found = {variable: emulator.settings(vendor)[key] for variable, (vendor, key) in VARIABLES.items()}
+    for connection, vendor in CONNECTIONS.items():
+        prefix = f"TASKBRIDGE_{connection.upper()}__"
+        found |= {f"{prefix}{key.upper()}": url for key, url in emulator.settings(vendor).items() if key in URLS}
+        found[f"{prefix}POLL__LATENCY"] = "0.02"
+    return found
+
+
+@pytest.fixture
+def place(tmp_path: Path, environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the README's configuration, and the environment that it needs."""
+    config = next(block for block in ALL if block.page == PAGES[0] and block.language == "toml")
+    (tmp_path / "taskbridge.toml").write_text(config.code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TASKBRIDGE_CONFIG", raising=False)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    return tmp_path
+
+
+def known_ids(code: str, emulator: Emulator) -> str:
+    for documented, (vendor, label) in IDS.items():
+        code = code.replace(documented, emulator.samples(vendor)[label])
+    return code
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if any(b.page == p for b in those("python"))], ids=name)
+def test_python_blocks_run(page: Path, place: Path, emulator: Emulator) -> None:
+    del place
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    try:
+        for block in those("python"):
+            if block.page == page:
+                # Empty lines in front, so that a traceback shows the line of the page.
+                padded = "\n" * (block.line - 1) + known_ids(block.code, emulator)
+                exec(compile(padded, str(page), "exec"), namespace)  # our own pages
+    finally:
+        for value in list(namespace.values()):
+            if isinstance(value, Client | Bridge):
+                value.close()
+
+
+@pytest.mark.parametrize("block", those("toml"), ids=name)
+def test_configurations_are_valid(block: Block, environment: Mapping[str, str]) -> None:
+    credentials = {variable: environment[variable] for variable in VARIABLES}
+    config = read_config(block.code, environ=credentials)
+    assert channels_of(config, SystemClock()).keys() == config.connections.keys()
+
+
+def command() -> str | None:
+    """The installed command, where it can be started."""
+    path = Path(sys.executable).with_name("taskbridge")
+    if not path.exists():
+        return None
+    started = subprocess.run([path, "--help"], check=False, capture_output=True, timeout=30)
+    return str(path) if started.returncode == 0 else None
+
+
+@pytest.mark.parametrize("block", those("console"), ids=name)
+def test_commands_succeed(block: Block, place: Path, emulator: Emulator) -> None:
+    program = command()
+    if program is None:
+        pytest.skip("the command line is not installed")
+    lines = [line[2:] for line in known_ids(block.code, emulator).splitlines() if line.startswith("$ ")]
+    assert lines
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        assert words[0] == "taskbridge", f"{block.where}: mark a block of another program as not run"
+        done = subprocess.run([program, *words[1:]], check=False, capture_output=True, text=True, timeout=30, cwd=place)
+        assert done.returncode == 0, f"{block.where}: {line}\n{done.stderr}"
+
+
+def test_every_block_names_a_language_that_is_run_or_says_why_not() -> None:
+    strange = [block.where for block in ALL if block.reason is None and block.language not in LANGUAGES]
+    assert strange == []
+
+
+def test_blocks_that_are_not_run_are_listed() -> None:
+    skipped = {(str(block.page.relative_to(ROOT)), block.reason) for block in ALL if block.reason is not None}
+    assert skipped == NOT_RUN
+
+
+def test_the_marks_stand_above_blocks() -> None:
+    marks = sum(len(MARK.findall(page.read_text(encoding="utf-8"))) for page in PAGES)
+    assert marks == sum(block.reason is not None for block in ALL)
