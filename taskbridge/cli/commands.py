@@ -1,0 +1,169 @@
+"""The commands and their options. What a command does is imported when it runs; no option takes a key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from taskbridge import __version__
+from taskbridge.cli.codes import MEANINGS, USAGE
+
+if TYPE_CHECKING:
+    from taskbridge.cli.screen import Screen
+
+__all__ = ["app"]
+
+_CONFIG: Final = "taskbridge.config"  # where the path is kept, wherever on the line it was given
+_LONGEST: Final = 366 * 86_400.0  # seconds of a wait; beyond that, none
+_WIDTH: Final = 80  # columns of the help
+
+
+def _seconds(_ctx: click.Context, _param: click.Parameter, value: str) -> float | None:
+    """A number of seconds; None for ``none``."""
+    if value == "none":
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= _LONGEST:  # nor not-a-number
+        raise click.BadParameter(f"{value!r} is no number of seconds above 0 (or 'none', to wait without a limit).")
+    return seconds
+
+
+def _keep_config(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.meta[_CONFIG] = value
+
+
+def _chosen_config() -> str | None:
+    path: str | None = click.get_current_context().meta.get(_CONFIG)
+    return path
+
+
+_config = click.option(
+    "--config",
+    metavar="PATH",
+    expose_value=False,
+    callback=_keep_config,
+    help="The configuration; else TASKBRIDGE_CONFIG, ./taskbridge.toml, and the user's folder are looked at.",
+)
+# The screen knows already: errors of this very line are told in JSON too.
+_json = click.option("--json", is_flag=True, expose_value=False, help="One JSON object a line, errors too.")
+_timeout = click.option(
+    "--timeout",
+    callback=_seconds,
+    default="900",
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait; 'none' for no limit.",
+)
+_refs = click.argument("refs", nargs=-1, required=True, metavar="REF...")
+
+
+def _exit_codes() -> str:
+    rows = (f"  {code:>3}  {meaning}" for code, meaning in MEANINGS.items())
+    return "\b\nExit codes:\n" + "\n".join(rows) + "\nOf several, the highest of 0 to 5."
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDTH},
+    epilog=_exit_codes(),
+)
+@click.version_option(__version__, prog_name="taskbridge", message="%(prog)s %(version)s")
+@_config
+@click.pass_context
+def app(ctx: click.Context) -> int:
+    """One interface over the asynchronous task APIs of document vendors.
+
+    A REF is connection:id, such as invoices:44, with a connection of the configuration; a bare id is of the default
+    one. Keys come from the configuration and the environment, never from the command line.
+    """
+    if ctx.invoked_subcommand is not None:
+        return 0
+    screen: Screen = ctx.obj
+    screen.note(ctx.get_help())
+    return USAGE
+
+
+@app.command()
+@_refs
+@_json
+@_config
+@click.pass_obj
+def get(screen: Screen, refs: tuple[str, ...]) -> int:
+    """Look tasks up once, and show them as they are now."""
+    from taskbridge.cli.look import get_all  # noqa: PLC0415  # pydantic
+
+    return get_all(screen, refs, _chosen_config())
+
+
+@app.command()
+@_refs
+@_timeout
+@_json
+@_config
+@click.pass_obj
+def wait(screen: Screen, refs: tuple[str, ...], timeout: float | None) -> int:
+    """Wait until all tasks have ended, and show each change.
+
+    On a terminal a table that changes in place, elsewhere a line for each change. A wait that times out or is
+    interrupted prints the command that resumes it: the tasks go on.
+    """
+    from taskbridge.cli.wait import wait_for  # noqa: PLC0415  # pydantic
+
+    return wait_for(screen, refs, timeout, _chosen_config())
+
+
+@app.command()
+@click.argument("ref", metavar="REF")
+@_timeout
+@_json
+@_config
+@click.pass_obj
+def result(screen: Screen, ref: str, timeout: float | None) -> int:
+    """Show what a task made; waits for its end.
+
+    Links to files are shown: whoever has a link has the file.
+    """
+    from taskbridge.cli.look import show_result  # noqa: PLC0415  # pydantic
+
+    return show_result(screen, ref, timeout, _chosen_config())
+
+
+@app.command()
+@_json
+@click.pass_obj
+def providers(screen: Screen) -> int:
+    """List the installed providers, and those that cannot be used and why."""
+    from taskbridge.cli.listing import list_providers  # noqa: PLC0415  # pydantic
+
+    return list_providers(screen)
+
+
+@app.command()
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address, and no other.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="0, the default, takes a free one.")
+@click.option("--speed", type=float, default=1.0, show_default=True, help="Vendor seconds per second.")
+@click.option("--json", is_flag=True, expose_value=False, help="Two JSON lines: settings by vendor, then sample ids.")
+@click.pass_obj
+def emulate(screen: Screen, names: tuple[str, ...], host: str, port: int, speed: float) -> int:
+    """Run emulated vendors on this machine, until Ctrl-C.
+
+    Without names, all that are installed. Prints a configuration for them and sample tasks, once they answer.
+    """
+    from taskbridge.cli.emulate import serve  # noqa: PLC0415  # starlette
+
+    return serve(screen, names, host=host, port=port, speed=speed)
+
+
+@app.command()
+@click.pass_obj
+def demo(screen: Screen) -> int:
+    """See it work: five tasks at four emulated vendors, watched side by side."""
+    from taskbridge.cli.demo import play  # noqa: PLC0415  # starlette
+
+    return play(screen)

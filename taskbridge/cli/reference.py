@@ -1,0 +1,57 @@
+"""The help of every command as Markdown: ``python -m taskbridge.cli.reference > docs/cli.md``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+import click
+
+from taskbridge.cli.codes import MEANINGS
+from taskbridge.cli.commands import app
+
+__all__ = ["help_text"]
+
+_WIDTH: Final = 80  # columns
+
+_INTRODUCTION: Final = """\
+# The command line
+
+<!-- Made from the commands; change those, then: python -m taskbridge.cli.reference > docs/cli.md -->
+
+Install it with `pip install 'taskbridge[cli]'`; `emulate` and `demo` need `taskbridge[emulator]` as well.
+`python -m taskbridge` does the same as `taskbridge`.
+
+Outcomes go to stdout, everything else to stderr. With `--json` each line is one object: `get` and `wait` write
+`{"ref", "task", "error", "final", "exit_code"}`, `result` writes `{"ref", "result", "error", "exit_code"}`, and what
+belongs to no task is `{"error": {"type", "message", "exit_code", …}}` on stderr. A wait that stops before its tasks
+do ends with `{"stopped", "refs", "resume"}`, where `resume` is the command that goes on waiting.
+
+`NO_COLOR` turns colours off. A vendor's words are shown with control characters spelt out.
+"""
+
+
+def help_text() -> str:
+    """The help of every command at 80 columns, and the exit codes."""
+    codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in MEANINGS.items())
+    parts = [_INTRODUCTION, f"## Exit codes\n\n| code | meaning |\n| ---: | --- |\n{codes}\n"]
+    context = _context(app, None)
+    parts.append(_section(context))
+    parts += [_section(_context(app.commands[name], context)) for name in sorted(app.commands)]
+    return "\n".join(parts)
+
+
+def _context(command: click.Command, parent: click.Context | None) -> click.Context:
+    name = "taskbridge" if parent is None else command.name
+    return click.Context(
+        command, info_name=name, parent=parent, terminal_width=_WIDTH, help_option_names=["-h", "--help"]
+    )
+
+
+def _section(context: click.Context) -> str:
+    lines = (line.rstrip() for line in context.get_help().splitlines())
+    return f"## {context.command_path}\n\n```text\n" + "\n".join(lines) + "\n```\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(help_text())

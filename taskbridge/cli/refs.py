@@ -1,0 +1,86 @@
+"""From the words of a command line to connections and refs."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from taskbridge.assemble import channels_of
+from taskbridge.client import Bridge
+from taskbridge.config import CONNECTION_NAME, load_config
+from taskbridge.errors import ConfigError, plain
+from taskbridge.model import TaskRef
+from taskbridge.policy import SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from taskbridge.cli.screen import Screen
+    from taskbridge.config import Config
+
+__all__ = ["listen", "open_refs"]
+
+
+class _Notes(logging.Handler):
+    """The library's warnings, one line each on stderr."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(logging.WARNING)
+        self._screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._screen.warn(record.getMessage())
+
+
+def listen(screen: Screen) -> None:
+    """Show the library's warnings."""
+    logger = logging.getLogger("taskbridge")
+    logger.handlers = [_Notes(screen)]
+    logger.propagate = False
+
+
+def open_refs(screen: Screen, path: str | None, texts: Iterable[str]) -> tuple[Bridge, list[TaskRef]]:
+    """Open the connections that are meant, and no others; a broken one beside them does not matter.
+
+    Args:
+        screen: Takes the library's warnings.
+        path: The configuration; None looks in the usual places.
+        texts: ``connection:id``, or a bare id of the default connection.
+
+    Returns:
+        The bridge, and each ref once, in the order given.
+
+    Raises:
+        ConfigError: The configuration cannot be used, or has no such connection.
+        InvalidTaskId: A text cannot be a ref.
+        ProviderNotFound: A provider is not installed.
+        ProviderLoadError: A provider cannot be used.
+    """
+    listen(screen)
+    config = load_config(path)
+    refs = list(dict.fromkeys(_ref(config, text) for text in texts))
+    wanted = {name: config.connections[name] for name in dict.fromkeys(ref.connection for ref in refs)}
+    clock = SystemClock()
+    return Bridge(channels_of(replace(config, connections=wanted), clock), clock=clock), refs
+
+
+def _ref(config: Config, text: str) -> TaskRef:
+    head, colon, _ = text.partition(":")
+    if colon and head in config.connections:
+        return TaskRef(text)
+    if colon and CONNECTION_NAME.fullmatch(head):
+        config.connection(head)  # there is none: it says so, and which is near
+    return TaskRef.of(_default(config, text), text)
+
+
+def _default(config: Config, text: str) -> str:
+    names = list(config.connections)
+    if config.default is None and len(names) > 1:
+        raise ConfigError(
+            f"{plain(text, 80)!r} names no connection: write it as connection:id, with a connection of "
+            f"{', '.join(sorted(names))}, or add a default to {config.path}"
+        )
+    if not names:
+        raise ConfigError(f"{config.path} has no connections; add [connections.invoices]")
+    return config.connection().name

@@ -1,0 +1,188 @@
+"""How tasks, results and providers read on a terminal; every word of a vendor is made safe to show."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+from typing import TYPE_CHECKING, Final
+
+from taskbridge.errors import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+    from taskbridge.model import Task, TaskFile, TaskResult
+    from taskbridge.provider import Capabilities
+    from taskbridge.registry import ProviderInfo
+
+__all__ = ["COLOURS", "provider_block", "result_block", "row", "status_of", "task_block", "word_of", "words_of"]
+
+COLOURS: Final[Mapping[str, str]] = {
+    "pending": "blue",
+    "processing": "yellow",
+    "completed": "green",
+    "failed": "red",
+}
+_LABEL: Final = 18  # columns
+_WORDS: Final = 300  # characters of a vendor's words on one line
+
+
+def _columns() -> int:
+    return max(40, min(shutil.get_terminal_size((80, 24)).columns, 100))
+
+
+def _block(title: str, rows: Iterable[tuple[str, str | None]]) -> str:
+    """A title, and below it labels and values, the values under each other; what is unknown is left out."""
+    lines = [title]
+    for label, value in rows:
+        if value:
+            lines += textwrap.wrap(
+                value,
+                _columns(),
+                initial_indent=f"  {label}".ljust(_LABEL),
+                subsequent_indent=" " * _LABEL,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+    return "\n".join(lines)
+
+
+# Tasks.
+
+
+def status_of(task: Task) -> str:
+    """Our word, refined: ``failed (cancelled)``."""
+    return f"{task.status} ({task.reason})" if task.reason else str(task.status)
+
+
+def word_of(task: Task) -> str:
+    """The vendor's word."""
+    return plain(task.native_status or "-", 60)
+
+
+def _note(task: Task) -> str:
+    """What else is to be said on one line: the cause of a failure, the phase, how much is done."""
+    if task.error is not None:
+        return plain(task.error.message or task.error.code or "", _WORDS)
+    if task.is_terminal:
+        return ""
+    share = f"{task.progress:.0%}" if task.progress is not None else ""
+    return ", ".join(filter(None, [share, plain(task.message or "", _WORDS)]))
+
+
+def row(task: Task, width: int) -> str:
+    """One line about a task.
+
+    Args:
+        task: The task.
+        width: Columns of its ref.
+    """
+    return f"{plain(task.ref, 600).ljust(width)}  {task.status:<10}  {words_of(task)}"
+
+
+def words_of(task: Task) -> str:
+    """The vendor's word, what it means, and what else is to be said."""
+    note = _note(task)
+    return f"{word_of(task)}{f' ({task.reason})' if task.reason else ''}{f': {note}' if note else ''}"
+
+
+def task_block(task: Task) -> str:
+    """All about a task."""
+    error = task.error
+    rows: list[tuple[str, str | None]] = [
+        ("status", status_of(task)),
+        ("vendor says", word_of(task) + ("" if task.recognised else ", a word that taskbridge does not know")),
+        ("operation", _words(task.operation)),
+        ("progress", None if task.progress is None else f"{task.progress:.0%}"),
+        ("message", _words(task.message)),
+        ("error", (_words(error.message) or "the vendor does not say why") if error else None),
+        ("error code", _words(error.code) if error else None),
+        ("created", _moment(task.created_at)),
+        ("started", _moment(task.started_at)),
+        ("updated", _moment(task.updated_at)),
+        ("finished", _moment(task.finished_at)),
+        ("external id", _words(task.external_id)),
+        ("part of", _words(task.parent_id)),
+        ("retry of", _words(task.retry_of)),
+        ("restarts", None if task.restarts is None else str(task.restarts)),
+    ]
+    rows += [("made of" if n == 0 else "", _part(part)) for n, part in enumerate(task.subtasks)]
+    return _block(plain(task.ref, 600), rows)
+
+
+def _part(task: Task) -> str:
+    note = _note(task)
+    return f"{plain(task.operation or task.id, 40)}: {status_of(task)}, {word_of(task)}{f': {note}' if note else ''}"
+
+
+# Results.
+
+
+def result_block(ref: str, result: TaskResult) -> str:
+    """What a task made: its files and their links, its text, its data."""
+    rows: list[tuple[str, str | None]] = []
+    for file in result.files:
+        rows += [("file", _file(file)), ("", file.url and plain(file.url))]
+    parts = [_block(plain(ref, 600), rows or [("files", "none")])]
+    if result.text is not None:
+        parts.append(_safe(result.text))
+    if result.data is not None:
+        parts.append(_safe(json.dumps(result.data, indent=2, ensure_ascii=False)))
+    return "\n\n".join(parts)
+
+
+def _file(file: TaskFile) -> str:
+    until = f"link good until {_moment(file.expires_at)}" if file.expires_at else None
+    size = f"{file.size:,} bytes" if file.size is not None else None
+    facts = ", ".join(filter(None, [_words(file.media_type), size, until]))
+    return f"{plain(file.name or file.id or 'without a name', _WORDS)}{f' ({facts})' if facts else ''}"
+
+
+def _safe(text: str) -> str:
+    return "\n".join(plain(line, len(line) + 1) for line in text.splitlines())
+
+
+# Providers.
+
+
+def provider_block(info: ProviderInfo) -> str:
+    """An installed provider."""
+    origin = " ".join(filter(None, [info.distribution or "an unnamed distribution", info.version]))
+    rows: list[tuple[str, str | None]] = [
+        ("vendor", _words(info.title)),
+        ("from", f"{plain(origin, 200)}{' (built in)' if info.builtin else ''}"),
+    ]
+    if info.capabilities is not None:
+        can = info.capabilities
+        rows += [
+            ("authentication", _words(can.authentication)),
+            ("ids", ", ".join(f"{plain(kind.example, 80)} ({plain(kind.noun, 60)})" for kind in can.kinds)),
+            ("tells", ", ".join(word for word, able in _abilities(can) if able) or "the status"),
+            ("reasons", ", ".join(can.reasons)),
+            ("webhooks", _words(can.webhooks.scheme) if can.webhooks else "none"),
+        ]
+    rows.append(("cannot be used", _words(info.problem)))
+    return _block(plain(info.name, 100), rows)
+
+
+def _abilities(can: Capabilities) -> tuple[tuple[str, bool], ...]:
+    return (
+        ("the status", True),
+        ("how much is done", can.progress),
+        ("the end as it comes (held line)", can.long_poll),
+        ("the tasks of a job", can.subtasks),
+        ("the result on a request of its own", can.result_apart),
+    )
+
+
+# Small parts.
+
+
+def _words(text: str | None) -> str | None:
+    return None if text is None else plain(text, _WORDS)
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"

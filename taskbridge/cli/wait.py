@@ -1,0 +1,142 @@
+"""``wait``: watch tasks until they have ended, and leave a way back where that is not waited for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Self
+
+from taskbridge.cli.codes import DONE, outcome_code
+from taskbridge.cli.records import outcome_record, resume_command, stop_record
+from taskbridge.cli.refs import open_refs
+from taskbridge.cli.screen import Interrupted, is_live
+from taskbridge.cli.texts import row
+from taskbridge.errors import WaitTimeout, plain
+from taskbridge.registry import require_extra
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from taskbridge.cli.screen import Screen
+    from taskbridge.model import Outcome, Task, TaskRef
+
+__all__ = ["Board", "tell_resume", "wait_for"]
+
+
+class Board:
+    """What is known of the tasks that are waited for.
+
+    Args:
+        refs: Which tasks.
+    """
+
+    def __init__(self, refs: Sequence[TaskRef]) -> None:
+        self.refs = tuple(refs)
+        self.tasks: dict[str, Task] = {}
+        self.ended: dict[str, Outcome] = {}
+
+    def take(self, outcome: Outcome) -> None:
+        """Learn of a change."""
+        if outcome.task is not None:
+            self.tasks[outcome.ref] = outcome.task
+        if outcome.error is not None or (outcome.task is not None and outcome.task.is_terminal):
+            self.ended[outcome.ref] = outcome
+
+    @property
+    def going_on(self) -> dict[str, Task | None]:
+        """The tasks that are not known to have ended, with the last snapshot."""
+        return {ref: self.tasks.get(ref) for ref in self.refs if self._goes_on(ref)}
+
+    def _goes_on(self, ref: TaskRef) -> bool:
+        end = self.ended.get(ref)
+        return end is None or isinstance(end.error, WaitTimeout)
+
+    @property
+    def code(self) -> int:
+        """The gravest exit code of those that ended."""
+        return max((outcome_code(outcome) for outcome in self.ended.values()), default=DONE)
+
+
+class View(Protocol):
+    """How changes are shown while they come."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, outcome: Outcome) -> None:
+        """Show a change."""
+        ...
+
+
+class _Lines:
+    """One line for each change."""
+
+    def __init__(self, screen: Screen, board: Board) -> None:
+        self._screen = screen
+        self._width = max(len(plain(ref, 600)) for ref in board.refs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, outcome: Outcome) -> None:
+        """Write it."""
+        if self._screen.as_json:
+            self._screen.record(outcome_record(outcome))
+        elif outcome.error is not None:
+            self._screen.problem(outcome.error)
+        elif outcome.task is not None:
+            self._screen.line(row(outcome.task, self._width))
+
+
+def _view(screen: Screen, board: Board) -> View:
+    if screen.as_json or not is_live():
+        return _Lines(screen, board)
+    try:
+        from taskbridge.cli.live import LiveTable  # noqa: PLC0415  # rich, for terminals only
+    except ModuleNotFoundError as error:
+        raise require_extra(error.name or "rich", "cli", "the table of a wait") from None
+    return LiveTable(screen, board)
+
+
+def wait_for(screen: Screen, texts: Sequence[str], timeout: float | None, config: str | None) -> int:
+    """Wait until all tasks have ended; the exit code."""
+    bridge, refs = open_refs(screen, config, texts)
+    board = Board(refs)
+    try:
+        with _view(screen, board) as view:
+            for outcome in bridge.watch(refs, timeout):
+                board.take(outcome)
+                view.show(outcome)
+    except Interrupted as stop:  # without closing the bridge: that would wait for looks under way
+        _tell_how_on(screen, stop.word, board, config)
+        raise
+    _tell_how_on(screen, "timeout", board, config)
+    bridge.close()
+    return board.code
+
+
+def _tell_how_on(screen: Screen, cause: str, board: Board, config: str | None) -> None:
+    going_on = board.going_on
+    if going_on:
+        tell_resume(screen, cause, going_on, resume_command("wait", going_on, config))
+
+
+def tell_resume(screen: Screen, cause: str, tasks: Mapping[str, Task | None], resume: str) -> None:
+    """Tell which tasks go on, and the command that waits for them again.
+
+    Args:
+        screen: Where to.
+        cause: ``timeout``, ``interrupted`` or ``terminated``.
+        tasks: Refs and what was last seen.
+        resume: The command.
+    """
+    if screen.as_json:
+        screen.record(stop_record(cause, tasks, resume))
+        return
+    happened = "stopped waiting" if cause == "timeout" else cause
+    screen.note(f"taskbridge: {happened}; the work goes on at the vendors")
+    width = max(len(plain(ref, 600)) for ref in tasks)
+    for ref, task in tasks.items():
+        screen.note(f"  {row(task, width)}" if task is not None else f"  {plain(ref, 600).ljust(width)}  not seen yet")
+    screen.note(f"resume with: {resume}")

@@ -1,0 +1,95 @@
+"""`emulate` and `demo`: the vendors of this machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import tomllib
+from collections.abc import Callable
+from subprocess import CompletedProcess, Popen
+
+import pytest
+
+import taskbridge as tb
+
+Run = Callable[..., CompletedProcess[str]]
+Start = Callable[..., Popen[str]]
+
+
+def test_scripts_get_settings_and_samples_once_it_answers(start: Start) -> None:
+    with start("emulate", "cloudconvert", "--json", "--speed", "50") as process:
+        assert process.stdout is not None
+        settings = json.loads(process.stdout.readline())
+        samples = json.loads(process.stdout.readline())["samples"]
+        try:
+            assert set(settings) == set(samples) == {"cloudconvert"}
+            assert set(settings["cloudconvert"]) == {"api_key", "base_url", "sync_url"}
+            with tb.connect("cloudconvert", **settings["cloudconvert"]) as client:
+                assert client.get(samples["cloudconvert"]["completed"]).status is tb.TaskStatus.COMPLETED
+        finally:
+            process.send_signal(signal.SIGTERM)
+            rest, told = process.communicate(timeout=10)
+
+    assert (process.returncode, rest, told) == (143, "", "")
+
+
+def test_people_get_a_configuration(start: Start) -> None:
+    with start("emulate") as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        while not lines or "(external)" not in lines[-1]:
+            lines.append(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)
+
+    assert process.returncode == 130
+    document = tomllib.loads("".join(lines))
+    assert set(document["connections"]) == {"cloudconvert", "expertai-extract", "scan-documents", "smartdocumentor"}
+    assert document["connections"]["scan-documents"]["base_url"].startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("acme",), "no emulator of acme is installed; there is: cloudconvert,"),
+        (("--host", "0.0.0.0"), "loopback addresses only"),
+        (("--speed", "-1"), "speed must be between"),
+    ],
+)
+def test_what_cannot_be_emulated_is_refused(run: Run, words: tuple[str, ...], told: str) -> None:
+    seen = run("emulate", *words)
+
+    assert seen.returncode == 2
+    assert seen.stdout == ""
+    assert told in seen.stderr
+
+
+def test_a_port_in_use_is_a_clear_error(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        seen = run("emulate", "--json", "--port", str(port))
+
+    assert seen.returncode == 2
+    assert f"port {port} on 127.0.0.1 is already in use" in json.loads(seen.stderr)["error"]["message"]
+
+
+def test_the_demo_tells_the_whole_story(run: Run) -> None:
+    seen = run("demo")
+
+    assert seen.returncode == 0
+    assert seen.stderr == ""
+    for title in ("Scan Documents", "CloudConvert", "SmartDocumentor", "expert.ai Extract"):
+        assert title in seen.stdout
+    for native, ours in {
+        "InReview": r"processing \(awaiting_review\)",
+        "ExportCompleted": "completed",
+        "FAILURE": "failed",
+        "error": r"failed \(cancelled\)",
+        "finished": "completed",
+    }.items():
+        assert re.search(rf"  {native} +{ours}$", seen.stdout, re.MULTILINE)
+    assert "TaskFailed: the task failed: page conversion failed" in seen.stdout
+    assert 'provider = "cloudconvert"' in seen.stdout
+    assert max(map(len, seen.stdout.splitlines())) <= 80

@@ -1,0 +1,127 @@
+"""Streams and signals: closed outputs, odd terminals, Ctrl-C in any phase."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import time
+from collections.abc import Callable
+from subprocess import CompletedProcess, Popen
+
+import pytest
+
+Run = Callable[..., CompletedProcess[str]]
+Start = Callable[..., Popen[str]]
+Ref = Callable[[str, str], str]
+
+
+@pytest.mark.parametrize("words", [("--help",), ("providers",), ("emulate", "scan-documents")])
+def test_nobody_reading_is_a_quiet_end(run: Run, words: tuple[str, ...]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        seen = run(*words, stdout=write)
+    finally:
+        os.close(write)
+
+    assert seen.returncode == 141
+    assert seen.stderr == ""
+
+
+def test_a_full_disk_is_one_line(run: Run) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123  # a device
+        seen = run("providers", stdout=full)
+
+    assert seen.returncode == 70
+    assert seen.stderr == "taskbridge: [Errno 28] No space left on device\n"
+
+
+def test_a_terminal_without_unicode_gets_escapes(run: Run) -> None:
+    seen = run("get", "sm\u00f6rg\u00e5s", env={"PYTHONIOENCODING": "ascii"})
+
+    assert "Traceback" not in seen.stderr
+    assert r"sm\xf6rg\xe5s" in seen.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_stopped_wait_prints_the_command_that_resumes(
+    start: Start, ref: Ref, number: signal.Signals, code: int, word: str
+) -> None:
+    task = ref("smartdocumentor", "review")
+    with start("wait", task) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        began = time.monotonic()
+        process.send_signal(number)
+        _, told = process.communicate(timeout=10)
+
+    assert process.returncode == code
+    assert time.monotonic() - began < 5
+    assert told.startswith(f"taskbridge: {word}; the work goes on at the vendors\n  {task}  processing  InReview")
+    assert told.endswith(f"resume with: taskbridge wait {task}\n")
+
+
+def test_a_stopped_wait_for_scripts_ends_with_an_object(start: Start, ref: Ref) -> None:
+    task = ref("smartdocumentor", "review")
+    with start("wait", "--json", task) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, told = process.communicate(timeout=10)
+
+    assert process.returncode == 130
+    assert out == f'{{"stopped": "interrupted", "refs": ["{task}"], "resume": "taskbridge wait {task}"}}\n'
+    assert told == ""
+
+
+# A terminal.
+
+
+def on_terminal(start: Start, *words: str, env: dict[str, str]) -> tuple[int, str]:
+    """The exit code, and all that a terminal is sent."""
+    ours, theirs = pty.openpty()
+    with start(*words, env={"TERM": "xterm", "LINES": "24", **env}, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while select.select([ours], [], [], 20)[0]:
+            try:
+                block = os.read(ours, 65_536)
+            except OSError:  # the other end is closed
+                break
+            shown += block
+        code = process.wait(timeout=10)
+    os.close(ours)
+    return code, shown.decode()
+
+
+def test_a_terminal_gets_a_table_that_changes_in_place(start: Start, ref: Ref) -> None:
+    task = ref("smartdocumentor", "review")
+
+    code, shown = on_terminal(start, "wait", task, "--timeout", "0.8", env={})
+
+    assert code == 3
+    assert "\x1b[2K" in shown  # lines are written over
+    assert "\x1b[33mprocessing" in shown
+    assert re.search(r"1 of 1 ended, 0:0\d", shown)
+    assert f"resume with: taskbridge wait {task}" in shown
+
+
+def test_no_color_turns_colours_off(start: Start, ref: Ref) -> None:
+    code, shown = on_terminal(start, "wait", ref("scan-documents", "completed"), env={"NO_COLOR": "1"})
+
+    assert code == 0
+    assert "completed" in shown
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", shown)
+
+
+def test_a_dumb_terminal_gets_plain_lines(start: Start, ref: Ref) -> None:
+    task = ref("scan-documents", "completed")
+
+    code, shown = on_terminal(start, "wait", task, env={"TERM": "dumb"})
+
+    assert (code, shown) == (0, f"{task}  completed   completed\r\n")
