@@ -11,8 +11,22 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
 from taskbridge.errors import TaskbridgeError
-from taskbridge.fleet import Done, Fleet, Idle, LookAt, WaitUntil
-from taskbridge.flows import Action, Authorise, Channel, Effort, Lifted, Look, Send, Sleep, authorise, lift, look
+from taskbridge.fleet import Done, Fleet, Idle, LookAt, LookAtMany, WaitUntil
+from taskbridge.flows import (
+    Action,
+    Authorise,
+    Channel,
+    Effort,
+    Lifted,
+    Look,
+    Send,
+    Sleep,
+    authorise,
+    lift,
+    listed,
+    look,
+)
+from taskbridge.submission import Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,12 +40,16 @@ __all__ = ["AsyncDriver", "Driver", "Shift"]
 
 T = TypeVar("T")
 
-_ONE_TRY: Final = Effort(attempts=1, granted=True)  # in a fleet, the next look is the retry
+_ONE_TRY: Final = Effort(attempts=1, granted=True, kind="look")  # in a fleet, the next look is the retry
+_ONE_LIST: Final = Effort(attempts=1, granted=True, kind="list")
 
 
-def _flow_of(command: LookAt, now: float) -> Lifted[Look]:
-    """The flow for a look of the fleet."""
+def _flow_of(command: LookAt | LookAtMany, now: float) -> Lifted[Look | Page]:
+    """The flow for what a fleet wants to know."""
     channel = command.channel
+    if isinstance(command, LookAtMany):
+        flow = channel.provider.list_page(command.query, command.cursor)
+        return listed(channel, flow, now + channel.settings.request_timeout, plan=_ONE_LIST)
     operation: Callable[[str], Flow[Any] | None] | None = channel.provider.hold if command.hold else None
     budget = now + (_hold_limit(channel) if command.hold else channel.settings.request_timeout)
     deadline = min(command.deadline, budget)
@@ -50,24 +68,31 @@ class Shift:
 
     Args:
         tell: Called, with the lock held, when the fleet may have news.
+        leave: Called, with the lock held, by a thread that finds nothing left to do and ends.
     """
 
-    def __init__(self, tell: Callable[[], None]) -> None:
+    def __init__(self, tell: Callable[[], None], leave: Callable[[], None]) -> None:
         self.mutex = threading.RLock()
         self.lock = threading.Condition(self.mutex)
         self.tell = tell
-        self._watched = False
+        self.leave = leave
+        self._watched: float | None = None  # monotonic seconds, by the thread that watches the clock
 
     def wait(self, clock: Clock, seconds: float | None) -> None:
-        """Wait for something to do, with the lock held; `seconds` for the one that watches the clock."""
-        if self._watched or seconds is None:
+        """Wait for something to do, with the lock held.
+
+        One thread watches the clock for each time that is earlier than those being watched; the others just sleep.
+        """
+        until = None if seconds is None else clock.monotonic() + max(0.0, seconds)
+        if seconds is None or until is None or (self._watched is not None and self._watched <= until):
             clock.wait_on(self.lock, None)
             return
-        self._watched = True
+        self._watched = until
         try:
             clock.wait_on(self.lock, max(0.0, seconds))
         finally:
-            self._watched = False
+            if self._watched == until:
+                self._watched = None
 
 
 class Driver:
@@ -147,10 +172,10 @@ class Driver:
                 command = fleet.next(self.clock.monotonic())
                 shift.tell()
                 match command:
-                    case LookAt():
+                    case LookAt() | LookAtMany():
                         shift.lock.notify()  # somebody else may find the next thing to do
                         shift.lock.release()
-                        seen: Look | TaskbridgeError = _BROKEN
+                        seen: Look | Page | TaskbridgeError = _BROKEN
                         try:
                             seen = self._look(command)
                         finally:
@@ -161,24 +186,30 @@ class Driver:
                     case Idle():
                         shift.wait(self.clock, None)
                     case Done():
+                        shift.leave()
                         shift.lock.notify_all()
                         return
 
-    def step(self, fleet: Fleet) -> bool:
-        """Do the next thing that a fleet of one thread says; False when nobody waits for anything."""
+    def step(self, fleet: Fleet, pause: Callable[[float], None] | None = None) -> bool:
+        """Do the next thing that a fleet of one thread says; False when nobody waits for anything.
+
+        Args:
+            fleet: The fleet.
+            pause: Waits so many seconds, or until somebody has something to say; None only waits.
+        """
         command = fleet.next(self.clock.monotonic())
         match command:
-            case LookAt():
+            case LookAt() | LookAtMany():
                 _land(fleet, command, self._look(command), self.clock.monotonic())
             case WaitUntil():
-                self.clock.sleep(max(0.0, command.time - self.clock.monotonic()))
+                (pause or self.clock.sleep)(max(0.0, command.time - self.clock.monotonic()))
             case Idle():
                 raise AssertionError("a fleet of one thread has nothing under way between its steps")
             case Done():
                 return False
         return True
 
-    def _look(self, command: LookAt) -> Look | TaskbridgeError:
+    def _look(self, command: LookAt | LookAtMany) -> Look | Page | TaskbridgeError:
         try:
             return self.run(command.channel, _flow_of(command, self.clock.monotonic()))
         except TaskbridgeError as error:
@@ -267,7 +298,7 @@ class AsyncDriver:
                 command = fleet.next(now)
                 tell()
                 match command:
-                    case LookAt():
+                    case LookAt() | LookAtMany():
                         task = loop.create_task(self._fly(fleet, command, wake))
                         looks.add(task)
                         task.add_done_callback(looks.discard)
@@ -284,35 +315,50 @@ class AsyncDriver:
 
     async def _until(self, wake: asyncio.Event, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
         timer = loop.create_task(self.clock.asleep(max(0.0, seconds)))
-        timer.add_done_callback(lambda _: wake.set())
+
+        def ring(_: asyncio.Task[None]) -> None:
+            wake.set()
+
+        timer.add_done_callback(ring)
         try:
             await wake.wait()
         finally:
+            timer.remove_done_callback(ring)  # or its end would ring for the next pause
             timer.cancel()
 
-    async def _fly(self, fleet: Fleet, command: LookAt, wake: asyncio.Event) -> None:
-        seen: Look | TaskbridgeError = _BROKEN
+    async def _fly(self, fleet: Fleet, command: LookAt | LookAtMany, wake: asyncio.Event) -> None:
+        seen: Look | Page | TaskbridgeError = _BROKEN
         try:
             seen = await self._look(command)
         finally:
             _land(fleet, command, seen, self.clock.monotonic())
             wake.set()
 
-    async def step(self, fleet: Fleet) -> bool:
-        """Do the next thing that a fleet of one task says; False when nobody waits for anything."""
+    async def step(self, fleet: Fleet, wake: asyncio.Event | None = None) -> bool:
+        """Do the next thing that a fleet of one task says; False when nobody waits for anything.
+
+        Args:
+            fleet: The fleet.
+            wake: Set when somebody has something to say, which ends a pause.
+        """
         command = fleet.next(self.clock.monotonic())
         match command:
-            case LookAt():
+            case LookAt() | LookAtMany():
                 _land(fleet, command, await self._look(command), self.clock.monotonic())
             case WaitUntil():
-                await self.clock.asleep(max(0.0, command.time - self.clock.monotonic()))
+                seconds = max(0.0, command.time - self.clock.monotonic())
+                if wake is None:
+                    await self.clock.asleep(seconds)
+                else:
+                    await self._until(wake, seconds, asyncio.get_running_loop())
+                    wake.clear()
             case Idle():
                 raise AssertionError("a fleet of one task has nothing under way between its steps")
             case Done():
                 return False
         return True
 
-    async def _look(self, command: LookAt) -> Look | TaskbridgeError:
+    async def _look(self, command: LookAt | LookAtMany) -> Look | Page | TaskbridgeError:
         try:
             return await self.run(command.channel, _flow_of(command, self.clock.monotonic()))
         except TaskbridgeError as error:
@@ -322,8 +368,13 @@ class AsyncDriver:
 _BROKEN: Final = TaskbridgeError("the look-up was broken off")
 
 
-def _land(fleet: Fleet, command: LookAt, seen: Look | TaskbridgeError, now: float) -> None:
-    if isinstance(seen, TaskbridgeError):
-        fleet.failed(command, now, seen)
-    else:
+def _land(fleet: Fleet, command: LookAt | LookAtMany, seen: Look | Page | TaskbridgeError, now: float) -> None:
+    if isinstance(command, LookAtMany):
+        if isinstance(seen, Page):
+            fleet.listed(command, now, seen)
+        else:
+            fleet.unlisted(command, now, seen if isinstance(seen, TaskbridgeError) else _BROKEN)
+    elif isinstance(seen, Look):
         fleet.looked(command, now, seen)
+    else:
+        fleet.failed(command, now, seen if isinstance(seen, TaskbridgeError) else _BROKEN)

@@ -3,6 +3,7 @@
 Refs, answers, errors and outside events go in, with the time; what to do next comes out:
 
 * `LookAt`: look this task up now; hand the answer to `looked`, the error to `failed`.
+* `LookAtMany`: read this page of the vendor's list now; hand it to `listed`, the error to `unlisted`.
 * `WaitUntil`: nothing to do before that time, unless something comes in.
 * `Idle`: nothing to do before one of the looks under way ends, or something comes in.
 * `Done`: nobody waits for anything.
@@ -24,23 +25,21 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from taskbridge.errors import TaskbridgeError, WaitTimeout, plain
-from taskbridge.flows import is_final, translate
-from taskbridge.model import Outcome, Task, TaskRef
+from taskbridge.flows import is_final
+from taskbridge.lanes import JUST_NOW, TROUBLES, Item, Lane, Sweep, Ticket
+from taskbridge.model import Outcome, Reason, Task, TaskRef, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import datetime
+    from collections.abc import Iterable, Mapping
 
     from taskbridge.flows import Channel, Look
-    from taskbridge.schedule import Pace
+    from taskbridge.submission import Page, Query
 
-__all__ = ["Command", "Done", "Fleet", "Idle", "LookAt", "News", "Ticket", "WaitUntil"]
+__all__ = ["Command", "Done", "Fleet", "Idle", "LookAt", "LookAtMany", "News", "Ticket", "WaitUntil"]
 
 _SPREAD: Final = 0.1  # of a pause, either way, so that looks do not fall into step
 _PHASE: Final = 0.5  # the same for a task's first pause while the schedule is not learnt: a random phase
-_SAMPLE: Final = 16  # tasks compared when more are due than may be looked at
 _AHEAD: Final = 4.0  # steady pauses that a reported progress may put the next look off, at most
-_JUST_NOW: Final = 0.001  # seconds; a clock's grain
 
 
 # What comes out.
@@ -64,7 +63,24 @@ class LookAt:
     deadline: float
     seen: bytes | None
     hold: bool
-    key: _Item
+    key: Item
+
+
+@dataclass(frozen=True, slots=True)
+class LookAtMany:
+    """Read one page of a vendor's list now, which tells of many tasks at once.
+
+    Attributes:
+        channel: The connection.
+        query: What is asked for.
+        cursor: Which page; None for the first.
+        key: For `listed` and `unlisted`.
+    """
+
+    channel: Channel
+    query: Query
+    cursor: str | None
+    key: Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +100,7 @@ class Done:
     """Nobody waits for anything."""
 
 
-Command: TypeAlias = LookAt | WaitUntil | Idle | Done
+Command: TypeAlias = LookAt | LookAtMany | WaitUntil | Idle | Done
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,172 +118,17 @@ class News:
     final: bool
 
 
-class Ticket:
-    """One party's wish to know about one task.
-
-    Attributes:
-        owner: Whose it is; the fleet never looks at it.
-        place: The owner's own number for it.
-        since: Monotonic seconds at which the waiting began.
-        deadline: Monotonic seconds at which the party stops waiting; infinite for never.
-        changes: Whether each change is to be told, not only the end.
-    """
-
-    __slots__ = ("_item", "changes", "deadline", "owner", "place", "since")
-
-    def __init__(
-        self, item: _Item | None, owner: Any, place: int, since: float, deadline: float, *, changes: bool
-    ) -> None:
-        self._item = item
-        self.owner = owner
-        self.place = place
-        self.since = since
-        self.deadline = deadline
-        self.changes = changes
-
-    @classmethod
-    def apart(cls, owner: Any, place: int) -> Ticket:
-        """A ticket for what never enters the fleet."""
-        return cls(None, owner, place, 0.0, inf, changes=False)
-
-
-class _Item:
-    """One task in the fleet."""
-
-    __slots__ = (
-        "age",
-        "body",
-        "born_at",
-        "due_at",
-        "error",
-        "failures",
-        "hold",
-        "lane",
-        "looking",
-        "looks",
-        "pace",
-        "place",
-        "progress",
-        "received_at",
-        "ref",
-        "shown",
-        "task_id",
-        "tickets",
-    )
-
-    def __init__(self, lane: _Lane, task_id: str, ref: TaskRef, now: float) -> None:
-        self.lane = lane
-        self.task_id = task_id
-        self.ref = ref
-        self.born_at = now  # our best guess, on our clock
-        self.due_at = now
-        self.age = 0.0  # at the last look, in seconds
-        self.pace: Pace | None = None  # known from the first look on
-        self.place = -1  # in its lane's `ready`; -1 where it is not there
-        self.progress: float | None = None
-        self.tickets: list[Ticket] = []
-        self.body: bytes | None = None
-        self.received_at: datetime | None = None
-        self.shown: Task | None = None  # what the watching parties were last told
-        self.error: TaskbridgeError | None = None
-        self.failures = 0
-        self.looks = 0
-        self.looking = False
-        self.hold = False
-
-    @property
-    def is_wanted(self) -> bool:
-        return bool(self.tickets) and not self.looking
-
-    def urgency(self, now: float) -> float:
-        """Seconds of delay to be expected since the last look, unseen so far; infinite before the first."""
-        if self.pace is None:
-            return inf
-        unseen = max(0.0, now - self.born_at - self.age)
-        return self.pace.durations.expected(self.age, self.age + unseen) * unseen / 2.0
-
-    @property
-    def changes(self) -> bool:
-        return any(t.changes for t in self.tickets)
-
-    @property
-    def deadline(self) -> float:
-        return max((t.deadline for t in self.tickets), default=-inf)
-
-    def snapshot(self) -> Task | None:
-        if self.body is None or self.received_at is None:
-            return self.shown
-        return translate(self.lane.channel, self.task_id, self.body, self.received_at)
-
-
-class _Lane:
-    """One connection in the fleet: its tasks by the time at which they are due.
-
-    Those that are due wait in `ready`. Where a limit binds there are many, and whoever has most delay to be expected
-    goes first (found by sampling); nobody waits longer than `at_most` behind others.
-    """
-
-    __slots__ = ("channel", "heap", "in_flight", "ready", "slot", "turns")
-
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self.heap: list[tuple[float, int, _Item]] = []
-        self.ready: list[_Item] = []
-        self.turns: deque[_Item] = deque()  # those in `ready`, in the order in which they came, and some that left
-        self.in_flight = 0
-        self.slot: float | None = None  # when the governor lets the next request go, once asked
-
-    def ripen(self, now: float) -> None:
-        """Move what is due to `ready`."""
-        heap = self.heap
-        while heap and heap[0][0] <= now + _JUST_NOW:
-            due, _, item = heappop(heap)
-            if item.due_at == due and item.is_wanted:
-                item.place = len(self.ready)
-                self.ready.append(item)
-                self.turns.append(item)
-
-    def drop_unwanted(self) -> None:
-        """Forget ready tasks that nobody waits for any more."""
-        while self.ready and not self.ready[-1].is_wanted:
-            self._leave(self.ready[-1])
-        while self.turns and (self.turns[0].place < 0 or not self.turns[0].is_wanted):
-            self._leave(self.turns.popleft())
-
-    def pick(self, now: float) -> _Item | None:
-        """Take the ready task to look at now."""
-        self.drop_unwanted()
-        if not self.ready:
-            return None
-        best = self.turns[0]
-        if len(self.ready) > 1 and now - best.due_at <= self.channel.settings.poll.at_most:
-            chance, size = self.channel.clock.random, len(self.ready)
-            picked = self.ready if size <= _SAMPLE else [self.ready[int(chance() * size)] for _ in range(_SAMPLE)]
-            best = max((i for i in picked if i.is_wanted), key=lambda i: i.urgency(now), default=best)
-        self._leave(best)
-        return best
-
-    def _leave(self, item: _Item) -> None:
-        if item.place >= 0:
-            last = self.ready.pop()
-            if last is not item:
-                self.ready[item.place] = last
-                last.place = item.place
-            item.place = -1
-
-
 class Fleet:
     """Every task that is waited for. Not for several threads at once: its driver takes care of that."""
 
     def __init__(self) -> None:
-        self._lanes: dict[str, _Lane] = {}
-        self._items: dict[str, _Item] = {}
+        self._lanes: dict[str, Lane] = {}
         self._deadlines: list[tuple[float, int, Ticket]] = []
         self._serial = count()
         self._news: deque[News] = deque()
 
     def __len__(self) -> int:
-        return len(self._items)
+        return sum(len(lane.members) for lane in self._lanes.values())
 
     # In.
 
@@ -299,11 +160,10 @@ class Fleet:
         """
         lane = self._lanes.get(channel.name)
         if lane is None:
-            lane = self._lanes[channel.name] = _Lane(channel)
-        ref = TaskRef.of(channel.name, task_id)
-        item = self._items.get(ref)
+            lane = self._lanes[channel.name] = Lane(channel)
+        item = lane.members.get(task_id)
         if item is None:
-            item = self._items[ref] = _Item(lane, task_id, ref, now)
+            item = lane.members[task_id] = Item(lane, task_id, TaskRef.of(channel.name, task_id), now)
             due = now if known is None or known.is_terminal else self._remember(item, known, now)
             self._queue(item, due)
         item.hold = hold
@@ -322,7 +182,7 @@ class Fleet:
 
     def close(self) -> None:
         """Tell everybody that the waiting ends here."""
-        for item in list(self._items.values()):
+        for item in [i for lane in self._lanes.values() for i in lane.members.values()]:
             channel = item.lane.channel
             error = WaitTimeout(
                 "the client was closed while waiting; the task goes on",
@@ -342,16 +202,16 @@ class Fleet:
         if seen.task is None:
             item.lane.channel.tally.unchanged += 1
         else:
-            item.body = seen.body
+            item.body, item.native = seen.body, seen.task.native_status
         self._learn(item, now, seen.task, exact=look.hold)
         if seen.task is not None:
             self._tell(item, seen.task)
         if item.tickets:
             if look.hold:
                 item.hold = False  # an answer before the end: the line is of no use
-            self._queue(item, now if item.hold else now + self._steady(item))
+            self._later(item, now)
 
-    def _remember(self, item: _Item, known: Task, now: float) -> float:
+    def _remember(self, item: Item, known: Task, now: float) -> float:
         """Begin with a snapshot that somebody has; when to look first (monotonic seconds)."""
         channel = item.lane.channel
         stale = max(0.0, (channel.clock.now() - known.observed_at).total_seconds())
@@ -363,7 +223,7 @@ class Fleet:
         item.looks = 1
         return max(now, now - stale + self._steady(item))
 
-    def _learn(self, item: _Item, now: float, task: Task | None, *, exact: bool) -> None:
+    def _learn(self, item: Item, now: float, task: Task | None, *, exact: bool) -> None:
         """Note what a look says of how long such tasks take; `exact` where an end is told at once."""
         if task is not None and item.pace is None:
             item.pace = item.lane.channel.pace(task.operation)
@@ -391,8 +251,7 @@ class Fleet:
         item.error = error
         item.failures += 1
         if look.channel.refusal is not None and look.channel.blames_account(error):
-            for other in [i for i in self._items.values() if i.lane is item.lane]:
-                self._end(other, Outcome(other.ref, other.snapshot(), error.again(ref=other.ref)))
+            self._end_all(item.lane, error)
         elif is_final(error):
             self._end(item, Outcome(item.ref, item.snapshot(), error))
         elif item.tickets:
@@ -401,34 +260,73 @@ class Fleet:
             wait = max(self._steady(item), retry.pause(item.failures, chance), error.retry_after or 0.0)
             self._queue(item, now + wait)
 
+    def listed(self, look: LookAtMany, now: float, page: Page) -> None:
+        """A page of a list came.
+
+        A task that it shows goes on; one that it shows as ended is looked at once more, for the whole snapshot.
+        """
+        lane, sweep = look.key, self._turned(look)
+        lane.troubles = 0
+        if sweep is None:
+            return
+        for task in page.tasks:
+            item = lane.members.get(task.id)
+            if item is None or not item.parked:
+                continue
+            if task.is_terminal or (item.changes and task.native_status != item.native):
+                self._unpark(item, now)
+                continue
+            self._learn(item, now, task, exact=False)
+            if task.native_status != item.native:
+                item.native, item.body, item.shown = task.native_status, None, task
+            item.seen_in = sweep
+            lane.period = min(lane.period, self._period(item))
+        sweep.turn(page.next_cursor)
+        if sweep.query is None:
+            self._swept(lane, sweep, now)
+
+    def unlisted(self, look: LookAtMany, now: float, error: TaskbridgeError) -> None:
+        """A page of a list could not be had, which says nothing of any task."""
+        lane, sweep = look.key, self._turned(look)
+        lane.sweep = None
+        lane.troubles += 1
+        if look.channel.refusal is not None and look.channel.blames_account(error):
+            self._end_all(lane, error)
+        elif sweep is None or is_final(error) or lane.troubles >= TROUBLES:
+            lane.bulk = None  # single looks are surer
+            self._unpark_all(lane, now)
+        else:
+            pause = lane.channel.retry.pause(lane.troubles, lane.channel.clock.random())
+            lane.sweep_at = now + max(pause, error.retry_after or 0.0, _SPREAD)
+
     def heard(self, task: Task, now: float) -> None:
         """An event from outside told the truth about a task (a confirmed webhook)."""
-        item = self._items.get(task.ref)
+        item = self._find(task.connection, task.id)
         if item is None:
             return
         item.body, item.shown = None, task
         self._learn(item, now, task, exact=True)
         self._tell(item, task)
-        if item.tickets and not item.looking:
+        if item.tickets and not item.looking and not item.parked:
             self._queue(item, now + self._steady(item))
 
     def hint(self, ref: str, now: float) -> None:
         """An event from outside may be true: look soon."""
-        item = self._items.get(ref)
+        item = self._find(*ref.split(":", 1))
         if item is not None and not item.looking:
-            self._queue(item, now)
+            self._unpark(item, now)
 
     # Out.
 
     def next(self, now: float) -> Command:
         """What to do now; after `LookAt` ask again, several looks may be under way."""
         self._expire(now)
-        if not self._items:
+        if not any(lane.members for lane in self._lanes.values()):
             return Done()
         wake = inf
         for lane in self._lanes.values():
             at = self._ready_at(lane, now)
-            look = self._launch(lane, now) if at <= now + _JUST_NOW else None
+            look = self._launch(lane, now) if at <= now + JUST_NOW else None
             if look is not None:
                 return look
             wake = min(wake, at)
@@ -442,22 +340,31 @@ class Fleet:
 
     # Inside.
 
-    def _ready_at(self, lane: _Lane, now: float) -> float:
+    def _ready_at(self, lane: Lane, now: float) -> float:
         """When this lane can look at something; infinite for not before something comes in."""
         lane.ripen(now)
         lane.drop_unwanted()
         if lane.in_flight >= lane.channel.settings.max_in_flight:
             return inf
-        if not lane.ready:
-            return lane.heap[0][0] if lane.heap else inf
+        if not lane.ready and not lane.wants_page(now):
+            swept_at = lane.sweep_at if lane.parked and lane.sweep is None else inf
+            return min(lane.heap[0][0], swept_at) if lane.heap else swept_at
         if lane.slot is None:
             grant = lane.channel.governor.take(now)
             if not grant.granted:
-                return now + max(grant.wait, _JUST_NOW * 2)
+                return now + max(grant.wait, JUST_NOW * 2)
             lane.slot = now + grant.wait
         return lane.slot
 
-    def _launch(self, lane: _Lane, now: float) -> LookAt | None:
+    def _launch(self, lane: Lane, now: float) -> LookAt | LookAtMany | None:
+        if lane.wants_page(now):
+            sweep = lane.sweep or lane.begin(now)
+            if sweep.query is not None:
+                lane.slot = None
+                lane.asking = True
+                lane.in_flight += 1
+                return LookAtMany(lane.channel, sweep.query, sweep.cursor, lane)
+            self._swept(lane, sweep, now)
         item = lane.pick(now)
         if item is None:
             return None
@@ -466,17 +373,61 @@ class Fleet:
         lane.in_flight += 1
         return LookAt(lane.channel, item.task_id, item.deadline, item.body, item.hold and item.looks > 0, item)
 
-    def _landed(self, look: LookAt) -> _Item:
+    def _landed(self, look: LookAt) -> Item:
         item = look.key
         item.looking = False
         item.lane.in_flight -= 1
         return item
 
-    def _queue(self, item: _Item, due: float) -> None:
+    def _find(self, connection: str, task_id: str) -> Item | None:
+        lane = self._lanes.get(connection)
+        return lane.members.get(task_id) if lane is not None else None
+
+    def _turned(self, look: LookAtMany) -> Sweep | None:
+        lane = look.key
+        lane.asking = False
+        lane.in_flight -= 1
+        return lane.sweep
+
+    def _swept(self, lane: Lane, sweep: Sweep, now: float) -> None:
+        """A sweep is over: look at what it did not show, and say when the next one is due."""
+        lane.sweep = None
+        for item in lane.missed(sweep):
+            self._unpark(item, now)
+        if lane.bulk is None or len(lane.members) < lane.worth:
+            self._unpark_all(lane, now)
+        lane.sweep_at = sweep.began + lane.period if lane.parked else inf
+
+    def _unpark(self, item: Item, due: float) -> None:
+        item.lane.unpark(item)
+        self._queue(item, due)
+
+    def _unpark_all(self, lane: Lane, now: float) -> None:
+        for item in [i for i in lane.members.values() if i.parked]:
+            self._unpark(item, now + self._steady(item))
+
+    def _end_all(self, lane: Lane, error: TaskbridgeError) -> None:
+        for item in list(lane.members.values()):
+            self._end(item, Outcome(item.ref, item.snapshot(), error.again(ref=item.ref)))
+
+    def _later(self, item: Item, now: float) -> None:
+        """Look again in time, alone or with others."""
+        if item.hold:
+            self._queue(item, now)
+        elif item.lane.may_park(item):
+            item.lane.park(item, now, self._period(item))
+        else:
+            self._queue(item, now + self._steady(item))
+
+    def _period(self, item: Item) -> float:
+        pace = item.pace or item.lane.channel.pace(None)
+        return pace.period(item.age)
+
+    def _queue(self, item: Item, due: float) -> None:
         item.due_at = due
         heappush(item.lane.heap, (due, next(self._serial), item))
 
-    def _steady(self, item: _Item) -> float:
+    def _steady(self, item: Item) -> float:
         """Seconds to the next look at a task that goes on."""
         lane = item.lane
         pace = item.pace or lane.channel.pace(None)
@@ -487,7 +438,7 @@ class Fleet:
         spread = _PHASE if item.looks <= 1 and not pace.durations.is_known else _SPREAD
         return pause * (1.0 - spread + 2.0 * spread * lane.channel.clock.random())
 
-    def _tell(self, item: _Item, task: Task) -> None:
+    def _tell(self, item: Item, task: Task) -> None:
         if task.is_terminal:
             self._end(item, Outcome(item.ref, task))
         elif item.changes:
@@ -497,28 +448,30 @@ class Fleet:
                         self._news.append(News(ticket, Outcome(item.ref, task), final=False))
             item.shown = task
 
-    def _end(self, item: _Item, outcome: Outcome) -> None:
+    def _end(self, item: Item, outcome: Outcome) -> None:
         for ticket in item.tickets:
-            ticket._item = None  # noqa: SLF001  # the ticket is ours
+            ticket.item = None
             self._news.append(News(ticket, outcome, final=True))
         item.tickets = []
         self._forget(item)
 
     def _detach(self, ticket: Ticket) -> None:
-        item, ticket._item = ticket._item, None  # noqa: SLF001  # the ticket is ours
+        item, ticket.item = ticket.item, None
         if item is not None:
             item.tickets.remove(ticket)
             if not item.tickets:
                 self._forget(item)
 
-    def _forget(self, item: _Item) -> None:
-        if self._items.get(item.ref) is item:  # not one that was added again while a look of this one was under way
-            del self._items[item.ref]
+    def _forget(self, item: Item) -> None:
+        # Not one that was added again while a look of this one was under way.
+        if item.lane.members.get(item.task_id) is item:
+            item.lane.unpark(item)
+            del item.lane.members[item.task_id]
 
     def _expire(self, now: float) -> None:
-        while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2]._item is None):  # noqa: SLF001  # ours
+        while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].item is None):
             ticket = heappop(self._deadlines)[2]
-            item = ticket._item  # noqa: SLF001  # the ticket is ours
+            item = ticket.item
             if item is not None:
                 waited = ticket.deadline - ticket.since
                 outcome = Outcome(item.ref, task := item.snapshot(), _timeout(item, task, waited))
@@ -526,7 +479,7 @@ class Fleet:
                 self._news.append(News(ticket, outcome, final=True))
 
 
-def _timeout(item: _Item, task: Task | None, waited: float) -> WaitTimeout:
+def _timeout(item: Item, task: Task | None, waited: float) -> WaitTimeout:
     channel = item.lane.channel
     if task is None:
         seen = "it was never seen" if item.error is None else f"every look failed, the last with: {item.error.message}"
@@ -534,12 +487,19 @@ def _timeout(item: _Item, task: Task | None, waited: float) -> WaitTimeout:
         seen = f"the vendor says {plain(task.native_status or 'nothing', 60)!r}, a word that taskbridge does not know"
     else:
         seen = f"it is {task.describe()}"
-    hint = f"; {channel.provider.wait_hint}" if channel.provider.wait_hint else ""
+    hint = _hint(channel.provider.wait_hints, task)
+    told = f"{seen}; {hint}" if hint else seen
     return WaitTimeout(
-        f"stopped waiting after {waited:g} s, the task goes on: {seen}{hint}; wait again with its ref to resume",
+        f"stopped waiting after {waited:g} s, the task goes on: {told}; wait again with its ref to resume",
         task=task,
         last_error=item.error,
         provider=channel.provider.name,
         connection=channel.name,
         ref=item.ref,
     )
+
+
+def _hint(hints: Mapping[TaskStatus | Reason, str], task: Task | None) -> str | None:
+    if task is None:
+        return None
+    return (hints.get(task.reason) if task.reason else None) or hints.get(task.status)

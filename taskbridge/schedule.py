@@ -215,6 +215,17 @@ class Pace:
             return min(2.0 * latency, self._longest)
         return self.durations.pause(age, self.durations.price(latency), self._longest)
 
+    def period(self, age: float) -> float:
+        """Seconds between two looks that cost the same however many tasks they tell of.
+
+        Args:
+            age: The task's age in seconds.
+        """
+        if self._interval is not None:
+            return min(self._interval, self._longest)
+        latency = self._latency or self._wish(age, known=self.durations.is_known)
+        return min(2.0 * latency, self._longest)
+
     def _wish(self, age: float, *, known: bool) -> float:
         least, most = _DELAYS
         return min(max((self.durations.mean if known else max(age, 2.0)) * _SHARE, least), most)
