@@ -10,10 +10,11 @@ one that failed in passing, a body that was cut, each within the attempts, the b
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
+from taskbridge.channel import Channel
 from taskbridge.errors import (
     ApiError,
     AuthenticationError,
@@ -21,8 +22,9 @@ from taskbridge.errors import (
     ContractError,
     DeadlineExceeded,
     IdentityMismatch,
-    PermissionDenied,
+    SubmitUncertain,
     TaskbridgeError,
+    TaskNotFound,
     TransportError,
     TruncatedResponse,
     UnexpectedRedirect,
@@ -31,19 +33,17 @@ from taskbridge.errors import (
 from taskbridge.http import Flow, Request, Response
 from taskbridge.model import Task
 from taskbridge.policy import parse_retry_after, retries_for
-from taskbridge.provider import Credential, Provider
+from taskbridge.provider import Credential
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from taskbridge.config import CommonSettings
-    from taskbridge.governor import Governor
-    from taskbridge.policy import Clock, RetryPolicy
+    from taskbridge.policy import Clock
+    from taskbridge.submission import Page
 
 __all__ = [
     "Action",
     "Authorise",
-    "Channel",
     "Lifted",
     "Look",
     "Send",
@@ -62,6 +62,9 @@ T = TypeVar("T")
 _MOST_REQUESTS: Final = 32  # of one flow; more is a provider that never ends
 _POLICY: Final = 99  # as often as the retry policy allows
 _LONGEST_PAUSE: Final = 3600.0  # seconds; a longer Retry-After is told, not slept
+_YOUNG_PAUSE: Final = 0.25  # seconds before a young task is asked for again; it doubles up to two
+_GATEWAYS: Final = frozenset({502, 504, *range(520, 525)})  # a gateway spoke, not the vendor
+_TAKEN_REDIRECTS: Final = frozenset({301, 302, 303})  # what a server says that took a POST
 _SPARE: Final = 5.0  # seconds before its end at which a credential is renewed
 
 
@@ -107,122 +110,6 @@ Action: TypeAlias = Send | Sleep | Authorise
 Lifted: TypeAlias = Generator[Action, Any, T]
 
 
-# A connection at work.
-
-
-@dataclass(eq=False)
-class Channel:
-    """A connection at work: its provider, its pace and its credential.
-
-    Attributes:
-        name: The connection's name.
-        provider: Its translator.
-        settings: What every connection takes.
-        governor: Holds its pace.
-        clock: Time and chance.
-        credential: The one in use; None before the first.
-        refusal: Why the vendor refuses the credential, until somebody asks anew.
-    """
-
-    name: str
-    provider: Provider[Any]
-    settings: CommonSettings
-    governor: Governor
-    clock: Clock
-    credential: Credential | None = field(default=None, repr=False)
-    refusal: TaskbridgeError | None = None
-    unknown_words: set[str] = field(default_factory=set[str])
-
-    def __post_init__(self) -> None:
-        self.retry: RetryPolicy = self.settings.retry_policy
-        self.max_body = self.settings.max_body or self.provider.max_body
-        self.secrets = _secrets(self.provider.settings) | _secrets(self.settings)
-
-    def resume(self) -> None:
-        """Forget that the vendor refused the credential: somebody asks anew."""
-        self.refusal = None
-
-    def refuse(self, error: TaskbridgeError) -> None:
-        """Note that the account is refused; logged once, until somebody asks anew."""
-        if self.refusal is None:
-            log.warning("connection %s pauses: %s", self.name, error)
-        self.refusal = error
-
-    def blames_account(self, error: TaskbridgeError) -> bool:
-        """Whether a refusal is about the account, so that asking for other tasks is pointless."""
-        if isinstance(error, AuthenticationError):
-            return True
-        blamed = self.provider.account_refusals
-        return isinstance(error, PermissionDenied) and (error.vendor_code in blamed or error.http_status in blamed)
-
-    def told(self, error: TaskbridgeError, ref: str | None = None) -> TaskbridgeError:
-        """Fill in where an error happened, and take out what a vendor may have echoed of our credentials."""
-        error.about(provider=self.provider.name, connection=self.name, ref=ref)
-        secrets = self.secrets | _header_secrets(self.credential)
-        if any(secret in error.message for secret in secrets):
-            error.message = _scrub(error.message, secrets)
-            error.args = (error.message,)
-        if error.raw is not None:
-            error.raw = _scrub(error.raw, secrets)
-        if error.vendor_code:
-            error.vendor_code = _scrub(error.vendor_code, secrets)
-        return error
-
-    def note(self, task: Task) -> None:
-        """Log a word that the provider's table does not know, once.
-
-        Raises:
-            ContractError: `strict` is set.
-        """
-        if task.recognised:
-            return
-        word = plain(task.native_status or "none", 80)
-        if self.settings.strict:
-            raise ContractError(
-                f"{self.provider.title} uses the status word {word!r}, which taskbridge does not know", raw=task.raw
-            )
-        if word not in self.unknown_words:
-            self.unknown_words.add(word)
-            log.warning(
-                "%s: unknown status word %r of %s; the task counts as processing",
-                self.name,
-                word,
-                self.provider.title,
-                extra={"connection": self.name, "native_status": word, "ref": task.ref},
-            )
-
-
-def _secrets(settings: Any) -> frozenset[str]:
-    from pydantic import SecretStr  # noqa: PLC0415  # the settings brought it already
-
-    found: set[str] = set()
-    for value in settings.__dict__.values():
-        values = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
-        found.update(v.get_secret_value() for v in values if isinstance(v, SecretStr))
-    return frozenset(s for s in found if len(s) >= 4)  # shorter ones are words of every text
-
-
-def _header_secrets(credential: Credential | None) -> frozenset[str]:
-    values = credential.headers.values() if credential else ()
-    return frozenset(part for value in values for part in value.split() if len(part) >= 8)
-
-
-def _scrub(value: Any, secrets: frozenset[str], depth: int = 0) -> Any:
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, "***")
-        return value
-    if depth > 8:
-        return "…"
-    if isinstance(value, Mapping):
-        pairs: Mapping[Any, Any] = value
-        return {_scrub(k, secrets, depth + 1): _scrub(v, secrets, depth + 1) for k, v in pairs.items()}
-    if isinstance(value, list):
-        items: list[Any] = value
-        return [_scrub(v, secrets, depth + 1) for v in items]
-    return value
-
-
 # Lifting.
 
 
@@ -233,13 +120,17 @@ class Effort:
     Attributes:
         attempts: Requests at most, instead of the policy's; None for the policy's.
         granted: Whether the governor's leave for the first request is there already.
+        kind: What its requests count as.
     """
 
     attempts: int | None = None
     granted: bool = False
+    kind: str = "other"
 
 
 FULL: Final = Effort()
+LOOK: Final = Effort(kind="look")
+TOKEN: Final = Effort(kind="token")
 
 
 def lift(channel: Channel, flow: Flow[T], deadline: float, *, plan: Effort = FULL) -> Lifted[T]:
@@ -254,7 +145,7 @@ def lift(channel: Channel, flow: Flow[T], deadline: float, *, plan: Effort = FUL
     Raises:
         TaskbridgeError: What the provider made of the answers, or why there were none.
     """
-    if not isinstance(flow, Generator):
+    if not isinstance(flow, Generator):  # pyright: ignore[reportUnnecessaryIsInstance]  # strangers write it
         raise _broken(channel, "an operation returned no flow")
     answer: Response | None = None
     fault: TaskbridgeError | None = None
@@ -295,13 +186,16 @@ def _exchange(channel: Channel, request: Request, deadline: float, plan: Effort)
     granted = plan.granted
     attempts = plan.attempts or channel.retry.attempts
     while True:
-        if channel.refusal is not None and request.authorised:
-            raise channel.refusal.again()
-        if not granted:
+        if _lacks_credential(channel, request) and granted:
+            channel.governor.abandoned()  # the leave is for one request, and getting a credential takes one too
+            granted = False
+        credential = yield from _credential(channel, request, deadline)
+        if not granted and not request.foreign:
             yield from _leave(channel, deadline)
         granted = False
-        credential = yield from _credential(channel, request, deadline)
+        channel.tally.sent(plan.kind)
         tried = yield from _attempt(channel, request, credential, deadline)
+        channel.tally.failures += tried.error is not None
         if tried.is_refusal and credential is not None and not renewed:
             renewed = True
             yield Authorise(credential, deadline)
@@ -309,6 +203,8 @@ def _exchange(channel: Channel, request: Request, deadline: float, plan: Effort)
         if tried.is_stale and request.may_repeat and not request.fresh:
             request = replace(request, fresh=True)
             continue
+        if request.commits and (doubt := tried.doubt()) is not None:
+            raise doubt from tried.error
         if tried.repeats == 0:
             return tried.settle(failures + 1)
         failures += 1
@@ -351,6 +247,18 @@ class _Attempt:
             return not self.error.written
         return self.answer is not None and self.answer.status == 429  # refused before any work
 
+    def doubt(self) -> SubmitUncertain | None:
+        """The error where the vendor may have taken what was sent; None where it surely answered, or got nothing."""
+        if isinstance(self.error, TransportError):
+            if not self.error.written:
+                return None
+        elif self.error is None:
+            status = 0 if self.answer is None else self.answer.status
+            if status not in _GATEWAYS and status not in _TAKEN_REDIRECTS:
+                return None
+            return uncertain(f"HTTP {status} came from between us and the vendor", http_status=status)
+        return uncertain(self.error.message, http_status=self.error.http_status, raw=self.error.raw)
+
     def settle(self, attempts: int) -> Response:
         if self.error is None and self.answer is not None:
             self.answer.attempts = attempts
@@ -362,20 +270,39 @@ class _Attempt:
         raise self.error
 
 
+def uncertain(why: str, **context: Any) -> SubmitUncertain:
+    """The error for an order of which nobody can say whether the vendor has it.
+
+    Args:
+        why: What happened.
+        context: Attributes of the error.
+    """
+    return SubmitUncertain(
+        f"the vendor may have taken it, so it is not sent again: {why}; recover(error) looks for it", **context
+    )
+
+
 def _attempt(channel: Channel, request: Request, credential: Credential | None, deadline: float) -> Lifted[_Attempt]:
     clock, governor = channel.clock, channel.governor
     try:
         answer: Response = yield Send(_with(request, credential), _limit(request, deadline, clock), channel.max_body)
     except TransportError as error:
-        governor.failed(clock.monotonic())
+        if not request.foreign:
+            governor.failed(clock.monotonic())
         return _Attempt(None, error, _POLICY if error.retryable else 0)
     except ContractError as error:
-        governor.failed(clock.monotonic())
+        if not request.foreign:
+            governor.failed(clock.monotonic())
         return _Attempt(None, error, error.repeats)
     except BaseException:
-        governor.abandoned()
+        if not request.foreign:
+            governor.abandoned()
         raise
-    pause = _note_answer(channel, answer, clock.monotonic())
+    if request.foreign:
+        pause = parse_retry_after(answer.headers, answer.received_at)
+    else:
+        pause = _note_answer(channel, answer, clock.monotonic())
+    answer.retry_after = pause
     if answer.status >= 300 or request.expect != "json" or request.save_to is not None:
         return _Attempt(answer, None, retries_for(answer.status), pause)
     try:
@@ -391,8 +318,10 @@ def _leave(channel: Channel, deadline: float) -> Lifted[None]:
     while True:
         now = channel.clock.monotonic()
         if now >= deadline:
-            raise DeadlineExceeded("the total time for the request ran out before it could be sent")
-        grant = channel.governor.take(now)
+            late = DeadlineExceeded("the total time for the request ran out before it could be sent")
+            late.written = False
+            raise late
+        grant = channel.governor.take(now, latest=deadline)
         if now + grant.wait >= deadline:
             raise CircuitOpen(
                 f"the connection is pausing; its next slot is {grant.wait:.0f} s away, beyond the deadline",
@@ -407,10 +336,18 @@ def _leave(channel: Channel, deadline: float) -> Lifted[None]:
 def _credential(channel: Channel, request: Request, deadline: float) -> Lifted[Credential | None]:
     if not request.authorised:
         return None
+    if channel.refusal is not None:
+        raise channel.refusal.again()
     credential = channel.credential
-    if credential is None or _expires(credential, channel.clock.now()):
+    if _lacks_credential(channel, request):
         credential = yield Authorise(credential, deadline)
     return credential
+
+
+def _lacks_credential(channel: Channel, request: Request) -> bool:
+    if not request.authorised:
+        return False
+    return channel.credential is None or _expires(channel.credential, channel.clock.now())
 
 
 def _expires(credential: Credential, now: datetime) -> bool:
@@ -454,7 +391,7 @@ def authorise(channel: Channel, deadline: float) -> Lifted[Credential]:
         TaskbridgeError: There was no answer.
     """
     try:
-        return (yield from lift(channel, channel.provider.authorise(), deadline))
+        return (yield from lift(channel, opened(channel, channel.provider.authorise), deadline, plan=TOKEN))
     except ApiError as error:
         if error.retryable or isinstance(error, AuthenticationError):
             raise
@@ -489,7 +426,7 @@ def look(
     *,
     seen: bytes | None = None,
     operation: Callable[[str], Flow[Task] | None] | None = None,
-    plan: Effort = FULL,
+    plan: Effort = LOOK,
 ) -> Lifted[Look]:
     """Look a task up, and make sure that the answer is about the task that was asked for.
 
@@ -508,16 +445,19 @@ def look(
     try:
         kind, native = channel.provider.split_id(task_id)
         fresh = False
+        pause = _YOUNG_PAUSE
         while True:
-            flow = start(task_id)
-            if flow is None:
-                raise ContractError(f"{channel.provider.title} cannot hold the line for this id")
-            watched = _Watched(flow, seen)
-            task = yield from lift(channel, watched.flow(fresh=fresh), deadline, plan=plan)
+            watched = _Watched(opened(channel, start, task_id), seen)
+            try:
+                task = yield from lift(channel, watched.flow(fresh=fresh), deadline, plan=plan)
+            except TaskNotFound as error:
+                yield _not_yet(channel, task_id, pause, deadline, error)
+                pause, plan = min(2.0, pause * 2.0), replace(plan, granted=False)
+                continue
             received_at = watched.received_at or channel.clock.now()
             if task is None:
                 return Look(None, seen, received_at)
-            if not isinstance(task, Task):
+            if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # strangers write it
                 raise _broken(channel, "a look-up returned no Task")
             if kind.identity is None or _same(getattr(task, kind.identity), native, kind.ignore_case):
                 channel.note(task)
@@ -531,9 +471,36 @@ def look(
             fresh = True
             plan = replace(plan, granted=False)
     except TaskbridgeError as error:
+        channel.told(error, f"{channel.name}:{task_id}")
         if channel.blames_account(error):
             channel.refuse(error)
-        raise channel.told(error, f"{channel.name}:{task_id}") from None
+        raise error from None
+
+
+def opened(channel: Channel, operation: Callable[..., Flow[T] | None], *args: Any) -> Flow[T]:
+    """Begin an operation of a provider.
+
+    Raises:
+        ContractError: The provider tripped before its first request, or gave no flow.
+    """
+    try:
+        flow = operation(*args)
+    except TaskbridgeError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
+        fault = f"it raised {type(error).__name__} before its first request"
+    else:
+        if isinstance(flow, Generator):
+            return flow
+        fault = "an operation returned no flow"
+    raise _broken(channel, fault)
+
+
+def _not_yet(channel: Channel, task_id: str, pause: float, deadline: float, error: TaskNotFound) -> Sleep:
+    """A pause, where "not found" may mean "not yet" and there is time to ask again; else the error."""
+    if not channel.is_young(task_id) or channel.clock.monotonic() + pause >= deadline:
+        raise error
+    return Sleep(pause)
 
 
 def _same(answered: object, asked: str, ignore_case: bool) -> bool:
@@ -569,6 +536,21 @@ class _Watched:
             return cast("Task", end.value)
         finally:
             flow.close()
+
+
+def listed(channel: Channel, flow: Flow[Page], deadline: float, *, plan: Effort) -> Lifted[Page]:
+    """Read one page of a vendor's list, for the fleet.
+
+    Raises:
+        TaskbridgeError: It could not be had; that says nothing of any task.
+    """
+    try:
+        return (yield from lift(channel, flow, deadline, plan=plan))
+    except TaskbridgeError as error:
+        channel.told(error)
+        if channel.blames_account(error):
+            channel.refuse(error)
+        raise error from None
 
 
 def translate(channel: Channel, task_id: str, body: bytes, received_at: datetime) -> Task:

@@ -25,11 +25,13 @@ __all__ = ["Governor", "Grant"]
 
 _FAILURES_TO_PROBE: Final = 5  # failures in a row that make an outage
 _PROBE_EVERY: Final = (5.0, 7.5)  # seconds between probes, drawn evenly
+_LOST: Final = 60.0  # seconds after which a probe that nobody told of counts as lost
 _BUDGET: Final = 10.0  # retries that may be spent before any answer earns new ones
 _EARNED: Final = 0.1  # of a retry, for each answer
 _BURST: Final = 1.0  # seconds' worth of rate that may go out at once after a silence, for small rates one request
 _CUT: Final = 0.5  # of what was flowing, on a 429
 _LEAST_RATE: Final = 0.05  # requests a second below which no 429 pushes us
+_LEAST_FLOW: Final = 1.0  # requests a second below which no connection counts as flowing: one 429 must not freeze it
 _CLIMB: Final = 0.02  # of the rate, for each answer
 _FIRST_RATE: Final = 2.0  # requests a second after an outage
 _FREE: Final = 500.0  # requests a second above which an unlimited connection counts as unlimited again
@@ -69,6 +71,7 @@ class Governor:
         self._failures = 0
         self._probe_at = inf  # finite during an outage
         self._probing = False
+        self._probed_at = -inf
         self._doubling_at: float | None = None
         self._budget = _BUDGET
         self._flow = _Flow()
@@ -83,26 +86,32 @@ class Governor:
         """Whether the vendor seems to be out, and only probes go out."""
         return self._probe_at != inf
 
-    def take(self, now: float) -> Grant:
+    def take(self, now: float, latest: float = inf) -> Grant:
         """Ask to send one request.
 
         Args:
             now: Monotonic seconds.
+            latest: Monotonic seconds from which on a slot is of no use; such a one is told, not taken.
         """
         with self._lock:
             if self.is_probing:
+                if self._probing and now - self._probed_at > _LOST:
+                    self._probing = False  # whoever had the leave never sent, or never told
                 if self._probing or now < self._probe_at:
                     return Grant(max(self._probe_at - now, _PROBE_EVERY[0] if self._probing else 0.0), granted=False)
-                self._probing = True
+                self._probing, self._probed_at = True, now
                 self._flow.add(now)
                 return _NOW
             if now < self._paused_until:
                 return Grant(self._paused_until - now, granted=False)
-            self._flow.add(now)
             if self._rate == inf:
+                self._flow.add(now)
                 return _NOW
             gap = 1.0 / self._rate
             slot = max(self._next_slot, now - max(0.0, _BURST - gap) if self._doubling_at is None else now)
+            if slot >= latest:
+                return Grant(slot - now, granted=False)
+            self._flow.add(now)
             self._next_slot = slot + gap
             return _NOW if slot <= now else Grant(slot - now, granted=True)
 
@@ -158,8 +167,13 @@ class Governor:
             retry_after: Seconds that it asks us to wait, if it says so.
         """
         with self._lock:
-            self._probing = False
-            self._rate = max(_LEAST_RATE, min(self._rate, self._flow.rate(now)) * _CUT)
+            if self.is_probing:
+                # It is there again, and busy: the probes end, what it asks for counts.
+                self._probe_at, self._probing = inf, False
+                self._rate = min(self._ceiling, _FIRST_RATE)
+            self._failures = 0
+            flowing = max(self._flow.rate(now), _LEAST_FLOW)
+            self._rate = max(_LEAST_RATE, min(self._rate, flowing) * _CUT)
             self._doubling_at = None
             self._next_slot = max(self._next_slot, now)
             if retry_after:

@@ -1,5 +1,51 @@
-"""What users and plugin authors test with."""
+"""What users and plugin authors test with.
 
-from taskbridge.emulator.shell import Emulator
+* `Emulator`: the vendors, emulated on this machine (extra ``emulator``).
+* `VirtualClock`: time that passes at once.
+* `ScriptedTransport`, `AsyncScriptedTransport`: canned answers in place of sockets.
+* `ProviderConformance`, `Sample`: the suite that every provider passes (needs pytest).
 
-__all__ = ["Emulator"]
+Importing this package loads none of them, so that no test needs what it does not use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from taskbridge.emulator.shell import Emulator
+    from taskbridge.testing.clock import VirtualClock
+    from taskbridge.testing.conformance import ProviderConformance, Sample
+    from taskbridge.testing.transport import AsyncScriptedTransport, ScriptedTransport
+
+__all__ = [
+    "AsyncScriptedTransport",
+    "Emulator",
+    "ProviderConformance",
+    "Sample",
+    "ScriptedTransport",
+    "VirtualClock",
+]
+
+# Name -> module that has it.
+_HOMES: Final[dict[str, str]] = {
+    "AsyncScriptedTransport": "taskbridge.testing.transport",
+    "Emulator": "taskbridge.emulator.shell",
+    "ProviderConformance": "taskbridge.testing.conformance",
+    "Sample": "taskbridge.testing.conformance",
+    "ScriptedTransport": "taskbridge.testing.transport",
+    "VirtualClock": "taskbridge.testing.clock",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'taskbridge.testing' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

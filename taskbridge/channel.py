@@ -1,0 +1,197 @@
+"""A connection at work: its provider, its pace, its credential, and what it has learnt; without I/O."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from taskbridge.errors import ApiError, AuthenticationError, ContractError, TaskbridgeError, plain
+from taskbridge.inbox import Inbox
+from taskbridge.provider import Credential, Provider
+from taskbridge.schedule import Pace
+
+if TYPE_CHECKING:
+    from taskbridge.config import CommonSettings
+    from taskbridge.governor import Governor
+    from taskbridge.model import Task
+    from taskbridge.policy import Clock, RetryPolicy
+
+__all__ = ["YOUTH", "Channel", "Tally"]
+
+log = logging.getLogger("taskbridge")
+
+YOUTH: Final = 10.0  # seconds after a submit of ours in which "not found" means "not yet"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a connection has done; only for people who look.
+
+    Attributes:
+        requests: Requests sent, by kind: look, hold, list, submit, token, other.
+        failures: Requests without a usable answer.
+        unchanged: Looks whose answer was the one before, byte for byte.
+        ends: Ends of tasks that were noticed by looking.
+        delay: Seconds of delay expected over all of `ends`: half the time since the look before.
+    """
+
+    requests: dict[str, int] = field(default_factory=dict[str, int])
+    failures: int = 0
+    unchanged: int = 0
+    ends: int = 0
+    delay: float = 0.0
+
+    def sent(self, kind: str) -> None:
+        """Count a request."""
+        self.requests[kind] = self.requests.get(kind, 0) + 1
+
+
+@dataclass(eq=False)
+class Channel:
+    """A connection at work: its provider, its pace and its credential.
+
+    Attributes:
+        name: The connection's name.
+        provider: Its translator.
+        settings: What every connection takes.
+        governor: Holds its pace.
+        clock: Time and chance.
+        credential: The one in use; None before the first.
+        refusal: Why the vendor refuses the credential, until somebody asks anew.
+        inbox: What it was told, and who wants to hear it.
+        young: Shared ids of tasks that were submitted here just now, and the monotonic second of it.
+    """
+
+    name: str
+    provider: Provider[Any]
+    settings: CommonSettings
+    governor: Governor
+    clock: Clock
+    credential: Credential | None = field(default=None, repr=False)
+    refusal: TaskbridgeError | None = None
+    unknown_words: set[str] = field(default_factory=set[str])
+    tally: Tally = field(default_factory=Tally)
+    paces: dict[str | None, Pace] = field(default_factory=dict["str | None", Pace])
+    inbox: Inbox = field(default_factory=Inbox, repr=False)
+    young: dict[str, float] = field(default_factory=dict[str, float], repr=False)
+
+    def __post_init__(self) -> None:
+        self.retry: RetryPolicy = self.settings.retry_policy
+        self.max_body = self.settings.max_body or self.provider.max_body
+        self.secrets = _secrets(self.provider.settings) | _secrets(self.settings)
+
+    @property
+    def expects_webhook(self) -> bool:
+        """Whether the vendor is set up to tell of ends, so that looking is only a safety net."""
+        return bool(self.settings.webhook_secrets) and self.provider.capabilities.webhooks is not None
+
+    def born(self, task: Task) -> None:
+        """Remember that a task was submitted just now, by each of the ids that it can be asked for."""
+        now = self.clock.monotonic()
+        for old in [task_id for task_id, since in list(self.young.items()) if now - since > YOUTH]:
+            self.young.pop(old, None)
+        self.young[task.id] = now
+        for kind in self.provider.capabilities.kinds:
+            native = getattr(task, kind.identity) if kind.prefix and kind.identity else None
+            if native is not None:
+                self.young[f"{kind.prefix}/{native}"] = now
+
+    def is_young(self, task_id: str) -> bool:
+        """Whether a task was submitted so short a time ago that its vendor may not know it yet."""
+        since = self.young.get(task_id)
+        return since is not None and self.clock.monotonic() - since < YOUTH
+
+    def pace(self, operation: str | None) -> Pace:
+        """How often to look at tasks of an operation; what was learnt of them is kept."""
+        pace = self.paces.get(operation)
+        if pace is None:
+            poll = self.settings.poll
+            pace = self.paces[operation] = Pace(poll.latency, poll.interval, poll.at_most)
+        return pace
+
+    def resume(self) -> None:
+        """Forget that the vendor refused the credential: somebody asks anew."""
+        self.refusal = None
+
+    def refuse(self, error: TaskbridgeError) -> None:
+        """Note that the account is refused; logged once, until somebody asks anew."""
+        if self.refusal is None:
+            log.warning("connection %s pauses: %s", self.name, error)
+        self.refusal = error
+
+    def blames_account(self, error: TaskbridgeError) -> bool:
+        """Whether a refusal is about the account, so that asking for other tasks is pointless."""
+        if isinstance(error, AuthenticationError):
+            return True
+        blamed = self.provider.account_refusals
+        return isinstance(error, ApiError) and (error.vendor_code in blamed or error.http_status in blamed)
+
+    def told(self, error: TaskbridgeError, ref: str | None = None) -> TaskbridgeError:
+        """Fill in where an error happened, and take out what a vendor may have echoed of our credentials."""
+        error.about(provider=self.provider.name, connection=self.name, ref=ref)
+        secrets = self.secrets | _header_secrets(self.credential)
+        if any(secret in error.message for secret in secrets):
+            error.message = _scrub(error.message, secrets)
+            error.args = (error.message,)
+        if error.raw is not None:
+            error.raw = _scrub(error.raw, secrets)
+        error.vendor_code = _scrub(error.vendor_code, secrets)
+        error.request_id = _scrub(error.request_id, secrets)
+        return error
+
+    def note(self, task: Task) -> None:
+        """Remember whether a task has ended, and log a word that the provider's table does not know, once.
+
+        Raises:
+            ContractError: `strict` is set.
+        """
+        self.inbox.saw(task)
+        if task.recognised:
+            return
+        word = plain(task.native_status or "none", 80)
+        if self.settings.strict:
+            raise ContractError(
+                f"{self.provider.title} uses the status word {word!r}, which taskbridge does not know", raw=task.raw
+            )
+        if word not in self.unknown_words:
+            self.unknown_words.add(word)
+            log.warning(
+                "%s: unknown status word %r of %s; the task counts as processing",
+                self.name,
+                word,
+                self.provider.title,
+                extra={"connection": self.name, "native_status": word, "ref": task.ref},
+            )
+
+
+def _secrets(settings: Any) -> frozenset[str]:
+    from pydantic import SecretStr  # noqa: PLC0415  # the settings brought it already
+
+    found: set[str] = set()
+    for value in settings.__dict__.values():
+        values = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
+        found.update(v.get_secret_value() for v in values if isinstance(v, SecretStr))
+    return frozenset(s for s in found if len(s) >= 4)  # shorter ones are words of every text
+
+
+def _header_secrets(credential: Credential | None) -> frozenset[str]:
+    values = credential.headers.values() if credential else ()
+    return frozenset(part for value in values for part in value.split() if len(part) >= 8)
+
+
+def _scrub(value: Any, secrets: frozenset[str], depth: int = 0) -> Any:
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, "***")
+        return value
+    if depth > 8:
+        return "…"
+    if isinstance(value, Mapping):
+        pairs: Mapping[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]  # any JSON
+        return {_scrub(k, secrets, depth + 1): _scrub(v, secrets, depth + 1) for k, v in pairs.items()}
+    if isinstance(value, list):
+        items: list[Any] = value  # pyright: ignore[reportUnknownVariableType]  # any JSON
+        return [_scrub(v, secrets, depth + 1) for v in items]
+    return value

@@ -1,0 +1,219 @@
+"""A vendor's answers for the conformance suite: recorded from an emulator, or written down by a plugin's author."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import taskbridge as tb
+from taskbridge.channel import Channel
+from taskbridge.config import Connection, Network, connection_settings
+from taskbridge.governor import Governor
+from taskbridge.http import Flow, Request, Response
+from taskbridge.policy import SystemClock
+from taskbridge.registry import load_provider
+from taskbridge.testing.clock import VirtualClock
+from taskbridge.testing.transport import Answer, Script, ScriptedTransport
+from taskbridge.transport.requests import RequestsTransport
+
+if TYPE_CHECKING:
+    from taskbridge.provider import Provider
+
+__all__ = [
+    "NEW_NUMBER",
+    "NEW_WORD",
+    "Recording",
+    "Sample",
+    "answered",
+    "asks",
+    "channel_of",
+    "client_of",
+    "endless",
+    "rested",
+    "with_word",
+]
+
+T = TypeVar("T")
+
+TIME_LIMIT: Final = 5.0  # seconds of real time for one answer of an emulator
+MOST_REQUESTS: Final = 32  # of one operation; more counts as endless, as in the core
+
+NEW_WORD: Final = "Xyzzy-by-the-vendor"
+"""A status word that no vendor has."""
+NEW_NUMBER: Final = 987_654
+"""A status number that no vendor has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One task of the vendor, and what the vendor answers about it.
+
+    Attributes:
+        task_id: The shared id.
+        answers: The answers to one look-up, in order.
+    """
+
+    task_id: str
+    answers: tuple[Response, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What an emulator answers about its sample tasks, and to a login."""
+
+    samples: Mapping[str, Sample]
+    logins: tuple[Response, ...]
+
+    @classmethod
+    def of(cls, provider: str, emulator: Any) -> Recording:
+        """Ask a running emulator for its samples.
+
+        Args:
+            provider: Entry-point name of the provider.
+            emulator: A running `taskbridge.testing.Emulator` of that vendor.
+        """
+        channel = channel_of(provider, emulator.settings(provider))
+        translator = channel.provider
+        transport = RequestsTransport(Network())
+        try:
+            credential, logins = recorded(transport, channel, translator.authorise(), {})
+            samples = {
+                label: Sample(task_id, recorded(transport, channel, translator.get(task_id), credential.headers)[1])
+                for label, task_id in emulator.samples(provider).items()
+            }
+        finally:
+            transport.close()
+        return cls(samples, logins)
+
+
+def recorded(
+    transport: RequestsTransport, channel: Channel, flow: Flow[T], credential: Mapping[str, str]
+) -> tuple[T, tuple[Response, ...]]:
+    """What a flow makes of a vendor's answers, and those answers."""
+    answers: list[Response] = []
+
+    def send(request: Request) -> Response:
+        whole = replace(request, headers={**request.headers, **credential}) if request.authorised else request
+        deadline = SystemClock().monotonic() + TIME_LIMIT
+        answers.append(transport.send(whole, deadline=deadline, max_body=channel.max_body))
+        return answers[-1]
+
+    return driven(flow, send), tuple(answers)
+
+
+def answered(flow: Flow[T], answers: Sequence[Response]) -> T:
+    """What a flow makes of these answers."""
+    left = iter(answers)
+
+    def send(request: Request) -> Response:
+        answer = next(left, None)
+        if answer is None:
+            raise AssertionError(f"the flow asks once more than the vendor was asked: {request!r}")
+        return answer
+
+    return driven(flow, send)
+
+
+def driven(flow: Flow[T], send: Callable[[Request], Response]) -> T:
+    try:
+        request = next(flow)
+        for _ in range(MOST_REQUESTS):
+            request = flow.send(send(request))
+    except StopIteration as end:
+        return cast("T", end.value)
+    finally:
+        flow.close()
+    raise AssertionError(f"one operation sent more than {MOST_REQUESTS} requests")
+
+
+def asks(flow: Flow[Any]) -> bool:
+    """Whether a flow sends a request at all."""
+    try:
+        next(flow)
+    except (StopIteration, tb.ContractError):
+        return False
+    finally:
+        flow.close()
+    return True
+
+
+def endless(channel: Channel, sample: Sample) -> Callable[[Request], Answer]:
+    """Answers each look-up anew, and any other request with an object that no status answer is."""
+    paths: dict[str, Response] = {}
+    flow = channel.provider.get(sample.task_id)
+    try:
+        request = next(flow)
+        for answer in sample.answers:
+            paths[request.url] = answer
+            request = flow.send(answer)
+    except StopIteration:
+        pass
+    finally:
+        flow.close()
+    return lambda request: paths.get(request.url, Response(200, {}, b'{"made": ["of", "this"]}'))
+
+
+def channel_of(provider: str, settings: Mapping[str, Any]) -> Channel:
+    """A connection with pauses that no test minds.
+
+    Args:
+        provider: Entry-point name of the provider.
+        settings: Keywords for `taskbridge.connect`.
+    """
+    quick = {"retry": {"first": 0.0}, "poll": {"interval": 0.01}}
+    kind = _loaded(provider)
+    common, own = connection_settings(Connection(provider, provider, {**quick, **settings}), kind)
+    clock = SystemClock()
+    return Channel(provider, kind(own, provider), common, Governor(None, clock.random), clock)
+
+
+@cache
+def _loaded(provider: str) -> type[Provider[Any]]:
+    return load_provider(provider)
+
+
+def client_of(channel: Channel, script: Script) -> tuple[tb.Client, ScriptedTransport]:
+    """A client whose vendor is a script, and the record of what it sent.
+
+    Args:
+        channel: The connection.
+        script: What the vendor answers.
+    """
+    transport = ScriptedTransport(script)
+    return tb.Client(channel, clock=rested(channel), transport=transport), transport
+
+
+def rested(channel: Channel) -> VirtualClock:
+    """Give the connection a new clock and forget what it went through."""
+    channel.clock = clock = VirtualClock(now=SystemClock().now())
+    channel.governor = Governor(None, clock.random)
+    channel.resume()
+    return clock
+
+
+def with_word(answer: Response, word: str | None, fields: Sequence[str]) -> Response:
+    """The same answer with a status word that nobody knows.
+
+    Args:
+        answer: A look-up's answer.
+        word: The vendor's word in it.
+        fields: Names of the fields that hold it; empty for every field with that value.
+    """
+    document = json.loads(answer.body)
+    body = json.dumps(_replaced(document, word, fields)).encode()
+    return Response(answer.status, answer.headers, body, answer.received_at)
+
+
+def _replaced(value: Any, word: str | None, fields: Sequence[str], key: str = "") -> Any:
+    if isinstance(value, dict):
+        pairs = cast("dict[str, Any]", value)
+        return {k: _replaced(v, word, fields, k) for k, v in pairs.items()}
+    if isinstance(value, list):
+        return [_replaced(v, word, fields) for v in value]  # pyright: ignore[reportUnknownVariableType]  # any JSON
+    holds_it = key in fields if fields else value == word
+    if not holds_it or value is None:
+        return value
+    return NEW_NUMBER if isinstance(value, int) else NEW_WORD

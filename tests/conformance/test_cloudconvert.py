@@ -1,0 +1,9 @@
+"""CloudConvert passes the suite."""
+
+from __future__ import annotations
+
+from taskbridge.testing import ProviderConformance
+
+
+class TestCloudConvert(ProviderConformance):
+    provider = "cloudconvert"

@@ -1,0 +1,114 @@
+"""What all tests share: no network but this machine, emulated vendors, and a server that misbehaves to order."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+import pytest
+from pytest_socket import socket_allow_hosts
+
+from taskbridge.testing import Emulator
+
+
+def pytest_runtest_setup() -> None:
+    socket_allow_hosts(["127.0.0.1", "::1"], allow_unix_socket=True)
+
+
+@pytest.fixture(scope="session")
+def vendors() -> Iterator[Emulator]:
+    """Every vendor; shared by all tests, so nothing is broken here and nothing counted."""
+    with Emulator(speed=20) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def own_vendors() -> Iterator[Emulator]:
+    """Every vendor, for one test: to break, to count, and to stop the time of."""
+    with Emulator(speed=20) as emulator:
+        yield emulator
+
+
+Step: TypeAlias = bytes | Callable[[socket.socket], None]
+"""Bytes to send, or something to do with the connection."""
+
+
+class RawServer:
+    """Answers each connection with the next script, and records what came.
+
+    A script is a list of steps; after the last one the connection is closed. The last script serves all further
+    connections.
+    """
+
+    def __init__(self, *scripts: Sequence[Step]) -> None:
+        self.received: list[bytes] = []
+        self._scripts = scripts
+        self._served = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
+        self._listener.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                self._talk(connection)
+
+    def _talk(self, connection: socket.socket) -> None:
+        connection.settimeout(5.0)
+        script = self._scripts[min(self._served, len(self._scripts) - 1)]
+        self._served += 1
+        request = b""
+        while b"\r\n\r\n" not in request:
+            block = connection.recv(65_536)
+            if not block:
+                return
+            request += block
+        self.received.append(request)
+        for step in script:
+            if isinstance(step, bytes):
+                connection.sendall(step)
+            else:
+                step(connection)
+
+
+@pytest.fixture
+def raw_server() -> Iterator[Callable[..., RawServer]]:
+    """Starts servers that misbehave to order; see `RawServer`."""
+    servers: list[RawServer] = []
+
+    def start(*scripts: Sequence[Step]) -> RawServer:
+        servers.append(RawServer(*scripts))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def http_answer() -> Callable[..., bytes]:
+    """Builds the bytes of an HTTP answer."""
+
+    def build(status: int, body: bytes = b"", **headers: str) -> bytes:
+        lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", "Connection: close"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+    return build

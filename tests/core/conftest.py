@@ -1,0 +1,201 @@
+"""A small vendor made up for the core's own tests, and connections to it without sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+import pytest
+from pydantic import SecretStr
+
+import taskbridge as tb
+from taskbridge import aio
+from taskbridge.channel import Channel
+from taskbridge.config import Connection, connection_settings
+from taskbridge.governor import Governor
+from taskbridge.http import Flow, Request, Response
+from taskbridge.model import Task, TaskFailure, TaskStatus
+from taskbridge.provider import (
+    PLAIN_ID,
+    Capabilities,
+    Credential,
+    IdKind,
+    Payload,
+    Provider,
+    ProviderSettings,
+    StateTable,
+    no_requests,
+    path_id,
+    read_state,
+)
+from taskbridge.testing import AsyncScriptedTransport, ScriptedTransport, VirtualClock
+from taskbridge.testing.transport import Script
+
+STATES: Final[StateTable] = {
+    "waiting": (TaskStatus.PENDING, None),
+    "working": (TaskStatus.PROCESSING, None),
+    "done": (TaskStatus.COMPLETED, None),
+    "broken": (TaskStatus.FAILED, None),
+}
+
+
+class AcmeSettings(ProviderSettings):
+    """Settings of an Acme connection."""
+
+    api_key: SecretStr
+    """API key."""
+    base_url: str = "https://acme.test/v1"
+    """Address of the API."""
+    sync_url: str | None = None
+    """Address at which the line is held."""
+    token_life: float | None = None
+    """Seconds that a token lasts; None for an API key that needs no token."""
+
+
+class Acme(Provider[AcmeSettings]):
+    """A vendor with tasks only."""
+
+    name = "acme"
+    title = "Acme"
+    docs = "https://acme.test/docs"
+    Settings = AcmeSettings
+    capabilities = Capabilities(kinds=(IdKind(PLAIN_ID, example="t1"),), authentication="API key", long_poll=True)
+    account_refusals = frozenset({"no_account"})
+    translated = 0
+    """Payloads that were made into tasks."""
+
+    def authorise(self) -> Flow[Credential]:
+        key = self.settings.api_key.get_secret_value()
+        if self.settings.token_life is None:
+            return no_requests(Credential({"X-Key": key}))
+        return self._log_in(key, self.settings.token_life)
+
+    def _log_in(self, key: str, life: float) -> Flow[Credential]:
+        response = yield Request("POST", f"{self.base_url}/token", body=key.encode(), idempotent=True, authorised=False)
+        said = self.payload(response)
+        return Credential({"X-Token": said.text("token")}, response.received_at + timedelta(seconds=life))
+
+    def get(self, task_id: str) -> Flow[Task]:
+        return self._look(task_id, self.base_url, None)
+
+    def hold(self, task_id: str) -> Flow[Task] | None:
+        sync_url = self.settings.sync_url
+        return None if sync_url is None else self._look(task_id, sync_url, 60.0)
+
+    def _look(self, task_id: str, base: str, hold: float | None) -> Flow[Task]:
+        _, native = self.split_id(task_id)
+        response = yield self.request("GET", f"/tasks/{path_id(native)}", base=base, hold=hold)
+        return self.task(self.payload(response), task_id)
+
+    def task(self, payload: Payload, asked: str) -> Task:
+        self.translated += 1
+        word = payload.text("state")
+        state = read_state(STATES, word)
+        return Task(
+            provider=self.name,
+            connection=payload.connection,
+            observed_at=payload.observed_at,
+            id=asked,
+            native_id=payload.text("id"),
+            status=state.status,
+            recognised=state.recognised,
+            native_status=word,
+            message=payload.maybe_words("message"),
+            error=TaskFailure(message=payload.maybe_words("message")) if state.status is TaskStatus.FAILED else None,
+            raw=payload.raw,
+        )
+
+
+class Made:
+    """A connection to Acme, its clock, and the script that stands for the vendor."""
+
+    def __init__(self, channel: Channel, clock: VirtualClock, script: Script) -> None:
+        self.channel = channel
+        self.clock = clock
+        self.transport = ScriptedTransport(script, clock=clock)
+        self.client = tb.Client(channel, clock=clock, transport=self.transport)
+        self._script = script
+
+    def asynchronous(self) -> tuple[aio.Client, AsyncScriptedTransport]:
+        transport = AsyncScriptedTransport(self._script, clock=self.clock)
+        return aio.Client(self.channel, clock=self.clock, transport=transport), transport
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock(pinned=0.5)
+
+
+class Maker(Protocol):
+    """Makes connections to Acme."""
+
+    def __call__(
+        self, script: Script = (), *, name: str = "acme", provider: type[Provider[Any]] = Acme, **settings: Any
+    ) -> Made: ...
+
+
+@pytest.fixture
+def acme(clock: VirtualClock) -> Maker:
+    """Makes connections: ``acme(script, name=…, provider=…, **settings)``."""
+
+    def make(script: Script = (), *, name: str = "acme", provider: type[Provider[Any]] = Acme, **settings: Any) -> Made:
+        values = {"api_key": "key-of-acme-123", **settings}
+        common, own = connection_settings(Connection(name, "acme", values), provider)
+        governor = Governor(common.requests_per_second, clock.random)
+        return Made(Channel(name, provider(own, name), common, governor, clock), clock, script)
+
+    return make
+
+
+@pytest.fixture
+def acme_type() -> type[Acme]:
+    """The provider, to change it."""
+    return Acme
+
+
+@pytest.fixture
+def says() -> Callable[..., Response]:
+    """Builds Acme's answer about a task: ``says("t1", "done", message=…)``."""
+
+    def build(task_id: str, state: str, /, **fields: Any) -> Response:
+        return Response(200, {}, json.dumps({"id": task_id, "state": state, **fields}).encode())
+
+    return build
+
+
+class Interface:
+    """One of the two interfaces; each call opens a client, uses it and closes it."""
+
+    def __init__(self, *, asynchronous: bool) -> None:
+        self.asynchronous = asynchronous
+
+    def call(self, provider: str, settings: Mapping[str, Any], method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method; what it yields comes as a list."""
+        if self.asynchronous:
+            return asyncio.run(self._await(provider, settings, method, *args, **kwargs))
+        with tb.connect(provider, **settings) as client:
+            result = getattr(client, method)(*args, **kwargs)
+            return list(result) if method in _YIELDING else result
+
+    async def _await(self, provider: str, settings: Mapping[str, Any], method: str, *args: Any, **kwargs: Any) -> Any:
+        async with aio.connect(provider, **settings) as client:
+            result = getattr(client, method)(*args, **kwargs)
+            return [each async for each in result] if method in _YIELDING else await result
+
+
+_YIELDING: Final = frozenset({"as_completed", "watch"})
+
+
+@pytest.fixture(params=["synchronous", "asynchronous"])
+def interface(request: pytest.FixtureRequest) -> Interface:
+    """Each of the two interfaces in turn."""
+    return Interface(asynchronous=request.param == "asynchronous")
+
+
+@pytest.fixture
+def interfaces() -> tuple[Interface, Interface]:
+    """Both interfaces, to compare them."""
+    return Interface(asynchronous=False), Interface(asynchronous=True)

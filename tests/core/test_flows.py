@@ -1,0 +1,510 @@
+"""Lifted flows, without a server: retries, credentials, strict reading; all in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import taskbridge as tb
+from taskbridge.flows import Authorise, Send, Sleep, authorise, lift, look
+from taskbridge.http import Flow, Request, Response
+from taskbridge.model import Task
+from taskbridge.provider import Credential, no_requests
+from taskbridge.testing import VirtualClock
+
+if TYPE_CHECKING:
+    from .conftest import Acme, Maker
+
+    Says = Callable[..., Response]
+
+REFUSALS = {
+    **dict.fromkeys((400, 402, 403, 404, 405, 406, 409, 410, 413, 415, 418, 422, 451, 499), 1),
+    **dict.fromkeys((408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524), 3),
+    **dict.fromkeys((501, 505), 1),
+    **dict.fromkeys((506, 507, 508, 511, 530, 599), 2),
+    **dict.fromkeys((301, 302, 303, 307, 308), 1),
+}
+
+
+# Retries.
+
+
+@pytest.mark.parametrize(("status", "requests"), REFUSALS.items())
+def test_the_status_decides_how_often_a_look_up_is_sent(acme: Maker, status: int, requests: int) -> None:
+    made = acme(lambda _: Response(status))
+    with pytest.raises(tb.TaskbridgeError):
+        made.client.get("t1")
+    assert len(made.transport.requests) == requests
+
+
+def test_after_the_last_attempt_the_error_says_how_many_there_were(acme: Maker) -> None:
+    made = acme(lambda _: Response(503))
+    with pytest.raises(tb.ServerError, match=r"\(after 3 attempts\)"):
+        made.client.get("t1")
+    assert len(made.transport.requests) == 3
+
+
+@pytest.mark.parametrize("fault", [tb.ConnectFailed, tb.TruncatedResponse, tb.DeadlineExceeded])
+def test_a_look_up_without_an_answer_is_repeated(acme: Maker, says: Says, fault: type[tb.TransportError]) -> None:
+    made = acme([fault("no"), fault("no"), says("t1", "done")])
+    assert made.client.get("t1").status == "completed"
+    assert [request.fresh for request in made.transport.requests] == [False, True, True]
+
+
+def test_a_certificate_that_cannot_be_trusted_is_not_tried_again(acme: Maker) -> None:
+    made = acme([tb.TlsError("no")])
+    with pytest.raises(tb.TlsError):
+        made.client.get("t1")
+    assert len(made.transport.requests) == 1
+
+
+def test_pauses_grow_and_are_full_of_jitter(acme: Maker, clock: VirtualClock) -> None:
+    clock.pinned = 1.0
+    made = acme(lambda _: Response(500), retry={"attempts": 5, "first": 0.5, "at_most": 1.5}, request_timeout=60.0)
+    with pytest.raises(tb.ServerError):
+        made.client.get("t1")
+    assert clock.slept == [0.5, 1.0, 1.5, 1.5]
+
+
+def test_retry_after_is_a_floor(acme: Maker, says: Says, clock: VirtualClock) -> None:
+    made = acme([Response(429, {"retry-after": "7"}), says("t1", "done")])
+    assert made.client.get("t1").status == "completed"
+    assert 7.0 <= sum(clock.slept) <= 10.0
+
+
+def test_a_retry_after_beyond_the_deadline_is_told_and_not_slept(acme: Maker, clock: VirtualClock) -> None:
+    made = acme([Response(503, {"retry-after": "120"})])
+    with pytest.raises(tb.ServerError) as caught:
+        made.client.get("t1")
+    assert caught.value.retry_after == 120.0
+    assert clock.slept == []
+    assert len(made.transport.requests) == 1
+
+
+def test_a_retry_after_of_more_than_an_hour_is_never_slept(acme: Maker, clock: VirtualClock) -> None:
+    made = acme([Response(429, {"retry-after": "7200"})], request_timeout=80_000.0)
+    with pytest.raises(tb.RateLimited) as caught:
+        made.client.get("t1")
+    assert caught.value.retry_after == 7200.0
+    assert clock.slept == []
+
+
+def test_the_total_time_holds_for_all_attempts_together(acme: Maker, clock: VirtualClock) -> None:
+    def slow(_: Request) -> Response:
+        clock.advance(4.0)
+        return Response(503)
+
+    made = acme(slow, request_timeout=10.0, retry={"attempts": 10, "first": 0.0})
+    began = clock.monotonic()
+    with pytest.raises(tb.TaskbridgeError):
+        made.client.get("t1")
+    assert clock.monotonic() - began <= 14.0
+    assert all(deadline == began + 10.0 for deadline in made.transport.deadlines)
+
+
+def test_a_stale_connection_is_replaced_outside_the_budget(acme: Maker, says: Says) -> None:
+    stale = tb.TruncatedResponse("closed")
+    stale.stale = True
+    made = acme([stale, says("t1", "done")], retry={"attempts": 1})
+    assert made.client.get("t1").status == "completed"
+    assert [request.fresh for request in made.transport.requests] == [False, True]
+
+
+def test_when_the_budget_is_empty_the_first_error_is_raised_at_once(acme: Maker) -> None:
+    made = acme(lambda _: Response(408))
+    while made.channel.governor.may_retry():
+        pass
+    with pytest.raises(tb.ApiError) as caught:
+        made.client.get("t1")
+    assert "attempts" not in caught.value.message
+    assert len(made.transport.requests) == 1
+
+
+def post(url: str = "https://acme.test/v1/orders") -> Flow[int]:
+    response = yield Request("POST", url, body=b"{}", expect="bytes")
+    return response.status
+
+
+@pytest.mark.parametrize(
+    "fault", [tb.TruncatedResponse("no"), tb.DeadlineExceeded("no")], ids=lambda e: type(e).__name__
+)
+def test_a_post_whose_fate_is_unknown_is_sent_once(acme: Maker, fault: tb.TaskbridgeError) -> None:
+    made = acme([fault])
+    flow = lift(made.channel, post(), made.clock.monotonic() + 30.0)
+    action = driven_to_send(flow)
+    assert isinstance(action, Send)
+    with pytest.raises(type(fault)):
+        flow.throw(fault)
+
+
+@pytest.mark.parametrize("answer", [Response(500), Response(503), Response(408)], ids=lambda r: str(r.status))
+def test_a_post_that_was_answered_is_sent_once(acme: Maker, answer: Response) -> None:
+    flow = lift(acme().channel, post(), 2000.0)
+    driven_to_send(flow)
+    with pytest.raises(StopIteration) as end:
+        flow.send(answer)
+    assert end.value.value == answer.status
+
+
+def test_a_post_that_never_left_or_was_turned_away_is_sent_again(acme: Maker) -> None:
+    for first in (tb.ConnectFailed("no"), Response(429)):
+        made = acme()
+        flow = lift(made.channel, post(), 2000.0)
+        driven_to_send(flow)
+        action = flow.throw(first) if isinstance(first, Exception) else flow.send(first)
+        while not isinstance(action, Send):
+            action = flow.send(Credential({}) if isinstance(action, Authorise) else None)
+        flow.close()
+
+
+def driven_to_send(flow: Any) -> Any:
+    action = next(flow)
+    while isinstance(action, Authorise):
+        action = flow.send(Credential({}))
+    return action
+
+
+# Credentials.
+
+
+def test_the_credential_goes_along_and_out_of_repr(acme: Maker, says: Says) -> None:
+    made = acme([says("t1", "done")])
+    made.client.get("t1")
+    assert made.transport.requests[0].headers["X-Key"] == "key-of-acme-123"
+    assert "key-of-acme-123" not in repr(made.transport.requests)
+    assert "key-of-acme-123" not in repr(made.channel)
+
+
+def test_a_401_is_replayed_once_with_a_new_credential(acme: Maker, says: Says) -> None:
+    tokens = iter(range(100))
+
+    def vendor(request: Request) -> Response:
+        if request.method == "POST":
+            return Response(200, {}, json.dumps({"token": f"token-{next(tokens)}"}).encode())
+        return says("t1", "done") if request.headers["X-Token"] == "token-1" else Response(401)
+
+    made = acme(vendor, token_life=3600.0)
+    assert made.client.get("t1").status == "completed"
+    assert [request.method for request in made.transport.requests] == ["POST", "GET", "POST", "GET"]
+
+
+def test_a_second_401_pauses_the_connection_and_is_logged_once(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    made = acme(lambda _: Response(401))
+    for task_id in ("t1", "t2"):
+        with pytest.raises(tb.AuthenticationError) as caught:
+            made.client.get(task_id)
+        assert caught.value.ref == f"acme:{task_id}"
+    assert len(made.transport.requests) == 4  # each get asks anew, and replays once
+    outcomes = made.client.wait_all([f"t{n}" for n in range(20)])
+    assert all(isinstance(outcome.error, tb.AuthenticationError) for outcome in outcomes)
+    assert len(made.transport.requests) <= 4 + 16
+    assert all("acme pauses" in record.message for record in caplog.records)
+
+
+def test_a_403_is_the_tasks_own_unless_the_table_blames_the_account(acme: Maker, says: Says) -> None:
+    own = acme([Response(403, {}, b'{"code": "not_yours"}'), says("t2", "done")])
+    with pytest.raises(tb.PermissionDenied):
+        own.client.get("t1")
+    assert own.channel.refusal is None
+    account = acme([Response(403, {}, b'{"code": "no_account"}')])
+    with pytest.raises(tb.PermissionDenied):
+        account.client.get("t1")
+    assert account.channel.refusal is not None
+
+
+def token_vendor(clock: VirtualClock, says: Says) -> Callable[[Request], Response]:
+    def vendor(request: Request) -> Response:
+        if request.method == "POST":
+            return Response(200, {}, b'{"token": "token-of-acme"}', clock.now())
+        return says(request.url.rpartition("/")[2], "done")
+
+    return vendor
+
+
+def test_a_token_is_renewed_before_it_expires(acme: Maker, says: Says, clock: VirtualClock) -> None:
+    made = acme(token_vendor(clock, says), token_life=60.0)
+    for seconds in (0.0, 50.0, 6.0, 50.0):
+        clock.advance(seconds)
+        made.client.get("t1")
+    assert [request.method for request in made.transport.requests] == ["POST", "GET", "GET", "POST", "GET", "GET"]
+
+
+def test_one_token_serves_many_threads(acme: Maker, says: Says, clock: VirtualClock) -> None:
+    made = acme(token_vendor(clock, says), token_life=3600.0)
+    ready = threading.Barrier(8)
+
+    def get() -> None:
+        ready.wait()
+        made.client.get("t1")
+
+    threads = [threading.Thread(target=get) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(request.method == "POST" for request in made.transport.requests) == 1
+    assert len(made.transport.requests) == 9
+
+
+def test_one_token_serves_many_asyncio_tasks(acme: Maker, says: Says, clock: VirtualClock) -> None:
+    async def run() -> list[str]:
+        client, transport = acme(token_vendor(clock, says), token_life=3600.0).asynchronous()
+        await asyncio.gather(*(client.get("t1") for _ in range(8)))
+        return [request.method for request in transport.requests]
+
+    assert sorted(asyncio.run(run())) == ["GET"] * 8 + ["POST"]
+
+
+def test_a_token_service_that_says_no_means_a_wrong_credential(acme: Maker) -> None:
+    made = acme([Response(400, {}, b'{"code": "invalid_client"}')], token_life=60.0)
+    with pytest.raises(tb.AuthenticationError) as caught:
+        made.client.get("t1")
+    assert (caught.value.http_status, caught.value.vendor_code) == (400, "invalid_client")
+
+
+def test_a_token_service_that_is_down_is_no_wrong_credential(acme: Maker) -> None:
+    made = acme(lambda _: Response(503), token_life=60.0)
+    with pytest.raises(tb.ServerError):
+        made.client.get("t1")
+    assert made.channel.refusal is None
+
+
+def test_after_an_outage_a_connection_with_tokens_comes_back(acme: Maker, says: Says, clock: VirtualClock) -> None:
+    """The probe that ends the outage needs a token first, which is a request of its own."""
+    down = True
+
+    def vendor(request: Request) -> Response:
+        if down:
+            return Response(503)
+        return token_vendor(clock, says)(request)
+
+    made = acme(vendor, token_life=60.0, request_timeout=30.0)
+    for _ in range(3):
+        with pytest.raises(tb.TaskbridgeError):
+            made.client.get("t1")
+    down = False
+    for _ in range(5):
+        clock.advance(30.0)
+        try:
+            task = made.client.get("t1")
+        except tb.CircuitOpen:
+            continue
+        assert task.status == "completed"
+        return
+    pytest.fail("the connection never came back")
+
+
+def test_slots_that_nobody_waits_for_are_not_lost(acme: Maker) -> None:
+    made = acme(requests_per_second=1.0)
+    made.channel.credential = Credential({})
+    turned_away = 0
+    waiting: list[Any] = []
+    for n in range(200):
+        flow = look(made.channel, f"t{n}", made.clock.monotonic() + 30.0)
+        try:
+            next(flow)
+        except tb.CircuitOpen:
+            turned_away += 1
+        else:
+            waiting.append(flow)
+    assert turned_away >= 150
+    for flow in waiting:
+        flow.close()
+    made.clock.advance(60.0)
+    action = next(look(made.channel, "t1", made.clock.monotonic() + 30.0))
+    assert not isinstance(action, Sleep)
+
+
+# Providers that misbehave.
+
+
+def variant(base: type[Acme], get: Callable[..., Any]) -> type[Acme]:
+    return type("Variant", (base,), {"get": get})
+
+
+def test_an_endless_flow_is_ended(acme: Maker, acme_type: type[Acme]) -> None:
+    def endless(self: Acme, _: str) -> Flow[Task]:
+        while True:
+            yield self.request("GET", "/again")
+
+    made = acme(lambda _: Response(200, {}, b"{}"), provider=variant(acme_type, endless))
+    with pytest.raises(tb.ContractError, match="provider acme is broken: it sent more than 32 requests"):
+        made.client.get("t1")
+    assert len(made.transport.requests) in (32, 33)
+
+
+@pytest.mark.parametrize("kind", [KeyError, TypeError, AttributeError, IndexError, RecursionError])
+def test_a_provider_that_trips_is_named(acme: Maker, acme_type: type[Acme], kind: type[Exception]) -> None:
+    def trips(self: Acme, _: str) -> Flow[Task]:
+        yield self.request("GET", "/tasks/t1")
+        raise kind("sk-secret")
+
+    made = acme([Response(200, {}, b"{}")], provider=variant(acme_type, trips))
+    with pytest.raises(tb.ContractError, match=f"acme is broken: it raised {kind.__name__}") as caught:
+        made.client.get("t1")
+    assert "sk-secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.ref == "acme:t1"
+
+
+def test_a_provider_that_trips_before_its_first_request_is_named(acme: Maker, acme_type: type[Acme]) -> None:
+    def trips(_: Acme, __: str) -> Flow[Task]:
+        raise KeyError("sk-secret")
+
+    made = acme(provider=variant(acme_type, trips))
+    with pytest.raises(tb.ContractError, match="acme is broken: it raised KeyError"):
+        made.client.get("t1")
+
+
+@pytest.mark.parametrize("given", [None, 7, {}, "a flow"], ids=str)
+def test_what_is_no_flow_or_gives_no_task_is_named(acme: Maker, acme_type: type[Acme], given: object) -> None:
+    def get(_: Acme, __: str) -> Any:
+        return no_requests("no task") if given == "a flow" else given
+
+    made = acme(provider=variant(acme_type, get))
+    with pytest.raises(tb.ContractError, match="the provider acme is broken"):
+        made.client.get("t1")
+
+
+def test_an_abandoned_flow_is_closed(acme: Maker, acme_type: type[Acme]) -> None:
+    closed: list[bool] = []
+
+    def get(self: Acme, _: str) -> Flow[Task]:
+        try:
+            yield self.request("GET", "/tasks/t1")
+        finally:
+            closed.append(True)
+        raise AssertionError
+
+    def interrupt(_: Request) -> Response:
+        raise KeyboardInterrupt
+
+    made = acme(interrupt, provider=variant(acme_type, get))
+    with pytest.raises(KeyboardInterrupt):
+        made.client.get("t1")
+    assert closed == [True]
+
+
+# Strict reading.
+
+
+def test_an_unknown_word_is_logged_once_and_is_processing(
+    acme: Maker, says: Says, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = acme(lambda _: says("t1", "Polishing\x1b[31m"))
+    for _ in range(3):
+        task = made.client.get("t1")
+        assert (task.status, task.recognised, task.native_status) == ("processing", False, "Polishing\x1b[31m")
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "Polishing" in warnings[0].message
+    assert "\x1b" not in warnings[0].message
+
+
+def test_strict_settings_refuse_an_unknown_word(acme: Maker, says: Says) -> None:
+    made = acme(lambda _: says("t1", "polishing"), strict=True)
+    with pytest.raises(tb.ContractError, match="'polishing', which taskbridge does not know") as caught:
+        made.client.get("t1")
+    assert caught.value.raw == {"id": "t1", "state": "polishing"}
+    with pytest.raises(tb.ContractError):
+        made.client.wait("t1", timeout=60.0)
+
+
+def test_an_answer_about_another_task_is_asked_for_again_on_a_new_connection(acme: Maker, says: Says) -> None:
+    made = acme([says("t2", "done"), says("t1", "done")])
+    assert made.client.get("t1").native_id == "t1"
+    assert [request.fresh for request in made.transport.requests] == [False, True]
+    made = acme([says("t2", "done"), says("t2", "done")])
+    with pytest.raises(tb.IdentityMismatch, match="asked for 't1', the vendor answered for 't2'"):
+        made.client.get("t1")
+
+
+@pytest.mark.parametrize(
+    ("body", "requests"),
+    [
+        (b"", 3),
+        (b"<html><title>Back soon</title>", 3),
+        (b'{"id": "t1"', 3),
+        (b"[]", 1),
+        (b'{"message": "no", "code": 3}', 1),
+        (b'{"id": "t1", "state": "done", "state": "working"}', 1),
+        (b'{"id": "\xff"}', 2),
+        (b'{"id": 7, "state": "done"}', 1),
+        (b'{"id": "t1", "state": null}', 1),
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_asked_for_again_where_that_may_help(
+    acme: Maker, body: bytes, requests: int
+) -> None:
+    made = acme(lambda _: Response(200, {"content-type": "text/html"}, body))
+    with pytest.raises(tb.ContractError):
+        made.client.get("t1")
+    assert len(made.transport.requests) == requests
+
+
+# Secrets.
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 200])
+def test_what_a_vendor_echoes_of_the_credential_is_taken_out(
+    acme: Maker, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = "key-of-acme-123"
+    echo = json.dumps({"message": f"wrong key {key}!", "code": key, "deep": [{"x": f"Bearer {key}", key: 1}]}).encode()
+    made = acme(lambda _: Response(status, {"x-request-id": key}, echo))
+    with pytest.raises(tb.TaskbridgeError) as caught:
+        made.client.get("t1")
+    error = caught.value
+    shown = [str(error), repr(error), repr(vars(error)), repr(error.args), caplog.text]
+    assert key not in "".join(shown)
+
+
+def test_a_token_that_is_echoed_is_taken_out(acme: Maker) -> None:
+    def vendor(request: Request) -> Response:
+        if request.method == "POST":
+            return Response(200, {}, b'{"token": "token-0123456789"}')
+        return Response(400, {}, json.dumps({"message": f"bad {request.headers['X-Token']}"}).encode())
+
+    made = acme(vendor, token_life=3600.0)
+    with pytest.raises(tb.InvalidRequest, match=r"bad \*\*\*"):
+        made.client.get("t1")
+
+
+# By hand.
+
+
+def test_a_lifted_flow_asks_for_a_credential_and_then_sends(acme: Maker, says: Says) -> None:
+    made = acme(token_life=3600.0)
+    flow = look(made.channel, "t1", made.clock.monotonic() + 30.0)
+    first = next(flow)
+    assert isinstance(first, Authorise)
+    renewal = authorise(made.channel, first.deadline)
+    login = next(renewal)
+    assert isinstance(login, Send)
+    assert login.request.headers == {}
+    with pytest.raises(StopIteration) as end:
+        renewal.send(Response(200, {}, b'{"token": "abc"}', made.clock.now()))
+    action = flow.send(end.value.value)
+    assert isinstance(action, Send)
+    assert action.request.headers["X-Token"] == "abc"
+    assert action.max_body == 1 << 20
+    with pytest.raises(StopIteration) as end:
+        flow.send(says("t1", "done"))
+    assert end.value.value.task.status == "completed"
+
+
+def test_the_wall_clock_may_jump_without_harm(acme: Maker, says: Says, clock: VirtualClock) -> None:
+    for step in (-3600.0, 86_400.0, 3600.0 * 8):
+        words = ["working"] * 5 + ["done"]
+        made = acme([says("t1", word) for word in words], poll={"interval": 2.0})
+        slept = len(clock.slept)
+        clock.step_wall(step)
+        assert made.client.wait("t1", timeout=60.0).status == "completed"
+        assert len(made.transport.requests) == 6
+        assert all(seconds <= 2.2 for seconds in clock.slept[slept:])

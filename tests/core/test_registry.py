@@ -1,0 +1,184 @@
+"""Plugins without installs: distributions written into a temporary folder, as broken as they come."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+import taskbridge as tb
+from taskbridge.registry import GROUP, builtin_providers, load_provider
+
+BUILTIN = ("cloudconvert", "expertai-extract", "scan-documents", "smartdocumentor")
+NUMBERS = count()  # a module of its own for each plugin: Python keeps what it has imported
+
+WORKING = """
+from pydantic import SecretStr
+from taskbridge.provider import PLAIN_ID, Capabilities, IdKind, Provider, ProviderSettings, no_requests
+
+class Settings(ProviderSettings):
+    api_key: SecretStr
+    {setting}: str = "x"
+
+class Plugin(Provider[Settings]):
+    name = "{name}"
+    title = "Plugin"
+    docs = "https://plugin.test"
+    Settings = Settings
+    capabilities = Capabilities(kinds=(IdKind(PLAIN_ID),), authentication="API key")
+
+    def get(self, task_id):
+        return no_requests(None)
+"""
+
+Plugin = Callable[..., str]
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugin:
+    """Writes a distribution: ``plugin(distribution, entry, code)``; gives the module's name."""
+    monkeypatch.syspath_prepend(tmp_path)  # pyright: ignore[reportUnknownMemberType]  # pytest's own
+
+    def write(distribution: str | None, entry: str, code: str = WORKING, *, setting: str = "colour") -> str:
+        module = f"plugin_of_test_{next(NUMBERS)}"
+        (tmp_path / f"{module}.py").write_text(code.replace("{name}", entry).replace("{setting}", setting))
+        folder = tmp_path / f"{(distribution or module).replace('-', '_')}-1.dist-info"
+        folder.mkdir()
+        if distribution is not None:
+            (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n")
+        (folder / "entry_points.txt").write_text(f"[{GROUP}]\n{entry} = {module}:Plugin\n")
+        return module
+
+    return write
+
+
+def listed(name: str) -> list[tb.ProviderInfo]:
+    return [info for info in tb.providers() if info.name == name]
+
+
+def others_work() -> bool:
+    found = {info.name: info.problem for info in tb.providers() if info.builtin}
+    return found == dict.fromkeys(BUILTIN)
+
+
+def test_the_built_in_providers_are_listed_and_work() -> None:
+    assert builtin_providers() == BUILTIN
+    assert others_work()
+    assert all((info.distribution, info.title is None) == ("taskbridge", False) for info in tb.providers())
+
+
+def test_a_plugin_is_found_by_its_entry_point(plugin: Plugin) -> None:
+    plugin("taskbridge-acme", "acme")
+    [info] = listed("acme")
+    assert (info.distribution, info.version, info.builtin, info.problem) == ("taskbridge-acme", "1.5", False, None)
+    assert (info.title, info.capabilities is None) == ("Plugin", False)
+    with tb.connect("acme", api_key="k-of-plugin") as client:
+        assert client.provider == "acme"
+
+
+def test_a_plugin_that_is_only_listed_by_name_is_not_imported(plugin: Plugin) -> None:
+    module = plugin("taskbridge-acme", "acme")
+    assert builtin_providers() == BUILTIN
+    tb.connect("scan-documents", api_key="k-of-ours").close()
+    assert module not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import no_such_module_here", "ModuleNotFoundError: No module named 'no_such_module_here'"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("def f(:", "SyntaxError"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("raise AssertionError('no licence')", "AssertionError: no licence"),
+        ("class Other: pass", "AttributeError"),
+        ("class Plugin: pass", "is no Provider class"),
+        ("Plugin = 7", "is no Provider class"),
+        ("from taskbridge.provider import Provider as Plugin", "the class lacks"),
+        (WORKING.replace('name = "{name}"', 'name = "other"'), "its class says it is 'other'"),
+        (WORKING.replace("{setting}", "max_body"), "its settings redefine max_body"),
+        ("raise ValueError('\x1b[31m' + 'x' * 5000)", "ValueError"),
+    ],
+    ids=lambda text: text[-30:],
+)
+def test_a_broken_plugin_disables_itself_and_says_why(plugin: Plugin, code: str, words: str) -> None:
+    plugin("taskbridge-broken", "broken", code)
+    [info] = listed("broken")
+    assert info.problem is not None
+    assert words in info.problem
+    assert "taskbridge-broken 1.5" in info.problem
+    assert len(info.problem) < 600
+    assert "\x1b" not in info.problem
+    assert info.capabilities is None
+    with pytest.raises(tb.ProviderLoadError, match="cannot be used"):
+        tb.connect("broken", api_key="k")
+    assert others_work()
+
+
+@pytest.mark.parametrize("between", [(), ("taskbridge-between",)], ids=["adjacent", "apart"])
+def test_of_two_strangers_with_one_name_both_are_disabled(plugin: Plugin, between: tuple[str, ...]) -> None:
+    plugin("taskbridge-a", "acme")
+    for distribution in between:
+        plugin(distribution, "other")
+    plugin("taskbridge-z", "acme")
+    assert [(info.distribution, info.capabilities) for info in listed("acme")] == [
+        ("taskbridge-a", None),
+        ("taskbridge-z", None),
+    ]
+    for info in listed("acme"):
+        assert info.problem == "several distributions bring it (taskbridge-a, taskbridge-z); uninstall all but one"
+    with pytest.raises(tb.ProviderLoadError, match="uninstall all but one"):
+        load_provider("acme")
+    assert all(info.problem is None for distribution in between for info in listed("other") if distribution)
+    assert others_work()
+
+
+def test_strangers_without_names_of_their_own_clash_too(plugin: Plugin) -> None:
+    plugin(None, "acme")
+    plugin(None, "acme")
+    assert [info.problem is None for info in listed("acme")] == [False, False]
+    assert others_work()
+
+
+def test_a_stranger_that_takes_the_name_of_a_built_in_is_disabled(plugin: Plugin) -> None:
+    module = plugin("taskbridge-pirate", "cloudconvert")
+    ours, theirs = sorted(listed("cloudconvert"), key=lambda info: not info.builtin)
+    assert (ours.builtin, ours.problem) == (True, None)
+    assert theirs.problem == (
+        "the name belongs to the built-in provider; uninstall taskbridge-pirate or rename its entry point"
+    )
+    assert load_provider("cloudconvert").__module__ == "taskbridge_cloudconvert.provider"
+    assert module not in sys.modules
+
+
+def test_a_name_that_nobody_has_gets_the_nearest_one() -> None:
+    with pytest.raises(tb.ProviderNotFound, match=r"did you mean 'cloudconvert'\? installed are cloudconvert, "):
+        tb.connect("cloudconvrt", api_key="k")
+    with pytest.raises(tb.ProviderNotFound) as caught:
+        load_provider("\x1b[31m" + "x" * 500)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_loading_a_provider_is_not_fooled_by_a_cache_on_disk(
+    plugin: Plugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(stale))
+    plugin("taskbridge-first", "first")
+    assert [info.problem for info in listed("first")] == [None]
+    plugin("taskbridge-second", "second")
+    assert [info.problem for info in listed("second")] == [None]
+
+
+def test_entry_points_and_provider_folders_are_the_same() -> None:
+    from importlib.metadata import entry_points  # noqa: PLC0415  # only here
+
+    root = Path(__file__).parents[2] / "providers"
+    folders = {path.name for path in root.glob("taskbridge_*") if path.is_dir()}
+    for group in (GROUP, "taskbridge.emulators"):
+        points = [point for point in entry_points(group=group) if point.dist and point.dist.name == "taskbridge"]
+        assert {point.module.partition(".")[0] for point in points} == folders
+        assert tuple(sorted(point.name for point in points)) == BUILTIN

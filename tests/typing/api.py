@@ -1,0 +1,148 @@
+"""A typed program that uses the whole public interface; type checkers read it, nobody runs it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, assert_type
+
+import taskbridge as tb
+from taskbridge import aio
+from taskbridge.errors import TransportError
+from taskbridge.http import Flow, Request, Response, read_json
+from taskbridge.provider import PLAIN_ID, Credential, IdKind, Payload, Provider, ProviderSettings, read_state
+from taskbridge.testing import AsyncScriptedTransport, Emulator, ScriptedTransport, VirtualClock
+
+
+def one(client: tb.Client) -> None:
+    task = assert_type(client.get("t1"), tb.Task)
+    assert_type(client.get(task), tb.Task)
+    assert_type(client.get(task.ref), tb.Task)
+    assert_type(client.wait(task, timeout=None, on_update=print), tb.Task)
+    assert_type(client.result("t1", timeout=3.0), tb.TaskResult)
+    assert_type(client.name, str)
+    assert_type(client.capabilities, tb.Capabilities)
+    assert_type(client.close(), None)
+
+
+def many(client: tb.Client, ids: Iterator[str]) -> None:
+    assert_type(client.wait_all(ids), list[tb.Outcome])
+    assert_type(client.as_completed(["a", tb.TaskRef("c:a")], timeout=9), Iterator[tb.Outcome])
+    assert_type(client.watch(ids), Iterator[tb.Outcome])
+    for outcome in client.as_completed(ids):
+        assert_type(outcome.ref, tb.TaskRef)
+        assert_type(outcome.error, tb.TaskbridgeError | None)
+        assert_type(outcome.unwrap(), tb.Task)
+
+
+def model(task: tb.Task) -> None:
+    assert_type(task.status, tb.TaskStatus)
+    assert_type(task.reason, tb.Reason | None)
+    assert_type(task.native_id, str | int)
+    assert_type(task.progress, float | None)
+    assert_type(task.created_at, datetime | None)
+    assert_type(task.observed_at, datetime)
+    assert_type(task.result, tb.TaskResult | None)
+    assert_type(task.error, tb.TaskFailure | None)
+    assert_type(task.subtasks, tuple[tb.Task, ...])
+    assert_type(task.raw, Mapping[str, Any])
+    assert_type(task.ref.connection, str)
+    if task.result is not None:
+        assert_type(task.result.files, tuple[tb.TaskFile, ...])
+        assert_type(task.result.text, str | None)
+
+
+def failures(client: tb.Client) -> float | None:
+    try:
+        client.result("t1")
+    except tb.TaskFailed as error:
+        assert_type(error.task, tb.Task)
+    except tb.WaitTimeout as error:
+        assert_type(error.task, tb.Task | None)
+        assert_type(error.last_error, tb.TaskbridgeError | None)
+    except tb.RateLimited as error:
+        return error.retry_after
+    except TransportError as error:
+        assert_type(error.written, bool)
+    except tb.TaskbridgeError as error:
+        assert_type(error.vendor_code, str | None)
+    return None
+
+
+def opened() -> tb.Client:
+    with tb.connect("cloudconvert", api_key="k", poll={"interval": 1.0}) as client:
+        assert_type(client, tb.Client)
+    with tb.Bridge.from_config(Path("taskbridge.toml")) as bridge:
+        assert_type(bridge["invoices"], tb.Client)
+        assert_type(bridge.get("invoices:t1"), tb.Task)
+        assert_type(bridge.wait_all(["invoices:t1"]), list[tb.Outcome])
+        assert_type(bridge.connections, tuple[str, ...])
+    return tb.connect(connection="invoices", config="taskbridge.toml")
+
+
+async def asynchronous(ids: list[str]) -> None:
+    async with aio.connect("cloudconvert", api_key="k") as client:
+        assert_type(await client.get("t1"), tb.Task)
+        assert_type(await client.wait("t1", timeout=None), tb.Task)
+        assert_type(await client.result("t1"), tb.TaskResult)
+        assert_type(await client.wait_all(ids), list[tb.Outcome])
+        assert_type(client.as_completed(ids), AsyncIterator[tb.Outcome])
+        async for outcome in client.watch(ids):
+            assert_type(outcome.task, tb.Task | None)
+    async with aio.Bridge.from_config() as bridge:
+        assert_type(bridge["a"], aio.Client)
+
+
+def installed() -> list[str]:
+    return [info.name for info in tb.providers() if info.problem is None and info.capabilities is not None]
+
+
+def policies() -> tuple[tb.PollPolicy, tb.RetryPolicy]:
+    return tb.PollPolicy(latency=2.0), tb.RetryPolicy(attempts=2)
+
+
+class AcmeSettings(ProviderSettings):
+    """What a plugin's author writes."""
+
+    base_url: str = "https://acme.test"
+
+
+class Acme(Provider[AcmeSettings]):
+    """A provider."""
+
+    name = "acme"
+    title = "Acme"
+    docs = "https://acme.test"
+    Settings = AcmeSettings
+    capabilities = tb.Capabilities(kinds=(IdKind(PLAIN_ID),), authentication="none")
+
+    def authorise(self) -> Flow[Credential]:
+        response = yield Request("POST", "https://acme.test/token", authorised=False)
+        return Credential({"X-Token": self.payload(response).text("token")})
+
+    def get(self, task_id: str) -> Flow[tb.Task]:
+        response = yield self.request("GET", f"/tasks/{task_id}")
+        return self.task(self.payload(response), task_id)
+
+    def task(self, payload: Payload, asked: str) -> tb.Task:
+        state = read_state({"done": (tb.TaskStatus.COMPLETED, None)}, payload.text("state"))
+        return tb.Task(
+            provider=self.name,
+            connection=payload.connection,
+            id=asked,
+            native_id=payload.text("id"),
+            status=state.status,
+            recognised=state.recognised,
+            observed_at=payload.observed_at,
+            raw=payload.raw,
+        )
+
+
+def tested() -> None:
+    assert_type(VirtualClock(pinned=0.5).now(), datetime)
+    ScriptedTransport([Response(200, {}, b"{}"), tb.ConnectFailed("no")])
+    AsyncScriptedTransport(lambda request: Response(200, {}, request.url.encode()))
+    with Emulator("cloudconvert", speed=10) as emulator:
+        assert_type(emulator.samples(), dict[str, str])
+    assert_type(read_json(b"{}"), Any)
