@@ -159,7 +159,7 @@ def test_a_refusal_is_mapped_by_code_then_status(
     error = caught.value
     assert type(error) is expected
     assert (error.http_status, error.vendor_code, error.retryable) == (status, code, retryable)
-    assert error.message.startswith("The vendor's words.")
+    assert error.message.startswith("The vendor's words")
     assert error.raw == body
 
 

@@ -61,7 +61,7 @@ def test_a_result_may_be_large() -> None:
 
 
 def test_an_endless_wait_is_explained() -> None:
-    assert "PENDING" in ExpertAiExtract.wait_hint
+    assert "PENDING" in ExpertAiExtract.wait_hints[TaskStatus.PENDING]
 
 
 # The token.

@@ -51,8 +51,8 @@ def test_cloudconvert_tasks(
     drive: Drive, answer: Answer, *, word: str, operation: str, code: str | None, row: Row
 ) -> None:
     for said in spellings(word):
-        body = {"data": {"id": "a", "status": said, "operation": operation, "code": code}}
-        task, _ = drive(CLOUDCONVERT.get("a"), answer(200, body))
+        body = {"data": {"id": "x441E6HMhG", "status": said, "operation": operation, "code": code}}
+        task, _ = drive(CLOUDCONVERT.get("x441E6HMhG"), answer(200, body))
         assert (task.status, task.reason) == row
         assert (task.native_status, task.recognised) == (said, True)
 
@@ -70,7 +70,7 @@ def test_cloudconvert_tasks(
 def test_cloudconvert_jobs(drive: Drive, answer: Answer, word: str, status: str) -> None:
     cancelled = {"id": "t", "status": "error", "operation": "import/upload", "code": "CANCELLED"}
     body = {"data": {"id": "a", "status": word, "tasks": [cancelled]}}
-    job, _ = drive(CLOUDCONVERT.get("job/a"), answer(200, body))
+    job, _ = drive(CLOUDCONVERT.get("job/x441E6HMhG"), answer(200, body))
     assert (job.status, job.reason, job.native_status) == (status, None, word)
     assert job.subtasks[0].reason == "cancelled"
 
@@ -149,8 +149,8 @@ def test_expertai_extract(drive: Drive, answer: Answer, word: str, row: Row) -> 
 @pytest.mark.parametrize("word", [*UNHEARD, "REJECTED", "IGNORED"])
 def test_an_unheard_word_is_processing(drive: Drive, answer: Answer, word: str) -> None:
     looks = [
-        (CLOUDCONVERT.get("a"), {"data": {"id": "a", "status": word, "operation": "convert"}}),
-        (CLOUDCONVERT.get("job/a"), {"data": {"id": "a", "status": word}}),
+        (CLOUDCONVERT.get("x441E6HMhG"), {"data": {"id": "a", "status": word, "operation": "convert"}}),
+        (CLOUDCONVERT.get("job/x441E6HMhG"), {"data": {"id": "a", "status": word}}),
         (SCAN.get("a"), {"id": "a", "status": word}),
         (SMART.get("44"), {"taskId": 44, "taskStatusText": word}),
         (EXPERT.get("a"), {"state": word}),

@@ -47,15 +47,15 @@ CC_FAILED = {**CC_TASK, "id": "b", "status": "error", "code": "CANCELLED"}
 SCAN_FILE = {"id": "file_1", "name": "n", "type": "image/png", "properties": {"size": 1, "width": 2}}
 
 CASES: dict[str, tuple[Provider[Any], str, dict[str, Any]]] = {
-    "cloudconvert-task": (CLOUDCONVERT, "a", {"data": CC_TASK}),
+    "cloudconvert-task": (CLOUDCONVERT, "x441E6HMhG", {"data": CC_TASK}),
     "cloudconvert-job": (
         CLOUDCONVERT,
-        "job/j",
+        "job/x441E6HMhG",
         {"data": {"id": "j", "tag": "t", "status": "finished", "ended_at": MOMENT, "tasks": [CC_TASK]}},
     ),
     "cloudconvert-failed-job": (
         CLOUDCONVERT,
-        "job/j",
+        "job/x441E6HMhG",
         {"data": {"id": "j", "status": "error", "tasks": [CC_FAILED, CC_TASK, CC_FAILED]}},
     ),
     "scan-documents-files": (

@@ -376,5 +376,5 @@ def test_a_result_that_is_not_there_is_named(
 
 
 def test_a_stuck_task_is_explained() -> None:
-    assert "review" in SmartDocumentor.wait_hint
+    assert "review" in SmartDocumentor.wait_hints[Reason.AWAITING_REVIEW]
     assert Reason.INTEGRATION_FAILED in SmartDocumentor.capabilities.reasons
