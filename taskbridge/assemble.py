@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from taskbridge.config import Config, Connection, Network, connection_settings, load_config, network_of
+from taskbridge.channel import Channel
+from taskbridge.config import CommonSettings, Config, Connection, Network, connection_settings, load_config, network_of
 from taskbridge.errors import ConfigError, InvalidTaskId, TaskbridgeError, plain
-from taskbridge.flows import Channel
 from taskbridge.governor import Governor
 from taskbridge.model import Outcome, Task, TaskRef
-from taskbridge.registry import builtin_providers, load_provider, loaded_providers
+from taskbridge.registry import load_provider, loaded_providers
 
 if TYPE_CHECKING:
     import os
@@ -68,8 +68,9 @@ def channels_of(config: Config, clock: Clock) -> dict[str, Channel]:
 
 def _channel(connection: Connection, clock: Clock) -> Channel:
     provider = load_provider(connection.provider)
-    stray = any(key not in provider.Settings.model_fields for key in connection.values)
-    siblings = loaded_providers() if stray and builtin_providers() else {}
+    known = {*CommonSettings.model_fields, *provider.Settings.model_fields}
+    # The others are only needed to say whose a stray setting is.
+    siblings = {} if known.issuperset(connection.values) else dict(loaded_providers())
     common, own = connection_settings(connection, provider, siblings)
     governor = Governor(common.requests_per_second, clock.random)
     return Channel(connection.name, provider(own, connection.name), common, governor, clock)
@@ -139,6 +140,8 @@ class Locator:
         Raises:
             InvalidTaskId: One is of no connection at all.
         """
+        if isinstance(given, str):
+            raise InvalidTaskId("a list of ids is wanted, not one text; put it in brackets")
         return [self._one(each) for each in given]
 
     def _one(self, each: AnyId) -> Located | Rejected:

@@ -32,13 +32,16 @@ from taskbridge.model import Outcome, Reason, Task, TaskRef, TaskStatus
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from taskbridge.flows import Channel, Look
+    from taskbridge.channel import Channel
+    from taskbridge.flows import Look
     from taskbridge.submission import Page, Query
 
 __all__ = ["Command", "Done", "Fleet", "Idle", "LookAt", "LookAtMany", "News", "Ticket", "WaitUntil"]
 
 _SPREAD: Final = 0.1  # of a pause, either way, so that looks do not fall into step
 _PHASE: Final = 0.5  # the same for a task's first pause while the schedule is not learnt: a random phase
+_SAFETY_NET: Final = 5.0  # factor on the pause where a webhook is expected to tell first
+_OVERDUE: Final = 2.0  # mean durations after which an event counts as lost, and looking goes on as ever
 _AHEAD: Final = 4.0  # steady pauses that a reported progress may put the next look off, at most
 
 
@@ -313,7 +316,9 @@ class Fleet:
     def hint(self, ref: str, now: float) -> None:
         """An event from outside may be true: look soon."""
         item = self._find(*ref.split(":", 1))
-        if item is not None and not item.looking:
+        if item is not None and item.looking:
+            item.hinted = True  # the look under way may be older than the event
+        elif item is not None:
             self._unpark(item, now)
 
     # Out.
@@ -412,7 +417,8 @@ class Fleet:
 
     def _later(self, item: Item, now: float) -> None:
         """Look again in time, alone or with others."""
-        if item.hold:
+        if item.hold or item.hinted:
+            item.hinted = False
             self._queue(item, now)
         elif item.lane.may_park(item):
             item.lane.park(item, now, self._period(item))
@@ -435,6 +441,8 @@ class Fleet:
         if item.progress is not None and 0.0 < item.progress < 1.0:
             left = item.age * (1.0 - item.progress) / item.progress
             pause = min(max(left, pause / 2), pause * _AHEAD)
+        if lane.channel.expects_webhook and item.age < _OVERDUE * pace.durations.mean:
+            pause = min(pause * _SAFETY_NET, lane.channel.settings.poll.at_most)
         spread = _PHASE if item.looks <= 1 and not pace.durations.is_known else _SPREAD
         return pause * (1.0 - spread + 2.0 * spread * lane.channel.clock.random())
 

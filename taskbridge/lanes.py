@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from taskbridge.channel import Channel
     from taskbridge.errors import TaskbridgeError
-    from taskbridge.flows import Channel
     from taskbridge.model import Task, TaskRef
     from taskbridge.schedule import Pace
     from taskbridge.submission import Bulk, Query
@@ -66,6 +66,7 @@ class Item:
         "due_at",
         "error",
         "failures",
+        "hinted",
         "hold",
         "joined",
         "lane",
@@ -104,6 +105,7 @@ class Item:
         self.looks = 0
         self.looking = False
         self.hold = False
+        self.hinted = False  # whether an event came during the look under way
         self.native: str | None = None  # the vendor's word at the last look
         self.parked = False  # whether it waits for a list instead of a look of its own
         self.seen_in: Sweep | None = None  # the last list that had it

@@ -24,7 +24,8 @@ from .emulator_checks import REQUIRED, Refusal, invalid, not_found, read_job, re
 from .emulator_samples import make_samples
 from .emulator_storage import Storage
 from .emulator_tasks import Book, NativeJob, NativeTask, reached
-from .emulator_wire import USER_ID, Answer, Views, answer_async, answer_sync, page, time_text
+from .emulator_webhooks import Hooks
+from .emulator_wire import USER_ID, Answer, Views, answer_async, answer_sync, page
 
 if TYPE_CHECKING:
     from taskbridge.emulator.answers import JsonObject
@@ -45,6 +46,9 @@ class CloudConvertEmulator(VendorEmulator):
 
     Args:
         host: What the shell lends.
+
+    Attributes:
+        webhooks: Who wants to hear of jobs.
     """
 
     name: ClassVar[str] = "cloudconvert"
@@ -60,7 +64,7 @@ class CloudConvertEmulator(VendorEmulator):
         storage = Storage(self.book, f"{host.base_url}/cloudconvert-storage", host.random.randbytes(32))
         self._storage = storage
         self._views = Views(self.book, storage, self._api_url)
-        self._webhooks: dict[str, dict[str, Any]] = {}
+        self.webhooks = Hooks(host, self.book, self._views, self._api_url)
         self._minute = (0, 0)
         self._samples = make_samples(self.book)
 
@@ -92,9 +96,9 @@ class CloudConvertEmulator(VendorEmulator):
                 here("/v2/tasks/{id}/cancel", post, self._cancel_task),
                 here("/v2/tasks/{id}/retry", post, self._retry_task),
                 here("/v2/users/me", get, self._show_user),
-                here("/v2/users/me/webhooks", get, self._list_webhooks),
-                here("/v2/webhooks", post, self._create_webhook),
-                here("/v2/webhooks/{id}", delete, self._delete_webhook),
+                here("/v2/users/me/webhooks", get, self.webhooks.list),
+                here("/v2/webhooks", post, self.webhooks.create),
+                here("/v2/webhooks/{id}", delete, self.webhooks.delete),
                 here("/v2/operations", get, self._list_operations, public=True),
                 here("/v2/{operation:path}", post, self._create_task),
                 here("/{path:path}", None, self._nowhere, public=True),
@@ -107,6 +111,10 @@ class CloudConvertEmulator(VendorEmulator):
             ],
             "cloudconvert-storage": self._storage.routes(),
         }
+
+    def tick(self) -> None:
+        """Tell of jobs that have ended."""
+        self.webhooks.tick()
 
     # Hosts.
 
@@ -171,6 +179,7 @@ class CloudConvertEmulator(VendorEmulator):
         drafts = read_job(body, self._knows)
         job = NativeJob(self.book.new_id(), self.book.now, body.get("tag"), body.get("webhook_url"))
         self.book.create(drafts, job)
+        self.webhooks.began(job)
         return job
 
     def _show_job(self, request: Request, _body: JsonObject) -> Answer:
@@ -296,35 +305,6 @@ class CloudConvertEmulator(VendorEmulator):
 
     def _list_operations(self, _request: Request, _body: JsonObject) -> Answer:
         return Answer({"data": [_operation(name) for name in REQUIRED]}, counted=False)  # none (2026 probe)
-
-    def _create_webhook(self, _request: Request, body: JsonObject) -> Answer:
-        missing = {field: [f"The {field} field is required."] for field in ("url", "events") if not body.get(field)}
-        if missing:
-            raise invalid(missing)
-        webhook_id, now = self.book.new_id(), time_text(self.book.now)
-        self._webhooks[webhook_id] = {
-            "id": webhook_id,
-            "url": body["url"],
-            "disabled": False,
-            "failing": False,
-            "events": body["events"],
-            "signing_secret": random_text(self.host.random, 32),
-            "created_at": now,
-            "updated_at": now,
-            "links": {"self": f"{self._api_url}/webhooks/{webhook_id}"},
-        }
-        return Answer({"data": self._webhooks[webhook_id]}, 201)  # the status is assumed
-
-    def _list_webhooks(self, request: Request, _body: JsonObject) -> Answer:
-        url = request.query_params.get("filter[url]")
-        hooks = [hook for hook in reversed(self._webhooks.values()) if url in {None, hook["url"]}]
-        here, around = page(hooks, request.query_params, f"{self._api_url}/users/me/webhooks")
-        return Answer({"data": list(here), **around})
-
-    def _delete_webhook(self, request: Request, _body: JsonObject) -> Answer:
-        if self._webhooks.pop(request.path_params["id"], None) is None:
-            raise not_found()
-        return Answer(status=204)
 
 
 # Requests.

@@ -10,17 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 from pydantic import SecretStr, model_validator
 
 from taskbridge.errors import ApiError, QuotaExceeded, RateLimited, TaskNotFound
 from taskbridge.http import Flow
-from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus, snapshot
+from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus, WebhookEvent, snapshot
 from taskbridge.provider import (
     Capabilities,
     CodeTable,
     Credential,
+    Delivery,
     IdKind,
     Payload,
     Provider,
@@ -30,6 +32,10 @@ from taskbridge.provider import (
     path_id,
     read_state,
 )
+from taskbridge.submission import Page, Query, Submission
+
+from . import orders
+from .webhook import WEBHOOKS, read_delivery
 
 # `status` of a task and of a job -> ours.        https://cloudconvert.com/docs/api-reference/tasks
 STATES: Final[StateTable] = {
@@ -76,7 +82,8 @@ LINK_LIFE: Final = timedelta(
     hours=24
 )  # of an export link, from the end of its task: https://cloudconvert.com/api/v2/export
 
-ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)  # UUIDs; the documentation has x441E6HMhG too
+# UUIDs; the documentation has x441E6HMhG too. Shorter ones are refused: the vendor answers them with a 500 (XSOAR).
+ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{9,127}", re.ASCII)
 TASK: Final = IdKind(ID, example="c85f3ca9-164c-4e89-8ae2-c08192a7cb08", ignore_case=True)
 JOB: Final = IdKind(ID, "job", "job", example="job/73df1e16-fd8b-47a1-a156-f197babde91a", ignore_case=True)
 
@@ -127,8 +134,22 @@ class CloudConvert(Provider[CloudConvertSettings]):
         long_poll=True,
         subtasks=True,
         reasons=(Reason.AWAITING_UPLOAD, Reason.CANCELLED, Reason.DEPENDENCY_FAILED),
+        webhooks=WEBHOOKS,
+        look_options=frozenset({"include"}),
+        operations=orders.OPERATIONS,
+        inputs=frozenset({"path", "bytes", "stream", "url", "file"}),
+        many_inputs=orders.MANY,
+        cancel=True,
+        retry=True,
+        delete=True,
+        listing=orders.LISTING,
+        bulk=orders.BULK,
+        recover="tag",
+        external_id=True,
+        callback=True,
+        result_ttl=LINK_LIFE.total_seconds(),
     )
-    wait_hint = "a task that awaits its upload stays pending until the document is there"
+    wait_hints = MappingProxyType({Reason.AWAITING_UPLOAD: "it stays so until the document is uploaded"})
 
     # Requests, in the order in which a task lives.
 
@@ -164,6 +185,50 @@ class CloudConvert(Provider[CloudConvertSettings]):
     def base_url(self) -> str:
         """The API's address without a trailing slash."""
         return self.settings.hosts[0]
+
+    def get_with(self, task_id: str, options: Mapping[str, Any]) -> Flow[Task]:
+        """The same with ``include``; see `orders`, beside this file, for this and all that follows."""
+        return orders.get_with(self, task_id, options)
+
+    def result(self, task: Task) -> Flow[TaskResult]:
+        """The exported files, and their text where a text was asked for."""
+        found = yield from super().result(task)
+        return (yield from orders.result(task, found, public_only=self.base_url.startswith("https://")))
+
+    def submit(self, order: Submission) -> Flow[Task]:
+        """``POST /jobs`` and uploads, or ``POST /{operation}``."""
+        return orders.submit(self, order)
+
+    def sweep(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
+        """Lists of what waits and of what is being done; ``filter[status]=waiting`` is not documented for jobs."""
+        del now, age
+        return tuple(query for prefix, query in orders.SWEEP if prefix in prefixes)
+
+    def list_page(self, query: Query, cursor: str | None) -> Flow[Page]:
+        """``GET /jobs``, or ``GET /tasks``."""
+        return orders.list_page(self, query, cursor)
+
+    def cancel(self, task_id: str) -> Flow[Task]:
+        """``POST /tasks/{id}/cancel``."""
+        return orders.cancel(self, task_id)
+
+    def retry(self, task_id: str) -> Flow[Task]:
+        """``POST /tasks/{id}/retry``."""
+        return orders.retry(self, task_id)
+
+    def delete(self, task_id: str) -> Flow[None]:
+        """``DELETE /tasks/{id}`` or ``DELETE /jobs/{id}``."""
+        return orders.delete(self, task_id)
+
+    def recover(self, clue: Mapping[str, Any]) -> Flow[Task | None]:
+        """``GET /jobs?filter[tag]=``."""
+        return orders.recover(self, clue)
+
+    # What the vendor tells unasked.
+
+    def parse_webhook(self, delivery: Delivery) -> WebhookEvent:
+        """See `webhook`, beside this file."""
+        return read_delivery(self, delivery)
 
     # Translation.
 
@@ -212,18 +277,19 @@ class CloudConvert(Provider[CloudConvertSettings]):
             raw=payload.raw,
         )
 
-    def job(self, payload: Payload, asked: str | None = None) -> Task:
+    def job(self, payload: Payload, asked: str | None = None, told: str | None = None) -> Task:
         """A job from the object inside ``data``.
 
         Args:
             payload: The vendor's object.
             asked: The shared id it was asked for.
+            told: The word for the status where the object has none: a webhook's event tells it.
         """
         native = payload.identifier("id")
         shared = asked or f"job/{native}"
         # The documented webhook example has a job whose status is null.
         word = None if payload.raw.get("status", "") is None else payload.text("status")
-        state = read_state(STATES, word)
+        state = read_state(STATES, word or told)
         subtasks = tuple(self.task(each, parent=shared) for each in payload.children("tasks"))
         return snapshot(
             provider=self.name,

@@ -11,12 +11,13 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from json import dumps
+from types import MappingProxyType
 from typing import Any, Final
 
 from pydantic import SecretStr, model_validator
 
-from taskbridge.errors import MalformedResponse
-from taskbridge.http import Flow, Request
+from taskbridge.errors import MalformedResponse, plain
+from taskbridge.http import Base64, Flow, Request
 from taskbridge.model import Reason, Task, TaskFailure, TaskResult, TaskStatus, snapshot
 from taskbridge.provider import (
     NO_TIME,
@@ -33,8 +34,9 @@ from taskbridge.provider import (
     path_id,
     read_state,
 )
+from taskbridge.submission import Document, Submission
 
-from .wire import token_end
+from .wire import layout_text, token_end
 
 # `state` -> ours.                                https://docs.expert.ai/extract/latest/reference/status/
 STATES: Final[StateTable] = {
@@ -52,6 +54,12 @@ STATES: Final[StateTable] = {
 WHOLE: Final = 100.0  # `current` is a percentage
 
 TASK: Final = IdKind(PLAIN_ID, identity=None, example="5c1dd1d8-3a2b-4f6a-9b0e-2f8b7c1d6e5f")  # opaque
+
+LAYOUT: Final = "layout-document-async"  # the one operation
+# Bytes of a PDF whose base64 fills a request of "14 MB", read generously.
+#                                                 https://docs.expert.ai/extract/latest/reference/layout-document-async/
+UPLOAD_LIMIT: Final = (14 << 20) * 3 // 4
+PLACE: Final = "\0document"  # where the document goes in the body; no name holds a NUL
 
 TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, section 2.1
 
@@ -94,8 +102,14 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         authentication="username and password",
         progress=True,
         reasons=(Reason.CANCELLED, Reason.PARTIAL),
+        operations={"extract-text": LAYOUT},
+        inputs=frozenset({"path", "bytes", "stream", "url"}),
+        fetches_urls=True,
+        upload_limit=UPLOAD_LIMIT,
     )
-    wait_hint = "an id that expert.ai does not know, or no longer, seems to stay PENDING for ever: check the id"
+    wait_hints = MappingProxyType(
+        {TaskStatus.PENDING: "an id that expert.ai does not know seems to stay PENDING for ever, so check the id"}
+    )
 
     # Requests, in the order in which a task lives.
 
@@ -128,6 +142,36 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         _, native = self.split_id(task_id)
         response = yield self.request("GET", f"/status/{path_id(native)}")
         return self.task(self.payload(response), task_id)
+
+    def result(self, task: Task) -> Flow[TaskResult]:
+        """What the status answer carried, with the text of its layout."""
+        found = yield from super().result(task)
+        return found if found.text is not None else found.model_copy(update={"text": layout_text(found.data)})
+
+    def submit(self, order: Submission) -> Flow[Task]:
+        """``POST /layout-document-async`` with the document as base64; the answer has the id alone."""
+        if order.native_operation != LAYOUT:
+            raise self.unsupported(f"do {plain(order.native_operation, 60)!r}: its one operation is {LAYOUT}")
+        body: Base64 | bytes = dumps(dict(order.options)).encode()
+        for source in order.sources:
+            if isinstance(source, Document):
+                named = {**order.options, "document": {"name": order.name or source.name, "data": PLACE}}
+                body = Base64.of(named, PLACE, source.content)
+        response = yield self.request("POST", f"/{LAYOUT}", body=body, commits=True)
+        return self._accepted(self.payload(response))
+
+    def _accepted(self, payload: Payload) -> Task:
+        native = payload.text("taskId")
+        return Task(
+            provider=self.name,
+            connection=payload.connection,
+            observed_at=payload.observed_at,
+            id=native,
+            native_id=native,
+            status=TaskStatus.PENDING,
+            operation=LAYOUT,
+            raw=payload.raw,
+        )
 
     # Translation.
 

@@ -1,4 +1,4 @@
-"""What expert.ai packs: the words of a page, and the end of a token's life (extract-python 0.1.2, read 2026-11-22).
+"""What expert.ai packs: words of a page, text of a layout, end of a token (extract-python 0.1.2, read 2026-11-22).
 
 A page of words is base64 of gzip of one record per word: UTF-8 text, a zero byte, the number of its layout element and
 four numbers of its box, all little-endian and 32 bits wide. The vendor's README skips four more bytes between two
@@ -19,7 +19,7 @@ from taskbridge.errors import MalformedResponse
 from taskbridge.http import read_json
 from taskbridge.provider import NO_TIME, Payload
 
-__all__ = ["Word", "decode_words", "token_end"]
+__all__ = ["Word", "decode_words", "layout_text", "token_end"]
 
 MAX_PAGE: Final = 16 << 20  # decompressed bytes of one page; a dense one has some 100 kB
 GAP: Final = 4  # bytes between two words
@@ -81,6 +81,19 @@ def _unpacked(page: str) -> bytes:
     if not unpacker.eof or unpacker.unused_data:
         raise MalformedResponse("the page is cut, or has something behind its end", raw=page[:RAW])
     return data
+
+
+def layout_text(result: object) -> str | None:
+    """The text of a result: the content of the layout items without children, in their order, one a line.
+
+    Args:
+        result: The vendor's ``result``; None comes of one without a layout.
+    """
+    said = Payload.of(result, "", NO_TIME) if isinstance(result, dict) else None
+    if said is None or not isinstance(said.raw.get("layout"), list):
+        return None
+    leaves = (item.maybe_text("content") for item in said.children("layout") if not item.raw.get("children"))
+    return "\n".join(text.rstrip("\n") for text in leaves if text is not None)
 
 
 def token_end(token: str) -> datetime | None:

@@ -30,9 +30,11 @@ from taskbridge.emulator.answers import (
 
 from .emulator_files import PNG, Document, make_image, make_pdf, read_document
 from .emulator_operations import OPERATIONS, OperationFailed
+from .emulator_problems import invalid, problem
+from .emulator_webhooks import EVENTS, Endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from starlette.requests import Request
     from starlette.routing import BaseRoute
@@ -51,23 +53,8 @@ UPLOAD_LIMIT: Final = 10 * 1024 * 1024  # "10 MB" a file: sdk NODE; that MB mean
 TAKE_DEFAULT: Final = 20  # doc LIST
 TAKE_MOST: Final = 100  # doc LIST
 ID_LENGTH: Final = 16  # characters after "task_", "file_", "event_": doc GET-TASK EVENTS
-PROBLEM_TYPE: Final = "application/problem+json"  # doc ERR
-PROBLEM_BASE: Final = "https://scan-documents.com/docs/errors/"  # doc GET-TASK
 INVALID_INPUT: Final = "input does not contains a valid input id."  # doc ERR
 INTERNAL_FAILURE: Final = "Internal processing error"  # one of the causes in doc TASKS; the text is assumed
-
-_UNEXPECTED: Final = "An unexpected error occurred. Contact support if the problem persists."
-PROBLEMS: Final[Mapping[int, tuple[str, str, str]]] = {  # HTTP status -> type, title, message: doc ERR GET-TASK
-    401: ("unauthorized", "Unauthorized", "You are not authorized to access this resource."),
-    404: ("not-found", "Not Found", "{resource} with id {id} not found."),
-    409: ("no-subscription", "No Subscription", "User does not have an active subscription"),
-    429: (
-        "rate-limit-error",
-        "Rate Limit Exceeded",
-        "Rate limit exceeded. Please try again later or contact support.",
-    ),
-    500: ("internal-error", _UNEXPECTED, _UNEXPECTED),
-}
 
 
 @dataclass(slots=True)
@@ -121,6 +108,7 @@ class ScanDocumentsEmulator(VendorEmulator):
         self._files: dict[str, _File] = {}
         self._tasks: dict[str, _Task] = {}
         self._events: dict[str, JsonObject] = {}
+        self._endpoints = Endpoints(host)
         self._due: list[tuple[float, int, str]] = []  # a heap of ends, order of creation, task ids
         self._samples = self._make_samples()
 
@@ -147,13 +135,26 @@ class ScanDocumentsEmulator(VendorEmulator):
         """``cancelled`` is a failed task: the vendor cannot cancel."""
         return self._samples
 
+    def register_webhook(self, url: str, events: Iterable[str] = EVENTS) -> str:
+        """Register an endpoint, as the dashboard does; the result is its signing secret.
+
+        Args:
+            url: Where events are sent, from now on.
+            events: Types of events.
+        """
+        return self._endpoints.add(url, events)
+
+    def tick(self) -> None:
+        """End the tasks whose time has come, which makes events."""
+        self._settle()
+
     # In front of every call.
 
     def _check(self, request: Request) -> None:
         if request.headers.get("x-api-key") != self._key:
-            raise Refused(_problem(401))
+            raise Refused(problem(401))
         if self.trouble is not None:
-            raise Refused(_problem(self.trouble))
+            raise Refused(problem(self.trouble))
         self._settle()
 
     # Files.
@@ -162,13 +163,13 @@ class ScanDocumentsEmulator(VendorEmulator):
         form = from_multipart(await request.body(), request.headers.get("content-type", ""))
         part = form.get("file")
         if part is None:
-            raise Refused(_invalid(file=["file is required."]))  # text assumed
+            raise Refused(invalid(file=["file is required."]))  # text assumed
         if len(part.data) > UPLOAD_LIMIT:
-            raise Refused(_invalid(file=["file must not be larger than 10 MB."]))  # answer assumed
+            raise Refused(invalid(file=["file must not be larger than 10 MB."]))  # answer assumed
         name = form["name"].data.decode(errors="replace") if "name" in form else part.filename or "file"
         document = read_document(name, part.data, part.content_type, part.filename)
         if document is None:
-            raise Refused(_invalid(file=["file type is not supported."]))  # answer assumed
+            raise Refused(invalid(file=["file type is not supported."]))  # answer assumed
         return to_json(self._store(document, self.host.clock.time()).show())  # code assumed
 
     async def _list_files(self, request: Request) -> Response:
@@ -191,7 +192,7 @@ class ScanDocumentsEmulator(VendorEmulator):
     def _file(self, request: Request) -> _File:
         key = request.path_params["id"]
         if key not in self._files:
-            raise Refused(_problem(404, resource="File", id=key))
+            raise Refused(problem(404, resource="File", id=key))
         return self._files[key]
 
     def _store(self, document: Document, created: float, task_id: str | None = None) -> _File:
@@ -207,16 +208,18 @@ class ScanDocumentsEmulator(VendorEmulator):
         async def create(request: Request) -> Response:
             body = from_json(await request.body())
             if body is None:
-                raise Refused(_invalid(input=[INVALID_INPUT]))  # answer to a body that is no object: assumed
+                raise Refused(invalid(input=[INVALID_INPUT]))  # answer to a body that is no object: assumed
             inputs = self._inputs(body.get("input"), kind)
             complaints = kind.complaints(body)
             if inputs is None:
                 complaints = {"input": [INVALID_INPUT], **complaints}
             if inputs is None or complaints:
-                raise Refused(_invalid(**complaints))
+                raise Refused(invalid(**complaints))
             subject = f"{body.get('name') or ''} {' '.join(self._subject(key) for key in inputs)}"
             life = self._life(inputs, self.host.take_plan(subject))
             task = self._add(word, kind.parameters(body), inputs, subject, life)
+            if "callback_url" in task.parameters:
+                self.host.courier.need()
             self._settle()
             return to_json(self._show(task))  # code assumed
 
@@ -225,7 +228,7 @@ class ScanDocumentsEmulator(VendorEmulator):
     async def _get_task(self, request: Request) -> Response:
         key = request.path_params["id"]
         if key not in self._tasks:
-            raise Refused(_problem(404, resource="Task", id=key))
+            raise Refused(problem(404, resource="Task", id=key))
         return to_json(self._show(self._tasks[key]))
 
     async def _list_tasks(self, request: Request) -> Response:
@@ -288,6 +291,8 @@ class ScanDocumentsEmulator(VendorEmulator):
             task.status = "completed"
         news = {"id": task.id, "operation": task.operation, "result": task.result}
         self._tell(f"task.{task.status}", news, task.life.ends)
+        if callback := task.parameters.get("callback_url"):
+            self._endpoints.call_back(callback, {"id": task.id, "status": task.status})
 
     def _work(self, task: _Task) -> JsonObject:
         if task.life.plan.outcome in {"failed", "cancelled"}:
@@ -315,10 +320,10 @@ class ScanDocumentsEmulator(VendorEmulator):
         keys.reverse()  # newest first: assumed
         take = request.query_params.get("take", str(TAKE_DEFAULT))
         if not (re.fullmatch("[0-9]{1,3}", take) and 1 <= int(take) <= TAKE_MOST):
-            raise Refused(_invalid(take=[f"take must be 1 to {TAKE_MOST}."]))  # text assumed
+            raise Refused(invalid(take=[f"take must be 1 to {TAKE_MOST}."]))  # text assumed
         start = request.query_params.get("from")
         if start is not None and start not in keys:
-            raise Refused(_invalid(**{"from": ["from is not a valid id."]}))  # answer assumed
+            raise Refused(invalid(**{"from": ["from is not a valid id."]}))  # answer assumed
         first = keys.index(start) if start is not None else 0
         after = first + int(take)
         links = {
@@ -334,6 +339,7 @@ class ScanDocumentsEmulator(VendorEmulator):
     def _tell(self, kind: str, data: JsonObject, moment: float) -> None:
         key = self._new_id("event")
         self._events[key] = {"id": key, "type": kind, "timestamp": utc_text(moment, digits=3), "data": data}
+        self._endpoints.tell(self._events[key])
 
     def _new_id(self, kind: str) -> str:
         return f"{kind}_{random_text(self.host.random, ID_LENGTH)}"
@@ -363,14 +369,3 @@ class ScanDocumentsEmulator(VendorEmulator):
 
 def _words(phase: Phase) -> str:
     return "pending" if phase == "queued" else "processing"  # doc TASKS
-
-
-def _problem(status: int, **words: str) -> Response:
-    kind, title, message = PROBLEMS[status]
-    body = {"type": PROBLEM_BASE + kind, "title": title, "status": status, "message": message.format(**words)}
-    return to_json(body, status, PROBLEM_TYPE)
-
-
-def _invalid(**errors: list[str]) -> Response:
-    body = {"type": f"{PROBLEM_BASE}validation-error", "title": "Validation Error", "status": 422, "errors": errors}
-    return to_json(body, 422, PROBLEM_TYPE)

@@ -7,20 +7,24 @@ body, so an error body is never read as a task. 409 is about the subscription, n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final, cast
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
-from taskbridge.errors import ApiError, MalformedResponse, QuotaExceeded
-from taskbridge.http import Flow, read_json
-from taskbridge.model import Task, TaskFailure, TaskFile, TaskResult, TaskStatus, snapshot
+from taskbridge.errors import ApiError, MalformedResponse, QuotaExceeded, plain
+from taskbridge.http import Flow, Upload, read_json
+from taskbridge.model import Task, TaskFailure, TaskFile, TaskResult, TaskStatus, WebhookEvent, snapshot
 from taskbridge.provider import (
     NO_TIME,
     PLAIN_ID,
     Capabilities,
     CodeTable,
     Credential,
+    Delivery,
     IdKind,
     Payload,
     Provider,
@@ -31,6 +35,9 @@ from taskbridge.provider import (
     path_id,
     read_state,
 )
+from taskbridge.submission import Bulk, Document, Listing, Page, Query, Stored, Submission
+
+from .webhook import WEBHOOKS, read_delivery
 
 # `status` -> ours.                               https://scan-documents.com/docs/tasks
 STATES: Final[StateTable] = {
@@ -49,6 +56,32 @@ CODES: Final[CodeTable] = {
 STATUSES: Final[Mapping[int, type[ApiError]]] = {
     409: QuotaExceeded,  # no subscription, or the free tier is used up
 }
+
+# Operation -> its folder.                          https://scan-documents.com/docs/tasks
+FOLDERS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("convert", "detect-documents", "extract-text", "warp", "apply-effect"), "image-operations"),
+    "scan": "image-operations",  # newer than that page: node-sdk, packages/mcp-server
+    **dict.fromkeys(("render", "split", "merge", "extract-pages"), "pdf-operations"),
+}
+
+# Neutral operation -> ours. All others go as native:….
+OPERATIONS: Final[Mapping[str, str]] = {
+    "extract-text": "extract-text",
+    "convert": "convert",
+    "merge": "merge",
+    "split": "split",
+    "extract-pages": "extract-pages",
+    "render": "render",
+}
+
+UNNAMED: Final = frozenset({"detect-documents", "extract-text"})  # take no `name`: node-sdk, image-operations.ts
+MANY: Final = frozenset({"merge"})  # whose `input` is a list
+FORMAT: Final = "plain"  # of extract-text, which demands one, where the caller names none
+
+PATH: Final = re.compile(r"(image|pdf)-operations/[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)  # an operation newer than FOLDERS
+UPLOAD_LIMIT: Final = 10 << 20  # bytes; "10 MB" in node-sdk, files.ts, read generously
+PAGE: Final = 50  # tasks of 1 to 100; a task holds its whole text
+MOST_PAGES: Final = 30  # of a search
 
 RESULT_KEYS: Final = frozenset({"generated_files", "content", "documents"})  # node-sdk, src/resources/tasks.ts
 
@@ -74,7 +107,20 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
     codes = CODES
     statuses = STATUSES
     account_refusals = frozenset({409})
-    capabilities = Capabilities(kinds=(TASK,), authentication="API key")
+    capabilities = Capabilities(
+        kinds=(TASK,),
+        authentication="API key",
+        webhooks=WEBHOOKS,
+        operations=OPERATIONS,
+        inputs=frozenset({"path", "bytes", "stream", "url", "file"}),
+        fetches_urls=True,
+        many_inputs=MANY,
+        listing=Listing(PAGE),
+        bulk=Bulk(PAGE),
+        recover="the uploaded file's id",
+        callback=True,
+        upload_limit=UPLOAD_LIMIT,
+    )
 
     # Requests, in the order in which a task lives.
 
@@ -87,6 +133,72 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         _, native = self.split_id(task_id)
         response = yield self.request("GET", f"/tasks/{path_id(native)}")
         return self.task(self.payload(response), task_id)
+
+    # What the vendor tells unasked.
+
+    def parse_webhook(self, delivery: Delivery) -> WebhookEvent:
+        """See `webhook`, beside this file."""
+        return read_delivery(self, delivery)
+
+    def submit(self, order: Submission) -> Flow[Task]:
+        """``POST /files`` for each document, then ``POST /image-operations/{op}`` or ``/pdf-operations/{op}``."""
+        path = self._path(order)
+        inputs: list[str] = []
+        uploaded: list[str] = []
+        for source in order.sources:
+            if isinstance(source, Document):
+                response = yield self.request("POST", "/files", body=_upload(source), clue=_clue(uploaded))
+                uploaded.append(self.payload(response).text("id"))
+                inputs.append(uploaded[-1])
+            elif isinstance(source, Stored):
+                inputs.append(source.id)
+        body = {**_filled_in(order), **order.options}
+        if inputs:
+            body.setdefault("input", inputs if order.native_operation in MANY else inputs[0])
+        response = yield self.request("POST", path, json=body, commits=True, clue=_clue(uploaded))
+        return self.task(self.payload(response))
+
+    def _path(self, order: Submission) -> str:
+        native = order.native_operation
+        if native in FOLDERS:
+            return f"/{FOLDERS[native]}/{native}"
+        if PATH.fullmatch(native):
+            return f"/{native}"
+        raise self.unsupported(f"do {plain(native, 60)!r}: its operations are {', '.join(FOLDERS)}")
+
+    def sweep(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
+        """The whole list: the vendor has no filter, and its order is not documented."""
+        del prefixes, now, age
+        return (Query(),)
+
+    def list_page(self, query: Query, cursor: str | None) -> Flow[Page]:
+        """``GET /tasks``; of the link to the next page only `from` counts: the documented one lacks the version."""
+        del query  # the vendor has no filters
+        params: dict[str, str | int] = {"take": PAGE} if cursor is None else {"take": PAGE, "from": cursor}
+        said = self.payload((yield self.request("GET", "/tasks", params=params)))
+        tasks = tuple(self.task(each) for each in said.children("data"))
+        links = said.maybe_child("links")
+        link = None if links is None else links.maybe_text("next")
+        if not link or not tasks:
+            return Page(tasks)
+        start = parse_qs(urlsplit(link).query).get("from")
+        if not start:
+            raise MalformedResponse("the link to the next page does not say from where", raw=link)
+        return Page(tasks, start[0])
+
+    def recover(self, clue: Mapping[str, Any]) -> Flow[Task | None]:
+        """Look through ``GET /tasks`` for the file that was uploaded for the order, and for nothing else."""
+        uploaded = set(cast("list[str]", clue.get("files") or []))
+        if not uploaded:
+            raise self.unsupported("look for an order that it got no file for; look through its list")
+        cursor: str | None = None
+        for _ in range(MOST_PAGES):
+            page = yield from self.list_page(Query(), cursor)
+            found = next((task for task in page.tasks if uploaded & _inputs(task)), None)
+            cursor = page.next_cursor
+            if found is not None or cursor is None:
+                return found
+        raise self.unsupported(f"look further than {MOST_PAGES * PAGE} tasks for an order")
 
     # Translation.
 
@@ -135,6 +247,35 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         code = kind.rpartition("/")[2] if kind else None
         words = said.maybe_words("message") or _complaints(document.get("errors")) or said.maybe_words("title")
         return Verdict(code or None, words)
+
+
+def _upload(document: Document) -> Upload:
+    kind = document.media_type or "application/octet-stream"  # which the transport guesses from the name
+    return Upload((("name", document.name),), "file", document.name, document.content, kind)
+
+
+def _clue(uploaded: list[str]) -> dict[str, Any]:
+    return {"files": list(uploaded)} if uploaded else {}
+
+
+def _filled_in(order: Submission) -> dict[str, Any]:
+    """What the order says beside its options and documents."""
+    said: dict[str, Any] = {}
+    if order.callback_url is not None:
+        said["callback_url"] = order.callback_url
+    if order.name is not None and order.native_operation not in UNNAMED:
+        said["name"] = order.name
+    if order.operation == "extract-text":
+        said["format"] = FORMAT
+    return said
+
+
+def _inputs(task: Task) -> set[str]:
+    """Ids of the files and tasks that a task works on."""
+    parameters = task.raw.get("parameters")
+    given: Any = cast("dict[str, Any]", parameters).get("input") if isinstance(parameters, dict) else None
+    several = cast("list[object]", given) if isinstance(given, list) else [given]
+    return {each for each in several if isinstance(each, str)}
 
 
 def _result(said: Payload) -> TaskResult | None:

@@ -28,6 +28,7 @@ from taskbridge.emulator.answers import (
 )
 
 from .emulator_tasks import EXPORTED, INTEGRATION_FAILED, UNTOUCHED, Batch, Task, export_data
+from .emulator_webhooks import Exports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,6 +78,7 @@ class SmartDocumentorEmulator(VendorEmulator):
         self._tasks: dict[int, Task] = {}
         self._by_external_id: dict[str, Task] = {}
         self._batches: dict[int, Batch] = {}
+        self._exports = Exports(host)
         self._samples = self._make_samples()
 
     def mounts(self) -> Mapping[str, Sequence[BaseRoute]]:
@@ -110,6 +112,20 @@ class SmartDocumentorEmulator(VendorEmulator):
     def samples(self) -> Mapping[str, str]:
         """``external`` is written ``external/<externalId>``; ``cancelled`` is a deleted task."""
         return self._samples
+
+    def register_export(self, url: str, workspace: int = DEFAULT_WORKSPACE) -> None:
+        """Configure a workspace's export, as its settings page does: documents that are done from now on are sent.
+
+        Args:
+            url: Where they are sent; nothing is signed.
+            workspace: ``workspaceId``.
+        """
+        done = [task for task in self._tasks.values() if task.state(self.host.clock.time()) == EXPORTED]
+        self._exports.add(url, workspace, done)
+
+    def tick(self) -> None:
+        """Send the documents that are done."""
+        self._exports.send(self._tasks.values(), self.host.clock.time())
 
     # Token.
 
@@ -200,6 +216,7 @@ class SmartDocumentorEmulator(VendorEmulator):
         task = self._asked(request)
         task.life = self._life(f"{task.name} {task.url}")
         task.restarts += 1
+        task.sent_back = False
         task.integration = None  # assumed
         task.label = UNTOUCHED
         return Response()

@@ -32,6 +32,7 @@ NUMBERS: Final[Mapping[str, int]] = {
 # the real name is not published.
 WORK: Final = ("PreProcessingInProgress", "PreProcessingSuccessful", "Recognizing")
 EXPORTED: Final = "ExportCompleted"  # doc REPROC; number unknown
+TO_REVIEW: Final = "ToReview"  # "To Review" in doc HOOK; name and number unknown
 INTEGRATION_FAILED: Final = ("Failed", 4)  # the one published integration state: sample of doc STATUS
 UNTOUCHED: Final = "never"  # externalIntegrationStatus at first and after a restart: doc EXTINT
 TOTAL_PAGES: Final = 10  # of every document, once it was read: sample of doc STATUS
@@ -55,6 +56,7 @@ class Task:
         restarts: How often it was restarted.
         integration: Name and number of the integration state; None where nothing is published.
         label: ``externalIntegrationStatus``.
+        sent_back: Whether the system behind refused its export, so that it has to be reviewed again.
     """
 
     id: int
@@ -70,9 +72,12 @@ class Task:
     restarts: int = 0
     integration: tuple[str, int] | None = None
     label: str = UNTOUCHED
+    sent_back: bool = False
 
     def state(self, now: float) -> str:
         """The name of the state at ``now``."""
+        if self.sent_back:
+            return TO_REVIEW
         plan = self.life.plan
         match self.life.phase(now):
             case "queued":

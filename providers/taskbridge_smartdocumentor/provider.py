@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlencode, urljoin
 
@@ -17,12 +18,13 @@ from pydantic import SecretStr, model_validator
 
 from taskbridge.errors import AuthenticationError, MalformedResponse
 from taskbridge.http import Flow, Request
-from taskbridge.model import Reason, Task, TaskFailure, TaskResult, TaskStatus, snapshot
+from taskbridge.model import Reason, Task, TaskFailure, TaskResult, TaskStatus, WebhookEvent, snapshot
 from taskbridge.provider import (
     NO_TIME,
     Capabilities,
     CodeTable,
     Credential,
+    Delivery,
     IdKind,
     Payload,
     Provider,
@@ -34,6 +36,10 @@ from taskbridge.provider import (
     path_id,
     read_state,
 )
+from taskbridge.submission import Bulk, Listing, Page, Query, Submission
+
+from . import orders
+from .webhook import MAX_DELIVERY, WEBHOOKS, read_delivery
 
 # `taskStatusText` -> ours; rows with * are for names that are not listed, in this order.
 #                                                 https://docs.smartdocumentor.net/technical/mappings
@@ -102,6 +108,7 @@ EXTERNAL: Final = IdKind(
 )
 
 TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, section 2.1
+EARLIER: Final = timedelta(hours=1)  # before the oldest task's age begins to count: clocks differ
 
 
 class SmartDocumentorSettings(ProviderSettings):
@@ -137,14 +144,27 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
     Settings = SmartDocumentorSettings
     codes = CODES
     max_body = 64 << 20  # bytes; export data holds all recognised entities of a document
+    max_delivery = MAX_DELIVERY
     capabilities = Capabilities(
         kinds=(TASK, EXTERNAL),
         authentication="OAuth client credentials",
         result_apart=True,
+        operations={"extract-text": orders.PROCESS},
+        inputs=frozenset({"url"}),
+        restart=True,
+        bulk=Bulk(orders.PAGE),
+        listing=Listing(orders.PAGE, orders.FILTERS, order="by createdOn, or by the field that sort names"),
+        recover="externalId",
+        external_id=True,
+        result_ttl=31 * 86_400.0,  # then the task is archived: getting-started/main-concepts
         reasons=(Reason.AWAITING_REVIEW, Reason.DELETED, Reason.INTEGRATION_FAILED),
+        webhooks=WEBHOOKS,
     )
-    wait_hint = (
-        "a review lasts as long as people take, and a stuck task moves only when it is reprocessed at the vendor"
+    wait_hints = MappingProxyType(
+        {
+            Reason.AWAITING_REVIEW: "a review lasts as long as people take",
+            TaskStatus.PROCESSING: "a stuck task moves only when it is reprocessed at the vendor",
+        }
     )
 
     # Requests, in the order in which a task lives.
@@ -195,6 +215,35 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         """``GET /sdtask/GetExportData/{taskid}``: the status answer has no result."""
         response = yield self.request("GET", f"/sdtask/GetExportData/{path_id(str(task.native_id))}")
         return TaskResult(data=self.payload(response).raw)
+
+    def submit(self, order: Submission) -> Flow[Task]:
+        """``POST /sdtask/process``; see `orders`, beside this file, for this and all that follows."""
+        return orders.submit(self, order)
+
+    def sweep(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
+        """All tasks since the oldest; which numbers mean that a task goes on is not published."""
+        del prefixes
+        began = now - timedelta(seconds=age) - EARLIER
+        return (Query(None, {"startDate": began.strftime("%Y-%m-%dT%H:%M:%SZ")}),)
+
+    def list_page(self, query: Query, cursor: str | None) -> Flow[Page]:
+        """``GET /sdtask/statuslistpaginated``."""
+        return orders.list_page(self, query, cursor)
+
+    def restart(self, task_id: str) -> Flow[Task]:
+        """``PATCH /sdtask/restartprocessing``."""
+        kind, native = self.split_id(task_id)
+        return orders.restart(self, task_id, {PARAMETERS.get(kind.prefix, "taskId"): native})
+
+    def recover(self, clue: Mapping[str, Any]) -> Flow[Task | None]:
+        """``GET /sdtask/status?externalId=``."""
+        return orders.recover(self, clue)
+
+    # What the vendor tells unasked.
+
+    def parse_webhook(self, delivery: Delivery) -> WebhookEvent:
+        """See `webhook`, beside this file."""
+        return read_delivery(self, delivery)
 
     # Translation.
 

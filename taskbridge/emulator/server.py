@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import uvicorn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from starlette.types import ASGIApp
 
@@ -73,9 +73,16 @@ class LoopbackServer(uvicorn.Server):
         app: What it serves.
         bound: The socket to serve on; closed when the server ends.
         ready: Called in the server's thread once it answers.
+        beside: What runs beside the server, in its loop, until it stops.
     """
 
-    def __init__(self, app: ASGIApp, bound: socket.socket, ready: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        bound: socket.socket,
+        ready: Callable[[], None] | None = None,
+        beside: Callable[[], Coroutine[None, None, None]] | None = None,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -92,6 +99,7 @@ class LoopbackServer(uvicorn.Server):
         )
         self._bound = bound
         self._ready = ready
+        self._beside = beside
         self._leave: Callable[[], object] = lambda: None
         self._settled = Event()
         self._thread: Thread | None = None
@@ -141,11 +149,17 @@ class LoopbackServer(uvicorn.Server):
                 loop.call_soon_threadsafe(leaving.set)
 
         self._leave = leave
+        beside = None if self._beside is None else loop.create_task(self._beside())
         ticks = 0
-        while not await self.on_tick(ticks):
-            ticks += 1
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(leaving.wait(), TICK)
+        try:
+            while not await self.on_tick(ticks):
+                ticks += 1
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(leaving.wait(), TICK)
+        finally:
+            if beside is not None:
+                beside.cancel()
+                await asyncio.gather(beside, return_exceptions=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close everything; a request that is being held sees its caller leave."""

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Router
 
 from taskbridge.emulator.clock import VendorClock
+from taskbridge.emulator.deliveries import Courier, SentDelivery
 from taskbridge.emulator.journal import Journal, SeenRequest
 from taskbridge.emulator.server import LoopbackServer, listen, loopback
 from taskbridge.emulator.vendor import Host, Plan, VendorEmulator
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["Emulator", "SeenRequest", "emulators"]
+__all__ = ["Emulator", "SeenRequest", "SentDelivery", "emulators"]
 
 GROUP: Final = "taskbridge.emulators"
 
@@ -53,6 +54,7 @@ class _Running:
     base_url: str
     clock: VendorClock
     vendors: Mapping[str, VendorEmulator]
+    courier: Courier
     journal: Journal
     server: LoopbackServer
 
@@ -181,14 +183,20 @@ class Emulator:
     def _fill(self, bound: socket, ready: Callable[[], None] | None) -> _Running:
         base_url = _url(bound)
         clock = VendorClock(self._speed)
+        courier = Courier(clock)
         vendors = {
-            name: kind(Host(base_url, clock, Random(f"{self._seed}/{name}"), self._plan))  # noqa: S311  # ids, no secrets
+            name: kind(Host(base_url, clock, Random(f"{self._seed}/{name}"), courier, self._plan))  # noqa: S311  # ids, no secrets
             for name, kind in self._classes.items()
         }
         prefixes, app = _mount(vendors)
         journal = Journal(clock, prefixes)
-        server = LoopbackServer(journal.around(app), bound, ready)
-        return _Running(base_url, clock, vendors, journal, server)
+
+        def tick() -> None:
+            for vendor in vendors.values():
+                vendor.tick()
+
+        server = LoopbackServer(journal.around(app), bound, ready, lambda: courier.run(tick))
+        return _Running(base_url, clock, vendors, courier, journal, server)
 
     # What runs.
 
@@ -289,6 +297,24 @@ class Emulator:
             headers=headers,
             content_type=content_type,
         )
+
+    # What the vendors tell unasked.
+
+    @property
+    def deliveries(self) -> list[SentDelivery]:
+        """The webhook deliveries attempted up to now, in order."""
+        return self._now.courier.log
+
+    def disturb_deliveries(self, *, duplicate: bool = False, shuffle: bool = False) -> None:
+        """Send webhooks as badly as vendors do.
+
+        Args:
+            duplicate: Send each one twice.
+            shuffle: Of two that follow each other, send the later one first; the earlier one waits for it for up to
+                30 vendor seconds.
+        """
+        self._now.courier.duplicate = duplicate
+        self._now.courier.shuffle = shuffle
 
     @property
     def _now(self) -> _Running:

@@ -5,7 +5,8 @@ whose folder it lies, and shares no table with it. The shell (`taskbridge.emulat
 and a seeded source of ids; the emulator gives back routes, settings that connect to it, and sample tasks.
 
 Tasks move by themselves: a `Plan` says how long a task queues and works and how it ends, and the emulator derives the
-native state from the vendor's clock at the moment of asking. No thread runs in the background.
+native state from the vendor's clock at the moment of asking. Only where somebody wants to be told (webhooks) is it
+asked every few milliseconds whether there is something to tell.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from taskbridge.emulator.clock import VendorClock
+    from taskbridge.emulator.deliveries import Courier
 
 __all__ = ["Host", "Outcome", "Plan", "VendorEmulator"]
 
@@ -106,12 +108,14 @@ class Host:
         clock: The vendor's time.
         random: Seeded source of ids; use nothing else, so that a run can be repeated.
         default_plan: The plan of tasks whose document names ask for nothing.
+        courier: Delivers webhooks.
         next_plans: Plans for the next created tasks, first in first out; `take_plan` reads them.
     """
 
     base_url: str
     clock: VendorClock
     random: Random
+    courier: Courier
     default_plan: Plan = field(default_factory=Plan)
     next_plans: list[Plan] = field(default_factory=list["Plan"])
 
@@ -132,6 +136,9 @@ class VendorEmulator(ABC):
 
     def __init__(self, host: Host) -> None:
         self.host = host
+
+    def tick(self) -> None:  # noqa: B027  # a vendor that tells nothing has nothing to do
+        """Tell what is due to be told, through the host's courier; called often once the courier is needed."""
 
     @abstractmethod
     def mounts(self) -> Mapping[str, Sequence[BaseRoute]]:

@@ -1,0 +1,248 @@
+"""Taking events in: what is believed, what is looked up, and what changes nothing."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, Final
+
+import pytest
+import requests
+
+import taskbridge as tb
+from taskbridge import TaskStatus
+from taskbridge.inbox import KEPT, Inbox
+from taskbridge.ingest import Note
+from taskbridge.model import TaskRef
+from taskbridge.testing import Emulator
+
+NOW: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+SVIX: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+SECRET: Final = "b7Qd0c9yT2wX4mLr"
+
+Connected = Callable[..., tb.Client]
+Sign = Callable[..., dict[str, str]]
+Event = Callable[..., bytes]
+
+
+def looks(emulator: Emulator, vendor: str) -> int:
+    return emulator.count(vendor=vendor, method="GET")
+
+
+def forged(client: tb.Client, job: str, event: str = "job.finished", status: str = "finished") -> tb.WebhookEvent:
+    body = json.dumps({"event": event, "job": {"id": job.removeprefix("job/"), "status": status, "tasks": []}}).encode()
+    return client.parse_webhook({"CloudConvert-Signature": hmac.new(SECRET.encode(), body, sha256).hexdigest()}, body)
+
+
+# What is confirmed.
+
+
+def test_a_forged_end_causes_one_authenticated_look_and_changes_nothing(
+    stopped: Emulator, connected: Connected
+) -> None:
+    client = connected(stopped, "cloudconvert", SECRET)
+    job = stopped.samples("cloudconvert")["job-running"]
+    event = forged(client, job)
+    assert event.task is not None
+    assert event.task.status is TaskStatus.COMPLETED  # so it says
+    heard = client.ingest(event)
+    assert heard.note is Note.APPLIED
+    assert heard.task is not None
+    assert heard.task.status is not TaskStatus.COMPLETED  # so it is
+    (look,) = [seen for seen in stopped.requests if seen.vendor == "cloudconvert"]
+    assert (look.method, look.status, look.path.rpartition("/")[2]) == ("GET", 200, job.removeprefix("job/"))
+
+
+def test_a_hint_counts_again_until_the_end(stopped: Emulator, connected: Connected) -> None:
+    client = connected(stopped, "cloudconvert", SECRET)
+    job = stopped.samples("cloudconvert")["job-running"]
+    assert client.ingest(forged(client, job)).note is Note.APPLIED  # before its time: uses nothing up
+    stopped.clock.advance(60)
+    heard = client.ingest(forged(client, job))
+    assert heard.task is not None
+    assert heard.task.status is TaskStatus.COMPLETED
+    assert client.ingest(forged(client, job)).note is Note.DUPLICATE
+    assert looks(stopped, "cloudconvert") == 2
+
+
+def test_what_is_signed_with_its_time_is_believed(
+    stopped: Emulator, connected: Connected, event: Event, svix_headers: Sign
+) -> None:
+    client = connected(stopped, "scan-documents", SVIX)
+    body = event(result={"content": "hello"})
+    heard = client.ingest(client.parse_webhook(svix_headers(body), body, now=NOW))
+    assert heard.task is not None
+    assert heard.task.result is not None
+    assert heard.task.result.text == "hello"
+    assert looks(stopped, "scan-documents") == 0
+
+
+def test_confirmation_can_be_asked_for_and_waived(
+    stopped: Emulator, connected: Connected, event: Event, svix_headers: Sign
+) -> None:
+    scans = connected(stopped, "scan-documents", SVIX)
+    body = event(task=stopped.samples("scan-documents")["failed"])
+    heard = scans.ingest(scans.parse_webhook(svix_headers(body), body, now=NOW), confirm=True)
+    assert heard.task is not None
+    assert heard.task.status is TaskStatus.FAILED  # whatever the event said
+    assert looks(stopped, "scan-documents") == 1
+    jobs = connected(stopped, "cloudconvert", SECRET)
+    heard = jobs.ingest(forged(jobs, stopped.samples("cloudconvert")["job-running"]), confirm=False)
+    assert heard.task is not None
+    assert heard.task.status is TaskStatus.COMPLETED  # at the caller's own risk
+    assert looks(stopped, "cloudconvert") == 0
+
+
+def test_an_export_is_looked_up(stopped: Emulator, connected: Connected) -> None:
+    client = connected(stopped, "smartdocumentor", SECRET)
+    native = stopped.samples("smartdocumentor")["completed"]
+    event = client.parse_webhook({}, json.dumps({"taskId": int(native)}).encode(), url=f"/{SECRET}")
+    heard = client.ingest(event)
+    assert heard.task is not None
+    assert (heard.task.id, heard.task.status) == (native, TaskStatus.COMPLETED)
+    assert client.ingest(event).note is Note.DUPLICATE
+
+
+# What changes nothing.
+
+
+def test_the_same_delivery_a_hundred_times_from_eight_threads_is_one_event(
+    stopped: Emulator, connected: Connected, event: Event, svix_headers: Sign
+) -> None:
+    client = connected(stopped, "scan-documents", SVIX)
+    body = event()
+    headers = svix_headers(body)
+    notes: list[str] = []
+
+    def deliver() -> None:
+        notes.extend(client.ingest(client.parse_webhook(headers, body, now=NOW)).note for _ in range(13))
+
+    threads = [threading.Thread(target=deliver) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(notes) == ["applied"] + ["duplicate"] * 103
+
+
+def test_a_repeat_with_another_signature_is_the_same_event(scans: tb.Client, event: Event, svix_headers: Sign) -> None:
+    body = event()
+    first = scans.parse_webhook(svix_headers(body, message="msg_1"), body, now=NOW)
+    second = scans.parse_webhook(svix_headers(body, message="msg_2", at=NOW.replace(minute=2)), body, now=NOW)
+    assert [scans.ingest(each).note for each in (first, second)] == [Note.APPLIED, Note.DUPLICATE]
+
+
+def test_a_late_state_is_told_and_not_applied(scans: tb.Client, event: Event, svix_headers: Sign) -> None:
+    def take(kind: str, number: int) -> tb.Ingested:
+        said = json.loads(event(kind))
+        body = json.dumps({**said, "id": f"event_{number}"}).encode()
+        return scans.ingest(scans.parse_webhook(svix_headers(body), body, now=NOW))
+
+    assert take("task.completed", 1).note is Note.APPLIED
+    late = take("task.created", 2)
+    assert (late.note, late.task) == (Note.LATE, None)
+    assert late.event.task is not None
+    assert late.event.task.status is TaskStatus.PENDING
+
+
+def test_an_end_that_a_look_saw_makes_events_late_too(
+    stopped: Emulator, connected: Connected, event: Event, svix_headers: Sign
+) -> None:
+    client = connected(stopped, "scan-documents", SVIX)
+    task = stopped.samples("scan-documents")["completed"]
+    client.get(task)
+    body = event("task.created", task)
+    assert client.ingest(client.parse_webhook(svix_headers(body), body, now=NOW)).note is Note.LATE
+
+
+def test_a_look_may_show_that_a_task_goes_on(stopped: Emulator, connected: Connected) -> None:
+    client = connected(stopped, "smartdocumentor", SECRET)
+    settings, native = stopped.settings("smartdocumentor"), stopped.samples("smartdocumentor")["completed"]
+    assert client.get(native).is_terminal
+    inbox = client._channel.inbox
+    ref = TaskRef(f"smartdocumentor:{native}")
+    assert inbox.has_ended(ref)
+    (token,) = client._channel.credential.headers.values() if client._channel.credential else ("",)
+    url = f"{settings['base_url']}/sdtask/restartprocessing?taskId={native}"
+    requests.patch(url, headers={"Authorization": token}, timeout=5).raise_for_status()
+    assert not client.get(native).is_terminal
+    assert not inbox.has_ended(ref)
+
+
+def test_events_of_other_things_are_taken_in_once(scans: tb.Client, svix_headers: Sign) -> None:
+    body = b'{"id":"event_9","type":"file.created","timestamp":"2025-04-12T15:55:19Z","data":{"id":"file_1"}}'
+    event = scans.parse_webhook(svix_headers(body), body, now=NOW)
+    assert [scans.ingest(event).note for _ in range(2)] == [Note.NO_TASK, Note.DUPLICATE]
+
+
+def test_a_task_that_the_vendor_does_not_know_is_asked_for_once(stopped: Emulator, connected: Connected) -> None:
+    client = connected(stopped, "cloudconvert", SECRET)
+    event = forged(client, "job/11111111-1111-4111-8111-111111111111")
+    assert [client.ingest(event).note for _ in range(5)] == [Note.UNKNOWN] + [Note.DUPLICATE] * 4
+    assert looks(stopped, "cloudconvert") == 1
+
+
+def test_a_failed_look_leaves_the_event_to_the_next_delivery(stopped: Emulator, connected: Connected) -> None:
+    client = connected(stopped, "cloudconvert", SECRET, retry={"attempts": 1})
+    event = forged(client, stopped.samples("cloudconvert")["job"])
+    stopped.fail_next(500)
+    with pytest.raises(tb.ServerError):
+        client.ingest(event)
+    assert client.ingest(event).note is Note.APPLIED
+
+
+def test_an_event_of_another_connection_is_refused(jobs: tb.Client, scans: tb.Client, svix_headers: Sign) -> None:
+    body = b'{"id":"event_9","type":"file.created","data":{}}'
+    event = scans.parse_webhook(svix_headers(body), body, now=NOW)
+    with pytest.raises(tb.ConfigError, match="not open here"):
+        jobs.ingest(event)
+    scans.close()
+    with pytest.raises(tb.ConfigError, match="closed"):
+        scans.ingest(event)
+
+
+def test_the_async_side_takes_events_in_too(stopped: Emulator, run: Callable[..., Any]) -> None:
+    async def main() -> list[Note]:
+        settings = stopped.settings("cloudconvert")
+        async with tb.aio.connect("cloudconvert", webhook_secrets=[SECRET], **settings) as client:
+            said = {"id": stopped.samples("cloudconvert")["job"].removeprefix("job/"), "status": "error"}
+            body = json.dumps({"event": "job.failed", "job": said}).encode()
+            headers = {"cloudconvert-signature": hmac.new(SECRET.encode(), body, sha256).hexdigest()}
+            parsed = client.parse_webhook(headers, body)
+            heard = await client.ingest(parsed)
+            assert heard.task is not None
+            assert heard.task.status is TaskStatus.COMPLETED
+            return [heard.note, (await client.ingest(parsed)).note]
+
+    assert run(main()) == [Note.APPLIED, Note.DUPLICATE]
+
+
+# The record.
+
+
+def test_the_record_is_bounded() -> None:
+    inbox = Inbox()
+    assert KEPT >= 10_000
+    assert all(inbox.take(f"event {n}") for n in range(KEPT + 10))
+    assert not inbox.take(f"event {KEPT}")
+    assert inbox.take("event 0")  # the oldest are forgotten
+    assert len(inbox._taken) == KEPT
+
+
+def test_those_who_left_hear_nothing() -> None:
+    inbox = Inbox()
+    told: list[object] = []
+    leave = inbox.listen(told.append, TaskRef("a:1"))
+    also = inbox.listen(told.append)
+    inbox.tell(TaskRef("a:1"))
+    inbox.tell(TaskRef("a:2"))
+    assert told == ["a:1", "a:1", "a:2"]
+    leave()
+    also()
+    inbox.tell(TaskRef("a:1"))
+    assert len(told) == 3
+    assert inbox._listeners == {}

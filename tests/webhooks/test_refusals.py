@@ -1,0 +1,174 @@
+"""What is refused, in which order and with which answer; and the shapes in which frameworks hand deliveries over."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.message import Message
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+import taskbridge as tb
+from taskbridge.testing import Emulator
+from taskbridge.webhooks import Headers
+
+NOW: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+BOMB: Final = b"[" * 100_000  # a parser that sees it has been let in too early
+
+Sign = Callable[..., dict[str, str]]
+
+
+def of_a_job(**job: Any) -> bytes:
+    whole: dict[str, Any] = {"id": "73df1e16-fd8b-47a1-a156-f197babde91a", "status": "finished", "tasks": [], **job}
+    return json.dumps({"event": "job.finished", "job": whole}).encode()
+
+
+def hexed(body: bytes, secret: str = "signing-secret") -> dict[str, str]:
+    return {"CloudConvert-Signature": hmac.new(secret.encode(), body, sha256).hexdigest()}
+
+
+# What is refused before anything is read.
+
+
+def test_no_secret_is_loud() -> None:
+    with tb.connect("cloudconvert", api_key="cc-test-key") as client:
+        with pytest.raises(tb.ConfigError, match="no webhook_secrets"):
+            client.parse_webhook(hexed(b"{}"), b"{}")
+        assert not client._channel.expects_webhook
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "answer"),
+    [
+        ({}, of_a_job(), 401),
+        (hexed(b"other"), of_a_job(), 401),
+        (hexed(of_a_job(), "guess"), of_a_job(), 401),
+        (hexed(b""), b"", 400),
+        (hexed(b"{"), b"{", 400),
+        (hexed(b"\xff"), b"\xff", 400),
+        (hexed(BOMB), BOMB, 400),
+        (hexed(b"[]"), b"[]", 400),
+        (hexed(b"{}"), b"{}", 400),
+        (hexed(b'{"event":1,"job":{}}'), b'{"event":1,"job":{}}', 400),
+        (hexed(of_a_job(id="")), of_a_job(id=""), 400),
+        (hexed(of_a_job(id="../x")), of_a_job(id="../x"), 400),
+        (hexed(of_a_job(id=7)), of_a_job(id=7), 400),
+        (hexed(b'{"event":"a","event":"b"}'), b'{"event":"a","event":"b"}', 400),
+        (hexed(b" " * (1 << 20)), b" " * (1 << 20), 400),
+        (hexed(b" " * (1 << 20) + b" "), b" " * (1 << 20) + b" ", 413),
+        ({**hexed(of_a_job()), "Content-Encoding": "gzip"}, of_a_job(), 415),
+        ({**hexed(of_a_job()), "content-encoding": "identity, br"}, of_a_job(), 415),
+        ([*hexed(of_a_job()).items(), *hexed(of_a_job()).items()], of_a_job(), 401),
+        ([("CloudConvert-Signature", "x"), ("cloudconvert-signature", "y")], of_a_job(), 401),
+    ],
+)
+def test_refusals_and_their_answers(headers: Headers, body: bytes, answer: int, jobs: tb.Client) -> None:
+    with pytest.raises(tb.WebhookRejected) as caught:
+        jobs.parse_webhook(headers, body)
+    assert caught.value.answer == answer
+    assert caught.value.connection == "cloudconvert"
+    assert caught.value.__cause__ is None
+
+
+def test_a_refusal_is_one_line_of_log(jobs: tb.Client, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, logger="taskbridge"), pytest.raises(tb.WebhookRejected):
+        jobs.parse_webhook({}, of_a_job())
+    (line,) = [record.message for record in caplog.records]
+    assert line.startswith("connection cloudconvert: a webhook is refused: the delivery is not signed")
+
+
+def test_no_parser_sees_what_is_not_proved(
+    jobs: tb.Client, scans: tb.Client, exports: tb.Client, svix_headers: Sign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(_: bytes) -> None:
+        raise AssertionError("a parser ran")
+
+    monkeypatch.setattr("taskbridge.webhooks.read_json", explode)
+    for client, headers in ((jobs, hexed(b"x")), (scans, svix_headers(b"x")), (exports, {})):
+        with pytest.raises(tb.WebhookRejected) as caught:
+            client.parse_webhook(headers, BOMB, url="/hooks", now=NOW)
+        assert caught.value.answer == 401
+    body = of_a_job()
+    with pytest.raises(tb.WebhookRejected, match="broken") as caught:  # and it is really this one that would run
+        jobs.parse_webhook(hexed(body), body)
+    assert caught.value.answer == 500
+
+
+def test_old_and_new_secret_are_accepted_until_one_is_removed() -> None:
+    body = of_a_job()
+    for secrets, accepted in ((["old"], True), (["new", "old"], True), (["new"], False)):
+        with tb.connect("cloudconvert", api_key="cc-test-key", webhook_secrets=secrets) as client:
+            if accepted:
+                assert client.parse_webhook(hexed(body, "old"), body).ref is not None
+            else:
+                with pytest.raises(tb.WebhookRejected):
+                    client.parse_webhook(hexed(body, "old"), body)
+
+
+# What frameworks hand over.
+
+
+def _message(headers: dict[str, str]) -> Message:
+    made = Message()
+    for name, value in headers.items():
+        made[name] = value
+    return made
+
+
+def _more(headers: dict[str, str]) -> Any:
+    strange: list[tuple[Any, Any]] = [("X-Forwarded-For", "a"), ("X-Forwarded-For", "b"), ("nö", "x"), (7, 8)]
+    return iter([*headers.items(), *strange])
+
+
+SHAPES: Final[dict[str, Callable[[dict[str, str]], Any]]] = {
+    "mapping": dict,
+    "pairs": lambda headers: list(headers.items()),
+    "capitals": lambda headers: {name.upper(): value for name, value in headers.items()},
+    "lists": lambda headers: {name: [value] for name, value in headers.items()},
+    "asgi": lambda headers: [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+    "more": _more,
+    "message": _message,
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_headers_in_any_shape(shape: str, jobs: tb.Client) -> None:
+    body = of_a_job()
+    assert jobs.parse_webhook(SHAPES[shape](hexed(body)), body).ref is not None
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bodies_are_bytes(kind: Callable[[bytes], Any], jobs: tb.Client) -> None:
+    body = of_a_job()
+    assert jobs.parse_webhook(hexed(body), kind(body)).ref is not None
+    with pytest.raises(TypeError, match="raw bytes"):
+        jobs.parse_webhook(hexed(body), body.decode())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def test_the_time_given_has_a_zone(scans: tb.Client, svix_headers: Sign) -> None:
+    with pytest.raises(TypeError, match="aware"):
+        scans.parse_webhook(svix_headers(b"{}"), b"{}", now=NOW.replace(tzinfo=None))
+
+
+def test_a_bridge_is_told_which_connection(stopped: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KEY", stopped.settings("cloudconvert")["api_key"])
+    path = tmp_path / "taskbridge.toml"
+    path.write_text(
+        '[connections.invoices]\nprovider = "cloudconvert"\napi_key = "${KEY}"\nwebhook_secrets = ["signing-secret"]\n'
+        '[connections.other]\nprovider = "cloudconvert"\napi_key = "${KEY}"\nwebhook_secrets = ["another"]\n'
+    )
+    body = of_a_job()
+    with tb.Bridge.from_config(path) as bridge:
+        event = bridge.parse_webhook("invoices", hexed(body), body)
+        assert event.ref == "invoices:job/73df1e16-fd8b-47a1-a156-f197babde91a"
+        assert bridge["invoices"].parse_webhook(hexed(body), body).ref == event.ref
+        with pytest.raises(tb.WebhookRejected):
+            bridge.parse_webhook("other", hexed(body), body)
+        with pytest.raises(tb.ConfigError, match="no connection"):
+            bridge.parse_webhook("nobody", hexed(body), body)
