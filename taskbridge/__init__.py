@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from taskbridge import aio, errors
+    from taskbridge.channel import ConnectionStats
     from taskbridge.client import Bridge, Client, connect
     from taskbridge.errors import (
         ApiError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         ContractError,
         DeadlineExceeded,
         IdentityMismatch,
+        InvalidInput,
         InvalidRequest,
         InvalidTaskId,
         MalformedResponse,
@@ -43,7 +45,18 @@ if TYPE_CHECKING:
         WaitTimeout,
         WebhookRejected,
     )
-    from taskbridge.model import Outcome, Reason, Task, TaskFailure, TaskFile, TaskRef, TaskResult, TaskStatus
+    from taskbridge.ingest import Ingested
+    from taskbridge.model import (
+        Outcome,
+        Reason,
+        Task,
+        TaskFailure,
+        TaskFile,
+        TaskRef,
+        TaskResult,
+        TaskStatus,
+        WebhookEvent,
+    )
     from taskbridge.policy import PollPolicy, RetryPolicy
     from taskbridge.provider import Capabilities
     from taskbridge.registry import ProviderInfo, providers
@@ -56,11 +69,14 @@ _HOMES: Final[dict[str, str | None]] = {
     "errors": None,
     **dict.fromkeys(("Bridge", "Client", "connect"), "client"),
     **dict.fromkeys(
-        ("Outcome", "Reason", "Task", "TaskFailure", "TaskFile", "TaskRef", "TaskResult", "TaskStatus"), "model"
+        ("Outcome", "Reason", "Task", "TaskFailure", "TaskFile", "TaskRef", "TaskResult", "TaskStatus", "WebhookEvent"),
+        "model",
     ),
     **dict.fromkeys(("PollPolicy", "RetryPolicy"), "policy"),
     "Capabilities": "provider",
+    "ConnectionStats": "channel",
     **dict.fromkeys(("ProviderInfo", "providers"), "registry"),
+    "Ingested": "ingest",
 }
 
 __all__ = [
@@ -72,9 +88,12 @@ __all__ = [
     "Client",
     "ConfigError",
     "ConnectFailed",
+    "ConnectionStats",
     "ContractError",
     "DeadlineExceeded",
     "IdentityMismatch",
+    "Ingested",
+    "InvalidInput",
     "InvalidRequest",
     "InvalidTaskId",
     "MalformedResponse",
@@ -106,6 +125,7 @@ __all__ = [
     "UnexpectedRedirect",
     "UnsupportedFeature",
     "WaitTimeout",
+    "WebhookEvent",
     "WebhookRejected",
     "aio",
     "connect",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from taskbridge.model import Task
     from taskbridge.policy import Clock, RetryPolicy
 
-__all__ = ["YOUTH", "Channel", "Tally"]
+__all__ = ["YOUTH", "Channel", "ConnectionStats", "Tally"]
 
 log = logging.getLogger("taskbridge")
 
@@ -46,6 +46,33 @@ class Tally:
     def sent(self, kind: str) -> None:
         """Count a request."""
         self.requests[kind] = self.requests.get(kind, 0) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStats:
+    """What a connection has done so far; only for people who look.
+
+    Attributes:
+        requests: Requests sent, by kind: look, list, submit, token, other.
+        failures: Requests without a usable answer.
+        unchanged: Looks whose answer was the one before, byte for byte.
+        ends: Ends of tasks that were noticed by looking.
+        delay: Mean seconds expected between such an end and the news of it, or None before the first.
+        duration: Mean seconds that tasks take, by operation, as far as has been learnt.
+        rate: Requests a second that may go out now; infinite where nothing limits them.
+        is_probing: Whether the vendor seems to be out, and only probes go out.
+        is_refused: Whether the vendor refuses the credential.
+    """
+
+    requests: Mapping[str, int]
+    failures: int
+    unchanged: int
+    ends: int
+    delay: float | None
+    duration: Mapping[str, float]
+    rate: float
+    is_probing: bool
+    is_refused: bool
 
 
 @dataclass(eq=False)
@@ -102,6 +129,23 @@ class Channel:
         """Whether a task was submitted so short a time ago that its vendor may not know it yet."""
         since = self.young.get(task_id)
         return since is not None and self.clock.monotonic() - since < YOUTH
+
+    @property
+    def stats(self) -> ConnectionStats:
+        """What it has done so far."""
+        tally = self.tally
+        learnt = {name or "": pace.durations.mean for name, pace in self.paces.items() if pace.durations.is_known}
+        return ConnectionStats(
+            requests=dict(tally.requests),
+            failures=tally.failures,
+            unchanged=tally.unchanged,
+            ends=tally.ends,
+            delay=tally.delay / tally.ends if tally.ends else None,
+            duration=learnt,
+            rate=self.governor.rate,
+            is_probing=self.governor.is_probing,
+            is_refused=self.refusal is not None,
+        )
 
     def pace(self, operation: str | None) -> Pace:
         """How often to look at tasks of an operation; what was learnt of them is kept."""

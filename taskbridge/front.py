@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections import deque
 from threading import Lock
-from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, Self, TypeVar
 
 from taskbridge import __version__
 from taskbridge.assemble import AnyId, Located, Locator, Rejected, network_key
-from taskbridge.errors import ConfigError, plain
+from taskbridge.channel import Channel, ConnectionStats
+from taskbridge.errors import ConfigError, WaitTimeout, plain
 from taskbridge.fleet import Fleet, News, Ticket
-from taskbridge.flows import Channel
-from taskbridge.model import Outcome, Task
+from taskbridge.flows import Lifted
+from taskbridge.inbox import Told
+from taskbridge.model import Outcome, Task, TaskRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
 
     from taskbridge.config import Network
+    from taskbridge.ingest import Ingested
+    from taskbridge.model import WebhookEvent
     from taskbridge.policy import Clock
     from taskbridge.provider import Capabilities
+    from taskbridge.webhooks import Headers
 
-__all__ = ["DEFAULT_TIMEOUT", "AllConnections", "Front", "OneConnection", "Transports", "Waiting", "enlist"]
+__all__ = ["DEFAULT_TIMEOUT", "AllConnections", "Front", "OneConnection", "Transports", "Waiting", "enlist", "hear"]
 
 DEFAULT_TIMEOUT: Final = 900.0  # seconds that a wait lasts where the caller says nothing
 
@@ -73,6 +80,10 @@ class Front:
         self._clock = clock
         self._closed = False
 
+    def stats(self) -> Mapping[str, ConnectionStats]:
+        """What each connection has done so far, by its name."""
+        return {name: channel.stats for name, channel in self._channels.items()}
+
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"a {type(self).__name__} holds credentials and is not pickled; pass its name instead")
 
@@ -88,6 +99,17 @@ class Front:
         for channel in {id(p.channel): p.channel for p in places if isinstance(p, Located)}.values():
             channel.resume()
         return places
+
+    def _ingestion(self, event: WebhookEvent, confirm: bool | None) -> tuple[Channel, Lifted[Ingested]]:
+        from taskbridge.ingest import ingest  # noqa: PLC0415  # only where webhooks are used
+
+        self._refuse_if_closed()
+        channel = self._channels.get(event.connection)
+        if channel is None:
+            raise ConfigError(f"the event is of connection {plain(event.connection, 60)!r}, which is not open here")
+        channel.resume()
+        deadline = self._clock.monotonic() + channel.settings.request_timeout
+        return channel, ingest(channel, event, deadline, confirm=confirm)
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
@@ -117,6 +139,31 @@ class OneConnection(Front):
         """What the vendor can do."""
         return self._channel.provider.capabilities
 
+    def parse_webhook(
+        self,
+        headers: Headers,
+        raw_body: bytes | bytearray | memoryview,
+        *,
+        url: str | None = None,
+        now: datetime | None = None,
+    ) -> WebhookEvent:
+        """Prove and read what a vendor's webhook delivered; pure: nothing is sent or waited for.
+
+        Args:
+            headers: Header fields, as the web framework has them.
+            raw_body: The bytes, as they were received; a body that was decoded and encoded again proves nothing.
+            url: The URL that was called, where a secret stands in it.
+            now: Aware time of receipt; None for the present.
+
+        Raises:
+            WebhookRejected: It is not to be believed; `answer` is the HTTP status to answer with.
+            UnsupportedFeature: The vendor sends no webhooks.
+            ConfigError: `webhook_secrets` is not set, or holds what is no secret of this vendor.
+        """
+        from taskbridge.webhooks import receive  # noqa: PLC0415  # only where webhooks are used
+
+        return receive(self._channel, headers, raw_body, url, now)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} ({self.provider})>"
 
@@ -138,6 +185,20 @@ class AllConnections(Front):
             raise ConfigError(f"there is no connection {plain(name, 60)!r}; there are {', '.join(self._channels)}")
         return channel
 
+    def parse_webhook(
+        self,
+        connection: str,
+        headers: Headers,
+        raw_body: bytes | bytearray | memoryview,
+        *,
+        url: str | None = None,
+        now: datetime | None = None,
+    ) -> WebhookEvent:
+        """Prove and read what a vendor's webhook delivered for a connection; see `taskbridge.Client.parse_webhook`."""
+        from taskbridge.webhooks import receive  # noqa: PLC0415  # only where webhooks are used
+
+        return receive(self._named(connection), headers, raw_body, url, now)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {', '.join(self._channels)}>"
 
@@ -145,23 +206,76 @@ class AllConnections(Front):
 # Waiting.
 
 
+def no_wait(task: Task) -> Task:
+    """What a wait of no seconds makes of one look.
+
+    Raises:
+        WaitTimeout: The task goes on.
+    """
+    if task.is_terminal:
+        return task
+    raise WaitTimeout(
+        f"the task goes on: it is {task.describe()}",
+        task=task,
+        provider=task.provider,
+        connection=task.connection,
+        ref=task.ref,
+    )
+
+
 class Waiting:
     """A wait for one task: a fleet of one, and what it told.
 
     Args:
         place: The task.
-        now: Monotonic seconds.
+        clock: Time and chance.
         timeout: Seconds to wait at most; None for no deadline.
         on_update: Called with each changed snapshot, the last one included.
+        wake: Called, in whatever thread, when something was heard of the task.
     """
 
     def __init__(
-        self, place: Located, now: float, timeout: float | None, on_update: Callable[[Task], object] | None
+        self,
+        place: Located,
+        clock: Clock,
+        timeout: float | None,
+        on_update: Callable[[Task], object] | None,
+        wake: Callable[[], object],
     ) -> None:
+        now = clock.monotonic()
         self.fleet = Fleet()
+        self._clock = clock
         self._on_update = on_update
+        self._wake = wake
+        self._heard: deque[Told] = deque()
         told = on_update is not None
-        self.fleet.add(place.channel, place.task_id, now, deadline=_deadline(now, timeout), changes=told, hold=not told)
+        # A line that is held cannot be left, so it is not used where a webhook is to end the wait.
+        hold = not told and not place.channel.expects_webhook
+        self.fleet.add(
+            place.channel,
+            place.task_id,
+            now,
+            deadline=_deadline(now, timeout),
+            changes=told,
+            hold=hold,
+            known=place.known,
+        )
+        self._leave = place.channel.inbox.listen(self._hear, TaskRef.of(place.channel.name, place.task_id))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leave()
+
+    def _hear(self, told: Told) -> None:
+        self._heard.append(told)
+        self._wake()
+
+    @property
+    def has_heard(self) -> bool:
+        """Whether something was heard that `ended` has not yet looked at."""
+        return bool(self._heard)
 
     def ended(self) -> Task | None:
         """The terminal task, once there is one.
@@ -169,6 +283,8 @@ class Waiting:
         Raises:
             TaskbridgeError: The wait ended without one.
         """
+        while self._heard:
+            hear(self.fleet, self._heard.popleft(), self._clock.monotonic())
         while (news := self.fleet.news()) is not None:
             outcome = news.outcome
             if outcome.error is not None:
@@ -178,6 +294,14 @@ class Waiting:
             if news.final:
                 return outcome.task
         return None
+
+
+def hear(fleet: Fleet, told: Told, now: float) -> None:
+    """Tell a fleet what came from outside."""
+    if isinstance(told, Task):
+        fleet.heard(told, now)
+    else:
+        fleet.hint(told, now)
 
 
 def enlist(
@@ -199,7 +323,14 @@ def enlist(
         else:
             tickets.append(
                 fleet.add(
-                    found.channel, found.task_id, now, deadline=deadline, owner=owner, place=place, changes=changes
+                    found.channel,
+                    found.task_id,
+                    now,
+                    deadline=deadline,
+                    owner=owner,
+                    place=place,
+                    changes=changes,
+                    known=found.known,
                 )
             )
     return tickets, rejected

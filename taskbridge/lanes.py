@@ -206,7 +206,7 @@ class Lane:
         self.members: dict[str, Item] = {}  # by shared id
         self.heap: list[tuple[float, int, Item]] = []
         self.ready: list[Item] = []
-        self.turns: deque[Item] = deque()  # those in `ready`, in the order in which they came, and some that left
+        self.turns: deque[tuple[float, Item]] = deque()  # `ready` in order of coming, by due time, and some that left
         self.in_flight = 0
         self.slot: float | None = None  # when the governor lets the next request go, once asked
         self.bulk = channel.provider.capabilities.bulk
@@ -281,21 +281,26 @@ class Lane:
             if item.due_at == due and item.is_wanted and item.place < 0:
                 item.place = len(self.ready)
                 self.ready.append(item)
-                self.turns.append(item)
+                self.turns.append((due, item))
 
     def drop_unwanted(self) -> None:
         """Forget ready tasks that nobody waits for any more."""
         while self.ready and not self.ready[-1].is_wanted:
             self._leave(self.ready[-1])
-        while self.turns and (self.turns[0].place < 0 or not self.turns[0].is_wanted):
-            self._leave(self.turns.popleft())
+        while self.turns:
+            due, item = self.turns[0]
+            if item.place >= 0 and item.due_at == due and item.is_wanted:
+                return
+            self.turns.popleft()
+            if not item.is_wanted:
+                self._leave(item)
 
     def pick(self, now: float) -> Item | None:
         """Take the ready task to look at now."""
         self.drop_unwanted()
         if not self.ready:
             return None
-        best = self.turns[0]
+        best = self.turns[0][1] if self.turns else self.ready[-1]
         if len(self.ready) > 1 and now - best.due_at <= self.channel.settings.poll.at_most:
             chance, size = self.channel.clock.random, len(self.ready)
             picked = self.ready if size <= _SAMPLE else [self.ready[int(chance() * size)] for _ in range(_SAMPLE)]
