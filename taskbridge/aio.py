@@ -9,11 +9,13 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
+from taskbridge.aio_verbs import BridgeVerbs, ClientVerbs
 from taskbridge.assemble import AnyId, Located, Rejected, channels_of, one_channel
+from taskbridge.channel import Channel
 from taskbridge.config import load_config
 from taskbridge.drive import AsyncDriver
 from taskbridge.fleet import Fleet, News, Ticket
-from taskbridge.flows import Channel, look
+from taskbridge.flows import opened
 from taskbridge.front import (
     DEFAULT_TIMEOUT,
     AllConnections,
@@ -22,9 +24,13 @@ from taskbridge.front import (
     Transports,
     Waiting,
     enlist,
+    hear,
     in_order,
+    no_wait,
 )
-from taskbridge.model import Outcome, Task, TaskResult, raise_if_failed
+from taskbridge.inbox import Told, listening
+from taskbridge.lifecycle import get
+from taskbridge.model import Outcome, Task, TaskResult, WebhookEvent, raise_if_failed
 from taskbridge.policy import Clock, SystemClock
 from taskbridge.registry import require_extra
 
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 
     from taskbridge.config import Network
+    from taskbridge.ingest import Ingested
     from taskbridge.transport import AsyncTransport
 
 __all__ = ["Bridge", "Client", "connect"]
@@ -64,14 +71,10 @@ class _Calls(Front):
 
     # One task.
 
-    async def get(self, task: AnyId) -> Task:
+    async def get(self, task: AnyId, *, options: Mapping[str, Any] | None = None) -> Task:
         """Look a task up once; see `taskbridge.Client.get`."""
         place = self._begin(task)
-        channel = place.channel
-        deadline = self._clock.monotonic() + channel.settings.request_timeout
-        seen = await self._driver.run(channel, look(channel, place.task_id, deadline))
-        assert seen.task is not None  # noqa: S101  # None only where bytes were given to compare with
-        return seen.task
+        return await self._driver.run(place.channel, get(place.channel, place.task_id, options))
 
     async def wait(
         self,
@@ -80,9 +83,12 @@ class _Calls(Front):
         on_update: Callable[[Task], object] | None = None,
     ) -> Task:
         """Wait until a task is completed or failed; see `taskbridge.Client.wait`."""
-        waiting = Waiting(self._begin(task), self._clock.monotonic(), timeout, on_update)
-        while (ended := waiting.ended()) is None:
-            await self._driver.step(waiting.fleet)
+        if timeout is not None and timeout <= 0:
+            return no_wait(await self.get(task))
+        heard = asyncio.Event()
+        with Waiting(self._begin(task), self._clock, timeout, on_update, heard.set) as waiting:
+            while (ended := waiting.ended()) is None:
+                await self._driver.step(waiting.fleet, heard)
         return ended
 
     async def result(
@@ -94,7 +100,7 @@ class _Calls(Front):
         ended = task if isinstance(task, Task) and task.is_terminal else await self.wait(task, timeout)
         raise_if_failed(ended)
         channel = self._begin(ended).channel
-        return await self._driver.call(channel, channel.provider.result(ended))
+        return await self._driver.call(channel, opened(channel, channel.provider.result, ended))
 
     # Many tasks.
 
@@ -115,6 +121,12 @@ class _Calls(Front):
     def watch(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> AsyncIterator[Outcome]:
         """Wait for many tasks, and tell of every change of each; see `taskbridge.Client.watch`."""
         return _outcomes(self._follow(self._begin_many(tasks), timeout, changes=True))
+
+    # What the vendor tells unasked.
+
+    async def ingest(self, event: WebhookEvent, *, confirm: bool | None = None) -> Ingested:
+        """Take in an event of `parse_webhook`; see `taskbridge.Client.ingest`."""
+        return await self._driver.run(*self._ingestion(event, confirm))
 
     # Housekeeping.
 
@@ -138,10 +150,12 @@ class _Calls(Front):
         *,
         changes: bool,
     ) -> AsyncGenerator[News]:
+        inboxes = {place.channel.inbox for place in places if isinstance(place, Located)}
         batch = self._crew.open(places, timeout, changes=changes)
         try:
-            while (news := await batch.take()) is not None:
-                yield news
+            with listening(inboxes, self._crew.hear):
+                while (news := await batch.take()) is not None:
+                    yield news
         finally:
             self._crew.leave(batch)
 
@@ -154,7 +168,7 @@ async def _outcomes(followed: AsyncGenerator[News]) -> AsyncGenerator[Outcome]:
         await followed.aclose()
 
 
-class Client(OneConnection, _Calls):
+class Client(OneConnection, _Calls, ClientVerbs):
     """One connection to a vendor; made by `connect`.
 
     Args:
@@ -176,7 +190,7 @@ class Client(OneConnection, _Calls):
         self._open(transport)
 
 
-class Bridge(AllConnections, _Calls):
+class Bridge(AllConnections, _Calls, BridgeVerbs):
     """Every connection of a configuration at once, addressed by ref; made by `from_config`.
 
     Args:
@@ -282,6 +296,12 @@ class _Crew:
             )
         self._wake.set()
         return batch
+
+    def hear(self, told: Told) -> None:
+        """Take in what came from outside."""
+        hear(self._fleet, told, self._driver.clock.monotonic())
+        self._tell()
+        self._wake.set()
 
     def leave(self, batch: _Batch) -> None:
         """End a wait, also one whose caller broke off."""

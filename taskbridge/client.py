@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from taskbridge.assemble import AnyId, Located, Rejected, channels_of, one_channel
+from taskbridge.channel import Channel
+from taskbridge.client_verbs import BridgeVerbs, ClientVerbs
 from taskbridge.config import load_config
 from taskbridge.drive import Driver, Shift
 from taskbridge.fleet import Fleet, News, Ticket
-from taskbridge.flows import Channel, look
+from taskbridge.flows import opened
 from taskbridge.front import (
     DEFAULT_TIMEOUT,
     AllConnections,
@@ -24,20 +27,26 @@ from taskbridge.front import (
     Transports,
     Waiting,
     enlist,
+    hear,
     in_order,
+    no_wait,
 )
-from taskbridge.model import Outcome, Task, TaskResult, raise_if_failed
+from taskbridge.inbox import Told, listening
+from taskbridge.lifecycle import get
+from taskbridge.model import Outcome, Task, TaskResult, WebhookEvent, raise_if_failed
 from taskbridge.policy import Clock, SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from taskbridge.config import Network
+    from taskbridge.ingest import Ingested
     from taskbridge.transport import Transport
 
 __all__ = ["Bridge", "Client", "connect"]
 
 _WORKERS: Final = 8  # threads for waiting for many
+_PATIENCE: Final = 5.0  # seconds that `close` gives looks under way to end; their threads are daemons
 
 
 def connect(
@@ -78,22 +87,20 @@ class _Calls(Front):
 
     # One task.
 
-    def get(self, task: AnyId) -> Task:
+    def get(self, task: AnyId, *, options: Mapping[str, Any] | None = None) -> Task:
         """Look a task up once.
 
         Args:
             task: A shared id, a ref or its text, or a task.
+            options: The vendor's own query options; ``capabilities.look_options`` has their names.
 
         Raises:
             InvalidTaskId: It cannot be an id; nothing was sent.
+            UnsupportedFeature: The vendor has no such option; nothing was sent.
             TaskbridgeError: The look-up failed, which says nothing of the task.
         """
         place = self._begin(task)
-        channel = place.channel
-        deadline = self._clock.monotonic() + channel.settings.request_timeout
-        seen = self._driver.run(channel, look(channel, place.task_id, deadline))
-        assert seen.task is not None  # noqa: S101  # None only where bytes were given to compare with
-        return seen.task
+        return self._driver.run(place.channel, get(place.channel, place.task_id, options))
 
     def wait(
         self,
@@ -107,16 +114,30 @@ class _Calls(Front):
 
         Args:
             task: A shared id, a ref or its text, or a task.
-            timeout: Seconds to wait at most; None for no deadline.
+            timeout: Seconds to wait at most; 0 looks once; None for no deadline.
             on_update: Called with each changed snapshot, the last one included.
 
         Raises:
             WaitTimeout: The time ran out, the task goes on; holds the last snapshot and the ref.
             TaskbridgeError: The vendor refuses, or cannot be asked.
         """
-        waiting = Waiting(self._begin(task), self._clock.monotonic(), timeout, on_update)
-        while (ended := waiting.ended()) is None:
-            self._driver.step(waiting.fleet)
+        if timeout is not None and timeout <= 0:
+            return no_wait(self.get(task))
+        place, clock = self._begin(task), self._clock
+        arrived = threading.Condition()
+
+        def wake() -> None:
+            with arrived:
+                arrived.notify()
+
+        def pause(seconds: float) -> None:
+            with arrived:
+                if not waiting.has_heard:
+                    clock.wait_on(arrived, seconds)
+
+        with Waiting(place, clock, timeout, on_update, wake) as waiting:
+            while (ended := waiting.ended()) is None:
+                self._driver.step(waiting.fleet, pause)
         return ended
 
     def result(self, task: AnyId, timeout: float | None = DEFAULT_TIMEOUT) -> TaskResult:
@@ -134,7 +155,7 @@ class _Calls(Front):
         ended = task if isinstance(task, Task) and task.is_terminal else self.wait(task, timeout)
         raise_if_failed(ended)
         channel = self._begin(ended).channel
-        return self._driver.call(channel, channel.provider.result(ended))
+        return self._driver.call(channel, opened(channel, channel.provider.result, ended))
 
     # Many tasks.
 
@@ -171,6 +192,23 @@ class _Calls(Front):
         places = self._begin_many(tasks)
         return (news.outcome for news in self._follow(places, timeout, changes=True))
 
+    # What the vendor tells unasked.
+
+    def ingest(self, event: WebhookEvent, *, confirm: bool | None = None) -> Ingested:
+        """Take in an event of `parse_webhook`: find out the truth of it, and end the waits for a task that has ended.
+
+        An event whose proof covers no time is confirmed by one look-up. An event that was taken in before, and one that
+        tells of a state before the known end, change nothing; the result says so.
+
+        Args:
+            event: The event.
+            confirm: Whether to look the task up before believing the event; None leaves it to the event.
+
+        Raises:
+            TaskbridgeError: The look-up failed: answer 503, and the vendor delivers again.
+        """
+        return self._driver.run(*self._ingestion(event, confirm))
+
     # Housekeeping.
 
     def close(self) -> None:
@@ -187,15 +225,17 @@ class _Calls(Front):
         self.close()
 
     def _follow(self, places: list[Located | Rejected], timeout: float | None, *, changes: bool) -> Iterator[News]:
+        inboxes = {place.channel.inbox for place in places if isinstance(place, Located)}
         batch = self._crew.open(places, timeout, changes=changes)
         try:
-            while (news := batch.take()) is not None:
-                yield news
+            with listening(inboxes, self._crew.hear):
+                while (news := batch.take()) is not None:
+                    yield news
         finally:
             self._crew.leave(batch)
 
 
-class Client(OneConnection, _Calls):
+class Client(OneConnection, _Calls, ClientVerbs):
     """One connection to a vendor; made by `connect`.
 
     Args:
@@ -217,7 +257,7 @@ class Client(OneConnection, _Calls):
         self._open(transport)
 
 
-class Bridge(AllConnections, _Calls):
+class Bridge(AllConnections, _Calls, BridgeVerbs):
     """Every connection of a configuration at once, addressed by ref; made by `from_config`.
 
     Args:
@@ -310,7 +350,7 @@ class _Crew:
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._fleet = Fleet()
-        self._shift = Shift(self._tell)
+        self._shift = Shift(self._tell, self._left)
         self._threads: set[threading.Thread] = set()
 
     def open(self, places: list[Located | Rejected], timeout: float | None, *, changes: bool) -> _Batch:
@@ -328,6 +368,13 @@ class _Crew:
             lock.notify()
         return batch
 
+    def hear(self, told: Told) -> None:
+        """Take in what came from outside."""
+        with self._shift.lock:
+            hear(self._fleet, told, self._driver.clock.monotonic())
+            self._tell()
+            self._shift.lock.notify_all()
+
     def leave(self, batch: _Batch) -> None:
         """End a wait, also one whose caller broke off."""
         with self._shift.lock:
@@ -341,9 +388,10 @@ class _Crew:
             self._tell()
             self._shift.lock.notify_all()
             threads = list(self._threads)
+        until = time.monotonic() + _PATIENCE
         for thread in threads:
             if thread is not threading.current_thread():
-                thread.join(timeout=5.0)
+                thread.join(timeout=max(0.0, until - time.monotonic()))
 
     def _hire(self, wanted: int) -> None:
         for _ in range(wanted - len(self._threads)):
@@ -356,7 +404,10 @@ class _Crew:
             self._driver.work(self._fleet, self._shift)
         finally:
             with self._shift.lock:
-                self._threads.discard(threading.current_thread())
+                self._left()
+
+    def _left(self) -> None:
+        self._threads.discard(threading.current_thread())
 
     def _tell(self) -> None:
         while (news := self._fleet.news()) is not None:

@@ -13,16 +13,16 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from ipaddress import ip_address
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, Self, TypeAlias, cast
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed lacks it
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from taskbridge.errors import ConfigError, TaskbridgeError, plain
 from taskbridge.policy import PollPolicy, RetryPolicy
@@ -45,6 +45,7 @@ __all__ = [
 CONNECTION_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _HERE: Final = "localhost,127.0.0.1,::1"  # never asked of a proxy that only the environment names
+_FROM_VARIABLE: Final = "environment variable "
 _MAX_DEPTH: Final = 8  # tables in tables; ours need three
 _PLACEHOLDERS: Final = frozenset(
     {"changeme", "change-me", "your-api-key", "your_api_key", "xxx", "todo", "secret", "..."}
@@ -72,6 +73,12 @@ class _Poll(BaseModel):
     at_most: Seconds = 300.0
     """Seconds after which any task is looked at again."""
 
+    @model_validator(mode="after")
+    def _one_wish(self) -> Self:
+        if self.latency is not None and self.interval is not None:
+            raise ValueError("takes latency or interval, not both")
+        return self
+
 
 class _Retry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
@@ -82,6 +89,15 @@ class _Retry(BaseModel):
     """Seconds up to which the first pause is drawn; it doubles with each further one."""
     at_most: Annotated[float, AfterValidator(_finite), Field(strict=True, ge=0, le=3600)] = 20.0
     """Seconds up to which a pause may grow."""
+
+
+class _Submit(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
+
+    operation: str | None = None
+    """Operation where `client.submit` names none."""
+    options: dict[str, Any] = Field(default_factory=dict[str, Any], repr=False)
+    """Options of the vendor for that operation, verbatim; options of a call stand above them, key by key."""
 
 
 class CommonSettings(BaseModel):
@@ -97,6 +113,10 @@ class CommonSettings(BaseModel):
     """What one failing look-up is worth."""
     poll: _Poll = _Poll()
     """How often to look at a task that is not finished."""
+    submit: _Submit = _Submit()
+    """What this connection submits where a call says nothing."""
+    allow_private: Annotated[bool, Field(strict=True)] = False
+    """Fetch documents and files from this machine and from private networks too, where a link leads there."""
     requests_per_second: Annotated[float, AfterValidator(_finite), Field(strict=True, gt=0, le=100_000)] | None = None
     """Requests a second at most over the whole connection."""
     max_in_flight: Annotated[int, Field(strict=True, ge=1, le=1000)] = 32
@@ -315,7 +335,7 @@ def _override(name: str, values: dict[str, Any], origins: dict[str, str], enviro
             target[table] = dict(cast("dict[str, Any]", inner)) if isinstance(inner, dict) else {}
             target = target[table]
         target[key] = _scalar(environ[variable])
-        origins[".".join([*tables, key])] = f"environment variable {variable}"
+        origins[".".join([*tables, key])] = f"{_FROM_VARIABLE}{variable}"
 
 
 def _scalar(text: str) -> Any:
@@ -344,10 +364,11 @@ def _fill_in(
             inner = values[key] = dict(cast("dict[str, Any]", value))
             _fill_in(inner, place, f"{dotted}.", origins, environ)
         elif isinstance(value, list):
-            values[key] = [_expand(v, f"{place}.{dotted}", environ) for v in cast("list[Any]", value)]
-        elif isinstance(value, str) and "${" in value and not origins.get(dotted, "").startswith("environment"):
+            items: list[Any] = value  # pyright: ignore[reportUnknownVariableType]  # any TOML
+            values[key] = [_expand(item, f"{place}.{dotted}", environ) for item in items]
+        elif isinstance(value, str) and "${" in value and not origins.get(dotted, "").startswith(_FROM_VARIABLE):
             values[key] = _expand(value, f"{place}.{dotted}", environ)
-            origins[dotted] = f"environment variable {', '.join(_VARIABLE.findall(value))} (named in {origins[dotted]})"
+            origins[dotted] = f"{_FROM_VARIABLE}{', '.join(_VARIABLE.findall(value))} (named in {origins[dotted]})"
 
 
 def _expand(value: Any, place: str, environ: Mapping[str, str]) -> Any:
@@ -410,13 +431,28 @@ def _validate(model: type[BaseModel], values: dict[str, Any], place: str, connec
         # The error prints the input, which may be a credential: only the place and the rule are kept of it.
         for fault in error.errors(include_input=False, include_url=False, include_context=False):
             key = ".".join(str(part) for part in fault["loc"])
+            if fault["type"] == "missing":
+                faults.append(_missing(key))
+                continue
             origin = connection.origins.get(key)
             told = f" (from {origin})" if origin else ""
             words = fault["msg"].removeprefix("Value error, ")
-            faults.append(_missing(key) if fault["type"] == "missing" else f"{key or 'settings'}{told}: {words}")
+            if fault["type"] == "extra_forbidden":
+                words = _unknown_within(model, fault["loc"])
+            faults.append(f"{plain(key, 120) or 'settings'}{told}: {words}")
     except TaskbridgeError as error:
         faults.append(error.message)
     raise ConfigError(f"{place}: {'; '.join(faults)}", connection=connection.name, provider=connection.provider)
+
+
+def _unknown_within(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    """What to say of an unknown key in a table of the settings."""
+    table, key = place[0], str(place[-1])
+    inner = model.model_fields[str(table)].annotation if str(table) in model.model_fields else None
+    if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        return "unknown key"
+    known = inner.model_fields
+    return f"unknown key; {_nearest(key, known)}{table} takes {', '.join(known)}"
 
 
 def _missing(key: str) -> str:
@@ -425,16 +461,24 @@ def _missing(key: str) -> str:
 
 def _prepare(model: type[BaseModel], key: str, value: Any, place: str, connection: Connection) -> Any:
     annotation = model.model_fields[key].annotation
+    if isinstance(value, PollPolicy | RetryPolicy):
+        return {name: number for name, number in asdict(value).items() if number is not None}
     if isinstance(value, dict):
-        return {k: _number(v) if isinstance(v, _Numeric) else v for k, v in cast("dict[str, Any]", value).items()}
+        return {k: _numbers(v) for k, v in cast("dict[str, Any]", value).items()}
     if annotation is SecretStr or annotation == SecretStr | None:
         return _secret(value, key, place, connection)
     if key == "webhook_secrets" and isinstance(value, list | tuple):
-        several: tuple[Any, ...] = tuple(value)  # pyright: ignore[reportUnknownArgumentType]  # any TOML
+        several: tuple[Any, ...] = tuple(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # TOML
         return tuple(_secret(v, key, place, connection) for v in several)
     if isinstance(value, _Numeric):
         return str(value) if annotation is str or annotation == str | None else _number(value)
     return value
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, _Numeric):
+        return _number(value)
+    return {k: _numbers(v) for k, v in cast("dict[str, Any]", value).items()} if isinstance(value, dict) else value
 
 
 def _number(text: str) -> float | int:

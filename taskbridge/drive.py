@@ -10,12 +10,12 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
+from taskbridge.channel import Channel
 from taskbridge.errors import TaskbridgeError
 from taskbridge.fleet import Done, Fleet, Idle, LookAt, LookAtMany, WaitUntil
 from taskbridge.flows import (
     Action,
     Authorise,
-    Channel,
     Effort,
     Lifted,
     Look,

@@ -2,7 +2,7 @@
 
     TaskbridgeError
     ├─ nothing was sent
-    │    ConfigError · ProviderNotFound · ProviderLoadError · UnsupportedFeature · InvalidTaskId
+    │    ConfigError · ProviderNotFound · ProviderLoadError · UnsupportedFeature · InvalidTaskId · InvalidInput
     ├─ ApiError                the vendor answered no
     │    AuthenticationError · PermissionDenied · TaskNotFound · InvalidRequest · QuotaExceeded · RateLimited
     │    · ServerError
@@ -23,6 +23,8 @@ from a library's exception, and never keep one as their cause.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ __all__ = [
     "ContractError",
     "DeadlineExceeded",
     "IdentityMismatch",
+    "InvalidInput",
     "InvalidRequest",
     "InvalidTaskId",
     "MalformedResponse",
@@ -83,7 +86,7 @@ def _spelt(character: str) -> str:
         return " "
     if character == "\0":
         return "␀"
-    return character.encode("ascii", "backslashreplace").decode("ascii")
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class TaskbridgeError(Exception):
@@ -100,9 +103,12 @@ class TaskbridgeError(Exception):
         retry_after: Seconds after which the vendor wants to be asked again.
         retryable: Whether the same call may succeed later without a change.
         raw: The vendor's error body (decoded, else text), or the config path in question.
+        clue: Of a submit that failed: its reference, time, and ids that it made at the vendor, without secrets. What
+            `recover` needs to look for the task.
     """
 
     retryable_by_default = False
+    clue: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self,
@@ -193,6 +199,13 @@ class UnsupportedFeature(TaskbridgeError):
 
 class InvalidTaskId(TaskbridgeError, ValueError):
     """The text cannot be a task id of this connection; nothing was sent."""
+
+
+class InvalidInput(TaskbridgeError, ValueError):
+    """The document cannot be submitted: empty, over the vendor's stated limit, or not to be fetched; nothing was sent.
+
+    A file that is missing or cannot be read is an OSError of Python's own.
+    """
 
 
 # The vendor answered no.
@@ -317,15 +330,11 @@ class IdentityMismatch(ContractError):
 
 
 class SubmitUncertain(TaskbridgeError):
-    """A submit left this machine, and nobody can say whether the vendor has it.
+    """A submit left this machine, and nobody can say whether the vendor has it; `client.recover` may find it."""
 
-    Attributes:
-        clue: What `recover` needs to look for the task (ids made so far, tag, external id), without secrets.
-    """
-
-    def __init__(self, message: str, *, clue: dict[str, Any] | None = None, **context: Any) -> None:
+    def __init__(self, message: str, *, clue: Mapping[str, Any] | None = None, **context: Any) -> None:
         super().__init__(message, **context)
-        self.clue = clue or {}
+        self.clue = dict(clue or {})
 
 
 class TaskFailed(TaskbridgeError):

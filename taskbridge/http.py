@@ -19,7 +19,7 @@ import jiter
 
 from taskbridge.errors import MalformedResponse, plain
 
-__all__ = ["Body", "Flow", "Request", "Response", "Upload", "read_json"]
+__all__ = ["Base64", "Body", "Flow", "Request", "Response", "Upload", "read_json"]
 
 T = TypeVar("T")
 
@@ -43,8 +43,37 @@ class Upload:
     media_type: str = "application/octet-stream"
 
 
-Body: TypeAlias = bytes | Path | Upload | None
-"""What a request carries: bytes, a file read when sent, or a multipart form. Never an open handle."""
+@dataclass(frozen=True, slots=True)
+class Base64:
+    """A file as base64 text between two pieces of a document; data, so that a repeat can send it again.
+
+    Attributes:
+        head: What comes before the file's text.
+        content: The bytes, or the path that they are read from when sent.
+        tail: What comes after it.
+    """
+
+    head: bytes = field(repr=False)
+    content: bytes | Path = field(repr=False)
+    tail: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, document: Any, place: str, content: bytes | Path) -> Base64:
+        """A JSON document in which a file's base64 stands for one text.
+
+        Args:
+            document: What `json.dumps` takes.
+            place: The text that the file stands for; a value that occurs once.
+            content: The file.
+        """
+        head, found, tail = json.dumps(document, allow_nan=False).partition(json.dumps(place))
+        if not found or json.dumps(place) in tail:
+            raise ValueError("the place for the file occurs once in the document")
+        return cls(f'{head}"'.encode(), content, f'"{tail}'.encode())
+
+
+Body: TypeAlias = bytes | Path | Upload | Base64 | None
+"""What a request carries: bytes, a file read when sent, a multipart form, or JSON around a file. Never a handle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +90,13 @@ class Request:
         hold: Seconds for which the vendor may hold the line before it answers; replaces the usual limits.
         expect: ``json`` (decoded before the flow sees it, and asked for again where that may help) or ``bytes``.
         save_to: Stream the answer's body into this file instead of memory.
+        save_limit: Bytes that `save_to` takes at most; None for no limit.
         fresh: Use a new connection to the host.
+        commits: Whether the vendor may have taken an order once this was sent: it is never sent again blindly.
+        clue: What was made so far on the way to the order (ids at the vendor), for errors of this request.
+        foreign: Whether it goes to a host that is not the vendor's, and so takes no part in the connection's pace.
+        public_only: Connect to addresses of the public internet only, whatever the host's name leads to. Behind a
+            proxy it is the proxy that resolves names, and nothing can be checked here.
     """
 
     method: str
@@ -73,7 +108,12 @@ class Request:
     hold: float | None = None
     expect: str = "json"
     save_to: Path | None = None
+    save_limit: int | None = None
     fresh: bool = False
+    commits: bool = False
+    clue: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    foreign: bool = False
+    public_only: bool = False
 
     @property
     def may_repeat(self) -> bool:
@@ -93,9 +133,10 @@ class Response:
         body: Decoded bytes (content encodings undone); empty where `Request.save_to` took them.
         received_at: Aware UTC time of receipt.
         attempts: Requests that it took.
+        retry_after: Seconds after which the vendor wants to be asked again, where it says so.
     """
 
-    __slots__ = ("_document", "attempts", "body", "headers", "received_at", "status")
+    __slots__ = ("_document", "attempts", "body", "headers", "received_at", "retry_after", "status")
 
     def __init__(
         self,
@@ -109,6 +150,7 @@ class Response:
         self.body = body
         self.received_at = received_at or datetime.now(UTC)
         self.attempts = 1
+        self.retry_after: float | None = None
         self._document: Any = _UNREAD
 
     def json(self) -> Any:
@@ -139,7 +181,7 @@ _MAX_DIGITS: Final = 4300  # the interpreter's own limit for integers from text
 _SMALL: Final = 65_536  # bytes of a body that is searched for numbers such as 1e400; a larger one has infinity there
 _SHAPE: Final = bytes.maketrans(b"123456789E", b"000000000e")  # a number such as 1e400 shows as 0e000
 _INFINITE: Final = frozenset({float("inf"), float("-inf")})
-_CONTAINERS: Final = frozenset({dict, list})
+_CONTAINERS: Final[frozenset[type]] = frozenset({dict, list})
 _STEP: Final = bytes.maketrans(b"[{]}", bytes([1, 1, 255, 255]))
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'[]{}"\\'))
 
@@ -168,12 +210,13 @@ def read_json(body: bytes) -> Any:
 
 def _has_infinity(document: Any) -> bool:
     """Whether a number such as 1e400 became infinite."""
-    containers = [document]
+    containers: list[Any] = [document] if document.__class__ in _CONTAINERS else []
     for container in containers:
-        for value in container.values() if type(container) is dict else container:
-            if type(value) in _CONTAINERS:
+        values: Any = container.values() if container.__class__ is dict else container
+        for value in values:
+            if value.__class__ in _CONTAINERS:
                 containers.append(value)
-            elif type(value) is float and value in _INFINITE:
+            elif value.__class__ is float and value in _INFINITE:
                 return True
     return False
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -29,6 +29,7 @@ __all__ = [
     "TaskRef",
     "TaskResult",
     "TaskStatus",
+    "WebhookEvent",
     "snapshot",
 ]
 
@@ -298,6 +299,36 @@ class Outcome:
             raise AssertionError("an outcome has a task or an error")
         raise_if_failed(self.task)
         return self.task
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookEvent:
+    """What a webhook delivery says, once its sender is proved.
+
+    Attributes:
+        provider: Entry-point name of the provider.
+        connection: Name of the connection that it came for.
+        type: The vendor's word for the event, verbatim.
+        duplicate_key: The same for each delivery of one event; what to keep unique in a database.
+        needs_confirmation: Whether the proof covers no time (or nothing but the address), so that the delivery may be
+            an old one sent again, or made up: `ingest` then looks the task up instead of believing it.
+        ref: Which task; None for events of other things, or where the delivery does not tell.
+        task: The task as the event tells it; None where it tells no state.
+        event_id: The vendor's id of the event, verbatim, where it has one.
+        occurred_at: Aware UTC time of the event, where the vendor gives one.
+        raw: The vendor's object, verbatim; may hold links and options, so out of repr.
+    """
+
+    provider: str
+    connection: str
+    type: str
+    duplicate_key: str
+    needs_confirmation: bool
+    ref: TaskRef | None = None
+    task: Task | None = None
+    event_id: str | None = None
+    occurred_at: datetime | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
 
 def raise_if_failed(task: Task) -> None:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from json import dumps
 from math import isfinite
-from typing import Any, ClassVar, Final, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, Generic, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
 
 from dateutil.parser import isoparse
@@ -37,10 +38,12 @@ from taskbridge.errors import (
     ServerError,
     TaskNotFound,
     UnexpectedRedirect,
+    UnsupportedFeature,
     plain,
 )
-from taskbridge.http import Flow, Request, Response
-from taskbridge.model import Reason, Task, TaskResult, TaskStatus
+from taskbridge.http import Body, Flow, Request, Response, Upload
+from taskbridge.model import Reason, Task, TaskResult, TaskStatus, WebhookEvent
+from taskbridge.submission import Bulk, Listing, Page, Query, Submission
 
 __all__ = [
     "NO_TIME",
@@ -48,6 +51,7 @@ __all__ = [
     "Capabilities",
     "CodeTable",
     "Credential",
+    "Delivery",
     "IdKind",
     "Payload",
     "Provider",
@@ -55,6 +59,7 @@ __all__ = [
     "State",
     "StateTable",
     "Verdict",
+    "Webhooks",
     "no_requests",
     "path_id",
     "read_state",
@@ -173,8 +178,7 @@ class Payload:
         Raises:
             MalformedResponse: It is not a JSON object.
         """
-        kind: type[Any] = type(document)
-        if kind is not dict:
+        if document.__class__ is not dict:
             raise MalformedResponse(
                 f"the vendor's answer has the wrong shape: {_kind(document)} instead of an object",
                 raw=document,
@@ -205,8 +209,7 @@ class Payload:
     def child(self, key: str) -> Payload:
         """A required object."""
         value: Any = self.raw.get(key)
-        kind: type[Any] = type(value)  # apart, or type checkers lose what the values are
-        if kind is not dict:
+        if value.__class__ is not dict:  # not type(value): type checkers would lose what it holds
             self._demand(key, "an object", value)
         return Payload(value, self.connection, self.observed_at)
 
@@ -249,16 +252,13 @@ class Payload:
     def maybe_child(self, key: str) -> Payload | None:
         """An object."""
         value: Any = self.raw.get(key)
-        kind: type[Any] = type(value)
-        return None if kind is not dict else Payload(value, self.connection, self.observed_at)
+        return None if value.__class__ is not dict else Payload(value, self.connection, self.observed_at)
 
     def children(self, key: str) -> Iterator[Payload]:
         """The objects in a list; nothing where there is no list, and what is no object is passed over."""
         value: Any = self.raw.get(key)
-        kind: type[Any] = type(value)
-        for item in value if kind is list else ():
-            item_kind: type[Any] = type(item)
-            if item_kind is dict:
+        for item in value if value.__class__ is list else ():
+            if item.__class__ is dict:
                 yield Payload(item, self.connection, self.observed_at)
 
     def _demand(self, key: str, wanted: str, value: object) -> NoReturn:
@@ -345,6 +345,23 @@ PLAIN_ID: Final = re.compile(r"(?!\.+\Z)[A-Za-z0-9][A-Za-z0-9._~-]{0,127}", re.A
 
 
 @dataclass(frozen=True, slots=True)
+class Webhooks:
+    """What a vendor tells unasked.
+
+    Attributes:
+        events: The vendor's words for its events, verbatim; empty where it has none.
+        scheme: What proves the sender, in words.
+        signed_time: Whether the proof covers a time, so that an old delivery cannot be sent again.
+        per_task: Whether an address can be given with each task, beside those of the account.
+    """
+
+    events: tuple[str, ...]
+    scheme: str
+    signed_time: bool
+    per_task: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a provider can do, as data: the feature matrix is made from it.
 
@@ -356,6 +373,24 @@ class Capabilities:
         result_apart: Whether the result takes a request of its own.
         subtasks: Whether one thing can be made of several tasks.
         reasons: Refinements of a status that can occur.
+        webhooks: What the vendor tells unasked; None where it never does.
+        look_options: Query options of the vendor that `client.get` hands on.
+        bulk: How the vendor's list tells of many tasks in flight at once; None where looks are cheaper.
+        operations: Neutral operation -> the vendor's word. Any other operation of the vendor goes as ``native:…``.
+        inputs: What a document may be given as: ``path``, ``bytes``, ``stream``, ``url``, ``file`` (a `TaskFile`).
+        fetches_urls: Whether a document given by URL is fetched by us first, because the vendor wants bytes.
+        many_inputs: Operations, in the vendor's word, that take several documents.
+        cancel: Whether a task can be stopped.
+        retry: Whether a task can be done once more, as a new task.
+        delete: Whether a task can be removed.
+        restart: Whether a task can be done anew under its own id, losing what it was.
+        listing: How tasks are listed; None where they are not.
+        recover: By what an order of unknown fate is found again; None where it cannot be found.
+        idempotency_key: Whether the vendor itself takes care that an order sent twice is done once.
+        external_id: Whether the vendor keeps an id of the caller's beside its own.
+        callback: Whether an order can name an address that the vendor calls.
+        result_ttl: Seconds that a result lives after the task's end, where the vendor states them.
+        upload_limit: Bytes of one document at most, where the vendor states them.
     """
 
     kinds: tuple[IdKind, ...]
@@ -365,6 +400,80 @@ class Capabilities:
     result_apart: bool = False
     subtasks: bool = False
     reasons: tuple[Reason, ...] = ()
+    webhooks: Webhooks | None = None
+    look_options: frozenset[str] = frozenset()
+    bulk: Bulk | None = None
+    operations: Mapping[str, str] = field(default_factory=dict[str, str])
+    inputs: frozenset[str] = frozenset()
+    fetches_urls: bool = False
+    many_inputs: frozenset[str] = frozenset()
+    cancel: bool = False
+    retry: bool = False
+    delete: bool = False
+    restart: bool = False
+    listing: Listing | None = None
+    recover: str | None = None
+    idempotency_key: bool = False
+    external_id: bool = False
+    callback: bool = False
+    result_ttl: float | None = None
+    upload_limit: int | None = None
+
+    @property
+    def calls(self) -> tuple[str, ...]:
+        """Names of the client's calls that the vendor can serve, beside those that need only a look-up."""
+        claims = {
+            "submit": bool(self.operations),
+            "list": self.listing is not None,
+            "cancel": self.cancel,
+            "retry": self.retry,
+            "delete": self.delete,
+            "restart": self.restart,
+            "recover": self.recover is not None,
+        }
+        return tuple(name for name, claimed in claims.items() if claimed)
+
+
+class Delivery(Protocol):
+    """A webhook delivery: its body is handed out only to who names what proves the sender."""
+
+    @property
+    def received_at(self) -> datetime:
+        """Aware UTC time of receipt."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """A text that is the same for the same bytes, for `WebhookEvent.duplicate_key`."""
+        ...
+
+    def header(self, name: str) -> str | None:
+        """A header field, by its name in lower case; one that comes twice is refused."""
+        ...
+
+    def by_svix(self) -> bytes:
+        """The body, where ``svix-signature`` or ``webhook-signature`` is right for one of the secrets."""
+        ...
+
+    def by_hex_hmac(self, header: str) -> bytes:
+        """The body, where a header is its HMAC-SHA256 in hexadecimal for one of the secrets."""
+        ...
+
+    def by_url(self) -> bytes:
+        """The body, where one of the secrets stands in the URL that was called, as a path segment or a query value."""
+        ...
+
+    def by(self, check: Callable[[bytes, str], bool]) -> bytes:
+        """The body, where `check` says so of the body and one of the secrets; it compares in constant time."""
+        ...
+
+    def payload(self, body: bytes) -> Payload:
+        """The JSON object in a body.
+
+        Raises:
+            MalformedResponse: There is none.
+        """
+        ...
 
 
 class ProviderSettings(BaseModel):
@@ -451,8 +560,10 @@ class Provider(ABC, Generic[S]):
     """Vendor codes or HTTP statuses of a refusal that is about the account, not the task: they pause the connection."""
     max_body: ClassVar[int] = 1 << 20
     """Bytes of a decoded answer that are read at most."""
-    wait_hint: ClassVar[str] = ""
-    """What a user should know when a wait ran out of time."""
+    max_delivery: ClassVar[int] = 1 << 20
+    """Bytes of a webhook delivery that are looked at; a larger one is refused."""
+    wait_hints: ClassVar[Mapping[TaskStatus | Reason, str]] = MappingProxyType({})
+    """What a user should know when a wait ran out of time, by the reason or status that the task was last seen in."""
 
     def __init__(self, settings: S, connection: str) -> None:
         self.settings = settings
@@ -487,6 +598,124 @@ class Provider(ABC, Generic[S]):
             raise MalformedResponse("the task is completed, but the vendor's answer has no result", raw=task.raw)
         return (yield from no_requests(task.result))
 
+    # Requests that change something. What `capabilities` does not claim is refused before it comes here.
+
+    def get_with(self, task_id: str, options: Mapping[str, Any]) -> Flow[Task]:
+        """Look a task up once, with the vendor's own query options.
+
+        Args:
+            task_id: A shared id that `split_id` accepts.
+            options: By name; `Capabilities.look_options` has all their names.
+        """
+        del task_id, options
+        raise self.unsupported("look a task up with options")
+
+    def submit(self, order: Submission) -> Flow[Task]:
+        """Hand an order to the vendor.
+
+        The one request after which the vendor may have taken it is marked ``commits``; each request after the first
+        tells in its ``clue`` what was made before it.
+
+        Args:
+            order: What to do; its documents are data, and may be sent as often as needed.
+        """
+        del order
+        raise self.unsupported("submit")
+
+    def sweep(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
+        """What to ask the list for, so that it shows the tasks that go on; those it does not show are looked at.
+
+        Args:
+            prefixes: Kinds of ids that are waited for.
+            now: Aware UTC time.
+            age: Seconds since the oldest of them was created, as far as is known.
+        """
+        del prefixes, now, age
+        return ()
+
+    def list_page(self, query: Query, cursor: str | None) -> Flow[Page]:
+        """Ask for one page of the vendor's list; links in the answer are read, never followed.
+
+        Args:
+            query: What is asked for; of its status only what `Listing.statuses` claims has to be heeded.
+            cursor: `Page.next_cursor` of the page before; None for the first.
+        """
+        del query, cursor
+        raise self.unsupported("list")
+
+    def cancel(self, task_id: str) -> Flow[Task]:
+        """Stop a task; one that has ended is answered as it is.
+
+        Args:
+            task_id: A shared id that `split_id` accepts.
+        """
+        del task_id
+        raise self.unsupported("cancel")
+
+    def retry(self, task_id: str) -> Flow[Task]:
+        """Do a task once more, as a new task whose `retry_of` is this one.
+
+        Args:
+            task_id: A shared id that `split_id` accepts.
+        """
+        del task_id
+        raise self.unsupported("retry")
+
+    def delete(self, task_id: str) -> Flow[None]:
+        """Remove a task and what it made.
+
+        Args:
+            task_id: A shared id that `split_id` accepts.
+        """
+        del task_id
+        raise self.unsupported("delete")
+
+    def restart(self, task_id: str) -> Flow[Task]:
+        """Do a task anew under its own id; what it was is lost.
+
+        Args:
+            task_id: A shared id that `split_id` accepts.
+        """
+        del task_id
+        raise self.unsupported("restart")
+
+    def recover(self, clue: Mapping[str, Any]) -> Flow[Task | None]:
+        """Look for an order of unknown fate; None where the vendor does not have it.
+
+        Args:
+            clue: ``reference``, ``operation`` (the vendor's word) and ``time`` (ISO 8601) of the order, and what its
+                requests told in their ``clue``.
+        """
+        del clue
+        raise self.unsupported("recover")
+
+    def unsupported(self, what: str) -> UnsupportedFeature:
+        """The error for what the vendor does not have, naming what it offers instead.
+
+        Args:
+            what: In words that follow "cannot".
+        """
+        offered = ", ".join(("get", "wait", "result", *self.capabilities.calls))
+        return UnsupportedFeature(
+            f"{self.title} cannot {what}; it offers {offered}", provider=self.name, connection=self.connection
+        )
+
+    # What the vendor tells unasked.
+
+    def parse_webhook(self, delivery: Delivery) -> WebhookEvent:
+        """Read a webhook delivery; no I/O.
+
+        The delivery hands its body out only to who names what proves the sender (``delivery.by_svix()`` and its
+        like); what cannot be proved or read is refused for you.
+
+        Args:
+            delivery: What came in.
+        """
+        del delivery
+        raise UnsupportedFeature(
+            f"{self.title} sends no webhooks; wait, as_completed and watch ask it instead", provider=self.name
+        )
+
     # For flows.
 
     def request(
@@ -495,9 +724,14 @@ class Provider(ABC, Generic[S]):
         path: str,
         *,
         base: str | None = None,
-        params: Mapping[str, str | int] | None = None,
+        params: Mapping[str, Any] | None = None,
         json: object = None,
+        body: Body = None,
         hold: float | None = None,
+        idempotent: bool | None = None,
+        expect: str = "json",
+        commits: bool = False,
+        clue: Mapping[str, Any] | None = None,
     ) -> Request:
         """A request to the vendor's API.
 
@@ -505,16 +739,31 @@ class Provider(ABC, Generic[S]):
             method: HTTP method.
             path: What follows the base URL; ids in it come from `path_id`.
             base: Another base URL than `base_url` of the settings.
-            params: Query parameters.
+            params: Query parameters; one whose value is a list is repeated.
             json: A body to be sent as JSON.
+            body: A body as it is; JSON around a file goes with the header of JSON, a form brings its own.
             hold: Seconds for which the vendor may hold the line.
+            idempotent: See `Request`.
+            expect: See `Request`; ``bytes`` where the answer has no body.
+            commits: See `Request`.
+            clue: See `Request`.
         """
         url = f"{base or self.base_url}{path}"
         if params:
-            url = f"{url}?{urlencode(params, quote_via=quote)}"
-        if json is None:
-            return Request(method, url, headers=_ACCEPT, hold=hold)
-        return Request(method, url, headers=_SEND_JSON, body=dumps(json, allow_nan=False).encode(), hold=hold)
+            url = f"{url}?{urlencode(params, doseq=True, quote_via=quote)}"
+        if json is not None:
+            body = dumps(json, allow_nan=False).encode()
+        return Request(
+            method,
+            url,
+            headers=_ACCEPT if body is None or isinstance(body, Upload) else _SEND_JSON,
+            body=body,
+            hold=hold,
+            idempotent=idempotent,
+            expect=expect,
+            commits=commits,
+            clue=clue or {},
+        )
 
     @property
     def base_url(self) -> str:
@@ -555,6 +804,8 @@ class Provider(ABC, Generic[S]):
         verdict = self.verdict(document) if type(document) in _OBJECT else Verdict()
         kind = self._class_of(status, verdict.code)
         words = plain(verdict.message, 500) if verdict.message else _default_words(status)
+        if verdict.message and kind is AuthenticationError:
+            words = f"{words.rstrip('.')}; {_CHECK_CREDENTIAL}"
         if response.attempts > 1:
             words = f"{words} (after {response.attempts} attempts)"
         return kind(
@@ -562,6 +813,7 @@ class Provider(ABC, Generic[S]):
             http_status=status,
             vendor_code=verdict.code,
             request_id=verdict.request_id or response.headers.get("x-request-id"),
+            retry_after=response.retry_after,
             retryable=status not in _NEVER_REPEATED and (status in _REPEATABLE or kind.retryable_by_default),
             raw=document if document is not None else response.body[:2048].decode("utf-8", "replace"),
         )
@@ -619,8 +871,9 @@ def _readable(response: Response) -> Any:
         return None
 
 
+_CHECK_CREDENTIAL: Final = "check that the credential is right, current, and of this environment"
 _WORDS: Final[Mapping[int, str]] = {
-    401: "the vendor refused the credential; check that it is right, current, and of this environment",
+    401: f"the vendor refused the credential; {_CHECK_CREDENTIAL}",
     402: "the vendor refuses further work on this account",
     403: "the credential may not do this",
     404: "the vendor does not know this id, or no longer",

@@ -9,7 +9,7 @@ A stranger that takes the name of a built-in provider is disabled; of two strang
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -52,7 +52,8 @@ class ProviderInfo:
 
 def providers() -> tuple[ProviderInfo, ...]:
     """What is installed, sorted by name, with what it can do, and what failed to load and why."""
-    return tuple(_info(entry) for entry in _entries())
+    entries = _entries()
+    return tuple(_info(entry, entries) for entry in entries)
 
 
 def builtin_providers() -> tuple[str, ...]:
@@ -67,17 +68,18 @@ def load_provider(name: str) -> type[Provider[Any]]:
         ProviderNotFound: None of that name is installed; the nearest names are offered.
         ProviderLoadError: It is installed but cannot be used; the message names the distribution and the cause.
     """
-    entries = [e for e in _entries() if e.name == name]
+    installed = _entries()
+    entries = [e for e in installed if e.name == name]
     if not entries:
-        names = sorted({e.name for e in _entries()})
+        names = sorted({e.name for e in installed})
         near = get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ProviderNotFound(
             f"no provider {plain(name, 60)!r} is installed; {hint}installed are {', '.join(names) or 'none'}"
         )
-    usable = [e for e in entries if _clash(e) is None]
+    usable = [e for e in entries if _clash(e, entries) is None]
     if not usable:
-        raise ProviderLoadError(f"provider {name!r} cannot be used: {_clash(entries[0])}", provider=name)
+        raise ProviderLoadError(f"provider {name!r} cannot be used: {_clash(entries[0], entries)}", provider=name)
     return _load(usable[0].name, usable[0])
 
 
@@ -102,8 +104,13 @@ def _distribution(entry: EntryPoint) -> str | None:
     return entry.dist.metadata["Name"] if entry.dist is not None else None
 
 
-def _clash(entry: EntryPoint) -> str | None:
-    others = [e for e in _entries() if e.name == entry.name and _distribution(e) != _distribution(entry)]
+def _origin(entry: EntryPoint) -> str:
+    """What tells two entry points of one name apart: the distribution, else what they point at."""
+    return _distribution(entry) or entry.value
+
+
+def _clash(entry: EntryPoint, entries: Sequence[EntryPoint]) -> str | None:
+    others = [e for e in entries if e.name == entry.name and _origin(e) != _origin(entry)]
     if not others or _distribution(entry) == _OURS:
         return None
     names = ", ".join(sorted(_distribution(e) or "an unnamed distribution" for e in [entry, *others]))
@@ -112,11 +119,11 @@ def _clash(entry: EntryPoint) -> str | None:
     return f"several distributions bring it ({names}); uninstall all but one"
 
 
-def _info(entry: EntryPoint) -> ProviderInfo:
+def _info(entry: EntryPoint, entries: Sequence[EntryPoint]) -> ProviderInfo:
     distribution = _distribution(entry)
     version = entry.dist.version if entry.dist is not None else None
     builtin = distribution == _OURS
-    problem = _clash(entry)
+    problem = _clash(entry, entries)
     if problem is None:
         try:
             loaded = _load(entry.name, entry)
@@ -133,6 +140,12 @@ def _load(name: str, entry: EntryPoint) -> type[Provider[Any]]:
 
     from taskbridge.provider import Provider  # noqa: PLC0415  # imports pydantic, which listing does not need
 
+    class OneDriver(DriverManager):  # type: ignore[type-arg]  # generic in newer stevedores only
+        """Loads the entry point that we mean, past stevedore's cache on disk: that one may be out of date."""
+
+        def list_entry_points(self) -> list[EntryPoint]:
+            return [entry]
+
     causes: list[str] = []
 
     def failed(_manager: object, _entry: object, error: BaseException) -> None:
@@ -141,24 +154,15 @@ def _load(name: str, entry: EntryPoint) -> type[Provider[Any]]:
     origin = f"{_distribution(entry)} {entry.dist.version}" if entry.dist is not None else "an unnamed distribution"
     found: object = None
     try:
-        if _clean(name):
-            manager: Any = DriverManager(
-                GROUP, name, invoke_on_load=False, on_load_failure_callback=failed
-            )
-            found = manager.driver
-        else:
-            found = entry.load()
+        manager: Any = OneDriver(GROUP, name, invoke_on_load=False, on_load_failure_callback=failed)
+        found = manager.driver
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's import may raise anything
         causes.append(_told(error))
     if isinstance(found, type) and issubclass(found, Provider):
         return _checked(found, name, origin)  # pyright: ignore[reportUnknownArgumentType]  # its settings are its own
     cause = causes[0] if causes else f"{entry.value} is no Provider class"
-    raise ProviderLoadError(f"provider {name!r} of {origin} cannot be used: {cause}", provider=name)
-
-
-def _clean(name: str) -> bool:
-    """Whether stevedore, which goes by the name alone, will find the one we mean."""
-    return len([e for e in _entries() if e.name == name]) == 1
+    remedy = f"install what it needs, or upgrade or uninstall {_distribution(entry) or 'what brings it'}"
+    raise ProviderLoadError(f"provider {name!r} of {origin} cannot be used: {cause}; {remedy}", provider=name)
 
 
 def _told(error: BaseException) -> str:

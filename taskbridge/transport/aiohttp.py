@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from io import BytesIO
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 import aiohttp
+from aiohttp.abc import ResolveResult
+from aiohttp.helpers import is_ip_address
+from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from taskbridge.errors import (
@@ -23,15 +30,19 @@ from taskbridge.errors import (
     TruncatedResponse,
 )
 from taskbridge.http import Request, Response
+from taskbridge.transport.bodies import Stream, is_local, stream
 from taskbridge.transport.shared import (
-    BLOCK,
     CONNECT_LIMIT,
+    LONGEST_LINE,
     READ_LIMIT,
-    Stream,
-    check_framing,
-    decoded,
+    check_head,
+    fields_of,
+    finished,
+    is_public,
     no_answer,
-    stream,
+    not_public,
+    saver,
+    tls_context,
     too_large,
 )
 
@@ -42,14 +53,59 @@ if TYPE_CHECKING:
 
 __all__ = ["AiohttpTransport"]
 
-_LONGEST_LINE: Final = 65_536  # bytes of one header line, as the synchronous transport takes
+_GLANCE: Final = 0.1  # seconds of silence after which to look whether the connection is still there
 
 
 @dataclass(slots=True)
 class _Trace:
-    """What happens to one request."""
+    """What happens to one request.
+
+    Attributes:
+        written: Whether a byte of it may have left.
+        reused: Whether a kept connection was used.
+        local: What was wrong with a file of ours.
+    """
 
     written: bool = False
+    reused: bool = False
+    local: list[OSError] = field(default_factory=list[OSError])
+
+
+class _NoAnswerError(aiohttp.ClientError):
+    """The connection broke before a whole head of an answer came."""
+
+
+class _Answer(aiohttp.ClientResponse):
+    """An answer whose failure aiohttp does not hide, and whose connection we know.
+
+    aiohttp sends a request again, without a word, when the connection breaks before the head of its answer, on new
+    connections too. Whether and how often to ask again is decided in one place only, and that is not here.
+    """
+
+    secured: WeakSet[Any]
+
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        transport = connection.transport
+        if transport is not None and transport.get_extra_info("ssl_object") is not None:
+            with suppress(TypeError):  # other event loops' may allow no weak references
+                self.secured.add(transport)
+        try:
+            return await super().start(connection)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            pass
+        raise _NoAnswerError
+
+
+class _PublicResolver(aiohttp.ThreadedResolver):
+    """Resolves a name to those of its addresses that are of the public internet."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = [each for each in await super().resolve(host, port, family) if is_public(each["host"])]
+        if not found:
+            raise not_public()
+        return found
 
 
 class AiohttpTransport:
@@ -65,146 +121,193 @@ class AiohttpTransport:
         self._network = network
         self._size = size
         self._user_agent = user_agent
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[tuple[bool, bool], aiohttp.ClientSession] = {}  # by: used once, public addresses only
+        self._context: ssl.SSLContext | None = None
+        self._secured = WeakSet[Any]()  # TLS connections that are not closed to their end
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def close(self) -> None:
         """Close the kept connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        sessions = list(self._sessions.values())
+        self._sessions.clear()
+        for session in sessions:
+            await session.close()
+        # A TLS connection that closes waits for the other side's good-bye, which may never come.
+        for transport in list(self._secured):
+            transport.abort()
+        await asyncio.sleep(0)  # in which aborted connections close
 
     async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
         """See `taskbridge.transport.Transport`."""
-        session = self._ready()
         trace = _Trace()
         fault: tuple[type[TaskbridgeError], str] | None = None
+        stale = False
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                return await self._send(session, request, max_body, trace)
+                return await self._send(request, max_body, trace)
         except TaskbridgeError:
             raise
         except OSError as error:
-            if error.filename is not None and (request.body is not None or request.save_to is not None):
+            if is_local(error, request):
                 raise
             fault = _named(error, deadline, written=trace.written)
         except Exception as error:  # noqa: BLE001  # whatever the library below may raise is named by one table
             fault = _named(error, deadline, written=trace.written)
-        raise no_answer(*fault, written=trace.written)
+            stale = trace.reused and isinstance(error, _NoAnswerError)
+        if trace.local:
+            raise trace.local[0]
+        raise no_answer(*fault, written=trace.written, stale=stale)
 
-    def _ready(self) -> aiohttp.ClientSession:
+    def _session(self, request: Request, proxy: str | None) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
-        if self._session is None:
+        if self._loop is None:
             self._loop = loop
-            self._session = self._open()
         elif self._loop is not loop:
             raise ConfigError("this client belongs to another event loop; make one per loop")
-        return self._session
+        key = (request.fresh or request.public_only, request.public_only and proxy is None)
+        session = self._sessions.get(key)
+        if session is None:
+            session = self._sessions[key] = self._open(once=key[0], public=key[1])
+        return session
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _open(self, *, once: bool, public: bool) -> aiohttp.ClientSession:
         async def written(_session: object, context: SimpleNamespace, _params: object) -> None:  # awaited
             context.trace_request_ctx.written = True
 
+        async def reused(_session: object, context: SimpleNamespace, _params: object) -> None:  # awaited
+            context.trace_request_ctx.reused = True
+
         tracer = aiohttp.TraceConfig()
         tracer.on_request_headers_sent.append(written)
+        tracer.on_connection_reuseconn.append(reused)
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._size, ssl=_context(self._network)),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT, sock_read=READ_LIMIT),
+            connector=aiohttp.TCPConnector(
+                limit=self._size, force_close=once, resolver=_PublicResolver() if public else aiohttp.ThreadedResolver()
+            ),
+            response_class=type("_OurAnswer", (_Answer,), {"secured": self._secured}),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
             auto_decompress=False,
             trust_env=False,
-            max_line_size=_LONGEST_LINE,
-            max_field_size=_LONGEST_LINE,
+            max_line_size=LONGEST_LINE,
+            max_field_size=LONGEST_LINE,
             trace_configs=[tracer],
         )
 
-    async def _send(self, session: aiohttp.ClientSession, request: Request, max_body: int, trace: _Trace) -> Response:
+    async def _send(self, request: Request, max_body: int, trace: _Trace) -> Response:
         body = stream(request)
         headers = dict(request.headers)
         if body is not None:
             headers.update(body.headers)
             headers["Content-Length"] = str(body.length)
-        if request.fresh:
-            headers["Connection"] = "close"
         url = URL(request.url, encoded=True)
+        proxy = self._network.proxy_for(url.scheme, url.host or "")
+        session = self._session(request, proxy)
+        if request.public_only and proxy is None and is_ip_address(url.host) and not is_public(url.host or ""):
+            raise not_public()
         silence = max(READ_LIMIT, request.hold or 0.0)
         async with session.request(
             request.method,
             url,
-            data=_outgoing(body),
+            data=_outgoing(body, trace),
             headers=headers,
             allow_redirects=False,
-            proxy=self._network.proxy_for(url.scheme, url.host or ""),
+            proxy=proxy,
+            ssl=self._tls() if url.scheme == "https" or proxy is not None else True,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT, sock_read=silence),
             trace_request_ctx=trace,
         ) as answer:
             return await _read(answer, request, max_body)
 
+    def _tls(self) -> ssl.SSLContext:
+        if self._context is None:
+            self._context = tls_context(self._network)
+        return self._context
+
 
 async def _read(answer: aiohttp.ClientResponse, request: Request, max_body: int) -> Response:
-    headers = {name.lower(): value for name, value in answer.headers.items()}
+    fields = fields_of((name, _text(value)) for name, value in answer.headers.items())
+    check_head(request, answer.status, fields, len(answer.headers), max_body)
     if request.save_to is not None and answer.status < 300:
-        with request.save_to.open("wb") as file:  # local files are fast, and order matters
-            async for block in answer.content.iter_chunked(BLOCK):
-                file.write(block)
-        return Response(answer.status, headers, b"")
-    blocks: list[bytes] = []
-    size = 0
-    async for block in answer.content.iter_any():
-        blocks.append(block)
-        size += len(block)
-        if size > max_body:
-            answer.close()
-            raise too_large(max_body)
-    body = b"".join(blocks)
-    check_framing(answer.status, headers, answer.headers.getall("Content-Length", []), empty=not body)
-    return Response(answer.status, headers, decoded(body, headers, max_body))
+        with closing(saver(request, answer.status, fields, request.save_to)) as file:  # local files are fast
+            next(file)
+            while block := await _block(answer):
+                file.send(block)
+        return Response(answer.status, fields, b"")
+    body = BytesIO()
+    while block := await _block(answer):
+        if body.tell() + len(block) > max_body:
+            raise too_large(max_body, answer.status)
+        body.write(block)
+    return finished(request, answer.status, fields, body.getvalue(), max_body)
 
 
-def _context(network: Network) -> ssl.SSLContext:
-    from taskbridge.transport.requests import tls_context  # noqa: PLC0415  # the same certificates for both
+async def _block(answer: aiohttp.ClientResponse) -> bytes:
+    """The next bytes of a body, as many as there are; none at its end."""
+    content = answer.content
+    while not content.at_eof():
+        try:
+            async with asyncio.timeout(_GLANCE):
+                return await content.readany()
+        except TimeoutError as error:
+            if isinstance(error, aiohttp.ServerTimeoutError):
+                raise  # the limit for silence
+        # When a chunk cannot be read, aiohttp closes the connection and tells nobody who waits for the body.
+        connection = answer.connection
+        if connection is None or connection.protocol is None or not connection.protocol.is_connected():
+            raise MalformedResponse("the answer's chunks cannot be read", repeats=1, http_status=answer.status)
+    return b""
 
-    return tls_context(network)
+
+def _text(value: str) -> str:
+    # aiohttp keeps what is not UTF-8 as lone surrogates.
+    return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-async def _blocks(body: Stream) -> AsyncIterator[bytes]:
-    for block in body.blocks():
-        yield block
+async def _blocks(body: Stream, trace: _Trace) -> AsyncIterator[bytes]:
+    try:
+        for block in body.blocks():
+            yield block
+    except OSError as error:
+        trace.local.append(error)
+        raise
 
 
-def _outgoing(body: Stream | None) -> bytes | AsyncIterator[bytes] | None:
+def _outgoing(body: Stream | None, trace: _Trace) -> bytes | AsyncIterator[bytes] | None:
     if body is None:
         return None
-    return body.head if body.source is None else _blocks(body)
+    return body.head if body.source is None else _blocks(body, trace)
 
 
 # Library's exception -> our class and words, the most specific first.
 _NAMES: Final[tuple[tuple[type[BaseException], type[TaskbridgeError], str], ...]] = (
+    (_NoAnswerError, TruncatedResponse, "the host closed the connection without an answer"),
     (aiohttp.ClientConnectorCertificateError, TlsError, "the host's certificate cannot be trusted"),
     (aiohttp.ClientConnectorDNSError, ConnectFailed, "the host's name cannot be resolved"),
     (aiohttp.ClientConnectorSSLError, TlsError, "no TLS connection came about"),
     (aiohttp.ClientProxyConnectionError, ConnectFailed, "the proxy cannot be reached"),
     (aiohttp.ClientConnectorError, ConnectFailed, "the host refuses connections or cannot be reached"),
     (aiohttp.ConnectionTimeoutError, ConnectFailed, f"no connection within {CONNECT_LIMIT:g} s"),
-    (aiohttp.ServerTimeoutError, DeadlineExceeded, f"nothing came for {READ_LIMIT:g} s"),
-    (TimeoutError, DeadlineExceeded, "the total time for the request ran out"),
-    (aiohttp.ServerDisconnectedError, TruncatedResponse, "the host closed the connection without an answer"),
+    (TimeoutError, DeadlineExceeded, f"nothing came for {READ_LIMIT:g} s"),
     (aiohttp.ClientPayloadError, TruncatedResponse, "the answer broke off"),
     (aiohttp.ClientResponseError, MalformedResponse, "the answer is not HTTP"),
+    (HttpProcessingError, MalformedResponse, "the answer's chunks cannot be read"),
     (aiohttp.InvalidURL, ConnectFailed, "the URL's host cannot be used"),
-    (UnicodeError, ConnectFailed, "the URL's host cannot be used"),
+    (ValueError, ConnectFailed, "the URL or a header field cannot be sent"),
     (OSError, TruncatedResponse, "the connection broke off"),
     (aiohttp.ClientError, TransportError, "the request failed"),
 )
 
 
 def _named(error: Exception, deadline: float, *, written: bool) -> tuple[type[TaskbridgeError], str]:
+    name = type(error).__name__
     if isinstance(error, TimeoutError) and time.monotonic() >= deadline:
         return DeadlineExceeded, "the total time for the request ran out"
     for kind, ours, words in _NAMES:
         if isinstance(error, kind):
+            if ours is ConnectFailed and written:
+                break
             if ours is TruncatedResponse and not written:
                 return ConnectFailed, "the connection broke off before the request was sent"
             return ours, words
-    return TransportError, f"the request failed ({type(error).__name__})"
+    return TransportError, f"the request failed ({name})"

@@ -1,14 +1,20 @@
-"""What both transports share: bodies as streams, and the checks that every answer passes."""
+"""What both transports share: limits, certificates, and the checks that every answer passes.
+
+The checks look at the head of an answer before a byte of its body is read, and are the same for both, so that one fault
+has one outcome whichever library meets it.
+"""
 
 from __future__ import annotations
 
-import mimetypes
+import ssl
 import zlib
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from taskbridge.errors import (
+    ConfigError,
     ContractError,
     MalformedResponse,
     ResponseTooLarge,
@@ -16,157 +22,199 @@ from taskbridge.errors import (
     TransportError,
     TruncatedResponse,
 )
-from taskbridge.http import Request, Upload
+from taskbridge.fetch import is_public
+from taskbridge.http import Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from taskbridge.config import Network
 
-__all__ = ["CONNECT_LIMIT", "READ_LIMIT", "Stream", "check_framing", "decoded", "no_answer", "stream"]
+__all__ = [
+    "BLOCK",
+    "CONNECT_LIMIT",
+    "LONGEST_LINE",
+    "READ_LIMIT",
+    "check_head",
+    "fields_of",
+    "finished",
+    "is_public",
+    "no_answer",
+    "not_public",
+    "saver",
+    "tls_context",
+    "too_large",
+]
 
-CONNECT_LIMIT: Final = 5.0  # seconds for one connection to come about
+CONNECT_LIMIT: Final = 5.0  # seconds for one connection to come about, all its addresses and the handshake included
 READ_LIMIT: Final = 10.0  # seconds of silence while an answer is read
-BLOCK: Final = 65_536  # bytes read or sent at a time
-_BOUNDARY: Final = "taskbridge-7d1f6c0a9b5e4f3c"  # fixed, so that a repeat sends the same bytes
-_NO_BODY: Final = frozenset({204, 304})
+LONGEST_LINE: Final = 65_536  # bytes of one header line, as http.client takes
+BLOCK: Final = 65_536  # bytes read at a time
+_MOST_FIELDS: Final = 99  # header fields, as http.client takes
+_LONGEST_NUMBER: Final = 18  # digits of a Content-Length; real ones need 10
+_WITHOUT_BODY: Final = frozenset({204, 304})
 _GZIP_WINDOW: Final = 31  # zlib's number for a gzip header and trailer
+_GZIP: Final = frozenset({"gzip", "x-gzip"})
 
 
-# What goes out.
+# Where it goes.
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """A body on its way out.
-
-    Attributes:
-        length: Bytes.
-        head: What comes before the file.
-        source: The file, if there is one.
-        tail: What comes after the file.
-        headers: Header fields that the body needs.
-    """
-
-    length: int
-    head: bytes
-    source: Path | None
-    tail: bytes
-    headers: Mapping[str, str]
-
-    def blocks(self) -> Iterator[bytes]:
-        """The bytes, a block at a time; may be asked for again.
-
-        Raises:
-            OSError: The file cannot be read, or is not as long as it was.
-        """
-        if self.head:
-            yield self.head
-        if self.source is not None:
-            left = self.length - len(self.head) - len(self.tail)
-            with self.source.open("rb") as file:
-                while left > 0:
-                    block = file.read(min(BLOCK, left))
-                    if not block:
-                        raise OSError(f"{self.source.name} became shorter while it was sent")
-                    left -= len(block)
-                    yield block
-        if self.tail:
-            yield self.tail
+def not_public() -> MalformedResponse:
+    """The error for a link that leads into a private network."""
+    return MalformedResponse("the link leads to an address that is not of the public internet; nothing was fetched")
 
 
-def stream(request: Request) -> Stream | None:
-    """A request's body as a stream of known length, or None where it has none.
+def tls_context(network: Network) -> ssl.SSLContext:
+    """The one TLS context of a transport.
 
     Raises:
-        OSError: The file is missing, a directory, or unreadable.
+        ConfigError: The certificates cannot be read.
     """
-    body = request.body
-    if body is None:
-        return None
-    if isinstance(body, bytes):
-        return Stream(len(body), body, None, b"", {})
-    if isinstance(body, Path):
-        return Stream(body.stat().st_size, b"", body, b"", {})
-    head, tail = _form(body)
-    headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
-    if isinstance(body.content, bytes):
-        whole = head + body.content + tail
-        return Stream(len(whole), whole, None, b"", headers)
-    size = body.content.stat().st_size
-    return Stream(len(head) + size + len(tail), head, body.content, tail, headers)
+    bundle = network.ca_bundle
+    if bundle is None:
+        return _default_context()
+    try:
+        if Path(bundle).is_dir():
+            return ssl.create_default_context(capath=bundle)
+        return ssl.create_default_context(cafile=bundle)
+    except OSError:
+        fault = f"ca_bundle {bundle} cannot be read, or holds no certificates in PEM form"
+    raise ConfigError(fault)
 
 
-def _form(upload: Upload) -> tuple[bytes, bytes]:
-    parts = [
-        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{_quoted(name)}"\r\n\r\n{value}\r\n'
-        for name, value in upload.fields
-    ]
-    media_type = upload.media_type
-    if media_type == "application/octet-stream":
-        media_type = mimetypes.guess_type(upload.filename)[0] or media_type
-    parts.append(
-        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{_quoted(upload.name)}"; '
-        f'filename="{_quoted(upload.filename)}"\r\nContent-Type: {media_type}\r\n\r\n'
-    )
-    return "".join(parts).encode(), f"\r\n--{_BOUNDARY}--\r\n".encode()
+@cache
+def _default_context() -> ssl.SSLContext:
+    import certifi  # noqa: PLC0415  # comes with requests, and only https needs it
 
-
-def _quoted(text: str) -> str:
-    # The HTML standard's escapes for names in multipart/form-data.
-    return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+    return ssl.create_default_context(cafile=certifi.where())  # tens of milliseconds
 
 
 # What comes in.
 
 
-def check_framing(status: int, headers: Mapping[str, str], lengths: Sequence[str], *, empty: bool) -> None:
-    """Refuse an answer whose frame cannot be trusted.
+def fields_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Header fields with names in lower case; what was sent several times is joined by commas (RFC 9110, 5.3).
 
     Args:
+        pairs: Names and values, in the order in which they came.
+    """
+    fields: dict[str, str] = {}
+    for name, value in pairs:
+        key = name.lower()
+        plain = value if value.isprintable() else " ".join(value.split())  # a folded line
+        fields[key] = f"{fields[key]}, {plain}" if key in fields else plain
+    return fields
+
+
+def check_head(request: Request, status: int, fields: Mapping[str, str], count: int, max_body: int) -> None:
+    """Refuse an answer whose head cannot be trusted, before its body is read.
+
+    Args:
+        request: What was asked.
         status: HTTP status.
-        headers: Header fields, names in lower case.
-        lengths: Every Content-Length that was sent.
-        empty: Whether no byte of a body came.
+        fields: Header fields, as `fields_of` makes them.
+        count: How many header lines came.
+        max_body: Bytes of the body at most.
 
     Raises:
-        MalformedResponse: Its lengths are contradictory or no numbers.
-        TruncatedResponse: It ended inside its headers, for all that can be told.
+        MalformedResponse: Its status is none, its length is contradictory or no number, or its fields are too many.
+        ResponseTooLarge: It announces more than `max_body`.
     """
-    if len(set(lengths)) > 1 or any(not (n.isascii() and n.isdigit()) for n in lengths):
-        raise MalformedResponse("the answer's Content-Length cannot be trusted", repeats=1, http_status=status)
-    if empty and not lengths and "transfer-encoding" not in headers and status not in _NO_BODY:
-        raise TruncatedResponse("the answer ended inside its headers", http_status=status)
+    length, coding = fields.get("content-length"), fields.get("transfer-encoding")
+    fault = ""
+    if not 200 <= status <= 599:
+        fault = f"HTTP {status} is no answer"
+    elif count > _MOST_FIELDS:
+        fault = f"the answer has more than {_MOST_FIELDS} header fields"
+    elif length is not None and not (length.isascii() and length.isdigit() and len(length) <= _LONGEST_NUMBER):
+        fault = "the answer's Content-Length cannot be trusted"
+    elif coding is not None and (length is not None or coding.lower() != "chunked"):
+        fault = "the answer's Transfer-Encoding cannot be trusted"
+    if fault:
+        raise MalformedResponse(fault, repeats=1, http_status=status)
+    limit = max_body if request.save_to is None else request.save_limit
+    if length is not None and limit is not None and int(length) > limit and _has_body(request, status):
+        raise too_large(limit, status)
 
 
-def decoded(body: bytes, headers: Mapping[str, str], max_body: int) -> bytes:
-    """Undo the answer's content encoding, bounded.
+def _has_body(request: Request, status: int) -> bool:
+    return request.method != "HEAD" and status not in _WITHOUT_BODY
+
+
+def finished(request: Request, status: int, fields: Mapping[str, str], body: bytes, max_body: int) -> Response:
+    """An answer of which the body is there, with its content encoding undone.
 
     Raises:
+        TruncatedResponse: It ended inside its headers, for all that can be told, and then has its `http_status`: the
+            same answer twice is one without a body. Or its compressed body is cut.
         ResponseTooLarge: It is larger than `max_body`, or in an encoding that cannot be bounded.
-        TruncatedResponse: The compressed stream is broken or cut.
     """
-    encoding = headers.get("content-encoding", "").strip().lower()
+    framed = "content-length" in fields or "transfer-encoding" in fields
+    if not body and not framed and _has_body(request, status):
+        raise TruncatedResponse("the answer ended inside its headers", http_status=status)
     if len(body) > max_body:
-        raise too_large(max_body)
-    if encoding in ("", "identity") or not body:
-        return body
-    if encoding not in ("gzip", "x-gzip"):
-        raise ResponseTooLarge("the answer comes in an encoding that was not asked for and cannot be bounded")
-    reader = zlib.decompressobj(_GZIP_WINDOW)
+        raise too_large(max_body, status)
+    encoding = _encoding(fields)
+    if encoding and body:
+        body = _unpacked(body, encoding, max_body, status)
+    return Response(status, fields, body)
+
+
+def _encoding(fields: Mapping[str, str]) -> str:
+    """The content encoding; empty where there is none."""
+    encoding = fields.get("content-encoding", "").strip().lower()
+    return "" if encoding == "identity" else encoding
+
+
+def _unpacked(body: bytes, encoding: str, max_body: int, status: int) -> bytes:
+    if encoding not in _GZIP:
+        raise ResponseTooLarge(
+            "the answer comes in an encoding that was not asked for and cannot be bounded", http_status=status
+        )
+    unpack = zlib.decompressobj(_GZIP_WINDOW)
     try:
-        plain = reader.decompress(body, max_body + 1)
+        plain = unpack.decompress(body, max_body + 1)
     except zlib.error:
         raise TruncatedResponse("the answer's compressed body is broken") from None
     if len(plain) > max_body:
-        raise too_large(max_body)
-    if not reader.eof:
+        raise too_large(max_body, status)
+    if not unpack.eof:
         raise TruncatedResponse("the answer's compressed body is cut")
+    if unpack.unused_data:
+        raise TruncatedResponse("the answer's compressed body has something behind its end")
     return plain
 
 
-def too_large(max_body: int) -> ResponseTooLarge:
+def saver(request: Request, status: int, fields: Mapping[str, str], path: Path) -> Generator[None, bytes, None]:
+    """Takes the blocks of a body into a file: start it, send it the blocks, close it.
+
+    Args:
+        request: What was asked.
+        status: HTTP status.
+        fields: Header fields, as `fields_of` makes them.
+        path: The file.
+
+    Raises:
+        MalformedResponse: The answer has a content encoding that was not asked for; the file would hold packed bytes.
+        ResponseTooLarge: It is larger than the request's `save_limit`.
+    """
+    if _encoding(fields):
+        raise MalformedResponse("the file comes in an encoding that was not asked for", repeats=1, http_status=status)
+    left = request.save_limit
+    with path.open("wb") as file:
+        while True:
+            block = yield
+            if left is not None:
+                left -= len(block)
+                if left < 0:
+                    raise too_large(request.save_limit or 0, status)
+            file.write(block)
+
+
+def too_large(max_body: int, status: int | None = None) -> ResponseTooLarge:
     """The error for a body over the limit."""
     return ResponseTooLarge(
-        f"the answer is larger than max_body ({max_body} bytes); raise max_body if the vendor's answers are that large"
+        f"the answer is larger than max_body ({max_body} bytes); raise max_body if the vendor's answers are that large",
+        http_status=status,
     )
 
 

@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "http", "model", "signatures", "submission"),
     ("provider",),
     ("config", "governor", "policy", "registry", "schedule"),
-    ("fetch", "fleet", "flows", "inbox", "ingest", "lanes", "channel", "lifecycle", "listing", "orders"),
+    ("fleet", "flows", "inbox", "ingest", "lanes", "channel", "lifecycle", "listing", "orders"),
     ("drive", "transport"),
     ("aio", "aio_verbs", "assemble", "client", "client_verbs", "front", "webhooks"),
     ("cli", "emulator", "testing", "__main__"),

@@ -1,0 +1,214 @@
+"""The synchronous interface to what changes something at a vendor, and to its list; `Client` and `Bridge` inherit it.
+
+All that is decided is decided in `taskbridge.lifecycle`, `taskbridge.orders` and `taskbridge.listing`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taskbridge.errors import TaskbridgeError
+from taskbridge.front import Front
+from taskbridge.lifecycle import act, claim, recover, remove, restart, retry, submit
+from taskbridge.listing import Walk, query_of
+from taskbridge.model import Task, TaskStatus
+from taskbridge.orders import AnyInput, Spool, Wish, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from taskbridge.assemble import AnyId
+    from taskbridge.channel import Channel
+    from taskbridge.client import Client
+    from taskbridge.drive import Driver
+
+__all__ = ["BridgeVerbs", "ClientVerbs", "Verbs"]
+
+
+class Verbs(Front):
+    """What is done to one task."""
+
+    _driver: Driver
+
+    def cancel(self, task: AnyId) -> Task:
+        """Stop a task; one that has ended already is returned as it is.
+
+        Args:
+            task: A shared id, a ref or its text, or a task.
+
+        Raises:
+            UnsupportedFeature: The vendor cannot stop it; nothing was sent.
+            TaskbridgeError: The vendor refuses, or nobody knows whether it heard: look the task up.
+        """
+        place = self._begin(task)
+        channel, task_id = place.channel, place.task_id
+        claim(channel, "cancel", "cancel a task")
+        return self._driver.run(channel, act(channel, lambda: channel.provider.cancel(task_id), task_id))
+
+    def retry(self, task: AnyId) -> Task:
+        """Do a task once more: a new task, whose `retry_of` is the old one.
+
+        Args:
+            task: A shared id, a ref or its text, or a task.
+
+        Raises:
+            UnsupportedFeature: The vendor cannot; nothing was sent.
+            SubmitUncertain: The vendor may have begun the new one.
+            TaskbridgeError: The vendor refuses, or was not reached.
+        """
+        place = self._begin(task)
+        claim(place.channel, "retry", "retry a task")
+        return self._driver.run(place.channel, retry(place.channel, place.task_id))
+
+    def delete(self, task: AnyId) -> None:
+        """Remove a task, and what it made, at the vendor.
+
+        Args:
+            task: A shared id, a ref or its text, or a task.
+
+        Raises:
+            UnsupportedFeature: The vendor cannot; nothing was sent.
+            TaskNotFound: The vendor does not know it, or no longer.
+            TaskbridgeError: The vendor refuses, or was not reached.
+        """
+        place = self._begin(task)
+        claim(place.channel, "delete", "delete a task")
+        self._driver.run(place.channel, remove(place.channel, place.task_id))
+
+    def restart(self, task: AnyId, *, destructive: bool = False) -> Task:
+        """Do a task anew under its own id. What it made and what people changed in it are lost.
+
+        Args:
+            task: A shared id, a ref or its text, or a task.
+            destructive: Must be True: that loss is meant.
+
+        Raises:
+            UnsupportedFeature: The vendor cannot; nothing was sent.
+            ConfigError: `destructive` is not set; nothing was sent.
+            SubmitUncertain: The vendor may have begun; the task's `restarts` tell.
+            TaskbridgeError: The vendor refuses, or was not reached.
+        """
+        place = self._begin(task)
+        claim(place.channel, "restart", "restart a task")
+        return self._driver.run(place.channel, restart(place.channel, place.task_id, destructive=destructive))
+
+
+class ClientVerbs(Verbs):
+    """What is done through one connection."""
+
+    _channel: Channel
+
+    def submit(
+        self,
+        operation: str | None = None,
+        input: AnyInput = None,  # noqa: A002  # what everybody calls it
+        *,
+        options: Mapping[str, Any] | None = None,
+        external_id: str | None = None,
+        callback_url: str | None = None,
+        name: str | None = None,
+    ) -> Task:
+        """Hand a document to the vendor; the task that it made of it.
+
+        It is never sent twice blindly: what surely did not reach the vendor is sent again, anything else raises
+        `SubmitUncertain`. The call takes at most `request_timeout`, and a second more for each 100 kB of the document.
+
+        Args:
+            operation: A neutral operation (``capabilities.operations`` has them), or a vendor's own as ``native:…``,
+                which passes through untouched; None for the connection's ``submit.operation``.
+            input: A path, a URL, bytes, an open binary stream, a `TaskFile` of this vendor, or a list of these where
+                documents are joined; None where the options name the document. Streams are read to their end first.
+            options: The vendor's own options, verbatim; above the connection's ``submit.options``, key by key.
+            external_id: Your id of the order, where the vendor keeps one.
+            callback_url: Address that the vendor is to call, where it does.
+            name: What the document is called at the vendor; by default the file's own name.
+
+        Raises:
+            UnsupportedFeature: The vendor has no such operation, or takes no such input; nothing was sent.
+            InvalidInput: The document is empty, over the vendor's limit, or cannot be fetched; nothing was sent.
+            OSError: The file cannot be read.
+            SubmitUncertain: The vendor may have taken it; `recover` looks for it.
+            TaskbridgeError: It was not taken; `clue` tells what was made on the way.
+        """
+        self._refuse_if_closed()
+        channel = self._channel
+        channel.resume()
+        with Spool() as spool:
+            wish = Wish(operation, input, options, external_id, callback_url, name)
+            return self._driver.run(channel, submit(channel, prepare(channel, wish, spool)))
+
+    def list(
+        self, status: TaskStatus | str | None = None, *, limit: int | None = None, **filters: Any
+    ) -> Iterator[Task]:
+        """The vendor's tasks, in its order; a page is fetched when the one before is used up.
+
+        A status that the vendor cannot pick out itself is picked out here, which fetches every page on the way:
+        ``capabilities.listing.statuses`` has those that cost nothing.
+
+        Args:
+            status: Only tasks of this shared status.
+            limit: Tasks at most; None for all.
+            filters: The vendor's own filters; ``capabilities.listing.filters`` has them.
+
+        Raises:
+            UnsupportedFeature: The vendor does not list, or has no such filter; nothing was sent.
+            TaskbridgeError: A page could not be had.
+        """
+        self._refuse_if_closed()
+        self._channel.resume()
+        return self._pages(Walk(self._channel, query_of(self._channel, status, filters), limit))
+
+    def _pages(self, walk: Walk) -> Iterator[Task]:
+        while walk.goes_on:
+            yield from walk.take(self._driver.run(walk.channel, walk.ask()))
+
+    def recover(self, error: TaskbridgeError) -> Task | None:
+        """Look for the order that a failed submit left in doubt; None where the vendor does not have it (yet).
+
+        A vendor may take a moment to list what it took, so a None right after the failure is no proof.
+
+        Args:
+            error: What `submit` raised.
+
+        Raises:
+            UnsupportedFeature: The vendor has no way to find it.
+            ConfigError: The error is not of an order through this connection.
+            TaskbridgeError: The search failed, which says nothing of the order.
+        """
+        self._refuse_if_closed()
+        self._channel.resume()
+        return self._driver.run(self._channel, recover(self._channel, error))
+
+
+class BridgeVerbs(Verbs):
+    """What is done through any connection, by its name."""
+
+    def __getitem__(self, name: str) -> Client:
+        """The client of one connection."""
+        raise NotImplementedError(name)
+
+    def submit(
+        self,
+        connection: str,
+        operation: str | None = None,
+        input: AnyInput = None,  # noqa: A002  # what everybody calls it
+        *,
+        options: Mapping[str, Any] | None = None,
+        external_id: str | None = None,
+        callback_url: str | None = None,
+        name: str | None = None,
+    ) -> Task:
+        """Hand a document to the vendor of a connection; see `Client.submit`."""
+        return self[connection].submit(
+            operation, input, options=options, external_id=external_id, callback_url=callback_url, name=name
+        )
+
+    def list(
+        self, connection: str, status: TaskStatus | str | None = None, *, limit: int | None = None, **filters: Any
+    ) -> Iterator[Task]:
+        """The tasks of a connection's vendor; see `Client.list`."""
+        return self[connection].list(status, limit=limit, **filters)
+
+    def recover(self, error: TaskbridgeError) -> Task | None:
+        """Look for the order that a failed submit left in doubt; see `Client.recover`."""
+        return self[str(error.clue.get("connection", error.connection))].recover(error)

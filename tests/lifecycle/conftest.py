@@ -1,0 +1,149 @@
+"""A host of documents, clients of the emulated vendors, and clients whose vendor is a script."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, TypeAlias, cast
+
+import pytest
+
+import taskbridge as tb
+from taskbridge import Client, aio
+from taskbridge.http import Request
+from taskbridge.provider import Credential
+from taskbridge.testing import Emulator, ScriptedTransport, VirtualClock
+from taskbridge.testing.samples import channel_of
+from taskbridge.testing.transport import Answer, Script
+
+# 10 by 10 pixels.
+PNG = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAoAAAAKCAAAAACoWZBhAAAAD0lEQVR42mP4DwcMtGcCAGgtY5240DlJAAAAAElFTkSuQmCC")
+PDF = b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n"
+
+# Settings with which each vendor's client can be made without its server.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "cloudconvert": {"api_key": "canary-key", "base_url": "http://127.0.0.1:9/v2"},
+    "scan-documents": {"api_key": "canary-key", "base_url": "http://127.0.0.1:9/v1"},
+    "smartdocumentor": {"access_token": "canary-key", "base_url": "http://127.0.0.1:9/api"},
+    "expertai-extract": {"access_token": "canary-key", "base_url": "http://127.0.0.1:9/beta"},
+}
+VENDORS = tuple(SETTINGS)
+
+
+@dataclass
+class Documents:
+    """A host that gives out documents; records who asked and with which headers."""
+
+    url: str
+    pages: dict[str, tuple[int, dict[str, str], bytes]]
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list[tuple[str, dict[str, str]]])
+
+
+@pytest.fixture
+def documents() -> Iterator[Documents]:
+    pages: dict[str, tuple[int, dict[str, str], bytes]] = {
+        "/invoice.png": (200, {"Content-Type": "image/png"}, PNG),
+        "/invoice.pdf": (200, {"Content-Type": "application/pdf"}, PDF),
+        "/empty.png": (200, {"Content-Type": "image/png"}, b""),
+        "/moved/invoice.png": (302, {"Location": "/invoice.png"}, b""),
+        "/loop.png": (301, {"Location": "/loop.png"}, b""),
+        "/to-metadata.png": (307, {"Location": "http://169.254.169.254/latest"}, b""),
+        "/to-file.png": (302, {"Location": "file:///etc/passwd"}, b""),
+        "/huge.png": (200, {"Content-Type": "image/png"}, b"x" * (12 << 20)),
+    }
+    host = Documents("", pages)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            host.asked.append((self.path, dict(self.headers)))
+            status, headers, body = pages.get(self.path.partition("?")[0], (404, {}, b"no"))
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body)), "Connection": "close"}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            try:
+                self.wfile.write(body)
+            except OSError:
+                self.close_connection = True
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the library's name
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    host.url = f"http://127.0.0.1:{server.server_port}"
+    yield host
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+Call: TypeAlias = Callable[..., Any]
+
+
+class Both:
+    """One client's calls, synchronous or asynchronous, under the same names and with the same results."""
+
+    def __init__(self, emulator: Emulator, provider: str, *, asynchronous: bool, **settings: Any) -> None:
+        fixed: dict[str, Any] = {"poll": {"interval": 0.05}, "retry": {"first": 0.01}, "allow_private": True}
+        self._settings = {**fixed, **emulator.settings(provider), **settings}
+        self._provider = provider
+        self._asynchronous = asynchronous
+
+    def __getattr__(self, name: str) -> Call:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._asynchronous:
+                return asyncio.run(self._ask(name, args, kwargs))
+            with tb.connect(self._provider, **self._settings) as client:
+                found: Any = getattr(client, name)(*args, **kwargs)
+                return [*cast("Iterator[Any]", found)] if name == "list" else found
+
+        return call
+
+    async def _ask(self, name: str, args: Any, kwargs: Any) -> Any:
+        async with aio.connect(self._provider, **self._settings) as client:
+            found: Any = getattr(client, name)(*args, **kwargs)
+            return [each async for each in found] if name == "list" else await found
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def both(request: pytest.FixtureRequest, own_vendors: Emulator) -> Callable[..., Both]:
+    """Makes the two clients of a vendor, one after the other."""
+
+    def make(provider: str, **settings: Any) -> Both:
+        return Both(own_vendors, provider, asynchronous=request.param, **settings)
+
+    return make
+
+
+@dataclass
+class Scripted:
+    """A client whose vendor is a script."""
+
+    client: Client
+    transport: ScriptedTransport
+    clock: VirtualClock
+
+
+@pytest.fixture
+def scripted() -> Callable[..., Scripted]:
+    """Makes a client whose requests are answered by a script."""
+
+    def make(provider: str, *script: Answer | Callable[[Request], Answer], **settings: Any) -> Scripted:
+        clock = VirtualClock()
+        channel = channel_of(provider, {**SETTINGS[provider], **settings})
+        channel.clock = clock
+        channel.credential = Credential({"Authorization": "Bearer canary-key"})
+        answers: Script = [each for each in script if not callable(each)]
+        for each in script:
+            if callable(each):
+                answers = each
+        transport = ScriptedTransport(answers, clock=clock)
+        return Scripted(Client(channel, clock=clock, transport=transport), transport, clock)
+
+    return make

@@ -1,0 +1,375 @@
+"""What becomes of an order that breaks: never two of it, and the error says what is known (F97 to F106, P6, P26)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+import socket
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import taskbridge as tb
+from taskbridge import aio
+from taskbridge.config import Network
+from taskbridge.http import Request, Response
+from taskbridge.registry import load_provider
+from taskbridge.testing import Emulator
+from taskbridge.testing.samples import channel_of
+from taskbridge.transport.aiohttp import AiohttpTransport
+from taskbridge.transport.requests import RequestsTransport
+
+Maker = Callable[..., Any]
+
+PDF = b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n"
+URL = "https://example.com/invoice.pdf"
+INPUTS: dict[str, Any] = {
+    "cloudconvert": PDF,
+    "scan-documents": PDF,
+    "smartdocumentor": URL,
+    "expertai-extract": PDF,
+}
+RECOVERABLE = ("cloudconvert", "scan-documents", "smartdocumentor")
+
+
+def answer(status: int, body: object = b"", **headers: str) -> Response:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Response(status, {"content-length": str(len(data)), **headers}, data)
+
+
+# What the vendor says where all is well.
+TAKEN: dict[str, Response] = {
+    "cloudconvert": answer(201, {"data": {"id": "j-1", "status": "waiting", "tag": "x", "tasks": []}}),
+    "scan-documents": answer(200, {"id": "task_1", "operation": "extract-text", "status": "pending", "result": {}}),
+    "smartdocumentor": answer(200, {"taskId": 44}),
+    "expertai-extract": answer(202, {"taskId": "t-1"}),
+}
+
+
+class Vendor:
+    """Takes uploads, and does the next of its deeds at each commit; the last for ever."""
+
+    def __init__(self, name: str, *deeds: Response | Exception) -> None:
+        self.name, self.deeds, self.commits = name, deeds, 0
+
+    def __call__(self, request: Request) -> Response:
+        if not request.commits:
+            return answer(200, {"id": "file_1"})
+        deed = self.deeds[min(self.commits, len(self.deeds) - 1)]
+        self.commits += 1
+        if isinstance(deed, Exception):
+            raise deed
+        return deed
+
+
+def broken(kind: type[tb.TransportError], *, written: bool) -> tb.TransportError:
+    error = kind("it broke")
+    error.written = written
+    return error
+
+
+GATEWAYS = (502, 504, 520, 521, 522, 523, 524)
+
+UNCERTAIN: dict[str, Response | Exception] = {
+    "cut after sending": broken(tb.TruncatedResponse, written=True),
+    "silence after sending": broken(tb.DeadlineExceeded, written=True),
+    "a stale connection": broken(tb.TruncatedResponse, written=True),
+    "no HTTP": tb.MalformedResponse("no HTTP", repeats=1),
+    "too large": tb.ResponseTooLarge("too large"),
+    "nothing": answer(200, b""),
+    "no content": answer(204),
+    "blanks": answer(200, b" \n"),
+    "a web page": answer(200, b"<html><title>Back soon</title></html>"),
+    "a cut body": answer(200, b'{"id": "t'),
+    "no id": answer(200, {}),
+    "a list": answer(200, []),
+    "another shape": answer(201, {"message": "fine"}),
+    "not modified": answer(304),
+    **{f"HTTP {status}": answer(status, b"<html></html>") for status in GATEWAYS},
+    **{f"HTTP {status}": answer(status, b"", location="https://other.test/") for status in (301, 302, 303)},
+}
+
+
+@pytest.mark.parametrize("fault", UNCERTAIN)
+@pytest.mark.parametrize("vendor", INPUTS)
+def test_an_order_of_unknown_fate_is_sent_once_and_says_so(vendor: str, fault: str, scripted: Maker) -> None:
+    script = Vendor(vendor, UNCERTAIN[fault])
+    made = scripted(vendor, script)
+    with pytest.raises(tb.SubmitUncertain) as caught:
+        made.client.submit("extract-text", INPUTS[vendor])
+    error = caught.value
+    assert script.commits == 1
+    assert not error.retryable
+    assert (error.provider, error.connection) == (vendor, vendor)
+    assert error.clue["provider"] == vendor
+    assert error.clue["time"].startswith("2026-01-01T12:00")
+    assert error.clue["reference"].startswith("taskbridge-")
+    assert error.clue.get("files") == (["file_1"] if vendor == "scan-documents" else None)
+    assert "canary" not in f"{error!r} {error} {error.clue}"
+    assert pickle.loads(pickle.dumps(error)).clue == error.clue
+
+
+def test_the_cause_of_an_unreadable_yes_is_kept(scripted: Maker) -> None:
+    made = scripted("smartdocumentor", Vendor("smartdocumentor", answer(200, {})))
+    with pytest.raises(tb.SubmitUncertain) as caught:
+        made.client.submit("extract-text", URL)
+    assert isinstance(caught.value.__cause__, tb.MalformedResponse)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (307, tb.UnexpectedRedirect),
+        (308, tb.UnexpectedRedirect),
+        (400, tb.InvalidRequest),
+        (401, tb.AuthenticationError),
+        (402, tb.ApiError),
+        (403, tb.PermissionDenied),
+        (404, tb.TaskNotFound),
+        (413, tb.InvalidRequest),
+        (418, tb.ApiError),
+        (422, tb.InvalidRequest),
+        (500, tb.ServerError),
+        (501, tb.ServerError),
+        (503, tb.ServerError),
+    ],
+)
+@pytest.mark.parametrize("vendor", INPUTS)
+def test_a_refusal_is_a_refusal_and_not_repeated(
+    vendor: str, status: int, kind: type[tb.TaskbridgeError], scripted: Maker
+) -> None:
+    script = Vendor(vendor, answer(status, b"", location="https://other.test/"))
+    made = scripted(vendor, script)
+    with pytest.raises(tb.TaskbridgeError) as caught:
+        made.client.submit("extract-text", INPUTS[vendor])
+    assert isinstance(caught.value, kind)
+    assert script.commits == (2 if status == 401 else 1)  # refused before any work, so a new credential is tried
+    if status >= 500:
+        assert not caught.value.retryable
+    assert caught.value.clue["reference"]
+
+
+@pytest.mark.parametrize("vendor", INPUTS)
+def test_what_never_left_is_sent_again(vendor: str, scripted: Maker) -> None:
+    script = Vendor(vendor, broken(tb.ConnectFailed, written=False), answer(429), TAKEN[vendor])
+    made = scripted(vendor, script)
+    assert made.client.submit("extract-text", INPUTS[vendor]).status == "pending"
+    assert script.commits == 3
+
+
+@pytest.mark.parametrize("vendor", INPUTS)
+def test_a_host_that_is_not_there_is_the_error_itself(vendor: str, scripted: Maker) -> None:
+    script = Vendor(vendor, broken(tb.ConnectFailed, written=False))
+    made = scripted(vendor, script)
+    with pytest.raises(tb.ConnectFailed):
+        made.client.submit("extract-text", INPUTS[vendor])
+    assert script.commits == 3
+
+
+def test_a_failed_upload_is_its_own_error_with_what_was_made(scripted: Maker) -> None:
+    answers = [answer(200, {"id": "file_1"}), broken(tb.TruncatedResponse, written=True)]
+    made = scripted("scan-documents", *answers)
+    with pytest.raises(tb.TruncatedResponse) as caught:
+        made.client.submit("merge", [PDF, PDF])
+    assert caught.value.clue["files"] == ["file_1"]
+
+
+def test_an_upload_form_that_is_refused_leaves_the_account_alone(scripted: Maker, tmp_path: Path) -> None:
+    path = tmp_path / "invoice.pdf"
+    path.write_bytes(PDF)
+    form = {"url": "http://127.0.0.1:9/up", "parameters": {"key": "a/${filename}", "expires": 7}}
+    waiting = {"id": "t-1", "name": "import-1", "status": "waiting", "result": {"form": form}}
+    job = answer(201, {"data": {"id": "j-1", "status": "waiting", "tasks": [waiting]}})
+    made = scripted("cloudconvert", job, answer(403, b"<Error><Code>AccessDenied</Code></Error>"))
+    with pytest.raises(tb.PermissionDenied, match="the upload was refused") as caught:
+        made.client.submit("extract-text", path)
+    assert caught.value.clue["task"] == "job/j-1"
+    assert made.client._channel.refusal is None
+    upload = made.transport.requests[1]
+    assert "Authorization" not in upload.headers
+    assert upload.body.fields == (("key", "a/${filename}"), ("expires", "7"))
+
+
+# Over sockets: POSTs that arrive are counted by the server.
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def silence(connection: socket.socket) -> None:
+    connection.settimeout(1.0)
+    time.sleep(0.6)  # noqa: TID251  # a server that says nothing
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("end", ["fin", "rst", "silence", "half a head", "half a body"])
+def test_over_a_socket_an_order_arrives_once(
+    end: str, asynchronous: bool, raw_server: Maker, http_answer: Maker
+) -> None:
+    whole = http_answer(200, b'{"taskId": 44}')
+    script: list[Any] = {
+        "fin": [],
+        "rst": [reset],
+        "silence": [silence],
+        "half a head": [whole[:30]],
+        "half a body": [whole[:-3]],
+    }[end]
+    server = raw_server(script)
+    settings = {"access_token": "canary-key", "base_url": server.url, "request_timeout": 0.4}
+    with pytest.raises(tb.SubmitUncertain):
+        send(settings, asynchronous=asynchronous)
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_a_reply_cut_at_any_offset_is_no_second_order(
+    asynchronous: bool, raw_server: Maker, http_answer: Maker
+) -> None:
+    whole = http_answer(200, b'{"taskId": 44}')
+    cuts = range(0, len(whole), 7)
+    server = raw_server(*([whole[:cut]] for cut in cuts))
+    settings = {"access_token": "canary-key", "base_url": server.url}
+    for _ in cuts:
+        with pytest.raises(tb.SubmitUncertain):
+            send(settings, asynchronous=asynchronous)
+    assert len(server.received) == len(cuts)
+
+
+def send(settings: dict[str, Any], *, asynchronous: bool) -> Any:
+    if not asynchronous:
+        with tb.connect("smartdocumentor", **settings) as client:
+            return client.submit("extract-text", URL)
+
+    async def main() -> Any:
+        async with aio.connect("smartdocumentor", **settings) as client:
+            return await client.submit("extract-text", URL)
+
+    return asyncio.run(main())
+
+
+# Finding what was left in doubt.
+
+
+class Lossy:
+    """Loses the answer to each order; the vendor has it."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
+        answered: Response = self._real.send(request, deadline=deadline, max_body=max_body)
+        if request.commits:
+            raise broken(tb.TruncatedResponse, written=True)
+        return answered
+
+    def close(self) -> None:
+        self._real.close()
+
+
+class LossyAsync(Lossy):
+    async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:  # type: ignore[override]
+        answered: Response = await self._real.send(request, deadline=deadline, max_body=max_body)
+        if request.commits:
+            raise broken(tb.TruncatedResponse, written=True)
+        return answered
+
+    async def close(self) -> None:  # type: ignore[override]
+        await self._real.close()
+
+
+@pytest.mark.parametrize("external_id", [None, "INV-7"])
+@pytest.mark.parametrize("vendor", RECOVERABLE)
+def test_an_order_left_in_doubt_is_found_again(vendor: str, external_id: str | None, own_vendors: Emulator) -> None:
+    if external_id and not load_provider(vendor).capabilities.external_id:
+        external_id = None
+    channel = channel_of(vendor, own_vendors.settings(vendor))
+    with tb.Client(channel, transport=Lossy(RequestsTransport(Network()))) as client:
+        with pytest.raises(tb.SubmitUncertain) as caught:
+            client.submit("extract-text", INPUTS[vendor], external_id=external_id)
+        found = client.recover(caught.value)
+    assert found is not None
+    with tb.connect(vendor, **own_vendors.settings(vendor)) as other:
+        assert other.get(found).native_id == found.native_id
+        unknown = {"tag": "taskbridge-none", "files": ["file_none"], "external_id": "taskbridge-none"}
+        assert other.recover(tb.SubmitUncertain("lost", clue={**caught.value.clue, **unknown})) is None
+
+
+@pytest.mark.parametrize("vendor", RECOVERABLE)
+def test_it_is_found_again_on_the_asynchronous_side(vendor: str, own_vendors: Emulator) -> None:
+    async def main() -> Any:
+        channel = channel_of(vendor, own_vendors.settings(vendor))
+        transport: Any = LossyAsync(AiohttpTransport(Network()))
+        async with aio.Client(channel, transport=transport) as client:
+            try:
+                await client.submit("extract-text", INPUTS[vendor])
+            except tb.SubmitUncertain as error:
+                found = await client.recover(error)
+                await transport.close()
+                return found
+
+    assert asyncio.run(main()) is not None
+
+
+def test_expertai_cannot_look_and_says_so(scripted: Maker) -> None:
+    made = scripted("expertai-extract", Vendor("expertai-extract", answer(502)))
+    with pytest.raises(tb.SubmitUncertain) as caught:
+        made.client.submit("extract-text", PDF)
+    with pytest.raises(tb.UnsupportedFeature, match="look for an order of unknown fate"):
+        made.client.recover(caught.value)
+
+
+def test_recover_takes_errors_of_orders_of_its_own_connection(scripted: Maker) -> None:
+    client = scripted("smartdocumentor").client
+    with pytest.raises(tb.ConfigError, match="nothing of an order"):
+        client.recover(tb.ServerError("no"))
+    with pytest.raises(tb.ConfigError, match="'other'"):
+        client.recover(tb.SubmitUncertain("x", clue={"connection": "other", "provider": "smartdocumentor"}))
+
+
+def test_a_tag_used_before_finds_the_new_job_only(own_vendors: Emulator) -> None:
+    settings = own_vendors.settings("cloudconvert")
+    with tb.connect("cloudconvert", **settings) as client:
+        old = client.submit("extract-text", PDF, external_id="INV-7")
+        channel = channel_of("cloudconvert", settings)
+        with tb.Client(channel, transport=Lossy(RequestsTransport(Network()))) as lossy:
+            own_vendors.clock.advance(30)
+            with pytest.raises(tb.SubmitUncertain) as caught:
+                lossy.submit("extract-text", PDF, external_id="INV-7")
+            found = lossy.recover(caught.value)
+    assert found is not None
+    assert found.id != old.id
+    assert found.created_at is not None
+    assert old.created_at is not None
+    assert found.created_at > old.created_at
+
+
+# A task done once more is an order too.
+
+
+def test_a_retry_of_unknown_fate_is_uncertain(scripted: Maker) -> None:
+    made = scripted("cloudconvert", Vendor("cloudconvert", broken(tb.TruncatedResponse, written=True)))
+    with pytest.raises(tb.SubmitUncertain) as caught:
+        made.client.retry("c85f3ca9-164c-4e89-8ae2-c08192a7cb08")
+    assert caught.value.clue["retry_of"] == "c85f3ca9-164c-4e89-8ae2-c08192a7cb08"
+
+
+def test_an_order_that_was_cancelled_here_passes_the_cancellation_on(raw_server: Maker) -> None:
+    server = raw_server([silence])
+
+    async def main() -> None:
+        settings: dict[str, Any] = {"access_token": "canary-key", "base_url": server.url}
+        async with aio.connect("smartdocumentor", **settings) as client:
+            task = asyncio.ensure_future(client.submit("extract-text", URL))
+            while not server.received:  # noqa: ASYNC110  # a thread sets it
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(main())
