@@ -229,10 +229,10 @@ class Bridge(AllConnections, _Calls, BridgeVerbs):
         await super().close()
 
 
-def _make_transport(network: Network, user_agent: str) -> AsyncTransport:
+def _make_transport(network: Network, user_agent: str, size: int) -> AsyncTransport:
     from taskbridge.transport.aiohttp import AiohttpTransport  # noqa: PLC0415  # only once something is sent
 
-    return AiohttpTransport(network, user_agent=user_agent)
+    return AiohttpTransport(network, user_agent=user_agent, size=size)
 
 
 def _require_aiohttp() -> None:

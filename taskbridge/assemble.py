@@ -80,7 +80,8 @@ def network_key(channel: Channel) -> tuple[Network, tuple[object, ...]]:
     """How a connection reaches the world, and what makes two connections share a transport."""
     network = network_of(channel.settings)
     agent = channel.settings.user_agent_suffix
-    return network, (network.ca_bundle, tuple(sorted(network.proxies.items())), network.direct, agent)
+    size = channel.settings.max_in_flight
+    return network, (network.ca_bundle, tuple(sorted(network.proxies.items())), network.direct, agent, size)
 
 
 # From what callers hand in to a connection and an id.

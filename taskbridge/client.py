@@ -305,10 +305,10 @@ class Bridge(AllConnections, _Calls, BridgeVerbs):
         super().close()
 
 
-def _make_transport(network: Network, user_agent: str) -> Transport:
+def _make_transport(network: Network, user_agent: str, size: int) -> Transport:
     from taskbridge.transport.requests import RequestsTransport  # noqa: PLC0415  # only once something is sent
 
-    return RequestsTransport(network, user_agent=user_agent)
+    return RequestsTransport(network, user_agent=user_agent, size=size)
 
 
 # Threads for waiting for many.

@@ -65,6 +65,7 @@ _LONGEST_PAUSE: Final = 3600.0  # seconds; a longer Retry-After is told, not sle
 _YOUNG_PAUSE: Final = 0.25  # seconds before a young task is asked for again; it doubles up to two
 _GATEWAYS: Final = frozenset({502, 504, *range(520, 525)})  # a gateway spoke, not the vendor
 _TAKEN_REDIRECTS: Final = frozenset({301, 302, 303})  # what a server says that took a POST
+_NO_ANSWERS: Final = frozenset({203, *range(205, 300)})  # to a call that asks for JSON
 _SPARE: Final = 5.0  # seconds before its end at which a credential is renewed
 
 
@@ -182,6 +183,7 @@ def _broken(channel: Channel, fault: str) -> ContractError:
 def _exchange(channel: Channel, request: Request, deadline: float, plan: Effort) -> Lifted[Response]:
     """One request of a flow, repeated where that is right, to an answer that the flow may see."""
     failures = 0
+    last: _Attempt | None = None
     renewed = False
     granted = plan.granted
     attempts = plan.attempts or channel.retry.attempts
@@ -191,7 +193,9 @@ def _exchange(channel: Channel, request: Request, deadline: float, plan: Effort)
             granted = False
         credential = yield from _credential(channel, request, deadline)
         if not granted and not request.foreign:
-            yield from _leave(channel, deadline)
+            left = yield from _leave(channel, deadline, or_not=last is not None)
+            if not left and last is not None:
+                return last.settle(failures)
         granted = False
         channel.tally.sent(plan.kind)
         tried = yield from _attempt(channel, request, credential, deadline)
@@ -200,14 +204,13 @@ def _exchange(channel: Channel, request: Request, deadline: float, plan: Effort)
             renewed = True
             yield Authorise(credential, deadline)
             continue
-        if tried.is_stale and request.may_repeat and not request.fresh:
-            request = replace(request, fresh=True)
+        if tried.is_accident and request.may_repeat and not request.fresh:
+            request, last = replace(request, fresh=True), tried
             continue
-        if request.commits and (doubt := tried.doubt()) is not None:
-            raise doubt from tried.error
+        tried = tried.after(last)
         if tried.repeats == 0:
             return tried.settle(failures + 1)
-        failures += 1
+        failures, last = failures + 1, tried
         wait = tried.wait(channel.retry.pause(failures, channel.clock.random()), channel.clock.random())
         allowed = failures < attempts and failures <= tried.repeats and tried.is_safe(request)
         if not (allowed and _fits(wait, channel.clock.monotonic(), deadline) and channel.governor.may_retry()):
@@ -227,8 +230,18 @@ class _Attempt:
     pause: float | None = None  # seconds that the vendor asks for
 
     @property
-    def is_stale(self) -> bool:
-        return isinstance(self.error, TruncatedResponse) and self.error.stale
+    def is_accident(self) -> bool:
+        """Whether a new connection may do at once: the kept one was closed, or the head came without its body."""
+        error = self.error
+        return isinstance(error, TruncatedResponse) and (error.stale or error.http_status is not None)
+
+    def after(self, last: _Attempt | None) -> _Attempt:
+        """What it means after another: the same head without a body twice is no accident, and counts by its status."""
+        told = self.error.http_status if isinstance(self.error, TruncatedResponse) else None
+        before = last.error if last is not None else None
+        if told is None or not isinstance(before, TruncatedResponse) or before.http_status != told:
+            return self
+        return _Attempt(Response(told))
 
     @property
     def is_refusal(self) -> bool:
@@ -283,6 +296,13 @@ def uncertain(why: str, **context: Any) -> SubmitUncertain:
 
 
 def _attempt(channel: Channel, request: Request, credential: Credential | None, deadline: float) -> Lifted[_Attempt]:
+    tried = yield from _sent(channel, request, credential, deadline)
+    if request.commits and (doubt := tried.doubt()) is not None:
+        raise doubt from tried.error
+    return tried
+
+
+def _sent(channel: Channel, request: Request, credential: Credential | None, deadline: float) -> Lifted[_Attempt]:
     clock, governor = channel.clock, channel.governor
     try:
         answer: Response = yield Send(_with(request, credential), _limit(request, deadline, clock), channel.max_body)
@@ -303,6 +323,13 @@ def _attempt(channel: Channel, request: Request, credential: Credential | None, 
     else:
         pause = _note_answer(channel, answer, clock.monotonic())
     answer.retry_after = pause
+    return _read(request, answer, pause)
+
+
+def _read(request: Request, answer: Response, pause: float | None) -> _Attempt:
+    """What an answer is worth, before the flow sees it."""
+    if request.expect == "json" and (answer.status == 304 or answer.status in _NO_ANSWERS):
+        return _Attempt(answer, None, 1, pause)
     if answer.status >= 300 or request.expect != "json" or request.save_to is not None:
         return _Attempt(answer, None, retries_for(answer.status), pause)
     try:
@@ -313,8 +340,8 @@ def _attempt(channel: Channel, request: Request, credential: Credential | None, 
     return _Attempt(answer)
 
 
-def _leave(channel: Channel, deadline: float) -> Lifted[None]:
-    """Wait for the governor's leave to send one request."""
+def _leave(channel: Channel, deadline: float, *, or_not: bool) -> Lifted[bool]:
+    """Wait for the governor's leave to send one request; False where it comes too late and that is no error."""
     while True:
         now = channel.clock.monotonic()
         if now >= deadline:
@@ -323,6 +350,8 @@ def _leave(channel: Channel, deadline: float) -> Lifted[None]:
             raise late
         grant = channel.governor.take(now, latest=deadline)
         if now + grant.wait >= deadline:
+            if or_not:
+                return False
             raise CircuitOpen(
                 f"the connection is pausing; its next slot is {grant.wait:.0f} s away, beyond the deadline",
                 retry_after=grant.wait,
@@ -330,7 +359,7 @@ def _leave(channel: Channel, deadline: float) -> Lifted[None]:
         if grant.wait > 0.0:
             yield Sleep(grant.wait)
         if grant.granted:
-            return
+            return True
 
 
 def _credential(channel: Channel, request: Request, deadline: float) -> Lifted[Credential | None]:

@@ -37,11 +37,11 @@ class Transports(Generic[X]):
     """The transports of several connections: one for all that reach the world in the same way.
 
     Args:
-        make: Makes a transport from a network and a User-Agent.
+        make: Makes a transport from a network, a User-Agent and a number of connections.
         given: Used for every connection instead, where there is one.
     """
 
-    def __init__(self, make: Callable[[Network, str], X], given: X | None) -> None:
+    def __init__(self, make: Callable[[Network, str, int], X], given: X | None) -> None:
         self._make = make
         self._given = given
         self._shared: dict[object, X] = {}
@@ -57,7 +57,7 @@ class Transports(Generic[X]):
             network, key = network_key(channel)
             with self._lock:
                 if key not in self._shared:
-                    self._shared[key] = self._make(network, _user_agent(channel))
+                    self._shared[key] = self._make(network, _user_agent(channel), channel.settings.max_in_flight)
                 found = self._found[channel.name] = self._shared[key]
         return found
 

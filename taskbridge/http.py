@@ -238,7 +238,7 @@ def _read_again(body: bytes) -> Any:
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return _refuse("the encoding is not UTF-8", body, repeats=1)
+        return _refuse("the encoding is not UTF-8", body, repeats=0 if b"\0" in body[:4] else 1)  # UTF-16 is meant
     if text.lstrip()[:1] == "<":
         _refuse(f"it is a web page{_title(text)}", body, repeats=_ALWAYS)
     repeats = 0

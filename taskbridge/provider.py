@@ -10,21 +10,18 @@ with name and capabilities, requests in the order in which a task lives, transla
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from json import dumps
-from math import isfinite
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Generic, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Generic, NoReturn, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
 
-from dateutil.parser import isoparse
 from pydantic import BaseModel, ConfigDict
 
+from taskbridge.capabilities import PLAIN_ID, Capabilities, Credential, Delivery, IdKind, Webhooks
 from taskbridge.errors import (
     ApiError,
     AuthenticationError,
@@ -43,7 +40,8 @@ from taskbridge.errors import (
 )
 from taskbridge.http import Body, Flow, Request, Response, Upload
 from taskbridge.model import Reason, Task, TaskResult, TaskStatus, WebhookEvent
-from taskbridge.submission import Bulk, Listing, Page, Query, Submission
+from taskbridge.reading import NO_TIME, Payload, State, StateTable, path_id, read_state, read_time
+from taskbridge.submission import Page, Query, Submission
 
 __all__ = [
     "NO_TIME",
@@ -66,414 +64,11 @@ __all__ = [
     "read_time",
 ]
 
-StateTable: TypeAlias = Mapping[str, tuple[TaskStatus, Reason | None]]
-"""The vendor's word on the left, ours on the right. A word with ``*`` is a pattern; rows are tried in their order."""
-
 CodeTable: TypeAlias = Mapping[str, type[ApiError]]
 """The vendor's error code on the left, the class on the right; only where it says more than the HTTP status."""
 
 StatusTable: TypeAlias = Mapping[int, type[ApiError]]
 """The HTTP status on the left, the class on the right."""
-
-
-# Reading tables.
-
-
-class State(NamedTuple):
-    """What a table says about a word.
-
-    Attributes:
-        status: Ours.
-        reason: Ours.
-        recognised: Whether the table knows the word.
-    """
-
-    status: TaskStatus
-    reason: Reason | None = None
-    recognised: bool = True
-
-
-UNKNOWN: Final = State(TaskStatus.PROCESSING, None, recognised=False)
-
-
-def read_state(table: StateTable, word: str | None) -> State:
-    """Read a vendor's word; a word that the table does not know is processing and not recognised.
-
-    Args:
-        table: Words and patterns, compared without regard to case and spaces.
-        word: The vendor's word, or None where it said nothing.
-    """
-    if word is None:
-        return UNKNOWN
-    row = table.get(word)
-    if row is None:
-        known = _squeeze(word)
-        row = next((row for key, row in table.items() if fnmatchcase(known, _pattern(key))), None)
-    return UNKNOWN if row is None else State(*row)
-
-
-def _squeeze(word: str) -> str:
-    return "".join(word.split()).casefold()
-
-
-def _pattern(key: str) -> str:
-    # Only * is special in a table: brackets and question marks are letters.
-    return _squeeze(key).replace("[", "[[]").replace("?", "[?]")
-
-
-def read_time(value: object) -> datetime | None:
-    """Read an ISO 8601 time as aware UTC; a time without a zone is UTC, anything unreadable is None.
-
-    Args:
-        value: What the vendor sent.
-    """
-    if type(value) is not str:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        try:
-            moment = isoparse(value)
-        except (ValueError, OverflowError):
-            return None
-    if moment.tzinfo is UTC:
-        return moment
-    try:
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
-def path_id(native: str) -> str:
-    """An id as one segment of a path."""
-    return quote(native, safe="")
-
-
-# What came back.
-
-
-class Payload:
-    """The decoded body of an answer, with getters that read what is there and survive what is not.
-
-    Getters named after a type demand the field and raise `MalformedResponse`; those named ``maybe_…`` answer None where
-    it is missing or unreadable.
-
-    Attributes:
-        raw: The vendor's object, verbatim.
-        connection: Name of the connection that it came through.
-        observed_at: Aware UTC time of receipt.
-    """
-
-    __slots__ = ("connection", "observed_at", "raw")
-
-    def __init__(self, raw: Mapping[str, Any], connection: str, observed_at: datetime) -> None:
-        self.raw = raw
-        self.connection = connection
-        self.observed_at = observed_at
-
-    @classmethod
-    def of(cls, document: Any, connection: str, observed_at: datetime) -> Payload:
-        """Wrap a decoded body.
-
-        Raises:
-            MalformedResponse: It is not a JSON object.
-        """
-        if document.__class__ is not dict:
-            raise MalformedResponse(
-                f"the vendor's answer has the wrong shape: {_kind(document)} instead of an object",
-                raw=document,
-            )
-        return cls(document, connection, observed_at)
-
-    def text(self, key: str) -> str:
-        """A required, non-empty text without NUL or broken characters."""
-        value = self.raw.get(key)
-        if type(value) is not str or not value or not _sound(value):
-            self._demand(key, "a text", value)
-        return value
-
-    def identifier(self, key: str) -> str:
-        """A required id as text: printable, so that a ref can be made of it."""
-        value = self.text(key)
-        if not value.isprintable():
-            raise MalformedResponse(f"the vendor's answer breaks its contract: {key!r} is no id", raw=self.raw)
-        return value
-
-    def integer(self, key: str) -> int:
-        """A required integer; true and false are none."""
-        value = self.raw.get(key)
-        if type(value) is not int:
-            self._demand(key, "an integer", value)
-        return value
-
-    def child(self, key: str) -> Payload:
-        """A required object."""
-        value: Any = self.raw.get(key)
-        if value.__class__ is not dict:  # not type(value): type checkers would lose what it holds
-            self._demand(key, "an object", value)
-        return Payload(value, self.connection, self.observed_at)
-
-    def maybe_text(self, key: str) -> str | None:
-        """A text; broken characters are replaced and NUL is shown."""
-        value = self.raw.get(key)
-        if type(value) is not str:
-            return None
-        return value if value.isprintable() else _sounded(value)
-
-    def maybe_words(self, key: str) -> str | None:
-        """A text for people, clipped to 2048 characters; blank is None."""
-        text = self.maybe_text(key)
-        if text is None or text.isspace() or not text:
-            return None
-        return text if len(text) <= _WORDS_LIMIT else text[: _WORDS_LIMIT - 1] + "…"
-
-    def maybe_integer(self, key: str) -> int | None:
-        """An integer; true and false are none."""
-        value = self.raw.get(key)
-        return value if type(value) is int else None
-
-    def maybe_number(self, key: str) -> float | None:
-        """A finite number; true and false are none."""
-        value = self.raw.get(key)
-        if type(value) is int or (type(value) is float and isfinite(value)):
-            return value
-        return None
-
-    def maybe_share(self, key: str, whole: float) -> float | None:
-        """A number as a share of `whole`, clamped to 0.0 … 1.0."""
-        value = self.maybe_number(key)
-        return None if value is None else min(max(value, 0.0), whole) / whole
-
-    def maybe_time(self, key: str) -> datetime | None:
-        """An ISO 8601 time as aware UTC."""
-        value = self.raw.get(key)
-        return None if value is None else read_time(value)
-
-    def maybe_child(self, key: str) -> Payload | None:
-        """An object."""
-        value: Any = self.raw.get(key)
-        return None if value.__class__ is not dict else Payload(value, self.connection, self.observed_at)
-
-    def children(self, key: str) -> Iterator[Payload]:
-        """The objects in a list; nothing where there is no list, and what is no object is passed over."""
-        value: Any = self.raw.get(key)
-        for item in value if value.__class__ is list else ():
-            if item.__class__ is dict:
-                yield Payload(item, self.connection, self.observed_at)
-
-    def _demand(self, key: str, wanted: str, value: object) -> NoReturn:
-        fault = "is missing" if value is None else f"is {_kind(value)} instead of {wanted}"
-        if type(value) is str and value:
-            fault = "holds characters that no text may hold"
-        raise MalformedResponse(f"the vendor's answer breaks its contract: {key!r} {fault}", raw=self.raw)
-
-
-_WORDS_LIMIT: Final = 2048
-_KINDS: Final[Mapping[type, str]] = {
-    dict: "an object",
-    list: "a list",
-    str: "a text",
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-}
-
-
-def _kind(value: object) -> str:
-    if value == "":
-        return "an empty text"
-    return _KINDS.get(type(value), "null")
-
-
-def _sound(text: str) -> bool:
-    return text.isprintable() or ("\0" not in text and _encodable(text))
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _sounded(text: str) -> str:
-    if _sound(text):
-        return text
-    return text.replace("\0", "␀").encode("utf-8", "replace").decode()
-
-
-# What a provider is and can do.
-
-
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """What proves to the vendor who is asking.
-
-    Attributes:
-        headers: Header fields that carry it.
-        expires_at: Aware UTC time from which it is no good, or None where the vendor gives none.
-    """
-
-    headers: Mapping[str, str] = field(repr=False)
-    expires_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class IdKind:
-    """One kind of thing that the vendor gives ids to.
-
-    Attributes:
-        pattern: What its ids match, whole.
-        prefix: What stands in front of the first slash of the shared id; empty for the plain kind.
-        noun: The kind in words, for messages.
-        identity: Field of `Task` that has to answer with this id, or None where the answer holds no id.
-        example: A shared id to show.
-        ignore_case: Whether ids that differ only in case are the same id.
-    """
-
-    pattern: re.Pattern[str]
-    prefix: str = ""
-    noun: str = "task"
-    identity: str | None = "native_id"
-    example: str = ""
-    ignore_case: bool = False
-
-
-PLAIN_ID: Final = re.compile(r"(?!\.+\Z)[A-Za-z0-9][A-Za-z0-9._~-]{0,127}", re.ASCII)
-"""Ids that pass through a path as they are; a provider may widen it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Webhooks:
-    """What a vendor tells unasked.
-
-    Attributes:
-        events: The vendor's words for its events, verbatim; empty where it has none.
-        scheme: What proves the sender, in words.
-        signed_time: Whether the proof covers a time, so that an old delivery cannot be sent again.
-        per_task: Whether an address can be given with each task, beside those of the account.
-    """
-
-    events: tuple[str, ...]
-    scheme: str
-    signed_time: bool
-    per_task: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a provider can do, as data: the feature matrix is made from it.
-
-    Attributes:
-        kinds: Things with ids that can be looked up, the plain kind first.
-        authentication: How the vendor knows who is asking.
-        progress: Whether the vendor reports how much of the work is done.
-        long_poll: Whether a look-up may hold the line until the end.
-        result_apart: Whether the result takes a request of its own.
-        subtasks: Whether one thing can be made of several tasks.
-        reasons: Refinements of a status that can occur.
-        webhooks: What the vendor tells unasked; None where it never does.
-        look_options: Query options of the vendor that `client.get` hands on.
-        bulk: How the vendor's list tells of many tasks in flight at once; None where looks are cheaper.
-        operations: Neutral operation -> the vendor's word. Any other operation of the vendor goes as ``native:…``.
-        inputs: What a document may be given as: ``path``, ``bytes``, ``stream``, ``url``, ``file`` (a `TaskFile`).
-        fetches_urls: Whether a document given by URL is fetched by us first, because the vendor wants bytes.
-        many_inputs: Operations, in the vendor's word, that take several documents.
-        cancel: Whether a task can be stopped.
-        retry: Whether a task can be done once more, as a new task.
-        delete: Whether a task can be removed.
-        restart: Whether a task can be done anew under its own id, losing what it was.
-        listing: How tasks are listed; None where they are not.
-        recover: By what an order of unknown fate is found again; None where it cannot be found.
-        idempotency_key: Whether the vendor itself takes care that an order sent twice is done once.
-        external_id: Whether the vendor keeps an id of the caller's beside its own.
-        callback: Whether an order can name an address that the vendor calls.
-        result_ttl: Seconds that a result lives after the task's end, where the vendor states them.
-        upload_limit: Bytes of one document at most, where the vendor states them.
-    """
-
-    kinds: tuple[IdKind, ...]
-    authentication: str
-    progress: bool = False
-    long_poll: bool = False
-    result_apart: bool = False
-    subtasks: bool = False
-    reasons: tuple[Reason, ...] = ()
-    webhooks: Webhooks | None = None
-    look_options: frozenset[str] = frozenset()
-    bulk: Bulk | None = None
-    operations: Mapping[str, str] = field(default_factory=dict[str, str])
-    inputs: frozenset[str] = frozenset()
-    fetches_urls: bool = False
-    many_inputs: frozenset[str] = frozenset()
-    cancel: bool = False
-    retry: bool = False
-    delete: bool = False
-    restart: bool = False
-    listing: Listing | None = None
-    recover: str | None = None
-    idempotency_key: bool = False
-    external_id: bool = False
-    callback: bool = False
-    result_ttl: float | None = None
-    upload_limit: int | None = None
-
-    @property
-    def calls(self) -> tuple[str, ...]:
-        """Names of the client's calls that the vendor can serve, beside those that need only a look-up."""
-        claims = {
-            "submit": bool(self.operations),
-            "list": self.listing is not None,
-            "cancel": self.cancel,
-            "retry": self.retry,
-            "delete": self.delete,
-            "restart": self.restart,
-            "recover": self.recover is not None,
-        }
-        return tuple(name for name, claimed in claims.items() if claimed)
-
-
-class Delivery(Protocol):
-    """A webhook delivery: its body is handed out only to who names what proves the sender."""
-
-    @property
-    def received_at(self) -> datetime:
-        """Aware UTC time of receipt."""
-        ...
-
-    @property
-    def digest(self) -> str:
-        """A text that is the same for the same bytes, for `WebhookEvent.duplicate_key`."""
-        ...
-
-    def header(self, name: str) -> str | None:
-        """A header field, by its name in lower case; one that comes twice is refused."""
-        ...
-
-    def by_svix(self) -> bytes:
-        """The body, where ``svix-signature`` or ``webhook-signature`` is right for one of the secrets."""
-        ...
-
-    def by_hex_hmac(self, header: str) -> bytes:
-        """The body, where a header is its HMAC-SHA256 in hexadecimal for one of the secrets."""
-        ...
-
-    def by_url(self) -> bytes:
-        """The body, where one of the secrets stands in the URL that was called, as a path segment or a query value."""
-        ...
-
-    def by(self, check: Callable[[bytes, str], bool]) -> bytes:
-        """The body, where `check` says so of the body and one of the secrets; it compares in constant time."""
-        ...
-
-    def payload(self, body: bytes) -> Payload:
-        """The JSON object in a body.
-
-        Raises:
-            MalformedResponse: There is none.
-        """
-        ...
 
 
 class ProviderSettings(BaseModel):
@@ -852,7 +447,6 @@ class Provider(ABC, Generic[S]):
 _OBJECT: Final = frozenset({dict})
 _ACCEPT: Final = {"Accept": "application/json"}
 _SEND_JSON: Final = {"Accept": "application/json", "Content-Type": "application/json"}
-NO_TIME: Final = datetime.min.replace(tzinfo=UTC)
 """Stamp of a `Payload` that is no task, such as the body of a refusal."""
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # Layers from left to right; a module imports from its own layer and from those to its left.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "fetch", "http", "model", "signatures", "submission"),
-    ("provider",),
+    ("capabilities", "provider", "reading"),
     ("config", "governor", "policy", "registry", "schedule"),
     ("fleet", "flows", "inbox", "ingest", "lanes", "channel", "lifecycle", "listing", "orders"),
     ("drive", "transport"),

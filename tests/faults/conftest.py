@@ -1,0 +1,137 @@
+"""Servers that misbehave, one for each kind of place; shared, because a play begins a record of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import socket
+import ssl
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import trustme
+
+from taskbridge import registry
+
+from .server import FaultServer
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a fault happens.
+
+    Attributes:
+        url: Address for `base_url`.
+        server: What listens there, if anything does.
+        settings: Settings that a connection needs to go there.
+    """
+
+    url: str
+    server: FaultServer | None
+    settings: dict[str, Any]
+
+
+def _context(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    cast("Any", certificate).configure_cert(context)
+    return context
+
+
+def _self_signed(folder: Path) -> ssl.SSLContext:
+    authority = trustme.CA()
+    chain, key = folder / "self.pem", folder / "self.key"
+    authority.cert_pem.write_to_path(str(chain))
+    authority.private_key_pem.write_to_path(str(key))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, key)
+    return context
+
+
+@pytest.fixture(scope="session", autouse=True)
+def read_once() -> Iterator[None]:
+    """Installed distributions are read once, not for each of some thousand clients."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_entries", functools.cache(registry._entries))
+        patch.setattr(registry, "_distribution", functools.cache(registry._distribution))
+        yield
+
+
+@pytest.fixture(scope="session")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Place]]:
+    """The places, by name."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = trustme.CA()
+    bundle = folder / "authority.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    trusting: dict[str, Any] = {"ca_bundle": str(bundle)}
+    good = _context(authority.issue_cert("127.0.0.1", "localhost"))
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    old = authority.issue_cert("127.0.0.1", not_before=yesterday - timedelta(days=9), not_after=yesterday)
+    with contextlib.ExitStack() as stack:
+
+        def serve(**options: Any) -> FaultServer:
+            return stack.enter_context(FaultServer(**options))
+
+        servers = {
+            "plain": serve(),
+            "other": serve(host="localhost"),
+            "tls": serve(tls=good),
+            "self-signed": serve(tls=_self_signed(folder)),
+            "expired": serve(tls=_context(old)),
+            "wrong-host": serve(tls=_context(authority.issue_cert("elsewhere.test"))),
+            "no-handshake": serve(tls=good, handshake=False),
+        }
+        found = {
+            name: Place(server.url, server, {} if server.url.startswith("http:") else trusting)
+            for name, server in servers.items()
+        }
+        free = socket.create_server(("127.0.0.1", 0))
+        refused = f"http://127.0.0.1:{free.getsockname()[1]}"
+        free.close()
+        named = {"allow_http": True}
+        yield {
+            **found,
+            "refused": Place(refused, None, {}),
+            "unresolvable": Place("http://unresolvable.test", None, named),
+            "dead": Place("http://dead.test", None, named),
+        }
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The names ``unresolvable.test``, and ``dead.test`` with four addresses that never answer."""
+    with contextlib.ExitStack() as stack:
+        dead = [stack.enter_context(_full()) for _ in range(4)]
+        ask = socket.getaddrinfo
+
+        def look_up(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+            if host in ("unresolvable.test", b"unresolvable.test"):
+                raise socket.gaierror(socket.EAI_NONAME, "no such name")
+            if host in ("dead.test", b"dead.test"):
+                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each.getsockname()) for each in dead]
+            return ask(host, port, *args, **kwargs)
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        yield
+
+
+@contextlib.contextmanager
+def _full() -> Generator[socket.socket]:
+    """A listener whose queue is full, so that further connections wait for ever."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+    waiting: list[socket.socket] = []
+    try:
+        for _ in range(3):
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+            waiting.append(client)
+        yield listener
+    finally:
+        for client in waiting:
+            client.close()
+        listener.close()

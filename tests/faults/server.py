@@ -1,0 +1,295 @@
+"""A server that misbehaves to order, on raw sockets.
+
+A script is data: what happens on one connection, step by step. `READ` waits for a request and records it, bytes are
+sent as they are, `Pause` waits, `Repeat` sends the same bytes over and over; a script ends with `FIN` or `RST` (or goes
+silent with `HANG` until the other side closes). Scripts serve connections in their order, the last one all further.
+
+One listening socket serves many tests: each `play` begins a record of its own, and a connection belongs to the play
+during which it came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, Self, TypeAlias
+
+__all__ = [
+    "FIN",
+    "HANG",
+    "READ",
+    "RST",
+    "FaultServer",
+    "Pause",
+    "Play",
+    "Repeat",
+    "Script",
+    "Seen",
+    "answer",
+    "chunked",
+    "packed",
+]
+
+
+class Do(Enum):
+    """What is done to a connection."""
+
+    READ = "read a request"
+    FIN = "close"
+    RST = "reset"
+    HANG = "say nothing until the other side closes"
+
+
+READ: Final = Do.READ
+FIN: Final = Do.FIN
+RST: Final = Do.RST
+HANG: Final = Do.HANG
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Wait, in seconds; tests keep to milliseconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Send the same bytes again and again, with a pause after each."""
+
+    data: bytes
+    times: int
+    pause: float = 0.0
+
+
+Step: TypeAlias = bytes | Do | Pause | Repeat
+Script: TypeAlias = Sequence[Step]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request that arrived."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int
+    raw: bytes = field(repr=False)
+
+
+@dataclass
+class Play:
+    """What happened since `FaultServer.play`."""
+
+    scripts: Sequence[Script] | Callable[[Seen], bytes]
+    requests: list[Seen] = field(default_factory=list[Seen])
+    connections: int = 0
+    sent: int = 0
+    """Bytes that the other side took, over all connections."""
+    finished: int = 0
+    """Scripts that came to their end."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def arrived(self) -> int:
+        """Requests that arrived; a connection without any counts as one."""
+        return max(len(self.requests), self.connections)
+
+
+class FaultServer:
+    """Serves scripts on 127.0.0.1.
+
+    Args:
+        tls: Wraps each connection; None for plain http. With `handshake` false the context is never used, and the
+            scripts begin where the handshake would.
+        handshake: Whether to shake hands.
+        host: Name in `url`.
+    """
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None, handshake: bool = True, host: str = "127.0.0.1") -> None:
+        self._tls = tls if handshake else None
+        self._scheme = "http" if tls is None else "https"
+        self._host = host
+        self._play = Play(())
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        return f"{self._scheme}://{self._host}:{self.port}"
+
+    @property
+    def open(self) -> int:
+        """Connections that neither side has closed."""
+        return len(self._open)
+
+    def play(self, *scripts: Script) -> Play:
+        """Begin a record; each script serves one connection, the last one all further."""
+        self._play = Play(scripts)
+        return self._play
+
+    def reply(self, answers: Callable[[Seen], bytes]) -> Play:
+        """Begin a record; well-behaved: every request on every connection gets what the function says."""
+        self._play = Play(answers)
+        return self._play
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
+        self._listener.close()
+        self._thread.join()
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            play = self._play
+            play.connections += 1
+            number = play.connections - 1
+            thread = threading.Thread(target=self._host_one, args=(connection, play, number), daemon=True)
+            self._threads = [t for t in self._threads if t.is_alive()]
+            self._threads.append(thread)
+            thread.start()
+
+    def _host_one(self, connection: socket.socket, play: Play, number: int) -> None:
+        connection.settimeout(10.0)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._open.add(connection)
+        plain = connection
+        try:
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+                self._open.add(connection)
+            if callable(play.scripts):
+                _converse(connection, play, play.scripts, number)
+            else:
+                _perform(connection, play, play.scripts[min(number, len(play.scripts) - 1)], number)
+        except OSError:
+            pass  # the other side had enough
+        finally:
+            self._open -= {connection, plain}
+            connection.close()
+            plain.close()
+
+
+def _converse(connection: socket.socket, play: Play, answers: Callable[[Seen], bytes], number: int) -> None:
+    while (seen := _read(connection, play, number)) is not None:
+        connection.sendall(answers(seen))
+
+
+def _perform(connection: socket.socket, play: Play, script: Script, number: int) -> None:
+    for step in script:
+        if isinstance(step, bytes):
+            _say(connection, play, step)
+        elif isinstance(step, Pause):
+            time.sleep(step.seconds)  # noqa: TID251  # the fault itself
+        elif isinstance(step, Repeat):
+            for _ in range(step.times):
+                _say(connection, play, step.data)
+                if step.pause:
+                    time.sleep(step.pause)  # noqa: TID251  # the fault itself
+        elif not _do(connection, play, step, number):
+            return
+    play.finished += 1
+
+
+def _say(connection: socket.socket, play: Play, data: bytes) -> None:
+    connection.sendall(data)
+    play.sent += len(data)
+
+
+def _do(connection: socket.socket, play: Play, step: Do, number: int) -> bool:
+    """Do a step; False when the other side ended the script."""
+    if step is READ:
+        return _read(connection, play, number) is not None
+    if step is HANG:
+        while connection.recv(65_536):
+            pass
+        return False
+    if step is RST:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+    return True
+
+
+def _read(connection: socket.socket, play: Play, number: int) -> Seen | None:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        block = connection.recv(65_536)
+        if not block:
+            return None
+        data += block
+    head, _, body = data.partition(b"\r\n\r\n")
+    line, *fields = head.decode("latin-1").split("\r\n")
+    method, target, _ = line.split(" ", 2)
+    headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in fields)}
+    while len(body) < int(headers.get("content-length", "0")):
+        body += connection.recv(65_536)
+    seen = Seen(method, target, headers, body, number, head + b"\r\n\r\n" + body)
+    with play.lock:
+        play.requests.append(seen)
+    return seen
+
+
+# Bytes of answers.
+
+
+def answer(status: int | str, body: bytes = b"", *fields: str, length: bool = True, close: bool = True) -> bytes:
+    """A whole answer.
+
+    Args:
+        status: HTTP status, with its reason if it matters.
+        body: Body.
+        fields: Further header lines.
+        length: Whether to tell the length.
+        close: Whether to announce that the connection ends.
+    """
+    lines = [f"HTTP/1.1 {status if isinstance(status, str) else f'{status} Whatever'}"]
+    if not any(each.lower().startswith("content-type:") for each in fields):
+        lines.append("Content-Type: application/json")
+    if length:
+        lines.append(f"Content-Length: {len(body)}")
+    if close:
+        lines.append("Connection: close")
+    return "\r\n".join([*lines, *fields]).encode("utf-8") + b"\r\n\r\n" + body
+
+
+def chunked(body: bytes, size: int = 64) -> bytes:
+    """The same with chunks of a given size."""
+    parts = [body[n : n + size] for n in range(0, len(body), size)]
+    coded = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+    return answer(200, b"", "Transfer-Encoding: chunked", length=False) + coded + b"0\r\n\r\n"
+
+
+def packed(body: bytes) -> bytes:
+    """Compressed by gzip."""
+    return gzip.compress(body, 9, mtime=0)

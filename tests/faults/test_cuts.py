@@ -1,0 +1,60 @@
+"""A good answer, cut at every byte: the snapshot when it is whole, else an error that says "ask again"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from taskbridge.errors import MalformedResponse, TruncatedResponse
+from taskbridge.model import Task, TaskStatus
+
+from .conftest import Place
+from .looking import DRIVERS, Driver, look
+from .server import FIN, READ, RST, Do, answer, chunked, packed
+from .vendors import VENDORS, Vendor
+
+ONCE: Final = {"attempts": 1, "first": 0.0, "at_most": 0.0}
+
+
+def check(driver: Driver, vendor: Vendor, place: Place, whole: bytes, offset: int, *, end: Do = FIN) -> None:
+    assert place.server is not None
+    place.server.play((READ, whole[:offset], end))
+    seen = look(driver, vendor, place.url, retry=ONCE)
+    if isinstance(seen, Task):
+        assert seen.status is TaskStatus.COMPLETED
+        assert offset == len(whole), f"taken for whole at byte {offset}"
+        return
+    assert isinstance(seen, TruncatedResponse | MalformedResponse), f"{offset}: {seen!r}"
+    assert seen.retryable, f"{offset}: {seen!r}"
+    # A reset may overtake the last bytes.
+    assert offset < len(whole) or end is RST
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("name", VENDORS)
+def test_cut_at_every_byte(name: str, driver: Driver, places: dict[str, Place]) -> None:
+    vendor = VENDORS[name]
+    whole = answer(200, vendor.completed)
+    for offset in range(len(whole) + 1):
+        check(driver, vendor, places["plain"], whole, offset)
+    for offset in range(0, len(whole) + 1, 7):
+        check(driver, vendor, places["plain"], whole, offset, end=RST)
+
+
+FRAMES: Final[dict[str, tuple[str, Callable[[bytes], bytes]]]] = {
+    "chunked": ("scan-documents", lambda body: chunked(body, 50)),
+    "until the end": ("smartdocumentor", lambda body: answer(200, body, length=False)),
+    "gzip": ("expertai-extract", lambda body: answer(200, packed(body), "Content-Encoding: gzip")),
+}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("frame", FRAMES)
+def test_cut_at_every_byte_of_another_frame(frame: str, driver: Driver, places: dict[str, Place]) -> None:
+    name, build = FRAMES[frame]
+    vendor = VENDORS[name]
+    whole = build(vendor.completed)
+    for offset in range(len(whole) + 1):
+        check(driver, vendor, places["plain"], whole, offset)

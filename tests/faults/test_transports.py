@@ -1,0 +1,251 @@
+"""What a transport does beside look-ups, alike in both: bodies from files, files from bodies, private addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from base64 import b64decode
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from taskbridge.config import Network
+from taskbridge.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    MalformedResponse,
+    ResponseTooLarge,
+    TaskbridgeError,
+    TruncatedResponse,
+)
+from taskbridge.http import Base64, Request, Response, Upload
+from taskbridge.transport.aiohttp import AiohttpTransport
+from taskbridge.transport.requests import RequestsTransport
+from taskbridge.transport.shared import is_public
+
+from .conftest import Place
+from .looking import DRIVERS, Driver
+from .server import FIN, HANG, READ, FaultServer, answer, packed
+
+Send = Callable[..., Response]
+
+
+@pytest.fixture
+def server(places: dict[str, Place]) -> FaultServer:
+    found = places["plain"].server
+    assert found is not None
+    return found
+
+
+@pytest.fixture(params=DRIVERS)
+def send(request: pytest.FixtureRequest) -> Send:
+    driver: Driver = request.param
+
+    def once(wanted: Request, limit: float = 10.0, max_body: int = 1 << 20) -> Response:
+        deadline = time.monotonic() + limit
+        if driver == "sync":
+            transport = RequestsTransport(Network())
+            try:
+                return transport.send(wanted, deadline=deadline, max_body=max_body)
+            finally:
+                transport.close()
+
+        async def run() -> Response:
+            transport = AiohttpTransport(Network())
+            try:
+                return await transport.send(wanted, deadline=deadline, max_body=max_body)
+            finally:
+                await transport.close()
+
+        return asyncio.run(run())
+
+    return once
+
+
+# Out.
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 65_535, 65_536, 200_001])
+@pytest.mark.parametrize("from_file", [True, False])
+def test_a_document_goes_out_as_base64(
+    size: int, from_file: bool, send: Send, server: FaultServer, tmp_path: Path
+) -> None:
+    data = bytes(n * 7 % 256 for n in range(size))
+    path = tmp_path / "document.pdf"
+    path.write_bytes(data)
+    play = server.reply(lambda _: answer(200, b"{}"))
+    body = Base64.of({"name": "a", "document": "HERE"}, "HERE", path if from_file else data)
+    send(Request("POST", f"{server.url}/x", body=body))
+    (seen,) = play.requests
+    said: dict[str, Any] = json.loads(seen.body)
+    assert (said["name"], b64decode(said["document"])) == ("a", data)
+    assert seen.headers["content-length"] == str(len(seen.body))
+    assert "transfer-encoding" not in seen.headers
+
+
+@pytest.mark.parametrize("size", [0, 5, 200_001])
+@pytest.mark.parametrize("from_file", [True, False])
+def test_a_form_goes_out_with_its_length(
+    size: int, from_file: bool, send: Send, server: FaultServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "document.pdf"
+    path.write_bytes(b"x" * size)
+    play = server.reply(lambda _: answer(200, b"{}"))
+    upload = Upload((("a", "b"),), "file", 'na"me\r\n.pdf', path if from_file else path.read_bytes())
+    for _ in range(2):
+        send(Request("POST", f"{server.url}/x", body=upload))
+    first, second = play.requests
+    assert first.headers["content-length"] == str(len(first.body))
+    assert b'filename="na%22me%0D%0A.pdf"' in first.body
+    assert first.body.count(b"x" * size) >= 1
+    # What stands between the parts is made by chance: no document can hold it.
+    assert first.headers["content-type"] != second.headers["content-type"]
+
+
+@pytest.mark.parametrize("wrong", ["missing", "directory"])
+def test_a_file_that_cannot_be_read_is_an_error_of_the_system(
+    wrong: str, send: Send, server: FaultServer, tmp_path: Path
+) -> None:
+    play = server.reply(lambda _: answer(200, b"{}"))
+    path = tmp_path if wrong == "directory" else tmp_path / "nothing"
+    with pytest.raises(OSError, match=path.name):
+        send(Request("PUT", f"{server.url}/x", body=path))
+    assert play.requests == []
+
+
+# In.
+
+
+def test_a_body_is_saved(send: Send, server: FaultServer, tmp_path: Path) -> None:
+    data = bytes(n * 7 % 256 for n in range(300_000))
+    server.reply(lambda _: answer(200, data))
+    path = tmp_path / "result"
+    assert send(Request("GET", server.url, save_to=path), max_body=1024).body == b""
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_a_body_over_the_limit_is_not_saved_to_its_end(
+    length: bool, send: Send, server: FaultServer, tmp_path: Path
+) -> None:
+    server.reply(lambda _: answer(200, bytes(300_000), length=length))
+    with pytest.raises(ResponseTooLarge, match="1000"):
+        send(Request("GET", server.url, save_to=tmp_path / "result", save_limit=1000))
+
+
+def test_a_cut_body_is_not_saved_in_silence(send: Send, server: FaultServer, tmp_path: Path) -> None:
+    server.play((READ, answer(200, bytes(300_000))[:-1], FIN))
+    with pytest.raises(TruncatedResponse):
+        send(Request("GET", server.url, save_to=tmp_path / "result"))
+
+
+def test_a_packed_body_is_not_saved_as_it_is(send: Send, server: FaultServer, tmp_path: Path) -> None:
+    server.reply(lambda _: answer(200, packed(b"data"), "Content-Encoding: gzip"))
+    with pytest.raises(MalformedResponse, match="encoding"):
+        send(Request("GET", server.url, save_to=tmp_path / "result"))
+
+
+def test_a_refusal_is_read_and_not_saved(send: Send, server: FaultServer, tmp_path: Path) -> None:
+    server.reply(lambda _: answer(404, b'{"a": 1}'))
+    path = tmp_path / "result"
+    assert send(Request("GET", server.url, save_to=path)).body == b'{"a": 1}'
+    assert not path.exists()
+
+
+def test_repeated_fields_are_joined(send: Send, server: FaultServer) -> None:
+    server.reply(lambda _: answer(200, b"{}", "X-A: 1", "X-A: 2", "X-B: caf\xe9"))
+    headers = send(Request("GET", server.url)).headers
+    assert (headers["x-a"], headers["x-b"]) == ("1, 2", "café")
+
+
+# Where to.
+
+PRIVATE: Final = (
+    "127.0.0.1", "10.0.0.1", "192.168.1.1", "172.16.0.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1",
+    "240.0.0.1", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1",
+    "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "ff02::1", "localhost", "",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_a_private_address(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"])
+def test_a_public_address(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "[::ffff:127.0.0.1]"])
+def test_a_link_into_a_private_net_is_not_fetched(host: str, send: Send, server: FaultServer) -> None:
+    play = server.reply(lambda _: answer(200, b"{}"))
+    with pytest.raises(TaskbridgeError, match="public"):
+        send(Request("GET", f"http://{host}:{server.port}/x", public_only=True))
+    assert play.connections == 0
+
+
+# Limits.
+
+
+def test_a_full_pool_ends_at_the_deadline(server: FaultServer) -> None:
+    server.play((READ, HANG))
+
+    async def run() -> list[Any]:
+        transport = AiohttpTransport(Network(), size=1)
+        wanted = Request("GET", server.url)
+        deadline = time.monotonic() + 0.05
+        try:
+            calls = [transport.send(wanted, deadline=deadline, max_body=1024) for _ in range(3)]
+            return await asyncio.gather(*calls, return_exceptions=True)
+        finally:
+            await transport.close()
+
+    assert [type(each) for each in asyncio.run(run())] == [DeadlineExceeded] * 3
+
+
+def test_a_resolver_that_hangs_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch, send: Send) -> None:
+    answered = threading.Event()
+
+    def hang(*_: object, **__: object) -> list[Any]:
+        answered.wait(5.0)
+        return []
+
+    monkeypatch.setattr("socket.getaddrinfo", hang)
+    threading.Timer(0.2, answered.set).start()
+    with pytest.raises(DeadlineExceeded) as caught:
+        send(Request("GET", "http://slow.test/"), 0.05)
+    assert not caught.value.written
+
+
+def test_a_client_belongs_to_one_event_loop(server: FaultServer) -> None:
+    server.reply(lambda _: answer(200, b"{}"))
+    transport = AiohttpTransport(Network())
+
+    async def ask() -> Response:
+        return await transport.send(Request("GET", server.url), deadline=time.monotonic() + 5.0, max_body=1024)
+
+    async def ask_and_close() -> Response:
+        try:
+            return await ask()
+        finally:
+            await transport.close()
+
+    assert asyncio.run(ask_and_close()).status == 200
+    with pytest.raises(ConfigError, match="loop"):
+        asyncio.run(ask())
+
+
+@pytest.mark.parametrize("content", [None, b"no certificate"])
+def test_certificates_that_cannot_be_read_are_a_fault_of_the_settings(content: bytes | None, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.pem"
+    if content is not None:
+        bundle.write_bytes(content)
+    transport = RequestsTransport(Network(ca_bundle=str(bundle)))
+    with pytest.raises(ConfigError, match="ca_bundle"):
+        transport.send(Request("GET", "https://127.0.0.1:9/"), deadline=time.monotonic() + 5.0, max_body=1024)
+    transport.close()
