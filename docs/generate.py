@@ -142,7 +142,7 @@ def _shown(value: object) -> str:
     if isinstance(value, Mapping | frozenset | tuple):
         names = [str(each) for each in cast("Iterable[object]", value)]
         return ", ".join(code(each) for each in (names if isinstance(value, tuple) else sorted(names))) or "none"
-    return f"{value:g}" if isinstance(value, int | float) else value if isinstance(value, str) else "yes"
+    return f"{value:,.0f}" if isinstance(value, int | float) else value if isinstance(value, str) else "yes"
 
 
 def glance(name: str) -> str:
@@ -158,6 +158,10 @@ def glance(name: str) -> str:
         ("Waits by", "a held line, else polling" if able.long_poll else "polling"),
         ("Result", "fetched by a request of its own" if able.result_apart else "inside the status answer"),
         ("Subtasks", "the tasks of a job" if able.subtasks else "none"),
+        ("Operations", ", ".join(code(each) for each in sorted(able.operations)) or "none"),
+        ("Documents given as", ", ".join(code(each) for each in sorted(able.inputs)) or "none"),
+        ("Calls beside `get`, `wait`, `result`", ", ".join(code(each) for each in able.calls) or "none"),
+        ("Tells unasked", "by webhooks" if able.webhooks else "nothing"),
         ("Reasons that occur", ", ".join(code(each) for each in able.reasons) or "none"),
         ("Largest answer read", _size(of.max_body)),
     ]

@@ -53,7 +53,7 @@ class ConnectionStats:
     """What a connection has done so far; only for people who look.
 
     Attributes:
-        requests: Requests sent, by kind: look, list, submit, token, other.
+        requests: Requests sent, by kind: look, hold, list, submit, token, other.
         failures: Requests without a usable answer.
         unchanged: Looks whose answer was the one before, byte for byte.
         ends: Ends of tasks that were noticed by looking.

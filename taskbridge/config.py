@@ -84,7 +84,7 @@ class _Retry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
 
     attempts: Annotated[int, Field(strict=True, ge=1, le=10)] = 3
-    """Requests at most for one look-up, the first included."""
+    """Requests at most for one request of ours, the first included."""
     first: Annotated[float, AfterValidator(_finite), Field(strict=True, ge=0, le=60)] = 0.5
     """Seconds up to which the first pause is drawn; it doubles with each further one."""
     at_most: Annotated[float, AfterValidator(_finite), Field(strict=True, ge=0, le=3600)] = 20.0
@@ -108,7 +108,7 @@ class CommonSettings(BaseModel):
     )
 
     request_timeout: Seconds = 30.0
-    """Total seconds for one look-up, all its attempts and token renewals included."""
+    """Total seconds for one look-up or other call, all its attempts and token renewals included; uploads get more."""
     retry: _Retry = _Retry()
     """What one failing look-up is worth."""
     poll: _Poll = _Poll()

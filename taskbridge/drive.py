@@ -41,6 +41,7 @@ __all__ = ["AsyncDriver", "Driver", "Shift"]
 T = TypeVar("T")
 
 _ONE_TRY: Final = Effort(attempts=1, granted=True, kind="look")  # in a fleet, the next look is the retry
+_ONE_HOLD: Final = Effort(attempts=1, granted=True, kind="hold")
 _ONE_LIST: Final = Effort(attempts=1, granted=True, kind="list")
 
 
@@ -53,7 +54,8 @@ def _flow_of(command: LookAt | LookAtMany, now: float) -> Lifted[Look | Page]:
     operation: Callable[[str], Flow[Any] | None] | None = channel.provider.hold if command.hold else None
     budget = now + (_hold_limit(channel) if command.hold else channel.settings.request_timeout)
     deadline = min(command.deadline, budget)
-    return look(channel, command.task_id, deadline, seen=command.seen, operation=operation, plan=_ONE_TRY)
+    plan = _ONE_HOLD if command.hold else _ONE_TRY
+    return look(channel, command.task_id, deadline, seen=command.seen, operation=operation, plan=plan)
 
 
 def _hold_limit(channel: Channel) -> float:

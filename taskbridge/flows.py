@@ -132,6 +132,8 @@ class Effort:
 FULL: Final = Effort()
 LOOK: Final = Effort(kind="look")
 TOKEN: Final = Effort(kind="token")
+LIST: Final = Effort(kind="list")
+SUBMIT: Final = Effort(kind="submit")
 
 
 def lift(channel: Channel, flow: Flow[T], deadline: float, *, plan: Effort = FULL) -> Lifted[T]:
@@ -290,9 +292,8 @@ def uncertain(why: str, **context: Any) -> SubmitUncertain:
         why: What happened.
         context: Attributes of the error.
     """
-    return SubmitUncertain(
-        f"the vendor may have taken it, so it is not sent again: {why}; recover(error) looks for it", **context
-    )
+    told = "the vendor may have taken it, so it is not sent again"
+    return SubmitUncertain(f"{told}: {why}; recover(error) looks for it where the vendor has a way", **context)
 
 
 def _attempt(channel: Channel, request: Request, credential: Credential | None, deadline: float) -> Lifted[_Attempt]:

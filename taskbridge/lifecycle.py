@@ -25,7 +25,7 @@ from taskbridge.errors import (
     plain,
 )
 from taskbridge.fetch import Fetched, Rules, fetch
-from taskbridge.flows import Lifted, lift, look, uncertain
+from taskbridge.flows import FULL, SUBMIT, Effort, Lifted, lift, look, uncertain
 from taskbridge.http import Flow, Request
 from taskbridge.model import Task, TaskRef
 from taskbridge.orders import check_limit, replaced
@@ -190,7 +190,7 @@ def _commit(
 ) -> Lifted[Task]:
     sent = _Sent(channel, begun)
     try:
-        task = yield from lift(channel, sent.watch(begin()), deadline)
+        task = yield from lift(channel, sent.watch(begin()), deadline, plan=SUBMIT)
         if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # strangers write it
             raise ContractError(f"the provider {channel.provider.name} is broken: an order returned no Task")
     except TaskbridgeError as error:
@@ -272,20 +272,23 @@ def claim(channel: Channel, call: str, what: str) -> None:
         raise channel.provider.unsupported(what)
 
 
-def act(channel: Channel, begin: Callable[[], Flow[T]], task_id: str | None = None) -> Lifted[T]:
+def act(
+    channel: Channel, begin: Callable[[], Flow[T]], task_id: str | None = None, *, plan: Effort = FULL
+) -> Lifted[T]:
     """Run an operation that no order hangs on, within the connection's `request_timeout`.
 
     Args:
         channel: The connection.
         begin: The provider's operation.
         task_id: The shared id that it is about, if it is about one.
+        plan: How much each request is worth.
     """
     try:
-        return (yield from lift(channel, begin(), _deadline(channel)))
+        return (yield from lift(channel, begin(), _deadline(channel), plan=plan))
     except TaskbridgeError as error:
-        if channel.blames_account(error):
-            channel.refuse(error)
         fault = channel.told(error, None if task_id is None else f"{channel.name}:{task_id}")
+        if channel.blames_account(fault):
+            channel.refuse(fault)
     raise fault
 
 

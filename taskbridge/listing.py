@@ -7,7 +7,7 @@ from typing import Any
 
 from taskbridge.channel import Channel
 from taskbridge.errors import ContractError, InvalidInput, plain
-from taskbridge.flows import Lifted
+from taskbridge.flows import LIST, Lifted
 from taskbridge.lifecycle import act, check_names, claim
 from taskbridge.model import Task, TaskStatus
 from taskbridge.submission import Page, Query
@@ -56,7 +56,7 @@ class Walk:
 
     def ask(self) -> Lifted[Page]:
         """Ask for the next page."""
-        return act(self.channel, lambda: self.channel.provider.list_page(self._query, self._cursor))
+        return act(self.channel, lambda: self.channel.provider.list_page(self._query, self._cursor), plan=LIST)
 
     def take(self, page: Page) -> Iterator[Task]:
         """What the page has that is wanted; the list moves while it is read, so a task at a seam comes twice."""

@@ -130,7 +130,7 @@ class TaskFile(_Model):
     id: str | None = None
     """Verbatim: the vendor's file id, where it has one."""
     name: str | None = None
-    """Verbatim: the vendor's file name; make it safe before using it as a path (`download` does)."""
+    """Verbatim: the vendor's file name; a stranger wrote it: make it safe before using it as a path."""
     url: str | None = Field(default=None, repr=False)
     """Verbatim: a capability (whoever has it has the file), so out of repr and logs."""
     size: int | None = None

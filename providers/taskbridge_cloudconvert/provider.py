@@ -94,7 +94,7 @@ class CloudConvertSettings(ProviderSettings):
     """Settings of a CloudConvert connection."""
 
     api_key: SecretStr
-    """API key from the dashboard; it needs the scope ``task.read``."""
+    """API key from the dashboard; looking needs the scope ``task.read``, all else ``task.write``."""
     base_url: str | None = None
     """Address of the API that answers at once, with its version; by default that of `sandbox` and `region`."""
     sync_url: str | None = None

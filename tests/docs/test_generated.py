@@ -67,6 +67,7 @@ SKELETON: Final = (
     "How its words become ours",
     "Errors",
     "Results",
+    "Submitting",
     "Waiting",
     "Limits",
     "What is unknown",
