@@ -7,7 +7,8 @@ Start at `connect`: it gives a `Client` for one vendor's account. `Bridge` holds
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+
+TYPE_CHECKING = False  # typing itself costs half of an import
 
 if TYPE_CHECKING:
     from taskbridge import aio, errors
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Name -> module that has it; None where the name is a module itself.
-_HOMES: Final[dict[str, str | None]] = {
+_HOMES: dict[str, str | None] = {
     "aio": None,
     "errors": None,
     **dict.fromkeys(("Bridge", "Client", "connect"), "client"),

@@ -151,6 +151,7 @@ class _Calls(Front):
         changes: bool,
     ) -> AsyncGenerator[News]:
         inboxes = {place.channel.inbox for place in places if isinstance(place, Located)}
+        self._refuse_if_closed()
         batch = self._crew.open(places, timeout, changes=changes)
         try:
             with listening(inboxes, self._crew.hear):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import quote
 
 from taskbridge.errors import ApiError, AuthenticationError, ContractError, TaskbridgeError, plain
 from taskbridge.inbox import Inbox
@@ -102,6 +105,7 @@ class Channel:
     tally: Tally = field(default_factory=Tally)
     paces: dict[str | None, Pace] = field(default_factory=dict["str | None", Pace])
     inbox: Inbox = field(default_factory=Inbox, repr=False)
+    renewal: Lock = field(default_factory=Lock, repr=False)  # held by the thread that renews the credential
     young: dict[str, float] = field(default_factory=dict[str, float], repr=False)
 
     def __post_init__(self) -> None:
@@ -134,7 +138,7 @@ class Channel:
     def stats(self) -> ConnectionStats:
         """What it has done so far."""
         tally = self.tally
-        learnt = {name or "": pace.durations.mean for name, pace in self.paces.items() if pace.durations.is_known}
+        learnt = {name or "": pace.durations.mean for name, pace in list(self.paces.items()) if pace.durations.is_known}
         return ConnectionStats(
             requests=dict(tally.requests),
             failures=tally.failures,
@@ -217,12 +221,19 @@ def _secrets(settings: Any) -> frozenset[str]:
     for value in settings.__dict__.values():
         values = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
         found.update(v.get_secret_value() for v in values if isinstance(v, SecretStr))
-    return frozenset(s for s in found if len(s) >= 4)  # shorter ones are words of every text
+    return _spelt(s for s in found if len(s) >= 4)  # shorter ones are words of every text
 
 
 def _header_secrets(credential: Credential | None) -> frozenset[str]:
     values = credential.headers.values() if credential else ()
-    return frozenset(part for value in values for part in value.split() if len(part) >= 8)
+    return _spelt(part for value in values for part in (value, *value.split()) if len(part) >= 8)
+
+
+def _spelt(secrets: Iterable[str]) -> frozenset[str]:
+    """Secrets, also as an echo may spell them: percent-encoded, or in base64."""
+    plain_ones = frozenset(secrets)
+    encoded = (b64encode(s.encode()).decode().rstrip("=") for s in plain_ones)
+    return plain_ones | {quote(s, safe="") for s in plain_ones} | frozenset(encoded)
 
 
 def _scrub(value: Any, secrets: frozenset[str], depth: int = 0) -> Any:

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from taskbridge.assemble import AnyId, Located, Rejected, channels_of, one_channel
@@ -26,6 +27,7 @@ from taskbridge.front import (
     OneConnection,
     Transports,
     Waiting,
+    deadline_of,
     enlist,
     hear,
     in_order,
@@ -162,6 +164,8 @@ class _Calls(Front):
     def as_completed(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> Iterator[Outcome]:
         """Wait for many tasks, and tell of each as it ends.
 
+        Nothing is asked, and no time runs, before the first outcome is taken.
+
         Yields one outcome for each task given, duplicates included; at the deadline one with `WaitTimeout` for each
         that did not end. One bad task never stops or hides another.
 
@@ -225,6 +229,7 @@ class _Calls(Front):
         self.close()
 
     def _follow(self, places: list[Located | Rejected], timeout: float | None, *, changes: bool) -> Iterator[News]:
+        self._refuse_if_closed()
         inboxes = {place.channel.inbox for place in places if isinstance(place, Located)}
         batch = self._crew.open(places, timeout, changes=changes)
         try:
@@ -317,8 +322,9 @@ def _make_transport(network: Network, user_agent: str, size: int) -> Transport:
 class _Batch:
     """One call's wait for many tasks."""
 
-    def __init__(self, mutex: threading.RLock, left: int) -> None:
+    def __init__(self, mutex: threading.RLock, left: int, expire: Callable[[], float | None]) -> None:
         self._news: deque[News] = deque()
+        self._expire = expire
         self._arrived = threading.Condition(mutex)  # the same lock, another queue
         self.tickets: list[Ticket] = []
         self.left = left
@@ -334,7 +340,10 @@ class _Batch:
             return None
         with self._arrived:
             while not self._news:
-                self._arrived.wait()
+                # The deadline holds even where every thread is busy with a vendor that hangs.
+                left = self._expire()
+                if not self._news:
+                    self._arrived.wait(left)
             news = self._news.popleft()
         self.left -= news.final
         return news
@@ -349,7 +358,7 @@ class _Crew:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._fleet = Fleet()
+        self._fleet = Fleet(_WORKERS)
         self._shift = Shift(self._tell, self._left)
         self._threads: set[threading.Thread] = set()
 
@@ -358,15 +367,24 @@ class _Crew:
         if self._pid != os.getpid():
             self._reset()  # after a fork the parent's threads are not here
         lock, clock = self._shift.lock, self._driver.clock
-        batch = _Batch(self._shift.mutex, len(places))
+        deadline = deadline_of(clock.monotonic(), timeout)
+        batch = _Batch(self._shift.mutex, len(places), lambda: self._expire(deadline))
         with lock:
             now = clock.monotonic()
             batch.tickets, rejected = enlist(self._fleet, places, now, timeout, owner=batch, changes=changes)
             for news in rejected:
                 batch.put(news)
-            self._hire(min(_WORKERS, len(batch.tickets)))
+            self._hire(min(_WORKERS, len(self._fleet)))
             lock.notify()
         return batch
+
+    def _expire(self, deadline: float) -> float | None:
+        """Tell those whose time is up, with the lock held; seconds left to a deadline, None for no deadline."""
+        now = self._driver.clock.monotonic()
+        if now >= deadline:
+            self._fleet.expire(now)
+            self._tell()
+        return None if deadline == inf else max(0.001, deadline - now)
 
     def hear(self, told: Told) -> None:
         """Take in what came from outside."""
@@ -400,11 +418,16 @@ class _Crew:
             thread.start()
 
     def _work(self) -> None:
+        whole = False
         try:
             self._driver.work(self._fleet, self._shift)
+            whole = True
         finally:
             with self._shift.lock:
                 self._left()
+                if not whole:  # nobody shall wait for a thread that died
+                    self._fleet.close("a thread of this client broke down")
+                    self._tell()
 
     def _left(self) -> None:
         self._threads.discard(threading.current_thread())

@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
 from taskbridge.channel import Channel
-from taskbridge.errors import TaskbridgeError
+from taskbridge.errors import DeadlineExceeded, TaskbridgeError
 from taskbridge.fleet import Done, Fleet, Idle, LookAt, LookAtMany, WaitUntil
 from taskbridge.flows import (
     Action,
@@ -108,7 +108,6 @@ class Driver:
     def __init__(self, clock: Clock, transport_for: Callable[[Channel], Transport]) -> None:
         self.clock = clock
         self._transport_for = transport_for
-        self._renewals: dict[str, threading.Lock] = {}
 
     def run(self, channel: Channel, flow: Lifted[T]) -> T:
         """Run a lifted flow to its end.
@@ -150,8 +149,13 @@ class Driver:
             case Sleep():
                 return self.clock.sleep(action.seconds)
             case Authorise():
-                with self._renewals.setdefault(channel.name, threading.Lock()):
+                lock = channel.renewal
+                if not lock.acquire(timeout=max(0.0, action.deadline - self.clock.monotonic())):
+                    raise _no_credential()
+                try:
                     return self._renewed(channel, action)
+                finally:
+                    lock.release()
             case _:
                 assert_never(action)
 
@@ -271,8 +275,19 @@ class AsyncDriver:
             case Sleep():
                 return await self.clock.asleep(action.seconds)
             case Authorise():
-                async with self._renewals.setdefault(channel.name, asyncio.Lock()):
+                lock = self._renewals.setdefault(channel.name, asyncio.Lock())
+                late = False
+                try:
+                    async with asyncio.timeout(max(0.0, action.deadline - self.clock.monotonic())):
+                        await lock.acquire()
+                except TimeoutError:
+                    late = True
+                if late:
+                    raise _no_credential()
+                try:
                     return await self._renewed(channel, action)
+                finally:
+                    lock.release()
             case _:
                 assert_never(action)
 
@@ -370,13 +385,19 @@ class AsyncDriver:
 _BROKEN: Final = TaskbridgeError("the look-up was broken off")
 
 
+def _no_credential() -> DeadlineExceeded:
+    error = DeadlineExceeded("the total time ran out while the connection's credential was being renewed")
+    error.written = False
+    return error
+
+
 def _land(fleet: Fleet, command: LookAt | LookAtMany, seen: Look | Page | TaskbridgeError, now: float) -> None:
     if isinstance(command, LookAtMany):
         if isinstance(seen, Page):
             fleet.listed(command, now, seen)
         else:
-            fleet.unlisted(command, now, seen if isinstance(seen, TaskbridgeError) else _BROKEN)
+            fleet.unlisted(command, now, seen if isinstance(seen, TaskbridgeError) else _BROKEN.again())
     elif isinstance(seen, Look):
         fleet.looked(command, now, seen)
     else:
-        fleet.failed(command, now, seen if isinstance(seen, TaskbridgeError) else _BROKEN)
+        fleet.failed(command, now, seen if isinstance(seen, TaskbridgeError) else _BROKEN.again())

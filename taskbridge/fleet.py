@@ -21,7 +21,7 @@ from collections import deque
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
-from math import inf
+from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from taskbridge.errors import TaskbridgeError, WaitTimeout, plain
@@ -122,9 +122,14 @@ class News:
 
 
 class Fleet:
-    """Every task that is waited for. Not for several threads at once: its driver takes care of that."""
+    """Every task that is waited for. Not for several threads at once: its driver takes care of that.
 
-    def __init__(self) -> None:
+    Args:
+        hands: Looks that can be under way at the same time in all; no connection gets so many that others starve.
+    """
+
+    def __init__(self, hands: int | None = None) -> None:
+        self._hands = hands
         self._lanes: dict[str, Lane] = {}
         self._deadlines: list[tuple[float, int, Ticket]] = []
         self._serial = count()
@@ -165,17 +170,20 @@ class Fleet:
         if lane is None:
             lane = self._lanes[channel.name] = Lane(channel)
         item = lane.members.get(task_id)
+        joined = item is not None and item.looks > 0  # somebody else has seen it already
         if item is None:
             item = lane.members[task_id] = Item(lane, task_id, TaskRef.of(channel.name, task_id), now)
             due = now if known is None or known.is_terminal else self._remember(item, known, now)
             self._queue(item, due)
         item.hold = hold
+        if changes and item.looks and not item.changes:
+            item.shown = item.snapshot()
         ticket = Ticket(item, owner, place, now, deadline, changes=changes)
         item.tickets.append(ticket)
         if deadline != inf:
             heappush(self._deadlines, (deadline, next(self._serial), ticket))
-        if changes and item.looks and not item.changes:
-            item.shown = item.snapshot()
+        if changes and joined and item.shown is not None:
+            self._news.append(News(ticket, Outcome(item.ref, item.shown), final=False))
         return ticket
 
     def drop(self, tickets: Iterable[Ticket]) -> None:
@@ -183,12 +191,16 @@ class Fleet:
         for ticket in tickets:
             self._detach(ticket)
 
-    def close(self) -> None:
+    def expire(self, now: float) -> None:
+        """Tell those whose time is up; `next` does it too."""
+        self._expire(now)
+
+    def close(self, why: str = "the client was closed while waiting") -> None:
         """Tell everybody that the waiting ends here."""
         for item in [i for lane in self._lanes.values() for i in lane.members.values()]:
             channel = item.lane.channel
             error = WaitTimeout(
-                "the client was closed while waiting; the task goes on",
+                f"{why}; the task goes on",
                 task=item.snapshot(),
                 last_error=item.error,
                 provider=channel.provider.name,
@@ -349,31 +361,32 @@ class Fleet:
         """When this lane can look at something; infinite for not before something comes in."""
         lane.ripen(now)
         lane.drop_unwanted()
-        if lane.in_flight >= lane.channel.settings.max_in_flight:
+        if lane.in_flight >= min(lane.channel.settings.max_in_flight, self._share()):
             return inf
         if not lane.ready and not lane.wants_page(now):
             swept_at = lane.sweep_at if lane.parked and lane.sweep is None else inf
             return min(lane.heap[0][0], swept_at) if lane.heap else swept_at
-        if lane.slot is None:
-            grant = lane.channel.governor.take(now)
-            if not grant.granted:
-                return now + max(grant.wait, JUST_NOW * 2)
-            lane.slot = now + grant.wait
-        return lane.slot
+        grant = lane.channel.governor.take(now)
+        return now if grant.granted else now + max(grant.wait, JUST_NOW * 2)
+
+    def _share(self) -> float:
+        if self._hands is None:
+            return inf
+        busy = sum(1 for lane in self._lanes.values() if lane.members or lane.in_flight)
+        return ceil(self._hands / max(1, busy))
 
     def _launch(self, lane: Lane, now: float) -> LookAt | LookAtMany | None:
         if lane.wants_page(now):
             sweep = lane.sweep or lane.begin(now)
             if sweep.query is not None:
-                lane.slot = None
                 lane.asking = True
                 lane.in_flight += 1
                 return LookAtMany(lane.channel, sweep.query, sweep.cursor, lane)
             self._swept(lane, sweep, now)
         item = lane.pick(now)
         if item is None:
+            lane.channel.governor.give_back()
             return None
-        lane.slot = None
         item.looking = True
         lane.in_flight += 1
         return LookAt(lane.channel, item.task_id, item.deadline, item.body, item.hold and item.looks > 0, item)

@@ -190,8 +190,8 @@ def _exchange(channel: Channel, request: Request, deadline: float, plan: Effort)
     granted = plan.granted
     attempts = plan.attempts or channel.retry.attempts
     while True:
-        if _lacks_credential(channel, request) and granted:
-            channel.governor.abandoned()  # the leave is for one request, and getting a credential takes one too
+        if granted and _lacks_credential(channel, request):
+            channel.governor.give_back()  # the leave is for one request, and getting a credential may take one
             granted = False
         credential = yield from _credential(channel, request, deadline)
         if not granted and not request.foreign:
@@ -308,7 +308,9 @@ def _sent(channel: Channel, request: Request, credential: Credential | None, dea
     try:
         answer: Response = yield Send(_with(request, credential), _limit(request, deadline, clock), channel.max_body)
     except TransportError as error:
-        if not request.foreign:
+        if isinstance(error, TruncatedResponse) and error.stale:
+            governor.abandoned()  # a kept connection that was closed says nothing of the vendor
+        elif not request.foreign:
             governor.failed(clock.monotonic())
         return _Attempt(None, error, _POLICY if error.retryable else 0)
     except ContractError as error:
@@ -349,7 +351,7 @@ def _leave(channel: Channel, deadline: float, *, or_not: bool) -> Lifted[bool]:
             late = DeadlineExceeded("the total time for the request ran out before it could be sent")
             late.written = False
             raise late
-        grant = channel.governor.take(now, latest=deadline)
+        grant = channel.governor.take(now, latest=deadline, ahead=True)
         if now + grant.wait >= deadline:
             if or_not:
                 return False
@@ -359,7 +361,7 @@ def _leave(channel: Channel, deadline: float, *, or_not: bool) -> Lifted[bool]:
             )
         if grant.wait > 0.0:
             yield Sleep(grant.wait)
-        if grant.granted:
+        if grant.granted and not (grant.wait > 0.0 and channel.governor.holds(channel.clock.monotonic())):
             return True
 
 
@@ -377,7 +379,8 @@ def _credential(channel: Channel, request: Request, deadline: float) -> Lifted[C
 def _lacks_credential(channel: Channel, request: Request) -> bool:
     if not request.authorised:
         return False
-    return channel.credential is None or _expires(channel.credential, channel.clock.now())
+    credential = channel.credential
+    return channel.refusal is not None or credential is None or _expires(credential, channel.clock.now())
 
 
 def _expires(credential: Credential, now: datetime) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from math import isnan
 from threading import Lock
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, Self, TypeVar
 
 from taskbridge import __version__
 from taskbridge.assemble import AnyId, Located, Locator, Rejected, network_key
 from taskbridge.channel import Channel, ConnectionStats
-from taskbridge.errors import ConfigError, WaitTimeout, plain
+from taskbridge.errors import ConfigError, InvalidInput, WaitTimeout, plain
 from taskbridge.fleet import Fleet, News, Ticket
 from taskbridge.flows import Lifted
 from taskbridge.inbox import Told
@@ -255,7 +256,7 @@ class Waiting:
             place.channel,
             place.task_id,
             now,
-            deadline=_deadline(now, timeout),
+            deadline=deadline_of(now, timeout),
             changes=told,
             hold=hold,
             known=place.known,
@@ -316,7 +317,7 @@ def enlist(
     """Add many tasks to a fleet; ids that no request can be made from are news at once."""
     tickets: list[Ticket] = []
     rejected: list[News] = []
-    deadline = _deadline(now, timeout)
+    deadline = deadline_of(now, timeout)
     for place, found in enumerate(places):
         if isinstance(found, Rejected):
             rejected.append(News(Ticket.apart(owner, place), found.outcome, final=True))
@@ -342,5 +343,12 @@ def in_order(news: Iterable[News], count: int) -> list[Outcome]:
     return [found[n] for n in range(count)]
 
 
-def _deadline(now: float, timeout: float | None) -> float:
+def deadline_of(now: float, timeout: float | None) -> float:
+    """Monotonic seconds at which a wait ends; infinite for no deadline.
+
+    Raises:
+        InvalidInput: The time-out is no number.
+    """
+    if timeout is not None and isnan(timeout):
+        raise InvalidInput("timeout must be a number of seconds, or None for no deadline")
     return float("inf") if timeout is None else now + timeout

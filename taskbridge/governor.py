@@ -86,12 +86,16 @@ class Governor:
         """Whether the vendor seems to be out, and only probes go out."""
         return self._probe_at != inf
 
-    def take(self, now: float, latest: float = inf) -> Grant:
+    def take(self, now: float, latest: float = inf, *, ahead: bool = False) -> Grant:
         """Ask to send one request.
+
+        Nothing is promised further ahead than the next slot, so that a pause or an outage holds for everybody, and
+        whoever goes away leaves no gap.
 
         Args:
             now: Monotonic seconds.
-            latest: Monotonic seconds from which on a slot is of no use; such a one is told, not taken.
+            latest: Monotonic seconds from which on a slot is of no use.
+            ahead: Whether the next slot may be taken now and waited for.
         """
         with self._lock:
             if self.is_probing:
@@ -109,18 +113,23 @@ class Governor:
                 return _NOW
             gap = 1.0 / self._rate
             slot = max(self._next_slot, now - max(0.0, _BURST - gap) if self._doubling_at is None else now)
-            if slot >= latest:
+            if slot > now and not (ahead and slot - now <= gap and slot < latest):
                 return Grant(slot - now, granted=False)
             self._flow.add(now)
             self._next_slot = slot + gap
             return _NOW if slot <= now else Grant(slot - now, granted=True)
 
-    def free_at(self, now: float) -> float:
-        """Monotonic seconds from which a request could go out; nothing is taken."""
+    def holds(self, now: float) -> bool:
+        """Whether nothing may go out, also by a slot that was taken before."""
         with self._lock:
-            if self.is_probing:
-                return now + _PROBE_EVERY[0] if self._probing else max(now, self._probe_at)
-            return max(now, self._paused_until, self._next_slot if self._rate != inf else now)
+            return now < self._paused_until or (self.is_probing and not self._probing)
+
+    def give_back(self) -> None:
+        """A granted request will not be sent."""
+        with self._lock:
+            self._probing = False
+            if self._rate != inf:
+                self._next_slot -= 1.0 / self._rate
 
     def may_retry(self) -> bool:
         """Spend one retry of the budget, if there is one."""
@@ -195,7 +204,7 @@ class Governor:
                 self._probing = False
 
     def abandoned(self) -> None:
-        """A granted request was not sent, or nobody waited for its answer."""
+        """Nobody waited for the answer to a request that went out."""
         with self._lock:
             self._probing = False
 

@@ -225,7 +225,7 @@ def _check_depth(body: bytes) -> None:
     skeleton = body.translate(None, _NOT_STRUCTURE)
     if b"\\" in skeleton:
         skeleton = skeleton.replace(b"\\\\", b"").replace(b'\\"', b"").replace(b"\\", b"")
-    outside = b"".join(skeleton.split(b'"')[::2])
+    outside = b"".join(skeleton.replace(b'""', b"").split(b'"')[::2])
     steps = (step if step == 1 else -1 for step in outside.translate(_STEP))
     if max(accumulate(steps), default=0) > _MAX_DEPTH:
         _refuse(f"its nesting depth exceeds {_MAX_DEPTH}", body)

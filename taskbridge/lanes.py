@@ -194,7 +194,6 @@ class Lane:
         "parked",
         "period",
         "ready",
-        "slot",
         "sweep",
         "sweep_at",
         "troubles",
@@ -208,7 +207,6 @@ class Lane:
         self.ready: list[Item] = []
         self.turns: deque[tuple[float, Item]] = deque()  # `ready` in order of coming, by due time, and some that left
         self.in_flight = 0
-        self.slot: float | None = None  # when the governor lets the next request go, once asked
         self.bulk = channel.provider.capabilities.bulk
         self.parked = 0
         self.period = inf  # seconds between sweeps that the most urgent parked task asks for

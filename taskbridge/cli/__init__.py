@@ -1,6 +1,6 @@
 """The command line (extra ``cli``).
 
-`main` is all that the entry point needs. Importing this package loads nothing; what a command needs is imported when
+`main` is all that the entry point needs. Importing this package loads little; what a command needs is imported when
 it runs, so that ``taskbridge --version`` costs little more than importing click.
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
+
+from taskbridge.cli.signals import Signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,19 +26,21 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; `taskbridge.cli.codes` has the table.
     """
+    signals = Signals()
     try:
-        from taskbridge.cli.run import run  # noqa: PLC0415  # click may be missing
+        with signals.listening():
+            from taskbridge.cli.run import run  # noqa: PLC0415  # click may be missing
 
-        return run(sys.argv[1:] if args is None else args)
+            return run(sys.argv[1:] if args is None else args, signals)
     except ModuleNotFoundError as error:
         if error.name != "click":
             raise
         print(
             "taskbridge: the command line needs click; install it with: pip install 'taskbridge[cli]'", file=sys.stderr
         )
-        return 2
+        return signals.code(2)
     except KeyboardInterrupt:
-        return 130  # while importing; from then on `run` listens itself
+        return 130  # just before or after the listening
 
 
 def help_text() -> str:

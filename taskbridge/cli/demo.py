@@ -57,7 +57,7 @@ def play(screen: Screen) -> int:
     """
     listen(screen)
     emulator = make_emulator()
-    with emulator, TemporaryDirectory(prefix="taskbridge-demo-") as folder:
+    with screen.signals.raising(), emulator, TemporaryDirectory(prefix="taskbridge-demo-") as folder:
         return _Play(screen, emulator, Path(folder) / "taskbridge.toml").run()
 
 

@@ -26,7 +26,8 @@ def serve(screen: Screen, names: Sequence[str], *, host: str, port: int, speed: 
     emulator = make_emulator(names, host=host, port=port, speed=speed)
     fault = ""
     try:
-        emulator.serve(lambda: _tell(screen, emulator))
+        with screen.signals.raising():
+            emulator.serve(lambda: _tell(screen, emulator))
     except (RuntimeError, ValueError) as error:
         fault = str(error)
     if fault:

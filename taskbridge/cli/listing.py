@@ -17,9 +17,11 @@ __all__ = ["list_providers"]
 
 def list_providers(screen: Screen) -> int:
     """Show each installed provider, also one that cannot be used; the exit code."""
-    for number, info in enumerate(providers()):
-        if screen.as_json:
-            screen.record(provider_record(info))
-        else:
-            screen.line(("\n" if number else "") + provider_block(info))
+    installed = providers()
+    with screen.signals.raising():
+        for number, info in enumerate(installed):
+            if screen.as_json:
+                screen.record(provider_record(info))
+            else:
+                screen.line(("\n" if number else "") + provider_block(info))
     return DONE

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from taskbridge.cli.codes import DONE, code_of, outcome_code
 from taskbridge.cli.records import outcome_record, result_record, resume_command
 from taskbridge.cli.refs import open_refs
-from taskbridge.cli.screen import Interrupted
 from taskbridge.cli.texts import result_block, task_block
 from taskbridge.cli.wait import tell_resume
 from taskbridge.errors import AuthenticationError, TaskbridgeError, WaitTimeout, plain
@@ -18,19 +17,21 @@ if TYPE_CHECKING:
 
     from taskbridge.cli.screen import Screen
     from taskbridge.client import Bridge
-    from taskbridge.model import TaskRef
+    from taskbridge.model import TaskRef, TaskResult
 
 __all__ = ["get_all", "show_result"]
 
 
 def get_all(screen: Screen, texts: Sequence[str], config: str | None) -> int:
     """Look each task up once; the exit code."""
-    bridge, refs = open_refs(screen, config, texts)
     worst = DONE
-    with bridge:
-        for outcome in _looks(bridge, refs):
-            _show(screen, outcome, more=len(refs) > 1)
-            worst = max(worst, outcome_code(outcome))
+    with screen.signals.told(screen.stopped):
+        bridge, refs = open_refs(screen, config, texts)
+        with bridge, screen.signals.raising():
+            for outcome in _looks(bridge, refs):
+                screen.signals.check()  # else its error may be the signal's
+                _show(screen, outcome, more=len(refs) > 1)
+                worst = max(worst, outcome_code(outcome))
     return worst
 
 
@@ -60,22 +61,33 @@ def _show(screen: Screen, outcome: Outcome, *, more: bool) -> None:
 
 def show_result(screen: Screen, text: str, timeout: float | None, config: str | None) -> int:
     """Show what a task made; the exit code."""
-    bridge, (ref,) = open_refs(screen, config, [text])
-    resume = resume_command("result", [ref], config)
-    try:
-        made = bridge.result(ref, timeout)
-    except TaskbridgeError as error:
-        _refused(screen, error.about(ref=ref), resume)
-        return code_of(error)
-    except Interrupted as stop:
-        tell_resume(screen, stop.word, {ref: None}, resume)
-        raise
-    if screen.as_json:
-        screen.record(result_record(ref, made, None))
-    else:
-        screen.line(result_block(ref, made))
+    shown = text
+
+    def tell(cause: str) -> None:
+        tell_resume(screen, cause, {shown: None}, resume_command("result", [shown], config))
+
+    with screen.signals.told(tell):
+        bridge, (ref,) = open_refs(screen, config, [text])
+        shown = ref
+        made = _made(screen, bridge, ref, timeout)
+    with screen.signals.raising():
+        if isinstance(made, TaskbridgeError):
+            _refused(screen, made, resume_command("result", [ref], config))
+            return code_of(made)
+        if screen.as_json:
+            screen.record(result_record(ref, made, None))
+        else:
+            screen.line(result_block(ref, made))
     bridge.close()
     return DONE
+
+
+def _made(screen: Screen, bridge: Bridge, ref: TaskRef, timeout: float | None) -> TaskResult | TaskbridgeError:
+    try:
+        with screen.signals.raising():
+            return bridge.result(ref, timeout)
+    except TaskbridgeError as error:
+        return error.about(ref=ref)
 
 
 def _refused(screen: Screen, error: TaskbridgeError, resume: str) -> None:

@@ -80,7 +80,10 @@ def stop_record(cause: str, refs: Iterable[str], resume: str) -> dict[str, Any]:
 def resume_command(command: str, refs: Iterable[str], config: str | None) -> str:
     """The command that goes on waiting, to be pasted into a shell."""
     chosen = ["--config", config] if config is not None else []
-    return shlex.join(["taskbridge", command, *chosen, *refs])
+    words = list(refs)
+    if any(word.startswith("-") for word in words):
+        chosen.append("--")  # none of them is an option
+    return shlex.join(["taskbridge", command, *chosen, *words])
 
 
 def provider_record(info: ProviderInfo) -> dict[str, Any]:

@@ -6,51 +6,48 @@ Click's own way of running is not used: it answers Ctrl-C and a closed output wi
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
 from taskbridge.cli.codes import BROKEN, CLOSED, DONE, USAGE, code_of
 from taskbridge.cli.commands import app
-from taskbridge.cli.screen import Interrupted, Screen
+from taskbridge.cli.screen import Screen
+from taskbridge.cli.signals import Interrupted, Signals
 from taskbridge.errors import TaskbridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
-    from types import FrameType
+    from collections.abc import Sequence
 
 __all__ = ["run"]
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
-
-def run(args: Sequence[str]) -> int:
-    """Run a command; the exit code.
+def run(args: Sequence[str], signals: Signals) -> int:
+    """Run a command; the exit code, which a signal decides, whatever else happened.
 
     Args:
         args: Its words.
+        signals: Those that are heard.
     """
-    screen = Screen(as_json="--json" in args)
+    screen = Screen(as_json="--json" in args, signals=signals)
     try:
-        with _signals():
-            return _invoke(list(args), screen)
+        return signals.code(_invoke(list(args), screen))
     except Interrupted as stop:
         return stop.code
     except BrokenPipeError:
         _hush()
-        return CLOSED
+        return signals.code(CLOSED)
     except OSError as error:
-        screen.note(f"taskbridge: {error}")
+        if signals.stop is None:
+            screen.note(f"taskbridge: {error}")
     except Exception:  # noqa: BLE001  # a bug here must not look like a failed task, whose code Python would give it
-        import traceback  # noqa: PLC0415  # else not needed
+        if signals.stop is None:
+            import traceback  # noqa: PLC0415  # else not needed
 
-        traceback.print_exc()
+            traceback.print_exc()
     _hush()
-    return BROKEN
+    return signals.code(BROKEN)
 
 
 def _invoke(args: list[str], screen: Screen) -> int:
@@ -61,9 +58,11 @@ def _invoke(args: list[str], screen: Screen) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code or DONE
     except click.ClickException as error:
+        screen.signals.check()
         screen.misused(error.format_message(), _asked(error))
         return USAGE
     except TaskbridgeError as error:
+        screen.signals.check()
         screen.problem(error)
         return code_of(error)
 
@@ -80,30 +79,3 @@ def _hush() -> None:
         os.dup2(nowhere, sys.stdout.fileno())
     except (OSError, ValueError, AttributeError):
         return  # no file behind it: nothing to hush
-
-
-@contextmanager
-def _signals() -> Generator[None]:
-    """Turn Ctrl-C and SIGTERM into `Interrupted`; a second one ends the process at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
-
-    def stop(number: int, _frame: FrameType | None) -> NoReturn:
-        for other in heard:
-            signal.signal(other, _leave)
-        raise Interrupted(number)
-
-    for number in heard:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number in heard:
-            signal.signal(number, before[number])
-
-
-def _leave(number: int, _frame: FrameType | None) -> NoReturn:
-    os._exit(128 + number)

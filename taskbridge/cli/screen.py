@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.cli.codes import USAGE
+from taskbridge.cli.signals import Signals
 from taskbridge.errors import plain
 
 if TYPE_CHECKING:
@@ -20,24 +21,7 @@ if TYPE_CHECKING:
 
     from taskbridge.errors import TaskbridgeError
 
-__all__ = ["Interrupted", "Screen", "colourful", "is_live"]
-
-
-class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM.
-
-    Args:
-        number: Of the signal.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.code = 128 + number
-
-    @property
-    def word(self) -> str:
-        """What happened."""
-        return "interrupted" if self.code == 130 else "terminated"
+__all__ = ["Screen", "colourful", "is_live"]
 
 
 class Screen:
@@ -45,10 +29,12 @@ class Screen:
 
     Args:
         as_json: Whether scripts read it.
+        signals: What ends the command early.
     """
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, signals: Signals | None = None) -> None:
         self.as_json = as_json
+        self.signals = signals or Signals()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
@@ -87,6 +73,14 @@ class Screen:
         """Tell of something odd that stops nothing."""
         words = plain(message)
         self._told("warning", {"message": words}, words)
+
+    def stopped(self, word: str) -> None:
+        """Tell of a signal that ended a command before its end.
+
+        Args:
+            word: What happened.
+        """
+        self.note(_json({"stopped": word}) if self.as_json else f"taskbridge: {word}")
 
     def _told(self, kind: str, record: Mapping[str, Any], text: str) -> None:
         self.note(_json({kind: record}) if self.as_json else f"taskbridge: {text}")

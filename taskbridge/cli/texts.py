@@ -65,11 +65,16 @@ def word_of(task: Task) -> str:
 def _note(task: Task) -> str:
     """What else is to be said on one line: the cause of a failure, the phase, how much is done."""
     if task.error is not None:
-        return plain(task.error.message or task.error.code or "", _WORDS)
+        return plain(_new(task, task.error.message) or _new(task, task.error.code) or "", _WORDS)
     if task.is_terminal:
         return ""
     share = f"{task.progress:.0%}" if task.progress is not None else ""
-    return ", ".join(filter(None, [share, plain(task.message or "", _WORDS)]))
+    return ", ".join(filter(None, [share, plain(_new(task, task.message) or "", _WORDS)]))
+
+
+def _new(task: Task, words: str | None) -> str | None:
+    """What a vendor says, unless it is the word of the status again."""
+    return None if words is None or words.casefold() == (task.native_status or "").casefold() else words
 
 
 def row(task: Task, width: int) -> str:
@@ -96,9 +101,9 @@ def task_block(task: Task) -> str:
         ("vendor says", word_of(task) + ("" if task.recognised else ", a word that taskbridge does not know")),
         ("operation", _words(task.operation)),
         ("progress", None if task.progress is None else f"{task.progress:.0%}"),
-        ("message", _words(task.message)),
-        ("error", (_words(error.message) or "the vendor does not say why") if error else None),
-        ("error code", _words(error.code) if error else None),
+        ("message", _words(_new(task, task.message))),
+        ("error", (_words(_new(task, error.message)) or "the vendor does not say why") if error else None),
+        ("error code", _words(_new(task, error.code)) if error and error.code != error.message else None),
         ("created", _moment(task.created_at)),
         ("started", _moment(task.started_at)),
         ("updated", _moment(task.updated_at)),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from taskbridge.cli.codes import DONE, outcome_code
 from taskbridge.cli.records import outcome_record, resume_command, stop_record
 from taskbridge.cli.refs import open_refs
-from taskbridge.cli.screen import Interrupted, is_live
+from taskbridge.cli.screen import is_live
 from taskbridge.cli.texts import row
 from taskbridge.errors import WaitTimeout, plain
 from taskbridge.registry import require_extra
@@ -101,25 +101,24 @@ def _view(screen: Screen, board: Board) -> View:
 
 def wait_for(screen: Screen, texts: Sequence[str], timeout: float | None, config: str | None) -> int:
     """Wait until all tasks have ended; the exit code."""
-    bridge, refs = open_refs(screen, config, texts)
-    board = Board(refs)
-    try:
-        with _view(screen, board) as view:
+    board: Board | None = None
+
+    def tell(cause: str) -> None:
+        going_on = board.going_on if board is not None else dict.fromkeys(texts)
+        if going_on:
+            tell_resume(screen, cause, going_on, resume_command("wait", going_on, config))
+
+    with screen.signals.told(tell):  # without closing the bridge: that would wait for looks under way
+        bridge, refs = open_refs(screen, config, texts)
+        board = Board(refs)
+        with _view(screen, board) as view, screen.signals.raising():
             for outcome in bridge.watch(refs, timeout):
+                screen.signals.check()  # else its error may be the signal's
                 board.take(outcome)
                 view.show(outcome)
-    except Interrupted as stop:  # without closing the bridge: that would wait for looks under way
-        _tell_how_on(screen, stop.word, board, config)
-        raise
-    _tell_how_on(screen, "timeout", board, config)
+    tell("timeout")
     bridge.close()
     return board.code
-
-
-def _tell_how_on(screen: Screen, cause: str, board: Board, config: str | None) -> None:
-    going_on = board.going_on
-    if going_on:
-        tell_resume(screen, cause, going_on, resume_command("wait", going_on, config))
 
 
 def tell_resume(screen: Screen, cause: str, tasks: Mapping[str, Task | None], resume: str) -> None:

@@ -70,10 +70,33 @@ def test_a_slow_rate_lets_one_request_go_and_then_waits() -> None:
     assert starts(Governor(0.5, lambda: 0.5), 3) == [0.0, 2.0, 4.0]
 
 
-def test_free_at_takes_nothing() -> None:
+def test_what_is_not_granted_takes_nothing() -> None:
     governor = Governor(1.0, lambda: 0.5)
     governor.take(0.0)
-    assert [governor.free_at(0.0) for _ in range(3)] == [1.0, 1.0, 1.0]
+    assert [(g.wait, g.granted) for g in (governor.take(0.0) for _ in range(3))] == [(1.0, False)] * 3
+
+
+def test_the_next_slot_alone_may_be_taken_ahead() -> None:
+    governor = Governor(1.0, lambda: 0.5)
+    governor.take(0.0)
+    assert [(g.wait, g.granted) for g in (governor.take(0.0, ahead=True) for _ in range(2))] == [
+        (1.0, True),
+        (2.0, False),
+    ]
+
+
+def test_a_slot_that_is_given_back_is_there_for_the_next() -> None:
+    governor = Governor(1.0, lambda: 0.5)
+    governor.take(0.0)
+    governor.give_back()
+    assert governor.take(0.0).granted
+
+
+def test_a_pause_holds_for_slots_taken_before() -> None:
+    governor = Governor(1.0, lambda: 0.5)
+    assert not governor.holds(0.0)
+    governor.slow_down(0.0, 60.0)
+    assert governor.holds(59.0)
 
 
 # 429.
