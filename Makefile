@@ -35,3 +35,14 @@ $(VENV)/.demo: $(VENV)/.pip pyproject.toml
 $(VENV)/.test: $(VENV)/.demo
 	$(PIP) install --group test --group lint
 	@touch $@
+
+# Under ten minutes, on a computer that does nothing else: docs/performance.md.
+
+.PHONY: bench
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks
+
+$(VENV)/.bench: $(VENV)/.demo
+	$(PIP) install --group bench
+	@touch $@

@@ -1,0 +1,124 @@
+"""One look over keep-alive loopback: CPU and looks per second of all our layers beside `requests`, plain and TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from itertools import count
+from typing import Any
+
+import requests
+
+import taskbridge as tb
+from benchmarks.measure import KEY, ROUNDS, Server, cpu, in_turn, ratios
+from benchmarks.vendor import task_id
+from benchmarks.virtual import single_looks
+from taskbridge import aio
+
+_serial = count()
+
+
+def run(*, quick: bool) -> dict[str, Any]:
+    with Server(tls=True) as server:
+        return {
+            "http": scheme(server, "http", 60 if quick else 900),
+            "https": scheme(server, "https", 30 if quick else 600),
+        }
+
+
+def _ids(number: int) -> list[str]:
+    """Tasks that have ended, none of which was seen before."""
+    run = f"p{next(_serial)}"
+    return [task_id(run, n, 0.0) for n in range(number)]
+
+
+def scheme(server: Server, name: str, number: int) -> dict[str, Any]:
+    base = f"{server.told[name]}/v2"
+    bundle = server.told["bundle"]
+    # Naive HTTPS loads the certificates at each request, so a few of them are enough.
+    naive = max(10, number // (20 if name == "https" else 3))
+    with _clients(base, bundle) as (session, client, sides):
+
+        def no_session() -> dict[str, float]:
+            return _measured(naive, lambda ids: [_get(requests.get, base, i, verify=bundle) for i in ids])
+
+        def with_session() -> dict[str, float]:
+            return _measured(number, lambda ids: [_get(session.get, base, i, verify=bundle) for i in ids])
+
+        def get() -> dict[str, float]:
+            return _measured(number, lambda ids: [client.get(i) for i in ids])
+
+        found = in_turn(
+            {
+                "requests.get": no_session,
+                "requests.Session.get": with_session,
+                "client.get": get,
+                "client.get in 8 threads": lambda: _measured(number, lambda ids: _in_threads(client, ids)),
+                "client.wait_all (8 threads)": lambda: _measured(2 * number, client.wait_all),
+                "aio.Client.wait_all (32 at once)": lambda: _measured(2 * number, sides),
+            },
+            ROUNDS,
+        )
+    rates = {side: [one["rate"] for one in rows] for side, rows in found.items()}
+    costs = {side: [one["cpu"] for one in rows] for side, rows in found.items()}
+    return {
+        "rate_to_naive": ratios(rates, "requests.get"),
+        "cpu_to_naive": ratios(costs, "requests.get"),
+        "cpu_to_session": ratios(costs, "requests.Session.get"),
+    }
+
+
+def _get(send: Callable[..., Any], base: str, task: str, **more: Any) -> Any:
+    answer = send(f"{base}/tasks/{task}", headers={"Authorization": f"Bearer {KEY}"}, timeout=30, **more)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def _measured(number: int, side: Callable[[list[str]], Any]) -> dict[str, float]:
+    ids = _ids(number)
+    start, used = time.perf_counter(), cpu()
+    side(ids)
+    return {"rate": number / (time.perf_counter() - start), "cpu": (cpu() - used) / number}
+
+
+def _in_threads(client: tb.Client, ids: list[str]) -> None:
+    def work(mine: list[str]) -> None:
+        for task in mine:
+            client.get(task)
+
+    threads = [threading.Thread(target=work, args=(ids[n::8],)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@contextmanager
+def _clients(base: str, bundle: str) -> Iterator[tuple[requests.Session, tb.Client, Callable[[list[str]], Any]]]:
+    """A session, and ours with connections that are warm."""
+    settings = {"api_key": KEY, "base_url": base, "ca_bundle": bundle}
+    with (
+        requests.Session() as session,
+        tb.connect("cloudconvert", **settings) as client,
+        closing(asyncio.new_event_loop()) as loop,
+    ):
+        single_looks(client._channel)  # noqa: SLF001  # each task is one look here
+        theirs = loop.run_until_complete(_opened(settings))
+        single_looks(theirs._channel)  # noqa: SLF001
+
+        def asynchronous(ids: list[str]) -> Any:
+            return loop.run_until_complete(theirs.wait_all(ids))
+
+        for task in _ids(2):
+            _get(session.get, base, task, verify=bundle)
+        client.wait_all(_ids(16))
+        asynchronous(_ids(64))
+        yield session, client, asynchronous
+        loop.run_until_complete(theirs.close())
+
+
+async def _opened(settings: dict[str, str]) -> aio.Client:
+    return aio.connect("cloudconvert", **settings)

@@ -1,0 +1,377 @@
+"""From results.json to docs/performance.md (between its marks) and the plots in docs/performance/."""
+# plots are imported when drawn; a ratio is written with its sign
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.measure import ROOT
+from benchmarks.peers import TITLES
+from benchmarks.targets import Target, verdicts
+
+PAGE: Final = ROOT / "docs" / "performance.md"
+PLOTS: Final = ROOT / "docs" / "performance"
+_MARKED: Final = re.compile(r"(<!-- results: ([a-z-]+) -->\n).*?(\n<!-- end of results -->)", re.DOTALL)
+
+
+def write(results: Mapping[str, Any]) -> None:
+    """Bring the page and the plots up to date."""
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(filled(text, results), encoding="utf-8")
+    PLOTS.mkdir(exist_ok=True)
+    plots(results, PLOTS)
+
+
+def filled(text: str, results: Mapping[str, Any]) -> str:
+    """A page with its tables made anew; a table whose section was not measured stays."""
+
+    def table(found: re.Match[str]) -> str:
+        try:
+            lines = _TABLES[found[2]](results)
+        except KeyError:
+            return found[0]
+        return f"{found[1]}\n" + "\n".join(lines) + f"\n{found[3]}"
+
+    return _MARKED.sub(table, text)
+
+
+# Tables.
+
+
+def _grid(head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 0) -> list[str]:
+    """A table whose first column, and as many at its end, hold words."""
+    rule = ["---"] + ["---:"] * (len(head) - 1 - words) + ["---"] * words
+    return [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
+
+
+def _range(figure: Mapping[str, float], digits: int = 2) -> str:
+    return f"{figure['median']:,.{digits}f} ({figure['low']:,.{digits}f} to {figure['high']:,.{digits}f})"
+
+
+def _machine(results: Mapping[str, Any]) -> list[str]:
+    found = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    size = " **A quick run on a busy computer: read nothing into these figures.**" if results["quick"] else ""
+    return [f"{found['python']} on {found['system']} with {found['cores']} cores; {versions}.{size}"]
+
+
+def _targets(results: Mapping[str, Any]) -> list[str]:
+    found = verdicts(results)
+    if all(verdict.value is None for verdict in found.values()):
+        raise KeyError("nothing was measured")
+    rows = []
+    for verdict in found.values():
+        target = verdict.target
+        value = "" if verdict.value is None else _number(target, verdict.value)
+        bound = f"{'≥' if target.least else '≤'} {_number(target, target.limit)}"
+        anchor = target.section.lower().replace(" ", "-")
+        rows.append((target.what, bound, value, verdict.words, f"[{target.section}](#{anchor})", verdict.reason))
+    head = ("What", "Reach", "Reached", "", "Details", "Remark")
+    return _grid(head, rows, words=3)
+
+
+def _number(target: Target, value: float) -> str:
+    return f"{value:,.{target.digits}f}"
+
+
+def _translate(results: Mapping[str, Any]) -> list[str]:
+    found = results["translate"]
+    rows = [(name, _range(figure)) for name, figure in found["small"]["ratios"].items()]
+    large = found["large"]
+    rows += [
+        (f"expert.ai result of {large['bytes'] / 1e6:.0f} MB: {name}", _range(figure))
+        for name, figure in large["ratios"].items()
+    ]
+    rows.append(("the same: memory at the highest point", f"{large['peak']:.2f}"))
+    return _grid((f"{found['small']['bytes']} bytes of a CloudConvert task", "× json.loads"), rows)
+
+
+def _poll(results: Mapping[str, Any]) -> list[str]:
+    found = results["poll"]
+    rows = []
+    for side in found["http"]["rate_to_naive"]:
+        cells = [f"`{side}`"]
+        for scheme in ("http", "https"):
+            cells += [_range(found[scheme]["rate_to_naive"][side], 1), _range(found[scheme]["cpu_to_naive"][side], 3)]
+        rows.append(cells)
+    return _grid(("× `requests.get`", "HTTP: looks/s", "CPU a look", "HTTPS: looks/s", "CPU a look"), rows)
+
+
+def _flight(results: Mapping[str, Any]) -> list[str]:
+    found = results["flight"]
+    names = {
+        "no-session": "a thread for each task, `requests.get`",
+        "ours": "taskbridge",
+        "ours-async": "taskbridge `aio`",
+    }
+    rows = []
+    for side, name in names.items():
+        memory = found["memory"][side]
+        number = memory.get("tasks", found["memory"]["tasks"])
+        cpu = _range(found["looks"]["to_threads"][side])
+        rows.append((name, f"{number:,}", f"{memory['threads']:,}", f"{memory['bytes']:,.0f}", cpu))
+    return _grid(("", "Tasks", "Threads", "Bytes a task", "CPU a look, × threads"), rows)
+
+
+def _growth(results: Mapping[str, Any]) -> list[str]:
+    found = results["flight"]["growth"]
+    rows = [
+        (f"{int(number):,}", _range(figure), f"{found['memory'][number]:.2f}")
+        for number, figure in found["cpu"].items()
+    ]
+    return _grid(("Tasks in flight", "CPU a look, × that of the first line", "Memory a task"), rows)
+
+
+def _waiting(results: Mapping[str, Any]) -> list[str]:
+    rows = []
+    rows_of = results["peers"]["waiting"]["rows"]
+    for side, one in rows_of.items():
+        rows.append(
+            (
+                TITLES[side],
+                f"{one['requests']:,}",
+                f"{one['mean']:.2f}",
+                f"{one['p95']:.2f}",
+                f"{one['threads']:,}",
+                f"{one['megabytes']:.1f}",
+                f"{one['cpu']:.1f}",
+                f"{one['cpu_per_look'] / rows_of['azure']['cpu_per_look']:.2f}",
+            )
+        )
+    return _grid(
+        ("", "Requests", "Mean delay, s", "95 %, s", "Threads", "MB", "CPU s", "CPU a look, × azure-core"), rows
+    )
+
+
+def _looks(results: Mapping[str, Any]) -> list[str]:
+    found = results["peers"]["look"]["to_azure"]
+    return _grid(("CPU of a look", "× azure-core"), [(TITLES[side], _range(figure)) for side, figure in found.items()])
+
+
+def _others(results: Mapping[str, Any]) -> list[str]:
+    found = results["schedules"]
+    rows = [
+        (name, f"{one['looks']:.2f}", f"{one['mean']:.2f}", f"{one['p95']:.2f}", f"{one['product']:.1f}")
+        for name, one in {
+            **found["others"],
+            "taskbridge, nothing known at the start": found["distributions"]["lognormal-1"]["cold"],
+            "taskbridge, after 200 tasks": found["distributions"]["lognormal-1"]["learnt"],
+        }.items()
+    ]
+    best = found["distributions"]["lognormal-1"]["optimum"]
+    looks, mean = best["looks"], best["mean"]
+    rows.append(("the exact optimum at that delay", f"{looks:.2f}", f"{mean:.2f}", "", f"{looks * mean:.1f}"))
+    return _grid(("", "Requests a task", "Mean delay, s", "95 %, s", "Product"), rows)
+
+
+def _distributions(results: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (
+            one["title"],
+            f"{one['cold']['to_fixed']:.2f}",
+            f"{one['cold']['to_exponential']:.2f}",
+            f"{one['learnt']['to_fixed']:.2f}",
+            f"{one['learnt']['to_exponential']:.2f}",
+            f"{one['learnt_to_optimum']:.3f}",
+        )
+        for one in results["schedules"]["distributions"].values()
+    ]
+    head = ("Durations", "Cold × fixed", "× exponential", "Learnt × fixed", "× exponential", "× optimum")
+    return _grid(head, rows)
+
+
+def _scale(results: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (name, f"{one['looks']:.0f}", f"{one['mean']:.1f}", f"{one['median_share']:.1%}", f"{one['p95_share']:.1%}")
+        for name, one in results["schedules"]["unknown_scale"].items()
+    ]
+    return _grid(("", "Requests a task", "Mean delay, s", "Delay ÷ duration, median", "95 %"), rows)
+
+
+def _limit(results: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (limit, f"{one['taskbridge']:.2f}", f"{one['round_robin']:.2f}", f"{one['ratio']:.2f}")
+        for limit, one in results["schedules"]["one_limit"].items()
+    ]
+    return _grid(("Looks a second", "taskbridge, mean delay s", "in turn, s", "ratio"), rows)
+
+
+def _bulk(results: Mapping[str, Any]) -> list[str]:
+    found = results["schedules"]["bulk"]
+    if found is None:
+        return ["Not measured."]
+    rows = [
+        ("single looks at that delay", f"{found['single_looks']:,}", "", f"{found['mean']:.2f}"),
+        ("taskbridge", f"{found['requests']:,}", f"{found['lists']:,}", f"{found['mean']:.2f}"),
+    ]
+    return _grid((f"{found['tasks']:,} in flight", "Requests", "of them lists", "Mean delay, s"), rows)
+
+
+def _start(results: Mapping[str, Any]) -> list[str]:
+    found = results["startup"]
+    rows = [(f"`{name}`" if " " not in name else name, _range(figure)) for name, figure in found["to_empty"].items()]
+    return _grid(("Whole process", "× `python -c pass`"), rows)
+
+
+_TABLES: Final = {
+    "machine": _machine,
+    "targets": _targets,
+    "translate": _translate,
+    "poll": _poll,
+    "flight": _flight,
+    "growth": _growth,
+    "waiting": _waiting,
+    "looks": _looks,
+    "others": _others,
+    "distributions": _distributions,
+    "scale": _scale,
+    "limit": _limit,
+    "bulk": _bulk,
+    "start": _start,
+}
+
+
+# Plots: no background, and colours that are read on a light page and on a dark one.
+
+_INK: Final = "#7d8590"
+_OURS: Final = "#2f9e6e"
+_THEIRS: Final = "#c77d3a"
+_THIRD: Final = "#5b8fd6"
+
+
+def plots(results: Mapping[str, Any], folder: Path) -> None:
+    """Write the plots of the sections that were measured."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    style = {
+        "axes.edgecolor": _INK, "axes.labelcolor": _INK, "text.color": _INK, "xtick.color": _INK, "ytick.color": _INK,
+        "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none", "svg.hashsalt": "taskbridge",
+        "font.size": 10, "legend.frameon": False, "font.family": "sans-serif",
+    }  # fmt: skip
+    with mpl.rc_context(style):
+        for name, draw in {
+            "waiting": _draw_waiting,
+            "schedules": _draw_schedules,
+            "looks": _draw_looks,
+            "growth": _draw_growth,
+            "limit": _draw_limit,
+        }.items():
+            try:
+                figure = draw(results)
+            except KeyError:
+                continue
+            path = folder / f"{name}.svg"
+            figure.savefig(path, transparent=True, bbox_inches="tight", metadata={"Date": None, "Creator": None})
+            # matplotlib ends lines with blanks
+            path.write_text("\n".join(map(str.rstrip, path.read_text().splitlines())) + "\n", encoding="utf-8")
+
+
+def _figure(width: float = 7.2, height: float = 3.6) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    return figure, figure.add_subplot()
+
+
+def _plain(title: str) -> str:
+    return title.replace("`", "")
+
+
+def _colour(side: str) -> str:
+    return _OURS if "ours" in side or side.startswith(("client", "aio", "taskbridge")) else _THEIRS
+
+
+def _draw_waiting(results: Mapping[str, Any]) -> Any:
+    """Requests, delay and CPU, side by side."""
+    from matplotlib.figure import Figure
+
+    found = results["peers"]["waiting"]["rows"]
+    number = results["peers"]["waiting"]["tasks"]
+    figure = Figure(figsize=(8.4, 3.8))
+    panels = {
+        "requests a task": [one["requests"] / number for one in found.values()],
+        "mean delay, s": [one["mean"] for one in found.values()],
+        "CPU a task, ms": [one["cpu"] / number * 1000 for one in found.values()],
+    }
+    for n, (label, values) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(1, len(panels), n)
+        colours = [_colour(side) for side in found]
+        bars = axes.barh(range(len(found), 0, -1), values, color=colours, height=0.65)
+        axes.bar_label(bars, fmt="%.2g", fontsize=7, padding=2, color=_INK)
+        axes.set_xlabel(label, fontsize=9)
+        axes.set_xticks([])
+        axes.spines["bottom"].set_visible(False)
+        axes.margins(x=0.2)
+        names = [_plain(TITLES[side]) for side in found] if n == 1 else []
+        axes.set_yticks(range(len(found), 0, -1) if n == 1 else [], names, fontsize=8)
+    return figure
+
+
+def _draw_schedules(results: Mapping[str, Any]) -> Any:
+    figure, axes = _figure(height=3.8)
+    found = results["schedules"]["distributions"]
+    places = range(len(found))
+    series = {
+        "cold, × fixed": (_THIRD, [one["cold"]["to_fixed"] for one in found.values()]),
+        "learnt, × fixed": (_OURS, [one["learnt"]["to_fixed"] for one in found.values()]),
+        "learnt, × exponential": (_THEIRS, [one["learnt"]["to_exponential"] for one in found.values()]),
+    }
+    for n, (name, (colour, values)) in enumerate(series.items()):
+        axes.bar([p + (n - 1) * 0.27 for p in places], values, width=0.25, color=colour, label=name)
+    axes.axhline(1.0, color=_INK, linewidth=0.8, linestyle=":")
+    axes.set_xticks(list(places), [one["title"] for one in found.values()], fontsize=7, rotation=12)
+    axes.set_ylabel("requests at equal mean delay")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _draw_looks(results: Mapping[str, Any]) -> Any:
+    found = results["peers"]["look"]["to_azure"]
+    return _bars(
+        {_plain(TITLES[side]): (figure, _colour(side)) for side, figure in found.items()}, "CPU of a look, × azure-core"
+    )
+
+
+def _bars(sides: Mapping[str, tuple[Mapping[str, float], str]], label: str) -> Any:
+    figure, axes = _figure()
+    for place, (name, (one, colour)) in enumerate(reversed(sides.items())):
+        spread = [[one["median"] - one["low"]], [one["high"] - one["median"]]]
+        axes.barh(place, one["median"], color=colour, xerr=spread, ecolor=_INK, height=0.65)
+        axes.annotate(name, (0, place), xytext=(-6, 0), textcoords="offset points", ha="right", va="center", fontsize=8)
+    axes.set_yticks([])
+    axes.set_xlabel(label)
+    return figure
+
+
+def _draw_growth(results: Mapping[str, Any]) -> Any:
+    figure, axes = _figure(height=3.0)
+    found = results["flight"]["growth"]
+    numbers = [int(number) for number in found["cpu"]]
+    cpu = [one["median"] for one in found["cpu"].values()]
+    low = [one["low"] for one in found["cpu"].values()]
+    high = [one["high"] for one in found["cpu"].values()]
+    axes.fill_between(numbers, low, high, color=_OURS, alpha=0.2, linewidth=0)
+    axes.plot(numbers, cpu, color=_OURS, marker="o", label="CPU a look")
+    axes.plot(numbers, list(found["memory"].values()), color=_THIRD, marker="s", label="memory a task")
+    axes.set(xscale="log", xlabel="tasks in flight", ylabel="× that at the left", ylim=(0, None))
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _draw_limit(results: Mapping[str, Any]) -> Any:
+    figure, axes = _figure(height=3.0)
+    found = results["schedules"]["one_limit"]
+    places = range(len(found))
+    for n, (name, key, colour) in enumerate(
+        (("taskbridge", "taskbridge", _OURS), ("each in its turn", "round_robin", _THEIRS))
+    ):
+        values = [one[key] for one in found.values()]
+        axes.bar([p + (n - 0.5) * 0.37 for p in places], values, width=0.35, color=colour, label=name)
+    axes.set_xticks(list(places), [f"{limit} looks/s" for limit in found])
+    axes.set_ylabel("mean delay, s")
+    axes.legend(fontsize=8)
+    return figure
