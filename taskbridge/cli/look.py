@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from taskbridge.cli.codes import DONE, code_of, outcome_code
 from taskbridge.cli.records import outcome_record, result_record, resume_command
-from taskbridge.cli.refs import open_refs
+from taskbridge.cli.refs import open_refs, unheard
 from taskbridge.cli.texts import result_block, task_block
 from taskbridge.cli.wait import tell_resume
 from taskbridge.errors import AuthenticationError, TaskbridgeError, WaitTimeout, plain
@@ -27,6 +27,8 @@ def get_all(screen: Screen, texts: Sequence[str], config: str | None) -> int:
     worst = DONE
     with screen.signals.told(screen.stopped):
         bridge, refs = open_refs(screen, config, texts)
+        if screen.as_json and len(refs) == 1:
+            unheard()
         with bridge, screen.signals.raising():
             for outcome in _looks(bridge, refs):
                 screen.signals.check()  # else its error may be the signal's

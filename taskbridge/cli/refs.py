@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import taskbridge.transport.requests  # noqa: F401  # pyright: ignore[reportUnusedImport]  # else the first look imports it
 from taskbridge.assemble import channels_of
 from taskbridge.client import Bridge
 from taskbridge.config import CONNECTION_NAME, load_config
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from taskbridge.cli.screen import Screen
     from taskbridge.config import Config
 
-__all__ = ["listen", "open_refs"]
+__all__ = ["listen", "open_refs", "unheard"]
 
 
 class _Notes(logging.Handler):
@@ -38,6 +39,11 @@ def listen(screen: Screen) -> None:
     logger = logging.getLogger("taskbridge")
     logger.handlers = [_Notes(screen)]
     logger.propagate = False
+
+
+def unheard() -> None:
+    """Show none of the library's warnings: a single record says what they would."""
+    logging.getLogger("taskbridge").handlers = [logging.NullHandler()]
 
 
 def open_refs(screen: Screen, path: str | None, texts: Iterable[str]) -> tuple[Bridge, list[TaskRef]]:

@@ -48,6 +48,15 @@ def test_a_word_that_is_not_known_is_said_to_be() -> None:
     assert "busy, a word that taskbridge does not know" in task_block(task(recognised=False))
 
 
+def test_a_message_that_is_the_status_word_is_not_told_twice() -> None:
+    failed = task(status=TaskStatus.FAILED, native_status="FAILURE", error=TaskFailure(code="E1", message="failure"))
+    twice = task(status=TaskStatus.FAILED, native_status="error", error=TaskFailure(code="E1", message="E1"))
+
+    assert row(failed, 0).endswith("  failed      FAILURE: E1")
+    assert row(task(message="Busy"), 0).endswith("  processing  busy")
+    assert task_block(twice).count("E1") == 1
+
+
 def test_a_result_keeps_its_lines_and_loses_its_control_characters() -> None:
     file = TaskFile(name=NASTY, url="https://files.test/1", size=12_345)
 
