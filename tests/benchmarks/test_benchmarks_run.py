@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
@@ -15,12 +16,13 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def benchmarks_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
 
 
 def figures(found: Any) -> Iterator[float]:
     if isinstance(found, dict):
-        for value in found.values():
+        nested: Mapping[str, Any] = found  # pyright: ignore[reportUnknownVariableType]  # any figures
+        for value in nested.values():
             yield from figures(value)
     elif isinstance(found, int | float):
         yield float(found)
@@ -37,7 +39,11 @@ def test_the_optimum_is_no_worse_than_a_steady_interval() -> None:
     schedules, sim = import_module("benchmarks.schedules"), import_module("benchmarks.sim")
     uniform = schedules.DISTRIBUTIONS["uniform"]
     best = sim.Optimum(uniform.cdf, uniform.longest, 0.2).looks(0.9)
-    steady = sim.at_latency(uniform.spread(sim.Random(1), 200), lambda pause: lambda: sim.fixed(pause), 0.9)
+
+    def fixed(pause: float) -> Callable[[], Any]:
+        return lambda: sim.fixed(pause)
+
+    steady = sim.at_latency(uniform.spread(sim.Random(1), 200), fixed, 0.9)
     assert 1.0 < best <= steady.looks / 200 * 1.02
 
 
