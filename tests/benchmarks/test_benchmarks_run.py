@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 
@@ -21,8 +21,7 @@ def benchmarks_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def figures(found: Any) -> Iterator[float]:
     if isinstance(found, dict):
-        nested: Mapping[str, Any] = found  # pyright: ignore[reportUnknownVariableType]  # any figures
-        for value in nested.values():
+        for value in cast("Mapping[str, Any]", found).values():
             yield from figures(value)
     elif isinstance(found, int | float):
         yield float(found)
