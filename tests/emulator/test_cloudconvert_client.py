@@ -43,7 +43,7 @@ def named(job: dict[str, Any], name: str) -> dict[str, Any]:
 
 def test_a_job_is_created_waited_for_and_downloaded(emulator: Emulator) -> None:
     job = cloudconvert.Job.create(JOB)
-    assert job["status"] == "waiting"
+    assert job["status"] in ("waiting", "processing")  # vendor time runs meanwhile
     assert job["tag"] == "jobbuilder"
     job = cloudconvert.Job.wait(job["id"])
     assert job["status"] == "finished"

@@ -51,7 +51,7 @@ def _self_signed(folder: Path) -> ssl.SSLContext:
     return context
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def read_once() -> Iterator[None]:
     """Installed distributions are read once, not for each of some thousand clients."""
     with pytest.MonkeyPatch.context() as patch:
@@ -89,9 +89,11 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Place
             name: Place(server.url, server, {} if server.url.startswith("http:") else trusting)
             for name, server in servers.items()
         }
-        free = socket.create_server(("127.0.0.1", 0))
-        refused = f"http://127.0.0.1:{free.getsockname()[1]}"
-        free.close()
+        # Bound, but nobody listens: a port that is merely free may become somebody else's, or its own peer's.
+        kept = socket.socket()
+        stack.callback(kept.close)
+        kept.bind(("127.0.0.1", 0))
+        refused = f"http://127.0.0.1:{kept.getsockname()[1]}"
         named = {"allow_http": True}
         yield {
             **found,
