@@ -108,7 +108,7 @@ class Verdict:
     request_id: str | None = None
 
 
-# HTTP status -> error. faults.md's catalogue of refusals; what is not here is ApiError (4xx) or ServerError (5xx).
+# HTTP status -> error, as docs/reliability.md has them; what is not here is ApiError (4xx) or ServerError (5xx).
 _BY_STATUS: Final[StatusTable] = {
     400: InvalidRequest,
     401: AuthenticationError,

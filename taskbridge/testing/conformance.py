@@ -255,7 +255,7 @@ class ProviderConformance:
         """A refused look-up raises by its status, also where its body is empty, and says nothing of the task."""
         sample = next(iter(samples.values()))
         for body in (b"", b"<html>", b"[]", b'{"message": null, "code": 7, "status": "completed"}'):
-            client, _ = client_of(channel, lambda _, body=body: Response(status, {}, body))  # type: ignore[misc]
+            client, _ = client_of(channel, lambda _, body=body: Response(status, {}, body))  # type: ignore[misc]  # mypy cannot infer a lambda's default
             with pytest.raises(kind) as caught:
                 client.get(sample.task_id)
             assert caught.value.http_status == status
@@ -300,7 +300,7 @@ class ProviderConformance:
         sample = next(iter(samples.values()))
         shown = [repr(channel), repr(channel.provider), repr(channel.provider.settings)]
         for status in (200, 400, 401, 403, 404, 422, 500):
-            client, transport = client_of(channel, lambda _, status=status: Response(status, {}, echo))  # type: ignore[misc]
+            client, transport = client_of(channel, lambda _, status=status: Response(status, {}, echo))  # type: ignore[misc]  # mypy cannot infer a lambda's default
             with pytest.raises(tb.TaskbridgeError) as caught:
                 client.get(sample.task_id)
             shown += [repr(client), everything(caught.value), *(repr(request) for request in transport.requests)]

@@ -18,7 +18,7 @@ Maker = Callable[..., Any]
 OPEN = Rules()
 PRIVATE = Rules(allow_private=True)
 
-# faults.md F60, and what lies around it.
+# F60 of docs/reliability.md, and what lies around it.
 REFUSED = [
     "https://169.254.169.254/latest/meta-data",
     "https://127.0.0.1/",
