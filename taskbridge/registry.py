@@ -101,7 +101,13 @@ def _entries() -> tuple[EntryPoint, ...]:
 
 
 def _distribution(entry: EntryPoint) -> str | None:
-    return entry.dist.metadata["Name"] if entry.dist is not None else None
+    return _told_by_metadata(entry, "Name")
+
+
+def _told_by_metadata(entry: EntryPoint, field: str) -> str | None:
+    # Asked first whether it is there: newer Pythons will raise for a field that is not.
+    metadata = entry.dist.metadata if entry.dist is not None else None
+    return metadata[field] if metadata is not None and field in metadata else None
 
 
 def _origin(entry: EntryPoint) -> str:
@@ -121,7 +127,7 @@ def _clash(entry: EntryPoint, entries: Sequence[EntryPoint]) -> str | None:
 
 def _info(entry: EntryPoint, entries: Sequence[EntryPoint]) -> ProviderInfo:
     distribution = _distribution(entry)
-    version = entry.dist.version if entry.dist is not None else None
+    version = _told_by_metadata(entry, "Version")
     builtin = distribution == _OURS
     problem = _clash(entry, entries)
     if problem is None:
@@ -151,7 +157,8 @@ def _load(name: str, entry: EntryPoint) -> type[Provider[Any]]:
     def failed(_manager: object, _entry: object, error: BaseException) -> None:
         causes.append(_told(error))
 
-    origin = f"{_distribution(entry)} {entry.dist.version}" if entry.dist is not None else "an unnamed distribution"
+    name_of, version = _distribution(entry), _told_by_metadata(entry, "Version")
+    origin = f"{name_of} {version}" if name_of else "an unnamed distribution"
     found: object = None
     try:
         manager: Any = OneDriver(GROUP, name, invoke_on_load=False, on_load_failure_callback=failed)
