@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "fetch", "http", "model", "signatures", "submission"),
     ("capabilities", "provider", "reading"),
-    ("config", "governor", "policy", "registry", "schedule"),
+    ("config", "config_file", "governor", "policy", "registry", "schedule", "settings"),
     ("fleet", "flows", "inbox", "ingest", "lanes", "channel", "lifecycle", "listing", "orders"),
     ("drive", "transport"),
     ("aio", "aio_verbs", "assemble", "client", "client_verbs", "front", "webhooks"),
