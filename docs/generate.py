@@ -23,7 +23,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from taskbridge import __all__ as public_names
-from taskbridge import errors, provider
+from taskbridge import dialogue, errors
 from taskbridge.config import CommonSettings
 from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult
 from taskbridge.provider import Capabilities, IdKind, Provider
@@ -226,7 +226,7 @@ def refusals(name: str) -> str:
     return f"{table(('The vendor answers', 'Error'), rows)}\n{told}"
 
 
-_BY_STATUS: Final[Mapping[int, type[errors.ApiError]]] = vars(provider)["_BY_STATUS"]
+_BY_STATUS: Final[Mapping[int, type[errors.ApiError]]] = vars(dialogue)["_BY_STATUS"]
 
 
 def http_statuses() -> str:

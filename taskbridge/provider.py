@@ -12,33 +12,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from json import dumps
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Generic, NoReturn, TypeAlias, TypeVar
-from urllib.parse import quote, urlencode
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any, ClassVar, TypeVar
 
 from taskbridge.capabilities import PLAIN_ID, Capabilities, Credential, Delivery, IdKind, Webhooks
-from taskbridge.errors import (
-    ApiError,
-    AuthenticationError,
-    ContractError,
-    InvalidRequest,
-    InvalidTaskId,
-    MalformedResponse,
-    PermissionDenied,
-    QuotaExceeded,
-    RateLimited,
-    ServerError,
-    TaskNotFound,
-    UnexpectedRedirect,
-    UnsupportedFeature,
-    plain,
-)
-from taskbridge.http import Body, Flow, Request, Response, Upload
+from taskbridge.dialogue import CodeTable, Dialogue, ProviderSettings, S, StatusTable, Verdict
+from taskbridge.errors import MalformedResponse, UnsupportedFeature
+from taskbridge.http import Flow
 from taskbridge.model import Reason, Task, TaskResult, TaskStatus, WebhookEvent
 from taskbridge.reading import NO_TIME, Payload, State, StateTable, path_id, read_state, read_time
 from taskbridge.submission import Page, Query, Submission
@@ -56,6 +37,7 @@ __all__ = [
     "ProviderSettings",
     "State",
     "StateTable",
+    "StatusTable",
     "Verdict",
     "Webhooks",
     "no_requests",
@@ -64,72 +46,8 @@ __all__ = [
     "read_time",
 ]
 
-CodeTable: TypeAlias = Mapping[str, type[ApiError]]
-"""The vendor's error code on the left, the class on the right; only where it says more than the HTTP status."""
 
-StatusTable: TypeAlias = Mapping[int, type[ApiError]]
-"""The HTTP status on the left, the class on the right."""
-
-
-class ProviderSettings(BaseModel):
-    """Base of a provider's own settings: name them as fields, with `SecretStr` for what must not be seen.
-
-    Fields whose names end in ``_url`` are addresses: plain ``http`` is refused for them unless the host is this
-    machine.
-    """
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        defer_build=True,
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-    )
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("settings hold credentials and are not pickled; pass the connection's name instead")
-
-
-S = TypeVar("S", bound=ProviderSettings)
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the body of a refusal says.
-
-    Attributes:
-        code: The vendor's code, verbatim.
-        message: The vendor's words.
-        request_id: The vendor's id of the request.
-    """
-
-    code: str | None = None
-    message: str | None = None
-    request_id: str | None = None
-
-
-# HTTP status -> error, as docs/reliability.md has them; what is not here is ApiError (4xx) or ServerError (5xx).
-_BY_STATUS: Final[StatusTable] = {
-    400: InvalidRequest,
-    401: AuthenticationError,
-    402: QuotaExceeded,
-    403: PermissionDenied,
-    404: TaskNotFound,
-    405: InvalidRequest,
-    409: InvalidRequest,
-    410: TaskNotFound,
-    413: InvalidRequest,
-    422: InvalidRequest,
-    429: RateLimited,
-}
-
-_WITH_BODY: Final = frozenset({200, 201, 202})
-_ACCEPTED: Final = frozenset({200, 201, 202, 204})
-_REPEATABLE: Final = frozenset({408, 425})  # beside RateLimited and ServerError
-_NEVER_REPEATED: Final = frozenset({501, 505})  # the server says that it cannot, not that it could not
-
-
-class Provider(ABC, Generic[S]):
+class Provider(Dialogue[S], ABC):
     """One vendor's translator.
 
     Args:
@@ -137,20 +55,6 @@ class Provider(ABC, Generic[S]):
         connection: The connection's name.
     """
 
-    name: ClassVar[str]
-    """Entry-point name."""
-    title: ClassVar[str]
-    """The vendor's name as people write it."""
-    docs: ClassVar[str]
-    """The vendor's documentation."""
-    Settings: ClassVar[type[ProviderSettings]]
-    """The connection's own settings."""
-    capabilities: ClassVar[Capabilities]
-    """What the vendor can do."""
-    codes: ClassVar[CodeTable] = {}
-    """The vendor's error codes that say more than the HTTP status."""
-    statuses: ClassVar[StatusTable] = {}
-    """HTTP statuses that mean something else at this vendor."""
     account_refusals: ClassVar[frozenset[str | int]] = frozenset()
     """Vendor codes or HTTP statuses of a refusal that is about the account, not the task: they pause the connection."""
     max_body: ClassVar[int] = 1 << 20
@@ -159,10 +63,6 @@ class Provider(ABC, Generic[S]):
     """Bytes of a webhook delivery that are looked at; a larger one is refused."""
     wait_hints: ClassVar[Mapping[TaskStatus | Reason, str]] = MappingProxyType({})
     """What a user should know when a wait ran out of time, by the reason or status that the task was last seen in."""
-
-    def __init__(self, settings: S, connection: str) -> None:
-        self.settings = settings
-        self.connection = connection
 
     # Requests, in the order in which a task lives.
 
@@ -284,17 +184,6 @@ class Provider(ABC, Generic[S]):
         del clue
         raise self.unsupported("recover")
 
-    def unsupported(self, what: str) -> UnsupportedFeature:
-        """The error for what the vendor does not have, naming what it offers instead.
-
-        Args:
-            what: In words that follow "cannot".
-        """
-        offered = ", ".join(("get", "wait", "result", *self.capabilities.calls))
-        return UnsupportedFeature(
-            f"{self.title} cannot {what}; it offers {offered}", provider=self.name, connection=self.connection
-        )
-
     # What the vendor tells unasked.
 
     def parse_webhook(self, delivery: Delivery) -> WebhookEvent:
@@ -311,143 +200,6 @@ class Provider(ABC, Generic[S]):
             f"{self.title} sends no webhooks; wait, as_completed and watch ask it instead", provider=self.name
         )
 
-    # For flows.
-
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        base: str | None = None,
-        params: Mapping[str, Any] | None = None,
-        json: object = None,
-        body: Body = None,
-        hold: float | None = None,
-        idempotent: bool | None = None,
-        expect: str = "json",
-        commits: bool = False,
-        clue: Mapping[str, Any] | None = None,
-    ) -> Request:
-        """A request to the vendor's API.
-
-        Args:
-            method: HTTP method.
-            path: What follows the base URL; ids in it come from `path_id`.
-            base: Another base URL than `base_url` of the settings.
-            params: Query parameters; one whose value is a list is repeated.
-            json: A body to be sent as JSON.
-            body: A body as it is; JSON around a file goes with the header of JSON, a form brings its own.
-            hold: Seconds for which the vendor may hold the line.
-            idempotent: See `Request`.
-            expect: See `Request`; ``bytes`` where the answer has no body.
-            commits: See `Request`.
-            clue: See `Request`.
-        """
-        url = f"{base or self.base_url}{path}"
-        if params:
-            url = f"{url}?{urlencode(params, doseq=True, quote_via=quote)}"
-        if json is not None:
-            body = dumps(json, allow_nan=False).encode()
-        return Request(
-            method,
-            url,
-            headers=_ACCEPT if body is None or isinstance(body, Upload) else _SEND_JSON,
-            body=body,
-            hold=hold,
-            idempotent=idempotent,
-            expect=expect,
-            commits=commits,
-            clue=clue or {},
-        )
-
-    @property
-    def base_url(self) -> str:
-        """The API's address without a trailing slash."""
-        return str(getattr(self.settings, "base_url", "")).rstrip("/")
-
-    def payload(self, response: Response) -> Payload:
-        """The decoded body of an answer.
-
-        Raises:
-            ApiError: The vendor refused; the class follows its code, then the HTTP status.
-            ContractError: The answer is no JSON object, or a redirect.
-        """
-        if response.status not in _WITH_BODY:
-            raise self.error(response)
-        return Payload.of(response.json(), self.connection, response.received_at)
-
-    def accept(self, response: Response) -> None:
-        """Take note of an answer whose body does not matter.
-
-        Raises:
-            ApiError: The vendor refused.
-            UnexpectedRedirect: It redirected.
-        """
-        if response.status not in _ACCEPTED:
-            raise self.error(response)
-
-    def error(self, response: Response) -> ApiError | ContractError:
-        """The error for an answer that is not the one hoped for."""
-        status = response.status
-        if 300 <= status < 400 and status != 304:
-            return UnexpectedRedirect(
-                "the vendor redirected the call, which is never followed; check base_url", http_status=status
-            )
-        if status < 400 or status > 599:
-            return MalformedResponse(f"HTTP {status} is no answer to this call", repeats=1, http_status=status)
-        document = _readable(response)
-        verdict = self.verdict(document) if type(document) in _OBJECT else Verdict()
-        kind = self._class_of(status, verdict.code)
-        words = plain(verdict.message, 500) if verdict.message else _default_words(status)
-        if verdict.message and kind is AuthenticationError:
-            words = f"{words.rstrip('.')}; {_CHECK_CREDENTIAL}"
-        if response.attempts > 1:
-            words = f"{words} (after {response.attempts} attempts)"
-        return kind(
-            words,
-            http_status=status,
-            vendor_code=verdict.code,
-            request_id=verdict.request_id or response.headers.get("x-request-id"),
-            retry_after=response.retry_after,
-            retryable=status not in _NEVER_REPEATED and (status in _REPEATABLE or kind.retryable_by_default),
-            raw=document if document is not None else response.body[:2048].decode("utf-8", "replace"),
-        )
-
-    def _class_of(self, status: int, code: str | None) -> type[ApiError]:
-        by_code = self.codes.get(code) if code is not None else None
-        default = ServerError if status >= 500 else ApiError
-        return by_code or self.statuses.get(status) or _BY_STATUS.get(status, default)
-
-    def verdict(self, document: Mapping[str, Any]) -> Verdict:
-        """Read the body of a refusal; the default reads ``message`` and ``code``."""
-        said = Payload(document, self.connection, NO_TIME)
-        return Verdict(said.maybe_text("code"), said.maybe_words("message"))
-
-    def split_id(self, task_id: str) -> tuple[IdKind, str]:
-        """The kind of a shared id, and the vendor's id in it.
-
-        Raises:
-            InvalidTaskId: It cannot be an id of this vendor; nothing was sent.
-        """
-        kinds = self.capabilities.kinds
-        head, slash, rest = task_id.partition("/")
-        kind = next((k for k in kinds if k.prefix and slash and k.prefix == head), None)
-        native = task_id if kind is None else rest
-        kind = kind or next(k for k in kinds if not k.prefix)
-        if kind.pattern.fullmatch(native) is None:
-            shapes = " or ".join(f"{k.example} (a {k.noun})" for k in kinds)
-            raise InvalidTaskId(
-                f"{plain(task_id, 80)!r} cannot be an id of {self.title}; ids look like {shapes}",
-                provider=self.name,
-                connection=self.connection,
-            )
-        return kind, native
-
-
-_OBJECT: Final = frozenset({dict})
-_ACCEPT: Final = {"Accept": "application/json"}
-_SEND_JSON: Final = {"Accept": "application/json", "Content-Type": "application/json"}
-"""Stamp of a `Payload` that is no task, such as the body of a refusal."""
 
 T = TypeVar("T")
 
@@ -456,27 +208,3 @@ def no_requests(value: T) -> Flow[T]:
     """A flow that needs no request."""
     return value
     yield  # makes it a generator
-
-
-def _readable(response: Response) -> Any:
-    try:
-        return response.json()
-    except MalformedResponse:
-        return None
-
-
-_CHECK_CREDENTIAL: Final = "check that the credential is right, current, and of this environment"
-_WORDS: Final[Mapping[int, str]] = {
-    401: f"the vendor refused the credential; {_CHECK_CREDENTIAL}",
-    402: "the vendor refuses further work on this account",
-    403: "the credential may not do this",
-    404: "the vendor does not know this id, or no longer",
-    410: "the vendor no longer has it",
-    429: "too many requests",
-}
-
-
-def _default_words(status: int) -> str:
-    if status >= 500:
-        return "the vendor's server failed"
-    return _WORDS.get(status, "the vendor refused the request")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # Layers from left to right; a module imports from its own layer and from those to its left.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "fetch", "http", "model", "signatures", "submission"),
-    ("capabilities", "provider", "reading"),
+    ("capabilities", "dialogue", "provider", "reading"),
     ("config", "config_file", "governor", "policy", "registry", "schedule", "settings"),
     ("fleet", "flows", "inbox", "ingest", "lanes", "channel", "lifecycle", "listing", "orders"),
     ("drive", "transport"),
