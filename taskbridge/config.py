@@ -25,6 +25,7 @@ from taskbridge.config_file import (
     load_config,
     nearest,
     read_config,
+    unset_values,
 )
 from taskbridge.errors import ConfigError, TaskbridgeError, plain
 from taskbridge.policy import PollPolicy, RetryPolicy
@@ -70,6 +71,8 @@ def connection_settings(
     for key in values:
         if key not in common and key not in own:
             raise ConfigError(_stray(key, place, provider, siblings or {}), connection=connection.name)
+    for key, value in unset_values(values):
+        raise ConfigError(value.fault(f"connections.{connection.name}.{key}"), connection=connection.name)
     ours = _validate(CommonSettings, {k: v for k, v in values.items() if k in common}, place, connection)
     theirs = _validate(provider.Settings, {k: v for k, v in values.items() if k in own}, place, connection)
     _check_urls(theirs, ours, place)

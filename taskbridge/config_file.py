@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,10 +26,12 @@ __all__ = [
     "Config",
     "Connection",
     "Digits",
+    "Unset",
     "find_config",
     "load_config",
     "nearest",
     "read_config",
+    "unset_values",
 ]
 
 CONNECTION_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
@@ -198,8 +200,10 @@ def _connection(name: str, table: object, place: str, environ: Mapping[str, str]
     origins: dict[str, str] = {}
     _trace(values, place, "", origins)
     _override(name, values, origins, environ)
-    _fill_in(values, f"connections.{name}", "", origins, environ)
+    _fill_in(values, "", origins, environ)
     provider = values.pop("provider", None)
+    if isinstance(provider, Unset):
+        raise ConfigError(provider.fault(f"connections.{name}.provider"))
     if not isinstance(provider, str) or not provider:
         raise ConfigError(f'{place}: connections.{name} names no provider; add provider = "cloudconvert", for example')
     return Connection(name, provider, values, origins)
@@ -245,33 +249,50 @@ class Digits(str):
     __slots__ = ()
 
 
-def _fill_in(
-    values: dict[str, Any], place: str, above: str, origins: dict[str, str], environ: Mapping[str, str]
-) -> None:
+class Unset(str):
+    """A text that names a variable which the environment does not have; a fault only where its connection is used."""
+
+    __slots__ = ()
+
+    def fault(self, key: str) -> str:
+        """What is wrong, in words.
+
+        Args:
+            key: Whose value it is.
+        """
+        missing = ", ".join(dict.fromkeys(VARIABLE.findall(self)))
+        return f"{key} takes its value from the environment variable {missing}, which is not set"
+
+
+def unset_values(values: Table, above: str = "") -> Iterator[tuple[str, Unset]]:
+    """The values that wait for a variable which is not set, by dotted key."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from unset_values(cast("dict[str, Any]", value), f"{above}{key}.")
+        for item in cast("list[object]", value) if isinstance(value, list) else [value]:
+            if isinstance(item, Unset):
+                yield f"{above}{key}", item
+
+
+def _fill_in(values: dict[str, Any], above: str, origins: dict[str, str], environ: Mapping[str, str]) -> None:
     for key, value in values.items():
         dotted = f"{above}{key}"
         if isinstance(value, dict):
             inner = values[key] = dict(cast("dict[str, Any]", value))
-            _fill_in(inner, place, f"{dotted}.", origins, environ)
+            _fill_in(inner, f"{dotted}.", origins, environ)
         elif isinstance(value, list):
             items: list[Any] = value  # pyright: ignore[reportUnknownVariableType]  # any TOML
-            values[key] = [_expand(item, f"{place}.{dotted}", environ) for item in items]
+            values[key] = [_expand(item, environ) for item in items]
         elif isinstance(value, str) and "${" in value and not origins.get(dotted, "").startswith(_FROM_VARIABLE):
-            values[key] = _expand(value, f"{place}.{dotted}", environ)
+            values[key] = _expand(value, environ)
             origins[dotted] = f"{_FROM_VARIABLE}{', '.join(VARIABLE.findall(value))} (named in {origins[dotted]})"
 
 
-def _expand(value: Any, place: str, environ: Mapping[str, str]) -> Any:
+def _expand(value: Any, environ: Mapping[str, str]) -> Any:
     if not isinstance(value, str):
         return value
-
-    def one(found: re.Match[str]) -> str:
-        variable = found[1]
-        if not environ.get(variable):
-            raise ConfigError(f"{place} takes its value from the environment variable {variable}, which is not set")
-        return environ[variable]
-
-    return VARIABLE.sub(one, value)
+    known = {name: environ.get(name, "") for name in VARIABLE.findall(value)}
+    return VARIABLE.sub(lambda found: known[found[1]], value) if all(known.values()) else Unset(value)
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: set[str], place: str) -> None:

@@ -190,9 +190,29 @@ def test_a_fault_says_where_the_value_came_from() -> None:
 
 def test_a_variable_that_is_not_set_is_named_with_the_key() -> None:
     for environ in ({}, {"CC_KEY": ""}):
-        message = faulty(FILE, environ)
-        assert "connections.invoices.api_key" in message
-        assert "CC_KEY, which is not set" in message
+        with pytest.raises(tb.ConfigError) as caught:
+            checked(read_config(FILE, environ=environ).connection())
+        assert "connections.invoices.api_key" in str(caught.value)
+        assert "CC_KEY, which is not set" in str(caught.value)
+
+
+def test_a_variable_that_only_another_connection_needs_may_be_missing() -> None:
+    text = FILE + '[connections.other]\nprovider = "cloudconvert"\napi_key = "${OTHER_KEY}"\n'
+    config = read_config(text, environ={"CC_KEY": KEY})
+    checked(config.connection("invoices"))
+    with pytest.raises(tb.ConfigError, match=r"connections\.other\.api_key .* OTHER_KEY, which is not set"):
+        checked(config.connection("other"))
+
+
+def test_a_keyword_stands_in_for_a_variable_that_is_not_set(tmp_path: Path) -> None:
+    path = tmp_path / "taskbridge.toml"
+    path.write_text(FILE)
+    with tb.connect(connection="invoices", config=path, api_key=KEY) as client:
+        assert client.name == "invoices"
+
+
+def test_the_provider_itself_cannot_wait_for_a_variable() -> None:
+    assert "connections.a.provider" in faulty('[connections.a]\nprovider = "${NOWHERE}"\n')
 
 
 def test_variables_are_filled_in_within_texts_lists_and_tables() -> None:
