@@ -1,11 +1,12 @@
-# make demo: see it work.  make test: every check.  Needs make and Python 3.11 or newer, and a way to PyPI.
+# make demo: see it work.  make test: every check.  make docs: the documentation site.
+# Needs make, Python 3.11 or newer, and a way to PyPI.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/taskbridge demo
@@ -16,6 +17,12 @@ test: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+# Links, anchors, generated parts and blocks of code are checked; the site is build/docs/site.
+docs: $(VENV)/.test
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/python -m pytest -q tests/docs
+	$(BIN)/python docs/build_site.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -5,7 +5,7 @@
 
 A region stands between ``<!-- begin: NAME ARGUMENTS -->`` and ``<!-- end -->``. What it says comes from the objects
 that the library itself works with: capabilities, mapping tables, settings models, error classes and their docstrings.
-"""  # noqa: INP001  # a script in a folder of pages, no package
+"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import ast
 import inspect
 import re
 import sys
+import tomllib
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
@@ -330,6 +331,22 @@ def _by_family(kind: type[errors.TaskbridgeError]) -> Iterator[type[errors.Taskb
             yield from _by_family(each)
 
 
+# The site.
+
+
+def site_pages() -> str:
+    """Every page of the site, by section, as the site's navigation has them."""
+    site = tomllib.loads((ROOT / "docs" / "zensical.toml").read_text(encoding="utf-8"))
+    elsewhere = {page: f"../{source}" for page, source in site["project"]["extra"]["sources"].items()}
+    rows: list[tuple[str, str]] = []
+    for entry in site["project"]["nav"]:
+        for section, inner in entry.items():
+            if not isinstance(inner, str):
+                pages = [page for each in cast("list[dict[str, str]]", inner) for page in each.items()]
+                rows.append((section, " · ".join(f"[{title}]({elsewhere.get(path, path)})" for title, path in pages)))
+    return table(("", "Pages"), rows)
+
+
 # Filling in.
 
 MAKERS: Final[Mapping[str, Callable[..., str]]] = {
@@ -339,6 +356,7 @@ MAKERS: Final[Mapping[str, Callable[..., str]]] = {
     "glance": glance,
     "http-statuses": http_statuses,
     "mapping": mapping,
+    "pages": site_pages,
     "providers": providers,
     "reasons": reasons,
     "refusals": refusals,
