@@ -9,7 +9,6 @@ from random import Random
 from statistics import NormalDist, fmean
 from typing import Any, Final
 
-import taskbridge.fleet
 from benchmarks import sim
 from benchmarks.virtual import waits
 
@@ -281,10 +280,8 @@ def waiting(size: Size) -> dict[str, float]:
     return _means(rows)
 
 
-def bulk(size: Size) -> dict[str, Any] | None:
-    """Lists in place of single looks; None while the fleet has no command for it."""
-    if not hasattr(taskbridge.fleet, "LookAtMany"):
-        return None
+def bulk(size: Size) -> dict[str, Any]:
+    """Lists in place of single looks."""
     chance = Random(77)
     durations = DISTRIBUTIONS["lognormal-1"].spread(chance, size.bulk)
     with_lists = waits(durations, latency=0.5)

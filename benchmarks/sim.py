@@ -16,13 +16,14 @@ from typing import Any, Final
 
 from taskbridge.channel import Channel
 from taskbridge.config import CommonSettings
-from taskbridge.fleet import Fleet, LookAt, WaitUntil
-from taskbridge.flows import Look
+from taskbridge.fleet import Fleet
 from taskbridge.governor import Governor
 from taskbridge.http import Flow
+from taskbridge.looking import Look
 from taskbridge.model import Task, TaskStatus, snapshot
 from taskbridge.provider import Capabilities, IdKind, Provider, ProviderSettings
 from taskbridge.schedule import Durations
+from taskbridge.steps import LookAt, WaitUntil
 
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 

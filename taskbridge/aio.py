@@ -14,7 +14,7 @@ from taskbridge.assemble import AnyId, Located, Rejected, channels_of, one_chann
 from taskbridge.channel import Channel
 from taskbridge.config import load_config
 from taskbridge.drive import AsyncDriver
-from taskbridge.fleet import Fleet, News, Ticket
+from taskbridge.fleet import Fleet
 from taskbridge.flows import opened
 from taskbridge.front import (
     DEFAULT_TIMEOUT,
@@ -29,10 +29,12 @@ from taskbridge.front import (
     no_wait,
 )
 from taskbridge.inbox import Told, listening
+from taskbridge.items import Ticket
 from taskbridge.lifecycle import get
 from taskbridge.model import Outcome, Task, TaskResult, WebhookEvent, raise_if_failed
 from taskbridge.policy import Clock, SystemClock
 from taskbridge.registry import require_extra
+from taskbridge.steps import News
 
 if TYPE_CHECKING:
     import os

@@ -18,7 +18,7 @@ from taskbridge.channel import Channel
 from taskbridge.client_verbs import BridgeVerbs, ClientVerbs
 from taskbridge.config import load_config
 from taskbridge.drive import Driver, Shift
-from taskbridge.fleet import Fleet, News, Ticket
+from taskbridge.fleet import Fleet
 from taskbridge.flows import opened
 from taskbridge.front import (
     DEFAULT_TIMEOUT,
@@ -34,9 +34,11 @@ from taskbridge.front import (
     no_wait,
 )
 from taskbridge.inbox import Told, listening
+from taskbridge.items import Ticket
 from taskbridge.lifecycle import get
 from taskbridge.model import Outcome, Task, TaskResult, WebhookEvent, raise_if_failed
 from taskbridge.policy import Clock, SystemClock
+from taskbridge.steps import News
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

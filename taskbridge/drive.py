@@ -10,22 +10,13 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
+from taskbridge.attempts import Action, Authorise, Lifted, Send, Sleep
 from taskbridge.channel import Channel
 from taskbridge.errors import DeadlineExceeded, TaskbridgeError
-from taskbridge.fleet import Done, Fleet, Idle, LookAt, LookAtMany, WaitUntil
-from taskbridge.flows import (
-    Action,
-    Authorise,
-    Effort,
-    Lifted,
-    Look,
-    Send,
-    Sleep,
-    authorise,
-    lift,
-    listed,
-    look,
-)
+from taskbridge.fleet import Fleet
+from taskbridge.flows import Effort, authorise, lift
+from taskbridge.looking import Look, listed, look
+from taskbridge.steps import Done, Idle, LookAt, LookAtMany, WaitUntil
 from taskbridge.submission import Page
 
 if TYPE_CHECKING:

@@ -18,107 +18,28 @@ and the snapshot is translated again when somebody needs it. A single `wait` is 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 from math import ceil, inf
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
-from taskbridge.errors import TaskbridgeError, WaitTimeout, plain
-from taskbridge.flows import is_final
-from taskbridge.lanes import JUST_NOW, TROUBLES, Item, Lane, Sweep, Ticket
-from taskbridge.model import Outcome, Reason, Task, TaskRef, TaskStatus
+from taskbridge.items import Item, Ticket
+from taskbridge.lanes import JUST_NOW, TROUBLES, Lane, Sweep
+from taskbridge.looking import is_final
+from taskbridge.model import Outcome, Task, TaskRef
+from taskbridge.steps import Command, Done, Idle, LookAt, LookAtMany, News, WaitUntil
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from taskbridge.channel import Channel
-    from taskbridge.flows import Look
-    from taskbridge.submission import Page, Query
+    from taskbridge.errors import TaskbridgeError
+    from taskbridge.looking import Look
+    from taskbridge.submission import Page
 
-__all__ = ["Command", "Done", "Fleet", "Idle", "LookAt", "LookAtMany", "News", "Ticket", "WaitUntil"]
+__all__ = ["Fleet"]
 
-_SPREAD: Final = 0.1  # of a pause, either way, so that looks do not fall into step
-_PHASE: Final = 0.5  # the same for a task's first pause while the schedule is not learnt: a random phase
-_SAFETY_NET: Final = 5.0  # factor on the pause where a webhook is expected to tell first
-_OVERDUE: Final = 2.0  # mean durations after which an event counts as lost, and looking goes on as ever
-_AHEAD: Final = 4.0  # steady pauses that a reported progress may put the next look off, at most
-
-
-# What comes out.
-
-
-@dataclass(frozen=True, slots=True)
-class LookAt:
-    """Look a task up now.
-
-    Attributes:
-        channel: The connection.
-        task_id: A shared id.
-        deadline: Monotonic seconds by which it must be over.
-        seen: The last answer's bytes, to recognise an unchanged one.
-        hold: Whether to ask on the line that the vendor holds.
-        key: For `looked` and `failed`.
-    """
-
-    channel: Channel
-    task_id: str
-    deadline: float
-    seen: bytes | None
-    hold: bool
-    key: Item
-
-
-@dataclass(frozen=True, slots=True)
-class LookAtMany:
-    """Read one page of a vendor's list now, which tells of many tasks at once.
-
-    Attributes:
-        channel: The connection.
-        query: What is asked for.
-        cursor: Which page; None for the first.
-        key: For `listed` and `unlisted`.
-    """
-
-    channel: Channel
-    query: Query
-    cursor: str | None
-    key: Lane
-
-
-@dataclass(frozen=True, slots=True)
-class WaitUntil:
-    """Nothing to do before that time (monotonic seconds), unless something comes in."""
-
-    time: float
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """Nothing to do before a look ends or something comes in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """Nobody waits for anything."""
-
-
-Command: TypeAlias = LookAt | LookAtMany | WaitUntil | Idle | Done
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What a waiting party is told.
-
-    Attributes:
-        ticket: Whom it concerns.
-        outcome: The snapshot or the error.
-        final: Whether it is the last for this ticket.
-    """
-
-    ticket: Ticket
-    outcome: Outcome
-    final: bool
+_LEAST_PAUSE: Final = 0.1  # seconds before a list that failed is read again
 
 
 class Fleet:
@@ -173,7 +94,7 @@ class Fleet:
         joined = item is not None and item.looks > 0  # somebody else has seen it already
         if item is None:
             item = lane.members[task_id] = Item(lane, task_id, TaskRef.of(channel.name, task_id), now)
-            due = now if known is None or known.is_terminal else self._remember(item, known, now)
+            due = now if known is None or known.is_terminal else item.remember(known, now)
             self._queue(item, due)
         item.hold = hold
         if changes and item.looks and not item.changes:
@@ -198,15 +119,7 @@ class Fleet:
     def close(self, why: str = "the client was closed while waiting") -> None:
         """Tell everybody that the waiting ends here."""
         for item in [i for lane in self._lanes.values() for i in lane.members.values()]:
-            channel = item.lane.channel
-            error = WaitTimeout(
-                f"{why}; the task goes on",
-                task=item.snapshot(),
-                last_error=item.error,
-                provider=channel.provider.name,
-                connection=channel.name,
-                ref=item.ref,
-            )
+            error = item.given_up(f"{why}; the task goes on", item.snapshot())
             self._end(item, Outcome(item.ref, error.task, error))
 
     def looked(self, look: LookAt, now: float, seen: Look) -> None:
@@ -218,43 +131,13 @@ class Fleet:
             item.lane.channel.tally.unchanged += 1
         else:
             item.body, item.native = seen.body, seen.task.native_status
-        self._learn(item, now, seen.task, exact=look.hold)
+        item.learn(now, seen.task, exact=look.hold)
         if seen.task is not None:
             self._tell(item, seen.task)
         if item.tickets:
             if look.hold:
                 item.hold = False  # an answer before the end: the line is of no use
             self._later(item, now)
-
-    def _remember(self, item: Item, known: Task, now: float) -> float:
-        """Begin with a snapshot that somebody has; when to look first (monotonic seconds)."""
-        channel = item.lane.channel
-        stale = max(0.0, (channel.clock.now() - known.observed_at).total_seconds())
-        item.shown = known
-        item.pace = channel.pace(known.operation)
-        item.age = max(0.0, (known.observed_at - (known.created_at or known.observed_at)).total_seconds())
-        item.born_at = now - stale - item.age
-        item.progress = known.progress
-        item.looks = 1
-        return max(now, now - stale + self._steady(item))
-
-    def _learn(self, item: Item, now: float, task: Task | None, *, exact: bool) -> None:
-        """Note what a look says of how long such tasks take; `exact` where an end is told at once."""
-        if task is not None and item.pace is None:
-            item.pace = item.lane.channel.pace(task.operation)
-            if task.created_at is not None:
-                item.born_at = min(item.born_at, now - (task.observed_at - task.created_at).total_seconds())
-        age, ended = now - item.born_at, task is not None and task.is_terminal
-        if item.pace is not None and item.looks:
-            tally = item.lane.channel.tally
-            tally.ends += ended
-            tally.delay += (age - item.age) / 2 if ended and not exact else 0.0
-            item.pace.durations.watched(item.age, age, ended=ended and not exact)
-            if ended and exact:
-                item.pace.durations.watched(age, age, ended=True)
-        item.progress = task.progress if task is not None else item.progress
-        item.age = age
-        item.looks += 1
 
     def failed(self, look: LookAt, now: float, error: TaskbridgeError) -> None:
         """A look ended with an error, which says nothing of the task."""
@@ -272,7 +155,7 @@ class Fleet:
         elif item.tickets:
             retry = item.lane.channel.retry
             chance = item.lane.channel.clock.random()
-            wait = max(self._steady(item), retry.pause(item.failures, chance), error.retry_after or 0.0)
+            wait = max(item.steady(), retry.pause(item.failures, chance), error.retry_after or 0.0)
             self._queue(item, now + wait)
 
     def listed(self, look: LookAtMany, now: float, page: Page) -> None:
@@ -291,11 +174,11 @@ class Fleet:
             if task.is_terminal or (item.changes and task.native_status != item.native):
                 self._unpark(item, now)
                 continue
-            self._learn(item, now, task, exact=False)
+            item.learn(now, task, exact=False)
             if task.native_status != item.native:
                 item.native, item.body, item.shown = task.native_status, None, task
             item.seen_in = sweep
-            lane.period = min(lane.period, self._period(item))
+            lane.period = min(lane.period, item.period())
         sweep.turn(page.next_cursor)
         if sweep.query is None:
             self._swept(lane, sweep, now)
@@ -312,7 +195,7 @@ class Fleet:
             self._unpark_all(lane, now)
         else:
             pause = lane.channel.retry.pause(lane.troubles, lane.channel.clock.random())
-            lane.sweep_at = now + max(pause, error.retry_after or 0.0, _SPREAD)
+            lane.sweep_at = now + max(pause, error.retry_after or 0.0, _LEAST_PAUSE)
 
     def heard(self, task: Task, now: float) -> None:
         """An event from outside told the truth about a task (a confirmed webhook)."""
@@ -320,10 +203,10 @@ class Fleet:
         if item is None:
             return
         item.body, item.shown = None, task
-        self._learn(item, now, task, exact=True)
+        item.learn(now, task, exact=True)
         self._tell(item, task)
         if item.tickets and not item.looking and not item.parked:
-            self._queue(item, now + self._steady(item))
+            self._queue(item, now + item.steady())
 
     def hint(self, ref: str, now: float) -> None:
         """An event from outside may be true: look soon."""
@@ -422,7 +305,7 @@ class Fleet:
 
     def _unpark_all(self, lane: Lane, now: float) -> None:
         for item in [i for i in lane.members.values() if i.parked]:
-            self._unpark(item, now + self._steady(item))
+            self._unpark(item, now + item.steady())
 
     def _end_all(self, lane: Lane, error: TaskbridgeError) -> None:
         for item in list(lane.members.values()):
@@ -434,30 +317,13 @@ class Fleet:
             item.hinted = False
             self._queue(item, now)
         elif item.lane.may_park(item):
-            item.lane.park(item, now, self._period(item))
+            item.lane.park(item, now, item.period())
         else:
-            self._queue(item, now + self._steady(item))
-
-    def _period(self, item: Item) -> float:
-        pace = item.pace or item.lane.channel.pace(None)
-        return pace.period(item.age)
+            self._queue(item, now + item.steady())
 
     def _queue(self, item: Item, due: float) -> None:
         item.due_at = due
         heappush(item.lane.heap, (due, next(self._serial), item))
-
-    def _steady(self, item: Item) -> float:
-        """Seconds to the next look at a task that goes on."""
-        lane = item.lane
-        pace = item.pace or lane.channel.pace(None)
-        pause = pace.pause(item.age)
-        if item.progress is not None and 0.0 < item.progress < 1.0:
-            left = item.age * (1.0 - item.progress) / item.progress
-            pause = min(max(left, pause / 2), pause * _AHEAD)
-        if lane.channel.expects_webhook and item.age < _OVERDUE * pace.durations.mean:
-            pause = min(pause * _SAFETY_NET, lane.channel.settings.poll.at_most)
-        spread = _PHASE if item.looks <= 1 and not pace.durations.is_known else _SPREAD
-        return pause * (1.0 - spread + 2.0 * spread * lane.channel.clock.random())
 
     def _tell(self, item: Item, task: Task) -> None:
         if task.is_terminal:
@@ -495,32 +361,6 @@ class Fleet:
             item = ticket.item
             if item is not None:
                 waited = ticket.deadline - ticket.since
-                outcome = Outcome(item.ref, task := item.snapshot(), _timeout(item, task, waited))
+                outcome = Outcome(item.ref, task := item.snapshot(), item.timeout(task, waited))
                 self._detach(ticket)
                 self._news.append(News(ticket, outcome, final=True))
-
-
-def _timeout(item: Item, task: Task | None, waited: float) -> WaitTimeout:
-    channel = item.lane.channel
-    if task is None:
-        seen = "it was never seen" if item.error is None else f"every look failed, the last with: {item.error.message}"
-    elif not task.recognised:
-        seen = f"the vendor says {plain(task.native_status or 'nothing', 60)!r}, a word that taskbridge does not know"
-    else:
-        seen = f"it is {task.describe()}"
-    hint = _hint(channel.provider.wait_hints, task)
-    told = f"{seen}; {hint}" if hint else seen
-    return WaitTimeout(
-        f"stopped waiting after {waited:g} s, the task goes on: {told}; wait again with its ref to resume",
-        task=task,
-        last_error=item.error,
-        provider=channel.provider.name,
-        connection=channel.name,
-        ref=item.ref,
-    )
-
-
-def _hint(hints: Mapping[TaskStatus | Reason, str], task: Task | None) -> str | None:
-    if task is None:
-        return None
-    return (hints.get(task.reason) if task.reason else None) or hints.get(task.status)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Final, Generic, NoReturn, Self, TypeVar
 
 from taskbridge import __version__
 from taskbridge.assemble import AnyId, Located, Locator, Rejected, network_key
+from taskbridge.attempts import Lifted
 from taskbridge.channel import Channel, ConnectionStats
 from taskbridge.errors import ConfigError, InvalidInput, WaitTimeout, plain
-from taskbridge.fleet import Fleet, News, Ticket
-from taskbridge.flows import Lifted
+from taskbridge.fleet import Fleet
 from taskbridge.inbox import Told
+from taskbridge.items import Ticket
 from taskbridge.model import Outcome, Task, TaskRef
+from taskbridge.steps import News
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from taskbridge.attempts import Lifted
 from taskbridge.errors import TaskNotFound, plain
-from taskbridge.flows import Lifted, look
+from taskbridge.looking import look
 from taskbridge.model import Task, TaskRef, WebhookEvent
 
 if TYPE_CHECKING:

@@ -1,147 +1,25 @@
-"""What the fleet holds: tickets of waiting parties, tasks, and the lane of each connection; without I/O."""
+"""What the fleet holds of each connection: its tasks by the time at which they are due, and its lists; no I/O."""
 
 from __future__ import annotations
 
 from collections import deque
 from heapq import heappop
 from math import ceil, inf
-from typing import TYPE_CHECKING, Any, Final
-
-from taskbridge.flows import translate
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from taskbridge.channel import Channel
-    from taskbridge.errors import TaskbridgeError
-    from taskbridge.model import Task, TaskRef
-    from taskbridge.schedule import Pace
+    from taskbridge.items import Item
     from taskbridge.submission import Bulk, Query
 
-__all__ = ["JUST_NOW", "TROUBLES", "Item", "Lane", "Sweep", "Ticket"]
+__all__ = ["JUST_NOW", "TROUBLES", "Lane", "Sweep"]
 
 JUST_NOW: Final = 0.001  # seconds; a clock's grain
 _SAMPLE: Final = 16  # tasks compared when more are due than may be looked at
 _WORTH: Final = 4  # looks that a page of a list has to save before lists are read
 TROUBLES: Final = 3  # failed lists in a row after which single looks are trusted more
-
-
-class Ticket:
-    """One party's wish to know about one task.
-
-    Attributes:
-        owner: Whose it is; the fleet never looks at it.
-        place: The owner's own number for it.
-        since: Monotonic seconds at which the waiting began.
-        deadline: Monotonic seconds at which the party stops waiting; infinite for never.
-        changes: Whether each change is to be told, not only the end.
-    """
-
-    __slots__ = ("changes", "deadline", "item", "owner", "place", "since")
-
-    def __init__(
-        self, item: Item | None, owner: Any, place: int, since: float, deadline: float, *, changes: bool
-    ) -> None:
-        self.item = item
-        self.owner = owner
-        self.place = place
-        self.since = since
-        self.deadline = deadline
-        self.changes = changes
-
-    @classmethod
-    def apart(cls, owner: Any, place: int) -> Ticket:
-        """A ticket for what never enters the fleet."""
-        return cls(None, owner, place, 0.0, inf, changes=False)
-
-
-class Item:
-    """One task in the fleet."""
-
-    __slots__ = (
-        "age",
-        "body",
-        "born_at",
-        "due_at",
-        "error",
-        "failures",
-        "hinted",
-        "hold",
-        "joined",
-        "lane",
-        "looking",
-        "looks",
-        "native",
-        "pace",
-        "parked",
-        "place",
-        "progress",
-        "received_at",
-        "ref",
-        "seen_in",
-        "shown",
-        "task_id",
-        "tickets",
-    )
-
-    def __init__(self, lane: Lane, task_id: str, ref: TaskRef, now: float) -> None:
-        self.lane = lane
-        self.task_id = task_id
-        self.ref = ref
-        self.joined = now
-        self.born_at = now  # our best guess, on our clock
-        self.due_at = now
-        self.age = 0.0  # at the last look, in seconds
-        self.pace: Pace | None = None  # known from the first look on
-        self.place = -1  # in its lane's `ready`; -1 where it is not there
-        self.progress: float | None = None
-        self.tickets: list[Ticket] = []
-        self.body: bytes | None = None
-        self.received_at: datetime | None = None
-        self.shown: Task | None = None  # what the watching parties were last told
-        self.error: TaskbridgeError | None = None
-        self.failures = 0
-        self.looks = 0
-        self.looking = False
-        self.hold = False
-        self.hinted = False  # whether an event came during the look under way
-        self.native: str | None = None  # the vendor's word at the last look
-        self.parked = False  # whether it waits for a list instead of a look of its own
-        self.seen_in: Sweep | None = None  # the last list that had it
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether somebody waits for it and no look is under way."""
-        return bool(self.tickets) and not self.looking
-
-    @property
-    def prefix(self) -> str:
-        """Its kind, by what stands before the slash of its id."""
-        return self.task_id.partition("/")[0] if "/" in self.task_id else ""
-
-    def urgency(self, now: float) -> float:
-        """Seconds of delay to be expected since the last look, unseen so far; infinite before the first."""
-        if self.pace is None:
-            return inf
-        unseen = max(0.0, now - self.born_at - self.age)
-        return self.pace.durations.expected(self.age, self.age + unseen) * unseen / 2.0
-
-    @property
-    def changes(self) -> bool:
-        """Whether somebody wants to hear of each change."""
-        return any(t.changes for t in self.tickets)
-
-    @property
-    def deadline(self) -> float:
-        """Monotonic seconds at which the last party stops waiting."""
-        return max((t.deadline for t in self.tickets), default=-inf)
-
-    def snapshot(self) -> Task | None:
-        """What was last seen of it."""
-        if self.body is None or self.received_at is None:
-            return self.shown
-        return translate(self.lane.channel, self.task_id, self.body, self.received_at)
 
 
 class Sweep:

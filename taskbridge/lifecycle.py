@@ -13,6 +13,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from taskbridge.attempts import Lifted, uncertain
 from taskbridge.channel import Channel
 from taskbridge.errors import (
     ConfigError,
@@ -25,8 +26,9 @@ from taskbridge.errors import (
     plain,
 )
 from taskbridge.fetch import Fetched, Rules, fetch
-from taskbridge.flows import FULL, SUBMIT, Effort, Lifted, lift, look, uncertain
+from taskbridge.flows import FULL, SUBMIT, Effort, lift
 from taskbridge.http import Flow, Request
+from taskbridge.looking import look
 from taskbridge.model import Task, TaskRef
 from taskbridge.orders import check_limit, replaced
 from taskbridge.submission import Document, Link, Submission

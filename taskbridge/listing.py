@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from taskbridge.attempts import Lifted
 from taskbridge.channel import Channel
 from taskbridge.errors import ContractError, InvalidInput, plain
-from taskbridge.flows import LIST, Lifted
+from taskbridge.flows import LIST
 from taskbridge.lifecycle import act, check_names, claim
 from taskbridge.model import Task, TaskStatus
 from taskbridge.submission import Page, Query

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import taskbridge as tb
-from taskbridge.fleet import Done, Fleet, Idle, LookAt, News, WaitUntil
-from taskbridge.flows import Look
+from taskbridge.fleet import Fleet
+from taskbridge.looking import Look
 from taskbridge.model import Task
+from taskbridge.steps import Done, Idle, LookAt, News, WaitUntil
 
 if TYPE_CHECKING:
     from taskbridge.channel import Channel

@@ -9,10 +9,11 @@ import pytest
 
 import taskbridge as tb
 from taskbridge.channel import Channel
-from taskbridge.fleet import Done, Fleet, LookAt, LookAtMany, WaitUntil
-from taskbridge.flows import Look
+from taskbridge.fleet import Fleet
 from taskbridge.http import Response
+from taskbridge.looking import Look
 from taskbridge.provider import PLAIN_ID, Capabilities, IdKind
+from taskbridge.steps import Done, LookAt, LookAtMany, WaitUntil
 from taskbridge.submission import Bulk, Listing, Page, Query
 
 from .conftest import Acme, Maker

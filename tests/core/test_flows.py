@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import taskbridge as tb
-from taskbridge.flows import Authorise, Effort, Send, authorise, lift, look
+from taskbridge.attempts import Authorise, Send
+from taskbridge.flows import Effort, authorise, lift
 from taskbridge.http import Flow, Request, Response
+from taskbridge.looking import look
 from taskbridge.model import Task
 from taskbridge.provider import Credential, no_requests
 from taskbridge.testing import VirtualClock

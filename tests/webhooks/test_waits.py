@@ -17,7 +17,7 @@ import pytest
 import taskbridge as tb
 from taskbridge import TaskStatus
 from taskbridge.fleet import Fleet
-from taskbridge.flows import Look
+from taskbridge.looking import Look
 from taskbridge.testing import Emulator
 
 NOW: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -1,0 +1,234 @@
+"""A request sent once: the actions that a driver does, and what came of sending.
+
+A lifted flow (`taskbridge.flows`) yields `Send`, `Sleep` and `Authorise`; the two drivers (`taskbridge.drive`) do them.
+Here an answer or its absence is weighed: what it says to the governor, whether it can be read, whether the vendor may
+have taken what was sent, and whether asking once more can help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from taskbridge.errors import ContractError, SubmitUncertain, TaskbridgeError, TransportError, TruncatedResponse
+from taskbridge.http import Request, Response
+from taskbridge.policy import parse_retry_after, retries_for
+from taskbridge.provider import Credential
+
+if TYPE_CHECKING:
+    from taskbridge.channel import Channel
+    from taskbridge.policy import Clock
+
+__all__ = ["Action", "Attempt", "Authorise", "Lifted", "Send", "Sleep", "attempt", "uncertain"]
+
+T = TypeVar("T")
+
+_POLICY: Final = 99  # as often as the retry policy allows
+LONGEST_PAUSE: Final = 3600.0  # seconds; a longer Retry-After is told, not slept
+_GATEWAYS: Final = frozenset({502, 504, *range(520, 525)})  # a gateway spoke, not the vendor
+_TAKEN_REDIRECTS: Final = frozenset({301, 302, 303})  # what a server says that took a POST
+_NO_ANSWERS: Final = frozenset({203, *range(205, 300)})  # to a call that asks for JSON
+
+
+# Actions: what a lifted flow asks of its driver.
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a request; the answer is sent back, a `TransportError` is thrown back.
+
+    Attributes:
+        request: What to send, credential included.
+        deadline: Monotonic seconds by which the answer must be read.
+        max_body: Bytes of the decoded answer to read at most.
+    """
+
+    request: Request
+    deadline: float
+    max_body: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Authorise:
+    """Get a credential other than the stale one; one renewal at a time, whoever asks.
+
+    Attributes:
+        stale: The credential that is no good, or None where there was none.
+        deadline: Monotonic seconds by which it must be there.
+    """
+
+    stale: Credential | None
+    deadline: float
+
+
+Action: TypeAlias = Send | Sleep | Authorise
+Lifted: TypeAlias = Generator[Action, Any, T]
+
+
+# Sending once.
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What came of sending a request once: an answer, an error, or an answer that cannot be read."""
+
+    answer: Response | None
+    error: TaskbridgeError | None = None
+    repeats: int = 0  # how often sending it once more may help
+    pause: float | None = None  # seconds that the vendor asks for
+
+    @property
+    def is_accident(self) -> bool:
+        """Whether a new connection may do at once: the kept one was closed, or the head came without its body."""
+        error = self.error
+        return isinstance(error, TruncatedResponse) and (error.stale or error.http_status is not None)
+
+    def after(self, last: Attempt | None) -> Attempt:
+        """What it means after another: the same head without a body twice is no accident, and counts by its status."""
+        told = self.error.http_status if isinstance(self.error, TruncatedResponse) else None
+        before = last.error if last is not None else None
+        if told is None or not isinstance(before, TruncatedResponse) or before.http_status != told:
+            return self
+        return Attempt(Response(told))
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the vendor refuses the credential."""
+        return self.answer is not None and self.answer.status == 401
+
+    def wait(self, backoff: float, chance: float) -> float:
+        """Seconds before the next one: the vendor's wish stands above our own pause, and is spread a little."""
+        if self.pause is None:
+            return backoff
+        return max(backoff, self.pause + chance * min(1.0, self.pause * 0.1))
+
+    def is_safe(self, request: Request) -> bool:
+        """Whether sending it again cannot do a thing twice."""
+        if request.may_repeat:
+            return True
+        if isinstance(self.error, TransportError):
+            return not self.error.written
+        return self.answer is not None and self.answer.status == 429  # refused before any work
+
+    def doubt(self) -> SubmitUncertain | None:
+        """The error where the vendor may have taken what was sent; None where it surely answered, or got nothing."""
+        if isinstance(self.error, TransportError):
+            if not self.error.written:
+                return None
+        elif self.error is None:
+            status = 0 if self.answer is None else self.answer.status
+            if status not in _GATEWAYS and status not in _TAKEN_REDIRECTS:
+                return None
+            return uncertain(f"HTTP {status} came from between us and the vendor", http_status=status)
+        return uncertain(self.error.message, http_status=self.error.http_status, raw=self.error.raw)
+
+    def settle(self, attempts: int) -> Response:
+        """The answer that the flow sees.
+
+        Raises:
+            TaskbridgeError: There was none.
+        """
+        if self.error is None and self.answer is not None:
+            self.answer.attempts = attempts
+            return self.answer
+        assert self.error is not None  # noqa: S101  # an attempt has an answer or an error
+        if attempts > 1:
+            self.error.message = f"{self.error.message} (after {attempts} attempts)"
+            self.error.args = (self.error.message,)
+        raise self.error
+
+
+def uncertain(why: str, **context: Any) -> SubmitUncertain:
+    """The error for an order of which nobody can say whether the vendor has it.
+
+    Args:
+        why: What happened.
+        context: Attributes of the error.
+    """
+    told = "the vendor may have taken it, so it is not sent again"
+    return SubmitUncertain(f"{told}: {why}; recover(error) looks for it where the vendor has a way", **context)
+
+
+def attempt(channel: Channel, request: Request, credential: Credential | None, deadline: float) -> Lifted[Attempt]:
+    """Send a request once.
+
+    Raises:
+        SubmitUncertain: It was the one after which the vendor may have taken an order, and nobody can say.
+    """
+    tried = yield from _sent(channel, request, credential, deadline)
+    if request.commits and (doubt := tried.doubt()) is not None:
+        raise doubt from tried.error
+    return tried
+
+
+def _sent(channel: Channel, request: Request, credential: Credential | None, deadline: float) -> Lifted[Attempt]:
+    clock, governor = channel.clock, channel.governor
+    try:
+        answer: Response = yield Send(_with(request, credential), _limit(request, deadline, clock), channel.max_body)
+    except TransportError as error:
+        if isinstance(error, TruncatedResponse) and error.stale:
+            governor.abandoned()  # a kept connection that was closed says nothing of the vendor
+        elif not request.foreign:
+            governor.failed(clock.monotonic())
+        return Attempt(None, error, _POLICY if error.retryable else 0)
+    except ContractError as error:
+        if not request.foreign:
+            governor.failed(clock.monotonic())
+        return Attempt(None, error, error.repeats)
+    except BaseException:
+        if not request.foreign:
+            governor.abandoned()
+        raise
+    if request.foreign:
+        pause = parse_retry_after(answer.headers, answer.received_at)
+    else:
+        pause = _note_answer(channel, answer, clock.monotonic())
+    answer.retry_after = pause
+    return _read(request, answer, pause)
+
+
+def _read(request: Request, answer: Response, pause: float | None) -> Attempt:
+    """What an answer is worth, before the flow sees it."""
+    if request.expect == "json" and (answer.status == 304 or answer.status in _NO_ANSWERS):
+        return Attempt(answer, None, 1, pause)
+    if answer.status >= 300 or request.expect != "json" or request.save_to is not None:
+        return Attempt(answer, None, retries_for(answer.status), pause)
+    try:
+        answer.json()
+    except ContractError as error:
+        error.http_status = answer.status
+        return Attempt(answer, error, error.repeats)
+    return Attempt(answer)
+
+
+def _with(request: Request, credential: Credential | None) -> Request:
+    if credential is None or not credential.headers:
+        return request
+    return replace(request, headers={**request.headers, **credential.headers})
+
+
+def _limit(request: Request, deadline: float, clock: Clock) -> float:
+    return min(deadline, clock.monotonic() + request.hold) if request.hold is not None else deadline
+
+
+def _note_answer(channel: Channel, answer: Response, now: float) -> float | None:
+    """Tell the governor; the seconds that the vendor asks us to wait, if it does."""
+    if answer.status < 400:
+        channel.governor.answered(now, answer.headers)
+        return None
+    pause = parse_retry_after(answer.headers, answer.received_at)
+    if answer.status == 429 or (answer.status == 503 and pause is not None):
+        channel.governor.slow_down(now, None if pause is None else min(pause, LONGEST_PAUSE))
+    elif answer.status >= 500:
+        channel.governor.failed(now)
+    else:
+        channel.governor.answered(now, answer.headers)
+    return pause

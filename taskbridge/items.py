@@ -1,0 +1,238 @@
+"""What the fleet holds of each task: the tickets of those who wait, what was last seen, when to look again; no I/O."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from taskbridge.errors import TaskbridgeError, WaitTimeout, plain
+from taskbridge.looking import translate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from taskbridge.lanes import Lane, Sweep
+    from taskbridge.model import Reason, Task, TaskRef, TaskStatus
+    from taskbridge.schedule import Pace
+
+__all__ = ["Item", "Ticket"]
+
+_SPREAD: Final = 0.1  # of a pause, either way, so that looks do not fall into step
+_PHASE: Final = 0.5  # the same for a task's first pause while the schedule is not learnt: a random phase
+_SAFETY_NET: Final = 5.0  # factor on the pause where a webhook is expected to tell first
+_OVERDUE: Final = 2.0  # mean durations after which an event counts as lost, and looking goes on as ever
+_AHEAD: Final = 4.0  # steady pauses that a reported progress may put the next look off, at most
+
+
+class Ticket:
+    """One party's wish to know about one task.
+
+    Attributes:
+        owner: Whose it is; the fleet never looks at it.
+        place: The owner's own number for it.
+        since: Monotonic seconds at which the waiting began.
+        deadline: Monotonic seconds at which the party stops waiting; infinite for never.
+        changes: Whether each change is to be told, not only the end.
+    """
+
+    __slots__ = ("changes", "deadline", "item", "owner", "place", "since")
+
+    def __init__(
+        self, item: Item | None, owner: Any, place: int, since: float, deadline: float, *, changes: bool
+    ) -> None:
+        self.item = item
+        self.owner = owner
+        self.place = place
+        self.since = since
+        self.deadline = deadline
+        self.changes = changes
+
+    @classmethod
+    def apart(cls, owner: Any, place: int) -> Ticket:
+        """A ticket for what never enters the fleet."""
+        return cls(None, owner, place, 0.0, inf, changes=False)
+
+
+class Item:
+    """One task in the fleet."""
+
+    __slots__ = (
+        "age",
+        "body",
+        "born_at",
+        "due_at",
+        "error",
+        "failures",
+        "hinted",
+        "hold",
+        "joined",
+        "lane",
+        "looking",
+        "looks",
+        "native",
+        "pace",
+        "parked",
+        "place",
+        "progress",
+        "received_at",
+        "ref",
+        "seen_in",
+        "shown",
+        "task_id",
+        "tickets",
+    )
+
+    def __init__(self, lane: Lane, task_id: str, ref: TaskRef, now: float) -> None:
+        self.lane = lane
+        self.task_id = task_id
+        self.ref = ref
+        self.joined = now
+        self.born_at = now  # our best guess, on our clock
+        self.due_at = now
+        self.age = 0.0  # at the last look, in seconds
+        self.pace: Pace | None = None  # known from the first look on
+        self.place = -1  # in its lane's `ready`; -1 where it is not there
+        self.progress: float | None = None
+        self.tickets: list[Ticket] = []
+        self.body: bytes | None = None
+        self.received_at: datetime | None = None
+        self.shown: Task | None = None  # what the watching parties were last told
+        self.error: TaskbridgeError | None = None
+        self.failures = 0
+        self.looks = 0
+        self.looking = False
+        self.hold = False
+        self.hinted = False  # whether an event came during the look under way
+        self.native: str | None = None  # the vendor's word at the last look
+        self.parked = False  # whether it waits for a list instead of a look of its own
+        self.seen_in: Sweep | None = None  # the last list that had it
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody waits for it and no look is under way."""
+        return bool(self.tickets) and not self.looking
+
+    @property
+    def prefix(self) -> str:
+        """Its kind, by what stands before the slash of its id."""
+        return self.task_id.partition("/")[0] if "/" in self.task_id else ""
+
+    def urgency(self, now: float) -> float:
+        """Seconds of delay to be expected since the last look, unseen so far; infinite before the first."""
+        if self.pace is None:
+            return inf
+        unseen = max(0.0, now - self.born_at - self.age)
+        return self.pace.durations.expected(self.age, self.age + unseen) * unseen / 2.0
+
+    @property
+    def changes(self) -> bool:
+        """Whether somebody wants to hear of each change."""
+        return any(t.changes for t in self.tickets)
+
+    @property
+    def deadline(self) -> float:
+        """Monotonic seconds at which the last party stops waiting."""
+        return max((t.deadline for t in self.tickets), default=-inf)
+
+    def snapshot(self) -> Task | None:
+        """What was last seen of it."""
+        if self.body is None or self.received_at is None:
+            return self.shown
+        return translate(self.lane.channel, self.task_id, self.body, self.received_at)
+
+    # What is learnt, and when to look again.
+
+    @property
+    def known_pace(self) -> Pace:
+        """How often to look at tasks like it, as far as its operation is known."""
+        return self.pace or self.lane.channel.pace(None)
+
+    def remember(self, known: Task, now: float) -> float:
+        """Begin with a snapshot that somebody has; when to look first (monotonic seconds)."""
+        channel = self.lane.channel
+        stale = max(0.0, (channel.clock.now() - known.observed_at).total_seconds())
+        self.shown = known
+        self.pace = channel.pace(known.operation)
+        self.age = max(0.0, (known.observed_at - (known.created_at or known.observed_at)).total_seconds())
+        self.born_at = now - stale - self.age
+        self.progress = known.progress
+        self.looks = 1
+        return max(now, now - stale + self.steady())
+
+    def learn(self, now: float, task: Task | None, *, exact: bool) -> None:
+        """Note what a look says of how long such tasks take; `exact` where an end is told at once."""
+        channel = self.lane.channel
+        if task is not None and self.pace is None:
+            self.pace = channel.pace(task.operation)
+            if task.created_at is not None:
+                self.born_at = min(self.born_at, now - (task.observed_at - task.created_at).total_seconds())
+        age, ended = now - self.born_at, task is not None and task.is_terminal
+        if self.pace is not None and self.looks:
+            tally = channel.tally
+            tally.ends += ended
+            tally.delay += (age - self.age) / 2 if ended and not exact else 0.0
+            self.pace.durations.watched(self.age, age, ended=ended and not exact)
+            if ended and exact:
+                self.pace.durations.watched(age, age, ended=True)
+        self.progress = task.progress if task is not None else self.progress
+        self.age = age
+        self.looks += 1
+
+    def period(self) -> float:
+        """Seconds between two looks that cost the same however many tasks they tell of."""
+        return self.known_pace.period(self.age)
+
+    def steady(self) -> float:
+        """Seconds to the next look at a task that goes on."""
+        channel, pace = self.lane.channel, self.known_pace
+        pause = pace.pause(self.age)
+        if self.progress is not None and 0.0 < self.progress < 1.0:
+            left = self.age * (1.0 - self.progress) / self.progress
+            pause = min(max(left, pause / 2), pause * _AHEAD)
+        if channel.expects_webhook and self.age < _OVERDUE * pace.durations.mean:
+            pause = min(pause * _SAFETY_NET, channel.settings.poll.at_most)
+        spread = _PHASE if self.looks <= 1 and not pace.durations.is_known else _SPREAD
+        return pause * (1.0 - spread + 2.0 * spread * channel.clock.random())
+
+    # How a wait for it ends without its end.
+
+    def given_up(self, why: str, task: Task | None) -> WaitTimeout:
+        """The error for a wait that ends while the task goes on.
+
+        Args:
+            why: What ended it.
+            task: What was last seen.
+        """
+        channel = self.lane.channel
+        return WaitTimeout(
+            why,
+            task=task,
+            last_error=self.error,
+            provider=channel.provider.name,
+            connection=channel.name,
+            ref=self.ref,
+        )
+
+    def timeout(self, task: Task | None, waited: float) -> WaitTimeout:
+        """The error for a wait whose time is up."""
+        if task is None:
+            error = self.error
+            seen = "it was never seen" if error is None else f"every look failed, the last with: {error.message}"
+        elif not task.recognised:
+            seen = (
+                f"the vendor says {plain(task.native_status or 'nothing', 60)!r}, a word that taskbridge does not know"
+            )
+        else:
+            seen = f"it is {task.describe()}"
+        hint = _hint(self.lane.channel.provider.wait_hints, task)
+        told = f"{seen}; {hint}" if hint else seen
+        return self.given_up(
+            f"stopped waiting after {waited:g} s, the task goes on: {told}; wait again with its ref to resume", task
+        )
+
+
+def _hint(hints: Mapping[TaskStatus | Reason, str], task: Task | None) -> str | None:
+    if task is None:
+        return None
+    return (hints.get(task.reason) if task.reason else None) or hints.get(task.status)
