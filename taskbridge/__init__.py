@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from taskbridge.ingest import Ingested
     from taskbridge.model import (
         Outcome,
+        Outcomes,
         Reason,
         Task,
         TaskFailure,
@@ -70,7 +71,18 @@ _HOMES: dict[str, str | None] = {
     "errors": None,
     **dict.fromkeys(("Bridge", "Client", "connect"), "client"),
     **dict.fromkeys(
-        ("Outcome", "Reason", "Task", "TaskFailure", "TaskFile", "TaskRef", "TaskResult", "TaskStatus", "WebhookEvent"),
+        (
+            "Outcome",
+            "Outcomes",
+            "Reason",
+            "Task",
+            "TaskFailure",
+            "TaskFile",
+            "TaskRef",
+            "TaskResult",
+            "TaskStatus",
+            "WebhookEvent",
+        ),
         "model",
     ),
     **dict.fromkeys(("PollPolicy", "RetryPolicy"), "policy"),
@@ -99,6 +111,7 @@ __all__ = [
     "InvalidTaskId",
     "MalformedResponse",
     "Outcome",
+    "Outcomes",
     "PermissionDenied",
     "PollPolicy",
     "ProviderInfo",

@@ -31,7 +31,7 @@ from taskbridge.front import (
 from taskbridge.inbox import Told, listening
 from taskbridge.items import Ticket
 from taskbridge.lifecycle import get
-from taskbridge.model import Outcome, Task, TaskResult, WebhookEvent, raise_if_failed
+from taskbridge.model import Outcome, Outcomes, Task, TaskResult, WebhookEvent, raise_if_failed
 from taskbridge.policy import Clock, SystemClock
 from taskbridge.registry import require_extra
 from taskbridge.steps import News
@@ -114,7 +114,7 @@ class _Calls(Front):
         self,
         tasks: Iterable[AnyId],
         timeout: float | None = DEFAULT_TIMEOUT,  # noqa: ASYNC109  # the same names as the synchronous side
-    ) -> list[Outcome]:
+    ) -> Outcomes:
         """Wait for many tasks; see `taskbridge.Client.wait_all`."""
         places = self._begin_many(tasks)
         news = [one async for one in self._follow(places, timeout, changes=False)]

@@ -36,7 +36,7 @@ from taskbridge.front import (
 from taskbridge.inbox import Told, listening
 from taskbridge.items import Ticket
 from taskbridge.lifecycle import get
-from taskbridge.model import Outcome, Task, TaskResult, WebhookEvent, raise_if_failed
+from taskbridge.model import Outcome, Outcomes, Task, TaskResult, WebhookEvent, raise_if_failed
 from taskbridge.policy import Clock, SystemClock
 from taskbridge.steps import News
 
@@ -178,7 +178,7 @@ class _Calls(Front):
         places = self._begin_many(tasks)
         return (news.outcome for news in self._follow(places, timeout, changes=False))
 
-    def wait_all(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> list[Outcome]:
+    def wait_all(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> Outcomes:
         """Wait for many tasks; their outcomes in the order given, duplicates included.
 
         Args:

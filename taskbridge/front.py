@@ -15,7 +15,7 @@ from taskbridge.errors import ConfigError, InvalidInput, WaitTimeout, plain
 from taskbridge.fleet import Fleet
 from taskbridge.inbox import Told
 from taskbridge.items import Ticket
-from taskbridge.model import Outcome, Task, TaskRef
+from taskbridge.model import Outcomes, Task, TaskRef
 from taskbridge.steps import News
 
 if TYPE_CHECKING:
@@ -339,10 +339,10 @@ def enlist(
     return tickets, rejected
 
 
-def in_order(news: Iterable[News], count: int) -> list[Outcome]:
+def in_order(news: Iterable[News], count: int) -> Outcomes:
     """Final outcomes in the order in which their tasks were given."""
     found = {one.ticket.place: one.outcome for one in news}
-    return [found[n] for n in range(count)]
+    return Outcomes(found[n] for n in range(count))
 
 
 def deadline_of(now: float, timeout: float | None) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, SupportsIndex, overload
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Outcome",
+    "Outcomes",
     "Reason",
     "Task",
     "TaskFailure",
@@ -231,6 +232,11 @@ class Task(_Model):
         """Whether the vendor has ended its work: completed or failed."""
         return self.status.is_terminal
 
+    def _repr_html_(self) -> str:
+        from taskbridge.notebook import task_html  # noqa: PLC0415  # only in notebooks
+
+        return task_html(self)
+
     def describe(self) -> str:
         """The status in words: ``failed (cancelled), vendor says 'error'``."""
         refinement = f" ({self.reason})" if self.reason else ""
@@ -299,6 +305,25 @@ class Outcome:
             raise AssertionError("an outcome has a task or an error")
         raise_if_failed(self.task)
         return self.task
+
+
+class Outcomes(list[Outcome]):
+    """What came of many tasks, in the order in which they were given: a list, shown as a table in a notebook."""
+
+    @overload
+    def __getitem__(self, place: SupportsIndex) -> Outcome: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Outcomes: ...
+
+    def __getitem__(self, place: SupportsIndex | slice) -> Outcome | Outcomes:
+        found = super().__getitem__(place)
+        return Outcomes(found) if isinstance(found, list) else found
+
+    def _repr_html_(self) -> str:
+        from taskbridge.notebook import outcomes_html  # noqa: PLC0415  # only in notebooks
+
+        return outcomes_html(self)
 
 
 @dataclass(frozen=True, slots=True)

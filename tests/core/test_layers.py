@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 # Layers from left to right; a module imports from its own layer and from those to its left.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "fetch", "http", "model", "signatures", "submission"),
+    ("errors", "fetch", "http", "model", "notebook", "signatures", "submission"),
     ("capabilities", "dialogue", "provider", "reading"),
     ("config", "config_file", "governor", "policy", "registry", "schedule", "settings"),
     (

@@ -27,7 +27,7 @@ def one(client: tb.Client) -> None:
 
 
 def many(client: tb.Client, ids: Iterator[str]) -> None:
-    assert_type(client.wait_all(ids), list[tb.Outcome])
+    assert_type(client.wait_all(ids), tb.Outcomes)
     assert_type(client.as_completed(["a", tb.TaskRef("c:a")], timeout=9), Iterator[tb.Outcome])
     assert_type(client.watch(ids), Iterator[tb.Outcome])
     for outcome in client.as_completed(ids):
@@ -76,7 +76,7 @@ def opened() -> tb.Client:
     with tb.Bridge.from_config(Path("taskbridge.toml")) as bridge:
         assert_type(bridge["invoices"], tb.Client)
         assert_type(bridge.get("invoices:t1"), tb.Task)
-        assert_type(bridge.wait_all(["invoices:t1"]), list[tb.Outcome])
+        assert_type(bridge.wait_all(["invoices:t1"]), tb.Outcomes)
         assert_type(bridge.connections, tuple[str, ...])
     return tb.connect(connection="invoices", config="taskbridge.toml")
 
@@ -86,7 +86,7 @@ async def asynchronous(ids: list[str]) -> None:
         assert_type(await client.get("t1"), tb.Task)
         assert_type(await client.wait("t1", timeout=None), tb.Task)
         assert_type(await client.result("t1"), tb.TaskResult)
-        assert_type(await client.wait_all(ids), list[tb.Outcome])
+        assert_type(await client.wait_all(ids), tb.Outcomes)
         assert_type(client.as_completed(ids), AsyncIterator[tb.Outcome])
         async for outcome in client.watch(ids):
             assert_type(outcome.task, tb.Task | None)

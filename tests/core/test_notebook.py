@@ -1,0 +1,132 @@
+"""What a notebook shows: everything a vendor says is escaped, and no link to a file is in it."""
+
+from __future__ import annotations
+
+import pickle
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import taskbridge as tb
+from taskbridge.notebook import outcomes_html, task_html
+
+SEEN: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+HOSTILE: Final = '"><script>alert(1)</script><img src=x onerror=alert(2)>&amp;'
+LINK: Final = "https://storage.test/file?signature=key-to-the-file"
+TAGS: Final = frozenset({"div", "table", "tbody", "tr", "th", "td", "span", "strong", "code", "em", "br"})
+
+
+class Page(HTMLParser):
+    """Collects what a browser would see."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.rows = 0
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes.update(name for name, _ in attrs)
+        self.rows += tag == "tr"
+
+    def handle_data(self, data: str) -> None:
+        self.text += f" {data}"
+
+
+def task(**fields: object) -> tb.Task:
+    values: dict[str, object] = {
+        "provider": "acme",
+        "connection": "invoices",
+        "id": "t1",
+        "native_id": "t1",
+        "status": tb.TaskStatus.PROCESSING,
+        "native_status": "working",
+        "observed_at": SEEN,
+    }
+    return tb.Task.model_validate({**values, **fields})
+
+
+def everywhere(words: str) -> tb.Task:
+    """A failed task, with a stranger's words wherever there can be some."""
+    words = words or "x"
+    return task(
+        id=words,
+        status="failed",
+        native_status=words,
+        recognised=False,
+        operation=words,
+        message=words,
+        error={"code": words, "message": words, "details": {words: words}},
+        external_id=words,
+        parent_id=words,
+        retry_of=words,
+        subtasks=(task(operation=words, native_status=words, message=words),),
+        raw={"link": LINK},
+    )
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40).map(lambda tail: HOSTILE + tail))
+def test_a_vendors_words_are_never_markup(words: str) -> None:
+    broken = tb.Outcome(tb.TaskRef.of("invoices", words), None, tb.ServerError(words))
+    for html in (
+        task_html(everywhere(words)),
+        outcomes_html([tb.Outcome(everywhere(words).ref, everywhere(words)), broken]),
+    ):
+        page = Page(html)
+        assert page.tags <= TAGS
+        assert page.attributes <= {"style", "scope"}
+        assert "<script" not in html
+
+
+def test_a_task_shows_what_is_known_and_no_link_to_a_file() -> None:
+    made = tb.TaskResult(
+        files=(tb.TaskFile(id="f1", name="out.pdf", url=LINK, size=2048, media_type="application/pdf"),),
+        text="recognised",
+        data={"total": 7},
+    )
+    done = task(status="completed", native_status="finished", message=f"see {LINK}", result=made, progress=1.0)
+    page = Page(done._repr_html_())
+    for shown in ("invoices:t1", "completed", "finished", "100%", "out.pdf (application/pdf, 2,048 bytes)"):
+        assert shown in page.text
+    for shown in ("10 characters of text", "structured data", "2026-11-22 12:00:00 UTC", "https://storage.test/file?…"):
+        assert shown in page.text
+    assert "key-to-the-file" not in done._repr_html_()
+
+
+def test_a_batch_is_a_list_that_counts_and_shows_how_its_tasks_ended() -> None:
+    ended = [
+        tb.Outcome(tb.TaskRef("invoices:t1"), task(status="completed")),
+        tb.Outcome(tb.TaskRef("invoices:t2"), task(id="t2", status="failed", reason="cancelled")),
+        tb.Outcome(tb.TaskRef("invoices:t3"), task(id="t3"), tb.WaitTimeout("stopped waiting")),
+        tb.Outcome(tb.TaskRef("invoices:t4"), None, tb.TaskNotFound("no such task")),
+    ]
+    batch = tb.Outcomes(ended)
+    assert batch == ended
+    assert batch[1] is ended[1]
+    assert isinstance(batch[:2], tb.Outcomes)
+    assert pickle.loads(pickle.dumps(batch[:2])) == ended[:2]
+    page = Page(batch._repr_html_())
+    assert page.rows == 5
+    for shown in ("4 tasks", "completed", "failed", "still going on", "no answer", "TaskNotFound: no such task"):
+        assert shown in page.text
+
+
+@pytest.mark.parametrize(("count", "rows", "told"), [(0, 0, "0 tasks"), (1, 2, "1 task"), (250, 101, "and 150 more")])
+def test_a_batch_of_any_size_is_a_page_that_can_be_read(count: int, rows: int, told: str) -> None:
+    page = Page(tb.Outcomes([tb.Outcome(tb.TaskRef("invoices:t1"), task())] * count)._repr_html_())
+    assert (page.rows, told in page.text) == (rows, True)
+
+
+def test_colours_are_readable_on_a_light_and_on_a_dark_page() -> None:
+    html = everywhere("x")._repr_html_()
+    assert "color:inherit" in html
+    assert "<style" not in html  # nothing that a place which strips style sheets would lose
+    assert "background:#c0262d;color:#fff" in html
