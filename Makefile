@@ -25,7 +25,7 @@ docs: $(VENV)/.test
 	$(BIN)/python docs/build_site.py
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .coverage
 
 # Stamps: what is installed stays until pyproject.toml says something else.
 
@@ -53,3 +53,14 @@ bench: $(VENV)/.bench
 $(VENV)/.bench: $(VENV)/.demo
 	$(PIP) install --group bench
 	@touch $@
+
+# Coverage-guided fuzzing, each target for five minutes: make fuzz SECONDS=3600 for the long run (tests/fuzz).
+
+.PHONY: fuzz
+
+SECONDS ?= 300
+
+fuzz: $(VENV)/.test
+	@for target in answer webhook text json config head; do \
+	  echo "== $$target"; $(BIN)/python tests/fuzz $$target $(SECONDS) -verbosity=0 || exit 1; \
+	done

@@ -115,6 +115,9 @@ def _refused(response: Response) -> InvalidInput:
 # Addresses.
 
 _NAT64: Final = ip_network("64:ff9b::/96")  # an IPv4 address in its last 32 bits, although it counts as global
+_NETLOC: Final = re.compile(
+    r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]*)?", re.ASCII | re.IGNORECASE
+)  # urlsplit takes more
 _NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+", re.ASCII)  # what inet_aton takes for a part of an address
 
 
@@ -158,7 +161,7 @@ def url_fault(url: str, rules: Rules) -> str | None:
         return "is no URL"
     if parts.scheme not in ("http", "https"):
         return "must begin with https://"
-    if not host or "@" in parts.netloc or "%" in parts.netloc:
+    if not host or _NETLOC.fullmatch(parts.netloc) is None:
         return "must hold a host, and no user or password"
     return _host_fault(host.rstrip("."), parts.scheme, rules)
 

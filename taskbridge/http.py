@@ -178,8 +178,8 @@ Flow: TypeAlias = Generator[Request, Response, T]
 _MAX_DEPTH: Final = 64  # nested containers; real bodies need about 10
 _ALWAYS: Final = 99  # as often as the retry policy allows
 _MAX_DIGITS: Final = 4300  # the interpreter's own limit for integers from text
-_SMALL: Final = 65_536  # bytes of a body that is searched for numbers such as 1e400; a larger one has infinity there
 _SHAPE: Final = bytes.maketrans(b"123456789E", b"000000000e")  # a number such as 1e400 shows as 0e000
+_LONG: Final = b"0" * 200  # digits without which no number is infinite while its exponent has less than three
 _INFINITE: Final = frozenset({float("inf"), float("-inf")})
 _CONTAINERS: Final[frozenset[type]] = frozenset({dict, list})
 _STEP: Final = bytes.maketrans(b"[{]}", bytes([1, 1, 255, 255]))
@@ -201,16 +201,15 @@ def read_json(body: bytes) -> Any:
         document = _read_again(body)
     if body.count(b"{") + body.count(b"[") > _MAX_DEPTH:
         _check_depth(body)
-    if len(body) <= _SMALL:
-        shape = body.translate(_SHAPE)
-        if (b"0e000" in shape or b"0e+000" in shape) and _has_infinity(document):
-            return _read_again(body)
+    shape = body.translate(_SHAPE)
+    if (b"0e000" in shape or b"0e+000" in shape or _LONG in shape) and _has_infinity(document):
+        return _read_again(body)
     return document
 
 
 def _has_infinity(document: Any) -> bool:
     """Whether a number such as 1e400 became infinite."""
-    containers: list[Any] = [document] if document.__class__ in _CONTAINERS else []
+    containers: list[Any] = [[document]]
     for container in containers:
         values: Any = container.values() if container.__class__ is dict else container
         for value in values:

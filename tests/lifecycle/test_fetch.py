@@ -65,8 +65,12 @@ def test_an_address_that_may_not_be_asked_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://127.1/", "https://0x7f000001/", "https://2130706433/", "https://a@b/", "file:///x", "https://["]
-)
+    "url",
+    [
+        "https://127.1/", "https://0x7f000001/", "https://2130706433/", "https://a@b/", "file:///x", "https://[",
+        "https://;[2606:2800:220:1::]/", "https://a;b/",
+    ],
+)  # fmt: skip
 def test_odd_forms_are_refused_whatever_is_allowed(url: str) -> None:
     assert url_fault(url, Rules(allow_private=True, allow_http=True)) is not None
 

@@ -1,0 +1,50 @@
+"""The targets hold for what they start from and its neighbours, and a short run of the fuzzer finds nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .targets import SEEDS, TARGETS, fuzz_json
+
+HERE = Path(__file__).parent
+
+
+def neighbours(seed: bytes) -> Iterator[bytes]:
+    """A seed, cut at some places, and with some bytes changed; always the same ones."""
+    chance = random.Random(seed)
+    yield seed
+    for _ in range(12):
+        place = chance.randrange(len(seed) + 1)
+        yield seed[:place]
+        yield seed[:place] + bytes([chance.randrange(256)]) + seed[place + 1 :]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_the_fuzzer_starts_from_keeps_the_promises(name: str) -> None:
+    assert SEEDS[name]
+    for seed in SEEDS[name]:
+        for data in neighbours(seed):
+            TARGETS[name](data)
+
+
+def test_a_target_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fuzz_json.__globals__, "read_json", lambda _data: float("inf"))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        fuzz_json(b"1e400")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this Python")
+def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, str(HERE), "all", "60", "-runs=3000", "-seed=1", "-verbosity=0", str(tmp_path)],
+        check=False, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "number_of_executed_units: 3000" in run.stderr
