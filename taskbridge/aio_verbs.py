@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from taskbridge.drive import ignore
 from taskbridge.errors import TaskbridgeError
 from taskbridge.front import Front
 from taskbridge.lifecycle import act, claim, recover, remove, restart, retry, submit
 from taskbridge.listing import Walk, query_of
 from taskbridge.model import Task, TaskStatus
-from taskbridge.orders import AnyInput, Spool, Wish, prepare
+from taskbridge.orders import AnyInput, Spool, Wish, prepare, prepare_again
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
     from taskbridge.aio import Client
     from taskbridge.assemble import AnyId
@@ -71,6 +72,7 @@ class ClientVerbs(Verbs):
         external_id: str | None = None,
         callback_url: str | None = None,
         name: str | None = None,
+        on_commit: Callable[[Mapping[str, Any]], Awaitable[object] | object] | None = None,
     ) -> Task:
         """Hand a document to the vendor; see `taskbridge.Client.submit`. A stream is read in a thread of its own.
 
@@ -82,7 +84,7 @@ class ClientVerbs(Verbs):
         with Spool() as spool:
             wish = Wish(operation, input, options, external_id, callback_url, name)
             prepared = await asyncio.to_thread(prepare, channel, wish, spool)
-            return await self._driver.run(channel, submit(channel, prepared))
+            return await self._driver.run(channel, submit(channel, prepared), on_commit or ignore)
 
     def list(
         self, status: TaskStatus | str | None = None, *, limit: int | None = None, **filters: Any
@@ -97,11 +99,14 @@ class ClientVerbs(Verbs):
             for task in walk.take(await self._driver.run(walk.channel, walk.ask())):
                 yield task
 
-    async def recover(self, error: TaskbridgeError) -> Task | None:
+    async def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
         """Look for the order that a failed submit left in doubt; see `taskbridge.Client.recover`."""
         self._refuse_if_closed()
-        self._channel.resume()
-        return await self._driver.run(self._channel, recover(self._channel, error))
+        channel = self._channel
+        channel.resume()
+        with Spool() as spool:
+            prepared = await asyncio.to_thread(prepare_again, channel, error, input, spool)
+            return await self._driver.run(channel, recover(channel, error, prepared))
 
 
 class BridgeVerbs(Verbs):
@@ -121,10 +126,17 @@ class BridgeVerbs(Verbs):
         external_id: str | None = None,
         callback_url: str | None = None,
         name: str | None = None,
+        on_commit: Callable[[Mapping[str, Any]], Awaitable[object] | object] | None = None,
     ) -> Task:
         """Hand a document to the vendor of a connection; see `taskbridge.Client.submit`."""
         return await self[connection].submit(
-            operation, input, options=options, external_id=external_id, callback_url=callback_url, name=name
+            operation,
+            input,
+            options=options,
+            external_id=external_id,
+            callback_url=callback_url,
+            name=name,
+            on_commit=on_commit,
         )
 
     def list(
@@ -133,6 +145,6 @@ class BridgeVerbs(Verbs):
         """The tasks of a connection's vendor; see `taskbridge.Client.list`."""
         return self[connection].list(status, limit=limit, **filters)
 
-    async def recover(self, error: TaskbridgeError) -> Task | None:
+    async def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
         """Look for the order that a failed submit left in doubt; see `taskbridge.Client.recover`."""
-        return await self[str(error.clue.get("connection", error.connection))].recover(error)
+        return await self[str(error.clue.get("connection", error.connection))].recover(error, input)

@@ -1,13 +1,13 @@
 """A request sent once: the actions that a driver does, and what came of sending.
 
-A lifted flow (`taskbridge.flows`) yields `Send`, `Sleep` and `Authorise`; the two drivers (`taskbridge.drive`) do them.
-Here an answer or its absence is weighed: what it says to the governor, whether it can be read, whether the vendor may
-have taken what was sent, and whether asking once more can help.
+A lifted flow (`taskbridge.flows`) yields `Announce`, `Send`, `Sleep`, `Authorise`; the two drivers (`taskbridge.drive`)
+do them. Here an answer or its absence is weighed: what it says to the governor, whether it can be read, whether the
+vendor may have taken what was sent, and whether asking once more can help.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from taskbridge.channel import Channel
     from taskbridge.policy import Clock
 
-__all__ = ["Action", "Attempt", "Authorise", "Lifted", "Send", "Sleep", "attempt", "uncertain"]
+__all__ = ["Action", "Announce", "Attempt", "Authorise", "Lifted", "Send", "Sleep", "attempt", "uncertain"]
 
 T = TypeVar("T")
 
@@ -69,7 +69,18 @@ class Authorise:
     deadline: float
 
 
-Action: TypeAlias = Send | Sleep | Authorise
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell whoever wants to know that an order is about to leave; it leaves once this is done.
+
+    Attributes:
+        clue: What `recover` needs to find the order again.
+    """
+
+    clue: Mapping[str, Any]
+
+
+Action: TypeAlias = Announce | Send | Sleep | Authorise
 Lifted: TypeAlias = Generator[Action, Any, T]
 
 
@@ -172,6 +183,8 @@ def attempt(channel: Channel, request: Request, credential: Credential | None, d
 def _sent(channel: Channel, request: Request, credential: Credential | None, deadline: float) -> Lifted[Attempt]:
     clock, governor = channel.clock, channel.governor
     try:
+        if request.commits:
+            yield Announce(request.clue)
         answer: Response = yield Send(_with(request, credential), _limit(request, deadline, clock), channel.max_body)
     except TransportError as error:
         if isinstance(error, TruncatedResponse) and error.stale:

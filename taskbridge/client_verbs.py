@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taskbridge.drive import ignore
 from taskbridge.errors import TaskbridgeError
 from taskbridge.front import Front
 from taskbridge.lifecycle import act, claim, recover, remove, restart, retry, submit
 from taskbridge.listing import Walk, query_of
 from taskbridge.model import Task, TaskStatus
-from taskbridge.orders import AnyInput, Spool, Wish, prepare
+from taskbridge.orders import AnyInput, Spool, Wish, prepare, prepare_again
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from taskbridge.assemble import AnyId
     from taskbridge.channel import Channel
@@ -107,6 +108,7 @@ class ClientVerbs(Verbs):
         external_id: str | None = None,
         callback_url: str | None = None,
         name: str | None = None,
+        on_commit: Callable[[Mapping[str, Any]], object] | None = None,
     ) -> Task:
         """Hand a document to the vendor; the task that it made of it.
 
@@ -122,6 +124,9 @@ class ClientVerbs(Verbs):
             external_id: Your id of the order, where the vendor keeps one.
             callback_url: Address that the vendor is to call, where it does.
             name: What the document is called at the vendor; by default the file's own name.
+            on_commit: Called with the order's clue (JSON, as `error.clue` has it) each time before the request leaves
+                after which the vendor may have the order; what it raises ends the call, and the order stays here.
+                Kept in a safe place, it finds the order after a crash: ``recover(SubmitUncertain("", clue=clue))``.
 
         Raises:
             UnsupportedFeature: The vendor has no such operation, or takes no such input; nothing was sent.
@@ -135,7 +140,7 @@ class ClientVerbs(Verbs):
         channel.resume()
         with Spool() as spool:
             wish = Wish(operation, input, options, external_id, callback_url, name)
-            return self._driver.run(channel, submit(channel, prepare(channel, wish, spool)))
+            return self._driver.run(channel, submit(channel, prepare(channel, wish, spool)), on_commit or ignore)
 
     def list(
         self, status: TaskStatus | str | None = None, *, limit: int | None = None, **filters: Any
@@ -162,22 +167,27 @@ class ClientVerbs(Verbs):
         while walk.goes_on:
             yield from walk.take(self._driver.run(walk.channel, walk.ask()))
 
-    def recover(self, error: TaskbridgeError) -> Task | None:
+    def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
         """Look for the order that a failed submit left in doubt; None where the vendor does not have it (yet).
 
         A vendor may take a moment to list what it took, so a None right after the failure is no proof.
 
         Args:
             error: What `submit` raised.
+            input: The document again, as it was given to `submit`. Where the vendor has the order but not yet its
+                document, it is sent now.
 
         Raises:
             UnsupportedFeature: The vendor has no way to find it.
+            OSError: The file cannot be read.
             ConfigError: The error is not of an order through this connection.
             TaskbridgeError: The search failed, which says nothing of the order.
         """
         self._refuse_if_closed()
-        self._channel.resume()
-        return self._driver.run(self._channel, recover(self._channel, error))
+        channel = self._channel
+        channel.resume()
+        with Spool() as spool:
+            return self._driver.run(channel, recover(channel, error, prepare_again(channel, error, input, spool)))
 
 
 class BridgeVerbs(Verbs):
@@ -197,10 +207,17 @@ class BridgeVerbs(Verbs):
         external_id: str | None = None,
         callback_url: str | None = None,
         name: str | None = None,
+        on_commit: Callable[[Mapping[str, Any]], object] | None = None,
     ) -> Task:
         """Hand a document to the vendor of a connection; see `Client.submit`."""
         return self[connection].submit(
-            operation, input, options=options, external_id=external_id, callback_url=callback_url, name=name
+            operation,
+            input,
+            options=options,
+            external_id=external_id,
+            callback_url=callback_url,
+            name=name,
+            on_commit=on_commit,
         )
 
     def list(
@@ -209,6 +226,6 @@ class BridgeVerbs(Verbs):
         """The tasks of a connection's vendor; see `Client.list`."""
         return self[connection].list(status, limit=limit, **filters)
 
-    def recover(self, error: TaskbridgeError) -> Task | None:
+    def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
         """Look for the order that a failed submit left in doubt; see `Client.recover`."""
-        return self[str(error.clue.get("connection", error.connection))].recover(error)
+        return self[str(error.clue.get("connection", error.connection))].recover(error, input)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
-from taskbridge.attempts import Action, Authorise, Lifted, Send, Sleep
+from taskbridge.attempts import Announce, Authorise, Lifted, Send, Sleep
 from taskbridge.channel import Channel
 from taskbridge.errors import DeadlineExceeded, TaskbridgeError
 from taskbridge.fleet import Fleet
@@ -20,20 +21,24 @@ from taskbridge.steps import Done, Idle, LookAt, LookAtMany, WaitUntil
 from taskbridge.submission import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from taskbridge.http import Flow
     from taskbridge.policy import Clock
     from taskbridge.provider import Credential
     from taskbridge.transport import AsyncTransport, Transport
 
-__all__ = ["AsyncDriver", "Driver", "Shift"]
+__all__ = ["AsyncDriver", "Driver", "Shift", "ignore"]
 
 T = TypeVar("T")
 
 _ONE_TRY: Final = Effort(attempts=1, granted=True, kind="look")  # in a fleet, the next look is the retry
 _ONE_HOLD: Final = Effort(attempts=1, granted=True, kind="hold")
 _ONE_LIST: Final = Effort(attempts=1, granted=True, kind="list")
+
+
+def ignore(_clue: Mapping[str, Any]) -> None:
+    """Nobody wants to know."""
 
 
 def _flow_of(command: LookAt | LookAtMany, now: float) -> Lifted[Look | Page]:
@@ -100,8 +105,13 @@ class Driver:
         self.clock = clock
         self._transport_for = transport_for
 
-    def run(self, channel: Channel, flow: Lifted[T]) -> T:
+    def run(self, channel: Channel, flow: Lifted[T], announce: Callable[[Mapping[str, Any]], object] = ignore) -> T:
         """Run a lifted flow to its end.
+
+        Args:
+            channel: The connection.
+            flow: The flow, not yet started.
+            announce: Called before an order leaves; what it raises ends the flow, and the order stays here.
 
         Raises:
             TaskbridgeError: What the flow raises.
@@ -109,6 +119,10 @@ class Driver:
         try:
             action = next(flow)
             while True:
+                if isinstance(action, Announce):
+                    announce(dict(action.clue))  # its errors are the caller's own, and no business of the flow
+                    action = next(flow)
+                    continue
                 try:
                     reply = self._do(channel, action)
                 except TaskbridgeError as error:
@@ -132,7 +146,7 @@ class Driver:
             fault = channel.told(error)
         raise fault
 
-    def _do(self, channel: Channel, action: Action) -> Any:
+    def _do(self, channel: Channel, action: Send | Sleep | Authorise) -> Any:
         match action:
             case Send():
                 transport = self._transport_for(channel)
@@ -226,8 +240,19 @@ class AsyncDriver:
         self._transport_for = transport_for
         self._renewals: dict[str, asyncio.Lock] = {}
 
-    async def run(self, channel: Channel, flow: Lifted[T]) -> T:
+    async def run(
+        self,
+        channel: Channel,
+        flow: Lifted[T],
+        announce: Callable[[Mapping[str, Any]], Awaitable[object] | object] = ignore,
+    ) -> T:
         """Run a lifted flow to its end.
+
+        Args:
+            channel: The connection.
+            flow: The flow, not yet started.
+            announce: Called, and awaited where it can be, before an order leaves; what it raises ends the flow, and the
+                order stays here.
 
         Raises:
             TaskbridgeError: What the flow raises.
@@ -235,6 +260,12 @@ class AsyncDriver:
         try:
             action = next(flow)
             while True:
+                if isinstance(action, Announce):
+                    told = announce(dict(action.clue))  # its errors are the caller's own, and no business of the flow
+                    if isawaitable(told):
+                        await told
+                    action = next(flow)
+                    continue
                 try:
                     reply = await self._do(channel, action)
                 except TaskbridgeError as error:
@@ -258,7 +289,7 @@ class AsyncDriver:
             fault = channel.told(error)
         raise fault
 
-    async def _do(self, channel: Channel, action: Action) -> Any:
+    async def _do(self, channel: Channel, action: Send | Sleep | Authorise) -> Any:
         match action:
             case Send():
                 transport = self._transport_for(channel)

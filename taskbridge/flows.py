@@ -1,7 +1,8 @@
 """Lifts a provider's flow to what a driver runs: pace, credential, retries, strict reading.
 
-A lifted flow is still a generator without I/O. It yields actions (`Send`, `Sleep`, `Authorise`) and is sent what came
-of them; the two drivers (`taskbridge.drive`) do them. The time is asked of the channel's clock, which tests replace.
+A lifted flow is still a generator without I/O. It yields actions (`Announce`, `Send`, `Sleep`, `Authorise`) and is
+sent what came of them; the two drivers (`taskbridge.drive`) do them. The time is asked of the channel's clock, which
+tests replace.
 
 What is repeated, and how often, is decided here and nowhere else: a request that the vendor surely did not see, a safe
 one that failed in passing, a body that was cut, each within the attempts, the budget and the deadline.

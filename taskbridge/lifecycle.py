@@ -145,13 +145,19 @@ class _Sent:
 
     def _ready(self, request: Request) -> Request:
         if request.commits:
-            request = replace(request, fresh=True)
+            self._time = self._channel.clock.now()
+            request = replace(request, fresh=True, clue=self._clue(request.clue))
             name, begun = self._channel.name, self._begun
             told = " ".join(f"{key}={plain(str(value), 200)}" for key, value in begun.items())
-            self._time = self._channel.clock.now()
             log.info("%s: sending an order: %s", name, told, extra={"connection": name, **_extra(begun)})
         self._last, self._answered = request, False
         return request
+
+    def _clue(self, made: Mapping[str, Any]) -> dict[str, Any]:
+        """What is known of the order: who it was for, when, and what was made on the way."""
+        channel = self._channel
+        known = {"provider": channel.provider.name, "connection": channel.name, "time": self._time.isoformat()}
+        return {**known, **self._begun, **made}
 
     def told(self, error: TaskbridgeError) -> TaskbridgeError:
         """The error that the caller sees: of unknown fate where it is, with what was made on the way."""
@@ -163,14 +169,7 @@ class _Sent:
             error = doubt
         elif committing and isinstance(error, ServerError):
             error.retryable = False
-        made: Mapping[str, Any] = {} if last is None else last.clue
-        error.clue = {
-            "provider": channel.provider.name,
-            "connection": channel.name,
-            "time": self._time.isoformat(),
-            **self._begun,
-            **made,
-        }
+        error.clue = self._clue({} if last is None else last.clue)
         if isinstance(error.__cause__, TaskbridgeError):
             channel.told(error.__cause__)
         if channel.blames_account(error):
@@ -235,8 +234,13 @@ def restart(channel: Channel, task_id: str, *, destructive: bool) -> Lifted[Task
     return (yield from _commit(channel, lambda: channel.provider.restart(task_id), begun, _deadline(channel)))
 
 
-def recover(channel: Channel, error: TaskbridgeError) -> Lifted[Task | None]:
-    """Look for the order that an error left in doubt.
+def recover(channel: Channel, error: TaskbridgeError, prepared: Prepared | None = None) -> Lifted[Task | None]:
+    """Look for the order that an error left in doubt, and bring it to its end where it lacks its document.
+
+    Args:
+        channel: The connection.
+        error: What the submit raised.
+        prepared: The documents again; None where they are not at hand.
 
     Raises:
         ConfigError: The error has no clue, or one of another connection.
@@ -251,9 +255,18 @@ def recover(channel: Channel, error: TaskbridgeError) -> Lifted[Task | None]:
     if provider.capabilities.recover is None or "reference" not in clue:
         raise provider.unsupported(f"look for an order of unknown fate ({plain(str(clue.get('operation')), 60)})")
     found = yield from act(channel, lambda: provider.recover(clue))
+    if found is not None and prepared is not None and not found.is_terminal:
+        found = yield from _finished(channel, found, prepared.order)
     if found is not None:
         channel.note(found)
     return found
+
+
+def _finished(channel: Channel, task: Task, order: Submission) -> Lifted[Task]:
+    def begin() -> Flow[Task]:
+        return channel.provider.finish(task, order)
+
+    return (yield from act(channel, begin, task.id, size=order.size))
 
 
 # Acting on a task.
@@ -275,7 +288,7 @@ def claim(channel: Channel, call: str, what: str) -> None:
 
 
 def act(
-    channel: Channel, begin: Callable[[], Flow[T]], task_id: str | None = None, *, plan: Effort = FULL
+    channel: Channel, begin: Callable[[], Flow[T]], task_id: str | None = None, *, plan: Effort = FULL, size: int = 0
 ) -> Lifted[T]:
     """Run an operation that no order hangs on, within the connection's `request_timeout`.
 
@@ -284,9 +297,10 @@ def act(
         begin: The provider's operation.
         task_id: The shared id that it is about, if it is about one.
         plan: How much each request is worth.
+        size: Bytes that it sends, which take their time.
     """
     try:
-        return (yield from lift(channel, begin(), _deadline(channel), plan=plan))
+        return (yield from lift(channel, begin(), _deadline(channel, size), plan=plan))
     except TaskbridgeError as error:
         fault = channel.told(error, None if task_id is None else f"{channel.name}:{task_id}")
         if channel.blames_account(fault):

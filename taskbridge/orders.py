@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeAlias
 from uuid import uuid4
 
-from taskbridge.errors import InvalidInput, UnsupportedFeature, plain
+from taskbridge.errors import InvalidInput, TaskbridgeError, UnsupportedFeature, plain
 from taskbridge.fetch import is_http, name_of
 from taskbridge.model import TaskFile
 from taskbridge.submission import NATIVE, Document, Link, Source, Stored, Submission, safe_name
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from taskbridge.channel import Channel
     from taskbridge.provider import Capabilities
 
-__all__ = ["AnyInput", "Prepared", "Spool", "Wish", "check_limit", "prepare", "replaced"]
+__all__ = ["AnyInput", "Prepared", "Spool", "Wish", "check_limit", "prepare", "prepare_again", "replaced"]
 
 OneInput: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | TaskFile
 AnyInput: TypeAlias = OneInput | Sequence[OneInput] | None
@@ -150,6 +150,25 @@ def prepare(channel: Channel, wish: Wish, spool: Spool) -> Prepared:
     )
     links = (n for n, source in enumerate(sources) if isinstance(source, Link)) if can.fetches_urls else ()
     return Prepared(order, {n: spool.room() for n in links})
+
+
+def prepare_again(channel: Channel, error: TaskbridgeError, given: AnyInput, spool: Spool) -> Prepared | None:
+    """The order of an earlier submit, made of its documents anew; None where they are not given.
+
+    Args:
+        channel: The connection.
+        error: What the submit raised; its clue tells the operation.
+        given: The documents.
+        spool: Keeps what streams gave.
+
+    Raises:
+        UnsupportedFeature: The vendor does not take such an input.
+        InvalidInput: A document cannot be sent.
+        OSError: A file cannot be read.
+    """
+    if given is None or "operation" not in error.clue:
+        return None
+    return prepare(channel, Wish(f"{NATIVE}{error.clue['operation']}", given), spool)
 
 
 # Operations and options.

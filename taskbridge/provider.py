@@ -184,6 +184,16 @@ class Provider(Dialogue[S], ABC):
         del clue
         raise self.unsupported("recover")
 
+    def finish(self, task: Task, order: Submission) -> Flow[Task]:
+        """Send what a recovered task still waits for; the default sends nothing.
+
+        Args:
+            task: What `recover` found; it has not ended.
+            order: The documents of the order, in their places.
+        """
+        del order
+        return no_requests(task)
+
     # What the vendor tells unasked.
 
     def parse_webhook(self, delivery: Delivery) -> WebhookEvent:

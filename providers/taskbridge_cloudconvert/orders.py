@@ -97,10 +97,21 @@ def submit(vendor: CloudConvert, order: Submission) -> Flow[Task]:
     made = vendor.payload(response).child("data")
     job = vendor.job(made)
     clue = {**clue, "task": job.id}
-    forms = {each.maybe_text("name"): each.maybe_child("result") for each in made.children("tasks")}
+    results = {each.maybe_text("name"): each.maybe_child("result") for each in made.children("tasks")}
     for name, document in _uploads(order):
-        yield from _upload(vendor, document, forms.get(name), clue)
+        yield from _upload(vendor, document, results.get(name), clue)
     return job
+
+
+def finish(vendor: CloudConvert, job: Task, order: Submission) -> Flow[Task]:
+    """The uploads that a job still waits for: those of its tasks that show their form."""
+    _, native = vendor.split_id(job.id)
+    made = vendor.payload((yield vendor.request("GET", f"/jobs/{path_id(native)}"))).child("data")
+    results = {each.maybe_text("name"): each.maybe_child("result") for each in made.children("tasks")}
+    waiting = [each for each in _uploads(order) if _form(results.get(each[0])) is not None]
+    for name, document in waiting:
+        yield from _upload(vendor, document, results[name], {"task": job.id})
+    return vendor.job(made, job.id)
 
 
 def _submit_task(vendor: CloudConvert, order: Submission) -> Flow[Task]:
@@ -159,9 +170,13 @@ def _uploads(order: Submission) -> list[tuple[str, Document]]:
     ]
 
 
+def _form(result: Payload | None) -> Payload | None:
+    return None if result is None else result.maybe_child("form")
+
+
 def _upload(vendor: CloudConvert, document: Document, result: Payload | None, clue: Mapping[str, Any]) -> Flow[None]:
     """Send a document to the form that its task answered: fields as they are and in order, file last, no API key."""
-    form = None if result is None else result.maybe_child("form")
+    form = _form(result)
     if form is None:
         raise MalformedResponse("a task that waits for its upload tells no form")
     url = form.text("url")

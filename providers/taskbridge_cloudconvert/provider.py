@@ -224,6 +224,10 @@ class CloudConvert(Provider[CloudConvertSettings]):
         """``GET /jobs?filter[tag]=``."""
         return orders.recover(self, clue)
 
+    def finish(self, task: Task, order: Submission) -> Flow[Task]:
+        """The uploads that a job still waits for."""
+        return orders.finish(self, task, order)
+
     # What the vendor tells unasked.
 
     def parse_webhook(self, delivery: Delivery) -> WebhookEvent:

@@ -1,0 +1,140 @@
+"""The moment before an order leaves: who listens can keep what finds it again, and finish it after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import taskbridge as tb
+from taskbridge import aio
+from taskbridge.http import Request, Response
+from taskbridge.testing import Emulator
+
+Maker = Callable[..., Any]
+
+PDF = b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n"
+INPUTS: dict[str, Any] = {
+    "cloudconvert": PDF,
+    "scan-documents": PDF,
+    "smartdocumentor": "https://example.com/invoice.pdf",
+}
+# Path of the request after which the vendor has the order.
+COMMITS = {"cloudconvert": "/v2/jobs", "scan-documents": "-operations/", "smartdocumentor": "/process"}
+
+
+class Crash(Exception):  # as the end of the process would
+    pass
+
+
+@pytest.mark.parametrize("vendor", INPUTS)
+def test_the_clue_comes_before_the_order_leaves_and_finds_it(vendor: str, both: Maker, own_vendors: Emulator) -> None:
+    told: list[tuple[str, int]] = []
+
+    def keep(clue: Mapping[str, Any]) -> None:
+        told.append((json.dumps(clue), own_vendors.count(vendor, "POST", COMMITS[vendor])))
+
+    client = both(vendor)
+    task = client.submit("extract-text", INPUTS[vendor], on_commit=keep)
+
+    ((clue, sent),) = told
+    assert sent == 0
+    found = client.recover(tb.SubmitUncertain("the process was killed", clue=json.loads(clue)))
+    assert found.id == task.id
+
+
+@pytest.mark.parametrize("vendor", INPUTS)
+def test_what_the_listener_raises_keeps_the_order_here(vendor: str, both: Maker, own_vendors: Emulator) -> None:
+    def refuse(clue: Mapping[str, Any]) -> None:
+        raise Crash(clue["reference"])
+
+    client = both(vendor, max_in_flight=1)
+    with pytest.raises(Crash, match="taskbridge-"):
+        client.submit("extract-text", INPUTS[vendor], on_commit=refuse)
+    assert own_vendors.count(vendor, "POST", COMMITS[vendor]) == 0
+
+
+def test_a_refusing_listener_leaves_the_pace_as_it_was(scripted: Maker) -> None:
+    made = scripted("smartdocumentor", Response(200, {}, b'{"taskId": 44}'), max_in_flight=1)
+
+    def refuse(_clue: Mapping[str, Any]) -> None:
+        raise Crash
+
+    for _ in range(3):
+        with pytest.raises(Crash):
+            made.client.submit("extract-text", INPUTS["smartdocumentor"], on_commit=refuse)
+    assert made.client.submit("extract-text", INPUTS["smartdocumentor"]).id == "44"
+
+
+def test_it_is_told_of_each_attempt(scripted: Maker) -> None:
+    refused = tb.ConnectFailed("nobody there")
+    made = scripted("smartdocumentor", refused, Response(200, {}, b'{"taskId": 44}'))
+    told: list[Mapping[str, Any]] = []
+
+    made.client.submit("extract-text", INPUTS["smartdocumentor"], on_commit=told.append)
+
+    first, second = told
+    assert first == second
+    assert first["external_id"].startswith("taskbridge-")
+
+
+def test_the_clue_is_the_one_of_the_error(scripted: Maker) -> None:
+    def vendor(request: Request) -> Response:
+        return Response(504 if request.commits else 200, {}, b'{"id": "file_1"}')
+
+    made = scripted("scan-documents", vendor)
+    told: list[Mapping[str, Any]] = []
+    with pytest.raises(tb.SubmitUncertain) as caught:
+        made.client.submit("extract-text", PDF, on_commit=told.append)
+    assert told == [caught.value.clue]
+    assert told[0]["files"] == ["file_1"]
+
+
+def test_the_asynchronous_side_awaits_its_listener(own_vendors: Emulator) -> None:
+    settings = own_vendors.settings("smartdocumentor")
+    told: list[str] = []
+
+    async def keep(clue: Mapping[str, Any]) -> None:
+        await asyncio.sleep(0)
+        told.append(clue["reference"])
+
+    async def go() -> tb.Task:
+        async with aio.connect("smartdocumentor", **settings) as client:
+            return await client.submit("extract-text", INPUTS["smartdocumentor"], on_commit=keep)
+
+    assert asyncio.run(go()).external_id == told[0]
+
+
+# CloudConvert takes the order first, and its document after it.
+
+
+def test_an_order_without_its_document_gets_it_when_it_is_found(
+    both: Maker, own_vendors: Emulator, tmp_path: Path
+) -> None:
+    path = tmp_path / "invoice.pdf"
+    path.write_bytes(PDF)
+    clues: list[Mapping[str, Any]] = []
+
+    def lose(clue: Mapping[str, Any]) -> None:
+        clues.append(clue)
+        path.unlink()
+
+    client = both("cloudconvert")
+    with pytest.raises((tb.TaskbridgeError, OSError)):
+        client.submit("extract-text", path, on_commit=lose)
+    lost = tb.SubmitUncertain("the process was killed", clue=clues[0])
+    assert tb.Reason.AWAITING_UPLOAD in {part.reason for part in client.recover(lost).subtasks}
+    path.write_bytes(PDF)
+
+    found = client.recover(lost, path)
+    again = client.recover(lost, path)
+
+    assert client.result(found.id, timeout=20).text == "Text of invoice.pdf\n"
+    assert found.id == again.id
+    assert own_vendors.count("cloudconvert", "POST", "/v2/jobs") == 1
+    uploads = [seen for seen in own_vendors.requests if seen.method == "POST" and "/v2/" not in seen.path]
+    assert len(uploads) == 1
