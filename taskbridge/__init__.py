@@ -13,6 +13,7 @@ TYPE_CHECKING = False  # typing itself costs half of an import
 if TYPE_CHECKING:
     from taskbridge import aio, errors
     from taskbridge.channel import ConnectionStats
+    from taskbridge.checkup import Checkup
     from taskbridge.client import Bridge, Client, connect
     from taskbridge.errors import (
         ApiError,
@@ -87,6 +88,7 @@ _HOMES: dict[str, str | None] = {
     ),
     **dict.fromkeys(("PollPolicy", "RetryPolicy"), "policy"),
     "Capabilities": "provider",
+    "Checkup": "checkup",
     "ConnectionStats": "channel",
     **dict.fromkeys(("ProviderInfo", "providers"), "registry"),
     "Ingested": "ingest",
@@ -97,6 +99,7 @@ __all__ = [
     "AuthenticationError",
     "Bridge",
     "Capabilities",
+    "Checkup",
     "CircuitOpen",
     "Client",
     "ConfigError",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from taskbridge.checkup import Checkup, check
 from taskbridge.drive import ignore
 from taskbridge.errors import TaskbridgeError
 from taskbridge.front import Front
@@ -98,6 +99,12 @@ class ClientVerbs(Verbs):
         while walk.goes_on:
             for task in walk.take(await self._driver.run(walk.channel, walk.ask())):
                 yield task
+
+    async def check(self) -> Checkup:
+        """Ask whether the vendor takes the credential; see `taskbridge.Client.check`."""
+        self._refuse_if_closed()
+        self._channel.resume()
+        return await self._driver.run(self._channel, check(self._channel))
 
     async def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
         """Look for the order that a failed submit left in doubt; see `taskbridge.Client.recover`."""

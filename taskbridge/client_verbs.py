@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taskbridge.checkup import Checkup, check
 from taskbridge.drive import ignore
 from taskbridge.errors import TaskbridgeError
 from taskbridge.front import Front
@@ -166,6 +167,17 @@ class ClientVerbs(Verbs):
     def _pages(self, walk: Walk) -> Iterator[Task]:
         while walk.goes_on:
             yield from walk.take(self._driver.run(walk.channel, walk.ask()))
+
+    def check(self) -> Checkup:
+        """Ask whether the vendor takes the credential, by the cheapest call that needs it.
+
+        Raises:
+            AuthenticationError: It does not.
+            TaskbridgeError: The vendor refuses the call, or was not reached or understood.
+        """
+        self._refuse_if_closed()
+        self._channel.resume()
+        return self._driver.run(self._channel, check(self._channel))
 
     def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
         """Look for the order that a failed submit left in doubt; None where the vendor does not have it (yet).

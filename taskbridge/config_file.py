@@ -118,7 +118,8 @@ def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str
             return place
     raise ConfigError(
         f"no configuration found; looked at TASKBRIDGE_CONFIG (not set), {places[0].absolute()} and {places[1]}. "
-        'Write one, or name the provider and its settings: connect("cloudconvert", api_key=…)'
+        "Write one (taskbridge init begins it), or name the provider and its settings: "
+        'connect("cloudconvert", api_key=…)'
     )
 
 
@@ -269,9 +270,8 @@ def unset_values(values: Table, above: str = "") -> Iterator[tuple[str, Unset]]:
     for key, value in values.items():
         if isinstance(value, dict):
             yield from unset_values(cast("dict[str, Any]", value), f"{above}{key}.")
-        for item in cast("list[object]", value) if isinstance(value, list) else [value]:
-            if isinstance(item, Unset):
-                yield f"{above}{key}", item
+        items = cast("list[object]", value if isinstance(value, list) else [value])
+        yield from ((f"{above}{key}", item) for item in items if isinstance(item, Unset))
 
 
 def _fill_in(values: dict[str, Any], above: str, origins: dict[str, str], environ: Mapping[str, str]) -> None:

@@ -55,6 +55,9 @@ class ProviderSettings(BaseModel):
         use_attribute_docstrings=True,
     )
 
+    usual: ClassVar[tuple[str, ...]] = ()
+    """Settings that a first configuration states, where those without a default are not all: one way to sign in."""
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("settings hold credentials and are not pickled; pass the connection's name instead")
 

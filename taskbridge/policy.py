@@ -22,7 +22,7 @@ from taskbridge.errors import ConfigError
 if TYPE_CHECKING:
     from threading import Condition
 
-__all__ = ["Clock", "PollPolicy", "RetryPolicy", "SystemClock", "parse_retry_after", "retries_for"]
+__all__ = ["Clock", "PollPolicy", "RetryPolicy", "SystemClock", "parse_retry_after", "read_http_date", "retries_for"]
 
 
 class Clock(Protocol):
@@ -179,14 +179,20 @@ def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None
     value = headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(value):
         return float(value)
-    moment = _http_date(value)
+    moment = read_http_date(value)
     if moment is None:
         return None
-    here = _http_date(headers.get("date", "").strip()) or now
+    here = read_http_date(headers.get("date", "")) or now
     return max(0.0, (moment - here).total_seconds())
 
 
-def _http_date(value: str) -> datetime | None:
+def read_http_date(value: str) -> datetime | None:
+    """Aware UTC time of a header field in one of the three forms of HTTP, or None where it is none.
+
+    Args:
+        value: The field.
+    """
+    value = value.strip()
     if not _HTTP_DATE.fullmatch(value):
         return None
     try:

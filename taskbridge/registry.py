@@ -21,7 +21,7 @@ from taskbridge.errors import ConfigError, ProviderLoadError, ProviderNotFound, 
 if TYPE_CHECKING:
     from taskbridge.provider import Capabilities, Provider
 
-__all__ = ["ProviderInfo", "builtin_providers", "load_provider", "loaded_providers", "providers"]
+__all__ = ["ProviderInfo", "builtin_providers", "load_provider", "loaded_providers", "provider_names", "providers"]
 
 GROUP: Final = "taskbridge.providers"
 _OURS: Final = "taskbridge"  # our own distribution
@@ -54,6 +54,11 @@ def providers() -> tuple[ProviderInfo, ...]:
     """What is installed, sorted by name, with what it can do, and what failed to load and why."""
     entries = _entries()
     return tuple(_info(entry, entries) for entry in entries)
+
+
+def provider_names() -> list[str]:
+    """Names of what is installed, usable or not; nothing is imported."""
+    return sorted({entry.name for entry in _entries()})
 
 
 def builtin_providers() -> tuple[str, ...]:

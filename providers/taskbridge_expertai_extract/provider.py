@@ -67,6 +67,8 @@ TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, sectio
 class ExpertAiExtractSettings(ProviderSettings):
     """Settings of an expert.ai Extract connection: an account, or a token that the caller renews."""
 
+    usual = ("username", "password")
+
     username: str | None = None
     """User name of the developer account."""
     password: SecretStr | None = None

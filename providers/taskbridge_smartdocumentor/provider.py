@@ -114,6 +114,8 @@ EARLIER: Final = timedelta(hours=1)  # before the oldest task's age begins to co
 class SmartDocumentorSettings(ProviderSettings):
     """Settings of a SmartDocumentor connection: client credentials, or a token that the caller renews."""
 
+    usual = ("client_id", "client_secret")
+
     client_id: str | None = None
     """OAuth client id of the organisation."""
     client_secret: SecretStr | None = None

@@ -2,64 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from taskbridge import __version__
 from taskbridge.cli.codes import MEANINGS, USAGE
+from taskbridge.cli.options import WIDTH, chosen_config, with_config, with_json, with_refs, with_timeout
+from taskbridge.cli.upkeep import completion, config, doctor, init
 
 if TYPE_CHECKING:
     from taskbridge.cli.screen import Screen
 
 __all__ = ["app"]
-
-_CONFIG: Final = "taskbridge.config"  # where the path is kept, wherever on the line it was given
-_LONGEST: Final = 366 * 86_400.0  # seconds of a wait; beyond that, none
-_WIDTH: Final = 80  # columns of the help
-
-
-def _seconds(_ctx: click.Context, _param: click.Parameter, value: str) -> float | None:
-    """A number of seconds; None for ``none``."""
-    if value == "none":
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds <= _LONGEST:  # nor not-a-number
-        raise click.BadParameter(f"{value!r} is no number of seconds above 0 (or 'none', to wait without a limit).")
-    return seconds
-
-
-def _keep_config(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        ctx.meta[_CONFIG] = value
-
-
-def _chosen_config() -> str | None:
-    path: str | None = click.get_current_context().meta.get(_CONFIG)
-    return path
-
-
-_config = click.option(
-    "--config",
-    metavar="PATH",
-    expose_value=False,
-    callback=_keep_config,
-    help="The configuration; else TASKBRIDGE_CONFIG, ./taskbridge.toml, and the user's folder are looked at.",
-)
-# The screen knows already: errors of this very line are told in JSON too.
-_json = click.option("--json", is_flag=True, expose_value=False, help="One JSON object a line, errors too.")
-_timeout = click.option(
-    "--timeout",
-    callback=_seconds,
-    default="900",
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait; 'none' for no limit.",
-)
-_refs = click.argument("refs", nargs=-1, required=True, metavar="REF...")
 
 
 def _exit_codes() -> str:
@@ -69,11 +24,11 @@ def _exit_codes() -> str:
 
 @click.group(
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDTH},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
     epilog=_exit_codes(),
 )
 @click.version_option(__version__, prog_name="taskbridge", message="%(prog)s %(version)s")
-@_config
+@with_config
 @click.pass_context
 def app(ctx: click.Context) -> int:
     """One interface over the asynchronous task APIs of document vendors.
@@ -89,22 +44,22 @@ def app(ctx: click.Context) -> int:
 
 
 @app.command()
-@_refs
-@_json
-@_config
+@with_refs
+@with_json
+@with_config
 @click.pass_obj
 def get(screen: Screen, refs: tuple[str, ...]) -> int:
     """Look tasks up once, and show them as they are now."""
     from taskbridge.cli.look import get_all  # noqa: PLC0415  # pydantic
 
-    return get_all(screen, refs, _chosen_config())
+    return get_all(screen, refs, chosen_config())
 
 
 @app.command()
-@_refs
-@_timeout
-@_json
-@_config
+@with_refs
+@with_timeout
+@with_json
+@with_config
 @click.pass_obj
 def wait(screen: Screen, refs: tuple[str, ...], timeout: float | None) -> int:
     """Wait until all tasks have ended, and show each change.
@@ -114,14 +69,14 @@ def wait(screen: Screen, refs: tuple[str, ...], timeout: float | None) -> int:
     """
     from taskbridge.cli.wait import wait_for  # noqa: PLC0415  # pydantic
 
-    return wait_for(screen, refs, timeout, _chosen_config())
+    return wait_for(screen, refs, timeout, chosen_config())
 
 
 @app.command()
 @click.argument("ref", metavar="REF")
-@_timeout
-@_json
-@_config
+@with_timeout
+@with_json
+@with_config
 @click.pass_obj
 def result(screen: Screen, ref: str, timeout: float | None) -> int:
     """Show what a task made; waits for its end.
@@ -130,11 +85,11 @@ def result(screen: Screen, ref: str, timeout: float | None) -> int:
     """
     from taskbridge.cli.look import show_result  # noqa: PLC0415  # pydantic
 
-    return show_result(screen, ref, timeout, _chosen_config())
+    return show_result(screen, ref, timeout, chosen_config())
 
 
 @app.command()
-@_json
+@with_json
 @click.pass_obj
 def providers(screen: Screen) -> int:
     """List the installed providers, and those that cannot be used and why."""
@@ -167,3 +122,7 @@ def demo(screen: Screen) -> int:
     from taskbridge.cli.demo import play  # noqa: PLC0415  # starlette
 
     return play(screen)
+
+
+for command in (completion, config, doctor, init):
+    app.add_command(command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Final
 
 import click
@@ -36,9 +37,16 @@ def help_text() -> str:
     codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in MEANINGS.items())
     parts = [_INTRODUCTION, f"## Exit codes\n\n| code | meaning |\n| ---: | --- |\n{codes}\n"]
     context = _context(app, None)
-    parts.append(_section(context))
-    parts += [_section(_context(app.commands[name], context)) for name in sorted(app.commands)]
+    parts += [_section(each) for each in _all_of(context)]
     return "\n".join(parts)
+
+
+def _all_of(context: click.Context) -> Iterator[click.Context]:
+    """A command and those below it."""
+    yield context
+    if isinstance(context.command, click.Group):
+        for _, command in sorted(context.command.commands.items()):
+            yield from _all_of(_context(command, context))
 
 
 def _context(command: click.Command, parent: click.Context | None) -> click.Context:

@@ -13,6 +13,7 @@ import click
 
 from taskbridge.cli.codes import BROKEN, CLOSED, DONE, USAGE, code_of
 from taskbridge.cli.commands import app
+from taskbridge.cli.completion import answer_shell
 from taskbridge.cli.screen import Screen
 from taskbridge.cli.signals import Interrupted, Signals
 from taskbridge.errors import TaskbridgeError
@@ -52,6 +53,8 @@ def run(args: Sequence[str], signals: Signals) -> int:
 
 def _invoke(args: list[str], screen: Screen) -> int:
     try:
+        if (answered := answer_shell(app)) is not None:
+            return answered
         with app.make_context("taskbridge", args, obj=screen) as context:
             code: int = app.invoke(context)
             return code

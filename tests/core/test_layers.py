@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "attempts",
         "channel",
+        "checkup",
         "fleet",
         "flows",
         "inbox",

@@ -143,7 +143,13 @@ MISTAKES: tuple[Mistake, ...] = (
         tb.ConfigError,
         "which takes client_id, client_secret",
     ),
-    Mistake("No configuration", "tb.connect()", no_config, tb.ConfigError, "Write one, or name the provider"),
+    Mistake(
+        "No configuration",
+        "tb.connect()",
+        no_config,
+        tb.ConfigError,
+        "Write one (taskbridge init begins it), or name the provider",
+    ),
     Mistake(
         "An `http` address",
         'tb.connect("scan-documents", api_key=key, base_url="http://gateway.example.com/v1")',
