@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from taskbridge.attempts import Lifted
 from taskbridge.channel import Channel
 from taskbridge.errors import TaskbridgeError
 from taskbridge.lifecycle import act
 from taskbridge.policy import read_http_date
-from taskbridge.steps import Lifted
 from taskbridge.submission import Page, Query
 
 if TYPE_CHECKING:
