@@ -30,7 +30,7 @@ from taskbridge.errors import (
     UnsupportedFeature,
     plain,
 )
-from taskbridge.http import Body, Request, Response, Upload
+from taskbridge.http import Body, Form, Request, Response, Upload
 from taskbridge.reading import NO_TIME, Payload
 
 CodeTable: TypeAlias = Mapping[str, type[ApiError]]
@@ -166,7 +166,7 @@ class Dialogue(Generic[S]):
         return Request(
             method,
             url,
-            headers=_ACCEPT if body is None or isinstance(body, Upload) else _SEND_JSON,
+            headers=_ACCEPT if body is None or isinstance(body, Form | Upload) else _SEND_JSON,
             body=body,
             hold=hold,
             idempotent=idempotent,

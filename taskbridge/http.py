@@ -19,9 +19,20 @@ import jiter
 
 from taskbridge.errors import MalformedResponse, plain
 
-__all__ = ["Base64", "Body", "Flow", "Request", "Response", "Upload", "read_json"]
+__all__ = ["Base64", "Body", "Flow", "Form", "Request", "Response", "Upload", "read_json"]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A multipart form of texts, without a file.
+
+    Attributes:
+        fields: Form fields, in order.
+    """
+
+    fields: tuple[tuple[str, str], ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +83,11 @@ class Base64:
         return cls(f'{head}"'.encode(), content, f'"{tail}'.encode())
 
 
-Body: TypeAlias = bytes | Path | Upload | Base64 | None
-"""What a request carries: bytes, a file read when sent, a multipart form, or JSON around a file. Never a handle."""
+Body: TypeAlias = bytes | Path | Form | Upload | Base64 | None
+"""What a request carries: bytes, a file read when sent, a multipart form with or without a file, or JSON around a file.
+
+Never a handle.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import mimetypes
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import Final
 
-from taskbridge.http import Base64, Request, Upload
+from taskbridge.http import Base64, Form, Request, Upload
 
 __all__ = ["Stream", "is_local", "stream"]
 
@@ -77,8 +77,11 @@ def stream(request: Request) -> Stream | None:
     if isinstance(body, Base64):
         return _around(body.head, body.content, body.tail, {}, encoded=True)
     boundary = f"taskbridge-{token_hex(16)}"  # by chance, so that no document can hold it
-    head, tail = _form(body, boundary)
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    if isinstance(body, Form):
+        whole = f"{_fields(body.fields, boundary)}--{boundary}--\r\n".encode()
+        return Stream(len(whole), whole, None, b"", headers)
+    head, tail = _form(body, boundary)
     return _around(head, body.content, tail, headers)
 
 
@@ -97,18 +100,21 @@ def _around(
 
 
 def _form(upload: Upload, boundary: str) -> tuple[bytes, bytes]:
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"\r\n\r\n{value}\r\n'
-        for name, value in upload.fields
-    ]
     media_type = upload.media_type
     if media_type == "application/octet-stream":
         media_type = mimetypes.guess_type(upload.filename)[0] or media_type
-    parts.append(
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(upload.name)}"; '
-        f'filename="{_quoted(upload.filename)}"\r\nContent-Type: {media_type}\r\n\r\n'
+    head = (
+        f'{_fields(upload.fields, boundary)}--{boundary}\r\nContent-Disposition: form-data; '
+        f'name="{_quoted(upload.name)}"; filename="{_quoted(upload.filename)}"\r\nContent-Type: {media_type}\r\n\r\n'
     )
-    return "".join(parts).encode(), f"\r\n--{boundary}--\r\n".encode()
+    return head.encode(), f"\r\n--{boundary}--\r\n".encode()
+
+
+def _fields(fields: Iterable[tuple[str, str]], boundary: str) -> str:
+    return "".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"\r\n\r\n{value}\r\n'
+        for name, value in fields
+    )
 
 
 def _quoted(text: str) -> str:

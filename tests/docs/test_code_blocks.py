@@ -35,6 +35,8 @@ NOT_RUN: Final = frozenset(
     {
         ("README.md", "installs"),
         ("README.md", "needs a terminal"),
+        ("docs/examples/taskbridge-zamzar/README.md", "installs"),
+        ("docs/examples/taskbridge-zamzar/README.md", "the plugin is not installed"),
         ("docs/quickstart.md", "installs"),
         ("docs/testing.md", "runs until it is stopped"),
         ("docs/testing.md", "a test of yours, for pytest"),

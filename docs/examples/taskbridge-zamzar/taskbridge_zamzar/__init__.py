@@ -1,0 +1,5 @@
+"""Zamzar for taskbridge."""
+
+from .provider import Zamzar, ZamzarSettings
+
+__all__ = ["Zamzar", "ZamzarSettings"]
