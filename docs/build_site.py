@@ -91,6 +91,7 @@ def stage(folder: Path) -> None:
     for page in sorted(pages):
         text = (ROOT / page).read_text(encoding="utf-8")
         goal = folder / "docs" / (place(page) or page)
+        goal.parent.mkdir(parents=True, exist_ok=True)
         goal.write_text(relinked(text, page), encoding="utf-8")
 
 

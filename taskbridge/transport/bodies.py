@@ -104,7 +104,7 @@ def _form(upload: Upload, boundary: str) -> tuple[bytes, bytes]:
     if media_type == "application/octet-stream":
         media_type = mimetypes.guess_type(upload.filename)[0] or media_type
     head = (
-        f'{_fields(upload.fields, boundary)}--{boundary}\r\nContent-Disposition: form-data; '
+        f"{_fields(upload.fields, boundary)}--{boundary}\r\nContent-Disposition: form-data; "
         f'name="{_quoted(upload.name)}"; filename="{_quoted(upload.filename)}"\r\nContent-Type: {media_type}\r\n\r\n'
     )
     return head.encode(), f"\r\n--{boundary}--\r\n".encode()

@@ -34,7 +34,7 @@ class Plugin:
 
     def test(self, *arguments: str) -> str:
         """Run its own tests, by its own settings; pytest's last line."""
-        return self.run("-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments).splitlines()[-1]
+        return self.run("-m", "pytest", "-q", *arguments).splitlines()[-1]
 
 
 def project(folder: Path) -> dict[str, Any]:
