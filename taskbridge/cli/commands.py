@@ -49,7 +49,10 @@ def app(ctx: click.Context) -> int:
 @with_config
 @click.pass_obj
 def get(screen: Screen, refs: tuple[str, ...]) -> int:
-    """Look tasks up once, and show them as they are now."""
+    """Look tasks up once, and show them as they are now.
+
+    A dash instead of a REF reads refs from standard input, one a line.
+    """
     from taskbridge.cli.look import get_all  # noqa: PLC0415  # pydantic
 
     return get_all(screen, refs, chosen_config())
@@ -65,7 +68,8 @@ def wait(screen: Screen, refs: tuple[str, ...], timeout: float | None) -> int:
     """Wait until all tasks have ended, and show each change.
 
     On a terminal a table that changes in place, elsewhere a line for each change. A wait that times out or is
-    interrupted prints the command that resumes it: the tasks go on.
+    interrupted prints the command that resumes it: the tasks go on. A dash instead of a REF reads refs from standard
+    input, one a line.
     """
     from taskbridge.cli.wait import wait_for  # noqa: PLC0415  # pydantic
 

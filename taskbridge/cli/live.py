@@ -1,7 +1,12 @@
-"""The table of ``wait`` on a terminal. It takes `rich.text.Text` only, which reads no markup in a vendor's words."""
+"""The table of ``wait`` on a terminal. It takes `rich.text.Text` only, which reads no markup in a vendor's words.
+
+Every task has a row as long as the terminal has room for all. Beyond that the rows are for those that go on, and the
+lines below them count the rest by connection.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Self
 
@@ -10,18 +15,22 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from taskbridge.cli.texts import COLOURS, words_of
+from taskbridge.cli.screen import colourful
+from taskbridge.cli.texts import COLOURS, share_of, span, words_of
 from taskbridge.errors import plain
+from taskbridge.model import TaskStatus
 
 if TYPE_CHECKING:
+    from taskbridge.cli.board import Board
     from taskbridge.cli.screen import Screen
-    from taskbridge.cli.wait import Board
     from taskbridge.model import Outcome, TaskRef
 
 __all__ = ["LiveTable"]
 
-_REST: Final = 36  # columns of the terminal that are not for the task's ref
-_MARGIN: Final = 4  # lines of the terminal that are not for tasks
+_REST: Final = 50  # columns of the terminal that are not for the task's ref
+_LEAST: Final = 20  # columns of a ref
+_MARGIN: Final = 3  # lines of the terminal that are not for tasks: the head, the sum, and the cursor's
+_SECOND: Final = 1.0
 
 
 class LiveTable:
@@ -37,9 +46,9 @@ class LiveTable:
         self._board = board
         self._began = monotonic()
         self._longest = max(len(plain(ref, 600)) for ref in board.refs)
-        self._console = Console(highlight=False, markup=False)
+        self._console = Console(highlight=False, markup=False, no_color=not colourful() or None)
         self._over = False
-        self._live = Live(get_renderable=self._picture, console=self._console, refresh_per_second=4)
+        self._live = Live(get_renderable=self.picture, console=self._console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -55,35 +64,89 @@ class LiveTable:
     def show(self, outcome: Outcome) -> None:
         """Nothing to do: the next picture has it."""
 
-    def _picture(self) -> Group:
-        shown = self._board.refs if self._over else self._fitting()
-        width = max(20, min(self._longest, self._console.width - _REST))
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold", expand=True)
-        table.add_column("task", overflow="fold", width=width)
-        table.add_column("status", width=10)
+    def picture(self) -> Group:
+        """What is to be seen now."""
+        sums = self._sums() if len(self._board.refs) > self._room(0) else []
+        shown = self._told_at_the_end() if self._over else self._fitting(self._room(len(sums)))
+        width = max(_LEAST, min(self._longest, self._console.width - _REST))
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", expand=True)
+        table.add_column("task", overflow="ellipsis", no_wrap=True, width=width)
+        table.add_column("status", no_wrap=True, width=10)
+        table.add_column("done", no_wrap=True, justify="right", width=4)
+        table.add_column("time", no_wrap=True, justify="right", width=6)
+        table.add_column("next", no_wrap=True, justify="right", width=5)
         table.add_column("vendor says", overflow="ellipsis", no_wrap=True, ratio=1)
         for ref in shown:
-            table.add_row(*self._cells(ref))
-        return Group(table, Text(self._summary(len(self._board.refs) - len(shown)), style="dim"))
+            table.add_row(*self._cells(ref, width))
+        return Group(*([table] if shown else []), *sums, self._sum(len(self._board.refs) - len(shown)))
 
-    def _fitting(self) -> list[TaskRef]:
+    def _room(self, sums: int) -> int:
+        return max(1, self._console.height - _MARGIN - sums)
+
+    def _fitting(self, room: int) -> list[TaskRef]:
         """As many as the terminal has lines, in the order given; what has ended gives way first."""
-        room = max(1, self._console.height - _MARGIN)
-        first = sorted(self._board.refs, key=lambda ref: ref in self._board.ended)[:room]
+        board = self._board
+        first = sorted(board.refs, key=lambda ref: ref in board.ended)[:room]
         keep = frozenset(first)
-        return [ref for ref in self._board.refs if ref in keep]
+        return [ref for ref in board.refs if ref in keep]
 
-    def _cells(self, ref: TaskRef) -> tuple[Text, Text, Text]:
-        task, end = self._board.tasks.get(ref), self._board.ended.get(ref)
-        name = Text(plain(ref, 600))
+    def _told_at_the_end(self) -> list[TaskRef]:
+        """All, or where they are too many those that did not complete."""
+        board = self._board
+        if len(board.refs) <= self._room(0):
+            return list(board.refs)
+        return [ref for ref in board.refs if not board.is_completed(ref)]
+
+    def _cells(self, ref: TaskRef, width: int) -> tuple[Text, ...]:
+        board = self._board
+        task, end = board.tasks.get(ref), board.ended.get(ref)
+        name = Text(_middle(plain(ref, 600), width))
         if task is None:
-            return name, Text(""), Text("no answer" if end else "")
+            words = Text("no answer" if end else "")
+            return name, Text(""), Text(""), Text(""), Text(self._due(ref)), words
         broken = end is not None and end.error is not None
-        words = f"{words_of(task)}{'; stopped waiting' if broken else ''}"
-        return name, Text(task.status, style=COLOURS[task.status]), Text(words)
+        return (
+            name,
+            Text(task.status, style=COLOURS[task.status]),
+            Text(share_of(task)),
+            Text(span(board.age(task))),
+            Text(self._due(ref)),
+            Text(f"{words_of(task, share=False)}{'; stopped waiting' if broken else ''}"),
+        )
 
-    def _summary(self, hidden: int) -> str:
-        seconds = int(monotonic() - self._began)
-        beyond = f", {hidden} not shown" if hidden else ""
-        ended = len(self._board.ended)
-        return f"{ended} of {len(self._board.refs)} ended{beyond}, {seconds // 60}:{seconds % 60:02}"
+    def _due(self, ref: TaskRef) -> str:
+        """How long until the next look."""
+        due = None if ref in self._board.ended else self._board.due.get(ref)
+        if due is None:
+            return ""
+        left = due - monotonic()
+        return span(left) if left >= _SECOND else "now"
+
+    def _sums(self) -> list[Text]:
+        """A line for each connection: how many tasks are where."""
+        board = self._board
+        counts: dict[str, Counter[str]] = {}
+        for ref in board.refs:
+            counts.setdefault(ref.connection, Counter())[board.word(ref)] += 1
+        wide = max(len(plain(name, 60)) for name in counts)
+        lines: list[Text] = []
+        for name, count in counts.items():
+            line = Text(f"{plain(name, 60).ljust(wide)} {count.total():>6,}  ", no_wrap=True, overflow="ellipsis")
+            for word in (*TaskStatus, "no answer", "not seen"):
+                if count[word]:
+                    line.append(f"{count[word]:,} {word}  ", style=COLOURS.get(word, "dim"))
+            lines.append(line)
+        return lines
+
+    def _sum(self, hidden: int) -> Text:
+        beyond = f", {hidden:,} not shown" if hidden else ""
+        ended, whole = len(self._board.ended), len(self._board.refs)
+        return Text(f"{ended:,} of {whole:,} ended{beyond}, {span(monotonic() - self._began)}", style="dim")
+
+
+def _middle(text: str, width: int) -> str:
+    """A text that fits; what is left out of it, is left out of its middle."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 3
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"

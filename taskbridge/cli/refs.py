@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import taskbridge.transport.requests  # noqa: F401  # pyright: ignore[reportUnusedImport]  # else the first look imports it
 from taskbridge.assemble import channels_of
 from taskbridge.client import Bridge
 from taskbridge.config import CONNECTION_NAME, load_config
-from taskbridge.errors import ConfigError, plain
+from taskbridge.errors import ConfigError, InvalidInput, plain
 from taskbridge.model import TaskRef
 from taskbridge.policy import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from taskbridge.cli.screen import Screen
     from taskbridge.config import Config
 
 __all__ = ["listen", "open_refs", "unheard"]
+
+_STDIN: Final = "-"
 
 
 class _Notes(logging.Handler):
@@ -52,23 +55,38 @@ def open_refs(screen: Screen, path: str | None, texts: Iterable[str]) -> tuple[B
     Args:
         screen: Takes the library's warnings.
         path: The configuration; None looks in the usual places.
-        texts: ``connection:id``, or a bare id of the default connection.
+        texts: ``connection:id``, or a bare id of the default connection; a dash reads more, one a line, from standard
+            input.
 
     Returns:
         The bridge, and each ref once, in the order given.
 
     Raises:
         ConfigError: The configuration cannot be used, or has no such connection.
+        InvalidInput: Standard input was to name tasks, and names none.
         InvalidTaskId: A text cannot be a ref.
         ProviderNotFound: A provider is not installed.
         ProviderLoadError: A provider cannot be used.
     """
     listen(screen)
     config = load_config(path)
-    refs = list(dict.fromkeys(_ref(config, text) for text in texts))
+    refs = list(dict.fromkeys(_ref(config, text) for text in _spread(screen, texts)))
+    if not refs:
+        raise InvalidInput("standard input names no task: one ref a line is wanted")
     wanted = {name: config.connections[name] for name in dict.fromkeys(ref.connection for ref in refs)}
     clock = SystemClock()
     return Bridge(channels_of(replace(config, connections=wanted), clock), clock=clock), refs
+
+
+def _spread(screen: Screen, texts: Iterable[str]) -> Iterator[str]:
+    """The texts; for a dash, the lines of standard input."""
+    for text in texts:
+        if text != _STDIN:
+            yield text
+            continue
+        with screen.signals.raising():
+            lines = [line.strip() for line in sys.stdin or ()]
+        yield from (line for line in lines if line and not line.startswith("#"))
 
 
 def _ref(config: Config, text: str) -> TaskRef:

@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from taskbridge.provider import Capabilities
     from taskbridge.registry import ProviderInfo
 
-__all__ = ["COLOURS", "provider_block", "result_block", "row", "status_of", "task_block", "word_of", "words_of"]
+__all__ = [
+    "COLOURS",
+    "provider_block",
+    "result_block",
+    "row",
+    "share_of",
+    "span",
+    "status_of",
+    "task_block",
+    "word_of",
+    "words_of",
+]
 
 COLOURS: Final[Mapping[str, str]] = {
     "pending": "blue",
@@ -26,6 +37,7 @@ COLOURS: Final[Mapping[str, str]] = {
     "failed": "red",
 }
 _LABEL: Final = 18  # columns
+_MINUTE: Final = 60  # seconds
 _WORDS: Final = 300  # characters of a vendor's words on one line
 
 
@@ -62,14 +74,31 @@ def word_of(task: Task) -> str:
     return plain(task.native_status or "-", 60)
 
 
-def _note(task: Task) -> str:
+def share_of(task: Task) -> str:
+    """How much is done, where the vendor says so: ``40%``."""
+    return f"{task.progress:.0%}" if task.progress is not None and not task.is_terminal else ""
+
+
+def span(seconds: float) -> str:
+    """A time in few characters: ``8s``, ``3:07``, ``1:02h``, ``3d``."""
+    whole = max(0, int(seconds))
+    if whole < _MINUTE:
+        return f"{whole}s"
+    if whole < 60 * _MINUTE:
+        return f"{whole // 60}:{whole % 60:02}"
+    if whole < 24 * 60 * _MINUTE:
+        return f"{whole // 3600}:{whole // 60 % 60:02}h"
+    return f"{whole // 86_400}d"
+
+
+def _note(task: Task, *, share: bool) -> str:
     """What else is to be said on one line: the cause of a failure, the phase, how much is done."""
     if task.error is not None:
         return plain(_new(task, task.error.message) or _new(task, task.error.code) or "", _WORDS)
     if task.is_terminal:
         return ""
-    share = f"{task.progress:.0%}" if task.progress is not None else ""
-    return ", ".join(filter(None, [share, plain(_new(task, task.message) or "", _WORDS)]))
+    done = share_of(task) if share else ""
+    return ", ".join(filter(None, [done, plain(_new(task, task.message) or "", _WORDS)]))
 
 
 def _new(task: Task, words: str | None) -> str | None:
@@ -87,9 +116,14 @@ def row(task: Task, width: int) -> str:
     return f"{plain(task.ref, 600).ljust(width)}  {task.status:<10}  {words_of(task)}"
 
 
-def words_of(task: Task) -> str:
-    """The vendor's word, what it means, and what else is to be said."""
-    note = _note(task)
+def words_of(task: Task, *, share: bool = True) -> str:
+    """The vendor's word, what it means, and what else is to be said.
+
+    Args:
+        task: The task.
+        share: Also how much is done.
+    """
+    note = _note(task, share=share)
     return f"{word_of(task)}{f' ({task.reason})' if task.reason else ''}{f': {note}' if note else ''}"
 
 
@@ -118,7 +152,7 @@ def task_block(task: Task) -> str:
 
 
 def _part(task: Task) -> str:
-    note = _note(task)
+    note = _note(task, share=True)
     return f"{plain(task.operation or task.id, 40)}: {status_of(task)}, {word_of(task)}{f': {note}' if note else ''}"
 
 

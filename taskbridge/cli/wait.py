@@ -2,57 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from taskbridge.cli.codes import DONE, outcome_code
+from taskbridge.cli.board import Board
 from taskbridge.cli.records import outcome_record, resume_command, stop_record
 from taskbridge.cli.refs import open_refs
 from taskbridge.cli.screen import is_live
 from taskbridge.cli.texts import row
-from taskbridge.errors import WaitTimeout, plain
+from taskbridge.errors import plain
 from taskbridge.registry import require_extra
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from taskbridge.cli.screen import Screen
-    from taskbridge.model import Outcome, Task, TaskRef
+    from taskbridge.model import Outcome, Task
 
-__all__ = ["Board", "tell_resume", "wait_for"]
+__all__ = ["tell_resume", "wait_for"]
 
 
-class Board:
-    """What is known of the tasks that are waited for.
-
-    Args:
-        refs: Which tasks.
-    """
-
-    def __init__(self, refs: Sequence[TaskRef]) -> None:
-        self.refs = tuple(refs)
-        self.tasks: dict[str, Task] = {}
-        self.ended: dict[str, Outcome] = {}
-
-    def take(self, outcome: Outcome) -> None:
-        """Learn of a change."""
-        if outcome.task is not None:
-            self.tasks[outcome.ref] = outcome.task
-        if outcome.error is not None or (outcome.task is not None and outcome.task.is_terminal):
-            self.ended[outcome.ref] = outcome
-
-    @property
-    def going_on(self) -> dict[str, Task | None]:
-        """The tasks that are not known to have ended, with the last snapshot."""
-        return {ref: self.tasks.get(ref) for ref in self.refs if self._goes_on(ref)}
-
-    def _goes_on(self, ref: TaskRef) -> bool:
-        end = self.ended.get(ref)
-        return end is None or isinstance(end.error, WaitTimeout)
-
-    @property
-    def code(self) -> int:
-        """The gravest exit code of those that ended."""
-        return max((outcome_code(outcome) for outcome in self.ended.values()), default=DONE)
+_MOST_TOLD: Final = 50  # tasks that go on, one by one
 
 
 class View(Protocol):
@@ -135,7 +104,12 @@ def tell_resume(screen: Screen, cause: str, tasks: Mapping[str, Task | None], re
         return
     happened = "stopped waiting" if cause == "timeout" else cause
     screen.note(f"taskbridge: {happened}; the work goes on at the vendors")
-    width = max(len(plain(ref, 600)) for ref in tasks)
-    for ref, task in tasks.items():
+    told = dict(list(tasks.items())[:_MOST_TOLD])
+    width = max(len(plain(ref, 600)) for ref in told)
+    for ref, task in told.items():
         screen.note(f"  {row(task, width)}" if task is not None else f"  {plain(ref, 600).ljust(width)}  not seen yet")
-    screen.note(f"resume with: {resume}")
+    if len(tasks) > len(told):
+        screen.note(f"  and {len(tasks) - len(told):,} more")
+        screen.note("resume with: the same command again; what has ended is told at once")
+    else:
+        screen.note(f"resume with: {resume}")

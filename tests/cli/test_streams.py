@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -9,7 +10,8 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from subprocess import CompletedProcess, Popen
+from pathlib import Path
+from subprocess import DEVNULL, CompletedProcess, Popen
 
 import pytest
 
@@ -107,7 +109,7 @@ def test_a_terminal_gets_a_table_that_changes_in_place(start: Start, ref: Ref) -
     assert code == 3
     assert "\x1b[2K" in shown  # lines are written over
     assert "\x1b[33mprocessing" in shown
-    assert re.search(r"1 of 1 ended, 0:0\d", shown)
+    assert re.search(r"1 of 1 ended, \ds", shown)
     assert f"resume with: taskbridge wait {task}" in shown
 
 
@@ -125,3 +127,36 @@ def test_a_dumb_terminal_gets_plain_lines(start: Start, ref: Ref) -> None:
     code, shown = on_terminal(start, "wait", task, env={"TERM": "dumb"})
 
     assert (code, shown) == (0, f"{task}  completed   completed\r\n")
+
+
+# Refs from standard input.
+
+
+def test_a_dash_reads_refs_from_standard_input(run: Run, ref: Ref, tmp_path: Path) -> None:
+    tasks = [ref("scan-documents", "completed"), ref("expertai-extract", "completed")]
+    listed = tmp_path / "refs.txt"
+    listed.write_text(f"# two of them\n{tasks[0]}\n\n  {tasks[1]}\n{tasks[0]}\n", encoding="utf-8")
+
+    with listed.open(encoding="utf-8") as lines:
+        done = run("wait", "-", "--json", stdin=lines)
+
+    assert done.returncode == 0
+    assert sorted(json.loads(line)["ref"] for line in done.stdout.splitlines()) == sorted(tasks)
+
+
+def test_an_empty_standard_input_is_told(run: Run) -> None:
+    done = run("get", "-", stdin=DEVNULL)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "standard input names no task" in done.stderr
+
+
+def test_of_many_that_go_on_some_are_told_one_by_one(run: Run) -> None:
+    refs = [f"nowhere:task_{n:016}" for n in range(120)]
+
+    done = run("wait", *refs, "--timeout", "0.05")
+
+    assert done.returncode == 3
+    assert done.stderr.count("not seen yet") == 50
+    assert "and 70 more" in done.stderr
+    assert "the same command again" in done.stderr

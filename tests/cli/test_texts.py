@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from taskbridge.cli.board import Board
 from taskbridge.cli.live import LiveTable
 from taskbridge.cli.screen import Screen
-from taskbridge.cli.texts import provider_block, result_block, row, task_block
-from taskbridge.cli.wait import Board
+from taskbridge.cli.texts import provider_block, result_block, row, span, task_block
 from taskbridge.model import Outcome, Task, TaskFailure, TaskFile, TaskResult, TaskStatus
 from taskbridge.registry import ProviderInfo
 
 NASTY = "\x1b[31m[bold]hi[/bold]\u202e\a"
+MOMENT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 SHOWN = r"\x1b[31m[bold]hi[/bold]\u202e\x07"
 
 
 def task(**changes: Any) -> Task:
     facts: dict[str, Any] = {"provider": "acme", "connection": "acme", "id": "t1", "native_id": "t1"}
-    facts |= {"observed_at": datetime(2026, 11, 22, 12, 0, tzinfo=UTC), "status": TaskStatus.PROCESSING}
+    facts |= {"observed_at": MOMENT, "status": TaskStatus.PROCESSING}
     facts |= {"native_status": "busy", **changes}
     return Task(**facts)
 
@@ -80,10 +83,11 @@ def test_the_live_table_reads_no_markup() -> None:
     shown = io.StringIO()
 
     table = LiveTable(Screen(as_json=False), board)
-    Console(file=shown, width=120, no_color=True).print(table._picture())
+    Console(file=shown, width=120, no_color=True).print(table.picture())
 
-    assert f"busy: 50%, {SHOWN}" in shown.getvalue()
-    assert "0 of 1 ended, 0:00" in shown.getvalue()
+    assert " 50% " in shown.getvalue()
+    assert f"busy: {SHOWN}" in shown.getvalue()
+    assert "0 of 1 ended, 0s" in shown.getvalue()
 
 
 def test_more_tasks_than_lines_show_those_that_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +100,74 @@ def test_more_tasks_than_lines_show_those_that_go_on(monkeypatch: pytest.MonkeyP
         board.take(Outcome(each.ref, each))
     shown = io.StringIO()
 
-    Console(file=shown, width=80).print(LiveTable(Screen(as_json=False), board)._picture())
+    Console(file=shown, width=80).print(LiveTable(Screen(as_json=False), board).picture())
 
     assert all(f"acme:t{n} " in shown.getvalue() for n in (9, 10, 11))
     assert "9 of 12 ended, 6 not shown" in shown.getvalue()
+    assert "acme     12  3 pending  9 completed" in shown.getvalue()
+
+
+def picture(tasks: Sequence[Task], *, over: bool = False, due: float | None = None) -> str:
+    """The table at 80 columns and 24 lines."""
+    board = Board([each.ref for each in tasks])
+    for each in tasks:
+        board.take(Outcome(each.ref, each))
+        if due is not None:
+            board.due[each.ref] = monotonic() + due
+    table = LiveTable(Screen(as_json=False), board)
+    table._over = over
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(table.picture())
+    return shown.getvalue()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINES", "24")
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.mark.usefixtures("small")
+def test_a_row_tells_how_much_is_done_how_long_it_took_and_when_is_looked_next() -> None:
+    began = datetime.now(UTC) - timedelta(seconds=187)
+    seen = picture([task(id="c85f3ca9-164c-4e89-8ae2-c08192a7cb08", progress=0.4, created_at=began)], due=12.5)
+
+    row = seen.splitlines()[1].split()
+    assert row[0].startswith("acme:c85f3ca9-")
+    assert row[0].endswith("a7cb08")
+    assert "…" in row[0]
+    assert row[1:5] == ["processing", "40%", "3:07", "12s"]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_task_that_has_ended_has_no_next_look() -> None:
+    ended = task(status=TaskStatus.COMPLETED, created_at=MOMENT, finished_at=MOMENT + timedelta(seconds=95))
+    assert picture([ended], due=5.0).splitlines()[1].split()[1:4] == ["completed", "1:35", "busy"]
+
+
+@pytest.mark.usefixtures("small")
+def test_two_thousand_tasks_fit_into_a_terminal() -> None:
+    tasks = [
+        task(id=f"t{n}", connection=f"c{n % 4}", status=TaskStatus.COMPLETED if n % 2 else TaskStatus.PENDING)
+        for n in range(2000)
+    ]
+    lines = picture(tasks).splitlines()
+    assert len(lines) < 24
+    assert all(len(line) <= 80 for line in lines)
+    assert any(line.split() == ["c1", "500", "500", "completed"] for line in lines)
+    assert "1,000 of 2,000 ended, 1,983 not shown, 0s" in lines[-1]
+
+
+@pytest.mark.usefixtures("small")
+def test_at_the_end_of_many_those_are_listed_that_did_not_complete() -> None:
+    tasks = [task(id=f"t{n}", status=TaskStatus.FAILED if n == 7 else TaskStatus.COMPLETED) for n in range(100)]
+    lines = picture(tasks, over=True).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["acme:t7", "acme", "100"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.4, "0s"), (59.9, "59s"), (60, "1:00"), (3599, "59:59"), (3600, "1:00h"), (90_000, "1d"), (-3, "0s")],
+)
+def test_a_time_takes_few_columns(seconds: float, shown: str) -> None:
+    assert span(seconds) == shown
