@@ -1,0 +1,294 @@
+"""The documentation site is built strictly, loads nothing from elsewhere, and reads well in a browser."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from taskbridge.registry import builtin_providers, load_provider
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+SCRIPTS: Final = ("build_site.py", "diagrams.py")
+
+# What a page loads when it is opened; links for people to follow are none of these.
+LOADED: Final = re.compile(
+    r"<(?:script|img|iframe|source|embed|audio|video)\b[^>]*?\bsrc=[\"']?([^\"' >]+)"
+    r"|<link\b(?=[^>]*\brel=[\"']?(?:stylesheet|preload|preconnect|modulepreload|icon|dns-prefetch))"
+    r"[^>]*?\bhref=[\"']?([^\"' >]+)"
+)
+IN_STYLES: Final = re.compile(r"(?:url\(|@import\s+)[\"']?([^\"')]+)")
+
+
+def build(root: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(root / "docs" / "build_site.py"), str(folder)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = build(ROOT, folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "site"
+
+
+def pages_of(site: Path) -> list[str]:
+    return sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
+
+
+# What fails a build.
+
+CONFIG: Final = """\
+[project]
+site_name = "small"
+nav = [{ "Home" = "index.md" }]
+[project.extra.sources]
+[project.plugins.mkdocstrings.handlers.python]
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("[a](missing.md)", "page does not exist"),
+        ("[a](#missing)", "anchor does not exist"),
+        ("[a](../missing.md)", "not in the site"),
+        ("<!-- diagram: missing -->", "missing"),
+        ("::: taskbridge.missing", "taskbridge.missing"),
+    ],
+)
+def test_a_page_that_leads_nowhere_fails_the_build(line: str, told: str, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for name in SCRIPTS:
+        shutil.copy(ROOT / "docs" / name, docs)
+    (docs / "zensical.toml").write_text(CONFIG, encoding="utf-8")
+    (docs / "index.md").write_text(f"# A\n\n{line}\n", encoding="utf-8")
+    done = build(tmp_path, tmp_path / "build")
+    assert done.returncode != 0
+    assert told in done.stdout + done.stderr
+
+
+# What the built pages have in them.
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    loaded = {
+        (path.name, found)
+        for path in site.rglob("*.html")
+        for match in LOADED.finditer(path.read_text(encoding="utf-8"))
+        for found in match.groups()
+        if found
+    }
+    loaded |= {
+        (path.name, found)
+        for path in (*site.rglob("*.css"), *site.rglob("*.svg"))
+        for found in IN_STYLES.findall(path.read_text(encoding="utf-8"))
+    }
+    assert len(loaded) > 20
+    assert {
+        each for each in loaded if re.match(r"(?:[a-z]+:)?//", each[1]) and not each[1].startswith("data:")
+    } == set()
+
+
+@pytest.mark.parametrize("name", builtin_providers())
+def test_every_word_of_a_vendor_is_in_its_diagram_and_in_the_words_beside_it(name: str, site: Path) -> None:
+    page = (site / "vendors" / f"{name}.html").read_text(encoding="utf-8")
+    svg = re.search(r"<svg[^>]*role=\"?img.*?</svg>", page, re.DOTALL)
+    assert svg is not None
+    words = re.search(r"<desc[^>]*>(.*?)</desc>", svg[0], re.DOTALL)
+    assert words is not None
+    for word, (status, _) in vars(sys.modules[load_provider(name).__module__])["STATES"].items():
+        assert f">{word}</text>" in svg[0]
+        assert re.search(rf"(?:^|[ ,:;]){re.escape(word)}(?=[ ,])[^;]* becomes? {status}\b", words[1])
+
+
+# In a browser.
+
+CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER: Final = shutil.which("chromedriver")
+FLAGS: Final = (
+    "--headless",
+    "--no-sandbox",  # as root there is none
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PATIENCE: Final = 10.0  # seconds for a script of the page to have done its work
+
+needs_chromium = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="there is no Chromium with its driver here")
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class has the name
+        del format, args
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class Browser:
+    """Chromium, with the few things that the tests do in it."""
+
+    def __init__(self, address: str, profile: Path) -> None:
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM or ""
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self.driver: Any = webdriver.Chrome(options=options, service=Service(DRIVER))
+        self.address = address
+        self.driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
+        self.driver.execute_cdp_cmd(
+            "Browser.grantPermissions",
+            {"origin": address, "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]},
+        )
+
+    def show(self, page: str, *, width: int = 1280, dark: bool = False) -> None:
+        size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        self.driver.get(f"{self.address}/{page}")
+
+    def ask(self, script: str, *arguments: object) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def until(self, condition: Callable[[], object]) -> Any:
+        return WebDriverWait(self.driver, PATIENCE, poll_frequency=0.05).until(lambda _: condition())
+
+    def complaints(self) -> list[str]:
+        return [line["message"] for line in self.driver.get_log("browser") if line["level"] == "SEVERE"]
+
+
+@pytest.fixture(scope="module")
+def browser(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    opened = Browser(address, tmp_path_factory.mktemp("chromium"))
+    yield opened
+    opened.driver.quit()
+
+
+TOO_WIDE: Final = """
+const room = document.documentElement.clientWidth;
+return document.documentElement.scrollWidth > room || document.body.scrollWidth > room
+  ? [...document.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > room + 1)
+      .slice(0, 5).map(e => e.outerHTML.slice(0, 120))
+  : [];
+"""
+REQUESTED: Final = "return performance.getEntriesByType('resource').map(e => e.name);"
+
+
+@needs_chromium
+def test_no_page_scrolls_sideways_on_a_telephone_or_asks_another_host(site: Path, browser: Browser) -> None:
+    wide: dict[str, list[str]] = {}
+    elsewhere: set[str] = set()
+    for page in pages_of(site):
+        browser.show(page, width=390)
+        wide[page] = browser.ask(TOO_WIDE)
+        elsewhere |= {url for url in browser.ask(REQUESTED) if not url.startswith((browser.address, "data:", "blob:"))}
+    assert {page: found for page, found in wide.items() if found} == {}
+    assert elsewhere == set()
+    assert browser.complaints() == []
+
+
+@needs_chromium
+def test_a_block_of_code_is_copied_whole(browser: Browser) -> None:
+    browser.show("quickstart.html")
+    block = browser.driver.find_element(By.CSS_SELECTOR, ".language-python.highlight")
+    button = browser.until(lambda: block.find_elements(By.CSS_SELECTOR, "button.md-code__button"))[0]
+    browser.ask("arguments[0].scrollIntoView({block: 'center'})", block)
+    ActionChains(browser.driver).move_to_element(block).move_to_element(button).click().perform()
+    read = "const [done] = arguments; navigator.clipboard.readText().then(done, e => done(`not read: ${e}`))"
+    copied = browser.until(lambda: browser.driver.execute_async_script(read))
+    assert copied.strip() == block.find_element(By.TAG_NAME, "code").text.strip()
+    assert copied.startswith("import taskbridge as tb\n")
+
+
+FOUND: Final = """
+const host = [...document.querySelectorAll("*")].find(e => e.shadowRoot?.querySelector("input[aria-label=Search]"));
+return host && [...host.shadowRoot.querySelectorAll("a")].map(a => a.href);
+"""
+
+
+@needs_chromium
+def test_search_finds_a_page_by_what_it_says(browser: Browser) -> None:
+    browser.show("index.html")
+    browser.until(lambda: browser.ask(FOUND) is not None)
+    browser.driver.find_element(By.CSS_SELECTOR, "button.md-search__button").click()
+    browser.until(lambda: browser.ask("return Boolean(document.activeElement.shadowRoot)"))
+    ActionChains(browser.driver).send_keys("awaiting_review").perform()
+    links = browser.until(lambda: browser.ask(FOUND))
+    assert any("/vendors/smartdocumentor.html" in link for link in links)
+
+
+DRAWN: Final = """
+const light = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).map(Number).map(v => v / 255)
+  .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+const ground = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+  if (!/, 0\\)$|transparent/.test(c)) return c; } return "rgb(255, 255, 255)"; };
+return JSON.stringify([...document.querySelectorAll("figure.tb-diagram svg")].map(svg => {
+  const box = svg.getBoundingClientRect(), under = light(ground(svg));
+  const contrast = c => (Math.max(light(c), under) + 0.05) / (Math.min(light(c), under) + 0.05);
+  const all = [...svg.querySelectorAll("text")].map(t => [t.textContent, t.getBoundingClientRect()]), overlapping = [];
+  const outside = all.filter(([, b]) => !b.width || b.left < box.left - 1 || b.right > box.right + 1 ||
+    b.top < box.top - 1 || b.bottom > box.bottom + 1).map(([words]) => words);
+  all.forEach(([a, p], i) => all.slice(i + 1).forEach(([b, q]) => { if (p.left < q.right - 1 && q.left < p.right - 1 &&
+    p.top < q.bottom - 3 && q.top < p.bottom - 3) overlapping.push(a + " / " + b); }));
+  return {width: box.width, height: box.height, outside, overlapping,
+    texts: Math.min(...[...svg.querySelectorAll("text")].map(t => contrast(getComputedStyle(t).fill))),
+    lines: Math.min(...[...svg.querySelectorAll("path, rect")].map(t => contrast(getComputedStyle(t).stroke)))};
+}));
+"""
+
+
+@needs_chromium
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_diagrams_are_seen_whole_in_light_and_dark(width: int, *, dark: bool, site: Path, browser: Browser) -> None:
+    seen = 0
+    for page in pages_of(site):
+        if 'class="tb-diagram"' not in (site / page).read_text(encoding="utf-8"):
+            continue
+        browser.show(page, width=width, dark=dark)
+        ground = browser.ask("return getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", ground)[:3])) < 128 * 3) == dark
+        for drawing in json.loads(browser.ask(DRAWN)):
+            seen += 1
+            assert drawing["width"] > 300
+            assert drawing["height"] > 100
+            assert drawing["outside"] == []
+            assert drawing["overlapping"] == []
+            assert drawing["texts"] >= 4.5  # WCAG 2.2, 1.4.3
+            assert drawing["lines"] >= 3.0  # WCAG 2.2, 1.4.11
+    assert seen >= 7
