@@ -27,7 +27,7 @@ from taskbridge import __all__ as public_names
 from taskbridge import dialogue, errors
 from taskbridge.config import CommonSettings
 from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult
-from taskbridge.provider import Capabilities, IdKind, Provider
+from taskbridge.provider import Capabilities, Downloads, IdKind, Provider
 from taskbridge.registry import builtin_providers, load_provider
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -140,6 +140,8 @@ def _shown(value: object) -> str:
         return yes(value)
     if value is None:
         return "none"
+    if isinstance(value, Downloads):
+        return ", ".join(value.parts)
     if isinstance(value, Mapping | frozenset | tuple):
         names = [str(each) for each in cast("Iterable[object]", value)]
         return ", ".join(code(each) for each in (names if isinstance(value, tuple) else sorted(names))) or "none"
@@ -162,11 +164,23 @@ def glance(name: str) -> str:
         ("Operations", ", ".join(code(each) for each in sorted(able.operations)) or "none"),
         ("Documents given as", ", ".join(code(each) for each in sorted(able.inputs)) or "none"),
         ("Calls beside `get`, `wait`, `result`", ", ".join(code(each) for each in able.calls) or "none"),
+        ("Brought home by `download`", downloads(able.downloads)),
         ("Tells unasked", "by webhooks" if able.webhooks else "nothing"),
         ("Reasons that occur", ", ".join(code(each) for each in able.reasons) or "none"),
         ("Largest answer read", _size(of.max_body)),
     ]
     return table(("Topic", "Fact"), rows)
+
+
+def downloads(able: Downloads | None) -> str:
+    """What `client.download` brings home, and how."""
+    if able is None:
+        return "nothing"
+    how = "by links" if able.links else "with the connection's credential"
+    life = f" that live {able.link_ttl / 3600:g} hours" if able.link_ttl is not None else ""
+    fetched = f"; files are fetched {how}{life}" if "files" in able.parts else ", of the vendor's answer"
+    rest = ", and gone on with where they broke off" if able.resumes else ""
+    return f"{', '.join(able.parts)}{fetched}{rest}"
 
 
 def _size(count: int) -> str:

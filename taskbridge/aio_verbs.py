@@ -6,24 +6,28 @@ All that is decided is decided in `taskbridge.lifecycle`, `taskbridge.orders` an
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from taskbridge.checkup import Checkup, check
+from taskbridge.downloads import Want, download_file, download_task
 from taskbridge.drive import ignore
-from taskbridge.errors import TaskbridgeError
+from taskbridge.errors import InvalidInput, TaskbridgeError
 from taskbridge.front import Front
 from taskbridge.lifecycle import act, claim, recover, remove, restart, retry, submit
 from taskbridge.listing import Walk, query_of
-from taskbridge.model import Task, TaskStatus
+from taskbridge.model import Task, TaskFile, TaskStatus
 from taskbridge.orders import AnyInput, Spool, Wish, prepare, prepare_again
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+    from pathlib import Path
 
     from taskbridge.aio import Client
     from taskbridge.assemble import AnyId
     from taskbridge.channel import Channel
     from taskbridge.drive import AsyncDriver
+    from taskbridge.sink import Progress
 
 __all__ = ["BridgeVerbs", "ClientVerbs", "Verbs"]
 
@@ -57,6 +61,11 @@ class Verbs(Front):
         place = self._begin(task)
         claim(place.channel, "restart", "restart a task")
         return await self._driver.run(place.channel, restart(place.channel, place.task_id, destructive=destructive))
+
+    async def _brought(self, task: AnyId, want: Want) -> tuple[Path, ...]:
+        place = self._begin(task)
+        claim(place.channel, "download", "give out files")
+        return await self._driver.run(place.channel, download_task(place.channel, place.task_id, place.known, want))
 
 
 class ClientVerbs(Verbs):
@@ -115,6 +124,46 @@ class ClientVerbs(Verbs):
             prepared = await asyncio.to_thread(prepare_again, channel, error, input, spool)
             return await self._driver.run(channel, recover(channel, error, prepared))
 
+    @overload
+    async def download(
+        self,
+        what: TaskFile,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> Path: ...
+
+    @overload
+    async def download(
+        self,
+        what: AnyId,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> tuple[Path, ...]: ...
+
+    async def download(
+        self,
+        what: TaskFile | AnyId,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> Path | tuple[Path, ...]:
+        """Bring home a file that a task made, or all that a task made; see `taskbridge.Client.download`."""
+        want = Want(to, max_bytes, on_progress, overwrite)
+        if not isinstance(what, TaskFile):
+            return await self._brought(what, want)
+        self._refuse_if_closed()
+        self._channel.resume()
+        claim(self._channel, "download", "give out files")
+        return await self._driver.run(self._channel, download_file(self._channel, what, want))
+
 
 class BridgeVerbs(Verbs):
     """What is done through any connection, by its name."""
@@ -155,3 +204,20 @@ class BridgeVerbs(Verbs):
     async def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
         """Look for the order that a failed submit left in doubt; see `taskbridge.Client.recover`."""
         return await self[str(error.clue.get("connection", error.connection))].recover(error, input)
+
+    async def download(
+        self,
+        task: AnyId,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> tuple[Path, ...]:
+        """Bring home all that a task made; see `taskbridge.Client.download`.
+
+        A file alone does not say of which connection it is: ``bridge["its name"].download(file, to)``.
+        """
+        if isinstance(task, TaskFile):
+            raise InvalidInput('a file does not say of which connection it is: bridge["its name"].download(file, to)')
+        return await self._brought(task, Want(to, max_bytes, on_progress, overwrite))

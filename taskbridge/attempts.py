@@ -1,13 +1,13 @@
 """A request sent once: the actions that a driver does, and what came of sending.
 
-A lifted flow (`taskbridge.flows`) yields `Announce`, `Send`, `Sleep`, `Authorise`; the two drivers (`taskbridge.drive`)
-do them. Here an answer or its absence is weighed: what it says to the governor, whether it can be read, whether the
-vendor may have taken what was sent, and whether asking once more can help.
+A lifted flow (`taskbridge.flows`) yields `Announce`, `Send`, `Sleep`, `Authorise`, `Local`; the two drivers
+(`taskbridge.drive`) do them. Here an answer or its absence is weighed: what it says to the governor, whether it can be
+read, whether the vendor may have taken what was sent, and whether asking once more can help.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from taskbridge.channel import Channel
     from taskbridge.policy import Clock
 
-__all__ = ["Action", "Announce", "Attempt", "Authorise", "Lifted", "Send", "Sleep", "attempt", "uncertain"]
+__all__ = ["Action", "Announce", "Attempt", "Authorise", "Lifted", "Local", "Send", "Sleep", "attempt", "uncertain"]
 
 T = TypeVar("T")
 
@@ -57,6 +57,17 @@ class Sleep:
 
 
 @dataclass(frozen=True, slots=True)
+class Local:
+    """Do something with local files that may take a while; what it returns is sent back, what it raises ends the flow.
+
+    Attributes:
+        work: What to do.
+    """
+
+    work: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
 class Authorise:
     """Get a credential other than the stale one; one renewal at a time, whoever asks.
 
@@ -80,7 +91,7 @@ class Announce:
     clue: Mapping[str, Any]
 
 
-Action: TypeAlias = Announce | Send | Sleep | Authorise
+Action: TypeAlias = Announce | Send | Sleep | Authorise | Local
 Lifted: TypeAlias = Generator[Action, Any, T]
 
 

@@ -12,7 +12,7 @@ from taskbridge.model import Reason
 from taskbridge.reading import Payload
 from taskbridge.submission import Bulk, Listing
 
-__all__ = ["PLAIN_ID", "Capabilities", "Credential", "Delivery", "IdKind", "Webhooks"]
+__all__ = ["PLAIN_ID", "Capabilities", "Credential", "Delivery", "Downloads", "IdKind", "Webhooks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,24 @@ class Webhooks:
 
 
 @dataclass(frozen=True, slots=True)
+class Downloads:
+    """What `client.download` brings home of a result.
+
+    Attributes:
+        parts: What becomes a file: ``files`` (which the vendor keeps), ``text`` and ``data`` (of its answer), and what
+            else the provider makes of that.
+        links: Whether files are fetched by links that are capabilities, and not with the connection's credential.
+        link_ttl: Seconds that such a link lives after its task's end, where the vendor states them.
+        resumes: Whether the vendor's host is known to go on with a file where it broke off.
+    """
+
+    parts: tuple[str, ...]
+    links: bool = False
+    link_ttl: float | None = None
+    resumes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a provider can do, as data: the feature matrix is made from it.
 
@@ -98,6 +116,7 @@ class Capabilities:
         idempotency_key: Whether the vendor itself takes care that an order sent twice is done once.
         external_id: Whether the vendor keeps an id of the caller's beside its own.
         callback: Whether an order can name an address that the vendor calls.
+        downloads: What is brought home of a result; None where nothing is.
         result_ttl: Seconds that a result lives after the task's end, where the vendor states them.
         upload_limit: Bytes of one document at most, where the vendor states them.
     """
@@ -125,6 +144,7 @@ class Capabilities:
     idempotency_key: bool = False
     external_id: bool = False
     callback: bool = False
+    downloads: Downloads | None = None
     result_ttl: float | None = None
     upload_limit: int | None = None
 
@@ -133,6 +153,7 @@ class Capabilities:
         """Names of the client's calls that the vendor can serve, beside those that need only a look-up."""
         claims = {
             "submit": bool(self.operations),
+            "download": self.downloads is not None,
             "list": self.listing is not None,
             "cancel": self.cancel,
             "retry": self.retry,

@@ -33,7 +33,7 @@ class Tally:
     """What a connection has done; only for people who look.
 
     Attributes:
-        requests: Requests sent, by kind: look, hold, list, submit, token, other.
+        requests: Requests sent, by kind: look, hold, list, submit, download, token, other.
         failures: Requests without a usable answer.
         unchanged: Looks whose answer was the one before, byte for byte.
         ends: Ends of tasks that were noticed by looking.
@@ -56,7 +56,7 @@ class ConnectionStats:
     """What a connection has done so far; only for people who look.
 
     Attributes:
-        requests: Requests sent, by kind: look, hold, list, submit, token, other.
+        requests: Requests sent, by kind: look, hold, list, submit, download, token, other.
         failures: Requests without a usable answer.
         unchanged: Looks whose answer was the one before, byte for byte.
         ends: Ends of tasks that were noticed by looking.

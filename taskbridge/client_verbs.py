@@ -5,24 +5,28 @@ All that is decided is decided in `taskbridge.lifecycle`, `taskbridge.orders` an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from taskbridge.checkup import Checkup, check
+from taskbridge.downloads import Want, download_file, download_task
 from taskbridge.drive import ignore
-from taskbridge.errors import TaskbridgeError
+from taskbridge.errors import InvalidInput, TaskbridgeError
 from taskbridge.front import Front
 from taskbridge.lifecycle import act, claim, recover, remove, restart, retry, submit
 from taskbridge.listing import Walk, query_of
-from taskbridge.model import Task, TaskStatus
+from taskbridge.model import Task, TaskFile, TaskStatus
 from taskbridge.orders import AnyInput, Spool, Wish, prepare, prepare_again
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from taskbridge.assemble import AnyId
     from taskbridge.channel import Channel
     from taskbridge.client import Client
     from taskbridge.drive import Driver
+    from taskbridge.sink import Progress
 
 __all__ = ["BridgeVerbs", "ClientVerbs", "Verbs"]
 
@@ -93,6 +97,11 @@ class Verbs(Front):
         place = self._begin(task)
         claim(place.channel, "restart", "restart a task")
         return self._driver.run(place.channel, restart(place.channel, place.task_id, destructive=destructive))
+
+    def _brought(self, task: AnyId, want: Want) -> tuple[Path, ...]:
+        place = self._begin(task)
+        claim(place.channel, "download", "give out files")
+        return self._driver.run(place.channel, download_task(place.channel, place.task_id, place.known, want))
 
 
 class ClientVerbs(Verbs):
@@ -201,6 +210,74 @@ class ClientVerbs(Verbs):
         with Spool() as spool:
             return self._driver.run(channel, recover(channel, error, prepare_again(channel, error, input, spool)))
 
+    @overload
+    def download(
+        self,
+        what: TaskFile,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> Path: ...
+
+    @overload
+    def download(
+        self,
+        what: AnyId,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> tuple[Path, ...]: ...
+
+    def download(
+        self,
+        what: TaskFile | AnyId,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> Path | tuple[Path, ...]:
+        """Bring home a file that a task made, or all that a task made.
+
+        The bytes are streamed into a file beside the target, which gets its name once it is whole and on the disk. What
+        breaks off is gone on with where the host allows it, else it begins anew; a dead link of a task's file is looked
+        up once more. There is no limit to the time but that a file has to come with 20 kB a second in the mean, once
+        `request_timeout` is used up, and never to stand still for ten seconds.
+
+        Args:
+            what: A `TaskFile` of this connection; or a task by its shared id, ref or its text, or snapshot.
+            to: For a file: a folder (one that is there, or a text that ends in a separator, made where it is missing),
+                where it gets the vendor's name made safe; or the path of the file itself. For a task: a folder, made
+                where it is missing.
+            max_bytes: Bytes of one file at most; None for no limit.
+            on_progress: Told the bytes that are there, and those in all or None where nobody knows; for a task, over
+                all its files. What it raises ends the download, and comes out of this call.
+            overwrite: Replace files that are there.
+
+        Returns:
+            The path of the file; of a task, the paths of all its files in the vendor's order.
+
+        Raises:
+            FileExistsError: Such a file is there; nothing was fetched.
+            OSError: It cannot be written, or the disk is full; what was there is as it was.
+            TaskFailed: The task failed; holds it.
+            WaitTimeout: The task goes on; it is looked up once, and not waited for.
+            ResponseTooLarge: A file has more than `max_bytes`.
+            UnsupportedFeature: Nothing can be downloaded from the vendor; nothing was sent.
+            TaskbridgeError: A file cannot be had; those of a task before it are there.
+        """
+        want = Want(to, max_bytes, on_progress, overwrite)
+        if not isinstance(what, TaskFile):
+            return self._brought(what, want)
+        self._refuse_if_closed()
+        self._channel.resume()
+        claim(self._channel, "download", "give out files")
+        return self._driver.run(self._channel, download_file(self._channel, what, want))
+
 
 class BridgeVerbs(Verbs):
     """What is done through any connection, by its name."""
@@ -241,3 +318,20 @@ class BridgeVerbs(Verbs):
     def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
         """Look for the order that a failed submit left in doubt; see `Client.recover`."""
         return self[str(error.clue.get("connection", error.connection))].recover(error, input)
+
+    def download(
+        self,
+        task: AnyId,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> tuple[Path, ...]:
+        """Bring home all that a task made; see `taskbridge.Client.download`.
+
+        A file alone does not say of which connection it is: ``bridge["its name"].download(file, to)``.
+        """
+        if isinstance(task, TaskFile):
+            raise InvalidInput('a file does not say of which connection it is: bridge["its name"].download(file, to)')
+        return self._brought(task, Want(to, max_bytes, on_progress, overwrite))

@@ -11,7 +11,7 @@ import threading
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
-from taskbridge.attempts import Announce, Authorise, Lifted, Send, Sleep
+from taskbridge.attempts import Announce, Authorise, Lifted, Local, Send, Sleep
 from taskbridge.channel import Channel
 from taskbridge.errors import DeadlineExceeded, TaskbridgeError
 from taskbridge.fleet import Fleet
@@ -146,13 +146,15 @@ class Driver:
             fault = channel.told(error)
         raise fault
 
-    def _do(self, channel: Channel, action: Send | Sleep | Authorise) -> Any:
+    def _do(self, channel: Channel, action: Send | Sleep | Authorise | Local) -> Any:
         match action:
             case Send():
                 transport = self._transport_for(channel)
                 return transport.send(action.request, deadline=action.deadline, max_body=action.max_body)
             case Sleep():
                 return self.clock.sleep(action.seconds)
+            case Local():
+                return action.work()
             case Authorise():
                 lock = channel.renewal
                 if not lock.acquire(timeout=max(0.0, action.deadline - self.clock.monotonic())):
@@ -289,13 +291,15 @@ class AsyncDriver:
             fault = channel.told(error)
         raise fault
 
-    async def _do(self, channel: Channel, action: Send | Sleep | Authorise) -> Any:
+    async def _do(self, channel: Channel, action: Send | Sleep | Authorise | Local) -> Any:
         match action:
             case Send():
                 transport = self._transport_for(channel)
                 return await transport.send(action.request, deadline=action.deadline, max_body=action.max_body)
             case Sleep():
                 return await self.clock.asleep(action.seconds)
+            case Local():
+                return await asyncio.to_thread(action.work)
             case Authorise():
                 lock = self._renewals.setdefault(channel.name, asyncio.Lock())
                 late = False

@@ -1,31 +1,37 @@
-"""Fetching a document from a host that is no vendor's: a flow, by rules that hold at every hop.
+"""Fetching a document or a file by its link: flows, by rules that hold at every hop.
 
-No credential goes along, whatever the host. Addresses of this machine and of private networks are refused unless the
-connection's `allow_private` says otherwise: literal ones here, in every spelling that a resolver would understand;
-those behind a name by the transport, which resolves the name once, checks, and connects to that very address
-(`Request.public_only`). Redirects are followed one by one, each checked like the first.
+No credential goes to a host that is not the vendor's own. Addresses of this machine and of private networks are refused
+unless the connection's `allow_private` says otherwise, or the host is the one that the connection names as the
+vendor's: literal ones here, in every spelling that a resolver would understand; those behind a name by the transport,
+which resolves the name once, checks, and connects to that very address (`Request.public_only`). Redirects are followed
+one by one, each checked like the first; a credential and all header fields but ``Accept`` stay behind where a hop
+leaves the origin, and do not come back.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from taskbridge.errors import InvalidInput
+from taskbridge.errors import InvalidInput, TaskbridgeError
 from taskbridge.http import Flow, Request, Response
+from taskbridge.sink import Sink
 from taskbridge.submission import safe_name
 
-__all__ = ["Fetched", "Rules", "fetch", "is_http", "is_public", "name_of", "url_fault"]
+__all__ = ["Fetched", "Rules", "fetch", "hops", "is_http", "is_public", "name_of", "origin_of", "url_fault"]
 
 MOST_HOPS: Final = 5  # redirects of one document
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _LONGEST_URL: Final = 16_384  # characters
 _URL_CHARACTERS: Final = "%/:=&?~#+!$,;'@()*[]"  # left as they are, all else is percent-encoded
 _LOOPBACK_NAMES: Final = ("localhost", ".localhost")
+_PORTS: Final = {"http": 80, "https": 443}
+_KEPT_FIELDS: Final = frozenset({"accept"})  # header fields that go along to another origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +42,13 @@ class Rules:
         allow_private: Also from this machine and from private networks.
         allow_http: Also over plain http; over http from this machine where `allow_private` is set.
         max_bytes: Bytes of one document at most.
+        own: Origin that the connection names as its vendor's, which may be asked wherever it is; empty for none.
     """
 
     allow_private: bool = False
     allow_http: bool = False
     max_bytes: int = 1 << 30
+    own: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,31 +79,71 @@ def fetch(url: str, save_to: Path, rules: Rules) -> Flow[Fetched]:
         ResponseTooLarge: It has more than `Rules.max_bytes`.
         TransportError: Its host cannot be reached.
     """
-    here = quote(url, safe=_URL_CHARACTERS)
+    request = Request(
+        "GET",
+        url,
+        headers={"Accept": "*/*"},
+        authorised=False,
+        expect="bytes",
+        save_to=Sink(save_to, rules.max_bytes),
+        fresh=True,
+        foreign=True,
+    )
+    _, response = yield from hops(request, rules, _document_fault)
+    if response.status != 200:
+        raise _refused(response)
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return Fetched(save_to, name_of(url), kind or None)
+
+
+def hops(request: Request, rules: Rules, fault: Callable[[str], TaskbridgeError]) -> Flow[tuple[Request, Response]]:
+    """Send a request, and follow to where it is redirected; the last request, and the answer to it.
+
+    Args:
+        request: The request for a document or a file.
+        rules: What may be fetched.
+        fault: Makes the error for an address that may not be asked, from words that follow "the address".
+
+    Raises:
+        TaskbridgeError: What `fault` made.
+    """
+    request = replace(request, url=quote(request.url, safe=_URL_CHARACTERS))
     for _ in range(MOST_HOPS + 1):
-        fault = url_fault(here, rules)
-        if fault:
-            raise InvalidInput(f"the document's address {fault}")
-        response = yield Request(
-            "GET",
-            here,
-            headers={"Accept": "*/*"},
-            authorised=False,
-            expect="bytes",
-            save_to=save_to,
-            save_limit=rules.max_bytes,
-            fresh=True,
-            foreign=True,
-            public_only=not rules.allow_private,
-        )
-        if response.status in _REDIRECTS:
-            here = quote(urljoin(here, response.headers.get("location", "")), safe=_URL_CHARACTERS)
-            continue
-        if response.status != 200:
-            raise _refused(response)
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        return Fetched(save_to, name_of(url), kind or None)
-    raise InvalidInput(f"the document's address redirects more than {MOST_HOPS} times")
+        own = bool(rules.own) and origin_of(request.url) == rules.own
+        wrong = None if own else url_fault(request.url, rules)
+        if wrong:
+            raise fault(wrong)
+        request = replace(request, public_only=not (own or rules.allow_private))
+        response = yield request
+        if response.status not in _REDIRECTS:
+            return request, response
+        request = _redirected(request, response.headers.get("location", ""))
+    raise fault(f"redirects more than {MOST_HOPS} times")
+
+
+def _redirected(request: Request, location: str) -> Request:
+    try:
+        url = quote(urljoin(request.url, location), safe=_URL_CHARACTERS)
+    except ValueError:
+        url = ""  # is no URL
+    if origin_of(url) == origin_of(request.url):
+        return replace(request, url=url)
+    kept = {name: value for name, value in request.headers.items() if name.lower() in _KEPT_FIELDS}
+    return replace(request, url=url, headers=kept, authorised=False, foreign=True)
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of an address; empty where it has none."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{host}:{port}" if host and "@" not in parts.netloc else ""
+
+
+def _document_fault(words: str) -> InvalidInput:
+    return InvalidInput(f"the document's address {words}")
 
 
 def name_of(url: str) -> str:

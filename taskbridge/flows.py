@@ -1,8 +1,8 @@
 """Lifts a provider's flow to what a driver runs: pace, credential, retries, strict reading.
 
-A lifted flow is still a generator without I/O. It yields actions (`Announce`, `Send`, `Sleep`, `Authorise`) and is
-sent what came of them; the two drivers (`taskbridge.drive`) do them. The time is asked of the channel's clock, which
-tests replace.
+A lifted flow is still a generator without I/O. It yields actions (`Announce`, `Send`, `Sleep`, `Authorise`, `Local`)
+and is sent what came of them; the two drivers (`taskbridge.drive`) do them. The time is asked of the channel's clock,
+which tests replace.
 
 What is repeated, and how often, is decided here and nowhere else: a request that the vendor surely did not see, a safe
 one that failed in passing, a body that was cut, each within the attempts, the budget and the deadline.
@@ -30,7 +30,7 @@ from taskbridge.provider import Credential
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["FULL", "LIST", "LOOK", "SUBMIT", "Effort", "authorise", "broken", "lift", "opened"]
+__all__ = ["DOWNLOAD", "FULL", "LIST", "LOOK", "SUBMIT", "Effort", "authorise", "broken", "lift", "opened"]
 
 T = TypeVar("T")
 
@@ -58,6 +58,7 @@ LOOK: Final = Effort(kind="look")
 TOKEN: Final = Effort(kind="token")
 LIST: Final = Effort(kind="list")
 SUBMIT: Final = Effort(kind="submit")
+DOWNLOAD: Final = Effort(kind="download")
 
 
 def lift(channel: Channel, flow: Flow[T], deadline: float, *, plan: Effort = FULL) -> Lifted[T]:

@@ -18,6 +18,7 @@ from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 import jiter
 
 from taskbridge.errors import MalformedResponse, plain
+from taskbridge.sink import Sink
 
 __all__ = ["Base64", "Body", "Flow", "Form", "Request", "Response", "Upload", "read_json"]
 
@@ -103,8 +104,7 @@ class Request:
         authorised: Whether the connection's credential goes with it; False for presigned links and token calls.
         hold: Seconds for which the vendor may hold the line before it answers; replaces the usual limits.
         expect: ``json`` (decoded before the flow sees it, and asked for again where that may help) or ``bytes``.
-        save_to: Stream the answer's body into this file instead of memory.
-        save_limit: Bytes that `save_to` takes at most; None for no limit.
+        save_to: Stream the body of an answer that is no refusal into this file instead of memory.
         fresh: Use a new connection to the host.
         commits: Whether the vendor may have taken an order once this was sent: it is never sent again blindly.
         clue: What was made so far on the way to the order (ids at the vendor), for errors of this request.
@@ -121,8 +121,7 @@ class Request:
     authorised: bool = True
     hold: float | None = None
     expect: str = "json"
-    save_to: Path | None = None
-    save_limit: int | None = None
+    save_to: Sink | None = None
     fresh: bool = False
     commits: bool = False
     clue: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)

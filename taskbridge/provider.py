@@ -16,12 +16,13 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
-from taskbridge.capabilities import PLAIN_ID, Capabilities, Credential, Delivery, IdKind, Webhooks
+from taskbridge.capabilities import PLAIN_ID, Capabilities, Credential, Delivery, Downloads, IdKind, Webhooks
 from taskbridge.dialogue import CodeTable, Dialogue, ProviderSettings, S, StatusTable, Verdict
-from taskbridge.errors import MalformedResponse, UnsupportedFeature
-from taskbridge.http import Flow
-from taskbridge.model import Reason, Task, TaskResult, TaskStatus, WebhookEvent
+from taskbridge.errors import MalformedResponse, UnsupportedFeature, plain
+from taskbridge.http import Flow, Request
+from taskbridge.model import Reason, Task, TaskFile, TaskResult, TaskStatus, WebhookEvent
 from taskbridge.reading import NO_TIME, Payload, State, StateTable, path_id, read_state, read_time
+from taskbridge.results import Made, as_json, as_text, written
 from taskbridge.submission import Page, Query, Submission
 
 __all__ = [
@@ -31,7 +32,9 @@ __all__ = [
     "CodeTable",
     "Credential",
     "Delivery",
+    "Downloads",
     "IdKind",
+    "Made",
     "Payload",
     "Provider",
     "ProviderSettings",
@@ -40,10 +43,13 @@ __all__ = [
     "StatusTable",
     "Verdict",
     "Webhooks",
+    "as_json",
+    "as_text",
     "no_requests",
     "path_id",
     "read_state",
     "read_time",
+    "written",
 ]
 
 
@@ -92,6 +98,27 @@ class Provider(Dialogue[S], ABC):
         if task.result is None:
             raise MalformedResponse("the task is completed, but the vendor's answer has no result", raw=task.raw)
         return (yield from no_requests(task.result))
+
+    def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | Made, ...]:
+        """The files that a result makes: those that the vendor keeps, else its text and its data.
+
+        Args:
+            task: A completed task.
+            result: What it made.
+        """
+        return result.files or written(task, result)
+
+    def source(self, file: TaskFile) -> Request:
+        """The request for the bytes of a file; the default asks its link, without a credential.
+
+        The core sends it, follows redirects, and streams the answer to the disk.
+
+        Args:
+            file: A file that a task made.
+        """
+        if not file.url:
+            raise MalformedResponse(f"{self.title} gives no link to the file {plain(file.name or '', 80)!r}")
+        return Request("GET", file.url, headers={"Accept": "*/*"}, authorised=False, expect="bytes", foreign=True)
 
     # Requests that change something. What `capabilities` does not claim is refused before it comes here.
 

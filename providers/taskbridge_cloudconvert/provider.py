@@ -23,6 +23,7 @@ from taskbridge.provider import (
     CodeTable,
     Credential,
     Delivery,
+    Downloads,
     IdKind,
     Payload,
     Provider,
@@ -147,6 +148,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
         recover="tag",
         external_id=True,
         callback=True,
+        downloads=Downloads(("files", "data"), links=True, link_ttl=LINK_LIFE.total_seconds(), resumes=True),
         result_ttl=LINK_LIFE.total_seconds(),
     )
     wait_hints = MappingProxyType({Reason.AWAITING_UPLOAD: "it stays so until the document is uploaded"})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, cast
 from urllib.parse import parse_qs, urlsplit
@@ -16,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import SecretStr
 
 from taskbridge.errors import ApiError, MalformedResponse, QuotaExceeded, plain
-from taskbridge.http import Flow, Upload, read_json
+from taskbridge.http import Flow, Request, Upload, read_json
 from taskbridge.model import Task, TaskFailure, TaskFile, TaskResult, TaskStatus, WebhookEvent, snapshot
 from taskbridge.provider import (
     NO_TIME,
@@ -25,7 +26,9 @@ from taskbridge.provider import (
     CodeTable,
     Credential,
     Delivery,
+    Downloads,
     IdKind,
+    Made,
     Payload,
     Provider,
     ProviderSettings,
@@ -34,6 +37,7 @@ from taskbridge.provider import (
     no_requests,
     path_id,
     read_state,
+    written,
 )
 from taskbridge.submission import Bulk, Document, Listing, Page, Query, Stored, Submission
 
@@ -83,6 +87,9 @@ UPLOAD_LIMIT: Final = 10 << 20  # bytes; "10 MB" in node-sdk, files.ts, read gen
 PAGE: Final = 50  # tasks of 1 to 100; a task holds its whole text
 MOST_PAGES: Final = 30  # of a search
 
+# `format` of a text -> suffix of its file.         node-sdk, image-operations.ts
+SUFFIXES: Final[Mapping[str, str]] = {"plain": ".txt", "markdown": ".md", "html": ".html", "json": ".json"}
+
 RESULT_KEYS: Final = frozenset({"generated_files", "content", "documents"})  # node-sdk, src/resources/tasks.ts
 
 TASK: Final = IdKind(PLAIN_ID, example="task_euyrvozb9302uwhq")  # length and alphabet are not promised
@@ -119,6 +126,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         bulk=Bulk(PAGE),
         recover="the uploaded file's id",
         callback=True,
+        downloads=Downloads(("files", "text", "data")),
         upload_limit=UPLOAD_LIMIT,
     )
 
@@ -133,6 +141,22 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         _, native = self.split_id(task_id)
         response = yield self.request("GET", f"/tasks/{path_id(native)}")
         return self.task(self.payload(response), task_id)
+
+    def source(self, file: TaskFile) -> Request:
+        """``GET /files/{id}/download``; the vendor's own client asks for ``image/png`` even where it gets a PDF."""
+        if file.id is None:
+            return super().source(file)
+        asked = self.request("GET", f"/files/{path_id(file.id)}/download", expect="bytes")
+        return replace(asked, headers={"Accept": "*/*"})
+
+    def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | Made, ...]:
+        """The files, else the text in the format that was asked for, else the data."""
+        said = task.raw.get("result")
+        form = cast("dict[str, object]", said).get("format") if isinstance(said, dict) else None
+        if result.text is not None and form in SUFFIXES:
+            result = result.model_copy(update={"data": None})  # the text says it too
+            return result.files or written(task, result, text_suffix=SUFFIXES[cast("str", form)])
+        return super().written(task, result)
 
     # What the vendor tells unasked.
 

@@ -143,8 +143,8 @@ class AiohttpTransport:
         fault: tuple[type[TaskbridgeError], str] | None = None
         stale = False
         try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                return await self._send(request, max_body, trace)
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())) as limit:
+                return await self._send(request, max_body, trace, limit)
         except TaskbridgeError:
             raise
         except OSError as error:
@@ -194,9 +194,9 @@ class AiohttpTransport:
             trace_configs=[tracer],
         )
 
-    async def _send(self, request: Request, max_body: int, trace: _Trace) -> Response:
+    async def _send(self, request: Request, max_body: int, trace: _Trace, limit: asyncio.Timeout) -> Response:
         body = stream(request)
-        headers = dict(request.headers)
+        headers = {**request.headers, **(request.save_to.headers if request.save_to is not None else {})}
         if body is not None:
             headers.update(body.headers)
             headers["Content-Length"] = str(body.length)
@@ -217,7 +217,7 @@ class AiohttpTransport:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT, sock_read=silence),
             trace_request_ctx=trace,
         ) as answer:
-            return await _read(answer, request, max_body)
+            return await _read(answer, request, max_body, limit)
 
     def _tls(self) -> ssl.SSLContext:
         if self._context is None:
@@ -225,14 +225,16 @@ class AiohttpTransport:
         return self._context
 
 
-async def _read(answer: aiohttp.ClientResponse, request: Request, max_body: int) -> Response:
+async def _read(answer: aiohttp.ClientResponse, request: Request, max_body: int, limit: asyncio.Timeout) -> Response:
     fields = fields_of((name, _text(value)) for name, value in answer.headers.items())
     check_head(request, answer.status, fields, len(answer.headers), max_body)
     if request.save_to is not None and answer.status < 300:
-        with closing(saver(request, answer.status, fields, request.save_to)) as file:  # local files are fast
+        with closing(saver(answer.status, fields, request.save_to)) as file:  # local files are fast
             next(file)
             while block := await _block(answer):
-                file.send(block)
+                if (earned := file.send(block)) and (end := limit.when()) is not None:
+                    limit.reschedule(end + earned)
+            file.send(b"")
         return Response(answer.status, fields, b"")
     body = BytesIO()
     while block := await _block(answer):

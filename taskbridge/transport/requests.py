@@ -90,6 +90,8 @@ class RequestsTransport:
     def _send(self, request: Request, max_body: int) -> Response:
         body = stream(request)
         headers = {"User-Agent": self._user_agent, "Accept-Encoding": "identity", **request.headers}
+        if request.save_to is not None:
+            headers.update(request.save_to.headers)
         if body is not None:
             headers.update(body.headers)
             headers["Content-Length"] = str(body.length)
@@ -187,11 +189,12 @@ class _Routes:
 def _read(answer: BaseHTTPResponse, request: Request, max_body: int) -> Response:
     fields = trace.fields
     if request.save_to is not None and answer.status < 300:
-        with closing(saver(request, answer.status, fields, request.save_to)) as file:
+        with closing(saver(answer.status, fields, request.save_to)) as file:
             next(file)
-            while block := answer.read(BLOCK, decode_content=False):
-                file.send(block)
-        _check_end()
+            while block := answer.read1(BLOCK, decode_content=False):
+                trace.deadline += file.send(block)
+            _check_end()
+            file.send(b"")
         return Response(answer.status, fields, b"")
     if "content-length" in fields:
         body = answer.read(int(fields["content-length"]), decode_content=False)

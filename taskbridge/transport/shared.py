@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ssl
 import zlib
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge.errors import (
     ConfigError,
@@ -24,6 +24,7 @@ from taskbridge.errors import (
 )
 from taskbridge.fetch import is_public
 from taskbridge.http import Request, Response
+from taskbridge.sink import Sink
 
 if TYPE_CHECKING:
     from taskbridge.config import Network
@@ -131,9 +132,12 @@ def check_head(request: Request, status: int, fields: Mapping[str, str], count: 
         fault = "the answer's Transfer-Encoding cannot be trusted"
     if fault:
         raise MalformedResponse(fault, repeats=1, http_status=status)
-    limit = max_body if request.save_to is None else request.save_limit
-    if length is not None and limit is not None and int(length) > limit and _has_body(request, status):
-        raise too_large(limit, status)
+    if length is None or not _has_body(request, status):
+        return
+    if request.save_to is not None and status < 300:
+        request.save_to.check_room(int(length) - (0 if status == 206 else request.save_to.received), status)
+    elif int(length) > max_body:
+        raise too_large(max_body, status)
 
 
 def _has_body(request: Request, status: int) -> bool:
@@ -184,30 +188,62 @@ def _unpacked(body: bytes, encoding: str, max_body: int, status: int) -> bytes:
     return plain
 
 
-def saver(request: Request, status: int, fields: Mapping[str, str], path: Path) -> Generator[None, bytes, None]:
-    """Takes the blocks of a body into a file: start it, send it the blocks, close it.
+def saver(status: int, fields: Mapping[str, str], sink: Sink) -> Generator[float, bytes, None]:
+    """Takes the blocks of a body into a file: start it, send it the blocks and then an empty one, close it.
+
+    What it gives back for a block are the seconds by which the request's deadline moves.
 
     Args:
-        request: What was asked.
-        status: HTTP status.
+        status: HTTP status, below 300.
         fields: Header fields, as `fields_of` makes them.
-        path: The file.
+        sink: The file.
 
     Raises:
-        MalformedResponse: The answer has a content encoding that was not asked for; the file would hold packed bytes.
-        ResponseTooLarge: It is larger than the request's `save_limit`.
+        MalformedResponse: The answer has a content encoding that was not asked for and is not gzip, or is another part
+            of the file than was asked for.
+        ResponseTooLarge: It is larger than the file may be.
+        TruncatedResponse: It has ended before its end.
+        OSError: The file cannot be written; `filename` says which.
     """
-    if _encoding(fields):
+    encoding = _encoding(fields)
+    if encoding and (encoding not in _GZIP or status == 206):
         raise MalformedResponse("the file comes in an encoding that was not asked for", repeats=1, http_status=status)
-    left = request.save_limit
-    with path.open("wb") as file:
-        while True:
-            block = yield
-            if left is not None:
-                left -= len(block)
-                if left < 0:
-                    raise too_large(request.save_limit or 0, status)
-            file.write(block)
+    unpack = zlib.decompressobj(_GZIP_WINDOW) if encoding else None
+    start = sink.begin(status, fields, packed=unpack is not None)
+    try:
+        with sink.path.open("r+b" if start else "wb") as file:
+            file.seek(start)
+            file.truncate()
+            earned = 0.0
+            while block := (yield earned):
+                earned = 0.0
+                for piece in (block,) if unpack is None else _pieces(unpack, block):
+                    sink.check_room(len(piece), status)
+                    file.write(piece)
+                    earned += sink.took(len(piece))
+    except OSError as error:
+        error.filename = error.filename or str(sink.path)  # a full disk does not say where, as a network would not
+        raise
+    if unpack is not None and not unpack.eof:
+        raise TruncatedResponse("the file's compressed body is cut")
+    sink.finish(framed="content-length" in fields or "transfer-encoding" in fields, status=status)
+    yield 0.0
+
+
+def _pieces(unpack: Any, block: bytes) -> Iterator[bytes]:
+    """What a block of a packed body holds, a bounded piece at a time."""
+    if unpack.eof:
+        raise TruncatedResponse("the file's compressed body has something behind its end")
+    try:
+        while piece := unpack.decompress(block, BLOCK):
+            yield piece
+            block = unpack.unconsumed_tail
+    except zlib.error:
+        broken = True
+    else:
+        broken = bool(unpack.unused_data)
+    if broken:
+        raise TruncatedResponse("the file's compressed body is broken")
 
 
 def too_large(max_body: int, status: int | None = None) -> ResponseTooLarge:

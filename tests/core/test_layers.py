@@ -14,18 +14,20 @@ ROOT = Path(__file__).parents[2]
 
 # Layers from left to right; a module imports from its own layer and from those to its left.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "fetch", "http", "model", "notebook", "signatures", "submission"),
+    ("errors", "fetch", "filenames", "http", "model", "notebook", "results", "signatures", "sink", "submission"),
     ("capabilities", "dialogue", "provider", "reading"),
     ("config", "config_file", "governor", "policy", "registry", "schedule", "settings"),
     (
         "attempts",
         "channel",
         "checkup",
+        "downloads",
         "fleet",
         "flows",
         "inbox",
         "ingest",
         "items",
+        "landing",
         "lanes",
         "lifecycle",
         "listing",

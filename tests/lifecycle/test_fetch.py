@@ -114,7 +114,8 @@ def test_a_fetch_carries_no_credential_and_follows_hop_by_hop(tmp_path: Path) ->
     first = next(flow)
     assert first.url == "https://example.com/dir/a%20b.pdf"
     assert (first.authorised, first.foreign, first.fresh, first.public_only) == (False, True, True, True)
-    assert (first.save_to, first.save_limit) == (tmp_path / "1", OPEN.max_bytes)
+    assert first.save_to is not None
+    assert (first.save_to.path, first.save_to.limit) == (tmp_path / "1", OPEN.max_bytes)
     second = flow.send(Response(302, {"location": "../b.pdf"}))
     assert second.url == "https://example.com/b.pdf"
     assert dict(second.headers) == {"Accept": "*/*"}
