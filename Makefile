@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test docs clean
+.PHONY: demo test docs changelog clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/taskbridge demo
@@ -23,6 +23,10 @@ docs: $(VENV)/.test
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/python -m pytest -q tests/docs
 	$(BIN)/python docs/build_site.py
+
+# What the fragments in changelog.d make together; with VERSION=… it is written into CHANGELOG.md.
+changelog: $(VENV)/.test
+	$(BIN)/towncrier build $(if $(VERSION),--yes --version $(VERSION),--draft --version Unreleased)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .coverage

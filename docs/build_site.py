@@ -24,6 +24,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 LINK: Final = re.compile(r"(\[[^\]\n]*\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 
 DIAGRAM: Final = re.compile(r"^<!-- diagram: (.+) -->$", re.MULTILINE)
+RELEASES: Final = "<!-- the releases, newest first -->\n"
+UNRELEASED: Final = re.compile(r"^## Unreleased\n(?:(?!## ).*\n)*", re.MULTILINE)
 COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 CONFIG: Final = ROOT / "docs" / "zensical.toml"
 
@@ -94,10 +96,30 @@ def stage(folder: Path) -> None:
     pages |= set(_SOURCES.values())
     for page in sorted(pages):
         text = (ROOT / page).read_text(encoding="utf-8")
+        text = with_news(text) if page == "CHANGELOG.md" else text
         goal = folder / "docs" / (place(page) or page)
         goal.parent.mkdir(parents=True, exist_ok=True)
         text = DIAGRAM.sub(lambda found: drawn(found[1]), relinked(text, page))
         goal.write_text(text, encoding="utf-8")
+
+
+def with_news(changelog: str) -> str:
+    """The changelog with what changelog.d says, at the end of what is unreleased."""
+    done = subprocess.run(
+        [sys.executable, "-m", "towncrier", "build", "--draft", "--version", "Unreleased"],
+        cwd=ROOT,
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    news = "".join(done.stdout.partition("### ")[1:]).strip()
+    if not news:
+        return changelog
+    unreleased = UNRELEASED.search(changelog)
+    if unreleased is None:
+        return changelog.replace(RELEASES, f"{RELEASES}\n## Unreleased\n\n{news}\n")
+    return f"{changelog[: unreleased.end()].rstrip()}\n\n{news}\n\n{changelog[unreleased.end() :]}"
 
 
 def build(folder: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 import json
 import re
 import shutil
@@ -122,6 +123,13 @@ def test_every_word_of_a_vendor_is_in_its_diagram_and_in_the_words_beside_it(nam
     for word, (status, _) in vars(sys.modules[load_provider(name).__module__])["STATES"].items():
         assert f">{word}</text>" in svg[0]
         assert re.search(rf"(?:^|[ ,:;]){re.escape(word)}(?=[ ,])[^;]* becomes? {status}\b", words[1])
+
+
+def test_news_that_is_not_released_stands_in_the_changelog(site: Path) -> None:
+    page = html.unescape(re.sub(r"<[^>]+>", "", (site / "changelog.html").read_text(encoding="utf-8")))
+    for path in (ROOT / "changelog.d").glob("*.*.md"):
+        told = re.sub(r"[`*]", "", path.read_text(encoding="utf-8"))
+        assert " ".join(told.split()) in " ".join(page.split())
 
 
 # In a browser.
