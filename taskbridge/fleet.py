@@ -95,7 +95,10 @@ class Fleet:
         if item is None:
             item = lane.members[task_id] = Item(lane, task_id, TaskRef.of(channel.name, task_id), now)
             due = now if known is None or known.is_terminal else item.remember(known, now)
-            self._queue(item, due)
+            if lane.may_park(item, now):
+                lane.park(item, due)
+            else:
+                self._queue(item, due)
         item.hold = hold
         if changes and item.looks and not item.changes:
             item.shown = item.snapshot()
@@ -125,6 +128,7 @@ class Fleet:
     def looked(self, look: LookAt, now: float, seen: Look) -> None:
         """A look ended with an answer."""
         item = self._landed(look)
+        missed, item.is_missed = item.is_missed, False
         item.error, item.failures = None, 0
         item.received_at = seen.received_at
         if seen.task is None:
@@ -137,6 +141,7 @@ class Fleet:
         if item.tickets:
             if look.hold:
                 item.hold = False  # an answer before the end: the line is of no use
+            item.lane.futile += missed
             self._later(item, now)
 
     def failed(self, look: LookAt, now: float, error: TaskbridgeError) -> None:
@@ -163,34 +168,40 @@ class Fleet:
 
         A task that it shows goes on; one that it shows as ended is looked at once more, for the whole snapshot.
         """
-        lane, sweep = look.key, self._turned(look)
+        sweep = look.key
+        lane = sweep.lane
+        lane.in_flight -= 1
         lane.troubles = 0
-        if sweep is None:
+        if lane.sweep is not sweep:
             return
         for task in page.tasks:
             item = lane.members.get(task.id)
             if item is None or not item.parked:
                 continue
-            if task.is_terminal or (item.changes and task.native_status != item.native):
+            if task.is_terminal or (item.changes and item.is_news(task)):
                 self._unpark(item, now)
                 continue
+            lane.saw(item)
             item.learn(now, task, exact=False)
             if task.native_status != item.native:
                 item.native, item.body, item.shown = task.native_status, None, task
-            item.seen_in = sweep
             lane.period = min(lane.period, item.period())
-        sweep.turn(page.next_cursor)
-        if sweep.query is None:
+        sweep.answered(look.cursor, page)
+        if sweep.is_over:
             self._swept(lane, sweep, now)
 
     def unlisted(self, look: LookAtMany, now: float, error: TaskbridgeError) -> None:
         """A page of a list could not be had, which says nothing of any task."""
-        lane, sweep = look.key, self._turned(look)
-        lane.sweep = None
+        sweep = look.key
+        lane = sweep.lane
+        lane.in_flight -= 1
+        if lane.sweep is not sweep:
+            return
+        lane.end(sweep)
         lane.troubles += 1
         if look.channel.refusal is not None and look.channel.blames_account(error):
             self._end_all(lane, error)
-        elif sweep is None or is_final(error) or lane.troubles >= TROUBLES:
+        elif is_final(error) or lane.troubles >= TROUBLES:
             lane.bulk = None  # single looks are surer
             self._unpark_all(lane, now)
         else:
@@ -261,10 +272,9 @@ class Fleet:
     def _launch(self, lane: Lane, now: float) -> LookAt | LookAtMany | None:
         if lane.wants_page(now):
             sweep = lane.sweep or lane.begin(now)
-            if sweep.query is not None:
-                lane.asking = True
+            if sweep.wants_page:
                 lane.in_flight += 1
-                return LookAtMany(lane.channel, sweep.query, sweep.cursor, lane)
+                return LookAtMany(lane.channel, *sweep.ask(), sweep)
             self._swept(lane, sweep, now)
         item = lane.pick(now)
         if item is None:
@@ -276,7 +286,7 @@ class Fleet:
 
     def _landed(self, look: LookAt) -> Item:
         item = look.key
-        item.looking = False
+        item.looking = item.is_alone = False
         item.lane.in_flight -= 1
         return item
 
@@ -284,28 +294,26 @@ class Fleet:
         lane = self._lanes.get(connection)
         return lane.members.get(task_id) if lane is not None else None
 
-    def _turned(self, look: LookAtMany) -> Sweep | None:
-        lane = look.key
-        lane.asking = False
-        lane.in_flight -= 1
-        return lane.sweep
-
     def _swept(self, lane: Lane, sweep: Sweep, now: float) -> None:
         """A sweep is over: look at what it did not show, and say when the next one is due."""
-        lane.sweep = None
-        for item in lane.missed(sweep):
+        for item in lane.end(sweep):
+            item.is_missed = True
             self._unpark(item, now)
-        if lane.bulk is None or len(lane.members) < lane.worth:
+        lane.weigh(sweep, now)
+        if not lane.is_worth(now):
             self._unpark_all(lane, now)
         lane.sweep_at = sweep.began + lane.period if lane.parked else inf
 
-    def _unpark(self, item: Item, due: float) -> None:
+    def _unpark(self, item: Item, now: float) -> None:
+        """Look at it soon, whatever lists there are."""
+        item.is_alone = True
         item.lane.unpark(item)
-        self._queue(item, due)
+        self._queue(item, now)
 
     def _unpark_all(self, lane: Lane, now: float) -> None:
         for item in [i for i in lane.members.values() if i.parked]:
-            self._unpark(item, now + item.steady())
+            lane.unpark(item)
+            self._queue(item, now + item.steady())
 
     def _end_all(self, lane: Lane, error: TaskbridgeError) -> None:
         for item in list(lane.members.values()):
@@ -316,8 +324,8 @@ class Fleet:
         if item.hold or item.hinted:
             item.hinted = False
             self._queue(item, now)
-        elif item.lane.may_park(item):
-            item.lane.park(item, now, item.period())
+        elif item.lane.may_park(item, now):
+            item.lane.park(item, now + item.period())
         else:
             self._queue(item, now + item.steady())
 

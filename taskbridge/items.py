@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge.errors import TaskbridgeError, WaitTimeout, plain
 from taskbridge.looking import translate
+from taskbridge.model import TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
     from taskbridge.lanes import Lane, Sweep
-    from taskbridge.model import Reason, Task, TaskRef, TaskStatus
+    from taskbridge.model import Reason, Task, TaskRef
     from taskbridge.schedule import Pace
 
 __all__ = ["Item", "Ticket"]
@@ -59,6 +60,7 @@ class Item:
 
     __slots__ = (
         "age",
+        "awaited",
         "body",
         "born_at",
         "due_at",
@@ -66,8 +68,11 @@ class Item:
         "failures",
         "hinted",
         "hold",
-        "joined",
+        "is_alone",
+        "is_missed",
+        "is_pending",
         "lane",
+        "listed",
         "looking",
         "looks",
         "native",
@@ -77,7 +82,6 @@ class Item:
         "progress",
         "received_at",
         "ref",
-        "seen_in",
         "shown",
         "task_id",
         "tickets",
@@ -87,7 +91,6 @@ class Item:
         self.lane = lane
         self.task_id = task_id
         self.ref = ref
-        self.joined = now
         self.born_at = now  # our best guess, on our clock
         self.due_at = now
         self.age = 0.0  # at the last look, in seconds
@@ -106,7 +109,11 @@ class Item:
         self.hinted = False  # whether an event came during the look under way
         self.native: str | None = None  # the vendor's word at the last look
         self.parked = False  # whether it waits for a list instead of a look of its own
-        self.seen_in: Sweep | None = None  # the last list that had it
+        self.awaited: Sweep | None = None  # the list under way that is to tell of it
+        self.is_alone = False  # whether it is looked at, whatever lists there are
+        self.is_missed = False  # whether that is because a list left it out
+        self.listed: tuple[object, ...] = ()  # what a list told for which it was looked at
+        self.is_pending = False  # at the last look
 
     @property
     def is_wanted(self) -> bool:
@@ -141,6 +148,16 @@ class Item:
             return self.shown
         return translate(self.lane.channel, self.task_id, self.body, self.received_at)
 
+    def is_news(self, listed: Task) -> bool:
+        """Whether a list tells watching parties something new, so that the whole snapshot is worth a look."""
+        shown = self.shown
+        told = (listed.native_status, listed.progress, listed.message)
+        known = (shown.native_status, shown.progress, shown.message) if shown is not None else (self.native, None, None)
+        if told == self.listed or all(mine in (None, theirs) for mine, theirs in zip(told, known, strict=True)):
+            return False
+        self.listed = told
+        return True
+
     # What is learnt, and when to look again.
 
     @property
@@ -157,6 +174,7 @@ class Item:
         self.age = max(0.0, (known.observed_at - (known.created_at or known.observed_at)).total_seconds())
         self.born_at = now - stale - self.age
         self.progress = known.progress
+        self.is_pending = known.status is TaskStatus.PENDING
         self.looks = 1
         return max(now, now - stale + self.steady())
 
@@ -175,7 +193,9 @@ class Item:
             self.pace.durations.watched(self.age, age, ended=ended and not exact)
             if ended and exact:
                 self.pace.durations.watched(age, age, ended=True)
-        self.progress = task.progress if task is not None else self.progress
+        if task is not None:
+            self.progress = task.progress
+            self.is_pending = task.status is TaskStatus.PENDING
         self.age = age
         self.looks += 1
 

@@ -7,49 +7,95 @@ from heapq import heappop
 from math import ceil, inf
 from typing import TYPE_CHECKING, Final
 
+from taskbridge.model import TaskStatus
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     from taskbridge.channel import Channel
     from taskbridge.items import Item
-    from taskbridge.submission import Bulk, Query
+    from taskbridge.submission import Page, Query
 
 __all__ = ["JUST_NOW", "TROUBLES", "Lane", "Sweep"]
 
 JUST_NOW: Final = 0.001  # seconds; a clock's grain
 _SAMPLE: Final = 16  # tasks compared when more are due than may be looked at
 _WORTH: Final = 4  # looks that a page of a list has to save before lists are read
+_REMEMBER: Final = 300.0  # seconds for which a list that was of little use counts as such
 TROUBLES: Final = 3  # failed lists in a row after which single looks are trusted more
 
 
 class Sweep:
     """One reading of a vendor's list, for all tasks of a kind in a lane.
 
+    Queries follow each other, so that a task that goes on from the one to the next is not lost between them. Pages that
+    have numbers are asked for at the same time, the last first: a task that ends moves those behind it towards the
+    front, which then come twice and not never.
+
     Args:
-        bulk: How the vendor lists that kind.
+        lane: Whose tasks it is for.
         queries: What is asked for, one query after the other.
         began: Monotonic seconds.
-        most: Pages to read at most.
+        unseen: Parked tasks that it has to tell of; it ends with the last of them.
     """
 
-    def __init__(self, bulk: Bulk, queries: Iterator[Query], began: float, most: int) -> None:
-        self.bulk = bulk
-        self._queries = queries
+    def __init__(self, lane: Lane, queries: Iterable[Query], began: float, unseen: int) -> None:
+        self.lane = lane
         self.began = began
-        self.left = most
-        self.pages = 0
-        self.query: Query | None = next(queries, None)
-        self.cursor: str | None = None
+        self.unseen = unseen
+        self.pages = 0  # that were asked for
+        self.own = lane.own_pages
+        self._queries = iter(queries)
+        self._query: Query | None = None
+        self._todo: list[str | None] = []  # cursors, the last is the next
+        self._answers = 0  # pages under way
+        self._longest = 0  # the highest number of a page that was asked for, or that had something
+        self._turn()
 
-    def turn(self, cursor: str | None) -> None:
-        """Go on after a page."""
+    def _turn(self) -> None:
+        """Go on to the next query."""
+        self._query = next(self._queries, None)
+        if self._query is not None:
+            known = self.lane.lengths.get(self._query.status, 1) if self.lane.is_numbered else 1
+            self._longest = known
+            self._todo = [None, *(str(number) for number in range(2, known + 1))]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to ask, nor under way."""
+        return self._answers == 0 and not self.wants_page
+
+    @property
+    def wants_page(self) -> bool:
+        """Whether a page can be asked for now."""
+        return bool(self._todo) and self.unseen > 0 and self.pages < 2 * self.own + 4
+
+    def ask(self) -> tuple[Query, str | None]:
+        """The next page to ask for."""
+        assert self._query is not None  # noqa: S101  # somebody asked `wants_page`
         self.pages += 1
-        self.left -= 1
-        self.cursor = cursor
-        if cursor is None:
-            self.query = next(self._queries, None)
-        if self.left <= 0:
-            self.query = None
+        self._answers += 1
+        return self._query, self._todo.pop()
+
+    def answered(self, cursor: str | None, page: Page) -> None:
+        """Take note of a page.
+
+        Args:
+            cursor: Of this page.
+            page: What it brought.
+        """
+        self._answers -= 1
+        if self._query is None:
+            return
+        number = int(cursor or 1) if self.lane.is_numbered else 0
+        if page.next_cursor is not None and number in (0, self._longest):
+            self._longest += 1
+            self._todo.append(page.next_cursor)
+        elif page.next_cursor is None:
+            self._longest = min(self._longest, max(1, number - (not page.tasks)))
+        if not self._todo and self._answers == 0:
+            self.lane.lengths[self._query.status] = self._longest
+            self._turn()
 
 
 class Lane:
@@ -63,11 +109,12 @@ class Lane:
     """
 
     __slots__ = (
-        "asking",
         "bulk",
         "channel",
+        "futile",
         "heap",
         "in_flight",
+        "lengths",
         "members",
         "parked",
         "period",
@@ -76,6 +123,8 @@ class Lane:
         "sweep_at",
         "troubles",
         "turns",
+        "waste",
+        "wasted_at",
     )
 
     def __init__(self, channel: Channel) -> None:
@@ -90,62 +139,89 @@ class Lane:
         self.period = inf  # seconds between sweeps that the most urgent parked task asks for
         self.sweep: Sweep | None = None
         self.sweep_at = inf
-        self.asking = False  # whether a page of the sweep is under way
+        self.lengths: dict[TaskStatus | None, int] = {}  # pages that each query had the last time
         self.troubles = 0
+        self.futile = 0  # looks at tasks that a list had left out and that went on
+        self.waste = 0.0  # requests of the last sweep beyond those for our own tasks
+        self.wasted_at = -inf  # monotonic seconds
 
     # Lists.
 
-    def may_park(self, item: Item) -> bool:
+    def may_park(self, item: Item, now: float) -> bool:
         """Whether a task should wait for a list."""
         if self.bulk is None or item.hold or item.pace is None or item.prefix not in self.bulk.prefixes:
             return False
-        return len(self.members) >= self.worth
+        return self.is_worth(now)
+
+    def is_worth(self, now: float) -> bool:
+        """Whether so many wait that a list costs less than looks."""
+        waste = self.waste if now - self.wasted_at < _REMEMBER else 0.0
+        return len(self.members) >= _WORTH * (self.own_pages + waste)
 
     @property
-    def worth(self) -> int:
-        """Members from which on a list costs less than looks."""
-        return _WORTH * self.pages
+    def is_numbered(self) -> bool:
+        """Whether any page can be asked for by its number."""
+        return self.bulk is not None and self.bulk.numbered
+
+    @property
+    def own_pages(self) -> int:
+        """Pages that a sweep takes where nobody else has tasks, as far as can be told before."""
+        assert self.bulk is not None  # noqa: S101  # asked only where there are lists
+        beside = len(self.lengths) - 1 if self.lengths else self.bulk.queries  # more, as long as nobody knows
+        return ceil(len(self.members) / self.bulk.page_size) + beside
 
     def wants_page(self, now: float) -> bool:
-        """Whether the next page of a list should be read now."""
-        if self.asking:
-            return False
-        return self.sweep is not None or (self.parked > 0 and self.sweep_at <= now + JUST_NOW)
+        """Whether a page of a list should be read now."""
+        if self.sweep is not None:
+            return self.sweep.wants_page
+        return self.parked > 0 and self.sweep_at <= now + JUST_NOW
 
-    @property
-    def pages(self) -> int:
-        """Pages that a sweep takes, as far as can be told before."""
-        assert self.bulk is not None  # noqa: S101  # asked only where there are lists
-        return ceil(len(self.members) / self.bulk.page_size) + self.bulk.queries
-
-    def park(self, item: Item, now: float, pause: float) -> None:
-        """Let a task wait for the next sweep."""
+    def park(self, item: Item, due: float) -> None:
+        """Let a task wait for the next sweep, and have one at that time (monotonic seconds) at the latest."""
         item.parked = True
         item.due_at = inf
         self.parked += 1
-        self.period = min(self.period, pause)
-        self.sweep_at = min(self.sweep_at, now + pause)
+        self.period = min(self.period, item.period())
+        self.sweep_at = min(self.sweep_at, due)
 
     def unpark(self, item: Item) -> None:
         """Take a task out of those that wait for a sweep."""
         if item.parked:
             item.parked = False
             self.parked -= 1
+        self.saw(item)
 
     def begin(self, now: float) -> Sweep:
-        """Begin a sweep."""
-        assert self.bulk is not None  # noqa: S101  # something is parked
+        """Begin a sweep: ask for what parked tasks can be, as they go on from pending to processing and no way back."""
         parked = [i for i in self.members.values() if i.parked]
         oldest = min((i.born_at for i in parked), default=now)
         prefixes = frozenset(i.prefix for i in parked)
         queries = self.channel.provider.sweep(prefixes, self.channel.clock.now(), now - oldest)
-        self.sweep = Sweep(self.bulk, iter(queries), now, 2 * self.pages + 4)
+        if not any(i.is_pending for i in parked):
+            queries = tuple(query for query in queries if query.status is not TaskStatus.PENDING)
+        self.lengths = {query.status: self.lengths.get(query.status, 1) for query in queries}
+        self.sweep = sweep = Sweep(self, queries, now, len(parked))
+        for item in parked:
+            item.awaited = sweep
         self.sweep_at = self.period = inf
-        return self.sweep
+        return sweep
 
-    def missed(self, sweep: Sweep) -> list[Item]:
-        """Parked tasks that a sweep did not show: they ended, vanished, or fell between two pages."""
-        return [i for i in self.members.values() if i.parked and i.seen_in is not sweep and i.joined <= sweep.began]
+    def saw(self, item: Item) -> None:
+        """A list told of a task, or it waits no more for one."""
+        if item.awaited is not None:
+            item.awaited.unseen -= 1
+            item.awaited = None
+
+    def end(self, sweep: Sweep) -> list[Item]:
+        """End a sweep; parked tasks that it did not show: they ended, vanished, or fell between two pages."""
+        if self.sweep is sweep:
+            self.sweep = None
+        return [item for item in self.members.values() if item.awaited is sweep]
+
+    def weigh(self, sweep: Sweep, now: float) -> None:
+        """Remember what a sweep cost beyond what our own tasks take: others' tasks, and looks that told nothing."""
+        self.waste, self.wasted_at = max(0.0, sweep.pages - sweep.own) + self.futile, now
+        self.futile = 0
 
     # Looks.
 
@@ -155,6 +231,9 @@ class Lane:
         while heap and heap[0][0] <= now + JUST_NOW:
             due, _, item = heappop(heap)
             if item.due_at == due and item.is_wanted and item.place < 0:
+                if item.looks and not item.is_alone and item.error is None and self.may_park(item, now):
+                    self.park(item, now + item.period())
+                    continue
                 item.place = len(self.ready)
                 self.ready.append(item)
                 self.turns.append((due, item))

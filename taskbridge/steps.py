@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from taskbridge.channel import Channel
     from taskbridge.items import Item, Ticket
-    from taskbridge.lanes import Lane
+    from taskbridge.lanes import Sweep
     from taskbridge.model import Outcome
     from taskbridge.submission import Query
 
@@ -50,7 +50,7 @@ class LookAtMany:
     channel: Channel
     query: Query
     cursor: str | None
-    key: Lane
+    key: Sweep
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,12 +130,14 @@ class Bulk:
     Attributes:
         page_size: Tasks that one request brings.
         prefixes: Kinds of ids that it tells of, by what stands before their slash; empty for the plain kind.
-        queries: Requests that one sweep takes beside those for full pages.
+        queries: Lists that one sweep reads at most.
+        numbered: Whether a page's cursor is its number, from 1, so that several can be asked for at the same time.
     """
 
     page_size: int
     prefixes: frozenset[str] = frozenset({""})
     queries: int = 1
+    numbered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

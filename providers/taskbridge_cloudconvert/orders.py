@@ -65,7 +65,7 @@ OF_TASKS: Final = frozenset({"job_id", "operation"})  # filters that only tasks 
 PAGE: Final = 50  # of 100 by default; a job holds its tasks
 LISTING: Final = Listing(PAGE, FILTERS, frozenset(WORDS) - {TaskStatus.PENDING})
 FULL_PAGE: Final = 100  # tasks, or jobs without theirs
-BULK: Final = Bulk(FULL_PAGE, frozenset({"", "job"}), queries=3)
+BULK: Final = Bulk(FULL_PAGE, frozenset({"", "job"}), queries=3, numbered=True)
 # Kind of id -> what lists those that go on.   doc TASKS, JOBS
 SWEEP: Final = (
     ("", Query(TaskStatus.PENDING, {"kind": "task"})),

@@ -154,7 +154,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         operations={"extract-text": orders.PROCESS},
         inputs=frozenset({"url"}),
         restart=True,
-        bulk=Bulk(orders.PAGE),
+        bulk=Bulk(orders.PAGE, numbered=True),
         listing=Listing(orders.PAGE, orders.FILTERS, order="by createdOn, or by the field that sort names"),
         recover="externalId",
         external_id=True,

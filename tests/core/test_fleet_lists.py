@@ -32,6 +32,21 @@ class Listed(Acme):
         return (Query(tb.TaskStatus.PROCESSING),)
 
 
+class Numbered(Acme):
+    """Acme with a list of what waits and one of what is being done, whose pages have numbers."""
+
+    capabilities = Capabilities(
+        kinds=(IdKind(PLAIN_ID, example="t1"),),
+        authentication="API key",
+        listing=Listing(10),
+        bulk=Bulk(10, queries=2, numbered=True),
+    )
+
+    def sweep(self, prefixes: frozenset[str], now: Any, age: float) -> tuple[Query, ...]:
+        del prefixes, now, age
+        return (Query(tb.TaskStatus.PENDING), Query(tb.TaskStatus.PROCESSING))
+
+
 class Vendor:
     """A vendor in virtual time: tasks end when their time has come, lists show those that go on."""
 
@@ -100,6 +115,65 @@ class Vendor:
 @pytest.fixture
 def listed(acme: Maker) -> Channel:
     return acme(provider=Listed, poll={"latency": 1.0}, max_in_flight=1000).channel
+
+
+@pytest.fixture
+def numbered(acme: Maker) -> Channel:
+    return acme(provider=Numbered, poll={"latency": 1.0}, max_in_flight=1000).channel
+
+
+class Reader:
+    """Reads the lists of a fleet by hand: each page that is asked for stays open until it is handed in."""
+
+    def __init__(self, channel: Channel, count: int, *, changes: bool = False) -> None:
+        self.vendor = Vendor(channel, {})
+        self.vendor.ends = {f"t{n:03}": 1e9 for n in range(count)}
+        self.fleet = self.vendor.fleet
+        for task_id in self.vendor.ends:
+            self.fleet.add(channel, task_id, 0.0, changes=changes)
+        self.now = 0.0
+
+    def next(self) -> list[LookAt | LookAtMany]:
+        """Everything that is asked for next, the time running on to it; each task's first look is answered."""
+        found: list[LookAt | LookAtMany] = []
+        while len(found) < 1000:
+            command = self.fleet.next(self.now)
+            if isinstance(command, LookAt) and command.key.looks == 0:
+                self.vendor.look(command)
+            elif isinstance(command, LookAt | LookAtMany):
+                found.append(command)
+            elif isinstance(command, WaitUntil) and not found:
+                self.now = self.vendor.now = command.time
+            else:
+                break
+        return found
+
+    def page(self, command: LookAt | LookAtMany, *ids: str, more: str | None = None, **told: Any) -> None:
+        """Hand in a page with the tasks named, as they are but for what is told of the first."""
+        assert isinstance(command, LookAtMany)
+        tasks = [self.vendor.snapshot(each) for each in ids]
+        tasks[:1] = [task.model_copy(update=told) for task in tasks[:1]]
+        self.fleet.listed(command, self.now, Page(tuple(tasks), more))
+
+    def whole(self) -> tuple[list[LookAt | LookAtMany], list[str]]:
+        """The next sweep, every page of which is full of ours; the pages in order, and the ids."""
+        ids = list(self.vendor.ends)
+        asked: list[LookAt | LookAtMany] = []
+        while commands := self.next():
+            for command in commands:
+                assert isinstance(command, LookAtMany)
+                asked.append(command)
+                first = 10 * (int(command.cursor or 1) - 1)
+                shown = ids[first : first + 10]
+                more = str(first // 10 + 2) if first + 10 < len(ids) else None
+                self.page(command, *shown, more=more)
+            if len(asked) >= -(-len(ids) // 10):
+                break
+        return asked, ids
+
+
+def cursors(commands: list[LookAt | LookAtMany]) -> list[str | None]:
+    return [command.cursor for command in commands if isinstance(command, LookAtMany)]
 
 
 def ends(count: int) -> dict[str, float]:
@@ -200,3 +274,122 @@ def test_where_a_limit_binds_those_likely_to_have_ended_go_first(acme: Maker) ->
     vendor.run(until=20.0)
     first = [task_id for task_id in vendor.looks if int(task_id[1:]) < 20]
     assert len(first) > 0.8 * len(vendor.looks)
+
+
+def test_numbered_pages_are_asked_for_at_the_same_time_the_last_first(numbered: Channel) -> None:
+    reader = Reader(numbered, 40)
+    asked, _ = reader.whole()
+    assert cursors(asked) == [None, "2", "3", "4"]  # nothing is known of the length at first
+    assert cursors(reader.next()) == ["4", "3", "2", None]
+
+
+def test_a_list_that_grew_is_read_to_its_end_and_one_that_shrank_is_asked_for_less(numbered: Channel) -> None:
+    reader = Reader(numbered, 40)
+    reader.whole()
+    ids = list(reader.vendor.ends)
+    last, third, second, first = reader.next()
+    reader.page(last, *ids[30:39], more="5")
+    more = reader.next()
+    assert cursors(more) == ["5"]
+    reader.page(third)  # somebody else's tasks went
+    reader.page(second, *ids[10:20])
+    reader.page(first, *ids[:10], more="2")
+    reader.page(more[0], ids[39])
+    looks = reader.next()
+    assert sorted(each.task_id for each in looks if isinstance(each, LookAt)) == ids[20:30]
+
+
+def test_what_waits_is_not_asked_for_where_nothing_waits(numbered: Channel) -> None:
+    reader = Reader(numbered, 40)
+    asked, _ = reader.whole()
+    assert {each.query.status for each in asked if isinstance(each, LookAtMany)} == {tb.TaskStatus.PROCESSING}
+
+
+def test_where_something_waits_both_lists_are_read_one_after_the_other(numbered: Channel) -> None:
+    reader = Reader(numbered, 40)
+    waiting = reader.vendor.snapshot("t000").model_copy(update={"status": tb.TaskStatus.PENDING})
+    first = reader.fleet.next(0.0)
+    assert isinstance(first, LookAt)
+    reader.fleet.looked(first, 0.0, Look(waiting, None, waiting.observed_at))
+    (pending,) = reader.next()
+    assert isinstance(pending, LookAtMany)
+    assert pending.query.status is tb.TaskStatus.PENDING
+    reader.page(pending, "t000", status=tb.TaskStatus.PENDING)
+    (processing,) = reader.next()
+    assert isinstance(processing, LookAtMany)
+    assert processing.query.status is tb.TaskStatus.PROCESSING
+
+
+def test_reading_ends_once_every_task_was_seen(listed: Channel) -> None:
+    reader = Reader(listed, 40)
+    (page,) = reader.next()
+    reader.page(page, *reader.vendor.ends, more="10")  # the newest first, and a thousand pages of old ones behind
+    (page,) = reader.next()
+    assert isinstance(page, LookAtMany)
+    assert page.cursor is None
+
+
+def test_a_list_full_of_strangers_is_given_up_and_tried_again_later(listed: Channel) -> None:
+    reader = Reader(listed, 40)
+    number = 0
+    while isinstance((command := reader.next()[0]), LookAtMany):
+        number += 1
+        reader.page(command, more=str(10 * number))
+    assert number == 2 * 4 + 4  # pages, and then the list is no use: everybody is looked at, again and again
+    vendor = reader.vendor
+    vendor.now = reader.now
+    vendor.look(command)
+    vendor.run(until=reader.now + 280.0)
+    assert vendor.pages == 0
+    vendor.run(until=reader.now + 320.0)
+    assert vendor.pages > 0
+
+
+def test_tasks_that_begin_to_wait_while_a_list_is_read_do_not_count_as_missed(numbered: Channel) -> None:
+    reader = Reader(numbered, 40)
+    (page,) = reader.next()
+    late = [f"u{n:03}" for n in range(10)]
+    for task_id in late:
+        reader.vendor.ends[task_id] = 1e9
+        reader.fleet.add(numbered, task_id, reader.now)
+    assert reader.next() == []  # their first looks
+    ids = list(reader.vendor.ends)
+    for n in range(4):
+        reader.page(page, *ids[10 * n : 10 * n + 10], more=None if n == 3 else str(n + 2))
+        if n < 3:
+            (page,) = reader.next()
+    assert all(isinstance(each, LookAtMany) for each in reader.next())
+
+
+def test_a_vendor_whose_list_lags_costs_looks_only_until_that_is_seen(listed: Channel) -> None:
+    reader = Reader(listed, 40)
+    (page,) = reader.next()
+    reader.page(page)  # the list does not have them yet
+    vendor = reader.vendor
+    vendor.missing = set(vendor.ends)
+    vendor.now = reader.now
+    vendor.run(until=reader.now + 60.0)
+    assert vendor.pages <= 2
+    assert len(vendor.looks) < 40 * 35  # no more than without a list, at 2 s between two looks
+
+
+@pytest.mark.parametrize("told", [{"progress": 0.5}, {"message": "page 3 of 7"}, {"native_status": "rendering"}])
+def test_watching_parties_hear_of_what_a_list_tells_by_one_look(listed: Channel, told: dict[str, Any]) -> None:
+    reader = Reader(listed, 40, changes=True)
+    (page,) = reader.next()
+    others = list(reader.vendor.ends)[1:]
+    reader.page(page, "t000", more="10", **told)
+    (page, look) = sorted(reader.next(), key=lambda each: isinstance(each, LookAt))
+    assert isinstance(look, LookAt)
+    assert look.task_id == "t000"
+    while reader.fleet.news() is not None:
+        pass
+    seen = reader.vendor.snapshot("t000").model_copy(update=told)
+    reader.fleet.looked(look, reader.now, Look(seen, b"", seen.observed_at))
+    news = reader.fleet.news()
+    assert news is not None
+    assert news.outcome.task == seen
+    reader.page(page, *others)
+    (page,) = reader.next()
+    reader.page(page, "t000", *others, **told)  # told before, and no reason to look
+    assert all(isinstance(each, LookAtMany) for each in reader.next())
