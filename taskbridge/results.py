@@ -17,10 +17,12 @@ class Made:
     """A file that is made here, of what an answer of the vendor held.
 
     Attributes:
+        part: What of the result it is, as `Downloads.parts` has it.
         name: Its name; made safe before it is used.
         content: Its bytes.
     """
 
+    part: str
     name: str
     content: bytes = field(repr=False)
 
@@ -38,9 +40,9 @@ def written(task: Task, result: TaskResult, *, text_suffix: str = ".txt") -> tup
 
 def _written(name: str, result: TaskResult, text_suffix: str) -> Iterator[Made]:
     if result.text is not None:
-        yield Made(f"{name}{text_suffix}", as_text(result.text))
+        yield Made("text", f"{name}{text_suffix}", as_text(result.text))
     if result.data is not None:
-        yield Made(f"{name}.json", as_json(result.data))
+        yield Made("data", f"{name}.json", as_json(result.data))
 
 
 def as_text(text: str) -> bytes:

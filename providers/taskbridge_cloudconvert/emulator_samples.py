@@ -24,6 +24,8 @@ def make_samples(book: Book) -> dict[str, str]:
     long = _sample_job(book, "long-report", LONG_WORK, age=60)
     running = _sample_job(book, "report", None, age=0)
     (upload,) = book.create([Draft("import/upload", {}, ())])
+    source = finished.tasks[0].id
+    (described,) = book.create([Draft("metadata", {"input": source}, (source,))], plan=Plan(queued=0, working=0))
     return {
         "completed": finished.tasks[2].id,  # the export: the task whose files have URLs
         "failed": failed.tasks[1].id,
@@ -33,6 +35,7 @@ def make_samples(book: Book) -> dict[str, str]:
         "job-failed": f"job/{failed.id}",
         "job-running": f"job/{running.id}",
         "waiting-upload": upload.id,
+        "metadata": described.id,
     }
 
 

@@ -15,8 +15,8 @@ from typing import Any, Final, Literal
 
 from pydantic import SecretStr, model_validator
 
-from taskbridge.errors import ApiError, QuotaExceeded, RateLimited, TaskNotFound
-from taskbridge.http import Flow
+from taskbridge.errors import ApiError, QuotaExceeded, RateLimited, TaskNotFound, plain
+from taskbridge.http import Flow, Request
 from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus, WebhookEvent, snapshot
 from taskbridge.provider import (
     Capabilities,
@@ -25,6 +25,7 @@ from taskbridge.provider import (
     Delivery,
     Downloads,
     IdKind,
+    Made,
     Payload,
     Provider,
     ProviderSettings,
@@ -32,6 +33,7 @@ from taskbridge.provider import (
     no_requests,
     path_id,
     read_state,
+    written,
 )
 from taskbridge.submission import Page, Query, Submission
 
@@ -196,6 +198,17 @@ class CloudConvert(Provider[CloudConvertSettings]):
         """The exported files, and their text where a text was asked for."""
         found = yield from super().result(task)
         return (yield from orders.result(task, found, public_only=self.base_url.startswith("https://")))
+
+    def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | Made, ...]:
+        """The files that have links, else the data: a task that only looks at a file names that file too."""
+        linked = tuple(file for file in result.files if file.url)
+        return linked or written(task, result) or result.files
+
+    def source(self, file: TaskFile) -> Request:
+        """The file's link, which only `export/url` tasks make."""
+        if not file.url:
+            raise self.unsupported(f"give out {plain(file.name or 'a file', 80)!r}: only export/url tasks make links")
+        return super().source(file)
 
     def submit(self, order: Submission) -> Flow[Task]:
         """``POST /jobs`` and uploads, or ``POST /{operation}``."""

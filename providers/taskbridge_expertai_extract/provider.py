@@ -9,34 +9,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from json import dumps
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pydantic import SecretStr, model_validator
 
 from taskbridge.errors import MalformedResponse, plain
 from taskbridge.http import Base64, Flow, Request
-from taskbridge.model import Reason, Task, TaskFailure, TaskResult, TaskStatus, snapshot
+from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus, snapshot
 from taskbridge.provider import (
     NO_TIME,
     PLAIN_ID,
     Capabilities,
     Credential,
+    Downloads,
     IdKind,
+    Made,
     Payload,
     Provider,
     ProviderSettings,
     StateTable,
     Verdict,
+    as_json,
     no_requests,
     path_id,
     read_state,
 )
 from taskbridge.submission import Document, Submission
 
-from .wire import layout_text, token_end
+from .wire import decode_words, layout_text, token_end
 
 # `state` -> ours.                                https://docs.expert.ai/extract/latest/reference/status/
 STATES: Final[StateTable] = {
@@ -107,6 +111,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         operations={"extract-text": LAYOUT},
         inputs=frozenset({"path", "bytes", "stream", "url"}),
         fetches_urls=True,
+        downloads=Downloads(("text", "data", "words")),
         upload_limit=UPLOAD_LIMIT,
     )
     wait_hints = MappingProxyType(
@@ -149,6 +154,15 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         """What the status answer carried, with the text of its layout."""
         found = yield from super().result(task)
         return found if found.text is not None else found.model_copy(update={"text": layout_text(found.data)})
+
+    def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | Made, ...]:
+        """The text, the result as it came, and its words unpacked: a list a page, null where it cannot be read."""
+        found = super().written(task, result)
+        pages = result.data.get("words") if isinstance(result.data, dict) else None
+        if not isinstance(pages, list):
+            return found
+        words = [_words(page) for page in cast("list[object]", pages)]
+        return (*found, Made("words", f"{task.native_id}.words.json", as_json(words)))
 
     def submit(self, order: Submission) -> Flow[Task]:
         """``POST /layout-document-async`` with the document as base64; the answer has the id alone."""
@@ -233,6 +247,13 @@ def _header(payload: Payload) -> tuple[Reason | None, datetime | None]:
         return None, None
     missing = header.maybe_number("errorPages") or 0
     return Reason.PARTIAL if missing > 0 else None, header.maybe_time("conversionDateTime")
+
+
+def _words(page: object) -> list[dict[str, Any]] | None:
+    try:
+        return [asdict(word) for word in decode_words(str(page))]
+    except MalformedResponse:
+        return None  # the vendor documents no more than one word a page; the packed text is in the result
 
 
 def _credential(token: str) -> Credential:

@@ -354,6 +354,7 @@ class ScanDocumentsEmulator(VendorEmulator):
         rows: dict[str, tuple[str, JsonObject, Plan]] = {
             "completed": ("apply-effect", effect, Plan()),
             "text": ("extract-text", {"input": photo, "format": "markdown"}, Plan()),
+            "documents": ("detect-documents", {"input": photo}, Plan()),
             "failed": ("extract-pages", {"input": report, "pages": "2-7"}, Plan()),
             "cancelled": ("convert", {"input": photo, "target_format": PNG}, Plan(outcome="cancelled")),
             "processing": ("split", {"input": report}, Plan(outcome="stuck")),

@@ -25,6 +25,7 @@ from taskbridge.provider import (
     CodeTable,
     Credential,
     Delivery,
+    Downloads,
     IdKind,
     Payload,
     Provider,
@@ -158,6 +159,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         listing=Listing(orders.PAGE, orders.FILTERS, order="by createdOn, or by the field that sort names"),
         recover="externalId",
         external_id=True,
+        downloads=Downloads(("data",)),
         result_ttl=31 * 86_400.0,  # then the task is archived: getting-started/main-concepts
         reasons=(Reason.AWAITING_REVIEW, Reason.DELETED, Reason.INTEGRATION_FAILED),
         webhooks=WEBHOOKS,

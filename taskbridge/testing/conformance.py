@@ -30,8 +30,10 @@ from pydantic import SecretStr
 
 import taskbridge as tb
 from taskbridge import aio
+from taskbridge.fetch import origin_of
 from taskbridge.http import Response
 from taskbridge.model import TaskStatus
+from taskbridge.provider import Made
 from taskbridge.testing.checks import Watch, check_task, everything, within_limit
 from taskbridge.testing.samples import (
     NEW_NUMBER,
@@ -49,8 +51,10 @@ from taskbridge.testing.samples import (
 from taskbridge.testing.transport import AsyncScriptedTransport
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from taskbridge.channel import Channel
-    from taskbridge.model import Task
+    from taskbridge.model import Task, TaskResult
     from taskbridge.provider import IdKind
 
 __all__ = ["ProviderConformance", "Sample"]
@@ -339,6 +343,38 @@ class ProviderConformance:
         seen = {task.reason for task in every} - {None}
         assert seen <= set(claims.reasons), "reasons"
 
+    def test_what_is_claimed_comes_home(
+        self,
+        emulator: Any,
+        settings: Mapping[str, Any],
+        channel: Channel,
+        samples: Mapping[str, Sample],
+        tmp_path: Path,
+    ) -> None:
+        """Each completed sample becomes whole files of the parts that are claimed; what is not claimed is refused."""
+        claims = channel.provider.capabilities.downloads
+        if claims is None:
+            client, transport = client_of(channel, ())
+            with pytest.raises(tb.UnsupportedFeature):
+                client.download(next(iter(samples.values())).task_id, tmp_path)
+            assert transport.requests == []
+            return
+        seen: set[str] = set()
+        for label, sample in samples.items():
+            task = _look(channel, sample)
+            if task.status is not TaskStatus.COMPLETED:
+                continue
+            if emulator is None:
+                seen |= _parts(channel, task, client_of(channel, endless(channel, sample))[0].result(task))
+                continue
+            with tb.connect(self.provider, **settings) as client:
+                seen |= _parts(channel, task, client.result(task))
+                paths = client.download(task, tmp_path / label)
+            assert sorted((tmp_path / label).iterdir()) == sorted(paths), label
+            assert all(path.is_file() for path in paths), label
+        assert seen, "downloads: no sample becomes a file"
+        assert seen == set(claims.parts) or (emulator is None and seen < set(claims.parts)), "downloads"
+
     def test_the_installed_provider_is_listed(self) -> None:
         """`taskbridge.providers` shows it, without a problem."""
         found = [info for info in tb.providers() if info.name == self.provider]
@@ -357,6 +393,21 @@ class ProviderConformance:
         ]
         told = f"{', '.join(bent)}: mark what the provider does not keep with pytest.mark.xfail(reason=…)"
         assert bent == [], told
+
+
+def _parts(channel: Channel, task: Task, result: TaskResult) -> set[str]:
+    """The parts of a result that become files; the credential goes to the vendor's own host only."""
+    provider, parts = channel.provider, set[str]()
+    for piece in provider.written(task, result):
+        if isinstance(piece, Made):
+            parts.add(piece.part)
+            continue
+        parts.add("files")
+        request = provider.source(piece)
+        assert request.method == "GET"
+        if request.authorised:
+            assert origin_of(request.url) == origin_of(provider.base_url), "the credential goes elsewhere"
+    return parts
 
 
 def _excused(test: object) -> bool:

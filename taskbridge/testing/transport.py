@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from threading import Lock
 from typing import TYPE_CHECKING, TypeAlias
 
 from taskbridge.http import Request, Response
+from taskbridge.sink import Sink
+from taskbridge.transport.shared import saver
 
 if TYPE_CHECKING:
     from taskbridge.policy import Clock
@@ -70,7 +73,11 @@ class _Recorder:
             raise answer
         # A copy: the core writes on answers, and a script may give one out twice.
         received_at = answer.received_at if self._clock is None else self._clock.now()
-        return Response(answer.status, answer.headers, answer.body, received_at)
+        body = answer.body
+        if request.save_to is not None and answer.status < 300:
+            _save(answer, request.save_to)
+            body = b""
+        return Response(answer.status, answer.headers, body, received_at)
 
     def _next(self, request: Request) -> Answer:
         if self._function is not None:
@@ -80,6 +87,14 @@ class _Recorder:
                 f"the script has no answer for request {len(self.requests)}, {request.method} {request.url}"
             )
         return self._left.popleft()
+
+
+def _save(answer: Response, sink: Sink) -> None:
+    with closing(saver(answer.status, answer.headers, sink)) as file:
+        next(file)
+        if answer.body:
+            file.send(answer.body)
+        file.send(b"")
 
 
 class ScriptedTransport(_Recorder):

@@ -866,6 +866,7 @@ def test_samples_are_what_their_labels_say(account: Account) -> None:
         "job-failed": "error",
         "job-running": "waiting",
         "waiting-upload": "waiting",
+        "metadata": "finished",
     }
     assert shown["cancelled"]["code"] == "CANCELLED"
     assert len(shown["job-running"]["tasks"]) == 3
