@@ -13,17 +13,17 @@ import ast
 import inspect
 import re
 import sys
-import tomllib
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, cast, get_args, get_origin
 
+from prose import code, prose, table, yes
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
+from site_parts import by_family, reference, site_pages
 
-from taskbridge import __all__ as public_names
 from taskbridge import dialogue, errors
 from taskbridge.config import CommonSettings
 from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult
@@ -35,37 +35,6 @@ REGION: Final = re.compile(r"(<!-- begin: ([^>]+?) -->\n)(.*?)(<!-- end -->)", r
 MODELS: Final[Mapping[str, type[BaseModel]]] = {
     each.__name__: each for each in (Task, TaskResult, TaskFile, TaskFailure)
 }
-
-Rows = Iterable[tuple[str, ...]]
-
-
-# Markdown.
-
-
-def table(head: tuple[str, ...], rows: Rows) -> str:
-    """A table; cells are one line each, and bars in them are escaped."""
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def code(text: object) -> str:
-    """Text as code."""
-    return f"`{text}`"
-
-
-def prose(docstring: str) -> str:
-    """A docstring's words as Markdown."""
-    return docstring.replace("``", "`").strip()
-
-
-def yes(value: object) -> str:
-    """A truth value in words."""
-    return "yes" if value else "no"
-
 
 # What is installed.
 
@@ -330,35 +299,11 @@ def reasons() -> str:
 def error_classes() -> str:
     """Every error with its parent and the first paragraph of its docstring."""
     rows: list[tuple[str, ...]] = []
-    for kind in _by_family(errors.TaskbridgeError):
+    for kind in by_family(errors.TaskbridgeError):
         parents = ", ".join(code(each.__name__) for each in kind.__bases__)
         words = (inspect.getdoc(kind) or "").partition("\n\n")[0]
         rows.append((code(kind.__name__), parents, prose(words), yes(kind.retryable_by_default)))
     return table(("Error", "Is a", "Meaning", "`retryable`"), rows)
-
-
-def _by_family(kind: type[errors.TaskbridgeError]) -> Iterator[type[errors.TaskbridgeError]]:
-    if kind.__name__ in public_names:
-        yield kind
-    for each in kind.__subclasses__():
-        if each.__module__ == errors.__name__:
-            yield from _by_family(each)
-
-
-# The site.
-
-
-def site_pages() -> str:
-    """Every page of the site, by section, as the site's navigation has them."""
-    site = tomllib.loads((ROOT / "docs" / "zensical.toml").read_text(encoding="utf-8"))
-    elsewhere = {page: f"../{source}" for page, source in site["project"]["extra"]["sources"].items()}
-    rows: list[tuple[str, str]] = []
-    for entry in site["project"]["nav"]:
-        for section, inner in entry.items():
-            if not isinstance(inner, str):
-                pages = [page for each in cast("list[dict[str, str]]", inner) for page in each.items()]
-                rows.append((section, " · ".join(f"[{title}]({elsewhere.get(path, path)})" for title, path in pages)))
-    return table(("", "Pages"), rows)
 
 
 # Filling in.
@@ -373,6 +318,7 @@ MAKERS: Final[Mapping[str, Callable[..., str]]] = {
     "pages": site_pages,
     "providers": providers,
     "reasons": reasons,
+    "reference": reference,
     "refusals": refusals,
     "settings": settings,
 }

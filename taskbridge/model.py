@@ -81,9 +81,6 @@ class TaskRef(str):
 
     A ref is plain text: it compares, hashes, sorts and pickles as such, holds no secret and parses back to itself.
 
-    Args:
-        text: ``connection:id``.
-
     Raises:
         InvalidTaskId: The text has no connection name in front, or no id behind it.
     """

@@ -32,7 +32,8 @@ def copy(tmp_path: Path) -> Path:
     """The script in a tree of its own, with one stale page."""
     script = tmp_path / "docs" / "generate.py"
     script.parent.mkdir()
-    script.write_bytes(SCRIPT.read_bytes())
+    for each in SCRIPT.parent.glob("*.py"):
+        (script.parent / each.name).write_bytes(each.read_bytes())
     (tmp_path / "README.md").write_text("# A\n\n<!-- begin: http-statuses -->\nold\n<!-- end -->\n\nZ\n")
     return script
 

@@ -12,7 +12,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import pytest
@@ -123,6 +125,20 @@ def test_every_word_of_a_vendor_is_in_its_diagram_and_in_the_words_beside_it(nam
     for word, (status, _) in vars(sys.modules[load_provider(name).__module__])["STATES"].items():
         assert f">{word}</text>" in svg[0]
         assert re.search(rf"(?:^|[ ,:;]){re.escape(word)}(?=[ ,])[^;]* becomes? {status}\b", words[1])
+
+
+@pytest.mark.parametrize(
+    "module", ["", ".aio", ".testing", ".provider", ".http", ".submission", ".signatures"], ids=lambda name: name or "."
+)
+def test_every_public_name_is_in_the_reference(module: str, site: Path) -> None:
+    pages = "".join(path.read_text(encoding="utf-8") for path in (site / "reference").glob("*.html"))
+    documented = set(re.findall(r"\bid=\"?(taskbridge[\w.]*)", pages))
+    names = {
+        f"taskbridge{module}.{name}"
+        for name in import_module(f"taskbridge{module}").__all__
+        if not isinstance(getattr(import_module(f"taskbridge{module}"), name), ModuleType)
+    }
+    assert names - documented == set()
 
 
 def test_news_that_is_not_released_stands_in_the_changelog(site: Path) -> None:
