@@ -80,6 +80,10 @@ class CloudConvertEmulator(VendorEmulator):
         """Ids of tasks, and of jobs as ``job/<id>``."""
         return dict(self._samples)
 
+    def subscribe(self, url: str) -> str:
+        """The account's webhook for all events of jobs; its signing secret."""
+        return self.webhooks.add(url)
+
     def mounts(self) -> Mapping[str, Sequence[BaseRoute]]:
         """The async API, the sync API and the storage."""
         get, post, delete = ["GET"], ["POST"], ["DELETE"]

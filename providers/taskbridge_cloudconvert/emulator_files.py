@@ -98,8 +98,10 @@ def _merge(payload: Payload, inputs: Sequence[StoredFile]) -> list[StoredFile]:
 def _archive(payload: Payload, inputs: Sequence[StoredFile]) -> list[StoredFile]:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        for file in inputs:
-            archive.writestr(zipfile.ZipInfo(file.name, ZIP_TIME), file.content)
+        for number, file in enumerate(inputs):
+            taken = any(file.name == other.name for other in inputs[:number])
+            name = f"{number + 1}-{file.name}" if taken else file.name  # assumed: two of one name would be one
+            archive.writestr(zipfile.ZipInfo(name, ZIP_TIME), file.content)
     return [StoredFile(str(payload.get("filename") or "archive.zip"), packed.getvalue())]  # assumed name
 
 

@@ -60,9 +60,9 @@ WHOLE: Final = 100.0  # `current` is a percentage
 TASK: Final = IdKind(PLAIN_ID, identity=None, example="5c1dd1d8-3a2b-4f6a-9b0e-2f8b7c1d6e5f")  # opaque
 
 LAYOUT: Final = "layout-document-async"  # the one operation
-# Bytes of a PDF whose base64 fills a request of "14 MB", read generously.
+# Bytes of a PDF whose base64 and what stands around it fill a request of "14 MB", read generously.
 #                                                 https://docs.expert.ai/extract/latest/reference/layout-document-async/
-UPLOAD_LIMIT: Final = (14 << 20) * 3 // 4
+UPLOAD_LIMIT: Final = ((14 << 20) - 1024) * 3 // 4
 PLACE: Final = "\0document"  # where the document goes in the body; no name holds a NUL
 
 TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, section 2.1

@@ -144,6 +144,10 @@ class ScanDocumentsEmulator(VendorEmulator):
         """
         return self._endpoints.add(url, events)
 
+    def subscribe(self, url: str) -> str:
+        """All events; the signing secret."""
+        return self.register_webhook(url)
+
     def tick(self) -> None:
         """End the tasks whose time has come, which makes events."""
         self._settle()

@@ -123,6 +123,12 @@ class SmartDocumentorEmulator(VendorEmulator):
         done = [task for task in self._tasks.values() if task.state(self.host.clock.time()) == EXPORTED]
         self._exports.add(url, workspace, done)
 
+    def subscribe(self, url: str) -> str:
+        """The export of the default workspace; nothing is signed, so the secret goes into the address."""
+        secret = random_text(self.host.random, 24)
+        self.register_export(f"{url}?key={secret}")
+        return secret
+
     def tick(self) -> None:
         """Send the documents that are done."""
         self._exports.send(self._tasks.values(), self.host.clock.time())
@@ -286,10 +292,12 @@ class SmartDocumentorEmulator(VendorEmulator):
             "processing": ("stuck", Plan(outcome="stuck")),
             "pending": ("slow", Plan(queued=year_s)),
             "external": ("invoice", Plan()),
+            "integration-failed": ("invoice", Plan()),
         }
         tasks = {label: self._make_sample(label, word, Life(hour_ago, plan)) for label, (word, plan) in plans.items()}
         review = tasks["review"]  # the sample of doc STATUS, its batch and its age apart
         review.integration, review.restarts = INTEGRATION_FAILED, 2
+        tasks["integration-failed"].integration = INTEGRATION_FAILED
         labels = {label: str(task.id) for label, task in tasks.items()}
         return {**labels, "external": f"external/{tasks['external'].external_id}"}
 

@@ -140,6 +140,20 @@ class VendorEmulator(ABC):
     def tick(self) -> None:  # noqa: B027  # a vendor that tells nothing has nothing to do
         """Tell what is due to be told, through the host's courier; called often once the courier is needed."""
 
+    def subscribe(self, url: str) -> str:
+        """Tell an address of everything from now on, as the vendor's dashboard would be asked to.
+
+        Args:
+            url: Where events are sent; the emulator may add to it what proves the sender.
+
+        Returns:
+            The secret that proves the sender, for `webhook_secrets`.
+
+        Raises:
+            NotImplementedError: This vendor tells nothing unasked.
+        """
+        raise NotImplementedError(f"{self.name} tells nothing unasked")
+
     @abstractmethod
     def mounts(self) -> Mapping[str, Sequence[BaseRoute]]:
         """Routes by the path prefix they hang under: ``{"acme": […], "acme-sync": […]}``, each below the base URL."""

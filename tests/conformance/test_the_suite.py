@@ -74,6 +74,11 @@ def test_a_suite_with_changed_or_missing_tests_fails() -> None:
     assert "samples_show_both_ends" not in told
 
 
+def test_the_lock_itself_is_not_replaced() -> None:
+    with pytest.raises(TypeError, match="test_no_test_is_bent is what keeps the suite whole"):
+        type("Picked", (ProviderConformance,), {"test_no_test_is_bent": None})
+
+
 # Each makes a provider that breaks one promise; the suite's test of that name has to fail.
 
 
@@ -132,6 +137,12 @@ def test_the_suite_catches_a_broken_promise(name: str, channel: Channel) -> None
     suite = TestWithoutAnEmulator()
     with pytest.raises((AssertionError, NotImplementedError)):
         getattr(suite, name)(channel, SAMPLES)
+
+
+def test_the_suite_catches_a_task_that_keeps_the_key() -> None:
+    channel = broken(change={"raw": {"key": SETTINGS["api_key"]}})
+    with pytest.raises(AssertionError, match="a credential is kept"):
+        TestWithoutAnEmulator().test_no_task_keeps_a_credential(channel, SETTINGS, SAMPLES)
 
 
 def test_the_suite_catches_a_provider_that_trips_over_an_answer() -> None:
