@@ -91,6 +91,25 @@ def features() -> str:
     return table(("", *(f"[{each.title}](vendors/{each.name}.md)" for each in vendors)), kept)
 
 
+# Published clients that work against a vendor's emulator, or prove and sign with what we prove and sign.
+REFEREES: Final[Mapping[str, str]] = {"cloudconvert": "`cloudconvert` 2.1.0", "scan-documents": "`svix`, for webhooks"}
+
+
+def evidence() -> str:
+    """What a provider is tested with, beside the emulator."""
+    golden = ROOT / "tests" / "golden"
+    rows = (
+        (
+            f"[{each.title}](vendors/{each.name}.md#sources)",
+            str(len(list((golden / each.name).glob("*.json")))),
+            REFEREES.get(each.name, "none is published, or none that can be pointed elsewhere"),
+            f"[listed](vendors/{each.name}.md#what-is-unknown)",
+        )
+        for each in builtins()
+    )
+    return table(("Vendor", "Examples", "Referee", "Unknown"), rows)
+
+
 def _attributes(kind: type[object]) -> dict[str, str]:
     """The attributes that a docstring describes, in its order."""
     section = (inspect.getdoc(kind) or "").partition("Attributes:\n")[2]
@@ -310,6 +329,7 @@ def error_classes() -> str:
 
 MAKERS: Final[Mapping[str, Callable[..., str]]] = {
     "error-classes": error_classes,
+    "evidence": evidence,
     "features": features,
     "fields": fields,
     "glance": glance,
