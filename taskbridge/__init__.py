@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         TaskStatus,
         WebhookEvent,
     )
+    from taskbridge.observing import CallEnded, CallStarted, Exchange, Observation, WaitOutcome
     from taskbridge.policy import PollPolicy, RetryPolicy
     from taskbridge.provider import Capabilities
     from taskbridge.registry import ProviderInfo, providers
@@ -86,6 +87,7 @@ _HOMES: dict[str, str | None] = {
         ),
         "model",
     ),
+    **dict.fromkeys(("CallEnded", "CallStarted", "Exchange", "Observation", "WaitOutcome"), "observing"),
     **dict.fromkeys(("PollPolicy", "RetryPolicy"), "policy"),
     "Capabilities": "provider",
     "Checkup": "checkup",
@@ -98,6 +100,8 @@ __all__ = [
     "ApiError",
     "AuthenticationError",
     "Bridge",
+    "CallEnded",
+    "CallStarted",
     "Capabilities",
     "Checkup",
     "CircuitOpen",
@@ -107,12 +111,14 @@ __all__ = [
     "ConnectionStats",
     "ContractError",
     "DeadlineExceeded",
+    "Exchange",
     "IdentityMismatch",
     "Ingested",
     "InvalidInput",
     "InvalidRequest",
     "InvalidTaskId",
     "MalformedResponse",
+    "Observation",
     "Outcome",
     "Outcomes",
     "PermissionDenied",
@@ -141,6 +147,7 @@ __all__ = [
     "TruncatedResponse",
     "UnexpectedRedirect",
     "UnsupportedFeature",
+    "WaitOutcome",
     "WaitTimeout",
     "WebhookEvent",
     "WebhookRejected",

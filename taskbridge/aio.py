@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from taskbridge.aio_verbs import BridgeVerbs, ClientVerbs
 from taskbridge.assemble import AnyId, Located, Rejected, channels_of, one_channel
+from taskbridge.calls import Call
 from taskbridge.channel import Channel
 from taskbridge.config import load_config
 from taskbridge.drive import AsyncDriver
@@ -108,7 +109,7 @@ class _Calls(Front):
 
     def as_completed(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> AsyncIterator[Outcome]:
         """Wait for many tasks, and tell of each as it ends; see `taskbridge.Client.as_completed`."""
-        return _outcomes(self._follow(self._begin_many(tasks), timeout, changes=False))
+        return _outcomes(self._follow("as_completed", self._begin_many(tasks), timeout))
 
     async def wait_all(
         self,
@@ -117,12 +118,12 @@ class _Calls(Front):
     ) -> Outcomes:
         """Wait for many tasks; see `taskbridge.Client.wait_all`."""
         places = self._begin_many(tasks)
-        news = [one async for one in self._follow(places, timeout, changes=False)]
+        news = [one async for one in self._follow("wait_all", places, timeout)]
         return in_order(news, len(places))
 
     def watch(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> AsyncIterator[Outcome]:
         """Wait for many tasks, and tell of every change of each; see `taskbridge.Client.watch`."""
-        return _outcomes(self._follow(self._begin_many(tasks), timeout, changes=True))
+        return _outcomes(self._follow("watch", self._begin_many(tasks), timeout, changes=True))
 
     # What the vendor tells unasked.
 
@@ -147,17 +148,23 @@ class _Calls(Front):
 
     async def _follow(
         self,
+        call: str,
         places: list[Located | Rejected],
         timeout: float | None,  # noqa: ASYNC109  # the fleet keeps it
         *,
-        changes: bool,
+        changes: bool = False,
     ) -> AsyncGenerator[News]:
-        inboxes = {place.channel.inbox for place in places if isinstance(place, Located)}
+        channels = {place.channel.name: place.channel for place in places if isinstance(place, Located)}
         self._refuse_if_closed()
         batch = self._crew.open(places, timeout, changes=changes)
         try:
-            with listening(inboxes, self._crew.hear):
+            with (
+                listening([channel.inbox for channel in channels.values()], self._crew.hear),
+                Call(call, channels.values(), self._clock, places, timeout) as told,
+            ):
                 while (news := await batch.take()) is not None:
+                    if news.final:
+                        told.tell(news.outcome)
                     yield news
         finally:
             self._crew.leave(batch)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, overload
 
+from taskbridge.calls import Call
 from taskbridge.checkup import Checkup, check
 from taskbridge.downloads import Want, download_file, download_task
 from taskbridge.drive import ignore
@@ -65,7 +66,8 @@ class Verbs(Front):
     async def _brought(self, task: AnyId, want: Want) -> tuple[Path, ...]:
         place = self._begin(task)
         claim(place.channel, "download", "give out files")
-        return await self._driver.run(place.channel, download_task(place.channel, place.task_id, place.known, want))
+        with Call("download", [place.channel], self._clock, [place]):
+            return await self._driver.run(place.channel, download_task(place.channel, place.task_id, place.known, want))
 
 
 class ClientVerbs(Verbs):
@@ -91,7 +93,7 @@ class ClientVerbs(Verbs):
         self._refuse_if_closed()
         channel = self._channel
         channel.resume()
-        with Spool() as spool:
+        with Call("submit", [channel], self._clock), Spool() as spool:
             wish = Wish(operation, input, options, external_id, callback_url, name)
             prepared = await asyncio.to_thread(prepare, channel, wish, spool)
             return await self._driver.run(channel, submit(channel, prepared), on_commit or ignore)
@@ -162,7 +164,8 @@ class ClientVerbs(Verbs):
         self._refuse_if_closed()
         self._channel.resume()
         claim(self._channel, "download", "give out files")
-        return await self._driver.run(self._channel, download_file(self._channel, what, want))
+        with Call("download", [self._channel], self._clock):
+            return await self._driver.run(self._channel, download_file(self._channel, what, want))
 
 
 class BridgeVerbs(Verbs):

@@ -10,17 +10,32 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 from taskbridge.errors import ContractError, SubmitUncertain, TaskbridgeError, TransportError, TruncatedResponse
 from taskbridge.http import Request, Response
+from taskbridge.observing import Exchange
 from taskbridge.policy import parse_retry_after, retries_for
 from taskbridge.provider import Credential
 
 if TYPE_CHECKING:
     from taskbridge.channel import Channel
     from taskbridge.policy import Clock
+    from taskbridge.witness import Trail
 
-__all__ = ["Action", "Announce", "Attempt", "Authorise", "Lifted", "Local", "Send", "Sleep", "attempt", "uncertain"]
+__all__ = [
+    "Action",
+    "Announce",
+    "Attempt",
+    "Authorise",
+    "Lifted",
+    "Local",
+    "Note",
+    "Send",
+    "Sleep",
+    "attempt",
+    "uncertain",
+]
 
 T = TypeVar("T")
 
@@ -28,6 +43,7 @@ _POLICY: Final = 99  # as often as the retry policy allows
 LONGEST_PAUSE: Final = 3600.0  # seconds; a longer Retry-After is told, not slept
 _GATEWAYS: Final = frozenset({502, 504, *range(520, 525)})  # a gateway spoke, not the vendor
 _TAKEN_REDIRECTS: Final = frozenset({301, 302, 303})  # what a server says that took a POST
+_PORTS: Final = {"https": 443, "http": 80}
 _NO_ANSWERS: Final = frozenset({203, *range(205, 300)})  # to a call that asks for JSON
 
 
@@ -179,16 +195,70 @@ def uncertain(why: str, **context: Any) -> SubmitUncertain:
     return SubmitUncertain(f"{told}: {why}; recover(error) looks for it where the vendor has a way", **context)
 
 
-def attempt(channel: Channel, request: Request, credential: Credential | None, deadline: float) -> Lifted[Attempt]:
+def attempt(
+    channel: Channel, request: Request, credential: Credential | None, deadline: float, note: Note | None = None
+) -> Lifted[Attempt]:
     """Send a request once.
+
+    Args:
+        channel: The connection.
+        request: What to send, without the credential.
+        credential: Goes with it, if there is one.
+        deadline: Monotonic seconds by which the answer must be read.
+        note: For those who observe; None where nobody does.
 
     Raises:
         SubmitUncertain: It was the one after which the vendor may have taken an order, and nobody can say.
     """
-    tried = yield from _sent(channel, request, credential, deadline)
+    sent = _sent(channel, request, credential, deadline)
+    tried = yield from (sent if note is None else _noted(sent, channel, request, note))
     if request.commits and (doubt := tried.doubt()) is not None:
         raise doubt from tried.error
     return tried
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What those want to know of a request who observe.
+
+    Attributes:
+        kind: What it counts as.
+        trail: Where it is noted, if it belongs to a look.
+        resends: How often the same was sent before.
+    """
+
+    kind: str
+    trail: Trail | None
+    resends: int
+
+
+def _noted(tried: Lifted[Attempt], channel: Channel, request: Request, note: Note) -> Lifted[Attempt]:
+    """The same attempt, of which those are told who observe; not where it is broken off."""
+    clock = channel.clock
+    time, began = clock.now(), clock.monotonic()
+    done = yield from tried
+    answer, fault, url = done.answer, done.error, urlsplit(request.url)
+    told = Exchange(
+        time=time,
+        provider=channel.provider.name,
+        connection=channel.name,
+        kind=note.kind,
+        ref=note.trail.ref if note.trail is not None else None,
+        method=request.method,
+        scheme=url.scheme,
+        host=url.hostname or "",
+        port=url.port or _PORTS.get(url.scheme, 0),
+        path=url.path if request.authorised or note.kind == "token" else None,
+        http_status=answer.status if answer is not None else fault.http_status if fault is not None else None,
+        error=None if fault is None else type(fault).__name__,
+        resends=note.resends,
+        retry_after=done.pause,
+        duration=clock.monotonic() - began,
+    )
+    if note.trail is not None:
+        note.trail.exchanges.append(told)
+    channel.audience.tell(told)
+    return done
 
 
 def _sent(channel: Channel, request: Request, credential: Credential | None, deadline: float) -> Lifted[Attempt]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,8 +9,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
+from taskbridge.audience import Audience
 from taskbridge.errors import ApiError, AuthenticationError, ContractError, TaskbridgeError, plain
 from taskbridge.inbox import Inbox
+from taskbridge.logs import log
 from taskbridge.provider import Credential, Provider
 from taskbridge.schedule import Pace
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from taskbridge.policy import Clock, RetryPolicy
 
 __all__ = ["YOUTH", "Channel", "ConnectionStats", "Tally"]
-
-log = logging.getLogger("taskbridge")
 
 YOUTH: Final = 10.0  # seconds after a submit of ours in which "not found" means "not yet"
 
@@ -91,6 +90,7 @@ class Channel:
         credential: The one in use; None before the first.
         refusal: Why the vendor refuses the credential, until somebody asks anew.
         inbox: What it was told, and who wants to hear it.
+        audience: Who wants to know what it does.
         young: Shared ids of tasks that were submitted here just now, and the monotonic second of it.
     """
 
@@ -105,6 +105,7 @@ class Channel:
     tally: Tally = field(default_factory=Tally)
     paces: dict[str | None, Pace] = field(default_factory=dict["str | None", Pace])
     inbox: Inbox = field(default_factory=Inbox, repr=False)
+    audience: Audience = field(default_factory=Audience, repr=False)
     renewal: Lock = field(default_factory=Lock, repr=False)  # held by the thread that renews the credential
     young: dict[str, float] = field(default_factory=dict[str, float], repr=False)
 
@@ -166,7 +167,7 @@ class Channel:
     def refuse(self, error: TaskbridgeError) -> None:
         """Note that the account is refused; logged once, until somebody asks anew."""
         if self.refusal is None:
-            log.warning("connection %s pauses: %s", self.name, error)
+            log("account-refused", connection=self.name, reason=str(error))
         self.refusal = error
 
     def blames_account(self, error: TaskbridgeError) -> bool:
@@ -205,12 +206,12 @@ class Channel:
             )
         if word not in self.unknown_words:
             self.unknown_words.add(word)
-            log.warning(
-                "%s: unknown status word %r of %s; the task counts as processing",
-                self.name,
-                word,
-                self.provider.title,
-                extra={"connection": self.name, "native_status": word, "ref": task.ref},
+            log(
+                "unknown-word",
+                connection=self.name,
+                native_status=word,
+                vendor=self.provider.title,
+                ref=task.ref,
             )
 
 

@@ -14,6 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from taskbridge.assemble import AnyId, Located, Rejected, channels_of, one_channel
+from taskbridge.calls import Call
 from taskbridge.channel import Channel
 from taskbridge.client_verbs import BridgeVerbs, ClientVerbs
 from taskbridge.config import load_config
@@ -176,7 +177,7 @@ class _Calls(Front):
             timeout: Seconds to wait at most; None for no deadline.
         """
         places = self._begin_many(tasks)
-        return (news.outcome for news in self._follow(places, timeout, changes=False))
+        return (news.outcome for news in self._follow("as_completed", places, timeout))
 
     def wait_all(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> Outcomes:
         """Wait for many tasks; their outcomes in the order given, duplicates included.
@@ -186,7 +187,7 @@ class _Calls(Front):
             timeout: Seconds to wait at most; None for no deadline.
         """
         places = self._begin_many(tasks)
-        return in_order(self._follow(places, timeout, changes=False), len(places))
+        return in_order(self._follow("wait_all", places, timeout), len(places))
 
     def watch(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> Iterator[Outcome]:
         """Wait for many tasks, and tell of every change of each until it ends.
@@ -196,7 +197,7 @@ class _Calls(Front):
             timeout: Seconds to wait at most; None for no deadline.
         """
         places = self._begin_many(tasks)
-        return (news.outcome for news in self._follow(places, timeout, changes=True))
+        return (news.outcome for news in self._follow("watch", places, timeout, changes=True))
 
     # What the vendor tells unasked.
 
@@ -230,13 +231,20 @@ class _Calls(Front):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _follow(self, places: list[Located | Rejected], timeout: float | None, *, changes: bool) -> Iterator[News]:
+    def _follow(
+        self, call: str, places: list[Located | Rejected], timeout: float | None, *, changes: bool = False
+    ) -> Iterator[News]:
         self._refuse_if_closed()
-        inboxes = {place.channel.inbox for place in places if isinstance(place, Located)}
+        channels = {place.channel.name: place.channel for place in places if isinstance(place, Located)}
         batch = self._crew.open(places, timeout, changes=changes)
         try:
-            with listening(inboxes, self._crew.hear):
+            with (
+                listening([channel.inbox for channel in channels.values()], self._crew.hear),
+                Call(call, channels.values(), self._clock, places, timeout) as told,
+            ):
                 while (news := batch.take()) is not None:
+                    if news.final:
+                        told.tell(news.outcome)
                     yield news
         finally:
             self._crew.leave(batch)

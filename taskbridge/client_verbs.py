@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, overload
 
+from taskbridge.calls import Call
 from taskbridge.checkup import Checkup, check
 from taskbridge.downloads import Want, download_file, download_task
 from taskbridge.drive import ignore
@@ -101,7 +102,8 @@ class Verbs(Front):
     def _brought(self, task: AnyId, want: Want) -> tuple[Path, ...]:
         place = self._begin(task)
         claim(place.channel, "download", "give out files")
-        return self._driver.run(place.channel, download_task(place.channel, place.task_id, place.known, want))
+        with Call("download", [place.channel], self._clock, [place]):
+            return self._driver.run(place.channel, download_task(place.channel, place.task_id, place.known, want))
 
 
 class ClientVerbs(Verbs):
@@ -148,7 +150,7 @@ class ClientVerbs(Verbs):
         self._refuse_if_closed()
         channel = self._channel
         channel.resume()
-        with Spool() as spool:
+        with Call("submit", [channel], self._clock), Spool() as spool:
             wish = Wish(operation, input, options, external_id, callback_url, name)
             return self._driver.run(channel, submit(channel, prepare(channel, wish, spool)), on_commit or ignore)
 
@@ -276,7 +278,8 @@ class ClientVerbs(Verbs):
         self._refuse_if_closed()
         self._channel.resume()
         claim(self._channel, "download", "give out files")
-        return self._driver.run(self._channel, download_file(self._channel, what, want))
+        with Call("download", [self._channel], self._clock):
+            return self._driver.run(self._channel, download_file(self._channel, what, want))
 
 
 class BridgeVerbs(Verbs):

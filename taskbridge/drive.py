@@ -46,12 +46,15 @@ def _flow_of(command: LookAt | LookAtMany, now: float) -> Lifted[Look | Page]:
     channel = command.channel
     if isinstance(command, LookAtMany):
         flow = channel.provider.list_page(command.query, command.cursor)
-        return listed(channel, flow, now + channel.settings.request_timeout, plan=_ONE_LIST)
+        deadline = now + channel.settings.request_timeout
+        return listed(channel, flow, deadline, plan=_ONE_LIST, trail=command.trail)
     operation: Callable[[str], Flow[Any] | None] | None = channel.provider.hold if command.hold else None
     budget = now + (_hold_limit(channel) if command.hold else channel.settings.request_timeout)
     deadline = min(command.deadline, budget)
     plan = _ONE_HOLD if command.hold else _ONE_TRY
-    return look(channel, command.task_id, deadline, seen=command.seen, operation=operation, plan=plan)
+    return look(
+        channel, command.task_id, deadline, seen=command.seen, operation=operation, plan=plan, trail=command.trail
+    )
 
 
 def _hold_limit(channel: Channel) -> float:
@@ -194,6 +197,12 @@ class Driver:
                         finally:
                             shift.lock.acquire()
                             _land(fleet, command, seen, self.clock.monotonic())
+                        if fleet.witness:
+                            shift.lock.release()
+                            try:
+                                fleet.witness.tell()
+                            finally:
+                                shift.lock.acquire()
                     case WaitUntil():
                         shift.wait(self.clock, command.time - self.clock.monotonic())
                     case Idle():
@@ -214,6 +223,7 @@ class Driver:
         match command:
             case LookAt() | LookAtMany():
                 _land(fleet, command, self._look(command), self.clock.monotonic())
+                fleet.witness.tell()
             case WaitUntil():
                 (pause or self.clock.sleep)(max(0.0, command.time - self.clock.monotonic()))
             case Idle():
@@ -375,6 +385,7 @@ class AsyncDriver:
             seen = await self._look(command)
         finally:
             _land(fleet, command, seen, self.clock.monotonic())
+            fleet.witness.tell()
             wake.set()
 
     async def step(self, fleet: Fleet, wake: asyncio.Event | None = None) -> bool:
@@ -388,6 +399,7 @@ class AsyncDriver:
         match command:
             case LookAt() | LookAtMany():
                 _land(fleet, command, await self._look(command), self.clock.monotonic())
+                fleet.witness.tell()
             case WaitUntil():
                 seconds = max(0.0, command.time - self.clock.monotonic())
                 if wake is None:

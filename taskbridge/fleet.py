@@ -9,7 +9,7 @@ Refs, answers, errors and outside events go in, with the time; what to do next c
 * `Done`: nobody waits for anything.
 
 What the waiting parties are told comes out of `news`: a final outcome for each ticket, and before it every change where
-the ticket asks for changes. One bad task never stops or hides another.
+the ticket asks for changes. One bad task never stops or hides another. What is for those who observe is in `witness`.
 
 Of a task in flight the fleet keeps the last body as bytes: it recognises an unchanged answer before anything is parsed,
 and the snapshot is translated again when somebody needs it. A single `wait` is a fleet of one.
@@ -27,7 +27,9 @@ from taskbridge.items import Item, Ticket
 from taskbridge.lanes import JUST_NOW, TROUBLES, Lane, Sweep
 from taskbridge.looking import is_final
 from taskbridge.model import Outcome, Task, TaskRef
+from taskbridge.observing import Source, Why
 from taskbridge.steps import Command, Done, Idle, LookAt, LookAtMany, News, WaitUntil
+from taskbridge.witness import Trail, Witness
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +57,7 @@ class Fleet:
         self._deadlines: list[tuple[float, int, Ticket]] = []
         self._serial = count()
         self._news: deque[News] = deque()
+        self.witness = Witness()
 
     def __len__(self) -> int:
         return sum(len(lane.members) for lane in self._lanes.values())
@@ -98,7 +101,7 @@ class Fleet:
             if lane.may_park(item, now):
                 lane.park(item, due)
             else:
-                self._queue(item, due)
+                self._queue(item, due, Why.FIRST if due <= now else None)
         item.hold = hold
         if changes and item.looks and not item.changes:
             item.shown = item.snapshot()
@@ -129,6 +132,7 @@ class Fleet:
         """A look ended with an answer."""
         item = self._landed(look)
         missed, item.is_missed = item.is_missed, False
+        before = item.age if item.looks else None
         item.error, item.failures = None, 0
         item.received_at = seen.received_at
         if seen.task is None:
@@ -143,13 +147,19 @@ class Fleet:
                 item.hold = False  # an answer before the end: the line is of no use
             item.lane.futile += missed
             self._later(item, now)
+        if look.trail is not None:
+            source = Source.LINE if look.hold else Source.LOOK
+            task = item.snapshot() if seen.task is None else seen.task
+            self.witness.note(item, look.trail, now, source, task=task, unchanged=seen.task is None, before=before)
 
     def failed(self, look: LookAt, now: float, error: TaskbridgeError) -> None:
         """A look ended with an error, which says nothing of the task."""
         item = self._landed(look)
         if look.hold:
             item.hold = False  # the line broke: from now on we ask
-            self._queue(item, now)
+            self._queue(item, now, Why.LINE_BROKE)
+            if look.trail is not None:
+                self.witness.note(item, look.trail, now, Source.LINE, error=error)
             return
         item.error = error
         item.failures += 1
@@ -161,7 +171,9 @@ class Fleet:
             retry = item.lane.channel.retry
             chance = item.lane.channel.clock.random()
             wait = max(item.steady(), retry.pause(item.failures, chance), error.retry_after or 0.0)
-            self._queue(item, now + wait)
+            self._queue(item, now + wait, Why.RETRY_AFTER if wait == error.retry_after else Why.RETRY)
+        if look.trail is not None:
+            self.witness.note(item, look.trail, now, Source.LOOK, error=error)
 
     def listed(self, look: LookAtMany, now: float, page: Page) -> None:
         """A page of a list came.
@@ -179,13 +191,15 @@ class Fleet:
             if item is None or not item.parked:
                 continue
             if task.is_terminal or (item.changes and item.is_news(task)):
-                self._unpark(item, now)
-                continue
-            lane.saw(item)
-            item.learn(now, task, exact=False)
-            if task.native_status != item.native:
-                item.native, item.body, item.shown = task.native_status, None, task
-            lane.period = min(lane.period, item.period())
+                self._unpark(item, now, Why.LISTED)
+            else:
+                lane.saw(item)
+                item.learn(now, task, exact=False)
+                if task.native_status != item.native:
+                    item.native, item.body, item.shown = task.native_status, None, task
+                lane.period = min(lane.period, item.period())
+            if look.trail is not None:
+                self.witness.note(item, look.trail, now, Source.LIST, task=task)
         sweep.answered(look.cursor, page)
         if sweep.is_over:
             self._swept(lane, sweep, now)
@@ -217,7 +231,7 @@ class Fleet:
         item.learn(now, task, exact=True)
         self._tell(item, task)
         if item.tickets and not item.looking and not item.parked:
-            self._queue(item, now + item.steady())
+            self._queue(item, now + item.steady(), None)
 
     def hint(self, ref: str, now: float) -> None:
         """An event from outside may be true: look soon."""
@@ -225,7 +239,7 @@ class Fleet:
         if item is not None and item.looking:
             item.hinted = True  # the look under way may be older than the event
         elif item is not None:
-            self._unpark(item, now)
+            self._unpark(item, now, Why.EVENT)
 
     # Out.
 
@@ -274,7 +288,8 @@ class Fleet:
             sweep = lane.sweep or lane.begin(now)
             if sweep.wants_page:
                 lane.in_flight += 1
-                return LookAtMany(lane.channel, *sweep.ask(), sweep)
+                trail = Trail(None, Why.LIST, now) if lane.channel.audience.hears_tasks else None
+                return LookAtMany(lane.channel, *sweep.ask(), sweep, trail)
             self._swept(lane, sweep, now)
         item = lane.pick(now)
         if item is None:
@@ -282,7 +297,9 @@ class Fleet:
             return None
         item.looking = True
         lane.in_flight += 1
-        return LookAt(lane.channel, item.task_id, item.deadline, item.body, item.hold and item.looks > 0, item)
+        late = max(0.0, now - item.due_at)
+        trail = Trail(item.ref, item.cause(), now, late) if lane.channel.audience.hears_tasks else None
+        return LookAt(lane.channel, item.task_id, item.deadline, item.body, item.hold and item.looks > 0, item, trail)
 
     def _landed(self, look: LookAt) -> Item:
         item = look.key
@@ -298,22 +315,22 @@ class Fleet:
         """A sweep is over: look at what it did not show, and say when the next one is due."""
         for item in lane.end(sweep):
             item.is_missed = True
-            self._unpark(item, now)
+            self._unpark(item, now, Why.UNLISTED)
         lane.weigh(sweep, now)
         if not lane.is_worth(now):
             self._unpark_all(lane, now)
         lane.sweep_at = sweep.began + lane.period if lane.parked else inf
 
-    def _unpark(self, item: Item, now: float) -> None:
+    def _unpark(self, item: Item, now: float, why: Why) -> None:
         """Look at it soon, whatever lists there are."""
         item.is_alone = True
         item.lane.unpark(item)
-        self._queue(item, now)
+        self._queue(item, now, why)
 
     def _unpark_all(self, lane: Lane, now: float) -> None:
         for item in [i for i in lane.members.values() if i.parked]:
             lane.unpark(item)
-            self._queue(item, now + item.steady())
+            self._queue(item, now + item.steady(), None)
 
     def _end_all(self, lane: Lane, error: TaskbridgeError) -> None:
         for item in list(lane.members.values()):
@@ -322,14 +339,15 @@ class Fleet:
     def _later(self, item: Item, now: float) -> None:
         """Look again in time, alone or with others."""
         if item.hold or item.hinted:
+            self._queue(item, now, Why.EVENT if item.hinted else Why.LINE)
             item.hinted = False
-            self._queue(item, now)
         elif item.lane.may_park(item, now):
             item.lane.park(item, now + item.period())
         else:
-            self._queue(item, now + item.steady())
+            self._queue(item, now + item.steady(), None)
 
-    def _queue(self, item: Item, due: float) -> None:
+    def _queue(self, item: Item, due: float, why: Why | None) -> None:
+        item.why = why
         item.due_at = due
         heappush(item.lane.heap, (due, next(self._serial), item))
 

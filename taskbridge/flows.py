@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from taskbridge.attempts import LONGEST_PAUSE, Attempt, Authorise, Lifted, Sleep, attempt
+from taskbridge.attempts import LONGEST_PAUSE, Attempt, Authorise, Lifted, Note, Sleep, attempt
 from taskbridge.channel import Channel
 from taskbridge.errors import (
     ApiError,
@@ -29,6 +29,8 @@ from taskbridge.provider import Credential
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from taskbridge.witness import Trail
 
 __all__ = ["DOWNLOAD", "FULL", "LIST", "LOOK", "SUBMIT", "Effort", "authorise", "broken", "lift", "opened"]
 
@@ -46,11 +48,13 @@ class Effort:
         attempts: Requests at most, instead of the policy's; None for the policy's.
         granted: Whether the governor's leave for the first request is there already.
         kind: What its requests count as.
+        trail: Where they are noted, where somebody wants to know.
     """
 
     attempts: int | None = None
     granted: bool = False
     kind: str = "other"
+    trail: Trail | None = None
 
 
 FULL: Final = Effort()
@@ -114,6 +118,7 @@ def _exchange(channel: Channel, request: Request, deadline: float, plan: Effort)
     last: Attempt | None = None
     renewed = False
     granted = plan.granted
+    resends = 0
     attempts = plan.attempts or channel.retry.attempts
     while True:
         if granted and _lacks_credential(channel, request):
@@ -126,7 +131,8 @@ def _exchange(channel: Channel, request: Request, deadline: float, plan: Effort)
                 return last.settle(failures)
         granted = False
         channel.tally.sent(plan.kind)
-        tried = yield from attempt(channel, request, credential, deadline)
+        tried = yield from attempt(channel, request, credential, deadline, _note(channel, plan, resends))
+        resends += 1
         channel.tally.failures += tried.error is not None
         if tried.is_refusal and credential is not None and not renewed:
             renewed = True
@@ -146,6 +152,12 @@ def _exchange(channel: Channel, request: Request, deadline: float, plan: Effort)
         if tried.error is not None:
             request = replace(request, fresh=True)
         yield Sleep(wait)
+
+
+def _note(channel: Channel, plan: Effort, resends: int) -> Note | None:
+    if plan.trail is None and not channel.audience.hears_requests:
+        return None
+    return Note(plan.kind, plan.trail, resends)
 
 
 def _leave(channel: Channel, deadline: float, *, or_not: bool) -> Lifted[bool]:

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Final, Generic, NoReturn, Self, TypeVar
 from taskbridge import __version__
 from taskbridge.assemble import AnyId, Located, Locator, Rejected, network_key
 from taskbridge.attempts import Lifted
+from taskbridge.audience import Observing
+from taskbridge.calls import Call
 from taskbridge.channel import Channel, ConnectionStats
 from taskbridge.errors import ConfigError, InvalidInput, WaitTimeout, plain
 from taskbridge.fleet import Fleet
 from taskbridge.inbox import Told
 from taskbridge.items import Ticket
+from taskbridge.looking import has_line
 from taskbridge.model import Outcomes, Task, TaskRef
 from taskbridge.steps import News
 
@@ -25,11 +28,22 @@ if TYPE_CHECKING:
     from taskbridge.config import Network
     from taskbridge.ingest import Ingested
     from taskbridge.model import WebhookEvent
+    from taskbridge.observing import Observer
     from taskbridge.policy import Clock
     from taskbridge.provider import Capabilities
     from taskbridge.webhooks import Headers
 
-__all__ = ["DEFAULT_TIMEOUT", "AllConnections", "Front", "OneConnection", "Transports", "Waiting", "enlist", "hear"]
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "AllConnections",
+    "Call",
+    "Front",
+    "OneConnection",
+    "Transports",
+    "Waiting",
+    "enlist",
+    "hear",
+]
 
 DEFAULT_TIMEOUT: Final = 900.0  # seconds that a wait lasts where the caller says nothing
 
@@ -86,6 +100,14 @@ class Front:
     def stats(self) -> Mapping[str, ConnectionStats]:
         """What each connection has done so far, by its name."""
         return {name: channel.stats for name, channel in self._channels.items()}
+
+    def observe(self, observer: Observer) -> Observing:
+        """Tell somebody what happens here, from now on until the result is closed; `taskbridge.observing` says what.
+
+        Args:
+            observer: Called with each event, in whatever thread it happens.
+        """
+        return Observing((channel.audience for channel in self._channels.values()), observer)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"a {type(self).__name__} holds credentials and is not pickled; pass its name instead")
@@ -251,9 +273,10 @@ class Waiting:
         self._on_update = on_update
         self._wake = wake
         self._heard: deque[Told] = deque()
+        self._call = Call("wait", [place.channel], clock, [place], timeout)
         told = on_update is not None
         # A line that is held cannot be left, so it is not used where a webhook is to end the wait.
-        hold = not told and not place.channel.expects_webhook
+        hold = not told and not place.channel.expects_webhook and has_line(place.channel, place.task_id)
         self.fleet.add(
             place.channel,
             place.task_id,
@@ -266,10 +289,12 @@ class Waiting:
         self._leave = place.channel.inbox.listen(self._hear, TaskRef.of(place.channel.name, place.task_id))
 
     def __enter__(self) -> Self:
+        self._call.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._leave()
+        self._call.end(error)
 
     def _hear(self, told: Told) -> None:
         self._heard.append(told)
@@ -290,6 +315,8 @@ class Waiting:
             hear(self.fleet, self._heard.popleft(), self._clock.monotonic())
         while (news := self.fleet.news()) is not None:
             outcome = news.outcome
+            if news.final:
+                self._call.tell(outcome)
             if outcome.error is not None:
                 raise outcome.error
             if outcome.task is not None and self._on_update is not None:

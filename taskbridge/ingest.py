@@ -7,22 +7,22 @@ An event goes the same way each time:
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from taskbridge.attempts import Lifted
 from taskbridge.errors import TaskNotFound, plain
+from taskbridge.logs import log
 from taskbridge.looking import look
 from taskbridge.model import Task, TaskRef, WebhookEvent
+from taskbridge.observing import Source, Why
+from taskbridge.witness import begin_trail, tell_seen
 
 if TYPE_CHECKING:
     from taskbridge.channel import Channel
 
 __all__ = ["Ingested", "Note", "ingest"]
-
-log = logging.getLogger("taskbridge")
 
 
 class Note(StrEnum):
@@ -91,21 +91,25 @@ def _truth(channel: Channel, event: WebhookEvent, deadline: float, *, confirm: b
         return Ingested(event, Note.NO_TASK)
     if event.task.is_terminal:
         channel.inbox.saw(event.task)
+        tell_seen(channel, begin_trail(channel, event.ref.id, Why.HEARD), Source.WEBHOOK, task=event.task)
         return _apply(channel, event, event.task)
     if channel.inbox.has_ended(event.ref):
-        log.info("connection %s: late %s of %s, which has ended", channel.name, plain(event.type, 60), event.ref)
+        log("webhook-late", connection=channel.name, type=plain(event.type, 60), ref=event.ref)
         return Ingested(event, Note.LATE)
+    tell_seen(channel, begin_trail(channel, event.ref.id, Why.HEARD), Source.WEBHOOK, task=event.task)
     channel.inbox.tell(event.ref)  # an event tells less than a look-up: those who watch look for themselves
     return Ingested(event, Note.APPLIED, event.task)
 
 
 def _confirmed(channel: Channel, event: WebhookEvent, ref: TaskRef, deadline: float) -> Lifted[Ingested]:
+    trail = begin_trail(channel, ref.id, Why.EVENT)
     try:
-        seen = yield from look(channel, ref.id, deadline)
+        seen = yield from look(channel, ref.id, deadline, trail=trail)
     except TaskNotFound:
-        log.info("connection %s: a webhook of %s, which the vendor does not know", channel.name, ref)
+        log("webhook-unknown", connection=channel.name, ref=ref)
         return Ingested(event, Note.UNKNOWN)
     assert seen.task is not None  # noqa: S101  # None only where bytes were given to compare with
+    tell_seen(channel, trail, task=seen.task)
     return _apply(channel, event, seen.task)
 
 

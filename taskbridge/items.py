@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from taskbridge.errors import TaskbridgeError, WaitTimeout, plain
 from taskbridge.looking import translate
 from taskbridge.model import TaskStatus
+from taskbridge.observing import Why
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,6 +86,7 @@ class Item:
         "shown",
         "task_id",
         "tickets",
+        "why",
     )
 
     def __init__(self, lane: Lane, task_id: str, ref: TaskRef, now: float) -> None:
@@ -93,6 +95,7 @@ class Item:
         self.ref = ref
         self.born_at = now  # our best guess, on our clock
         self.due_at = now
+        self.why: Why | None = Why.FIRST  # why it is looked at next; None for its pace
         self.age = 0.0  # at the last look, in seconds
         self.pace: Pace | None = None  # known from the first look on
         self.place = -1  # in its lane's `ready`; -1 where it is not there
@@ -214,6 +217,19 @@ class Item:
             pause = min(pause * _SAFETY_NET, channel.settings.poll.at_most)
         spread = _PHASE if self.looks <= 1 and not pace.durations.is_known else _SPREAD
         return pause * (1.0 - spread + 2.0 * spread * channel.clock.random())
+
+    def cause(self) -> Why:
+        """Why it is looked at next, in a word; for those who want to know."""
+        if self.parked:
+            return Why.LIST
+        if self.why is not None:
+            return self.why
+        channel, pace = self.lane.channel, self.known_pace
+        if channel.expects_webhook and self.age < _OVERDUE * pace.durations.mean:
+            return Why.WEBHOOK_EXPECTED
+        if self.progress is not None and 0.0 < self.progress < 1.0:
+            return Why.PROGRESS
+        return pace.cause(self.age)
 
     # How a wait for it ends without its end.
 

@@ -7,7 +7,6 @@ of failure (`taskbridge.flows`), and ends as the vendor's refusal or as `SubmitU
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -28,10 +27,13 @@ from taskbridge.errors import (
 from taskbridge.fetch import Fetched, Rules, fetch
 from taskbridge.flows import FULL, SUBMIT, Effort, lift
 from taskbridge.http import Flow, Request
+from taskbridge.logs import log
 from taskbridge.looking import look
 from taskbridge.model import Task, TaskRef
+from taskbridge.observing import Source, Why
 from taskbridge.orders import check_limit, replaced
 from taskbridge.submission import Document, Link, Submission
+from taskbridge.witness import Trail, begin_trail, tell_seen
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
     from taskbridge.orders import Prepared
 
 __all__ = ["act", "check_names", "claim", "get", "recover", "remove", "restart", "retry", "submit"]
-
-log = logging.getLogger("taskbridge")
 
 T = TypeVar("T")
 
@@ -149,7 +149,7 @@ class _Sent:
             request = replace(request, fresh=True, clue=self._clue(request.clue))
             name, begun = self._channel.name, self._begun
             told = " ".join(f"{key}={plain(str(value), 200)}" for key, value in begun.items())
-            log.info("%s: sending an order: %s", name, told, extra={"connection": name, **_extra(begun)})
+            log("order", connection=name, order=told, **_extra(begun))
         self._last, self._answered = request, False
         return request
 
@@ -190,13 +190,16 @@ def _commit(
     channel: Channel, begin: Callable[[], Flow[Task]], begun: Mapping[str, Any], deadline: float
 ) -> Lifted[Task]:
     sent = _Sent(channel, begun)
+    trail = Trail(None, Why.ASKED, channel.clock.monotonic()) if channel.audience.hears_tasks else None
+    plan = SUBMIT if trail is None else replace(SUBMIT, trail=trail)
     try:
-        task = yield from lift(channel, sent.watch(begin()), deadline, plan=SUBMIT)
+        task = yield from lift(channel, sent.watch(begin()), deadline, plan=plan)
         if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # strangers write it
             raise ContractError(f"the provider {channel.provider.name} is broken: an order returned no Task")
     except TaskbridgeError as error:
         fault = sent.told(error)
     else:
+        tell_seen(channel, trail, Source.SUBMIT, task=task)
         return task
     raise fault
 
@@ -328,8 +331,14 @@ def get(channel: Channel, task_id: str, options: Mapping[str, Any] | None) -> Li
         return channel.provider.get_with(task_id, wanted)
 
     operation = look_with if wanted else channel.provider.get
-    seen = yield from look(channel, task_id, _deadline(channel), operation=operation)
+    trail = begin_trail(channel, task_id)
+    try:
+        seen = yield from look(channel, task_id, _deadline(channel), operation=operation, trail=trail)
+    except TaskbridgeError as error:
+        tell_seen(channel, trail, error=error)
+        raise
     assert seen.task is not None  # noqa: S101  # None only where bytes were given to compare with
+    tell_seen(channel, trail, task=seen.task)
     return seen.task
 
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from taskbridge.submission import Page
+    from taskbridge.witness import Trail
 
-__all__ = ["Look", "is_final", "listed", "look", "translate"]
+__all__ = ["Look", "has_line", "is_final", "listed", "look", "translate"]
 
 _YOUNG_PAUSE: Final = 0.25  # seconds before a young task is asked for again; it doubles up to two
 
@@ -56,6 +57,7 @@ def look(
     seen: bytes | None = None,
     operation: Callable[[str], Flow[Task] | None] | None = None,
     plan: Effort = LOOK,
+    trail: Trail | None = None,
 ) -> Lifted[Look]:
     """Look a task up, and make sure that the answer is about the task that was asked for.
 
@@ -66,10 +68,13 @@ def look(
         seen: The bytes of the last answer; the same again are not translated.
         operation: `Provider.get` by default, or `Provider.hold`.
         plan: How much each request is worth.
+        trail: Where its requests are noted, where somebody wants to know.
 
     Raises:
         TaskbridgeError: The look-up failed; that says nothing of the task.
     """
+    if trail is not None:
+        plan = replace(plan, trail=trail)
     start = operation or channel.provider.get
     try:
         kind, native = channel.provider.split_id(task_id)
@@ -104,6 +109,20 @@ def look(
         if channel.blames_account(error):
             channel.refuse(error)
         raise error from None
+
+
+def has_line(channel: Channel, task_id: str) -> bool:
+    """Whether the vendor holds a line for this task."""
+    if not channel.provider.capabilities.long_poll:
+        return False
+    try:
+        flow = channel.provider.hold(task_id)
+    except Exception:  # noqa: BLE001  # whatever a provider's own code may raise: then it holds none
+        return False
+    if flow is None:
+        return False
+    flow.close()
+    return True
 
 
 def _not_yet(channel: Channel, task_id: str, pause: float, deadline: float, error: TaskNotFound) -> Sleep:
@@ -148,12 +167,16 @@ class _Watched:
             flow.close()
 
 
-def listed(channel: Channel, flow: Flow[Page], deadline: float, *, plan: Effort) -> Lifted[Page]:
+def listed(
+    channel: Channel, flow: Flow[Page], deadline: float, *, plan: Effort, trail: Trail | None = None
+) -> Lifted[Page]:
     """Read one page of a vendor's list, for the fleet.
 
     Raises:
         TaskbridgeError: It could not be had; that says nothing of any task.
     """
+    if trail is not None:
+        plan = replace(plan, trail=trail)
     try:
         return (yield from lift(channel, flow, deadline, plan=plan))
     except TaskbridgeError as error:

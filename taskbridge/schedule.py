@@ -17,6 +17,8 @@ from __future__ import annotations
 from math import exp, inf, log, sqrt
 from typing import Final
 
+from taskbridge.observing import Why
+
 __all__ = ["Durations", "Pace"]
 
 _FIRST: Final = 0.25  # seconds; shorter durations count as this long
@@ -214,6 +216,20 @@ class Pace:
         if not known:
             return min(2.0 * latency, self._longest)
         return self.durations.pause(age, self.durations.price(latency), self._longest)
+
+    def cause(self, age: float) -> Why:
+        """Why the pause is as it is, in a word.
+
+        Args:
+            age: The task's age in seconds.
+        """
+        if self.pause(age) >= self._longest:
+            return Why.AT_MOST
+        if self._interval is not None:
+            return Why.INTERVAL
+        if self.durations.is_known:
+            return Why.LEARNT
+        return Why.AGE if self._latency is None else Why.LATENCY
 
     def period(self, age: float) -> float:
         """Seconds between two looks that cost the same however many tasks they tell of.

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from taskbridge.lanes import Sweep
     from taskbridge.model import Outcome
     from taskbridge.submission import Query
+    from taskbridge.witness import Trail
 
 __all__ = ["Command", "Done", "Idle", "LookAt", "LookAtMany", "News", "WaitUntil"]
 
@@ -26,6 +27,7 @@ class LookAt:
         seen: The last answer's bytes, to recognise an unchanged one.
         hold: Whether to ask on the line that the vendor holds.
         key: For `looked` and `failed`.
+        trail: Where its requests are noted, where somebody wants to know.
     """
 
     channel: Channel
@@ -34,6 +36,7 @@ class LookAt:
     seen: bytes | None
     hold: bool
     key: Item
+    trail: Trail | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,14 @@ class LookAtMany:
         query: What is asked for.
         cursor: Which page; None for the first.
         key: For `listed` and `unlisted`.
+        trail: Where its requests are noted, where somebody wants to know.
     """
 
     channel: Channel
     query: Query
     cursor: str | None
     key: Sweep
+    trail: Trail | None = None
 
 
 @dataclass(frozen=True, slots=True)

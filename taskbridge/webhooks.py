@@ -8,7 +8,6 @@ bytes, then, and only for what is proved, the parser. A provider cannot get at a
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -21,6 +20,7 @@ from taskbridge.errors import (
     WebhookRejected,
 )
 from taskbridge.http import read_json
+from taskbridge.logs import log
 from taskbridge.model import WebhookEvent
 from taskbridge.provider import Payload
 from taskbridge.signatures import SVIX_PREFIX, is_in_url, verify_hex_hmac, verify_svix
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from taskbridge.channel import Channel
 
 __all__ = ["Headers", "receive", "verify_hex_hmac", "verify_svix"]
-
-log = logging.getLogger("taskbridge")
 
 
 class _HasItems(Protocol):
@@ -165,7 +163,7 @@ def receive(
         )
         return _parsed(channel, delivery)
     except WebhookRejected as error:
-        log.warning("connection %s: a webhook is refused: %s", channel.name, error.message)
+        log("webhook-refused", connection=channel.name, reason=error.message)
         refused: TaskbridgeError = error
     except (ConfigError, UnsupportedFeature) as error:
         refused = error

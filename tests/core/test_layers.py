@@ -14,7 +14,21 @@ ROOT = Path(__file__).parents[2]
 
 # Layers from left to right; a module imports from its own layer and from those to its left.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "fetch", "filenames", "http", "model", "notebook", "results", "signatures", "sink", "submission"),
+    (
+        "audience",
+        "errors",
+        "fetch",
+        "filenames",
+        "http",
+        "logs",
+        "model",
+        "notebook",
+        "observing",
+        "results",
+        "signatures",
+        "sink",
+        "submission",
+    ),
     ("capabilities", "dialogue", "provider", "reading"),
     ("config", "config_file", "governor", "policy", "registry", "schedule", "settings"),
     (
@@ -34,9 +48,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "looking",
         "orders",
         "steps",
+        "witness",
     ),
     ("drive", "transport"),
-    ("aio", "aio_verbs", "assemble", "client", "client_verbs", "front", "webhooks"),
+    ("aio", "aio_verbs", "assemble", "calls", "client", "client_verbs", "front", "webhooks"),
     ("cli", "emulator", "testing", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -1,0 +1,437 @@
+"""What the library tells of itself: each observation with its reason, each request, each call; and no secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import pytest
+
+import taskbridge as tb
+from taskbridge.capabilities import Webhooks
+from taskbridge.fleet import Fleet
+from taskbridge.http import Flow, Request, Response
+from taskbridge.lifecycle import get
+from taskbridge.logs import RECORDS
+from taskbridge.looking import Look
+from taskbridge.observing import Event, Source, Why
+from taskbridge.provider import PLAIN_ID, Capabilities, IdKind, Payload
+from taskbridge.steps import LookAt, LookAtMany, WaitUntil
+from taskbridge.submission import Page
+
+from .conftest import Acme
+from .test_fleet_lists import Listed
+
+if TYPE_CHECKING:
+    from taskbridge.testing.transport import Answer
+
+    from .conftest import Made, Maker
+
+T = TypeVar("T")
+
+KEY: Final = "key-of-acme-123"
+
+
+def says(state: str, status: int = 200, **more: Any) -> Response:
+    headers = {name.replace("_", "-"): str(value) for name, value in more.pop("headers", {}).items()}
+    return Response(status, headers, json.dumps({"id": "t1", "state": state, **more}).encode())
+
+
+def of(kind: type[T], events: list[Event]) -> list[T]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def observed(made: Made, **wait: Any) -> list[tb.Observation]:
+    """What an observer hears of the observations while `made` waits for t1."""
+    events: list[Event] = []
+    with made.client.observe(events.append):
+        made.client.wait("t1", **wait)
+    return of(tb.Observation, events)
+
+
+def test_each_look_is_told_with_its_reason_and_the_next(acme: Maker) -> None:
+    made = acme([says("waiting"), says("working"), says("working"), says("done")], poll={"interval": 4.0})
+    seen = observed(made)
+    assert [each.native_status for each in seen] == ["waiting", "working", "working", "done"]
+    assert [each.status for each in seen] == ["pending", "processing", "processing", "completed"]
+    assert [each.unchanged for each in seen] == [False, False, True, False]
+    assert [each.why for each in seen] == [Why.FIRST, Why.INTERVAL, Why.INTERVAL, Why.INTERVAL]
+    assert [each.next_in for each in seen] == [4.0, 4.0, 4.0, None]
+    assert [each.next_why for each in seen] == [Why.INTERVAL] * 3 + [None]
+    assert {(each.source, each.http_status, each.ref) for each in seen} == {(Source.LOOK, 200, "acme:t1")}
+    assert [each.delay for each in seen] == [None, None, None, 2.0]
+    assert [each.is_final for each in seen] == [False, False, False, True]
+    spans = [(after.time - before.time).total_seconds() for before, after in pairwise(seen)]
+    assert spans == [4.0, 4.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("poll", "why"),
+    [
+        ({"interval": 3.0}, Why.INTERVAL),
+        ({"latency": 3.0}, Why.LATENCY),
+        ({}, Why.AGE),
+        ({"interval": 30.0, "at_most": 3.0}, Why.AT_MOST),
+    ],
+)
+def test_a_pause_says_which_setting_made_it(acme: Maker, poll: dict[str, float], why: Why) -> None:
+    seen = observed(acme([says("working"), says("done")], poll=poll))
+    assert (seen[0].next_why, seen[1].why) == (why, why)
+
+
+def test_a_learnt_schedule_says_so(acme: Maker) -> None:
+    made = acme([says("working"), says("done")], poll={"latency": 1.0})
+    for _ in range(12):
+        made.channel.pace(None).durations.watched(9.0, 10.0, ended=True)
+    assert observed(made)[0].next_why is Why.LEARNT
+
+
+def test_a_failed_look_is_told_with_its_error_and_when_it_is_made_again(acme: Maker) -> None:
+    script: list[Answer] = [
+        says("", 503),
+        says("", 429, headers={"retry_after": 40}),
+        tb.ConnectFailed("no route"),
+        says("done"),
+    ]
+    seen = observed(acme(script, poll={"interval": 1.0}))
+    assert [type(each.error) for each in seen] == [tb.ServerError, tb.RateLimited, tb.ConnectFailed, type(None)]
+    assert [each.http_status for each in seen] == [503, 429, None, 200]
+    assert [each.next_why for each in seen] == [Why.RETRY, Why.RETRY_AFTER, Why.RETRY, None]
+    assert seen[1].next_in == 40.0
+    assert [each.task is None for each in seen] == [True, True, True, False]
+
+
+def test_a_wait_whose_deadline_comes_first_says_that_no_look_follows(acme: Maker) -> None:
+    made = acme([says("working")], poll={"interval": 60.0})
+    events: list[Event] = []
+    made.client.observe(events.append)
+    with pytest.raises(tb.WaitTimeout):
+        made.client.wait("t1", timeout=10.0)
+    (only,) = of(tb.Observation, events)
+    assert (only.next_in, only.next_why) == (None, Why.DEADLINE)
+    (ended,) = of(tb.CallEnded, events)
+    assert (ended.call, ended.duration, type(ended.error)) == ("wait", 10.0, tb.WaitTimeout)
+
+
+def test_a_held_line_is_another_source(acme: Maker) -> None:
+    made = acme(
+        [says("working"), tb.TruncatedResponse("cut"), says("working"), says("done")],
+        sync_url="https://hold.test",
+        poll={"interval": 2.0},
+    )
+    seen = observed(made)
+    assert [each.source for each in seen] == [Source.LOOK, Source.LINE, Source.LOOK, Source.LOOK]
+    assert [each.why for each in seen] == [Why.FIRST, Why.LINE, Why.LINE_BROKE, Why.INTERVAL]
+    assert [each.exchanges[0].host for each in seen] == ["acme.test", "hold.test", "acme.test", "acme.test"]
+
+
+def test_a_progress_that_is_reported_moves_the_look_and_says_so(acme: Maker) -> None:
+    class Telling(Acme):
+        def task(self, payload: Payload, asked: str) -> tb.Task:
+            return super().task(payload, asked).model_copy(update={"progress": payload.maybe_share("percent", 100.0)})
+
+    made = acme([says("working"), says("working", percent=50), says("done")], provider=Telling, poll={"interval": 8.0})
+    assert [each.next_why for each in observed(made)] == [Why.INTERVAL, Why.PROGRESS, None]
+
+
+def test_an_event_that_is_expected_and_one_that_comes_say_so(acme: Maker) -> None:
+    class Calling(Acme):
+        capabilities = Capabilities(
+            kinds=(IdKind(PLAIN_ID, example="t1"),),
+            authentication="API key",
+            webhooks=Webhooks((), "none", signed_time=False),
+        )
+
+    made = acme(provider=Calling, poll={"interval": 8.0}, webhook_secrets=["a-secret-of-a-test"])
+    made.channel.audience.join(lambda _: None)
+    fleet = Fleet()
+    fleet.add(made.channel, "t1", 0.0)
+    flow = made.channel.provider.get("t1")
+    next(flow)
+    with pytest.raises(StopIteration) as end:
+        flow.send(says("working"))
+    first = fleet.next(0.0)
+    assert isinstance(first, LookAt)
+    fleet.looked(first, 0.0, Look(end.value.value, b"", made.clock.now()))
+    made.channel.audience.join((events := list[Event]()).append)
+    fleet.witness.tell()
+    (seen,) = of(tb.Observation, events)
+    assert (seen.next_why, seen.next_in) == (Why.WEBHOOK_EXPECTED, 40.0)
+    fleet.hint("acme:t1", 3.0)
+    second = fleet.next(3.0)
+    assert isinstance(second, LookAt)
+    assert second.trail is not None
+    assert second.trail.why is Why.EVENT
+
+
+def test_a_look_that_a_limit_holds_back_says_how_late_it_is(acme: Maker) -> None:
+    made = acme(lambda _: says("done"), requests_per_second=0.5, poll={"interval": 1.0})
+    events: list[Event] = []
+    made.client.observe(events.append)
+    fleet = Fleet()
+    for n in range(4):
+        fleet.add(made.channel, f"t{n}", 0.0)
+    now, late = 0.0, list[float]()
+    while len(late) < 4:
+        command = fleet.next(now)
+        if isinstance(command, WaitUntil):
+            now = command.time
+        elif isinstance(command, LookAt):
+            assert command.trail is not None
+            late.append(command.trail.late)
+    assert late[0] == 0.0
+    assert late == sorted(late)
+    assert late[-1] > 1.0
+
+
+def test_a_list_tells_of_many_tasks_and_its_requests_are_told_once(acme: Maker) -> None:
+    made = acme(provider=Listed, poll={"latency": 1.0}, max_in_flight=1000)
+    events: list[Event] = []
+    made.channel.audience.join(events.append)
+    fleet, now = Fleet(), 0.0
+    tasks = {f"t{n}": None for n in range(50)}
+    for task_id in tasks:
+        fleet.add(made.channel, task_id, now)
+
+    def snapshot(task_id: str, state: str) -> tb.Task:
+        flow = made.channel.provider.get(task_id)
+        next(flow)
+        with pytest.raises(StopIteration) as end:
+            flow.send(Response(200, {}, json.dumps({"id": task_id, "state": state}).encode()))
+        task: tb.Task = end.value.value
+        return task
+
+    pages = 0
+    while pages < 1:
+        command = fleet.next(now)
+        match command:
+            case LookAt():
+                fleet.looked(command, now, Look(snapshot(command.task_id, "working"), b"", made.clock.now()))
+            case LookAtMany():
+                pages += 1
+                page = [snapshot("t1", "working"), snapshot("t2", "done")]
+                fleet.listed(command, now, Page(tuple(page), None))
+            case WaitUntil():
+                now = command.time
+            case _:
+                raise AssertionError(command)
+    fleet.witness.tell()
+    looks = [each for each in of(tb.Observation, events) if each.source is Source.LOOK]
+    assert {each.next_why for each in looks} == {Why.LIST}
+    told = {each.ref.id: each for each in of(tb.Observation, events) if each.source is Source.LIST}
+    assert told.keys() == {"t1", "t2"}
+    assert (told["t1"].next_why, told["t2"].next_why) == (Why.LIST, Why.LISTED)
+    assert told["t2"].next_in == 0.0
+    missed = fleet.next(now)
+    assert isinstance(missed, LookAt)
+    assert missed.trail is not None
+    assert missed.trail.why in {Why.UNLISTED, Why.LISTED}
+
+
+# Requests.
+
+
+def test_each_request_is_told_without_query_body_or_credential(acme: Maker) -> None:
+    made = acme([says("", 503), says("working")])
+    events: list[Event] = []
+    made.client.observe(events.append)
+    made.client.get("t1")
+    first, second = of(tb.Exchange, events)[:2]
+    assert (first.method, first.scheme, first.host, first.port, first.path) == (
+        "GET",
+        "https",
+        "acme.test",
+        443,
+        "/v1/tasks/t1",
+    )
+    assert (first.http_status, first.resends, second.http_status, second.resends) == (503, 0, 200, 1)
+    assert (first.kind, first.ref, first.connection, first.provider) == ("look", "acme:t1", "acme", "acme")
+    assert KEY not in repr(events)
+    assert KEY not in json.dumps([event.record() for event in events])
+
+
+def test_a_credentials_request_is_told_and_belongs_to_no_task(acme: Maker) -> None:
+    token = Response(200, {}, b'{"token": "secret-token-xyz"}')
+    made = acme([token, says("done")], token_life=60.0)
+    events: list[Event] = []
+    made.client.observe(events.append)
+    made.client.get("t1")
+    assert [(each.kind, each.method, each.path, each.ref) for each in of(tb.Exchange, events)] == [
+        ("token", "POST", "/v1/token", None),
+        ("look", "GET", "/v1/tasks/t1", "acme:t1"),
+    ]
+    assert "secret-token-xyz" not in repr(events)
+
+
+def test_an_address_that_may_be_a_key_has_no_path(acme: Maker) -> None:
+    class Linked(Acme):
+        def _look(self, task_id: str, base: str, hold: float | None) -> Flow[tb.Task]:
+            yield Request("GET", "https://files.test/very-secret-path?signature=abc", authorised=False, expect="bytes")
+            return (yield from super()._look(task_id, base, hold))
+
+    made = acme([Response(200), says("done")], provider=Linked)
+    events: list[Event] = []
+    made.client.observe(events.append)
+    made.client.get("t1")
+    foreign = of(tb.Exchange, events)[0]
+    assert (foreign.host, foreign.path) == ("files.test", None)
+    assert "secret-path" not in repr(events)
+    assert "signature" not in repr(events)
+
+
+# Calls and listeners.
+
+
+def test_the_calls_are_told_with_the_outcome_of_each_task(acme: Maker) -> None:
+    made = acme(by_id)
+    events: list[Event] = []
+    with made.client.observe(events.append):
+        batch = made.client.wait_all(["t1", "t2", "\0"])
+    made.client.wait_all(["t1"])  # nobody is told of this
+    (started,), (ended,) = of(tb.CallStarted, events), of(tb.CallEnded, events)
+    assert (started.call, started.refs[:2], started.connections) == ("wait_all", ("acme:t1", "acme:t2"), ("acme",))
+    told = of(tb.WaitOutcome, events)
+    assert {each.outcome.ref for each in told} == {each.ref for each in batch}
+    assert {each.number for each in told} == {started.number} == {ended.number}
+    assert isinstance(batch, tb.Outcomes)
+
+
+def test_an_observer_that_raises_hurts_nobody_and_is_logged_once(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    made = acme([says("working"), says("working"), says("done")], poll={"interval": 1.0})
+    heard: list[Event] = []
+
+    def broken(event: Event) -> None:
+        raise RuntimeError(f"no {event}")
+
+    made.client.observe(broken)
+    made.client.observe(heard.append)
+    assert made.client.wait("t1").status == "completed"
+    assert len(of(tb.Observation, heard)) == 3
+    (record,) = [each for each in caplog.records if each.__dict__.get("event") == "observer-failed"]
+    assert record.exc_info is not None
+    assert record.__dict__["error"] == "RuntimeError"
+
+
+def test_an_observer_may_call_back_in_and_leave(acme: Maker) -> None:
+    made = acme(lambda _: says("done"), poll={"interval": 1.0})
+    seen: list[str] = []
+
+    def nosy(event: Event) -> None:
+        if isinstance(event, tb.Observation) and event.why is not Why.ASKED:
+            seen.append(made.client.get("t1").status)
+            watching.close()
+
+    watching = made.client.observe(nosy)
+    with made.client:
+        made.client.wait_all(["t1"])
+        made.client.wait_all(["t1"])
+    assert seen == ["completed"]
+
+
+def test_an_observer_is_called_with_no_lock_held(acme: Maker) -> None:
+    made = acme(by_id)
+    free: list[bool] = []
+    over = threading.Event()
+
+    def other_thread(event: Event) -> None:
+        if isinstance(event, tb.Observation):
+            watching.close()
+            thread = threading.Thread(target=made.client.wait_all, args=(["t2"],), daemon=True)
+            thread.start()
+            thread.join(5.0)
+            free.append(not thread.is_alive())
+            over.set()
+
+    watching = made.client.observe(other_thread)
+    with made.client:
+        made.client.wait_all(["t1"])
+        assert over.wait(10.0)
+    assert free == [True]
+
+
+def by_id(request: Request) -> Response:
+    return Response(200, {}, json.dumps({"id": request.url.rpartition("/")[2], "state": "done"}).encode())
+
+
+def test_both_sides_tell_the_same(acme: Maker) -> None:
+    script = [says("", 503), says("waiting"), says("working"), says("working"), says("done")]
+    made, other = acme(list(script), poll={"interval": 2.0}), acme(list(script), poll={"interval": 2.0})
+    ours = [without_time(event) for event in all_events(made)]
+    client, _ = other.asynchronous()
+    events: list[Event] = []
+
+    async def run() -> None:
+        async with client:
+            with client.observe(events.append):
+                await client.wait("t1")
+
+    asyncio.run(run())
+    assert [without_time(event) for event in events] == ours
+    assert len(ours) == 13
+
+
+def all_events(made: Made) -> list[Event]:
+    events: list[Event] = []
+    with made.client.observe(events.append):
+        made.client.wait("t1")
+    return events
+
+
+def without_time(event: Event) -> dict[str, Any]:
+    return {key: value for key, value in event.record().items() if key not in {"time", "number"}}
+
+
+def test_nothing_is_noted_where_nobody_observes(acme: Maker) -> None:
+    made = acme()
+    fleet = Fleet()
+    fleet.add(made.channel, "t1", 0.0)
+    command = fleet.next(0.0)
+    assert isinstance(command, LookAt)
+    assert command.trail is None
+    flow = get(made.channel, "t1", None)
+    next(flow)
+    flow.close()
+
+
+# Logging.
+
+
+def test_the_log_says_the_same_at_debug(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "taskbridge")
+    made = acme([says("", 503), says("working"), says("done")], poll={"interval": 2.0})
+    made.client.wait("t1")
+    assert [record.getMessage() for record in caplog.records if record.name == "taskbridge.tasks"] == [
+        "acme:t1: the look failed with ServerError (look, first); next: a look in 2.00 s (retry)",
+        "acme:t1: processing, vendor says 'working' (look, retry); next: a look in 2.00 s (interval)",
+        "acme:t1: completed, vendor says 'done' (look, interval); next: no look",
+    ]
+    request = next(record for record in caplog.records if record.name == "taskbridge.requests")
+    assert request.getMessage() == "acme: GET acme.test/v1/tasks/t1: HTTP 503 after 0.000 s"
+    assert (request.__dict__["http_status"], request.__dict__["ref"]) == (503, "acme:t1")
+    assert KEY not in caplog.text
+
+
+def test_every_record_has_the_attributes_that_its_row_names(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "taskbridge")
+    made = acme([says("strange"), says("done")], poll={"interval": 2.0})
+    made.client.observe(lambda _: 1 / 0)
+    made.client.wait("t1")
+    usual = set(logging.makeLogRecord({}).__dict__) | {"taskName", "message", "asctime"}
+    seen = set[str]()
+    for record in caplog.records:
+        row = RECORDS[record.__dict__["event"]]
+        seen.add(record.__dict__["event"])
+        assert (record.name, record.levelno) == (row.logger.name, row.level)
+        named = {part.partition(")")[0] for part in row.text.split("%(")[1:]} | set(row.more) | {"event"}
+        assert set(record.__dict__) - usual == named
+        assert not usual & named
+    assert seen == {"request", "observation", "unknown-word", "observer-failed"}
+
+
+def test_nothing_is_shown_where_the_application_asks_for_nothing() -> None:
+    handlers = logging.getLogger("taskbridge").handlers
+    assert any(isinstance(handler, logging.NullHandler) for handler in handlers)
