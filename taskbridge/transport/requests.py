@@ -18,7 +18,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from urllib3 import Timeout, exceptions
+from urllib3 import Retry, Timeout, exceptions
 
 from taskbridge.errors import (
     ConnectFailed,
@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     from taskbridge.config import Network
 
 __all__ = ["RequestsTransport"]
+
+_NO_RETRIES: Final = Retry(False, redirect=False)  # whether to ask again is decided elsewhere
+_LIMITS: Final = Timeout(connect=CONNECT_LIMIT, read=READ_LIMIT)  # the deadline stands above them
 
 
 class RequestsTransport:
@@ -101,12 +104,12 @@ class RequestsTransport:
             route.target(request.url),
             body=_outgoing(body),
             headers=headers,
-            retries=False,
+            retries=_NO_RETRIES,
             redirect=False,
             assert_same_host=False,
             preload_content=False,
             decode_content=False,
-            timeout=Timeout(connect=CONNECT_LIMIT, read=READ_LIMIT),
+            timeout=_LIMITS,
         )
         whole = False
         try:
