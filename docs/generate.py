@@ -102,7 +102,7 @@ def evidence() -> str:
         (
             f"[{each.title}](vendors/{each.name}.md#sources)",
             str(len(list((golden / each.name).glob("*.json")))),
-            REFEREES.get(each.name, "none is published, or none that can be pointed elsewhere"),
+            REFEREES.get(each.name, "none"),
             f"[listed](vendors/{each.name}.md#what-is-unknown)",
         )
         for each in builtins()
