@@ -35,6 +35,7 @@ from taskbridge.lifecycle import get
 from taskbridge.model import Outcome, Outcomes, Task, TaskResult, WebhookEvent, raise_if_failed
 from taskbridge.policy import Clock, SystemClock
 from taskbridge.registry import require_extra
+from taskbridge.secrecy import guarded
 from taskbridge.steps import News
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Bridge", "Client", "connect"]
 
 
+@guarded
 def connect(
     provider: str | None = None,
     /,
@@ -218,6 +220,7 @@ class Bridge(AllConnections, _Calls, BridgeVerbs):
         self._clients: dict[str, Client] = {}
 
     @classmethod
+    @guarded
     def from_config(cls, path: str | os.PathLike[str] | None = None) -> Self:
         """Open every connection of a configuration; see `taskbridge.Bridge.from_config`. Nothing is sent yet."""
         clock = SystemClock()

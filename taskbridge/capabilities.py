@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from taskbridge.model import Reason
 from taskbridge.reading import Payload
+from taskbridge.secrecy import Hidden
 from taskbridge.submission import Bulk, Listing
 
 __all__ = ["PLAIN_ID", "Capabilities", "Credential", "Delivery", "Downloads", "IdKind", "Webhooks"]
@@ -26,6 +27,10 @@ class Credential:
 
     headers: Mapping[str, str] = field(repr=False)
     expires_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        hidden = {name: Hidden(value) for name, value in self.headers.items()}
+        object.__setattr__(self, "headers", hidden)
 
 
 @dataclass(frozen=True, slots=True)

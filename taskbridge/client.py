@@ -39,6 +39,7 @@ from taskbridge.items import Ticket
 from taskbridge.lifecycle import get
 from taskbridge.model import Outcome, Outcomes, Task, TaskResult, WebhookEvent, raise_if_failed
 from taskbridge.policy import Clock, SystemClock
+from taskbridge.secrecy import guarded
 from taskbridge.steps import News
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ _WORKERS: Final = 8  # threads for waiting for many
 _PATIENCE: Final = 5.0  # seconds that `close` gives looks under way to end; their threads are daemons
 
 
+@guarded
 def connect(
     provider: str | None = None,
     /,
@@ -290,6 +292,7 @@ class Bridge(AllConnections, _Calls, BridgeVerbs):
         self._clients: dict[str, Client] = {}
 
     @classmethod
+    @guarded
     def from_config(cls, path: str | os.PathLike[str] | None = None) -> Self:
         """Open every connection of a configuration. Nothing is sent yet.
 

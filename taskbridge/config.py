@@ -29,6 +29,7 @@ from taskbridge.config_file import (
 )
 from taskbridge.errors import ConfigError, TaskbridgeError, plain
 from taskbridge.policy import PollPolicy, RetryPolicy
+from taskbridge.secrecy import guarded
 from taskbridge.settings import CommonSettings, Network, network_of
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ _PLACEHOLDERS: Final = frozenset(
 )
 
 
+@guarded
 def connection_settings(
     connection: Connection, provider: type[Provider[Any]], siblings: Mapping[str, type[Provider[Any]]] | None = None
 ) -> tuple[CommonSettings, ProviderSettings]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
 from taskbridge.errors import ConfigError, plain
+from taskbridge.secrecy import guarded
 
 __all__ = [
     "CONNECTION_NAME",
@@ -96,13 +97,14 @@ class Config:
 # Finding and reading.
 
 
-def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+@guarded
+def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Path:
     """The configuration file in force.
 
     Raises:
         ConfigError: There is none; the message says where it was looked for.
     """
-    named = os.fspath(path) if path is not None else environ.get("TASKBRIDGE_CONFIG")
+    named = os.fspath(path) if path is not None else _known(environ).get("TASKBRIDGE_CONFIG")
     if named:
         chosen = Path(named).expanduser()
         if chosen.is_file():
@@ -123,12 +125,13 @@ def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str
     )
 
 
-def load_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] = os.environ) -> Config:
+@guarded
+def load_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """Read the configuration file in force.
 
     Args:
         path: The file; None looks in the usual places.
-        environ: Environment variables.
+        environ: Environment variables; None for those of this process.
 
     Raises:
         ConfigError: There is no file, or it cannot be used.
@@ -142,13 +145,14 @@ def load_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str
     return read_config(text, path=chosen, environ=environ)
 
 
-def read_config(text: str, *, path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
+@guarded
+def read_config(text: str, *, path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """Read the text of a configuration.
 
     Args:
         text: TOML.
         path: Where it came from, for messages.
-        environ: Environment variables.
+        environ: Environment variables; None for those of this process.
 
     Raises:
         ConfigError: It cannot be used.
@@ -164,11 +168,15 @@ def read_config(text: str, *, path: Path | None = None, environ: Mapping[str, st
     if not isinstance(tables, dict):
         raise ConfigError(f"{place}: connections must be tables, such as [connections.invoices]")
     named = cast("dict[str, Any]", tables)
-    connections = {name: _connection(name, table, place, environ) for name, table in named.items()}
+    connections = {name: _connection(name, table, place, _known(environ)) for name, table in named.items()}
     default = document.get("default")
     if default is not None and (not isinstance(default, str) or default not in connections):
         raise ConfigError(f"{place}: default must name one of the connections: {_listed(connections)}")
     return Config(path, connections, default)
+
+
+def _known(environ: Mapping[str, str] | None) -> Mapping[str, str]:
+    return os.environ if environ is None else environ
 
 
 def _parse(text: str) -> tuple[dict[str, Any], str]:

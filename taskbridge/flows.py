@@ -26,6 +26,7 @@ from taskbridge.errors import (
 )
 from taskbridge.http import Flow, Request, Response
 from taskbridge.provider import Credential
+from taskbridge.secrecy import bare
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -218,11 +219,13 @@ def authorise(channel: Channel, deadline: float) -> Lifted[Credential]:
     try:
         return (yield from lift(channel, opened(channel, channel.provider.authorise), deadline, plan=TOKEN))
     except ApiError as error:
-        if error.retryable or isinstance(error, AuthenticationError):
-            raise
-        refused = AuthenticationError(error.message)
-        refused.__dict__.update(error.__dict__)
-    raise refused
+        fault: TaskbridgeError = error
+        if not (error.retryable or isinstance(error, AuthenticationError)):
+            fault = AuthenticationError(error.message)
+            fault.__dict__.update(error.__dict__)
+    except TaskbridgeError as error:
+        fault = error
+    raise bare(fault)  # the provider's frames hold the credential
 
 
 def opened(channel: Channel, operation: Callable[..., Flow[T] | None], *args: Any) -> Flow[T]:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 
 from taskbridge.errors import ConfigError
 from taskbridge.policy import PollPolicy, RetryPolicy
+from taskbridge.secrecy import guarded
 
 __all__ = ["CommonSettings", "Network", "network_of"]
 
@@ -140,7 +141,8 @@ class Network:
         return self.proxies.get(scheme)
 
 
-def network_of(settings: CommonSettings, environ: Mapping[str, str] = os.environ) -> Network:
+@guarded
+def network_of(settings: CommonSettings, environ: Mapping[str, str] | None = None) -> Network:
     """How a connection reaches the world: its own settings, and the environment only where those say nothing.
 
     ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` count where `proxy` is not set, ``SSL_CERT_FILE`` and
@@ -149,6 +151,7 @@ def network_of(settings: CommonSettings, environ: Mapping[str, str] = os.environ
     Raises:
         ConfigError: The file of certificates does not exist.
     """
+    environ = os.environ if environ is None else environ
     bundle = settings.ca_bundle or environ.get("SSL_CERT_FILE") or environ.get("REQUESTS_CA_BUNDLE") or None
     if bundle is not None and not Path(bundle).exists():
         raise ConfigError(f"ca_bundle {bundle} does not exist")

@@ -30,6 +30,7 @@ from taskbridge.errors import (
     TruncatedResponse,
 )
 from taskbridge.http import Request, Response
+from taskbridge.secrecy import bare
 from taskbridge.transport.bodies import Stream, is_local, stream
 from taskbridge.transport.shared import (
     CONNECT_LIMIT,
@@ -140,23 +141,21 @@ class AiohttpTransport:
     async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
         """See `taskbridge.transport.Transport`."""
         trace = _Trace()
-        fault: tuple[type[TaskbridgeError], str] | None = None
-        stale = False
+        ours: BaseException
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())) as limit:
                 return await self._send(request, max_body, trace, limit)
-        except TaskbridgeError:
-            raise
-        except OSError as error:
-            if is_local(error, request):
-                raise
-            fault = _named(error, deadline, written=trace.written)
+        except TaskbridgeError as error:
+            ours = error
         except Exception as error:  # noqa: BLE001  # whatever the library below may raise is named by one table
-            fault = _named(error, deadline, written=trace.written)
-            stale = trace.reused and isinstance(error, _NoAnswerError)
-        if trace.local:
-            raise trace.local[0]
-        raise no_answer(*fault, written=trace.written, stale=stale)
+            local = [error] if isinstance(error, OSError) and is_local(error, request) else trace.local
+            ours = local[0] if local else _fault(error, deadline, trace)
+        except BaseException as error:  # noqa: BLE001  # a cancellation goes on, without what the frames below hold
+            ours = error
+        try:
+            raise bare(ours)
+        finally:
+            del ours  # or the error and this frame hold each other
 
     def _session(self, request: Request, proxy: str | None) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
@@ -299,6 +298,13 @@ _NAMES: Final[tuple[tuple[type[BaseException], type[TaskbridgeError], str], ...]
     (OSError, TruncatedResponse, "the connection broke off"),
     (aiohttp.ClientError, TransportError, "the request failed"),
 )
+
+
+def _fault(error: Exception, deadline: float, trace: _Trace) -> TaskbridgeError:
+    """Our error for one of the library below."""
+    kind, words = _named(error, deadline, written=trace.written)
+    stale = trace.reused and isinstance(error, _NoAnswerError)
+    return no_answer(kind, words, written=trace.written, stale=stale)
 
 
 def _named(error: Exception, deadline: float, *, written: bool) -> tuple[type[TaskbridgeError], str]:

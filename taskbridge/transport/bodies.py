@@ -6,7 +6,7 @@ import errno
 import mimetypes
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
 from typing import Final
@@ -33,9 +33,9 @@ class Stream:
     """
 
     length: int
-    head: bytes
+    head: bytes = field(repr=False)
     source: Path | None
-    tail: bytes
+    tail: bytes = field(repr=False)
     headers: Mapping[str, str]
     size: int = 0
     encoded: bool = False

@@ -30,6 +30,7 @@ from taskbridge.errors import (
     TruncatedResponse,
 )
 from taskbridge.http import Request, Response
+from taskbridge.secrecy import bare
 from taskbridge.transport.bodies import Stream, is_local, stream
 from taskbridge.transport.shared import (
     BLOCK,
@@ -78,17 +79,19 @@ class RequestsTransport:
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
         """See `taskbridge.transport.Transport`."""
         trace.begin(request, deadline, max_body)
-        fault: tuple[type[TaskbridgeError], str] | None = None
+        ours: BaseException
         try:
             return self._send(request, max_body)
-        except (TaskbridgeError, OSError) as error:
-            if isinstance(error, TaskbridgeError) or is_local(error, request):
-                raise
-            fault = _named(error)
+        except TaskbridgeError as error:
+            ours = error
         except Exception as error:  # noqa: BLE001  # whatever the library below may raise is named by one table
-            fault = _named(error)
-        stale = trace.reused and trace.received == 0
-        raise no_answer(*fault, written=trace.written, stale=stale)
+            ours = error if isinstance(error, OSError) and is_local(error, request) else _fault(error)
+        except BaseException as error:  # noqa: BLE001  # an interruption goes on, without what the frames below hold
+            ours = error
+        try:
+            raise bare(ours)
+        finally:
+            del ours  # or the error and this frame hold each other
 
     def _send(self, request: Request, max_body: int) -> Response:
         body = stream(request)
@@ -256,6 +259,12 @@ _NAMES_BEFORE: Final[tuple[tuple[type[BaseException], type[TaskbridgeError], str
     (exceptions.LocationParseError, ConnectFailed, "the URL's host cannot be used"),
     (ValueError, ConnectFailed, "the URL or a header field cannot be sent"),
 )
+
+
+def _fault(error: Exception) -> TaskbridgeError:
+    """Our error for one of the library below."""
+    kind, words = _named(error)
+    return no_answer(kind, words, written=trace.written, stale=trace.reused and trace.received == 0)
 
 
 def _named(error: BaseException) -> tuple[type[TaskbridgeError], str]:

@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "notebook",
         "observing",
         "results",
+        "secrecy",
         "signatures",
         "sink",
         "submission",
