@@ -19,6 +19,7 @@ from taskbridge.inbox import Told
 from taskbridge.items import Ticket
 from taskbridge.looking import has_line
 from taskbridge.model import Outcomes, Task, TaskRef
+from taskbridge.secrecy import guarded
 from taskbridge.steps import News
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ class OneConnection(Front):
         """What the vendor can do."""
         return self._channel.provider.capabilities
 
+    @guarded
     def parse_webhook(
         self,
         headers: Headers,
@@ -210,6 +212,7 @@ class AllConnections(Front):
             raise ConfigError(f"there is no connection {plain(name, 60)!r}; there are {', '.join(self._channels)}")
         return channel
 
+    @guarded
     def parse_webhook(
         self,
         connection: str,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import unquote, unquote_plus
 
 from taskbridge.errors import ConfigError, WebhookRejected
+from taskbridge.secrecy import guarded
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -41,6 +42,7 @@ STAMP: Final = re.compile(r"[0-9]{1,12}", re.ASCII)
 HEX: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
+@guarded
 def verify_svix(body: bytes, header: HeaderOf, secrets: Sequence[str], now: datetime) -> None:
     """Check a delivery by the scheme of svix and Standard Webhooks, version 1.
 
@@ -78,6 +80,7 @@ def verify_svix(body: bytes, header: HeaderOf, secrets: Sequence[str], now: date
         )
 
 
+@guarded
 def verify_hex_hmac(body: bytes, signature: str | None, secrets: Sequence[str]) -> None:
     """Check a delivery by an HMAC-SHA256 over its body, in 64 lower-case hexadecimal digits.
 

@@ -23,7 +23,6 @@ from taskbridge.http import read_json
 from taskbridge.logs import log
 from taskbridge.model import WebhookEvent
 from taskbridge.provider import Payload
-from taskbridge.secrecy import bare
 from taskbridge.signatures import SVIX_PREFIX, is_in_url, verify_hex_hmac, verify_svix
 
 if TYPE_CHECKING:
@@ -168,7 +167,7 @@ def receive(
         refused: TaskbridgeError = error
     except (ConfigError, UnsupportedFeature) as error:
         refused = error
-    raise bare(channel.told(refused))  # the frames below hold the secrets
+    raise channel.told(refused)
 
 
 def _parsed(channel: Channel, delivery: Received) -> WebhookEvent:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
@@ -13,9 +14,43 @@ from pytest_socket import socket_allow_hosts
 
 from taskbridge.testing import Emulator
 
+from .canaries import CANARIES, Watch, found_in
+
 
 def pytest_runtest_setup() -> None:
     socket_allow_hosts(["127.0.0.1", "::1"], allow_unix_socket=True)
+
+
+@pytest.fixture(autouse=True)
+def watch(request: pytest.FixtureRequest) -> Iterator[Watch]:
+    """No test's credential shows: see `canaries`."""
+    watch = Watch()
+    with watch.on():
+        yield watch
+    found = watch.found()
+    assert not found, "a credential shows: " + "; ".join(found[:5])
+    folder = request.node.funcargs.get("tmp_path")
+    if folder is not None and CANARIES:
+        kept = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".toml" and _holds(path)]
+        assert kept == [], "files hold a credential"
+
+
+def _holds(path: Path) -> bool:
+    return path.stat().st_size < 1 << 20 and bool(found_in(path.read_bytes().decode("latin-1")))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    del item
+    if report.passed and call.when == "teardown":
+        printed = "".join(text for name, text in report.sections if name.startswith("Captured std"))
+        if found_in(printed):
+            report.outcome = "failed"
+            report.longrepr = f"a credential was printed: {found_in(printed)}"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -88,6 +88,8 @@ class RequestsTransport:
             ours = error if isinstance(error, OSError) and is_local(error, request) else _fault(error)
         except BaseException as error:  # noqa: BLE001  # an interruption goes on, without what the frames below hold
             ours = error
+        finally:
+            trace.sending = False
         try:
             raise bare(ours)
         finally:

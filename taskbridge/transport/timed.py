@@ -9,6 +9,7 @@ the other side ended it. `trace` holds the request that this thread is sending.
 from __future__ import annotations
 
 import io
+import logging
 import re
 import socket
 import ssl
@@ -53,6 +54,7 @@ class _Trace(local):
     reused = False  # whether a kept connection was used
     received = 0  # bytes of the answer so far
     ended = False  # whether the other side closed while we wanted more
+    sending = False  # whether a request of ours is under way here
     fields: dict[str, str]  # header fields of the answer
 
     def begin(self, request: Request, deadline: float, max_body: int) -> None:
@@ -60,6 +62,7 @@ class _Trace(local):
         self.request, self.deadline, self.max_body = request, deadline, max_body
         self.silence = max(READ_LIMIT, request.hold or 0.0)
         self.written = self.reused = self.ended = False
+        self.sending = True
         self.received = 0
         self.fields = {}
 
@@ -72,6 +75,23 @@ class _Trace(local):
 
 
 trace: Final = _Trace()
+
+
+class _Discreet(logging.Filter):
+    """Takes the query out of what urllib3 logs of our requests: a presigned link is a key."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if trace.sending and isinstance(record.args, tuple):
+            record.args = tuple(_without_query(each) if isinstance(each, str) else each for each in record.args)
+        return True
+
+
+def _without_query(text: str) -> str:
+    path, mark, _ = text.partition("?")
+    return f"{path}?…" if mark else text
+
+
+logging.getLogger("urllib3.connectionpool").addFilter(_Discreet())
 
 
 class _Reader(io.RawIOBase):
@@ -190,6 +210,9 @@ class _Connection(HTTPConnection):
             except OSError as error:
                 fault = error
                 sock.close()
+            except BaseException:  # an interruption
+                sock.close()
+                raise
             else:
                 return sock
         raise fault or OSError("the name has no address")

@@ -1,0 +1,251 @@
+"""Credentials stay where they belong, however a call ends; `tests/canaries.py` watches all other tests for the same."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Final
+
+import pytest
+from pydantic import SecretStr
+
+import taskbridge as tb
+from taskbridge import aio
+from taskbridge.config import CommonSettings, Network
+from taskbridge.errors import ConfigError, TaskbridgeError, TransportError
+from taskbridge.http import Request
+from taskbridge.provider import Credential
+from taskbridge.registry import load_provider
+from taskbridge.secrecy import Hidden, bare, guarded
+from taskbridge.transport.requests import RequestsTransport
+
+from ..canaries import Watch, found_in  # noqa: TID252  # beside this folder
+from .conftest import Place
+from .looking import DRIVERS, Driver, look
+from .server import FIN, HANG, READ, answer
+from .vendors import CANARY, VENDORS
+
+TESTS: Final = str(Path(__file__).parent)
+
+
+connect: Final[Callable[..., tb.Client]] = tb.connect
+
+
+def secret_settings(name: str) -> list[str]:
+    """Settings of a provider, and of every connection, that take a credential."""
+    fields = {**load_provider(name).Settings.model_fields, **CommonSettings.model_fields}
+    return [key for key, field in fields.items() if "SecretStr" in str(field.annotation)]
+
+
+SETTINGS: Final = [(name, key) for name in VENDORS for key in secret_settings(name)]
+BROKEN: Final[dict[str, Callable[[str], object]]] = {
+    "a line break inside": lambda key: f"{key}\n{key}",
+    "a control character": lambda key: f"{key}\x07",
+    "a smart quote": lambda key: f"\u201c{key}\u201d",
+    "an ellipsis": lambda key: f"{key}…",
+    "a space at an end": lambda key: f" {key}",
+    "a variable": lambda key: f"${{{key.replace('-', '_')}}}",
+    "a placeholder": lambda key: f"<{key}>",
+    "a list where a text is wanted": lambda key: [[key]],
+}
+
+
+def shown(error: BaseException) -> Iterator[str]:
+    """What a reporter of errors prints: the words, what it came from, and the locals of all frames but the tests'."""
+    told = traceback.TracebackException.from_exception(error, capture_locals=True)
+    while told is not None:
+        yield f"{told} {error.args}"
+        yield from (f"{frame.name}: {frame.locals}" for frame in told.stack if not frame.filename.startswith(TESTS))
+        told = told.__cause__ or told.__context__  # type: ignore[assignment]
+
+
+def holds(error: BaseException, *keys: str) -> list[str]:
+    """Where one of the keys shows."""
+    return [text for text in shown(error) if any(key in text for key in keys)]
+
+
+def test_every_vendor_has_a_setting_for_its_credential() -> None:
+    assert {name for name, key in SETTINGS if key not in ("proxy", "webhook_secrets")} == set(VENDORS)
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+@pytest.mark.parametrize(("name", "setting"), SETTINGS)
+def test_f62_to_f64_a_credential_that_cannot_be_one_is_refused_and_not_shown(
+    name: str, setting: str, fault: str
+) -> None:
+    key = f"canary-{token_hex(8)}"
+    value: Any = BROKEN[fault](key)
+    with pytest.raises(ConfigError) as caught:
+        connect(name, **{setting: [value] if setting == "webhook_secrets" else value})
+    assert setting in caught.value.message
+    assert holds(caught.value, key, key.replace("-", "_")) == []
+
+
+@pytest.mark.parametrize("value", ["", "  ", "\n", "changeme", "CHANGEME", "your-api-key", "xxx", "...", "${API_KEY}"])
+def test_f64_a_placeholder_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"api_key \(from connect\(\)\) is (empty|a placeholder)"):
+        tb.connect("cloudconvert", api_key=value)
+
+
+def test_f62_the_newline_of_a_mounted_file_is_forgiven(places: dict[str, Place]) -> None:
+    server = places["plain"].server
+    assert server is not None
+    vendor = VENDORS["cloudconvert"]
+    play = server.play((READ, answer(200, vendor.completed), FIN))
+    look("sync", vendor, places["plain"].url, api_key=f"{CANARY}\r\n")
+    assert f"Bearer {CANARY}\r\n" in play.requests[0].raw.decode()
+
+
+def test_the_environment_is_not_shown_with_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key = f"canary-{token_hex(8)}"
+    monkeypatch.setenv("CLOUDCONVERT_API_KEY", key)
+    path = tmp_path / "taskbridge.toml"
+    for text in (
+        '[connections.a]\nprovider = "cloudconvert"\napi_key = "${CLOUDCONVERT_API_KEY}"\nmax_body = "x"',
+        f'[connections.a]\nprovider = "cloudconvert"\napi_kye = "{key}"',
+        f'[connections.a]\nprovider = "cloudconvert"\napi_key = "{key}"\nca_bundle = "/nowhere"\npoll = "{key}"',
+        f'[connections.a]\napi_key = "{key}"',
+        f'[connections.a]\nprovider = "cloudconvert"\napi_key = "{key}\n',
+    ):
+        path.write_text(text, encoding="utf-8")
+        for opened in (tb.Bridge.from_config, lambda where: tb.connect(connection="a", config=where)):
+            with pytest.raises(ConfigError) as caught:
+                opened(str(path))
+            assert holds(caught.value, key) == []
+
+
+ACCOUNTS: Final[tuple[tuple[str, dict[str, str]], ...]] = (
+    *((name, {}) for name in VENDORS),
+    ("smartdocumentor", {"client_id": "me", "client_secret": CANARY}),  # these log in first: the body holds it
+    ("expertai-extract", {"username": "me", "password": CANARY}),
+)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize(("name", "account"), ACCOUNTS)
+def test_an_interruption_shows_no_credential(
+    name: str, account: dict[str, str], driver: Driver, places: dict[str, Place]
+) -> None:
+    place, vendor = places["plain"], VENDORS[name]
+    assert place.server is not None
+    play = place.server.play((READ, HANG))
+    settings: dict[str, Any] = {**account, vendor.secret: None} if account else {}
+    if "password" in account:
+        settings["token_url"] = f"{place.url}/login"
+
+    def interrupt() -> None:
+        while not play.requests:
+            threading.Event().wait(0.002)
+        signal.raise_signal(signal.SIGINT) if driver == "async" else signal.pthread_kill(main, signal.SIGINT)
+
+    main = threading.main_thread().ident or 0
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        look(driver, vendor, place.url, **settings)
+    thread.join()
+    assert holds(caught.value, CANARY) == []
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_a_cancelled_call_shows_no_credential(name: str, places: dict[str, Place]) -> None:
+    place, vendor = places["plain"], VENDORS[name]
+    assert place.server is not None
+    play = place.server.play((READ, HANG))
+
+    async def cancel() -> BaseException | None:
+        async with aio.connect(vendor.name, **vendor.settings(place.url)) as client:
+            task = asyncio.create_task(client.get(vendor.id))
+            while not play.requests:  # noqa: ASYNC110  # another thread's count
+                await asyncio.sleep(0.002)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError as error:
+                return error
+        return None
+
+    error = asyncio.run(cancel())
+    assert error is not None
+    assert holds(error, CANARY) == []
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_the_password_of_a_proxy_is_not_shown(driver: Driver, places: dict[str, Place]) -> None:
+    key = f"canary-{token_hex(8)}"
+    with socket.socket() as kept:
+        kept.bind(("127.0.0.1", 0))
+        proxy = f"http://me:{key}@127.0.0.1:{kept.getsockname()[1]}"
+        seen = look(driver, VENDORS["cloudconvert"], places["tls"].url, proxy=proxy, **places["tls"].settings)
+    assert isinstance(seen, TransportError)
+    assert holds(seen, key, CANARY) == []
+
+
+def test_the_query_of_an_address_is_in_no_log(places: dict[str, Place], caplog: pytest.LogCaptureFixture) -> None:
+    place = places["plain"]
+    assert place.server is not None
+    place.server.play((READ, answer(200, b"{}"), FIN))
+    transport = RequestsTransport(Network())
+    request = Request("GET", f"{place.url}/file?signature=hush-hush", authorised=False)
+    with caplog.at_level(logging.DEBUG, "urllib3"):
+        transport.send(request, deadline=1e9, max_body=100)
+    transport.close()
+    assert "/file?…" in caplog.text
+    assert "hush-hush" not in f"{caplog.text} {[record.__dict__ for record in caplog.records]}"
+
+
+# What does it.
+
+
+def test_a_credential_is_hidden_from_who_looks_and_goes_out_as_it_is() -> None:
+    credential = Credential({"Authorization": "Bearer canary-1"})
+    headers = {"Accept": "*/*", **credential.headers}
+    assert "canary" not in f"{credential} {headers} {list(headers.values())}"
+    assert headers["Authorization"].encode() == b"Bearer canary-1"
+    assert Hidden("a") == "a"
+
+
+def test_a_bare_error_has_no_past_but_ours() -> None:
+    def fail() -> None:
+        key = "canary-1"
+        try:
+            raise ValueError(key)  # noqa: TRY301  # as a careless library does
+        except ValueError:
+            raise TaskbridgeError("ours") from TaskbridgeError("ours too")
+
+    with pytest.raises(TaskbridgeError) as caught:
+        guarded(fail)()
+    assert (caught.value.__context__, type(caught.value.__cause__)) == (None, TaskbridgeError)
+    assert holds(caught.value, "canary-1") == []
+    foreign = bare(KeyError("a"))
+    assert (foreign.__traceback__, foreign.__cause__, foreign.__context__) == (None, None, None)
+
+
+# The watch itself.
+
+
+def leak(key: str) -> None:
+    """Stands for a library that is not careful."""
+    logging.getLogger("taskbridge").warning("using %s", key)
+    raise TaskbridgeError(f"{key} is refused")
+
+
+def test_the_watch_sees_what_leaks(watch: Watch) -> None:
+    outer, key = watch, SecretStr(f"canary-{token_hex(8)}").get_secret_value()
+    watch = Watch()
+    with watch.on(), suppress(TaskbridgeError):
+        leak(key)
+    found = watch.found()
+    assert [each.split(":")[0] for each in found][:2] == ["told", "TaskbridgeError, text"]
+    assert found_in(f"a text with {key}") == [key]
+    assert outer.found()
+    outer.told.clear()
+    outer.errors.clear()
