@@ -340,7 +340,7 @@ def test_an_observer_is_called_with_no_lock_held(acme: Maker) -> None:
     def other_thread(event: Event) -> None:
         if isinstance(event, tb.Observation):
             watching.close()
-            thread = threading.Thread(target=made.client.wait_all, args=(["t2"],), daemon=True)
+            thread = threading.Thread(target=made.client.wait_all, args=(["t2"], 0.0), daemon=True)
             thread.start()
             thread.join(5.0)
             free.append(not thread.is_alive())
