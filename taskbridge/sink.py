@@ -18,6 +18,7 @@ __all__ = ["Progress", "Sink"]
 Progress: TypeAlias = Callable[[int, int | None], object]
 """Told bytes that are there, and bytes in all or None where nobody knows; called in whatever thread does the work."""
 
+_ALWAYS: Final = 99  # as often as the retry policy allows: the next request asks for all of it
 _PART: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)  # Content-Range
 _STRONG: Final = re.compile(r'"[\x21\x23-\x7e]*"', re.ASCII)  # ETag; a weak one begins with W/
 
@@ -106,7 +107,7 @@ class Sink:
         if not self.headers or part is None or int(part[1]) != self.received or not same_file:
             self.forget()
             raise MalformedResponse(
-                "the host answers with another part of the file than was asked for", repeats=1, http_status=206
+                "the host answers with another part of the file than was asked for", repeats=_ALWAYS, http_status=206
             )
 
     def took(self, count: int) -> float:

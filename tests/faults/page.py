@@ -1,4 +1,4 @@
-"""``docs/reliability.md``, made from the catalogue: what a look-up and a wait do, fault by fault.
+"""``docs/reliability.md``, made from the catalogue: what look-ups, waits and downloads do, fault by fault.
 
 ``python tests/faults/write_page.py`` writes it; a test compares.
 """
@@ -13,7 +13,7 @@ from .catalogue import ROWS
 from .rows import Row
 from .vendors import VENDORS
 
-__all__ = ["APART", "UNCOVERED", "page"]
+__all__ = ["APART", "DOWNLOADS", "UNCOVERED", "page"]
 
 START: Final = """\
 # When something breaks
@@ -84,10 +84,62 @@ APART: Final[Mapping[str, tuple[str, str, str]]] = {
 }
 """Faults of look-ups that take more than a row: what happens, the outcome, where it is tested."""
 
+DOWNLOADS: Final[tuple[tuple[str, str, str, str], ...]] = (
+    (
+        "F60",
+        "A link, or a redirect of one, into a private network, in any spelling; a name that leads there; plain http",
+        "`MalformedResponse`, nothing is fetched; `allow_private` and `allow_http` allow it",
+        "no",
+    ),
+    (
+        "",
+        "A vendor's own host redirects to another",
+        "followed, at most five times; the key and all header fields but `Accept` and the range stay behind",
+        "—",
+    ),
+    (
+        "F107",
+        "A link answers 401, 403, 404 or 410",
+        "the task is looked up once for a fresh link; then `PermissionDenied` or `TaskNotFound`, and no pause",
+        "once, by the fresh link",
+    ),
+    ("", "A link answers 5xx", "`ServerError`; the vendor's pace is not slowed", "yes"),
+    (
+        "F108",
+        "A file is cut anywhere, or has fewer bytes than was said",
+        "`TruncatedResponse`; no file under the name",
+        "yes, from where it broke off if the host takes ranges and gave a strong ETag; anew after each megabyte",
+    ),
+    ("", "Another part of the file than was asked for, or 416", "none; it begins anew", "yes"),
+    ("", "More bytes than the vendor says", "`MalformedResponse`; no file under the name", "no"),
+    ("", "A compressed body", "undone, if it is gzip; cut, it is `TruncatedResponse`", "yes"),
+    ("", "More bytes than `max_bytes`", "`ResponseTooLarge`; no file under the name", "no"),
+    ("", "Fewer than 20 kB a second in the mean, after `request_timeout`", "`DeadlineExceeded`", "while time remains"),
+    (
+        "F109",
+        "The disk is full; a file of that name is there, or appears meanwhile",
+        "`OSError` of the system; what was there is as it was, the temporary file is gone",
+        "no",
+    ),
+    (
+        "",
+        "A name such as `../../x`, `/etc/x`, `CON`, with controls or bidirectional marks, of 10 kB, or empty",
+        "none; a safe name in the folder",
+        "—",
+    ),
+    (
+        "F110",
+        "A completed task without a result, a file without a link",
+        "`MalformedResponse` when it is asked for, not from `get`",
+        "no",
+    ),
+    ("", "A call is cancelled, or `on_progress` raises", "that error; the temporary file is gone", "no"),
+)
+"""Faults of downloads: id, what happens, the outcome, whether it is asked again."""
+
 UNCOVERED: Final[tuple[tuple[int, int, str], ...]] = (
     (25, 25, "One key is refused for its pace, another is not: two accounts, not one look-up; not covered yet."),
     (29, 29, "A vendor comes back after an outage: many tasks over minutes, on a virtual clock; not covered yet."),
-    (60, 60, "A look-up fetches no links; downloads are not covered yet."),
     (62, 68, "Credentials and configuration files, before anything is sent: no fault of a look-up; not covered yet."),
     (70, 70, "Settings out of range, before anything is sent: no fault of a look-up; not covered yet."),
     (71, 82, "Webhooks come to us, no look-up is made: not covered yet."),
@@ -96,7 +148,6 @@ UNCOVERED: Final[tuple[tuple[int, int, str], ...]] = (
     (90, 90, "Steps of the wall clock, on a virtual clock: not covered yet."),
     (91, 91, "Plugins that are broken: no fault of a look-up; not covered yet."),
     (97, 106, "Submits and uploads: not covered yet."),
-    (107, 110, "Downloads: not covered yet."),
     (111, 114, "Faults of a provider's own code, not of a vendor's answer: not covered yet."),
     (117, 120, "The command line program and the emulators: not covered yet."),
 )  # fmt: skip
@@ -122,6 +173,15 @@ def _lines() -> Iterator[str]:
     yield "| --- | --- | --- | --- |"
     for number, (fault, outcome, where) in APART.items():
         yield f"| {number} | {fault} | {outcome} | `tests/faults/{where}` |"
+    yield ""
+    yield "## Downloads"
+    yield ""
+    yield "What [a download](downloading.md) does, with both clients; `tests/faults/test_downloads.py` plays each row."
+    yield ""
+    yield "| | Fault | Outcome | Asked again |"
+    yield "| --- | --- | --- | --- |"
+    for number, fault, outcome, retried in DOWNLOADS:
+        yield f"| {number} | {fault} | {outcome} | {retried} |"
     yield ""
     yield DIFFERENCES
     yield "## Not on this page"

@@ -1,0 +1,572 @@
+"""What breaks while a file comes home: the name shows the whole file or nothing, and the key stays at home."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+import taskbridge as tb
+from taskbridge import aio
+from taskbridge.errors import (
+    ApiError,
+    DeadlineExceeded,
+    MalformedResponse,
+    PermissionDenied,
+    ResponseTooLarge,
+    ServerError,
+    TaskNotFound,
+    TruncatedResponse,
+    UnsupportedFeature,
+)
+from taskbridge.model import TaskFile
+
+from .bringing import bring
+from .conftest import Place
+from .looking import DRIVERS, QUICK, Driver
+from .server import FIN, HANG, READ, RST, FaultServer, Repeat, Script, Seen, answer, packed
+from .vendors import CANARY, VENDORS
+
+DATA: Final = bytes(n * 7 % 256 for n in range(300_000))
+TAG: Final = 'ETag: "one"'
+RANGES: Final = "Accept-Ranges: bytes"
+HOPS: Final = (301, 302, 303, 307, 308)
+HERE: Final = {"allow_private": True, "allow_http": True}  # where another host of this machine is to be asked
+
+# Links that nobody asks, whoever gives them: F60.
+BAD_LINKS: Final = (
+    "https://169.254.169.254/latest/meta-data",
+    "https://127.1/",
+    "https://0x7f000001/",
+    "https://2130706433/",
+    "https://0177.0.0.1/",
+    "https://[::ffff:127.0.0.1]/",
+    "https://[64:ff9b::7f00:1]/",
+    "https://good.example@evil.example/",
+    "https://good.example\\@evil.example/",
+    "https://localhost/",
+    "http://example.com/",
+    "ftp://example.com/",
+    "file:///etc/passwd",
+    "https://[::1",
+)
+
+
+@pytest.fixture
+def server(places: dict[str, Place]) -> FaultServer:
+    found = places["plain"].server
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def stranger(places: dict[str, Place]) -> FaultServer:
+    """Another host."""
+    found = places["other"].server
+    assert found is not None
+    return found
+
+
+@pytest.fixture(params=DRIVERS)
+def driver(request: pytest.FixtureRequest) -> Driver:
+    found: Driver = request.param
+    return found
+
+
+def link(server: FaultServer, path: str = "/a.pdf", **fields: Any) -> TaskFile:
+    return TaskFile(**{"name": "a.pdf", "url": f"{server.url}{path}", **fields})
+
+
+def keyed(**fields: Any) -> TaskFile:
+    return TaskFile(**{"id": "file_1", "name": "a.pdf", **fields})
+
+
+def is_empty(folder: Path) -> bool:
+    return list(folder.iterdir()) == []
+
+
+# The key stays at home.
+
+
+@pytest.mark.parametrize("code", HOPS)
+def test_a_key_goes_to_no_other_host(
+    code: int, driver: Driver, server: FaultServer, stranger: FaultServer, tmp_path: Path
+) -> None:
+    here = server.reply(lambda _: answer(code, b"moved", f"Location: {stranger.url}/stored"))
+    busy = iter([503])  # asked again after the hop
+    there = stranger.reply(lambda _: answer(next(busy, 200), DATA, TAG, "Set-Cookie: a=b"))
+    home = bring(driver, "scan-documents", server.url, keyed(), tmp_path, settings=HERE)
+    assert home == tmp_path / "a.pdf"
+    assert home.read_bytes() == DATA
+    assert [CANARY in seen.headers.get("x-api-key", "") for seen in here.requests] == [True]
+    assert len(there.requests) == 2
+    for seen in there.requests:
+        assert CANARY.encode() not in seen.raw
+        assert seen.headers.keys() <= {"host", "user-agent", "accept", "accept-encoding", "connection"}
+
+
+def test_a_key_does_not_come_back_with_the_hop_after(
+    driver: Driver, server: FaultServer, stranger: FaultServer, tmp_path: Path
+) -> None:
+    def play(seen: Seen) -> bytes:
+        return answer(302, b"", f"Location: {stranger.url}/x") if "download" in seen.target else answer(200, DATA)
+
+    here = server.reply(play)
+    stranger.reply(lambda _: answer(302, b"", f"Location: {server.url}/back"))
+    home = bring(driver, "scan-documents", server.url, keyed(), tmp_path, settings=HERE)
+    assert home == tmp_path / "a.pdf"
+    assert [CANARY.encode() in seen.raw for seen in here.requests] == [True, False]
+
+
+def test_a_key_stays_with_a_hop_on_its_own_host(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    def play(seen: Seen) -> bytes:
+        return answer(307, b"", "Location: /v2/file") if "download" in seen.target else answer(200, DATA)
+
+    here = server.reply(play)
+    assert bring(driver, "scan-documents", server.url, keyed(), tmp_path) == tmp_path / "a.pdf"
+    assert [CANARY.encode() in seen.raw for seen in here.requests] == [True, True]
+
+
+def test_a_link_gets_no_key_not_even_on_the_vendors_host(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    play = server.reply(lambda _: answer(200, DATA))
+    assert bring(driver, "cloudconvert", server.url, link(server), tmp_path) == tmp_path / "a.pdf"
+    assert [CANARY.encode() in seen.raw for seen in play.requests] == [False]
+
+
+@pytest.mark.parametrize("url", BAD_LINKS)
+def test_a_link_into_a_private_network_is_not_asked(
+    url: str, driver: Driver, server: FaultServer, tmp_path: Path
+) -> None:
+    play = server.reply(lambda _: answer(302, b"", f"Location: {url}"))
+    home = bring(driver, "cloudconvert", server.url, TaskFile(name="a", url=url), tmp_path)
+    assert type(home) is MalformedResponse
+    assert "nothing was fetched" in home.message
+    assert play.requests == []
+    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    assert type(home) is MalformedResponse
+    assert len(play.requests) == 1
+    assert is_empty(tmp_path)
+
+
+def test_a_name_is_asked_at_the_address_that_was_checked(
+    driver: Driver, server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = socket.getaddrinfo
+
+    def lie(host: Any, *args: Any, **kwargs: Any) -> Any:
+        return ask("127.0.0.1" if host in ("files.test", b"files.test") else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lie)
+    play = server.reply(lambda _: answer(200, DATA))
+    file = TaskFile(name="a", url=f"http://files.test:{server.port}/a")
+    home = bring(driver, "cloudconvert", server.url, file, tmp_path, settings={"allow_http": True})
+    assert type(home) is MalformedResponse
+    assert "public internet" in home.message
+    assert (play.connections, is_empty(tmp_path)) == (0, True)
+
+
+def test_hops_without_end_are_left(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    play = server.reply(lambda _: answer(302, b"", "Location: /a.pdf"))
+    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    assert type(home) is MalformedResponse
+    assert (len(play.requests), is_empty(tmp_path)) == (6, True)
+
+
+# Dead links.
+
+
+def native(server: FaultServer, link: str, name: str = "a.pdf") -> bytes:
+    files = [{"filename": name, "url": f"{server.url}{link}"}]
+    said = {"operation": "export/url", "result": {"files": files}}
+    return VENDORS["cloudconvert"].body(VENDORS["cloudconvert"].words[1], **said)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_a_dead_link_is_looked_up_once_more(status: int, driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    links = iter(["/old", "/new", "/newer"])
+
+    def play(seen: Seen) -> bytes:
+        if seen.target == VENDORS["cloudconvert"].target:
+            return answer(200, native(server, next(links)))
+        return answer(200, DATA) if seen.target == "/new" else answer(status, b"<Error/>")
+
+    played = server.reply(play)
+    (path,) = bring(driver, "cloudconvert", server.url, VENDORS["cloudconvert"].id, tmp_path)
+    assert path.read_bytes() == DATA
+    assert [seen.target for seen in played.requests[1:]] == ["/old", VENDORS["cloudconvert"].target, "/new"]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, PermissionDenied), (403, PermissionDenied), (404, TaskNotFound), (410, TaskNotFound), (400, ApiError)],
+)
+def test_a_link_that_stays_dead_says_how_long_links_live(
+    status: int, kind: type[ApiError], driver: Driver, server: FaultServer, tmp_path: Path
+) -> None:
+    vendor = VENDORS["cloudconvert"]
+
+    def play(seen: Seen) -> bytes:
+        return answer(200, native(server, "/old")) if seen.target == vendor.target else answer(status, b"<Error/>")
+
+    played = server.reply(play)
+    seen: list[Any] = []
+    home = bring(
+        driver, vendor.name, server.url, vendor.id, tmp_path, then=lambda client: seen.append(client.get(vendor.id))
+    )
+    assert type(home) is kind
+    assert (home.http_status, home.retryable, home.raw) == (status, False, None)
+    assert ("24 hours" in home.message) == (status != 400)
+    assert server.url not in str(home)
+    asked = [each.target for each in played.requests[: 3 - (status == 400)]]
+    assert asked == [vendor.target, "/old", *([vendor.target] if status != 400 else [])]
+    assert is_empty(tmp_path)
+    assert len(seen) == (driver == "sync")  # the account is not paused
+
+
+def test_a_link_that_died_with_its_task_says_so(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    vendor = VENDORS["cloudconvert"]
+    answers = iter([answer(200, native(server, "/old")), answer(403), answer(404, b'{"message": "gone"}')])
+    server.reply(lambda _: next(answers))
+    home = bring(driver, vendor.name, server.url, vendor.id, tmp_path)
+    assert type(home) is PermissionDenied
+    assert "no longer has the task" in home.message
+
+
+def test_a_broken_host_of_links_does_not_slow_the_vendor(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    play = server.reply(lambda _: answer(503))
+    told: list[Any] = []
+    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path, then=lambda c: told.append(c.stats()))
+    assert type(home) is ServerError
+    assert (len(play.requests), home.retryable, "after 3 attempts" in home.message) == (3, True, True)
+    assert not any(stats.is_probing for each in told for stats in each.values())
+
+
+# Cuts.
+
+
+SHORT: Final = b"all of the file"
+
+
+@pytest.mark.parametrize("end", [FIN, RST])
+@pytest.mark.parametrize("length", [True, False], ids=["length", "size"])
+def test_a_file_that_is_cut_anywhere_is_no_file(
+    length: bool, end: Any, driver: Driver, server: FaultServer, tmp_path: Path
+) -> None:
+    whole = answer(200, SHORT, length=length)
+    head = len(whole) - len(SHORT)
+    file = link(server, size=None if length else len(SHORT))
+    for offset in [*range(0, head, 9), *range(head - 1, len(whole))]:
+        play = server.play((READ, whole[:offset], end))
+        home = bring(driver, "cloudconvert", server.url, file, tmp_path)
+        assert isinstance(home, TruncatedResponse), (offset, home)
+        assert home.retryable
+        assert len(play.requests) == 3
+        assert is_empty(tmp_path), offset
+
+
+def test_what_broke_off_is_gone_on_with(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    first = answer(200, DATA, TAG, RANGES)
+    rest = answer(206, DATA[100_000:], TAG, f"Content-Range: bytes 100000-{len(DATA) - 1}/{len(DATA)}")
+    play = server.play((READ, first[: len(first) - 200_000], FIN), (READ, rest[:-5], FIN), (READ, rest, FIN))
+    told: list[tuple[int, int | None]] = []
+    home = bring(
+        driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=lambda *each: told.append(each)
+    )
+    # The third answers with a part that was not asked for: nothing of it is believed.
+    assert isinstance(home, MalformedResponse)
+    ranges = [seen.headers.get("range") for seen in play.requests[:3]]
+    assert ranges == [None, "bytes=100000-", f"bytes={len(DATA) - 5}-"]
+    assert [seen.headers.get("if-range") for seen in play.requests[:3]] == [None, '"one"', '"one"']
+    assert is_empty(tmp_path)
+
+    play = server.play((READ, first[: len(first) - 200_000], FIN), (READ, rest, FIN))
+    told.clear()
+    home = bring(
+        driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=lambda *each: told.append(each)
+    )
+    assert home.read_bytes() == DATA
+    assert told == sorted(told)
+    assert told[-1] == (len(DATA), len(DATA))
+
+
+@pytest.mark.parametrize(
+    ("fields", "again"),
+    [
+        ((TAG, RANGES), True),
+        (('ETag: W/"one"', RANGES), False),
+        ((RANGES,), False),
+        ((TAG,), False),
+        ((TAG, "Accept-Ranges: none"), False),
+    ],
+    ids=["both", "a weak tag", "no tag", "ranges untold", "no ranges"],
+)
+def test_a_rest_is_asked_for_where_the_host_can_tell_the_file_apart(
+    fields: tuple[str, ...], again: bool, driver: Driver, server: FaultServer, tmp_path: Path
+) -> None:
+    whole = answer(200, DATA, *fields)
+    play = server.play((READ, whole[:-9], FIN), (READ, answer(200, DATA, *fields), FIN))
+    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    assert home.read_bytes() == DATA  # whole again, wherever it began
+    assert ["range" in seen.headers for seen in play.requests] == [False, again]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        answer(206, DATA[5:], TAG, f"Content-Range: bytes 5-{len(DATA) - 1}/{len(DATA)}"),
+        answer(206, DATA[-9:], TAG),
+        answer(206, DATA[-9:], 'ETag: "two"', f"Content-Range: bytes {len(DATA) - 9}-{len(DATA) - 1}/{len(DATA)}"),
+        answer(206, DATA[-9:], TAG, f"Content-Range: bytes {len(DATA) - 9}-{len(DATA) - 1}/{len(DATA) + 1}"),
+        answer(416, b"", f"Content-Range: bytes */{len(DATA)}"),
+    ],
+    ids=["another part", "no part named", "another file", "another length", "no such part"],
+)
+def test_another_part_than_was_asked_for_makes_it_begin_anew(
+    second: bytes, driver: Driver, server: FaultServer, tmp_path: Path
+) -> None:
+    play = server.play(
+        (READ, answer(200, DATA, TAG, RANGES)[:-9], FIN), (READ, second, FIN), (READ, answer(200, DATA), FIN)
+    )
+    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    assert home.read_bytes() == DATA
+    assert ["range" in seen.headers for seen in play.requests] == [False, True, False]
+
+
+def test_a_part_that_nobody_asked_for_is_no_file(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    server.play((READ, answer(206, DATA[:9], f"Content-Range: bytes 0-8/{len(DATA)}"), FIN))
+    assert type(bring(driver, "cloudconvert", server.url, link(server), tmp_path)) is MalformedResponse
+    assert is_empty(tmp_path)
+
+
+def test_a_large_file_may_break_off_often(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    """Attempts are counted anew where one brought a megabyte."""
+    size, step = 6 << 20, (1 << 20) + 77
+    data = os.urandom(size)
+
+    scripts: list[Script] = []
+    for start in range(0, size, step):
+        fields = (f"Content-Range: bytes {start}-{size - 1}/{size}",) if start else (RANGES,)
+        whole = answer(206 if start else 200, data[start:], TAG, *fields)
+        scripts.append((READ, whole[: len(whole) - (size - start) + step], FIN))
+    played = server.play(*scripts)
+    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    assert home.read_bytes() == data
+    assert len(played.requests) == len(scripts)
+
+
+@pytest.mark.parametrize(("size", "kind"), [(len(SHORT) + 1, TruncatedResponse), (len(SHORT) - 1, MalformedResponse)])
+def test_a_file_of_another_length_than_the_vendor_says_is_no_file(
+    size: int, kind: type[tb.TaskbridgeError], driver: Driver, server: FaultServer, tmp_path: Path
+) -> None:
+    server.reply(lambda _: answer(200, SHORT))
+    home = bring(driver, "cloudconvert", server.url, link(server, size=size), tmp_path)
+    assert type(home) is kind
+    assert is_empty(tmp_path)
+
+
+def test_an_empty_file_is_a_file(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    server.reply(lambda _: answer(200, b""))
+    told: list[Any] = []
+    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=lambda *n: told.append(n))
+    assert home.read_bytes() == b""
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
+def test_a_compressed_body_is_undone(cut: bool, driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    body = packed(DATA * 3)[: -9 if cut else None]
+    server.reply(lambda _: answer(200, body, "Content-Encoding: gzip", TAG, RANGES))
+    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    if cut:
+        assert isinstance(home, TruncatedResponse)
+        assert is_empty(tmp_path)
+    else:
+        assert home.read_bytes() == DATA * 3
+
+
+# Limits.
+
+
+@pytest.mark.parametrize("how", ["length", "no length", "size", "packed"])
+def test_a_file_over_the_limit_is_left(how: str, driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    answers = {
+        "length": answer(200, DATA),
+        "no length": answer(200, DATA, length=False),
+        "size": answer(200, DATA),
+        "packed": answer(200, packed(bytes(1 << 20)), "Content-Encoding: gzip"),
+    }
+    play = server.play((READ, answers[how], FIN))
+    file = link(server, size=len(DATA) if how == "size" else None)
+    home = bring(driver, "cloudconvert", server.url, file, tmp_path, max_bytes=200_000)
+    assert type(home) is ResponseTooLarge
+    assert "200000" in home.message
+    assert (len(play.requests), is_empty(tmp_path)) == (how != "size", True)
+
+
+def test_a_file_that_comes_steadily_has_all_the_time_that_it_takes(
+    driver: Driver, server: FaultServer, tmp_path: Path
+) -> None:
+    block = bytes(8_000)
+    head = answer(200, b"", f"Content-Length: {40 * len(block)}", length=False)
+    server.play((READ, head, Repeat(block, 40, 0.005), FIN))
+    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path, settings={"request_timeout": 0.1})
+    assert home.stat().st_size == 40 * len(block)
+
+
+def test_a_file_that_drips_has_not(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    head = answer(200, b"", "Content-Length: 10000", length=False)
+    play = server.play((READ, head, Repeat(b"x", 10_000, 0.002), FIN))
+    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path, settings={"request_timeout": 0.05})
+    assert isinstance(home, DeadlineExceeded)
+    assert play.sent < 10_000
+    assert is_empty(tmp_path)
+
+
+# Here.
+
+
+@contextlib.contextmanager
+def _files_of_at_most(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_file_that_the_system_does_not_take_leaves_what_was_there(
+    driver: Driver, server: FaultServer, tmp_path: Path
+) -> None:
+    (tmp_path / "a.pdf").write_text("mine")
+    play = server.reply(lambda _: answer(200, bytes(4 << 20)))
+    with _files_of_at_most(2 << 20):
+        home = bring(driver, "cloudconvert", server.url, link(server), tmp_path, overwrite=True)
+    assert isinstance(home, OSError)
+    assert not isinstance(home, tb.TaskbridgeError)
+    assert len(play.requests) == 1
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.pdf", "mine")]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for 64 KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    mounted = subprocess.run(command, check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip("file systems cannot be mounted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_leaves_what_was_there(driver: Driver, server: FaultServer, small_disk: Path) -> None:
+    (small_disk / "a.pdf").write_text("mine")
+    server.reply(lambda _: answer(200, DATA))
+    home = bring(driver, "cloudconvert", server.url, link(server), small_disk, overwrite=True)
+    assert isinstance(home, OSError)
+    assert "No space left" in str(home)
+    assert [(path.name, path.read_text()) for path in small_disk.iterdir()] == [("a.pdf", "mine")]
+    server.reply(lambda _: answer(200, SHORT))
+    assert bring(driver, "cloudconvert", server.url, link(server), small_disk, overwrite=True).read_bytes() == SHORT
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/x", "..\\..\\x", "C:\\x", "a/../../x"])
+def test_nothing_lands_outside_of_the_folder(name: str, driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    server.reply(lambda _: answer(200, SHORT))
+    (tmp_path / "folder").mkdir()
+    home = bring(driver, "cloudconvert", server.url, link(server, name=name), tmp_path / "folder")
+    assert home == tmp_path / "folder" / "x"
+
+
+class Stop(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("kind", [ValueError, Stop])
+def test_what_on_progress_raises_ends_the_download_and_comes_out(
+    kind: type[BaseException], driver: Driver, server: FaultServer, tmp_path: Path
+) -> None:
+    play = server.reply(lambda _: answer(200, DATA))
+
+    def stop(done: int, total: int | None) -> None:
+        assert (done > 0, total) == (True, len(DATA))
+        raise kind("enough")
+
+    if kind is Stop:
+        with pytest.raises(Stop):
+            bring(driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=stop)
+    else:
+        home = bring(driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=stop)
+        assert (type(home), str(home)) == (ValueError, "enough")
+    assert (len(play.requests), is_empty(tmp_path)) == (1, True)
+
+
+def test_a_download_that_is_cancelled_leaves_nothing(server: FaultServer, tmp_path: Path) -> None:
+    server.play((READ, answer(200, DATA)[:-9], HANG))
+
+    async def run() -> None:
+        begun = asyncio.Event()
+        async with aio.connect("cloudconvert", **QUICK, **VENDORS["cloudconvert"].settings(server.url)) as client:
+            task = asyncio.create_task(client.download(link(server), tmp_path, on_progress=lambda *_: begun.set()))
+            await begun.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(run())
+    assert is_empty(tmp_path)
+
+
+def test_a_file_that_appears_meanwhile_is_left_alone(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    def play(_: Seen) -> bytes:
+        (tmp_path / "a.pdf").write_text("theirs")
+        return answer(200, DATA)
+
+    server.reply(play)
+    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    assert isinstance(home, FileExistsError)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.pdf", "theirs")]
+
+
+# Results that hold nothing.
+
+
+@pytest.mark.parametrize("result", [None, {}])
+def test_a_completed_task_without_a_result_is_told_where_it_is_asked_for(
+    result: Any, driver: Driver, server: FaultServer, tmp_path: Path
+) -> None:
+    vendor = VENDORS["cloudconvert"]
+    server.reply(lambda _: answer(200, vendor.body(vendor.words[1], operation="export/url", result=result)))
+    seen: list[Any] = []
+    home = bring(driver, vendor.name, server.url, vendor.id, tmp_path, then=lambda c: seen.append(c.get(vendor.id)))
+    assert type(home) is MalformedResponse
+    assert all(task.status == "completed" for task in seen)
+    assert is_empty(tmp_path)
+
+
+def test_a_file_without_a_link_cannot_be_had(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    play = server.reply(lambda _: answer(200, DATA))
+    home = bring(driver, "cloudconvert", server.url, TaskFile(name="a.pdf"), tmp_path)
+    assert type(home) is UnsupportedFeature
+    home = bring(driver, "scan-documents", server.url, TaskFile(name="a.pdf"), tmp_path)
+    assert type(home) is MalformedResponse
+    assert (play.requests, is_empty(tmp_path)) == ([], True)
+
+
+def test_a_vendors_own_refusal_is_the_vendors(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    said = {"type": "https://scan-documents.com/docs/errors/not-found", "message": "File with id file_1 not found."}
+    server.reply(lambda _: answer(404, json.dumps(said).encode()))
+    home = bring(driver, "scan-documents", server.url, keyed(), tmp_path)
+    assert type(home) is TaskNotFound
+    assert home.message == "File with id file_1 not found."
+    assert is_empty(tmp_path)
