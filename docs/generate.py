@@ -253,7 +253,7 @@ def _settings(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, ..
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from _settings(inner, f"{above}{key}.")
             continue
-        yield code(f"{above}{key}"), _kind(inner, key), _default(field), prose(field.description or "")
+        yield code(f"{above}{key}"), _kind(field.annotation, key), _default(field), prose(field.description or "")
 
 
 def _default(field: FieldInfo) -> str:
