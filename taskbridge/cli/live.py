@@ -131,10 +131,10 @@ class LiveTable:
         wide = max(len(plain(name, 60)) for name in counts)
         lines: list[Text] = []
         for name, count in counts.items():
-            line = Text(f"{plain(name, 60).ljust(wide)} {count.total():>6,}  ", no_wrap=True, overflow="ellipsis")
+            line = Text(plain(name, 60).ljust(wide), no_wrap=True, overflow="ellipsis")
             for word in (*TaskStatus, "no answer", "not seen"):
                 if count[word]:
-                    line.append(f"{count[word]:,} {word}  ", style=COLOURS.get(word, "dim"))
+                    line.append(f"  {count[word]:,} {word}", style=COLOURS.get(word, "dim"))
             lines.append(line)
         return lines
 
