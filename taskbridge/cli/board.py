@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from taskbridge.cli.codes import DONE, outcome_code
 from taskbridge.errors import WaitTimeout
 from taskbridge.model import TaskStatus
+from taskbridge.observing import Observation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from taskbridge.model import Outcome, Task, TaskRef
+    from taskbridge.observing import Event
 
 __all__ = ["Board"]
 
@@ -39,6 +41,11 @@ class Board:
             self._seen.setdefault(outcome.ref, monotonic())
         if outcome.error is not None or (outcome.task is not None and outcome.task.is_terminal):
             self.ended[outcome.ref] = outcome
+
+    def observe(self, event: Event) -> None:
+        """Learn when a task is looked at next."""
+        if isinstance(event, Observation) and event.next_in is not None:
+            self.due[event.ref] = monotonic() + event.next_in
 
     @property
     def going_on(self) -> dict[str, Task | None]:

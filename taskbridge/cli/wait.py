@@ -80,7 +80,7 @@ def wait_for(screen: Screen, texts: Sequence[str], timeout: float | None, config
     with screen.signals.told(tell):  # without closing the bridge: that would wait for looks under way
         bridge, refs = open_refs(screen, config, texts)
         board = Board(refs)
-        with _view(screen, board) as view, screen.signals.raising():
+        with bridge.observe(board.observe), _view(screen, board) as view, screen.signals.raising():
             for outcome in bridge.watch(refs, timeout):
                 screen.signals.check()  # else its error may be the signal's
                 board.take(outcome)
