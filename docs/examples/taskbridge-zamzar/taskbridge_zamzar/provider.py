@@ -10,17 +10,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from pydantic import SecretStr
 
-from taskbridge.http import Flow, Form, Upload
+from taskbridge.http import Flow, Form, Request, Upload
 from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus, snapshot
 from taskbridge.provider import (
     NO_TIME,
     Capabilities,
     Credential,
+    Downloads,
     IdKind,
     Payload,
     Provider,
@@ -29,6 +31,7 @@ from taskbridge.provider import (
     StateTable,
     Verdict,
     no_requests,
+    path_id,
     read_state,
 )
 from taskbridge.submission import Bulk, Document, Listing, Page, Query, Stored, Submission
@@ -81,6 +84,7 @@ class Zamzar(Provider[ZamzarSettings]):
         kinds=(JOB,),
         authentication="API key",
         reasons=(Reason.CANCELLED, Reason.INTEGRATION_FAILED),
+        downloads=Downloads(("files",)),
         operations=OPERATIONS,
         inputs=frozenset({"path", "bytes", "stream", "url", "file"}),
         cancel=True,
@@ -99,6 +103,13 @@ class Zamzar(Provider[ZamzarSettings]):
         _, native = self.split_id(task_id)
         response = yield self.request("GET", f"/jobs/{native}")
         return self.task(self.payload(response), task_id)
+
+    def source(self, file: TaskFile) -> Request:
+        """``GET /files/{id}/content``."""
+        if file.id is None:
+            return super().source(file)
+        asked = self.request("GET", f"/files/{path_id(file.id)}/content", expect="bytes")
+        return replace(asked, headers={"Accept": "application/octet-stream"})
 
     def submit(self, order: Submission) -> Flow[Task]:
         """``POST /jobs``: a form that holds the file, its number, or the URL that the vendor fetches it from."""

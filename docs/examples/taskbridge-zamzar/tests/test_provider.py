@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,11 +143,13 @@ def client() -> Iterator[tb.Client]:
 
 
 @pytest.mark.parametrize("given", [b"a letter", "https://www.example.com/letter.docx"], ids=["bytes", "url"])
-def test_a_document_goes_the_whole_way(client: tb.Client, given: bytes | str) -> None:
+def test_a_document_goes_the_whole_way(client: tb.Client, given: bytes | str, tmp_path: Path) -> None:
     task = client.submit("convert", given, options={"target_format": "pdf"})
     [made] = client.result(task).files
     assert made.name is not None
     assert made.name.endswith(".pdf")
+    [path] = client.download(task, tmp_path / "made")
+    assert path.read_bytes().endswith(b"as pdf\n")
     again = client.submit("extract-text", made)
     assert [file.name for file in client.result(again).files] == [made.name.replace(".pdf", ".txt")]
     assert [each.id for each in client.list(limit=2)] == [again.id, task.id]
