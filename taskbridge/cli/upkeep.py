@@ -12,7 +12,7 @@ from taskbridge.cli.options import chosen_config, with_config, with_json
 if TYPE_CHECKING:
     from taskbridge.cli.screen import Screen
 
-__all__ = ["completion", "config", "doctor", "init"]
+__all__ = ["completion", "config", "doctor", "init", "new_provider"]
 
 _connections = click.argument("connections", nargs=-1, metavar="[CONNECTION...]", shell_complete=complete_connections)
 
@@ -31,6 +31,22 @@ def init(screen: Screen, providers: tuple[str, ...], to: str, *, force: bool) ->
     from taskbridge.cli.first_config import write_config  # noqa: PLC0415  # pydantic
 
     return write_config(screen, providers, to, force=force)
+
+
+@click.command(name="new-provider")
+@click.argument("name")
+@click.option("--to", default=".", metavar="DIR", help="The folder to make it in; the current one otherwise.")
+@with_json
+@click.pass_obj
+def new_provider(screen: Screen, name: str, to: str) -> int:
+    """Write a plugin to begin with: a provider for a vendor of yours.
+
+    A distribution taskbridge-NAME with provider, emulator and tests that pass at once. NAME is what configurations will
+    say: provider = "NAME".
+    """
+    from taskbridge.cli.newcomer import begin_provider  # noqa: PLC0415  # pydantic
+
+    return begin_provider(screen, name, to)
 
 
 @click.group()

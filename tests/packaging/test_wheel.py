@@ -186,3 +186,20 @@ def test_a_third_partys_plugin_works_beside_the_wheel(python: Path, plugin: Path
         "completed",
         1,
     ]
+
+
+def test_a_new_provider_passes_its_tests_in_a_clean_environment(
+    wheel: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = tmp_path_factory.mktemp("author")
+    interpreter = environment(place / "venv")
+    install(interpreter, f"taskbridge[cli] @ {wheel.as_uri()}")
+    told = run(interpreter, "-Im", "taskbridge", "new-provider", "paper-mill", cwd=place)
+    assert told.startswith("wrote taskbridge-paper-mill: ")
+    folder = place / "taskbridge-paper-mill"
+    install(interpreter, "--editable", f"{folder}[test]")
+    passed = run(interpreter, "-m", "pytest", "-q", cwd=folder).splitlines()[-1]
+    assert " passed" in passed
+    assert "skipped" not in passed
+    listed = run(interpreter, "-Im", "taskbridge", "providers", "--json", cwd=place)
+    assert '"name": "paper-mill"' in listed or '"paper-mill"' in listed
