@@ -52,13 +52,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "witness",
     ),
     ("drive", "transport"),
-<<<<<<< HEAD
     ("aio", "aio_verbs", "assemble", "calls", "client", "client_verbs", "front", "webhooks"),
-    ("cli", "emulator", "testing", "__main__"),
-=======
-    ("aio", "aio_verbs", "assemble", "client", "client_verbs", "front", "webhooks"),
     ("cli", "emulator", "scaffold", "testing", "__main__"),
->>>>>>> 5da403c (Write a provider to begin with: taskbridge new-provider)
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
