@@ -45,6 +45,13 @@ NOT_RUN: Final = frozenset(
         ("docs/testing.md", "runs until it is stopped"),
         ("docs/testing.md", "a test of yours, for pytest"),
         ("docs/tutorial.md", "installs"),
+        ("docs/tutorial-provider.md", "a piece of pyproject.toml"),
+        ("docs/tutorial-provider.md", "a piece of taskbridge_zamzar/emulator.py"),
+        ("docs/tutorial-provider.md", "a piece of taskbridge_zamzar/provider.py"),
+        ("docs/tutorial-provider.md", "a piece of tests/test_conformance.py"),
+        ("docs/tutorial-provider.md", "a piece of tests/test_official_client.py"),
+        ("docs/tutorial-provider.md", "a piece of tests/test_provider.py"),
+        ("docs/tutorial-provider.md", "installs"),
         ("docs/writing-a-provider.md", "installs"),
         ("docs/writing-a-provider.md", "the file of another project"),
     }
