@@ -236,8 +236,8 @@ class _Haul:
         self._before, self._now, self._after = self._before + self._now, 0, self._after[1:]
 
     def end(self, size: int) -> None:
-        """End a file of which no block told."""
-        if self.tell is not None and self._now != size:
+        """End a file; where no block told of it, this does."""
+        if self.tell is not None and (self._now != size or size == 0):
             self.tell(size, size)
 
     def _told(self, done: int, total: int | None) -> None:

@@ -158,7 +158,8 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
     def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | Made, ...]:
         """The text, the result as it came, and its words unpacked: a list a page, null where it cannot be read."""
         found = super().written(task, result)
-        pages = result.data.get("words") if isinstance(result.data, dict) else None
+        data: Any = result.data
+        pages: Any = data.get("words") if isinstance(data, dict) else None  # pyright: ignore[reportUnknownMemberType]  # any JSON
         if not isinstance(pages, list):
             return found
         words = [_words(page) for page in cast("list[object]", pages)]

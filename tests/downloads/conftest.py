@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -51,12 +51,24 @@ class Both:
     def made(self, operation: str | None = None, given: Any = None, **options: Any) -> tb.Task:
         """A task that has ended."""
         usual, document, needed = ORDERS[self._provider]
-        task: tb.Task = self.submit(
-            operation or usual, document if given is None else given, options=options or (needed or None)
-        )
+        chosen = options or (needed if operation is None else {})
+        task: tb.Task = self.submit(operation or usual, document if given is None else given, options=chosen)
         ended: tb.Task = self.wait(task)
         assert ended.status is tb.TaskStatus.COMPLETED
         return ended
+
+
+class Told(list[tuple[int, "int | None"]]):
+    """What `on_progress` was told."""
+
+    def __call__(self, done: int, total: int | None) -> None:
+        self.append((done, total))
+
+
+@pytest.fixture
+def told() -> Told:
+    """Takes what `on_progress` is told."""
+    return Told()
 
 
 @pytest.fixture
@@ -65,12 +77,21 @@ def png() -> bytes:
     return PNG
 
 
+@pytest.fixture(scope="session")
+def quick_vendors() -> Iterator[Emulator]:
+    """Every vendor, at work in no time; for tests that count nothing and stop no clock."""
+    with Emulator(speed=2000) as emulator:
+        yield emulator
+
+
 @pytest.fixture(params=[False, True], ids=["sync", "async"])
-def both(request: pytest.FixtureRequest, own_vendors: Emulator) -> Callable[..., Both]:
-    """Makes the two clients of an emulated vendor, one after the other."""
+def both(request: pytest.FixtureRequest) -> Callable[..., Both]:
+    """Makes the two clients of an emulated vendor, one after the other; of the test's own vendors where it has some."""
+    own = "own_vendors" in request.fixturenames
+    emulator: Emulator = request.getfixturevalue("own_vendors" if own else "quick_vendors")
+    emulator.clock.speed = 2000
 
     def make(provider: str, **settings: Any) -> Both:
-        own_vendors.clock.speed = 2000
-        return Both(provider, {**FAST, **own_vendors.settings(provider), **settings}, asynchronous=request.param)
+        return Both(provider, {**FAST, **emulator.settings(provider), **settings}, asynchronous=request.param)
 
     return make

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import taskbridge as tb
 from taskbridge import aio
@@ -14,9 +14,14 @@ from taskbridge.model import Task, TaskFile
 from .looking import QUICK, Driver
 from .vendors import VENDORS
 
-__all__ = ["Home", "bring"]
+__all__ = ["Told", "bring"]
 
-Home: TypeAlias = "Path | tuple[Path, ...] | Exception"
+
+class Told(list[tuple[int, "int | None"]]):
+    """What `on_progress` was told."""
+
+    def __call__(self, done: int, total: int | None) -> None:
+        self.append((done, total))
 
 
 def bring(
@@ -55,8 +60,10 @@ def bring(
 
 
 async def _bring(vendor: str, settings: dict[str, Any], what: Any, to: Path, options: dict[str, Any]) -> Any:
-    async with aio.connect(vendor, **settings) as client:
+    async with aio.connect(vendor, **settings) as opened:
+        client: Any = opened
         try:
-            return await client.download(what, to, **options)
+            home: Any = await client.download(what, to, **options)
         except Exception as error:  # noqa: BLE001  # as above
             return error
+        return home

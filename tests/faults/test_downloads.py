@@ -9,7 +9,7 @@ import os
 import resource
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from taskbridge.errors import (
 )
 from taskbridge.model import TaskFile
 
-from .bringing import bring
+from .bringing import Told, bring
 from .conftest import Place
 from .looking import DRIVERS, QUICK, Driver
 from .server import FIN, HANG, READ, RST, FaultServer, Repeat, Script, Seen, answer, packed
@@ -83,11 +83,12 @@ def driver(request: pytest.FixtureRequest) -> Driver:
 
 
 def link(server: FaultServer, path: str = "/a.pdf", **fields: Any) -> TaskFile:
-    return TaskFile(**{"name": "a.pdf", "url": f"{server.url}{path}", **fields})
+    said: dict[str, Any] = {"name": "a.pdf", "url": f"{server.url}{path}", **fields}
+    return TaskFile(**said)
 
 
-def keyed(**fields: Any) -> TaskFile:
-    return TaskFile(**{"id": "file_1", "name": "a.pdf", **fields})
+def keyed() -> TaskFile:
+    return TaskFile(id="file_1", name="a.pdf")
 
 
 def is_empty(folder: Path) -> bool:
@@ -277,9 +278,14 @@ def test_what_broke_off_is_gone_on_with(driver: Driver, server: FaultServer, tmp
     first = answer(200, DATA, TAG, RANGES)
     rest = answer(206, DATA[100_000:], TAG, f"Content-Range: bytes 100000-{len(DATA) - 1}/{len(DATA)}")
     play = server.play((READ, first[: len(first) - 200_000], FIN), (READ, rest[:-5], FIN), (READ, rest, FIN))
-    told: list[tuple[int, int | None]] = []
+    told = Told()
     home = bring(
-        driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=lambda *each: told.append(each)
+        driver,
+        "cloudconvert",
+        server.url,
+        link(server),
+        tmp_path,
+        on_progress=told,
     )
     # The third answers with a part that was not asked for: nothing of it is believed.
     assert isinstance(home, MalformedResponse)
@@ -291,7 +297,12 @@ def test_what_broke_off_is_gone_on_with(driver: Driver, server: FaultServer, tmp
     play = server.play((READ, first[: len(first) - 200_000], FIN), (READ, rest, FIN))
     told.clear()
     home = bring(
-        driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=lambda *each: told.append(each)
+        driver,
+        "cloudconvert",
+        server.url,
+        link(server),
+        tmp_path,
+        on_progress=told,
     )
     assert home.read_bytes() == DATA
     assert told == sorted(told)
@@ -375,9 +386,9 @@ def test_a_file_of_another_length_than_the_vendor_says_is_no_file(
 
 def test_an_empty_file_is_a_file(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     server.reply(lambda _: answer(200, b""))
-    told: list[Any] = []
-    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=lambda *n: told.append(n))
-    assert home.read_bytes() == b""
+    told = Told()
+    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=told)
+    assert (home.read_bytes(), told) == (b"", [(0, 0)])
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
@@ -434,7 +445,7 @@ def test_a_file_that_drips_has_not(driver: Driver, server: FaultServer, tmp_path
 
 
 @contextlib.contextmanager
-def _files_of_at_most(size: int) -> Iterator[None]:
+def _files_of_at_most(size: int) -> Generator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -516,8 +527,12 @@ def test_a_download_that_is_cancelled_leaves_nothing(server: FaultServer, tmp_pa
 
     async def run() -> None:
         begun = asyncio.Event()
+
+        def begin(_done: int, _total: int | None) -> None:
+            begun.set()
+
         async with aio.connect("cloudconvert", **QUICK, **VENDORS["cloudconvert"].settings(server.url)) as client:
-            task = asyncio.create_task(client.download(link(server), tmp_path, on_progress=lambda *_: begun.set()))
+            task = asyncio.create_task(client.download(link(server), tmp_path, on_progress=begin))
             await begun.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

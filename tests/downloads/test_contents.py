@@ -1,0 +1,222 @@
+"""What of a result becomes files, at each emulated vendor, and what is no result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import taskbridge as tb
+from taskbridge.model import Task, TaskFile, TaskResult
+from taskbridge.provider import Made
+from taskbridge.results import as_json, as_text, written
+from taskbridge.testing import Emulator
+from taskbridge.testing.samples import channel_of
+
+Maker = Callable[..., Any]
+
+DAY = 86_400.0
+
+
+def names(paths: tuple[Path, ...]) -> list[str]:
+    return [path.name for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"), [("plain", ".txt"), ("markdown", ".md"), ("html", ".html"), ("json", ".json")]
+)
+def test_a_text_of_scan_documents_gets_the_suffix_of_its_format(
+    form: str, suffix: str, both: Maker, tmp_path: Path, png: bytes
+) -> None:
+    client = both("scan-documents")
+    schema = {"schema": {"type": "object"}} if form == "json" else {}
+    task = client.made("extract-text", png, format=form, **schema)
+    (path,) = client.download(task.ref, tmp_path)
+    assert path.name == f"{task.native_id}{suffix}"
+    assert path.read_text(encoding="utf-8") == task.result.text
+
+
+def test_found_documents_of_scan_documents_are_data(both: Maker, tmp_path: Path, png: bytes) -> None:
+    client = both("scan-documents")
+    task = client.made("native:detect-documents", png)
+    (path,) = client.download(task, tmp_path)
+    assert path.name == f"{task.native_id}.json"
+    assert json.loads(path.read_bytes()) == task.result.data
+
+
+def test_export_data_of_smartdocumentor_is_a_file_named_by_its_number(both: Maker, tmp_path: Path) -> None:
+    client = both("smartdocumentor")
+    task = client.made()
+    (path,) = client.download(task, tmp_path)
+    assert path.name == f"{task.native_id}.json"
+    assert json.loads(path.read_bytes()) == client.result(task).data
+    assert names(client.download(f"external/{task.external_id}", tmp_path / "again")) == [path.name]
+
+
+def test_a_layout_of_expert_ai_is_text_data_and_words(both: Maker, tmp_path: Path) -> None:
+    client = both("expertai-extract")
+    task = client.made()
+    text, data, words = client.download(task, tmp_path)
+    result = client.result(task)
+    assert names((text, data, words)) == [f"{task.id}{suffix}" for suffix in (".txt", ".json", ".words.json")]
+    assert text.read_text(encoding="utf-8") == result.text
+    assert json.loads(data.read_bytes()) == result.data
+    pages = json.loads(words.read_bytes())
+    assert len(pages) == len(result.data["words"])
+    assert all(word.keys() == {"text", "element", "box"} for page in pages for word in page)
+    assert all(word["text"] in result.text for page in pages for word in page)
+
+
+def a_task(native_id: str | int) -> Task:
+    return Task(
+        provider="x",
+        connection="x",
+        id=str(native_id),
+        native_id=native_id,
+        status=tb.TaskStatus.COMPLETED,
+        observed_at=datetime.now(UTC),
+    )
+
+
+def test_words_that_cannot_be_read_lose_nothing_else() -> None:
+    provider = channel_of("expertai-extract", {"access_token": "a-token"}).provider
+    good = "H4sIAK+FKGIC/ytJLS5hYGJgYEgB4lQgrgHiIiAGAEjL9hsZAAAA"  # the vendor's own sample
+    made = provider.written(a_task("t-1"), TaskResult(data={"words": [good, "no", 7]}, text="test"))
+    assert [each.name for each in made] == ["t-1.txt", "t-1.json", "t-1.words.json"]
+    assert isinstance(made[-1], Made)
+    pages: Any = json.loads(made[-1].content)
+    assert [page is None for page in pages] == [False, True, True]
+    assert pages[0][0]["text"] == "test"
+
+
+def test_a_jobs_text_is_fetched_once(both: Maker, tmp_path: Path, own_vendors: Emulator) -> None:
+    client = both("cloudconvert")
+    task = client.made("extract-text", b"%PDF-1.4\n")
+    before = own_vendors.count("cloudconvert", "GET", "storage")
+    (path,) = client.download(task, tmp_path)
+    assert path.suffix == ".txt"
+    assert path.read_text(encoding="utf-8") == "Text of document.pdf\n"
+    assert own_vendors.count("cloudconvert", "GET", "storage") - before <= 1
+
+
+def test_what_looks_at_a_file_gives_what_it_saw(both: Maker, tmp_path: Path, own_vendors: Emulator) -> None:
+    client = both("cloudconvert")
+    task = client.get(own_vendors.samples("cloudconvert")["metadata"])
+    (path,) = client.download(task, tmp_path)
+    assert json.loads(path.read_bytes()) == task.result.data
+
+
+def test_a_task_that_is_no_export_has_no_links(both: Maker, tmp_path: Path) -> None:
+    client = both("cloudconvert")
+    job = client.made()
+    work = next(each for each in job.subtasks if each.operation == "convert")
+    with pytest.raises(tb.UnsupportedFeature, match="export/url"):
+        client.download(work, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_one_name_are_numbered_and_progress_adds_up(both: Maker, tmp_path: Path, told: Any) -> None:
+    client = both("cloudconvert")
+    tasks = {
+        **{
+            f"import-{n}": {"operation": "import/raw", "file": "x" * n * 1000, "filename": name}
+            for n, name in enumerate(["a.txt", "A.txt", "b.txt"], 1)
+        },
+        "export": {"operation": "export/url", "input": ["import-1", "import-2", "import-3"]},
+    }
+    job = client.wait(client.submit("native:jobs", options={"tasks": tasks}))
+    export = next(each for each in job.subtasks if each.operation == "export/url")
+    paths = client.download(export, tmp_path, on_progress=told)
+    assert sorted(names(paths)) == ["A-2.txt", "a.txt", "b.txt"]
+    assert sorted(path.stat().st_size for path in paths) == [1000, 2000, 3000]
+    assert told == sorted(told)
+    assert {total for _, total in told} == {6000}
+    assert told[-1] == (6000, 6000)
+
+
+def test_a_link_that_is_a_day_old_says_so(both: Maker, tmp_path: Path, own_vendors: Emulator) -> None:
+    client = both("cloudconvert")
+    task = client.made()
+    own_vendors.clock.advance(DAY + 60)
+    with pytest.raises(tb.PermissionDenied, match=r"links of CloudConvert live 24 hours, this one until 20") as caught:
+        client.download(task.result.files[0], tmp_path)
+    assert not caught.value.retryable
+    with pytest.raises(tb.PermissionDenied, match="CloudConvert no longer has the task either"):
+        client.download(task, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_was_deleted_is_not_found(both: Maker, tmp_path: Path) -> None:
+    client = both("cloudconvert")
+    task = client.made()
+    client.delete(task)
+    with pytest.raises(tb.TaskNotFound):
+        client.download(task.result.files[0], tmp_path)
+
+
+def test_a_file_that_cannot_be_had_leaves_those_before_it(both: Maker, tmp_path: Path) -> None:
+    client = both("scan-documents")
+    task = client.made()
+    lost = TaskFile(id="file_of_nobody", name="lost.png")
+    both_files = TaskResult(files=(*task.result.files, lost))
+    with pytest.raises(tb.TaskNotFound) as caught:
+        client.download(task.model_copy(update={"result": both_files}), tmp_path)
+    assert caught.value.ref == task.ref
+    assert [path.name for path in tmp_path.iterdir()] == [task.result.files[0].name]
+
+
+def test_a_failed_task_made_nothing(both: Maker, tmp_path: Path, own_vendors: Emulator) -> None:
+    for vendor in ("cloudconvert", "scan-documents", "smartdocumentor", "expertai-extract"):
+        with pytest.raises(tb.TaskFailed):
+            both(vendor).download(own_vendors.samples(vendor)["failed"], tmp_path / "none")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_task_that_goes_on_is_not_waited_for(both: Maker, tmp_path: Path, own_vendors: Emulator) -> None:
+    client = both("scan-documents")
+    task_id = own_vendors.samples("scan-documents")["processing"]
+    with pytest.raises(tb.WaitTimeout, match="goes on") as caught:
+        client.download(task_id, tmp_path / "none")
+    assert caught.value.task is not None
+    assert own_vendors.count("scan-documents", "GET", task_id) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", [0, 10])
+def test_the_limit_holds_for_what_is_made_here_too(limit: int, both: Maker, tmp_path: Path) -> None:
+    client = both("smartdocumentor")
+    task = client.made()
+    with pytest.raises(tb.ResponseTooLarge, match="max_bytes"):
+        client.download(task, tmp_path, max_bytes=limit)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_nobody_would_await_is_refused(both: Maker, tmp_path: Path) -> None:
+    async def tell(_done: int, _total: int | None) -> None:
+        raise AssertionError
+
+    with pytest.raises(tb.InvalidInput, match="plain function"):
+        both("scan-documents").download("task_1", tmp_path, on_progress=tell)
+
+
+def test_a_ref_of_another_connection_is_refused(both: Maker, tmp_path: Path) -> None:
+    with pytest.raises(tb.InvalidTaskId):
+        both("scan-documents").download(tb.TaskRef("elsewhere:task_1"), tmp_path)
+
+
+# Pure.
+
+
+def test_a_result_without_anything_makes_nothing() -> None:
+    assert written(a_task(44), TaskResult()) == ()
+    assert [each.name for each in written(a_task(44), TaskResult(text="", data=[]))] == ["44.txt", "44.json"]
+
+
+def test_what_utf_8_cannot_spell_does_not_stop_a_file() -> None:
+    assert as_text("a\ud800b") == b"a?b"
+    assert json.loads(as_json({"a": "\ud800", "b": "é"})) == {"a": "\ud800", "b": "é"}
+    assert as_json({"b": "é"}) == '{"b": "é"}\n'.encode()
