@@ -271,7 +271,7 @@ def test_search_finds_a_page_by_what_it_says(browser: Browser) -> None:
     browser.until(lambda: browser.ask(FOUND) is not None)
     browser.driver.find_element(By.CSS_SELECTOR, "button.md-search__button").click()
     browser.until(lambda: browser.ask("return Boolean(document.activeElement.shadowRoot)"))
-    ActionChains(browser.driver).send_keys("awaiting_review").perform()
+    ActionChains(browser.driver).send_keys("PreProcessingDownloadFailed").perform()
     links = browser.until(lambda: browser.ask(FOUND))
     assert any("/vendors/smartdocumentor.html" in link for link in links)
 
