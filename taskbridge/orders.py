@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from taskbridge.channel import Channel
     from taskbridge.provider import Capabilities
 
-__all__ = ["AnyInput", "Prepared", "Spool", "Wish", "check_limit", "prepare", "prepare_again", "replaced"]
+__all__ = ["AnyInput", "Prepared", "Spool", "Wish", "check_limit", "prepare", "prepare_again", "replaced", "word_for"]
 
 OneInput: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | TaskFile
 AnyInput: TypeAlias = OneInput | Sequence[OneInput] | None
@@ -177,23 +177,37 @@ def prepare_again(channel: Channel, error: TaskbridgeError, given: AnyInput, spo
 def _operation(channel: Channel, asked: str | None) -> tuple[str, str]:
     """The operation as it was asked for, and the vendor's word for it."""
     provider = channel.provider
-    table = provider.capabilities.operations
     operation = asked or channel.settings.submit.operation
+    return operation or "", word_for(operation, provider.capabilities, provider.title)
+
+
+def word_for(operation: str | None, can: Capabilities, title: str) -> str:
+    """The vendor's word for an operation.
+
+    Args:
+        operation: As it was asked for.
+        can: What the vendor can do.
+        title: The vendor's name.
+
+    Raises:
+        UnsupportedFeature: It has no such operation; the message offers the nearest.
+    """
+    table = can.operations
     known = ", ".join(sorted(table))
     if not operation:
         raise UnsupportedFeature(
-            f"name an operation, or set submit.operation for the connection; {provider.title} has {known}, "
+            f"name an operation, or set submit.operation for the connection; {title} has {known}, "
             "and its own as native:…"
         )
     if operation.startswith(NATIVE) and len(operation) > len(NATIVE):
-        return operation, operation.removeprefix(NATIVE)
+        return operation.removeprefix(NATIVE)
     if operation in table:
-        return operation, table[operation]
+        return table[operation]
     own = {f"{NATIVE}{word}" for word in table.values()}
     near = get_close_matches(operation, [*table, *own], n=3) or get_close_matches(f"{NATIVE}{operation}", own, n=1)
     hint = f"did you mean {' or '.join(repr(word) for word in near)}? " if near else ""
     raise UnsupportedFeature(
-        f"{provider.title} has no operation {plain(operation, 60)!r}; {hint}it has {known}, and its own as native:…"
+        f"{title} has no operation {plain(operation, 60)!r}; {hint}it has {known}, and its own as native:…"
     )
 
 

@@ -26,7 +26,7 @@ from taskbridge.errors import (
 if TYPE_CHECKING:
     from taskbridge.model import Outcome
 
-__all__ = ["BROKEN", "CLOSED", "DONE", "MEANINGS", "USAGE", "code_of", "outcome_code"]
+__all__ = ["BROKEN", "CLOSED", "DONE", "MEANINGS", "PARTIAL", "USAGE", "code_of", "outcome_code"]
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -34,6 +34,7 @@ USAGE: Final = 2
 TIMED_OUT: Final = 3
 REFUSED: Final = 4
 UNREACHABLE: Final = 5
+PARTIAL: Final = 7
 BROKEN: Final = 70  # EX_SOFTWARE of sysexits.h
 CLOSED: Final = 141  # as a shell tells of a process that SIGPIPE ended
 
@@ -44,6 +45,7 @@ MEANINGS: Final[Mapping[int, str]] = {
     TIMED_OUT: "the wait timed out, the task goes on",
     REFUSED: "the vendor refused: key, permission, quota, unknown task",
     UNREACHABLE: "the vendor could not be reached or understood",
+    PARTIAL: "`run` came to its end, and some files have no result",
     BROKEN: "taskbridge itself failed, or its output could not be written",
     130: "interrupted (Ctrl-C)",
     CLOSED: "nobody reads the output any more",

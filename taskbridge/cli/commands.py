@@ -10,6 +10,7 @@ from taskbridge import __version__
 from taskbridge.cli.codes import MEANINGS, USAGE
 from taskbridge.cli.options import WIDTH, chosen_config, with_config, with_json, with_refs, with_timeout
 from taskbridge.cli.upkeep import completion, config, doctor, init, new_provider
+from taskbridge.cli.verbs import VERBS
 
 if TYPE_CHECKING:
     from taskbridge.cli.screen import Screen
@@ -128,5 +129,5 @@ def demo(screen: Screen) -> int:
     return play(screen)
 
 
-for command in (completion, config, doctor, init, new_provider):
+for command in (completion, config, doctor, init, new_provider, *VERBS):
     app.add_command(command)

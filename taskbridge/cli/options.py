@@ -8,14 +8,14 @@ import click
 
 from taskbridge.cli.completion import complete_refs
 
-__all__ = ["WIDTH", "chosen_config", "with_config", "with_json", "with_refs", "with_timeout"]
+__all__ = ["WIDTH", "chosen_config", "number_of_seconds", "with_config", "with_json", "with_refs", "with_timeout"]
 
 _CONFIG: Final = "taskbridge.config"  # where the path is kept, wherever on the line it was given
 _LONGEST: Final = 366 * 86_400.0  # seconds of a wait; beyond that, none
 WIDTH: Final = 80  # columns of the help
 
 
-def _seconds(_ctx: click.Context, _param: click.Parameter, value: str) -> float | None:
+def number_of_seconds(_ctx: click.Context, _param: click.Parameter, value: str) -> float | None:
     """A number of seconds; None for ``none``."""
     if value == "none":
         return None
@@ -50,7 +50,7 @@ with_config = click.option(
 with_json = click.option("--json", is_flag=True, expose_value=False, help="One JSON object a line, errors too.")
 with_timeout = click.option(
     "--timeout",
-    callback=_seconds,
+    callback=number_of_seconds,
     default="900",
     show_default=True,
     metavar="SECONDS",

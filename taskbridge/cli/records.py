@@ -6,17 +6,21 @@ import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge.cli.codes import code_of, outcome_code
-from taskbridge.errors import plain
+from taskbridge.cli.inputs import is_url
+from taskbridge.errors import TaskbridgeError, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from taskbridge.errors import TaskbridgeError
-    from taskbridge.model import Outcome, Task, TaskResult
+    from taskbridge.cli.carrier import News
+    from taskbridge.ingest import Ingested
+    from taskbridge.model import Outcome, Task, TaskResult, WebhookEvent
     from taskbridge.registry import ProviderInfo
 
 __all__ = [
     "error_record",
+    "event_record",
+    "file_record",
     "outcome_record",
     "provider_record",
     "result_record",
@@ -75,6 +79,44 @@ def result_record(ref: str, result: TaskResult | None, error: TaskbridgeError | 
 def stop_record(cause: str, refs: Iterable[str], resume: str) -> dict[str, Any]:
     """The end of a wait before the end of its tasks."""
     return {"stopped": cause, "refs": list(refs), "resume": resume}
+
+
+def file_record(news: News) -> dict[str, Any]:
+    """What became of a file of a run."""
+    error, task = news.error, news.task
+    return {
+        "file": plain(news.entry.source.partition("?")[0] if is_url(news.entry.source) else news.entry.source, 4096),
+        "folder": news.entry.folder,
+        "state": news.step,
+        "ref": news.entry.ref,
+        "task": None if task is None else _task(task),
+        "files": [str(path) for path in news.files],
+        "error": _any_error(error) if error is not None else None,
+    }
+
+
+def event_record(
+    status: int, event: WebhookEvent, told: Ingested | None, error: TaskbridgeError | None
+) -> dict[str, Any]:
+    """A webhook's event, and what became of it."""
+    task = event.task if told is None or told.task is None else told.task
+    return {
+        "status": status,
+        "type": plain(event.type, 200),
+        "event_id": event.event_id,
+        "occurred_at": None if event.occurred_at is None else event.occurred_at.isoformat(),
+        "ref": event.ref,
+        "note": None if told is None else told.note,
+        "confirmed": event.needs_confirmation and told is not None and told.task is not None,
+        "task": None if task is None else _task(task),
+        "error": None if error is None else error_record(error),
+    }
+
+
+def _any_error(error: Exception) -> dict[str, Any]:
+    if isinstance(error, TaskbridgeError):
+        return error_record(error)
+    return {"type": type(error).__name__, "message": plain(str(error))}
 
 
 def resume_command(command: str, refs: Iterable[str], config: str | None) -> str:

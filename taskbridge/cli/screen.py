@@ -52,6 +52,10 @@ class Screen:
         with suppress(OSError):
             print(text, file=sys.stderr or io.StringIO(), flush=True)
 
+    def note_record(self, record: Mapping[str, Any]) -> None:
+        """Write a line of JSON on stderr."""
+        self.note(_json(record))
+
     def problem(self, error: TaskbridgeError) -> None:
         """Tell of an error that belongs to no line of the output."""
         from taskbridge.cli.records import error_record  # noqa: PLC0415  # only where something is wrong

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from taskbridge.errors import plain
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLOURS",
+    "complaints",
     "provider_block",
     "result_block",
     "row",
@@ -154,6 +155,19 @@ def task_block(task: Task) -> str:
 def _part(task: Task) -> str:
     note = _note(task, share=True)
     return f"{plain(task.operation or task.id, 40)}: {status_of(task)}, {word_of(task)}{f': {note}' if note else ''}"
+
+
+def complaints(error: BaseException) -> str:
+    """What a vendor has against each field of an order, ``field: text; …``; nothing where it says nothing."""
+    raw: object = getattr(error, "raw", None)
+    fields = cast("dict[str, object]", raw).get("errors") if isinstance(raw, dict) else None
+    if not isinstance(fields, dict):
+        return ""
+    said: list[str] = []
+    for field, texts in cast("dict[str, object]", fields).items():
+        several = cast("list[object]", texts) if isinstance(texts, list) else [texts]
+        said += [f"{field}: {text}" for text in several if isinstance(text, str)]
+    return plain("; ".join(said), _WORDS)
 
 
 # Results.

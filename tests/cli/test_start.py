@@ -18,7 +18,8 @@ Run = Callable[..., CompletedProcess[str]]
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 COMMANDS = {
-    "completion", "config", "demo", "doctor", "emulate", "get", "init", "new-provider", "providers", "result", "wait",
+    "cancel", "completion", "config", "delete", "demo", "doctor", "download", "emulate", "get", "init", "list",
+    "listen", "new-provider", "providers", "restart", "result", "retry", "run", "submit", "wait",
 }  # fmt: skip
 
 
@@ -45,7 +46,10 @@ def test_no_option_takes_a_key() -> None:
     assert set(app.commands) == COMMANDS
     assert options == {
         "--version", "--config", "--json", "--timeout", "--host", "--port", "--speed", "--to", "--force", "--offline",
-        "refs", "ref", "names", "name", "connections", "providers", "shell",
+        "refs", "ref", "names", "name", "connections", "providers", "shell", "operation", "documents", "--connection",
+        "-o", "--option", "--external-id", "--callback-url", "--name", "connection", "--status", "--limit", "--filter",
+        "--destructive", "words", "--files-from", "--max-in-flight", "--ledger", "--resume", "--resubmit-uncertain",
+        "--settle",
     }  # fmt: skip
 
 

@@ -217,7 +217,7 @@ def test_a_script_for_each_shell(run_here: Here, shell: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [
-        ("taskbridge do", {"plain,doctor"}),
+        ("taskbridge doc", {"plain,doctor"}),
         ("taskbridge get sm", {"nospace,smartdocumentor:"}),
         ("taskbridge doctor no", {"plain,nowhere"}),
         ("taskbridge init cl", {"plain,cloudconvert"}),

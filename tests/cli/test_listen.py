@@ -1,0 +1,235 @@
+"""`listen`: what a vendor really sends is shown, and nothing unbounded is read."""
+
+from __future__ import annotations
+
+import json
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import taskbridge as tb
+from taskbridge.cli.door import Came, Door
+from taskbridge.emulator.texts import config_toml
+from taskbridge.testing import Emulator
+from taskbridge_smartdocumentor.emulator import SmartDocumentorEmulator
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+SECRETS = {
+    "cloudconvert": "a-signing-secret-of-a-test",
+    "smartdocumentor": "b7Qd0c9yT2wX4mLr",
+}
+
+
+@dataclass
+class Listening:
+    """A listener of its own process."""
+
+    process: subprocess.Popen[str]
+    url: str
+    lines: queue.Queue[str] = field(default_factory=queue.Queue[str])
+
+    def next(self) -> str:
+        return self.lines.get(timeout=20)
+
+
+@pytest.fixture
+def config(own_vendors: Emulator, tmp_path: Path) -> Path:
+    text = config_toml(own_vendors)
+    for vendor, secret in SECRETS.items():
+        text = text.replace(f'provider = "{vendor}"', f'provider = "{vendor}"\nwebhook_secrets = ["{secret}"]')
+    path = tmp_path / "taskbridge.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+@pytest.fixture
+def listening(config: Path) -> Iterator[Callable[..., Listening]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str) -> Listening:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "taskbridge", "listen", *words, "--port", "0", "--config", str(config)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        url = re.search(r"http://[^\s\"]+/", said)
+        assert url is not None, said
+        made = Listening(process, url[0])
+
+        def read() -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                made.lines.put(line)
+
+        threading.Thread(target=read, daemon=True).start()
+        return made
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def send(url: str, body: bytes, *, method: str = "POST", **headers: str) -> int:
+    """The status that a request is answered with."""
+    host, _, rest = url.removeprefix("http://").partition("/")
+    lines = [f"{method} /{rest} HTTP/1.1", f"Host: {host}", f"Content-Length: {len(body)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return raw(url, "\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+
+
+def raw(url: str, data: bytes) -> int:
+    host, _, port = url.removeprefix("http://").partition("/")[0].partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(data)
+        answer = b""
+        while b"\r\n" not in answer:
+            block = connection.recv(4096)
+            if not block:
+                break
+            answer += block
+    return int(answer.split(b" ", 2)[1]) if answer else 0
+
+
+def test_a_vendors_events_are_shown_as_they_come(
+    own_vendors: Emulator, listening: Callable[..., Listening], config: Path
+) -> None:
+    door = listening("smartdocumentor")
+    url = f"{door.url}hooks/{SECRETS['smartdocumentor']}"
+    vendor = own_vendors.vendors["smartdocumentor"]
+    assert isinstance(vendor, SmartDocumentorEmulator)
+    vendor.register_export(url)
+    with tb.connect(connection="smartdocumentor", config=config) as client:
+        task = client.submit("extract-text", "https://a.example/instant.pdf")
+
+    line = door.next()
+    assert re.match(r"\d\d:\d\d:\d\d  200  ", line)
+    assert f"smartdocumentor:{task.id}" in line
+    assert "confirmed by a look-up" in line
+    door.process.send_signal(signal.SIGINT)
+    assert door.process.wait(timeout=10) == 130
+
+
+def test_what_is_not_proved_is_refused_and_told(listening: Callable[..., Listening]) -> None:
+    door = listening("cloudconvert", "--json")
+
+    statuses = [send(door.url, b"{}", CloudConvert_Signature="0" * 64), send(door.url, b"", method="GET")]
+
+    assert statuses == [401, 405]
+    first, second = (json.loads(door.next()) for _ in range(2))
+    assert first["status"] == 401
+    assert "signature" in first["refused"]
+    assert second["refused"] == "it is no POST"
+
+
+@pytest.mark.parametrize(
+    ("connection", "told"),
+    [
+        ("scan-documents", "has no webhook_secrets"),
+        ("expertai-extract", "sends no webhooks"),
+        ("nobody", "there is no connection 'nobody'"),
+    ],
+)
+def test_what_cannot_be_proved_is_not_listened_for(run_here: Run, config: Path, connection: str, told: str) -> None:
+    seen = run_here("listen", connection, "--config", str(config))
+
+    assert (seen.returncode, seen.stdout) == (2, "")
+    assert told in seen.stderr
+    if connection == "scan-documents":
+        assert 'webhook_secrets = ["${WEBHOOK_SECRET}"]' in seen.stderr
+
+
+def test_a_port_in_use_is_told(run_here: Run, config: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        seen = run_here("listen", "cloudconvert", "--port", str(port), "--config", str(config))
+
+    assert seen.returncode == 2
+    assert f"port {port} of 127.0.0.1 cannot be had" in seen.stderr
+
+
+# The door.
+
+
+@dataclass
+class Seen:
+    url: str
+    came: list[Came]
+    refused: list[tuple[int, str]]
+    held: threading.Event
+
+
+@pytest.fixture
+def door() -> Iterator[Seen]:
+    seen = Seen("", [], [], threading.Event())
+
+    async def hear(came: Came) -> int:
+        seen.came.append(came)
+        return 200
+
+    made = Door(
+        "127.0.0.1",
+        0,
+        largest=1000,
+        hear=hear,
+        refuse=lambda status, why: seen.refused.append((status, why)),
+        head_time=0.1,
+        body_time=0.1,
+        most=2,
+    )
+    with made:
+        seen.url = f"http://127.0.0.1:{made.port}/"
+        yield seen
+
+
+def test_a_delivery_comes_in_whole(door: Seen) -> None:
+    assert send(f"{door.url}hooks/x?y=1", b"{}" * 400, X_Kind="a") == 200
+    (came,) = door.came
+    assert (came.url, len(came.body)) == (f"{door.url}hooks/x?y=1", 800)
+    assert ("x-kind", "a") in came.headers
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1001\r\n\r\n", 413),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1001\r\nExpect: 100-continue\r\n\r\n", 413),
+        (CHUNKED + b"3e8\r\n" + bytes(1000) + b"\r\n2\r\n..\r\n", 413),
+        (CHUNKED + b"3e8\r\n" + bytes(1000) + b"\r\n0\r\n\r\n", 200),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nX: " + b"x" * 20_000, 431),
+        (b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", 405),
+        (b"\x16\x03\x01\x02\x00\x01\x00", 400),
+        (b"nonsense\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: h", 408),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n...", 408),
+    ],
+)
+def test_what_is_too_large_too_slow_or_no_request_is_refused(door: Seen, data: bytes, status: int) -> None:
+    assert raw(door.url, data) == status
+    assert [each for each, _ in door.refused] == ([] if status == 200 else [status])
+    assert send(door.url, b"{}") == 200
+
+
+def test_too_many_at_once_are_told_to_come_back(door: Seen) -> None:
+    address = ("127.0.0.1", int(door.url.rstrip("/").rpartition(":")[2]))
+    with socket.create_connection(address), socket.create_connection(address):
+        assert send(door.url, b"{}") == 503

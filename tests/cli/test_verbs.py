@@ -1,0 +1,189 @@
+"""`submit`, `list`, `cancel`, `retry`, `restart`, `delete` and `download`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from taskbridge.emulator.texts import config_toml
+from taskbridge.testing import Emulator
+
+Run = Callable[..., CompletedProcess[str]]
+
+PDF = b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n"
+
+
+@pytest.fixture
+def go(own_vendors: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_here: Run) -> Run:
+    """Runs a command in a folder with a configuration and a document."""
+    text = config_toml(own_vendors).replace('provider = "', 'poll.interval = 0.05\nprovider = "')
+    (tmp_path / "taskbridge.toml").write_text(text, "utf-8")
+    (tmp_path / "report.pdf").write_bytes(PDF)
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: run_here(*words, "--config", str(tmp_path / "taskbridge.toml"))
+
+
+@pytest.fixture
+def sample(own_vendors: Emulator) -> Callable[[str, str], str]:
+    return lambda vendor, label: f"{vendor}:{own_vendors.samples(vendor)[label]}"
+
+
+def records(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+# submit.
+
+
+def test_submit_shows_the_task_to_wait_for(go: Run) -> None:
+    seen = go("submit", "convert", "report.pdf", "-o", "output_format=docx", "--external-id", "INV-9")
+
+    assert (seen.returncode, seen.stderr) == (0, "")
+    ref = seen.stdout.splitlines()[0]
+    assert ref.startswith("cloudconvert:job/")
+    assert "external id     INV-9" in seen.stdout
+    assert go("wait", ref).returncode == 0
+    assert "report.docx" in go("result", ref).stdout
+
+
+def test_the_values_of_options_are_json_where_they_can_be(go: Run, own_vendors: Emulator) -> None:
+    order = (
+        "native:jobs",
+        "-o",
+        'tasks={"a": {"operation": "import/url", "url": "https://a.example/x.pdf"}}',
+        "-o",
+        "tag=7x",
+    )
+    (record,) = records(go("submit", *order, "--json").stdout)
+
+    assert record["task"]["external_id"] == "7x"
+    assert [each["operation"] for each in record["task"]["subtasks"]] == ["import/url"]
+    assert own_vendors.count("cloudconvert", "POST", "/v2/jobs") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("submit", "convert", "nothing.pdf"), 2, "No such file or directory"),
+        (("submit", "convert", "."), 2, "Is a directory"),
+        (("submit", "convert", "ftp://a.example/x.pdf"), 2, "must begin with https:// or http://"),
+        (("submit", "konvert", "report.pdf"), 2, "has no operation 'konvert'"),
+        (("submit", "convert", "report.pdf"), 4, "output_format"),
+        (("submit", "extract-text", "report.pdf", "report.pdf"), 2, "takes one document for"),
+        (("submit", "extract-text", "report.pdf", "--connection", "smartdocumentor"), 2, "it takes: url"),
+        (("list", "expertai-extract"), 2, "cannot list"),
+        (("list", "--filter", "colour=red"), 2, "has no filter 'colour'"),
+        (("list", "--status", "asleep"), 2, "'asleep' is not one of"),
+        (("cancel", "smartdocumentor:44"), 2, "cannot cancel a task"),
+        (("cancel", "cloudconvert:00000000-0000-0000-0000-000000000000"), 4, "HTTP 404"),
+        (("retry", "scan-documents:task_euyrvozb9302uwhq"), 2, "cannot retry a task"),
+        (("delete", "smartdocumentor:44"), 2, "cannot delete a task"),
+        (("restart", "smartdocumentor:44"), 2, "destructive"),
+        (("download", "cloudconvert:00000000-0000-0000-0000-000000000000"), 4, "HTTP 404"),
+    ],
+)
+def test_what_cannot_be_is_told(go: Run, words: tuple[str, ...], code: int, told: str) -> None:
+    seen = go(*words)
+
+    assert (seen.returncode, seen.stdout) == (code, "")
+    assert told in seen.stderr
+
+
+def test_an_order_of_unknown_fate_says_how_to_find_it(go: Run, own_vendors: Emulator) -> None:
+    own_vendors.fail_next(504, vendor="cloudconvert")
+    seen = go("submit", "extract-text", "report.pdf")
+
+    assert (seen.returncode, seen.stdout) == (5, "")
+    first, second = seen.stderr.splitlines()
+    assert "the vendor may have taken it, so it is not sent again" in first
+    assert "look for it at the vendor by reference taskbridge-" in second
+
+
+# list.
+
+
+def test_list_shows_a_line_for_each_task(go: Run) -> None:
+    ref = go("submit", "extract-text", "report.pdf").stdout.splitlines()[0]
+    seen = go("list", "cloudconvert", "--limit", "2")
+
+    assert (seen.returncode, len(seen.stdout.splitlines())) == (0, 2)
+    assert ref in go("list").stdout
+
+
+def test_list_picks_by_status_and_by_the_vendors_own_filters(go: Run) -> None:
+    failed = records(go("list", "--status", "failed", "--json").stdout)
+    tasks = records(go("list", "--filter", "kind=task", "--filter", "operation=convert", "--json").stdout)
+
+    assert {each["task"]["status"] for each in failed} == {"failed"}
+    assert {each["task"]["operation"] for each in tasks} == {"convert"}
+
+
+# cancel, retry, restart, delete.
+
+
+def test_cancel_stops_a_task_and_shows_what_it_is_then(go: Run, sample: Callable[[str, str], str]) -> None:
+    task = sample("cloudconvert", "waiting-upload")
+    seen = go("cancel", task)
+
+    assert (seen.returncode, seen.stderr) == (0, "")
+    assert seen.stdout.startswith(f"{task}  failed")
+    assert "cancelled" in seen.stdout
+
+
+def test_retry_shows_the_new_task(go: Run, sample: Callable[[str, str], str]) -> None:
+    task = sample("cloudconvert", "failed")
+    (record,) = records(go("retry", task, "--json").stdout)
+
+    assert record["ref"] == task
+    assert record["task"]["retry_of"] == task.partition(":")[2]
+    assert record["exit_code"] == 0
+
+
+def test_restart_wants_the_loss_to_be_meant(go: Run, sample: Callable[[str, str], str]) -> None:
+    task = sample("smartdocumentor", "completed")
+    refused = go("restart", task)
+    done = go("restart", task, "--destructive")
+
+    assert refused.returncode == 2
+    assert (done.returncode, done.stdout.startswith(task)) == (0, True)
+
+
+def test_delete_goes_on_after_a_task_that_is_not_there(go: Run, sample: Callable[[str, str], str]) -> None:
+    task, gone = sample("cloudconvert", "completed"), "cloudconvert:00000000-0000-0000-0000-000000000000"
+    seen = go("delete", gone, task)
+
+    assert (seen.returncode, seen.stdout) == (4, f"{task}  deleted\n")
+    assert gone in seen.stderr
+    assert go("get", task).returncode in (1, 4)
+
+
+# download.
+
+
+def test_download_shows_the_paths(go: Run, sample: Callable[[str, str], str], tmp_path: Path) -> None:
+    seen = go("download", sample("cloudconvert", "completed"), "--to", "home")
+
+    assert (seen.returncode, seen.stdout) == (0, "home/finished-report.pdf\n")
+    assert (tmp_path / "home" / "finished-report.pdf").stat().st_size > 0
+
+
+def test_download_replaces_nothing_unasked(go: Run, sample: Callable[[str, str], str]) -> None:
+    task = sample("cloudconvert", "completed")
+    go("download", task, "--to", "home")
+    refused = go("download", task, "--to", "home")
+    forced = go("download", task, "--to", "home", "--force", "--json")
+
+    assert refused.returncode == 2
+    assert "home/finished-report.pdf is there already; --force replaces it" in refused.stderr
+    (record,) = records(forced.stdout)
+    assert record == {"ref": task, "files": ["home/finished-report.pdf"], "error": None, "exit_code": 0}
+
+
+def test_download_does_not_wait(go: Run, sample: Callable[[str, str], str]) -> None:
+    assert go("download", sample("cloudconvert", "waiting-upload")).returncode == 3
+    assert go("download", sample("cloudconvert", "failed")).returncode == 1
