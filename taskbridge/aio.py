@@ -33,10 +33,11 @@ from taskbridge.inbox import Told, listening
 from taskbridge.items import Ticket
 from taskbridge.lifecycle import get
 from taskbridge.model import Outcome, Outcomes, Task, TaskResult, WebhookEvent, raise_if_failed
-from taskbridge.policy import Clock, SystemClock
+from taskbridge.policy import Clock
 from taskbridge.registry import require_extra
 from taskbridge.secrecy import guarded
 from taskbridge.steps import News
+from taskbridge.surroundings import TransportMaker, clock_here, surroundings
 
 if TYPE_CHECKING:
     import os
@@ -56,21 +57,25 @@ def connect(
     *,
     connection: str | None = None,
     config: str | os.PathLike[str] | None = None,
+    clock: Clock | None = None,
+    transport: AsyncTransport | TransportMaker | None = None,
     **settings: Any,
 ) -> Client:
     """Open a connection to a vendor; see `taskbridge.connect`. Nothing is sent yet."""
-    clock = SystemClock()
-    channel, known = one_channel(provider, connection, config, settings, clock)
-    return Client(channel, known=known, clock=clock)
+    chosen = clock or clock_here()
+    channel, known = one_channel(provider, connection, config, settings, chosen)
+    return Client(channel, known=known, clock=chosen, transport=transport)
 
 
 class _Calls(Front):
     """What `Client` and `Bridge` do alike."""
 
-    def _open(self, transport: AsyncTransport | None) -> None:
-        if transport is None:
+    def _open(self, transport: AsyncTransport | TransportMaker | None) -> None:
+        if transport is None and surroundings().transports is None:
             _require_aiohttp()
-        self._transports = Transports(_make_transport, transport)
+        maker = transport if isinstance(transport, TransportMaker) else surroundings().transports
+        given = None if isinstance(transport, TransportMaker) else transport
+        self._transports = Transports(_make_transport, given, None if maker is None else maker.async_transport)
         self._driver = AsyncDriver(self._clock, self._transports)
         self._crew = _Crew(self._driver)
 
@@ -196,7 +201,7 @@ class Client(OneConnection, _Calls, ClientVerbs):
         *,
         known: frozenset[str] = frozenset(),
         clock: Clock | None = None,
-        transport: AsyncTransport | None = None,
+        transport: AsyncTransport | TransportMaker | None = None,
     ) -> None:
         super().__init__(channel, known, clock)
         self._open(transport)
@@ -212,9 +217,13 @@ class Bridge(AllConnections, _Calls, BridgeVerbs):
     """
 
     def __init__(
-        self, channels: Mapping[str, Channel], *, clock: Clock | None = None, transport: AsyncTransport | None = None
+        self,
+        channels: Mapping[str, Channel],
+        *,
+        clock: Clock | None = None,
+        transport: AsyncTransport | TransportMaker | None = None,
     ) -> None:
-        super().__init__(channels, clock or SystemClock())
+        super().__init__(channels, clock or clock_here())
         self._open(transport)
         self._transport = transport
         self._clients: dict[str, Client] = {}
@@ -223,7 +232,7 @@ class Bridge(AllConnections, _Calls, BridgeVerbs):
     @guarded
     def from_config(cls, path: str | os.PathLike[str] | None = None) -> Self:
         """Open every connection of a configuration; see `taskbridge.Bridge.from_config`. Nothing is sent yet."""
-        clock = SystemClock()
+        clock = clock_here()
         return cls(channels_of(load_config(path), clock), clock=clock)
 
     def __getitem__(self, name: str) -> Client:

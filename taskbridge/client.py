@@ -38,9 +38,10 @@ from taskbridge.inbox import Told, listening
 from taskbridge.items import Ticket
 from taskbridge.lifecycle import get
 from taskbridge.model import Outcome, Outcomes, Task, TaskResult, WebhookEvent, raise_if_failed
-from taskbridge.policy import Clock, SystemClock
+from taskbridge.policy import Clock
 from taskbridge.secrecy import guarded
 from taskbridge.steps import News
+from taskbridge.surroundings import TransportMaker, clock_here, surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -62,6 +63,8 @@ def connect(
     *,
     connection: str | None = None,
     config: str | os.PathLike[str] | None = None,
+    clock: Clock | None = None,
+    transport: Transport | TransportMaker | None = None,
     **settings: Any,
 ) -> Client:
     """Open a connection to a vendor. Nothing is sent yet.
@@ -72,6 +75,8 @@ def connect(
         provider: Entry-point name of a provider, such as ``cloudconvert``.
         connection: Name of a connection in the configuration; its `default` where neither is named.
         config: Path of the configuration; None looks in the usual places.
+        clock: Time and chance; None for the computer's. For tests, see `taskbridge.testing`.
+        transport: Sends the requests; None for real ones. For tests, see `taskbridge.testing`.
         settings: Settings of the provider and of every connection; they stand above the configuration's.
 
     Raises:
@@ -79,16 +84,18 @@ def connect(
         ProviderNotFound: No such provider is installed.
         ProviderLoadError: The provider cannot be used.
     """
-    clock = SystemClock()
-    channel, known = one_channel(provider, connection, config, settings, clock)
-    return Client(channel, known=known, clock=clock)
+    chosen = clock or clock_here()
+    channel, known = one_channel(provider, connection, config, settings, chosen)
+    return Client(channel, known=known, clock=chosen, transport=transport)
 
 
 class _Calls(Front):
     """What `Client` and `Bridge` do alike."""
 
-    def _open(self, transport: Transport | None) -> None:
-        self._transports = Transports(_make_transport, transport)
+    def _open(self, transport: Transport | TransportMaker | None) -> None:
+        maker = transport if isinstance(transport, TransportMaker) else surroundings().transports
+        given = None if isinstance(transport, TransportMaker) else transport
+        self._transports = Transports(_make_transport, given, None if maker is None else maker.transport)
         self._driver = Driver(self._clock, self._transports)
         self._crew = _Crew(self._driver)
 
@@ -142,7 +149,7 @@ class _Calls(Front):
                 if not waiting.has_heard:
                     clock.wait_on(arrived, seconds)
 
-        with Waiting(place, clock, timeout, on_update, wake) as waiting:
+        with clock.acting(), Waiting(place, clock, timeout, on_update, wake) as waiting:
             while (ended := waiting.ended()) is None:
                 self._driver.step(waiting.fleet, pause)
         return ended
@@ -268,7 +275,7 @@ class Client(OneConnection, _Calls, ClientVerbs):
         *,
         known: frozenset[str] = frozenset(),
         clock: Clock | None = None,
-        transport: Transport | None = None,
+        transport: Transport | TransportMaker | None = None,
     ) -> None:
         super().__init__(channel, known, clock)
         self._open(transport)
@@ -284,9 +291,13 @@ class Bridge(AllConnections, _Calls, BridgeVerbs):
     """
 
     def __init__(
-        self, channels: Mapping[str, Channel], *, clock: Clock | None = None, transport: Transport | None = None
+        self,
+        channels: Mapping[str, Channel],
+        *,
+        clock: Clock | None = None,
+        transport: Transport | TransportMaker | None = None,
     ) -> None:
-        super().__init__(channels, clock or SystemClock())
+        super().__init__(channels, clock or clock_here())
         self._open(transport)
         self._transport = transport
         self._clients: dict[str, Client] = {}
@@ -304,7 +315,7 @@ class Bridge(AllConnections, _Calls, BridgeVerbs):
             ProviderNotFound: A provider is not installed.
             ProviderLoadError: A provider cannot be used.
         """
-        clock = SystemClock()
+        clock = clock_here()
         return cls(channels_of(load_config(path), clock), clock=clock)
 
     def __getitem__(self, name: str) -> Client:

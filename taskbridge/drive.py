@@ -120,20 +120,21 @@ class Driver:
             TaskbridgeError: What the flow raises.
         """
         try:
-            action = next(flow)
-            while True:
-                if isinstance(action, Announce):
-                    announce(dict(action.clue))  # its errors are the caller's own, and no business of the flow
-                    action = next(flow)
-                    continue
-                try:
-                    reply = self._do(channel, action)
-                except TaskbridgeError as error:
-                    fault = error
-                else:
-                    action = flow.send(reply)
-                    continue
-                action = flow.throw(fault)
+            with self.clock.acting():
+                action = next(flow)
+                while True:
+                    if isinstance(action, Announce):
+                        announce(dict(action.clue))  # its errors are the caller's own, and no business of the flow
+                        action = next(flow)
+                        continue
+                    try:
+                        reply = self._do(channel, action)
+                    except TaskbridgeError as error:
+                        fault = error
+                    else:
+                        action = flow.send(reply)
+                        continue
+                    action = flow.throw(fault)
         except StopIteration as end:
             value: T = end.value
             return value
@@ -160,7 +161,7 @@ class Driver:
                 return action.work()
             case Authorise():
                 lock = channel.renewal
-                if not lock.acquire(timeout=max(0.0, action.deadline - self.clock.monotonic())):
+                if not self.clock.acquire(lock, max(0.0, action.deadline - self.clock.monotonic())):
                     raise _no_credential()
                 try:
                     return self._renewed(channel, action)
@@ -183,7 +184,7 @@ class Driver:
             fleet: The fleet.
             shift: What these threads share.
         """
-        with shift.lock:
+        with shift.lock, self.clock.acting():
             while True:
                 command = fleet.next(self.clock.monotonic())
                 shift.tell()

@@ -57,11 +57,15 @@ class Transports(Generic[X]):
     Args:
         make: Makes a transport from a network, a User-Agent and a number of connections.
         given: Used for every connection instead, where there is one.
+        made: Makes one for each connection instead, where there is one.
     """
 
-    def __init__(self, make: Callable[[Network, str, int], X], given: X | None) -> None:
+    def __init__(
+        self, make: Callable[[Network, str, int], X], given: X | None, made: Callable[[Channel], X] | None = None
+    ) -> None:
         self._make = make
         self._given = given
+        self._made = made
         self._shared: dict[object, X] = {}
         self._found: dict[str, X] = {}
         self._lock = Lock()
@@ -71,11 +75,16 @@ class Transports(Generic[X]):
         if self._given is not None:
             return self._given
         found = self._found.get(channel.name)
+        if found is None and self._made is not None:
+            with self._lock:
+                if channel.name not in self._found:
+                    self._found[channel.name] = self._shared[channel.name] = self._made(channel)
+                return self._found[channel.name]
         if found is None:
             network, key = network_key(channel)
             with self._lock:
                 if key not in self._shared:
-                    self._shared[key] = self._make(network, _user_agent(channel), channel.settings.max_in_flight)
+                    self._shared[key] = self._make(network, user_agent(channel), channel.settings.max_in_flight)
                 found = self._found[channel.name] = self._shared[key]
         return found
 
@@ -84,7 +93,8 @@ class Transports(Generic[X]):
         return list(self._shared.values())
 
 
-def _user_agent(channel: Channel) -> str:
+def user_agent(channel: Channel) -> str:
+    """The User-Agent header of a connection."""
     suffix = channel.settings.user_agent_suffix
     return f"taskbridge/{__version__}{f' {suffix}' if suffix else ''}"
 

@@ -11,6 +11,7 @@ import random
 import re
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -20,9 +21,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 from taskbridge.errors import ConfigError
 
 if TYPE_CHECKING:
-    from threading import Condition
+    from contextlib import AbstractContextManager
+    from threading import Condition, Lock
 
 __all__ = ["Clock", "PollPolicy", "RetryPolicy", "SystemClock", "parse_retry_after", "read_http_date", "retries_for"]
+
+_AT_WORK: Final = nullcontext()
 
 
 class Clock(Protocol):
@@ -50,6 +54,14 @@ class Clock(Protocol):
 
     def wait_on(self, condition: Condition, seconds: float | None) -> None:
         """Wait in this thread for a notification, at most ``seconds``."""
+        ...
+
+    def acquire(self, lock: Lock, seconds: float) -> bool:
+        """Wait in this thread for a lock, at most ``seconds``; whether it was got."""
+        ...
+
+    def acting(self) -> AbstractContextManager[None]:
+        """What this thread does while it is at work: time that is not real stands still until it waits on the clock."""
         ...
 
 
@@ -81,6 +93,14 @@ class SystemClock:
     def wait_on(self, condition: Condition, seconds: float | None) -> None:
         """See `Clock`."""
         condition.wait(seconds)
+
+    def acquire(self, lock: Lock, seconds: float) -> bool:
+        """See `Clock`."""
+        return lock.acquire(timeout=seconds)
+
+    def acting(self) -> AbstractContextManager[None]:
+        """See `Clock`; real time asks nobody."""
+        return _AT_WORK
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge.errors import ConfigError, ProviderLoadError, ProviderNotFound, plain
+from taskbridge.surroundings import surroundings
 
 if TYPE_CHECKING:
     from taskbridge.provider import Capabilities, Provider
@@ -73,6 +74,9 @@ def load_provider(name: str) -> type[Provider[Any]]:
         ProviderNotFound: None of that name is installed; the nearest names are offered.
         ProviderLoadError: It is installed but cannot be used; the message names the distribution and the cause.
     """
+    placed = surroundings().providers.get(name)
+    if placed is not None:
+        return _checked(placed, name, "this process")
     installed = _entries()
     entries = [e for e in installed if e.name == name]
     if not entries:

@@ -13,7 +13,7 @@ from taskbridge.client import Bridge
 from taskbridge.config import CONNECTION_NAME, load_config
 from taskbridge.errors import ConfigError, InvalidInput, plain
 from taskbridge.model import TaskRef
-from taskbridge.policy import SystemClock
+from taskbridge.surroundings import clock_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -74,7 +74,7 @@ def open_refs(screen: Screen, path: str | None, texts: Iterable[str]) -> tuple[B
     if not refs:
         raise InvalidInput("standard input names no task: one ref a line is wanted")
     wanted = {name: config.connections[name] for name in dict.fromkeys(ref.connection for ref in refs)}
-    clock = SystemClock()
+    clock = clock_here()
     return Bridge(channels_of(replace(config, connections=wanted), clock), clock=clock), refs
 
 

@@ -3,22 +3,128 @@
 The clock counts two times, as computers do: monotonic seconds, by which durations are measured, and the wall clock,
 which people and their servers set. `advance` moves both, as time does; `step_wall` and `step_monotonic` move one of
 them, as a correction or a suspended machine does.
+
+Time passes only while everybody sleeps: a thread that is at work (`acting`), a request that is on its way (`busy`), and
+in asyncio whatever is ready to run hold it, and of several sleepers the earliest wakes first. So what happens does not
+depend on how fast the computer is.
 """
 
 from __future__ import annotations
 
 from bisect import insort
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from random import Random
-from threading import Lock
+from threading import Condition, Lock, local
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from threading import Condition
+    from collections.abc import Generator
+    from typing import Self
 
 __all__ = ["VirtualClock"]
 
 _START: Final = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+_GLANCE: Final = 0.0005  # seconds of real time after which a sleeper looks whether all the others sleep
+_TURNS: Final = 20  # turns of an event loop after which nothing in it is ready to run
+
+
+class _Depth(local):
+    """How many operations a thread is in, one within the other."""
+
+    level = 0
+
+
+class _Times:
+    """The two times, and who keeps them from moving."""
+
+    def __init__(self, wall: datetime, monotonic: float) -> None:
+        self.wall = wall
+        self.monotonic = monotonic
+        self.awake = 0  # threads at work and requests on their way; while there are any, time stands
+        self._sleepers: list[float] = []  # when they wake up, the earliest first
+        self._lock = Lock()
+
+    def move(self, wall: float, monotonic: float) -> None:
+        with self._lock:
+            self._move(wall, monotonic)
+
+    def _move(self, wall: float, monotonic: float) -> None:
+        self.wall += timedelta(seconds=wall)
+        self.monotonic += monotonic
+
+    def wake(self, change: int) -> None:
+        with self._lock:
+            self.awake += change
+
+    def settle(self, sleeper: _Sleeper) -> None:
+        """Count somebody who goes to sleep."""
+        with self._lock:
+            self.awake -= sleeper.mine
+            if sleeper.until is not None:
+                insort(self._sleepers, sleeper.until)
+
+    def rouse(self, sleeper: _Sleeper) -> None:
+        """Count somebody who wakes up."""
+        with self._lock:
+            self._rouse(sleeper)
+
+    def _rouse(self, sleeper: _Sleeper) -> None:
+        self.awake += sleeper.mine
+        if sleeper.until is not None:
+            self._sleepers.remove(sleeper.until)
+
+    def is_next(self, until: float) -> bool:
+        """Whether everybody sleeps, and nobody wakes up before that time."""
+        return self.awake <= 0 and self._sleepers[0] >= until
+
+    def is_over(self, sleeper: _Sleeper, *, may_move: bool) -> bool:
+        """Whether a sleeper's time has come, for which time moves if it may; if so he counts as awake at once."""
+        until = sleeper.until
+        with self._lock:
+            if until is None:
+                return False
+            if self.monotonic < until:
+                if not may_move or not self.is_next(until):
+                    return False
+                self._move(until - self.monotonic, 0.0)
+                self.monotonic = until
+            self._rouse(sleeper)
+            return True
+
+
+class _Sleeper:
+    """Somebody who sleeps; a context manager.
+
+    Args:
+        times: Where.
+        seconds: How long; None until somebody wakes him.
+        mine: 1 where he counts as awake otherwise, else 0.
+    """
+
+    __slots__ = ("_roused", "_times", "mine", "until")
+
+    def __init__(self, times: _Times, seconds: float | None, mine: int) -> None:
+        self._times = times
+        self._roused = False
+        self.mine = mine
+        self.until = None if seconds is None else times.monotonic + max(0.0, seconds)
+
+    def __enter__(self) -> Self:
+        self._times.settle(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._roused:
+            self._times.rouse(self)
+
+    @property
+    def is_next(self) -> bool:
+        return self.until is not None and self._times.is_next(self.until)
+
+    def is_over(self, *, may_move: bool = True) -> bool:
+        self._roused = self._times.is_over(self, may_move=may_move)
+        return self._roused
 
 
 class VirtualClock:
@@ -46,21 +152,20 @@ class VirtualClock:
             raise ValueError("now must be an aware time")
         self.slept: list[float] = []
         self.pinned = pinned
-        self._wall = now.astimezone(UTC)
-        self._monotonic = monotonic
+        self._times = _Times(now.astimezone(UTC), monotonic)
         self._random = Random(seed)  # noqa: S311  # jitter needs no secrecy
-        self._sleepers: list[float] = []  # when asyncio tasks wake up, the earliest first
-        self._lock = Lock()
+        self._depth = _Depth()
+        self._glance = Condition()
 
     # What a clock says.
 
     def monotonic(self) -> float:
         """See `taskbridge.policy.Clock`."""
-        return self._monotonic
+        return self._times.monotonic
 
     def now(self) -> datetime:
         """See `taskbridge.policy.Clock`."""
-        return self._wall
+        return self._times.wall
 
     def random(self) -> float:
         """See `taskbridge.policy.Clock`."""
@@ -76,50 +181,97 @@ class VirtualClock:
         """
         if seconds < 0:
             raise ValueError("time does not run backwards; see step_wall")
-        with self._lock:
-            self._monotonic += seconds
-            self._wall += timedelta(seconds=seconds)
+        self._times.move(seconds, seconds)
 
     def step_wall(self, seconds: float) -> None:
         """Set the wall clock, either way, without time passing: a correction, or daylight saving."""
-        with self._lock:
-            self._wall += timedelta(seconds=seconds)
+        self._times.move(seconds, 0.0)
 
     def step_monotonic(self, seconds: float) -> None:
         """Let monotonic time pass while the wall clock stands still."""
         if seconds < 0:
             raise ValueError("monotonic time does not run backwards")
-        with self._lock:
-            self._monotonic += seconds
+        self._times.move(0.0, seconds)
+
+    # Being at work.
+
+    @contextmanager
+    def acting(self) -> Generator[None]:
+        """See `taskbridge.policy.Clock`."""
+        depth = self._depth
+        depth.level += 1
+        if depth.level == 1:
+            self._times.wake(1)
+        try:
+            yield
+        finally:
+            depth.level -= 1
+            if depth.level == 0:
+                self._times.wake(-1)
+
+    @contextmanager
+    def busy(self) -> Generator[None]:
+        """Hold time while something outside is awaited that takes real time, as a request does."""
+        self._times.wake(1)
+        try:
+            yield
+        finally:
+            self._times.wake(-1)
+
+    @contextmanager
+    def lent(self) -> Generator[None]:
+        """Let time pass although somebody is at work: he waits for whoever calls this, as a held line does."""
+        self._times.wake(-1)
+        try:
+            yield
+        finally:
+            self._times.wake(1)
 
     # Waiting on it.
 
     def sleep(self, seconds: float) -> None:
         """See `taskbridge.policy.Clock`; returns at once, later."""
         self.slept.append(seconds)
-        self.advance(max(0.0, seconds))
+        with self._sleeper(seconds) as sleeper:
+            while not sleeper.is_over():
+                with self._glance:
+                    self._glance.wait(_GLANCE)
 
     async def asleep(self, seconds: float) -> None:
         """See `taskbridge.policy.Clock`; of several sleepers the earliest wakes first."""
         import asyncio  # noqa: PLC0415  # synchronous tests never pay for it
 
         self.slept.append(seconds)
-        wake = self._monotonic + max(0.0, seconds)
-        insort(self._sleepers, wake)
-        try:
-            await asyncio.sleep(0)  # whoever has something to do now does it before time moves
-            while self._monotonic < wake:
-                if self._sleepers[0] >= wake:
-                    self.advance(wake - self._monotonic)
-                else:
-                    await asyncio.sleep(0)
-        finally:
-            self._sleepers.remove(wake)
+        quiet = 0  # turns in which whoever has something to do could do it before time moves
+        await asyncio.sleep(0)
+        with _Sleeper(self._times, seconds, 0) as sleeper:
+            while not sleeper.is_over(may_move=quiet >= _TURNS):
+                quiet = quiet + 1 if sleeper.is_next else 0
+                await asyncio.sleep(0 if self._times.awake <= 0 else _GLANCE)
 
     def wait_on(self, condition: Condition, seconds: float | None) -> None:
-        """See `taskbridge.policy.Clock`; without a limit it really waits, for somebody has to notify."""
-        if seconds is None:
-            condition.wait()
-        elif not condition.wait(0.0):  # lets others have the lock
-            self.slept.append(seconds)
-            self.advance(max(0.0, seconds))
+        """See `taskbridge.policy.Clock`; without a limit it really waits, for somebody has to notify.
+
+        With a limit it may return before, as a condition may: whoever waits looks again at what he waits for.
+        """
+        with self._sleeper(seconds) as sleeper:
+            if seconds is None:
+                condition.wait()
+            elif sleeper.is_over():  # as things stand while the lock is held
+                self.slept.append(seconds)
+                condition.wait(0.0)  # lets others have the lock
+            else:
+                condition.wait(_GLANCE)  # the caller looks again at what there is to do
+
+    def acquire(self, lock: Lock, seconds: float) -> bool:
+        """See `taskbridge.policy.Clock`."""
+        if lock.acquire(blocking=False):
+            return True
+        with self._sleeper(seconds) as sleeper:
+            while not lock.acquire(timeout=_GLANCE):
+                if sleeper.is_over():
+                    return False
+            return True
+
+    def _sleeper(self, seconds: float | None) -> _Sleeper:
+        return _Sleeper(self._times, seconds, int(self._depth.level > 0))

@@ -264,7 +264,7 @@ class LookConformance:
         """The vendor refuses a wrong credential, and the error says so without showing it."""
         if emulator is None:
             pytest.skip("only a vendor can refuse a credential; there is no emulator")
-        wrong = {**settings, **dict.fromkeys(_secret_keys(self.provider, settings), CANARY)}
+        wrong: dict[str, Any] = {**settings, **dict.fromkeys(_secret_keys(self.provider, settings), CANARY)}
         with tb.connect(self.provider, **wrong) as client, pytest.raises(tb.AuthenticationError) as caught:
             client.get(next(iter(samples.values())).task_id)
         assert CANARY not in everything(caught.value)

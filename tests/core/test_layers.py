@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "submission",
     ),
     ("capabilities", "dialogue", "provider", "reading"),
-    ("config", "config_file", "governor", "policy", "registry", "schedule", "settings"),
+    ("config", "config_file", "governor", "policy", "registry", "schedule", "settings", "surroundings"),
     (
         "attempts",
         "channel",
