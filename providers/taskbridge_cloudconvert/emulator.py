@@ -8,7 +8,6 @@ marked as assumed. Times in seconds of vendor time, except for `CloudConvertEmul
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, cast
@@ -159,11 +158,11 @@ class CloudConvertEmulator(VendorEmulator):
 
     async def _hold(self, request: Request, ended: Callable[[], bool]) -> None:
         """Wait in real time until vendor time has come; `TimeoutError` at the cap or when the caller has left."""
-        async with asyncio.timeout(self.hold_seconds):
-            while not ended():
-                if await request.is_disconnected():
-                    raise TimeoutError
-                await asyncio.sleep(HOLD_STEP)
+        held = 0.0
+        while not ended():
+            if held >= self.hold_seconds or await request.is_disconnected():
+                raise TimeoutError
+            held += await self.host.clock.pause(HOLD_STEP)
 
     def _nowhere(self, _request: Request, _body: JsonObject) -> Answer:
         raise not_found()

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import http.client
-import time
 from base64 import b64encode
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -90,6 +90,7 @@ class _Waiting:
     due: float
     attempt: int = 1
     held: bool = False
+    twice: bool = False
 
 
 class Courier:
@@ -101,11 +102,14 @@ class Courier:
     Attributes:
         duplicate: Send each letter twice.
         shuffle: Hold every other new letter back until the next one was sent.
+        next_faults: What happens to the next letters, by name, first in first out; with seconds for those that take
+            time.
     """
 
     def __init__(self, clock: VendorClock) -> None:
         self.duplicate = False
         self.shuffle = False
+        self.next_faults: deque[tuple[str, float]] = deque()
         self._clock = clock
         self._log: list[SentDelivery] = []
         self._waiting: list[_Waiting] = []
@@ -130,14 +134,16 @@ class Courier:
         """Take a letter; from the server's event loop only."""
         now = self._clock.time()
         overtaken = next((w for w in self._waiting if w.held), None)
+        fault, seconds = self.next_faults.popleft() if self.next_faults and overtaken is None else (None, 0.0)
         if overtaken is not None:
             overtaken.held, overtaken.due = False, now  # its turn comes after this letter
             self._waiting.remove(overtaken)
             self._waiting += [_Waiting(letter, now), overtaken]
-        elif self.shuffle:
+        elif fault == "webhook-reordered" or (self.shuffle and fault is None):
             self._waiting.append(_Waiting(letter, now + HELD, held=True))
         else:
-            self._waiting.append(_Waiting(letter, now))
+            late = seconds if fault == "webhook-late" else 0.0
+            self._waiting.append(_Waiting(letter, now + late, twice=fault == "webhook-duplicated"))
         self.need()
 
     async def run(self, tick: Callable[[], None]) -> None:
@@ -165,7 +171,7 @@ class Courier:
     async def _deliver(self, waiting: _Waiting) -> None:
         letter = waiting.letter
         sent = await self._attempt(waiting)
-        if self.duplicate and waiting.attempt == 1:
+        if (self.duplicate or waiting.twice) and waiting.attempt == 1:
             sent = await self._attempt(waiting)
         if letter.repeats(sent.status) and waiting.attempt <= len(letter.pauses):
             due = sent.time + letter.pauses[waiting.attempt - 1]
@@ -173,7 +179,7 @@ class Courier:
 
     async def _attempt(self, waiting: _Waiting) -> SentDelivery:
         letter = waiting.letter
-        headers = {"Content-Type": "application/json", **letter.headers(int(time.time()))}
+        headers = {"Content-Type": "application/json", **letter.headers(int(self._clock.wall()))}
         status = await asyncio.to_thread(self._send, letter, headers)
         now = self._clock.time()
         letter.answered(status)

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from starlette.responses import Response
+from taskbridge.emulator.faults import Exchange, fault_named, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    import asyncio
+    from collections.abc import Callable, Iterator, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from taskbridge.emulator.clock import VendorClock
+    from taskbridge.emulator.faults import Act
 
 __all__ = ["Journal", "SeenRequest"]
+
+_SLOW: Final = 5.0  # seconds that a slow answer takes where nobody says how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class SeenRequest:
         method: HTTP method.
         path: Decoded path, prefix included.
         query: Query string as it was sent, without the question mark.
-        status: HTTP status of the answer.
+        status: HTTP status of the answer; 0 where none was given.
         time: Vendor seconds since the epoch (UTC) when the request came in.
     """
 
@@ -47,9 +51,21 @@ class SeenRequest:
 
 @dataclass(slots=True)
 class _Failure:
-    response: Response
+    act: Act
     vendor: str | None
+    method: str | None
+    path_contains: str
+    seconds: float
+    headers: Mapping[str, str]
     times: int
+
+    def meets(self, scope: Scope, vendor: str | None) -> bool:
+        """Whether it is for this request."""
+        return (
+            self.vendor in {None, vendor}
+            and self.method in {None, scope["method"]}
+            and self.path_contains in scope["path"]
+        )
 
 
 class Journal:
@@ -58,9 +74,13 @@ class Journal:
     Args:
         clock: The vendors' time.
         prefixes: Names of vendors by path prefix.
+
+    Attributes:
+        line_of: Finds the connection that a request came on.
     """
 
     def __init__(self, clock: VendorClock, prefixes: Mapping[str, str]) -> None:
+        self.line_of: Callable[[Scope], asyncio.Transport | None] = lambda _: None
         self._clock = clock
         self._prefixes = dict(prefixes)
         self._seen: list[SeenRequest] = []
@@ -79,21 +99,27 @@ class Journal:
 
     def fail_next(
         self,
-        status: int,
+        fault: int | str,
         *,
-        times: int = 1,
-        vendor: str | None = None,
-        retry_after: float | str | None = None,
-        body: bytes = b"",
-        headers: Mapping[str, str] | None = None,
-        content_type: str = "application/json",
+        times: int,
+        vendor: str | None,
+        method: str | None,
+        path_contains: str,
+        retry_after: float | str | None,
+        seconds: float | None,
+        body: bytes,
+        headers: Mapping[str, str] | None,
+        content_type: str,
     ) -> None:
         """Queue a failure; see `taskbridge.emulator.shell.Emulator.fail_next`."""
-        response = Response(body, status, dict(headers or {}), content_type)
+        act = refusal(fault, body, content_type) if isinstance(fault, int) else fault_named(fault)
+        more = dict(headers or {})
         if retry_after is not None:
-            response.headers["Retry-After"] = str(retry_after)
+            more["Retry-After"] = str(retry_after)
+        wait = _SLOW if seconds is None else seconds
+        verb = method and method.upper()
         with self._lock:
-            self._failures.append(_Failure(response, vendor, times))
+            self._failures.append(_Failure(act, vendor, verb, path_contains, wait, more, times))
 
     def around(self, app: ASGIApp) -> ASGIApp:
         """The ASGI application that logs, fails where asked to, and else hands over to ``app``."""
@@ -126,17 +152,24 @@ class Journal:
                     record()  # before the caller can have the answer, so that it finds the record
                 await send(message)
 
-            answer: ASGIApp = self._take_failure(self._prefixes.get(prefix)) or app
-            await answer(scope, receive, send_logged)
+            failure = self._take_failure(scope, self._prefixes.get(prefix))
+            if failure is None:
+                await app(scope, receive, send_logged)
+                return
+            line = self.line_of(scope)
+            clock, wait, more = self._clock, failure.seconds, failure.headers
+            await failure.act(Exchange(scope, receive, send_logged, app, clock, line, wait, more))
+            if not status:
+                record()
 
         return logged
 
-    def _take_failure(self, vendor: str | None) -> Response | None:
+    def _take_failure(self, scope: Scope, vendor: str | None) -> _Failure | None:
         with self._lock:
             for position, failure in enumerate(self._failures):
-                if failure.vendor in {None, vendor}:
+                if failure.meets(scope, vendor):
                     failure.times -= 1
                     if failure.times <= 0:
                         del self._failures[position]
-                    return failure.response
+                    return failure
         return None

@@ -8,14 +8,14 @@ import errno
 import ipaddress
 import socket
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import uvicorn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Scope
 
 __all__ = ["LoopbackServer", "listen", "loopback"]
 
@@ -122,6 +122,14 @@ class LoopbackServer(uvicorn.Server):
         self._leave()
         if self._thread is not None:
             self._thread.join()
+
+    def line_of(self, scope: Scope) -> asyncio.Transport | None:
+        """The connection that a request came on; for faults that break it."""
+        caller = tuple(scope["client"] or ())
+        for connection in tuple(self.server_state.connections):
+            if getattr(connection, "client", None) == caller:
+                return cast("asyncio.Transport", cast("Any", connection).transport)
+        return None
 
     def _run(self) -> None:
         try:

@@ -13,13 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
 from starlette.routing import Mount, Router
 
-from taskbridge.emulator.clock import VendorClock
+from taskbridge.emulator.clock import SharedClock, VendorClock, VirtualTime
 from taskbridge.emulator.deliveries import Courier, SentDelivery
+from taskbridge.emulator.faults import WEBHOOK_FAULTS
 from taskbridge.emulator.journal import Journal, SeenRequest
 from taskbridge.emulator.server import LoopbackServer, listen, loopback
 from taskbridge.emulator.vendor import Host, Plan, VendorEmulator
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Emulator", "SeenRequest", "SentDelivery", "emulators"]
 
 GROUP: Final = "taskbridge.emulators"
+_LATE: Final = 60.0  # vendor seconds by which a webhook is late where nobody says how many
 
 
 def emulators() -> dict[str, EntryPoint]:
@@ -108,6 +110,8 @@ class Emulator:
         seed: The same seed gives the same ids.
         plan: How long tasks take and how they end, where their documents' names ask for nothing.
         vendors: Emulator classes by name, in place of the installed ones.
+        clock: A `taskbridge.testing.VirtualClock` in which the vendors live together with their callers; ``speed`` then
+            says nothing.
 
     Raises:
         ValueError: The host is no loopback address, or a name is not known.
@@ -122,7 +126,9 @@ class Emulator:
         seed: int = 0,
         plan: Plan | None = None,
         vendors: Mapping[str, type[VendorEmulator]] | None = None,
+        clock: VirtualTime | None = None,
     ) -> None:
+        self._clock = clock
         self._classes = _choose(names, vendors)
         self._address = (str(loopback(host)), port)
         self._speed = speed
@@ -182,7 +188,7 @@ class Emulator:
 
     def _fill(self, bound: socket, ready: Callable[[], None] | None) -> _Running:
         base_url = _url(bound)
-        clock = VendorClock(self._speed)
+        clock = VendorClock(self._speed) if self._clock is None else SharedClock(self._clock)
         courier = Courier(clock)
         vendors = {
             name: kind(Host(base_url, clock, Random(f"{self._seed}/{name}"), courier, self._plan))  # noqa: S311  # ids, no secrets
@@ -196,6 +202,7 @@ class Emulator:
                 vendor.tick()
 
         server = LoopbackServer(journal.around(app), bound, ready, lambda: courier.run(tick))
+        journal.line_of = server.line_of
         return _Running(base_url, clock, vendors, courier, journal, server)
 
     # What runs.
@@ -215,13 +222,25 @@ class Emulator:
         """The running emulators by name."""
         return self._now.vendors
 
-    def settings(self, name: str | None = None) -> dict[str, str]:
+    def settings(self, name: str | None = None) -> dict[str, Any]:
         """Keywords with which ``taskbridge.connect(name, **settings)`` reaches a vendor.
 
         Args:
             name: Which vendor; may be left out where there is only one.
         """
         return dict(self._vendor(name).settings())
+
+    def environment(self, connection: str, name: str | None = None) -> dict[str, str]:
+        """Environment variables that lead a configured connection here, whatever its configuration says.
+
+        Args:
+            connection: The connection's name.
+            name: Which vendor; may be left out where there is only one.
+        """
+        vendor = self._vendor(name)
+        prefix = f"TASKBRIDGE_{connection.replace('-', '_').upper()}__"
+        given = {"provider": vendor.name, **vendor.settings()}
+        return {f"{prefix}{key.upper()}": value for key, value in given.items()}
 
     def samples(self, name: str | None = None) -> dict[str, str]:
         """Shared ids of tasks that exist from the start, by label.
@@ -268,31 +287,50 @@ class Emulator:
 
     def fail_next(
         self,
-        status: int,
+        fault: int | str,
         *,
         times: int = 1,
         vendor: str | None = None,
+        method: str | None = None,
+        path_contains: str = "",
         retry_after: float | str | None = None,
+        seconds: float | None = None,
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> None:
-        """Let the next requests fail before a vendor sees them; several orders are worked off in order.
+        """Let the next requests go wrong; several orders are worked off in order, each by the requests it is for.
 
         Args:
-            status: HTTP status of the answer.
-            times: How many requests fail.
+            fault: An HTTP status that is answered before a vendor sees the request, or the name of a fault, of which
+                `taskbridge.emulator.faults` has the table. Names that begin with ``webhook-`` are for the next
+                webhooks of any vendor.
+            times: How many requests, or webhooks, go wrong.
             vendor: Only requests to this vendor; None means any request.
+            method: Only requests with this HTTP method; None means any.
+            path_contains: Only requests whose path, prefix included, holds this text.
             retry_after: Value of ``Retry-After``, in seconds or as an HTTP date.
-            body: The answer's body, as it is.
+            seconds: How long, for faults that take time: of the callers' time for requests (real seconds, unless the
+                emulator has a virtual clock), of vendor time for webhooks.
+            body: The answer's body, as it is, where ``fault`` is a status.
             headers: More headers of the answer.
-            content_type: The answer's media type.
+            content_type: The answer's media type, where ``fault`` is a status.
+
+        Raises:
+            ValueError: There is no fault of that name, or the vendor does not run.
         """
+        if fault in WEBHOOK_FAULTS:
+            late = _LATE if seconds is None else seconds
+            self._now.courier.next_faults.extend([(str(fault), late)] * times)
+            return
         self._now.journal.fail_next(
-            status,
+            fault,
             times=times,
             vendor=None if vendor is None else self._vendor(vendor).name,
+            method=method,
+            path_contains=path_contains,
             retry_after=retry_after,
+            seconds=seconds,
             body=body,
             headers=headers,
             content_type=content_type,
