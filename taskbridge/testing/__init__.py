@@ -2,8 +2,12 @@
 
 * `Emulator`: the vendors, emulated on this machine (extra ``emulator``).
 * `VirtualClock`: time that passes at once.
+* `ScriptedVendor`: a vendor in this process whose tasks follow a script.
+* `RecordingTransport`, `ReplayTransport`: real traffic, written down and given out again.
 * `ScriptedTransport`, `AsyncScriptedTransport`: canned answers in place of sockets.
 * `ProviderConformance`, `Sample`: the suite that every provider passes (needs pytest).
+
+`taskbridge.testing.plugin` makes pytest fixtures of them; pytest finds it by itself.
 
 Importing this package loads none of them, so that no test needs what it does not use.
 """
@@ -17,14 +21,20 @@ if TYPE_CHECKING:
     from taskbridge.emulator.shell import Emulator
     from taskbridge.testing.clock import VirtualClock
     from taskbridge.testing.conformance import ProviderConformance, Sample
+    from taskbridge.testing.recording import RecordingTransport, ReplayTransport, UnexpectedRequest
+    from taskbridge.testing.scripted import ScriptedVendor
     from taskbridge.testing.transport import AsyncScriptedTransport, ScriptedTransport
 
 __all__ = [
     "AsyncScriptedTransport",
     "Emulator",
     "ProviderConformance",
+    "RecordingTransport",
+    "ReplayTransport",
     "Sample",
     "ScriptedTransport",
+    "ScriptedVendor",
+    "UnexpectedRequest",
     "VirtualClock",
 ]
 
@@ -33,8 +43,12 @@ _HOMES: Final[dict[str, str]] = {
     "AsyncScriptedTransport": "taskbridge.testing.transport",
     "Emulator": "taskbridge.emulator.shell",
     "ProviderConformance": "taskbridge.testing.conformance",
+    "RecordingTransport": "taskbridge.testing.recording",
+    "ReplayTransport": "taskbridge.testing.recording",
     "Sample": "taskbridge.testing.conformance",
     "ScriptedTransport": "taskbridge.testing.transport",
+    "ScriptedVendor": "taskbridge.testing.scripted",
+    "UnexpectedRequest": "taskbridge.testing.recording",
     "VirtualClock": "taskbridge.testing.clock",
 }
 

@@ -1,0 +1,160 @@
+"""The pytest plugin, as the tests of an application use it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from taskbridge.emulator.texts import config_toml
+from taskbridge.testing import Emulator
+
+# What the runs within these tests import is imported here, or each of them would do it again.
+for module in ("aio", "client", "testing.recording", "testing.scripted", "transport.requests"):
+    import_module(f"taskbridge.{module}")
+
+# An application: it makes its clients deep inside, and knows nothing of tests.
+APPLICATION: Final = """
+import taskbridge as tb
+from taskbridge import aio
+
+def text_of(document):
+    with tb.connect(connection="invoices") as client:
+        return client.result(client.submit("extract-text", document), timeout=3600).text
+
+def status_of(ref):
+    with tb.Bridge.from_config() as bridge:
+        return bridge.get(ref).status
+
+async def slowly(task_id):
+    async with aio.connect(connection="invoices") as client:
+        return (await client.wait(task_id, timeout=3600)).status
+"""
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.delenv("TASKBRIDGE_CONFIG", raising=False)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # others' plugins take seconds to load
+    pytester.makepyfile(application=APPLICATION)
+    pytester.makeini("[pytest]\naddopts = -p taskbridge.testing.plugin -p no:cacheprovider\nfilterwarnings = error")
+    return pytester
+
+
+def passes(suite: pytest.Pytester, *options: str, count: int = 1) -> None:
+    result = suite.runpytest_inprocess(*options)
+    result.assert_outcomes(passed=count)
+
+
+def test_an_application_runs_against_a_script(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import asyncio
+        import application
+
+        def test_twenty_minutes(taskbridge_script, taskbridge_clock):
+            before = taskbridge_clock.monotonic()
+            vendor = taskbridge_script("invoices")
+            vendor.plan_next({0: "pending", 1200: "completed"}, text="Total: 12 EUR")
+            assert application.text_of(b"bytes") == "Total: 12 EUR"
+            assert taskbridge_clock.monotonic() - before >= 1200
+
+        def test_asyncio(taskbridge_script):
+            taskbridge_script("invoices").task("t1", {0: "pending", 1200: "completed"})
+            assert asyncio.run(application.slowly("t1")) == "completed"
+            assert application.status_of("invoices:t1") == "completed"
+        """
+    )
+    passes(suite, count=2)
+
+
+def test_an_application_runs_against_emulators(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import pytest
+        import taskbridge as tb
+        import application
+        from taskbridge.emulator import Plan
+
+        IMAGE = b"\\x89PNG\\r\\n\\x1a\\n" + bytes(40)
+
+        @pytest.mark.parametrize("vendor", ["scan-documents", "cloudconvert"])
+        def test_in_virtual_time(taskbridge_emulator, taskbridge_clock, vendor):
+            emulator = taskbridge_emulator(connections={"invoices": vendor}, plan=Plan(60, 1140))
+            before = taskbridge_clock.monotonic()
+            assert application.text_of(IMAGE)
+            assert taskbridge_clock.monotonic() - before >= 1200
+            emulator.fail_next("unavailable")
+            done = emulator.samples()["completed"]
+            assert application.status_of(f"invoices:{done}") == "completed"
+
+        def test_in_real_time(taskbridge_emulator, monkeypatch, tmp_path):
+            mine = tmp_path / "mine.toml"
+            mine.write_text('[connections.invoices]\\nprovider = "expertai-extract"\\nusername = "${NOBODY}"')
+            emulator = taskbridge_emulator("cloudconvert", connections={"invoices": "scan-documents"})
+            assert set(emulator.vendors) == {"cloudconvert", "scan-documents"}
+            done = emulator.samples("scan-documents")["completed"]
+            assert application.status_of(f"invoices:{done}") == "completed"
+
+        def test_nothing_is_left_behind():
+            with pytest.raises(tb.ConfigError):
+                tb.connect(connection="invoices")
+        """
+    )
+    passes(suite, count=4)
+
+
+RECORDED: Final = """
+import application
+
+def test_of_mine(taskbridge_recording):
+    assert application.status_of("invoices:{done}") == "completed"
+"""
+
+
+def test_a_recording_is_made_once_and_replayed(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = suite.path / "recordings" / "test_it" / "test_of_mine.jsonl"
+    with Emulator("scan-documents") as emulator:
+        text = config_toml(emulator).replace("[connections.scan-documents]", "[connections.invoices]")
+        text = text.replace('default = "scan-documents"', 'default = "invoices"')
+        config = suite.path / "taskbridge.toml"
+        config.write_text(text)
+        monkeypatch.setenv("TASKBRIDGE_CONFIG", str(config))
+        suite.makepyfile(test_it=RECORDED.format(done=emulator.samples()["completed"]))
+        missing = suite.runpytest_inprocess()
+        missing.assert_outcomes(errors=1)
+        missing.stdout.fnmatch_lines(
+            ["*there is no recording *test_of_mine.jsonl; make it with --taskbridge-record=auto"]
+        )
+        passes(suite, "--taskbridge-record=auto")
+        assert path.exists()
+        asked = emulator.count()
+        passes(suite, "--taskbridge-record=auto")
+        passes(suite)
+        assert emulator.count() == asked == 1
+        passes(suite, "--taskbridge-record=record")
+        assert emulator.count() == 2
+    passes(suite)  # with no vendor anywhere
+    path.write_text(path.read_text().replace("/tasks/", "/other/"))
+    suite.runpytest_inprocess().assert_outcomes(failed=1)
+
+
+def test_pytest_finds_it_by_itself() -> None:
+    [point] = entry_points(group="pytest11", name="taskbridge")
+    assert point.value == "taskbridge.testing.plugin"
+
+
+def test_it_costs_nothing_where_it_is_not_used(tmp_path: Path) -> None:
+    """Of ours only the two packages and the plugin, and nothing of others."""
+    script = (
+        "import sys, pytest; before = set(sys.modules); import taskbridge.testing.plugin; "
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=tmp_path)
+    loaded = set(done.stdout.split())
+    assert loaded == {"taskbridge", "taskbridge.testing", "taskbridge.testing.plugin"}

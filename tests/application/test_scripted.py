@@ -1,0 +1,97 @@
+"""The scripted vendor: tasks that do what a test says, in virtual time, on both interfaces."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+import taskbridge as tb
+from taskbridge import aio
+from taskbridge.testing import ScriptedVendor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def vendor() -> Iterator[ScriptedVendor]:
+    with ScriptedVendor() as made:
+        yield made
+
+
+@pytest.fixture
+def client(vendor: ScriptedVendor) -> Iterator[tb.Client]:
+    del vendor
+    with tb.connect("scripted") as made:
+        yield made
+
+
+def test_a_task_follows_its_script(vendor: ScriptedVendor, client: tb.Client) -> None:
+    vendor.task("t1", {0: "pending", 30: "processing", 1200: "completed"}, text="Total: 12 EUR", files=["a.pdf"])
+    states: list[str] = []
+    result = client.result(client.wait("t1", timeout=1800, on_update=lambda task: states.append(task.status)))
+    assert (result.text, [file.name for file in result.files]) == ("Total: 12 EUR", ["a.pdf"])
+    assert states == ["pending", "processing", "completed"]
+
+
+def test_the_asynchronous_interface_follows_it_too(vendor: ScriptedVendor) -> None:
+    vendor.task("t1", {0: "pending", 1200: "completed"})
+
+    async def run() -> str:
+        async with aio.connect("scripted") as client:
+            return (await client.wait("t1", timeout=1800)).status
+
+    assert asyncio.run(run()) == "completed"
+
+
+def test_reasons_errors_and_unknown_words(vendor: ScriptedVendor, client: tb.Client) -> None:
+    vendor.task("t1", {0: "failed/expired"}, code="gone", message="too late")
+    vendor.task("t2", {0: "on-holiday"})
+    failed, odd = client.get("t1"), client.get("t2")
+    assert (failed.reason, failed.error) == ("expired", tb.TaskFailure(code="gone", message="too late"))
+    assert (odd.status, odd.recognised, odd.native_status) == ("processing", False, "on-holiday")
+
+
+def test_a_look_up_may_fail_while_the_task_goes_on(vendor: ScriptedVendor, client: tb.Client) -> None:
+    vendor.task("t1", {0: "pending", 10: 503, 60: "completed"})
+    assert client.wait("t1", timeout=600).status == "completed"
+    with pytest.raises(tb.TaskNotFound):
+        client.get("nobody")
+
+
+def test_submitted_tasks_follow_the_scripts_that_come(vendor: ScriptedVendor, client: tb.Client) -> None:
+    vendor.plan_next({0: "pending", 5: "failed"}, message="unreadable")
+    first = client.submit("extract-text", b"bytes", external_id="INV-7")
+    second = client.submit("native:anything", b"bytes")
+    assert (first.operation, first.external_id, second.operation) == ("extract-text", "INV-7", "anything")
+    assert [outcome.task and outcome.task.status for outcome in client.wait_all([first, second])] == [
+        "failed",
+        "completed",
+    ]
+
+
+def test_a_task_can_be_cancelled_unless_it_has_ended(vendor: ScriptedVendor, client: tb.Client) -> None:
+    vendor.task("t1", {0: "processing"})
+    vendor.task("t2", {0: "completed"})
+    assert client.cancel("t1").reason == "cancelled"
+    assert client.cancel("t2").status == "completed"
+
+
+@pytest.mark.parametrize("script", [{}, {1: "pending"}, {-1: "pending", 0: "completed"}])
+def test_a_script_begins_at_nought(vendor: ScriptedVendor, script: dict[float, str | int]) -> None:
+    with pytest.raises(ValueError, match="begins at 0 seconds"):
+        vendor.task("t1", script)
+
+
+def test_what_cannot_be_said_is_refused(vendor: ScriptedVendor) -> None:
+    with pytest.raises(ValueError, match=r"says code, .*, text, not colour"):
+        vendor.task("t1", {0: "pending"}, colour="red")
+
+
+def test_it_is_gone_after_its_block() -> None:
+    with ScriptedVendor():
+        pass
+    with pytest.raises(tb.ProviderNotFound):
+        tb.connect("scripted")
