@@ -23,7 +23,19 @@ MASK: Final = "masked"
 """What stands in place of a secret."""
 
 _KEPT: Final = frozenset(
-    {"content-disposition", "content-type", "date", "etag", "link", "location", "retry-after", "x-request-id"}
+    {
+        "accept-ranges",
+        "content-disposition",
+        "content-range",
+        "content-type",
+        "date",
+        "etag",
+        "last-modified",
+        "link",
+        "location",
+        "retry-after",
+        "x-request-id",
+    }
 )
 _KEPT_BEGINNINGS: Final = ("ratelimit", "x-ratelimit")
 _SENT: Final = frozenset({"accept", "content-length", "content-type", "idempotency-key", "user-agent"})

@@ -11,6 +11,7 @@ import json
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from taskbridge import errors
 from taskbridge.errors import TaskbridgeError, TransportError, TruncatedResponse
 from taskbridge.http import Base64, Request, Response, Upload
 from taskbridge.testing.masks import MASK, Masks
+from taskbridge.transport.shared import saver
 
 if TYPE_CHECKING:
     import os
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Exchange", "RecordingTransport", "ReplayTransport", "UnexpectedRequest", "read_recording"]
 
 _FORMAT: Final = {"taskbridge-recording": 1}  # the first line
+_RANGE: Final = re.compile(r"bytes (\d+)-.*")
 _REFERENCE: Final = re.compile(r"taskbridge-[0-9a-f]{32}")  # made anew by each submit
 
 
@@ -158,7 +161,9 @@ class _Pen:
     def _answered(self, request: Request, response: Response) -> dict[str, Any]:
         body = response.body
         if request.save_to is not None and response.status < 300:
-            body = request.save_to.read_bytes()
+            body = request.save_to.path.read_bytes()
+            if response.status == 206:
+                body = body[int(_RANGE.sub(r"\1", response.headers.get("content-range", ""))) :]
         login = request.method != "GET" and not request.authorised and not request.foreign
         text = self._masks.document(body, login=login)
         shown = {"status": response.status, "headers": self._masks.headers(response.headers)}
@@ -337,7 +342,12 @@ class _Player:
             raise exchange.error or TransportError("the recording says nothing of this request")
         body = answer.body
         if request.save_to is not None and answer.status < 300:
-            request.save_to.write_bytes(body)
+            fields = {**answer.headers, "content-length": str(len(body))}
+            with closing(saver(answer.status, fields, request.save_to)) as file:
+                next(file)
+                if body:
+                    file.send(body)
+                file.send(b"")
             body = b""
         return Response(answer.status, answer.headers, body, self._clock.now())
 

@@ -12,8 +12,6 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import aio
-from taskbridge.assemble import channels_of
-from taskbridge.config import read_config
 from taskbridge.http import Request, Response
 from taskbridge.testing import (
     AsyncScriptedTransport,
@@ -31,12 +29,13 @@ VENDORS: Final = ("cloudconvert", "expertai-extract", "scan-documents", "smartdo
 IMAGE: Final = b"\x89PNG\r\n\x1a\n" + bytes(40)
 
 
-def story(client: tb.Client) -> list[object]:
+def story(client: tb.Client, folder: Path) -> list[object]:
     """A document's whole way."""
     given = "https://documents.test/a.pdf" if client.provider == "smartdocumentor" else IMAGE
     task = client.wait(client.submit("extract-text", given), timeout=600)
     result = client.result(task)
-    return [task.id, task.status, task.native_status, result.text, [file.name for file in result.files]]
+    files = [path.read_bytes() for path in client.download(task, folder, overwrite=True)] if result.files else []
+    return [task.id, task.status, task.native_status, result.text, *files]
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
@@ -45,10 +44,10 @@ def test_a_replay_is_the_recording_without_a_vendor(vendor: str, tmp_path: Path)
     with Emulator(vendor, clock=clock) as emulator:
         settings = emulator.settings()
         with tb.connect(vendor, **settings, clock=clock, transport=RecordingTransport(path)) as client:
-            told = story(client)
+            told = story(client, tmp_path)
     replay = ReplayTransport(path)
     with tb.connect(vendor, **settings, clock=VirtualClock(), transport=replay) as client:
-        assert story(client) == told
+        assert story(client, tmp_path) == told
     assert replay.left == 0
 
 
@@ -81,34 +80,6 @@ def test_errors_are_recorded_too(tmp_path: Path) -> None:
         pytest.raises(tb.TruncatedResponse),
     ):
         client.get(done)
-
-
-def test_a_file_that_is_streamed_is_recorded_and_streamed_again(tmp_path: Path) -> None:
-    path, target = tmp_path / "r.jsonl", tmp_path / "got.bin"
-    bytes_of_file = b"%PDF \xff\x00 of a vendor"
-
-    class Saves:
-        def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
-            del deadline, max_body
-            assert request.save_to is not None
-            request.save_to.write_bytes(bytes_of_file)
-            return Response(200, {"content-type": "application/pdf"})
-
-        def close(self) -> None:
-            """Nothing is kept."""
-
-    class Maker(Echo):
-        def transport(self, channel: object) -> Any:
-            del channel
-            return Saves()
-
-    [channel] = channels_of(read_config(CONFIG), VirtualClock()).values()
-    wanted = Request("GET", "https://store.test/f?sig=1", authorised=False, save_to=target)
-    for maker in (RecordingTransport(path, Maker(Response(200))), ReplayTransport):
-        line = (maker if isinstance(maker, RecordingTransport) else maker(path)).transport(channel)
-        answer = line.send(wanted, deadline=0.0, max_body=9)
-        assert (answer.status, answer.body, target.read_bytes()) == (200, b"", bytes_of_file)
-        target.unlink()
 
 
 # Strict and lenient.
@@ -181,7 +152,6 @@ def test_what_is_no_recording_is_refused(tmp_path: Path, text: str, line: int) -
 
 # No credential.
 
-CONFIG: Final = '[connections.scans]\nprovider = "scan-documents"\napi_key = "key-of-nobody-at-all"\n'
 
 CANARY: Final = "canary-4f1c9a7e2b-key"
 
@@ -262,7 +232,7 @@ def test_no_credential_of_a_whole_story_is_written(vendor: str, tmp_path: Path) 
         settings = emulator.settings()
         seen |= {value for key, value in settings.items() if not key.endswith("_url")}
         with tb.connect(vendor, **settings, clock=clock, transport=Eavesdropper(path)) as client:
-            story(client)
+            story(client, tmp_path)
     text = path.read_text()
     secrets = {each for each in seen if len(each) >= 8}
     assert secrets
