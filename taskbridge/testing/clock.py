@@ -6,16 +6,19 @@ them, as a correction or a suspended machine does.
 
 Time passes only while everybody sleeps: a thread that is at work (`acting`), a request that is on its way (`busy`), and
 in asyncio whatever is ready to run hold it, and of several sleepers the earliest wakes first. So what happens does not
-depend on how fast the computer is.
+depend on how fast the computer is. Only a thread that is at work and for a second of real time does nothing that we
+know of, such as a callback that waits for another thread, does not hold it any longer.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import insort
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from math import inf
 from random import Random
-from threading import Condition, Lock, local
+from threading import Condition, Lock, get_ident, local
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ __all__ = ["VirtualClock"]
 
 _START: Final = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 _GLANCE: Final = 0.0005  # seconds of real time after which a sleeper looks whether all the others sleep
+_PATIENCE: Final = 1.0  # seconds of real time after which a thread at work counts as blocked
 _TURNS: Final = 20  # turns of an event loop after which nothing in it is ready to run
 
 
@@ -41,7 +45,8 @@ class _Times:
     def __init__(self, wall: datetime, monotonic: float) -> None:
         self.wall = wall
         self.monotonic = monotonic
-        self.awake = 0  # threads at work and requests on their way; while there are any, time stands
+        self._outside = 0  # requests of asyncio on their way, less the callers for whom somebody lets time pass
+        self._at_work: dict[int, float] = {}  # thread -> real time at which it last did something we know of
         self._sleepers: list[float] = []  # when they wake up, the earliest first
         self._lock = Lock()
 
@@ -53,14 +58,26 @@ class _Times:
         self.wall += timedelta(seconds=wall)
         self.monotonic += monotonic
 
-    def wake(self, change: int) -> None:
+    def work(self, thread: int, until: float | None = None) -> None:
+        """Count a thread as at work; ``until`` is infinite while a request of it is on its way."""
         with self._lock:
-            self.awake += change
+            self._at_work[thread] = until or time.monotonic()
+
+    def rest(self, thread: int) -> None:
+        """Count it no longer."""
+        with self._lock:
+            self._at_work.pop(thread, None)
+
+    def count(self, change: int) -> None:
+        """Count what happens outside of all threads."""
+        with self._lock:
+            self._outside += change
 
     def settle(self, sleeper: _Sleeper) -> None:
         """Count somebody who goes to sleep."""
         with self._lock:
-            self.awake -= sleeper.mine
+            if sleeper.thread is not None:
+                self._at_work.pop(sleeper.thread, None)
             if sleeper.until is not None:
                 insort(self._sleepers, sleeper.until)
 
@@ -70,13 +87,22 @@ class _Times:
             self._rouse(sleeper)
 
     def _rouse(self, sleeper: _Sleeper) -> None:
-        self.awake += sleeper.mine
+        if sleeper.thread is not None:
+            self._at_work[sleeper.thread] = time.monotonic()
         if sleeper.until is not None:
             self._sleepers.remove(sleeper.until)
 
+    @property
+    def stands(self) -> bool:
+        """Whether somebody is at work."""
+        if not self._at_work:
+            return self._outside > 0
+        blocked = time.monotonic() - _PATIENCE
+        return self._outside + sum(since > blocked for since in tuple(self._at_work.values())) > 0
+
     def is_next(self, until: float) -> bool:
         """Whether everybody sleeps, and nobody wakes up before that time."""
-        return self.awake <= 0 and self._sleepers[0] >= until
+        return self._sleepers[0] >= until and not self.stands
 
     def is_over(self, sleeper: _Sleeper, *, may_move: bool) -> bool:
         """Whether a sleeper's time has come, for which time moves if it may; if so he counts as awake at once."""
@@ -99,15 +125,15 @@ class _Sleeper:
     Args:
         times: Where.
         seconds: How long; None until somebody wakes him.
-        mine: 1 where he counts as awake otherwise, else 0.
+        thread: The thread that counts as at work otherwise; None where none does.
     """
 
-    __slots__ = ("_roused", "_times", "mine", "until")
+    __slots__ = ("_roused", "_times", "thread", "until")
 
-    def __init__(self, times: _Times, seconds: float | None, mine: int) -> None:
+    def __init__(self, times: _Times, seconds: float | None, thread: int | None) -> None:
         self._times = times
         self._roused = False
-        self.mine = mine
+        self.thread = thread
         self.until = None if seconds is None else times.monotonic + max(0.0, seconds)
 
     def __enter__(self) -> Self:
@@ -198,34 +224,42 @@ class VirtualClock:
     @contextmanager
     def acting(self) -> Generator[None]:
         """See `taskbridge.policy.Clock`."""
-        depth = self._depth
+        depth, thread = self._depth, get_ident()
         depth.level += 1
-        if depth.level == 1:
-            self._times.wake(1)
+        self._times.work(thread)
         try:
             yield
         finally:
             depth.level -= 1
-            if depth.level == 0:
-                self._times.wake(-1)
+            if depth.level:
+                self._times.work(thread)
+            else:
+                self._times.rest(thread)
 
     @contextmanager
     def busy(self) -> Generator[None]:
         """Hold time while something outside is awaited that takes real time, as a request does."""
-        self._times.wake(1)
+        if self._depth.level:
+            self._times.work(get_ident(), inf)
+            try:
+                yield
+            finally:
+                self._times.work(get_ident())
+            return
+        self._times.count(1)
         try:
             yield
         finally:
-            self._times.wake(-1)
+            self._times.count(-1)
 
     @contextmanager
     def lent(self) -> Generator[None]:
         """Let time pass although somebody is at work: he waits for whoever calls this, as a held line does."""
-        self._times.wake(-1)
+        self._times.count(-1)
         try:
             yield
         finally:
-            self._times.wake(1)
+            self._times.count(1)
 
     # Waiting on it.
 
@@ -244,10 +278,10 @@ class VirtualClock:
         self.slept.append(seconds)
         quiet = 0  # turns in which whoever has something to do could do it before time moves
         await asyncio.sleep(0)
-        with _Sleeper(self._times, seconds, 0) as sleeper:
+        with _Sleeper(self._times, seconds, None) as sleeper:
             while not sleeper.is_over(may_move=quiet >= _TURNS):
                 quiet = quiet + 1 if sleeper.is_next else 0
-                await asyncio.sleep(0 if self._times.awake <= 0 else _GLANCE)
+                await asyncio.sleep(_GLANCE if self._times.stands else 0)
 
     def wait_on(self, condition: Condition, seconds: float | None) -> None:
         """See `taskbridge.policy.Clock`; without a limit it really waits, for somebody has to notify.
@@ -274,4 +308,4 @@ class VirtualClock:
             return True
 
     def _sleeper(self, seconds: float | None) -> _Sleeper:
-        return _Sleeper(self._times, seconds, int(self._depth.level > 0))
+        return _Sleeper(self._times, seconds, get_ident() if self._depth.level else None)

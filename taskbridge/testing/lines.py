@@ -43,7 +43,7 @@ class RealTransports:
 
         size = channel.settings.max_in_flight
         real = RequestsTransport(network_key(channel)[0], user_agent=user_agent(channel), size=size)
-        return _Line(real, channel.clock) if isinstance(channel.clock, _Virtual) else real
+        return _Line(real, channel.clock, channel.clock) if isinstance(channel.clock, _Virtual) else real
 
     def async_transport(self, channel: Channel) -> AsyncTransport:
         """See `taskbridge.surroundings.TransportMaker`."""
@@ -55,12 +55,14 @@ class RealTransports:
 
 
 class _Line:
-    def __init__(self, real: Transport, clock: Clock) -> None:
+    def __init__(self, real: Transport, clock: Clock, virtual: _Virtual) -> None:
         self._real = real
         self._clock = clock
+        self._virtual = virtual
 
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
-        response = self._real.send(request, deadline=_real_deadline(self._clock, deadline), max_body=max_body)
+        with self._virtual.busy():
+            response = self._real.send(request, deadline=_real_deadline(self._clock, deadline), max_body=max_body)
         took = _took(response)
         self._clock.sleep(max(0.0, min(took, deadline - self._clock.monotonic())))
         return _in_time(response, took, self._clock, deadline)

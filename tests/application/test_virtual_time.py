@@ -144,6 +144,16 @@ def test_time_stands_while_a_thread_is_at_work() -> None:
     assert clock.monotonic() == 1060.0
 
 
+def test_a_callback_that_waits_for_another_thread_holds_nobody_up_for_long() -> None:
+    clock = VirtualClock()
+    sleeper = threading.Thread(target=clock.sleep, args=(60.0,))
+    with clock.acting():
+        sleeper.start()
+        sleeper.join(10.0)
+    assert not sleeper.is_alive()
+    assert clock.monotonic() == 1060.0
+
+
 def test_a_lock_is_waited_for_in_virtual_time() -> None:
     clock, lock = VirtualClock(), threading.Lock()
     assert clock.acquire(lock, 30.0)
