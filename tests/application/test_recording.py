@@ -12,6 +12,7 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import aio
+from taskbridge.assemble import one_channel
 from taskbridge.http import Request, Response
 from taskbridge.testing import (
     AsyncScriptedTransport,
@@ -194,11 +195,9 @@ def test_an_answer_that_gives_secrets_away(name: str, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     headers = {"set-cookie": CANARY, "x-api-key": CANARY, "x-ratelimit-note": CANARY, "location": LINK, "date": "now"}
     recording = RecordingTransport(path, Echo(Response(200, headers, LEAKS[name])))
-    with (
-        tb.connect("scan-documents", api_key=CANARY, transport=recording, retry={"attempts": 1}) as client,
-        pytest.raises(tb.TaskbridgeError),
-    ):
-        client.get("task_1")
+    channel, _ = one_channel("scan-documents", None, None, {"api_key": CANARY}, VirtualClock())
+    asked = Request("GET", f"https://api.test/{CANARY}", headers={"Authorization": f"Bearer {CANARY}"})
+    recording.transport(channel).send(asked, deadline=0.0, max_body=0)
     text = path.read_text()
     for form in [*spelt(CANARY), *spelt("whsec_of-nobody-here"), "abc.def", "set-cookie", "x-api-key"]:
         assert form not in text

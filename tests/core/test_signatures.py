@@ -21,7 +21,7 @@ def public(kind: type[Any]) -> dict[str, Any]:
 
 def parameters(function: Any) -> list[tuple[str, Any, Any, str]]:
     return [
-        (each.name, each.kind, each.default, str(each.annotation))
+        (each.name, each.kind, each.default, str(each.annotation).replace("Awaitable[object] | ", ""))
         for each in inspect.signature(function).parameters.values()
     ]
 
