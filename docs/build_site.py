@@ -3,7 +3,8 @@
     python docs/build_site.py [FOLDER]         FOLDER/site is the site; by default build/docs/site
 
 The pages are copied into FOLDER/docs first: links that leave docs/ are led to the copies of their goals, and diagrams
-stand where ``<!-- diagram: NAME -->`` is. Then zensical builds, and whatever it warns of fails.
+stand where ``<!-- diagram: NAME -->`` is; plots become part of their page. Then zensical builds, and whatever it warns
+of fails.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from diagrams import drawn
+from diagrams import drawn, plotted
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 LINK: Final = re.compile(r"(\[[^\]\n]*\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
@@ -27,6 +28,7 @@ DIAGRAM: Final = re.compile(r"^<!-- diagram: (.+) -->$", re.MULTILINE)
 RELEASES: Final = "<!-- the releases, newest first -->\n"
 UNRELEASED: Final = re.compile(r"^## Unreleased\n(?:(?!## ).*\n)*", re.MULTILINE)
 COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+PLOT: Final = re.compile(r"^!\[([^\]]+)\]\((performance/[\w-]+\.svg)\)$", re.MULTILINE)
 CONFIG: Final = ROOT / "docs" / "zensical.toml"
 
 # Files outside docs/ that are pages of the site; the README's part is played by the first page.
@@ -100,6 +102,7 @@ def stage(folder: Path) -> None:
         goal = folder / "docs" / (place(page) or page)
         goal.parent.mkdir(parents=True, exist_ok=True)
         text = DIAGRAM.sub(lambda found: drawn(found[1]), relinked(text, page))
+        text = PLOT.sub(lambda found: plotted(ROOT / "docs" / found[2], found[1]), text)
         goal.write_text(text, encoding="utf-8")
 
 

@@ -7,6 +7,7 @@ colours are those of the reader's palette (docs/style/extra.css), and it has a t
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -248,3 +249,27 @@ def drawn(call: str) -> str:
     """
     name, *arguments = call.split()
     return DIAGRAMS[name](*arguments).svg("-".join(("tb", name, *arguments)))
+
+
+# Plots, which are files already.
+
+PLOT_COLOURS: Final[Mapping[str, str]] = {
+    "fill: #7d8590": "fill: var(--tb-soft)",
+    "stroke: #7d8590": "stroke: var(--tb-line)",
+}
+"""The grey of letters and axes in a file, which has to do for any background -> that of the reader's palette."""
+
+
+def plotted(path: Path, title: str) -> str:
+    """A plot of docs/performance as part of a page, on one line."""
+    source = path.read_text(encoding="utf-8")
+    svg = source[source.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|(?<=<svg) (?=xmlns:xlink)", " ", svg, flags=re.DOTALL)
+    svg = re.sub(r'(?<= )(?:width|height)="[\d.]+pt" ', "", svg)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{path.stem}-", svg)
+    for grey, colour in PLOT_COLOURS.items():
+        svg = svg.replace(grey, colour)
+    name = f"tb-plot-{path.stem}"
+    head = f'<svg role="img" aria-labelledby="{name}" '
+    svg = svg.replace("<svg ", head, 1).replace(">", f'><title id="{name}">{escape(title)}</title>', 1)
+    return f'<figure class="tb-plot">{" ".join(svg.split())}</figure>'

@@ -276,11 +276,18 @@ def test_search_finds_a_page_by_what_it_says(browser: Browser) -> None:
     assert any("/vendors/smartdocumentor.html" in link for link in links)
 
 
-DRAWN: Final = """
+LIGHT: Final = """
 const light = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).map(Number).map(v => v / 255)
   .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
 const ground = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
   if (!/, 0\\)$|transparent/.test(c)) return c; } return "rgb(255, 255, 255)"; };
+"""
+PLOTTED: Final = """
+return [...document.querySelectorAll("figure.tb-plot svg")].map(svg => { const under = light(ground(svg));
+  const contrast = c => (Math.max(light(c), under) + 0.05) / (Math.min(light(c), under) + 0.05);
+  return Math.min(...[...svg.querySelectorAll("text")].map(t => contrast(getComputedStyle(t).fill))); });
+"""
+DRAWN: Final = """
 return JSON.stringify([...document.querySelectorAll("figure.tb-diagram svg")].map(svg => {
   const box = svg.getBoundingClientRect(), under = light(ground(svg));
   const contrast = c => (Math.max(light(c), under) + 0.05) / (Math.min(light(c), under) + 0.05);
@@ -307,7 +314,7 @@ def test_diagrams_are_seen_whole_in_light_and_dark(width: int, *, dark: bool, si
         browser.show(page, width=width, dark=dark)
         ground = browser.ask("return getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", ground)[:3])) < 128 * 3) == dark
-        for drawing in json.loads(browser.ask(DRAWN)):
+        for drawing in json.loads(browser.ask(LIGHT + DRAWN)):
             seen += 1
             assert drawing["width"] > 300
             assert drawing["height"] > 100
@@ -316,3 +323,12 @@ def test_diagrams_are_seen_whole_in_light_and_dark(width: int, *, dark: bool, si
             assert drawing["texts"] >= 4.5  # WCAG 2.2, 1.4.3
             assert drawing["lines"] >= 3.0  # WCAG 2.2, 1.4.11
     assert seen >= 7
+
+
+@needs_chromium
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_plots_are_read_in_light_and_dark(*, dark: bool, browser: Browser) -> None:
+    browser.show("performance.html", dark=dark)
+    contrasts = browser.ask(LIGHT + PLOTTED)
+    assert len(contrasts) >= 5
+    assert min(contrasts) >= 4.5
