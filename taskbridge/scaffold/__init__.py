@@ -124,8 +124,8 @@ def _means_something(names: Names) -> bool:
     """Whether the files of the template use the name already, for something else."""
     if names == TEMPLATE:
         return False
-    used = re.compile(rf"\b{names.kind}\b|\btest_{names.word}\b")
-    return any(used.search(f"{path} {file.read_text(encoding='utf-8')}") for path, file in _template())
+    used = re.compile(rf"\b{names.kind}\b")
+    return any(used.search(file.read_text(encoding="utf-8")) for _, file in _template())
 
 
 def _written(names: Names) -> Iterator[tuple[str, str]]:

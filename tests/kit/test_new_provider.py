@@ -64,7 +64,6 @@ def test_the_names_of_one_provider() -> None:
         ("class", "such as 'class-docs'"),
         ("none", "such as 'none-docs'"),
         ("task", "such as 'task-docs'"),
-        ("suite", "such as 'suite-docs'"),
         ("taken", "is installed already"),
         ("two\nlines", "'two-lines' would do"),
     ],
