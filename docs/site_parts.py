@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 import types
 from collections.abc import Iterator
@@ -26,16 +27,20 @@ def by_family(kind: type[errors.TaskbridgeError]) -> Iterator[type[errors.Taskbr
             yield from by_family(each)
 
 
-def site_pages() -> str:
-    """Every page of the site, by section, as the site's navigation has them."""
-    site = tomllib.loads((ROOT / "docs" / "zensical.toml").read_text(encoding="utf-8"))
-    elsewhere = {page: f"../{source}" for page, source in site["project"]["extra"]["sources"].items()}
+def site_pages(folder: str = "docs") -> str:
+    """Every page of the site, by section, as the site's navigation has them, linked from a folder of the repository."""
+    project = tomllib.loads((ROOT / "docs" / "zensical.toml").read_text(encoding="utf-8"))["project"]
+    sources: dict[str, str] = project["extra"]["sources"]
     rows: list[tuple[str, str]] = []
-    for entry in site["project"]["nav"]:
+    for entry in cast("list[dict[str, str | list[dict[str, str]]]]", project["nav"]):
         for section, inner in entry.items():
             if not isinstance(inner, str):
-                pages = [page for each in cast("list[dict[str, str]]", inner) for page in each.items()]
-                rows.append((section, " · ".join(f"[{title}]({elsewhere.get(path, path)})" for title, path in pages)))
+                links = (
+                    f"[{title}]({os.path.relpath(sources.get(path, f'docs/{path}'), folder)})"
+                    for each in inner
+                    for title, path in each.items()
+                )
+                rows.append((section, " · ".join(links)))
     return table(("", "Pages"), rows)
 
 

@@ -162,7 +162,7 @@ FLAGS: Final = (
     "--disable-component-update",
     "--disable-sync",
 )
-PATIENCE: Final = 10.0  # seconds for a script of the page to have done its work
+PATIENCE: Final = 30.0  # seconds for a script of the page to have done its work
 
 needs_chromium = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="there is no Chromium with its driver here")
 
