@@ -26,6 +26,7 @@ from site_parts import by_family, reference, site_pages
 
 from taskbridge import dialogue, errors
 from taskbridge.config import CommonSettings
+from taskbridge.emulator.faults import FAULTS, WEBHOOK_FAULTS
 from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult
 from taskbridge.provider import Capabilities, Downloads, IdKind, Provider
 from taskbridge.registry import builtin_providers, load_provider
@@ -73,6 +74,12 @@ def providers() -> str:
             for each in builtins()
         ),
     )
+
+
+def faults() -> str:
+    """What emulators do wrong on request."""
+    rows = [(name, does) for name, (does, _) in FAULTS.items()] + list(WEBHOOK_FAULTS.items())
+    return table(("Name", "What happens"), ((code(name), does) for name, does in rows))
 
 
 def features() -> str:
@@ -330,6 +337,7 @@ def error_classes() -> str:
 MAKERS: Final[Mapping[str, Callable[..., str]]] = {
     "error-classes": error_classes,
     "evidence": evidence,
+    "faults": faults,
     "features": features,
     "fields": fields,
     "glance": glance,

@@ -1,7 +1,7 @@
 """What users and plugin authors test with.
 
 * `Emulator`: the vendors, emulated on this machine (extra ``emulator``).
-* `VirtualClock`: time that passes at once.
+* `VirtualClock`: time that passes at once; `RealTransports`: real connections of clients that live in it.
 * `ScriptedVendor`: a vendor in this process whose tasks follow a script.
 * `RecordingTransport`, `ReplayTransport`: real traffic, written down and given out again.
 * `ScriptedTransport`, `AsyncScriptedTransport`: canned answers in place of sockets.
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from taskbridge.emulator.shell import Emulator
     from taskbridge.testing.clock import VirtualClock
     from taskbridge.testing.conformance import ProviderConformance, Sample
+    from taskbridge.testing.lines import RealTransports
     from taskbridge.testing.recording import RecordingTransport, ReplayTransport, UnexpectedRequest
     from taskbridge.testing.scripted import ScriptedVendor
     from taskbridge.testing.transport import AsyncScriptedTransport, ScriptedTransport
@@ -29,6 +30,7 @@ __all__ = [
     "AsyncScriptedTransport",
     "Emulator",
     "ProviderConformance",
+    "RealTransports",
     "RecordingTransport",
     "ReplayTransport",
     "Sample",
@@ -43,6 +45,7 @@ _HOMES: Final[dict[str, str]] = {
     "AsyncScriptedTransport": "taskbridge.testing.transport",
     "Emulator": "taskbridge.emulator.shell",
     "ProviderConformance": "taskbridge.testing.conformance",
+    "RealTransports": "taskbridge.testing.lines",
     "RecordingTransport": "taskbridge.testing.recording",
     "ReplayTransport": "taskbridge.testing.recording",
     "Sample": "taskbridge.testing.conformance",

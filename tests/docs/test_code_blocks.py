@@ -31,6 +31,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 FENCE: Final = re.compile(r"( *)(`{3,})([^`]*)")
 MARK: Final = re.compile(r"<!-- not run: (.+) -->")
+FILE: Final = re.compile(r"<!-- file: (\w+\.py) -->")  # of an application or its tests, which pytest runs
 LANGUAGES: Final = frozenset({"python", "toml", "console", "text"})  # text is what something printed
 
 # Every block that is not run: page and reason. A new one needs a line here.
@@ -42,6 +43,7 @@ NOT_RUN: Final = frozenset(
         ("docs/examples/taskbridge-zamzar/README.md", "the plugin is not installed"),
         ("docs/guides/task-queues.md", "needs Airflow"),  # but see the last test
         ("docs/quickstart.md", "installs"),
+        ("docs/testing.md", "needs an account"),
         ("docs/testing.md", "runs until it is stopped"),
         ("docs/testing.md", "a test of yours, for pytest"),
         ("docs/tutorial.md", "installs"),
@@ -101,6 +103,7 @@ class Block:
     language: str
     code: str
     reason: str | None  # why it is not run
+    file: str | None = None  # what it is a part of
 
     @property
     def where(self) -> str:
@@ -119,7 +122,8 @@ def blocks(page: Path) -> Iterator[Block]:
         end = next(n for n in range(at + 1, len(lines)) if lines[n].strip() == ticks)
         code = "\n".join(line.removeprefix(indent) for line in lines[at + 1 : end]) + "\n"
         mark = MARK.fullmatch(above.strip())
-        yield Block(page, at + 2, language.strip(), code, mark[1] if mark else None)
+        file = FILE.fullmatch(above.strip())
+        yield Block(page, at + 2, language.strip(), code, mark[1] if mark else None, file[1] if file else None)
         above, at = "", end + 1
 
 
@@ -127,7 +131,7 @@ ALL: Final = [block for page in PAGES for block in blocks(page)]
 
 
 def those(language: str) -> list[Block]:
-    return [block for block in ALL if block.language == language and block.reason is None]
+    return [b for b in ALL if b.language == language and b.reason is None and b.file is None]
 
 
 def name(value: object) -> str:
@@ -185,6 +189,19 @@ def test_python_blocks_run(page: Path, place: Path, emulator: Emulator) -> None:
         for value in list(namespace.values()):
             if isinstance(value, Client | Bridge):
                 value.close()
+
+
+@pytest.mark.parametrize("page", sorted({b.page for b in ALL if b.file is not None}), ids=name)
+def test_tests_of_an_application_pass(page: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # others' plugins take seconds to load
+    files: dict[str, str] = {}
+    for block in (b for b in ALL if b.page == page and b.file is not None):
+        files[block.file or ""] = files.get(block.file or "", "") + block.code
+    for file, text in files.items():
+        (pytester.path / file).write_text(text, encoding="utf-8")
+    result = pytester.runpytest_inprocess("-p", "taskbridge.testing.plugin", "-W", "error")
+    result.assert_outcomes(passed=result.parseoutcomes()["passed"])
+    assert result.parseoutcomes()["passed"] >= sum(text.count("def test_") for text in files.values())
 
 
 @pytest.mark.parametrize("block", those("toml"), ids=name)
