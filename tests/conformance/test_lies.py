@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import taskbridge as tb
-from taskbridge.capabilities import Webhooks
+from taskbridge.capabilities import Capabilities, Downloads, Webhooks
 from taskbridge.provider import PLAIN_ID, IdKind, no_requests
 from taskbridge.registry import load_provider
 from taskbridge.submission import Bulk, Listing
@@ -53,6 +53,7 @@ class Trial:
                 "samples": lambda: Recording.of(self.provider, self.vendor).samples,
                 "vendor": lambda: self.vendor,
                 "emulator": lambda: self.vendor,
+                "settings": lambda: settings,
                 "connected": lambda: client,
                 "tmp_path": lambda: self.folder,
             }
@@ -104,6 +105,8 @@ CLAIMS: list[tuple[str, dict[str, Any], str]] = [
     (CC, {"bulk": None}, AGREE),
     (SD, {"bulk": Bulk(50, frozenset({"job"}))}, "test_a_sweep_shows_what_goes_on_where_claimed"),
     (SD, {"bulk": Bulk(2)}, "test_a_sweep_shows_what_goes_on_where_claimed"),
+    (SD, {"downloads": Downloads(("files",))}, "test_what_is_claimed_comes_home"),
+    (SM, {"downloads": Downloads(("files", "data"))}, "test_what_is_claimed_comes_home"),
     (SD, {"operations": {"extract-text": "extract-words"}}, "test_every_claimed_operation_is_taken"),
     (SD, {"operations": {}}, AGREE),
     (SD, {"inputs": frozenset({"path", "paper"})}, HOLD_TOGETHER),
@@ -135,6 +138,10 @@ CLAIMS: list[tuple[str, dict[str, Any], str]] = [
     (SD, {"result_ttl": 60.0}, "test_a_result_lives_as_long_as_claimed"),
     (SD, {"upload_limit": 11 << 20}, "test_the_upload_limit_is_the_vendor_s"),
 ]
+
+
+def test_there_is_a_lie_about_every_claim() -> None:
+    assert {claim for _, lie, _ in CLAIMS for claim in lie} == {field.name for field in fields(Capabilities)}
 
 
 @pytest.mark.parametrize(
