@@ -8,7 +8,16 @@ import click
 
 from taskbridge import __version__
 from taskbridge.cli.codes import MEANINGS, USAGE
-from taskbridge.cli.options import WIDTH, chosen_config, with_config, with_json, with_refs, with_timeout
+from taskbridge.cli.completion import complete_refs
+from taskbridge.cli.options import (
+    WIDTH,
+    chosen_config,
+    number_of_seconds,
+    with_config,
+    with_json,
+    with_refs,
+    with_timeout,
+)
 from taskbridge.cli.upkeep import completion, config, doctor, init, new_provider
 from taskbridge.cli.verbs import VERBS
 
@@ -91,6 +100,32 @@ def result(screen: Screen, ref: str, timeout: float | None) -> int:
     from taskbridge.cli.look import show_result  # noqa: PLC0415  # pydantic
 
     return show_result(screen, ref, timeout, chosen_config())
+
+
+@app.command()
+@click.argument("ref", metavar="REF", shell_complete=complete_refs)
+@click.option(
+    "--for",
+    "seconds",
+    callback=number_of_seconds,
+    default="900",
+    show_default=True,
+    metavar="SECONDS",
+    help="How long at most; 'none' for no limit.",
+)
+@click.option("--once", is_flag=True, help="One look and no more.")
+@click.option("--requests", is_flag=True, help="Each request too: method, host, path, status, seconds.")
+@with_json
+@with_config
+@click.pass_obj
+def explain(screen: Screen, ref: str, seconds: float | None, *, once: bool, requests: bool) -> int:
+    """Show each observation of a task as it is made, and why the next look comes when it does.
+
+    A line for each: when, how it was learnt, the HTTP status, the vendor's word, and the next look with its reason.
+    """
+    from taskbridge.cli.explain import explain as run  # noqa: PLC0415  # pydantic
+
+    return run(screen, ref, seconds, chosen_config(), once=once, requests=requests)
 
 
 @app.command()

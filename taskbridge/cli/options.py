@@ -20,12 +20,12 @@ def number_of_seconds(_ctx: click.Context, _param: click.Parameter, value: str) 
     if value == "none":
         return None
     try:
-        seconds = float(value)
+        number = float(value)
     except ValueError:
-        seconds = -1.0
-    if not 0 < seconds <= _LONGEST:  # nor not-a-number
+        number = -1.0
+    if not 0 < number <= _LONGEST:  # nor not-a-number
         raise click.BadParameter(f"{value!r} is no number of seconds above 0 (or 'none', to wait without a limit).")
-    return seconds
+    return number
 
 
 def _keep_config(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:

@@ -30,7 +30,8 @@ place of the task; `cancel`, `retry`, `restart` and `delete` tell in `"task"` wh
 the end; see [Running batches](running-batches.md). `listen` writes `{"time", "status", "type", "ref", "task", …}` for
 each delivery, or `{"time", "status", "refused"}`. What belongs to none of these is `{"error": {"type", "message",
 "exit_code", …}}` on stderr. A wait or a run that is stopped ends with `{"stopped", "refs", "resume"}`, where `resume`
-is the command that goes on.
+is the command that goes on. `explain` writes an object for each [event](observing.md#events), whose `"event"` says what
+it is, and the outcome last, as `wait` does.
 
 `NO_COLOR` turns colours off. A vendor's words are shown with control characters spelt out.
 """
