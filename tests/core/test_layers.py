@@ -52,7 +52,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "witness",
     ),
     ("drive", "transport"),
-    ("aio", "aio_verbs", "assemble", "calls", "client", "client_verbs", "front", "webhooks"),
+    ("aio", "aio_verbs", "assemble", "calls", "client", "client_verbs", "front", "otel", "progress", "webhooks"),
     ("cli", "emulator", "scaffold", "testing", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

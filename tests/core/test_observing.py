@@ -290,8 +290,8 @@ def test_the_calls_are_told_with_the_outcome_of_each_task(acme: Maker) -> None:
     made = acme(by_id)
     events: list[Event] = []
     with made.client.observe(events.append):
-        batch = made.client.wait_all(["t1", "t2", "\0"])
-    made.client.wait_all(["t1"])  # nobody is told of this
+        batch = made.client.wait_all(["t1", "t2", "\0"], timeout=None)
+    made.client.wait_all(["t1"], timeout=None)  # nobody is told of this
     (started,), (ended,) = of(tb.CallStarted, events), of(tb.CallEnded, events)
     assert (started.call, started.refs[:2], started.connections) == ("wait_all", ("acme:t1", "acme:t2"), ("acme",))
     told = of(tb.WaitOutcome, events)
@@ -327,8 +327,8 @@ def test_an_observer_may_call_back_in_and_leave(acme: Maker) -> None:
 
     watching = made.client.observe(nosy)
     with made.client:
-        made.client.wait_all(["t1"])
-        made.client.wait_all(["t1"])
+        made.client.wait_all(["t1"], timeout=None)
+        made.client.wait_all(["t1"], timeout=None)
     assert seen == ["completed"]
 
 
@@ -348,7 +348,7 @@ def test_an_observer_is_called_with_no_lock_held(acme: Maker) -> None:
 
     watching = made.client.observe(other_thread)
     with made.client:
-        made.client.wait_all(["t1"])
+        made.client.wait_all(["t1"], timeout=None)
         assert over.wait(10.0)
     assert free == [True]
 
@@ -385,7 +385,8 @@ def without_time(event: Event) -> dict[str, Any]:
     return {key: value for key, value in event.record().items() if key not in {"time", "number"}}
 
 
-def test_nothing_is_noted_where_nobody_observes(acme: Maker) -> None:
+def test_nothing_is_noted_where_nobody_observes(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "taskbridge")
     made = acme()
     fleet = Fleet()
     fleet.add(made.channel, "t1", 0.0)

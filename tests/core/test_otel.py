@@ -1,0 +1,234 @@
+"""Spans and metrics, as the SDK's own memory has them; names as the published conventions have them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.semconv.attributes import error_attributes, http_attributes, server_attributes, url_attributes
+from opentelemetry.semconv.metrics import http_metrics
+from opentelemetry.semconv.schemas import Schemas
+
+import taskbridge as tb
+from taskbridge.http import Request, Response
+from taskbridge.otel import Telemetry
+
+if TYPE_CHECKING:
+    from .conftest import Made, Maker
+
+WANTED: Final = {
+    http_attributes.HTTP_REQUEST_METHOD,
+    server_attributes.SERVER_ADDRESS,
+    server_attributes.SERVER_PORT,
+    url_attributes.URL_FULL,
+}
+
+
+class Seen:
+    """What a telemetry recorded."""
+
+    def __init__(self, **options: Any) -> None:
+        self._spans = InMemorySpanExporter()
+        self._metrics = InMemoryMetricReader()
+        self.tracers = TracerProvider()
+        self.tracers.add_span_processor(SimpleSpanProcessor(self._spans))
+        self.meters = MeterProvider([self._metrics])
+        self.telemetry = Telemetry(self.tracers, self.meters, **options)
+
+    @property
+    def spans(self) -> tuple[ReadableSpan, ...]:
+        return self._spans.get_finished_spans()
+
+    def named(self, name: str) -> list[ReadableSpan]:
+        return [span for span in self.spans if span.name == name]
+
+    def metric(self, name: str) -> list[Any]:
+        data = self._metrics.get_metrics_data()
+        return [
+            point
+            for resource in (data.resource_metrics if data else ())
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in metric.data.data_points
+        ]
+
+    def close(self) -> None:
+        self.tracers.shutdown()
+        self.meters.shutdown()
+
+
+@pytest.fixture
+def seen() -> Any:
+    found = Seen()
+    yield found
+    found.close()
+
+
+def says(state: str, status: int = 200) -> Response:
+    return Response(status, {}, json.dumps({"id": "t1", "state": state}).encode())
+
+
+def by_id(request: Request) -> Response:
+    return Response(200, {}, json.dumps({"id": request.url.rpartition("/")[2], "state": "done"}).encode())
+
+
+def of(span: ReadableSpan) -> Mapping[str, Any]:
+    return span.attributes or {}
+
+
+def parent_of(span: ReadableSpan) -> int | None:
+    return span.parent.span_id if span.parent else None
+
+
+def id_of(span: ReadableSpan) -> int:
+    context = span.get_span_context()
+    assert context is not None
+    return context.span_id
+
+
+def waited(made: Made, seen: Seen) -> None:
+    with made.client.observe(seen.telemetry):
+        made.client.wait("t1")
+
+
+def test_a_request_is_a_client_span_by_the_conventions(acme: Maker, seen: Seen) -> None:
+    waited(acme([says("", 503), says("working"), says("done")], poll={"interval": 2.0}), seen)
+    failed, _, ok = seen.named("GET")
+    assert set(of(failed)) >= WANTED
+    assert (failed.kind, failed.status.status_code) == (trace.SpanKind.CLIENT, trace.StatusCode.ERROR)
+    assert of(failed)[http_attributes.HTTP_RESPONSE_STATUS_CODE] == 503
+    assert of(failed)[error_attributes.ERROR_TYPE] == "503"
+    assert of(ok)[url_attributes.URL_FULL] == "https://acme.test/v1/tasks/t1"
+    assert (of(ok)[server_attributes.SERVER_ADDRESS], of(ok)[server_attributes.SERVER_PORT]) == ("acme.test", 443)
+    assert error_attributes.ERROR_TYPE not in of(ok)
+    assert ok.status.status_code is trace.StatusCode.UNSET
+    assert ok.instrumentation_scope is not None
+    assert ok.instrumentation_scope.schema_url in {each.value for each in Schemas}
+    ours = {name for span in seen.spans for name in of(span)} - WANTED
+    theirs = {http_attributes.HTTP_RESPONSE_STATUS_CODE, error_attributes.ERROR_TYPE}
+    assert all(name.startswith("taskbridge.") for name in ours - theirs)
+
+
+def test_a_repeat_says_the_how_many_th_it_is(acme: Maker, seen: Seen) -> None:
+    made = acme([says("", 503), says("done")])
+    with made.client.observe(seen.telemetry):
+        made.client.get("t1")
+    first, second = seen.named("GET")
+    assert http_attributes.HTTP_REQUEST_RESEND_COUNT not in of(first)
+    assert of(second)[http_attributes.HTTP_REQUEST_RESEND_COUNT] == 1
+    assert sum(point.value for point in seen.metric("taskbridge.retries")) == 1
+
+
+def test_a_wait_is_a_span_around_its_requests_and_tells_its_observations(acme: Maker, seen: Seen) -> None:
+    with seen.tracers.get_tracer("app").start_as_current_span("mine"):
+        waited(acme([says("working"), says("working"), says("done")], poll={"interval": 2.0}), seen)
+    (wait,), (mine,) = seen.named("taskbridge wait"), seen.named("mine")
+    assert parent_of(wait) == id_of(mine)
+    assert {parent_of(span) for span in seen.named("GET")} == {id_of(wait)}
+    told = [dict(event.attributes or {}) for event in wait.events if event.name == "taskbridge.observation"]
+    assert [each["taskbridge.native_status"] for each in told] == ["working", "working", "done"]
+    assert [each.get("taskbridge.next_why") for each in told] == ["interval", "interval", None]
+    assert (wait.end_time or 0) - (wait.start_time or 0) == 4_000_000_000
+    assert of(wait)["taskbridge.ref"] == "acme:t1"
+
+
+def test_a_wait_that_raises_says_what(acme: Maker, seen: Seen) -> None:
+    made = acme([says("working")], poll={"interval": 60.0})
+    with made.client.observe(seen.telemetry), pytest.raises(tb.WaitTimeout):
+        made.client.wait("t1", timeout=5.0)
+    (wait,) = seen.named("taskbridge wait")
+    assert (of(wait)["error.type"], wait.status.status_code) == ("WaitTimeout", trace.StatusCode.ERROR)
+
+
+def test_the_context_reaches_the_threads_of_a_wait_for_many(acme: Maker, seen: Seen) -> None:
+    made = acme(by_id)
+    with made.client, made.client.observe(seen.telemetry):
+        threads = [
+            threading.Thread(target=in_a_span, args=(seen, f"job {n}", made.client, [f"t{n}", f"u{n}"])) for n in (1, 2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    for n in (1, 2):
+        (job,) = seen.named(f"job {n}")
+        (wait,) = [span for span in seen.named("taskbridge wait_all") if parent_of(span) == id_of(job)]
+        inside = [of(span)["taskbridge.ref"] for span in seen.named("GET") if parent_of(span) == id_of(wait)]
+        assert sorted(inside) == [f"acme:t{n}", f"acme:u{n}"]
+
+
+def in_a_span(seen: Seen, name: str, client: tb.Client, ids: list[str]) -> None:
+    with seen.tracers.get_tracer("app").start_as_current_span(name):
+        client.wait_all(ids, timeout=None)
+
+
+def test_the_context_reaches_the_tasks_of_asyncio(acme: Maker, seen: Seen) -> None:
+    client, _ = acme(by_id).asynchronous()
+
+    async def job(n: int) -> None:
+        with seen.tracers.get_tracer("app").start_as_current_span(f"job {n}"):
+            await client.wait(f"t{n}")
+            await client.wait_all([f"u{n}"], timeout=None)
+
+    async def run() -> None:
+        async with client:
+            with client.observe(seen.telemetry):
+                await asyncio.gather(job(1), job(2))
+
+    asyncio.run(run())
+    for n in (1, 2):
+        (job_span,) = seen.named(f"job {n}")
+        for name, task_id in (("taskbridge wait", f"t{n}"), ("taskbridge wait_all", f"u{n}")):
+            (wait,) = [span for span in seen.named(name) if parent_of(span) == id_of(job_span)]
+            inside = [of(span)["taskbridge.ref"] for span in seen.named("GET") if parent_of(span) == id_of(wait)]
+            assert inside == [f"acme:{task_id}"]
+
+
+def test_polls_retries_detections_and_delays_are_counted(acme: Maker, seen: Seen) -> None:
+    script = [says("working"), says("working"), says("", 503), says("done")]
+    waited(acme(script, poll={"interval": 4.0}), seen)
+    polls = {point.attributes["taskbridge.poll.result"]: point.value for point in seen.metric("taskbridge.polls")}
+    assert polls == {"changed": 2, "unchanged": 1, "error": 1}
+    (retried,) = seen.metric("taskbridge.retries")
+    assert retried.value == 1
+    (found,) = seen.metric("taskbridge.detections")
+    assert (found.value, found.attributes["taskbridge.status"]) == (1, "completed")
+    (delay,) = seen.metric("taskbridge.detection.delay")
+    assert (delay.count, delay.sum) == (1, 4.0)
+    durations = seen.metric(http_metrics.HTTP_CLIENT_REQUEST_DURATION)
+    assert sum(point.count for point in durations) == 4
+    assert set(durations[0].attributes) <= WANTED - {url_attributes.URL_FULL} | {
+        http_attributes.HTTP_RESPONSE_STATUS_CODE,
+        error_attributes.ERROR_TYPE,
+    }
+    assert durations[0].explicit_bounds[0] == 0.005
+
+
+def test_requests_may_be_left_to_another_instrumentation(acme: Maker) -> None:
+    seen = Seen(requests=False)
+    waited(acme([says("done")]), seen)
+    assert [span.name for span in seen.spans] == ["taskbridge wait"]
+    assert seen.metric(http_metrics.HTTP_CLIENT_REQUEST_DURATION) == []
+    seen.close()
+
+
+def test_nothing_recorded_holds_a_credential(acme: Maker, seen: Seen) -> None:
+    token = Response(200, {}, b'{"token": "secret-token-xyz"}')
+    made = acme([token, says("done")], token_life=60.0)
+    waited(made, seen)
+    shown = "".join(span.to_json() for span in seen.spans)
+    assert "secret-token-xyz" not in shown
+    assert "key-of-acme" not in shown
+    (wait,) = seen.named("taskbridge wait")
+    assert {parent_of(span) for span in (*seen.named("POST"), *seen.named("GET"))} == {id_of(wait)}

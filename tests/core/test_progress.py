@@ -1,0 +1,100 @@
+"""Bars of rich and tqdm, moved by what is observed."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.progress import Progress
+from tqdm import tqdm
+
+import taskbridge as tb
+from taskbridge.http import Request, Response
+from taskbridge.progress import Rich, Tally, Tqdm
+from taskbridge.provider import Payload
+
+from .conftest import Acme, Maker
+
+
+class Telling(Acme):
+    """Acme with progress."""
+
+    def task(self, payload: Payload, asked: str) -> tb.Task:
+        return super().task(payload, asked).model_copy(update={"progress": payload.maybe_share("percent", 100.0)})
+
+
+def says(state: str, **more: Any) -> Response:
+    return Response(200, {}, json.dumps({"id": "t1", "state": state, **more}).encode())
+
+
+def mixed(request: Request) -> Response:
+    """Tasks that complete, and `bad` ones that fail."""
+    task_id = request.url.rpartition("/")[2]
+    return Response(200, {}, json.dumps({"id": task_id, "state": "broken" if "bad" in task_id else "done"}).encode())
+
+
+def test_a_tally_counts_what_ends_and_adds_what_is_reported(acme: Maker) -> None:
+    script = [says("waiting"), says("working", percent=25), says("working", percent=50), says("done")]
+    made = acme(script, provider=Telling, poll={"interval": 1.0})
+    tally = Tally()
+    steps: list[float] = []
+    with made.client.observe(tally), made.client.observe(lambda _: steps.append(tally.done)):
+        made.client.wait("t1")
+    assert sorted(set(steps)) == [0.0, 0.25, 0.5, 1.0]
+    assert (tally.total, tally.ended, tally.failed) == (1, 1, 0)
+
+
+def many(made: Any, observer: Any) -> None:
+    with made.client, made.client.observe(observer):
+        made.client.wait_all(["t1", "t2", "bad1", "t1", "\0"], timeout=None)
+
+
+def test_a_tally_counts_duplicates_failures_and_what_was_never_asked_for(acme: Maker) -> None:
+    tally = Tally()
+    many(acme(mixed), tally)
+    assert (tally.total, tally.ended, tally.failed, tally.done) == (5, 5, 2, 5.0)
+
+
+def test_a_bar_of_rich_ends_full_and_tells_of_failures(acme: Maker) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with Progress(console=console) as bars:
+        many(acme(mixed), Rich(bars, "invoices"))
+        (bar,) = bars.tasks
+    assert (bar.total, bar.completed, bar.finished) == (5, 5.0, True)
+    assert bar.description == "invoices, 2 not completed"
+
+
+def test_a_bar_of_tqdm_ends_full_and_tells_of_failures(acme: Maker) -> None:
+    out = io.StringIO()
+    with tqdm(file=out) as bar:
+        many(acme(mixed), Tqdm(bar))
+        assert (bar.n, bar.total) == (5, 5)
+    assert "5/5" in out.getvalue()
+    assert "2 not completed" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Rich(Progress(console=Console(file=io.StringIO()))),
+        lambda: Tqdm(tqdm(file=io.StringIO())),
+    ],
+    ids=["rich", "tqdm"],
+)
+def test_a_bar_is_an_on_update_too(acme: Maker, make: Callable[[], Rich | Tqdm]) -> None:
+    made = acme([says("working", percent=40), says("done")], provider=Telling, poll={"interval": 1.0})
+    bar = make()
+    made.client.wait("t1", on_update=bar)
+    assert (bar.total, bar.ended, bar.done) == (1, 1, 1.0)
+
+
+def test_a_wait_that_times_out_leaves_a_bar_that_is_over(acme: Maker) -> None:
+    made = acme([says("working", percent=40)], provider=Telling, poll={"interval": 60.0})
+    tally = Tally()
+    with made.client.observe(tally), pytest.raises(tb.WaitTimeout):
+        made.client.wait("t1", timeout=5.0)
+    assert (tally.ended, tally.failed) == (1, 1)
