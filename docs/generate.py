@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import logging
 import re
 import sys
 import types
@@ -24,9 +25,10 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from site_parts import by_family, reference, site_pages
 
-from taskbridge import dialogue, errors
+from taskbridge import dialogue, errors, observing
 from taskbridge.config import CommonSettings
 from taskbridge.emulator.faults import FAULTS, WEBHOOK_FAULTS
+from taskbridge.logs import RECORDS
 from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult
 from taskbridge.provider import Capabilities, Downloads, IdKind, Provider
 from taskbridge.registry import builtin_providers, load_provider
@@ -309,17 +311,49 @@ def fields(name: str) -> str:
 
 
 def reasons() -> str:
-    """The reasons, with their docstrings, which stand behind each member."""
-    parsed = ast.parse(inspect.getsource(Reason)).body[0]
+    """The reasons."""
+    return table(("`reason`", "Meaning"), _members(Reason))
+
+
+def members(name: str) -> str:
+    """The members of an enumeration of `taskbridge.observing`."""
+    return table((code(name.lower()), "Meaning"), _members(vars(observing)[name]))
+
+
+def _members(kind: type[Enum]) -> list[tuple[str, ...]]:
+    """Members with their docstrings, which stand behind each."""
+    parsed = ast.parse(inspect.getsource(kind)).body[0]
     if not isinstance(parsed, ast.ClassDef):
-        raise TypeError("Reason is a class")
+        raise TypeError("an enumeration is a class")
     rows: list[tuple[str, ...]] = []
     for member, words in zip(parsed.body, parsed.body[1:], strict=False):
         if isinstance(member, ast.Assign) and isinstance(words, ast.Expr) and isinstance(words.value, ast.Constant):
             target = member.targets[0]
             name = target.id if isinstance(target, ast.Name) else ""
-            rows.append((code(Reason[name]), prose(str(words.value.value))))
-    return table(("`reason`", "Meaning"), rows)
+            rows.append((code(kind[name]), prose(str(words.value.value))))
+    return rows
+
+
+def event(name: str) -> str:
+    """The attributes of an event of `taskbridge.observing`."""
+    section = (inspect.getdoc(vars(observing)[name]) or "").partition("Attributes:\n")[2]
+    found = re.findall(r"^    (\w+): (.+(?:\n      +.+)*)", section, re.MULTILINE)
+    return table(("Attribute", "Meaning"), ((code(key), prose(words)) for key, words in found))
+
+
+def log_records() -> str:
+    """Every kind of log record."""
+    rows = [
+        (
+            code(name),
+            code(row.logger.name),
+            logging.getLevelName(row.level),
+            row.meaning,
+            ", ".join(code(key) for key in sorted({*re.findall(r"%\((\w+)\)", row.text), *row.more})),
+        )
+        for name, row in RECORDS.items()
+    ]
+    return table(("`event`", "Logger", "Level", "When", "Attributes"), rows)
 
 
 def error_classes() -> str:
@@ -341,8 +375,11 @@ MAKERS: Final[Mapping[str, Callable[..., str]]] = {
     "features": features,
     "fields": fields,
     "glance": glance,
+    "event": event,
     "http-statuses": http_statuses,
+    "log-records": log_records,
     "mapping": mapping,
+    "members": members,
     "pages": site_pages,
     "providers": providers,
     "reasons": reasons,
