@@ -52,7 +52,7 @@ __all__ = ["Want", "download_file", "download_task"]
 T = TypeVar("T")
 
 PACE: Final = 20_000.0  # bytes per second that a file has to come with in the mean, once request_timeout is used up
-_WORTH: Final = 1 << 20  # bytes that a broken attempt must have brought, for the attempts to be counted anew
+_WORTH: Final = 1 << 20  # bytes that broken attempts must have added, for attempts to be counted anew
 _WHOLE: Final = frozenset({200, 206})
 _LOST: Final = frozenset({401, 403, 404, 410})  # of a link: it is dead, a fresh one may live
 _HOUR: Final = 3600.0
@@ -315,18 +315,18 @@ def _fresh(channel: Channel, dead: ApiError, again: Callable[[], Lifted[TaskFile
 
 
 def _fetched(channel: Channel, file: TaskFile, request: Request, sink: Sink) -> Lifted[None]:
-    """Fetch a file, going on for as long as that brings something."""
+    """Fetch a file, going on where it broke off for as long as that adds something."""
     settings, clock = channel.settings, channel.clock
     rules = Rules(settings.allow_private, settings.allow_http, own=origin_of(channel.provider.base_url))
     request = replace(request, save_to=sink)
     begun = clock.monotonic()
     while True:
-        before = sink.brought
+        before = sink.furthest
         deadline = begun + settings.request_timeout + sink.earned
         try:
             last, answer = yield from lift(channel, hops(request, rules, _unsafe), deadline, plan=DOWNLOAD)
         except (TransportError, MalformedResponse) as error:
-            if not error.retryable or sink.brought - before < _WORTH:
+            if not error.retryable or not sink.headers or sink.furthest - before < _WORTH:
                 raise
         else:
             if answer.status != 416 or not sink.received:

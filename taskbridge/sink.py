@@ -35,7 +35,7 @@ class Sink:
 
     Attributes:
         received: Bytes in the file.
-        brought: Bytes that came in all, those that were thrown away included.
+        furthest: Bytes that were in the file at most.
         total: Bytes that it will have, by the answer's head; None where that does not say.
         broken: What `on_progress` raised.
     """
@@ -53,7 +53,8 @@ class Sink:
         self.limit = limit
         self.expected = expected
         self.received = 0
-        self.brought = 0
+        self.furthest = 0
+        self._brought = 0  # bytes that came in all, those that were thrown away included
         self.total: int | None = None
         self.broken: Exception | None = None
         self._pace = pace
@@ -70,7 +71,7 @@ class Sink:
     @property
     def earned(self) -> float:
         """Seconds beyond the first deadline that what came so far is worth."""
-        return 0.0 if self._pace is None else self.brought / self._pace
+        return 0.0 if self._pace is None else self._brought / self._pace
 
     def forget(self) -> None:
         """Begin anew."""
@@ -117,7 +118,8 @@ class Sink:
             TaskbridgeError: `on_progress` failed; `broken` has its error.
         """
         self.received += count
-        self.brought += count
+        self._brought += count
+        self.furthest = max(self.furthest, self.received)
         if self._on_progress is not None:
             known = self.expected if self.total is None else self.total
             try:

@@ -108,7 +108,7 @@ DOWNLOADS: Final[tuple[tuple[str, str, str, str], ...]] = (
         "F108",
         "A file is cut anywhere, or has fewer bytes than was said",
         "`TruncatedResponse`; no file under the name",
-        "yes, from where it broke off if the host takes ranges and gave a strong ETag; anew after each megabyte",
+        "yes, from where it broke off if the host takes ranges and gave a strong ETag; anew with each megabyte",
     ),
     ("", "Another part of the file than was asked for, or 416", "none; it begins anew", "yes"),
     ("", "More bytes than the vendor says", "`MalformedResponse`; no file under the name", "no"),

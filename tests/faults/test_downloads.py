@@ -374,6 +374,25 @@ def test_a_large_file_may_break_off_often(driver: Driver, server: FaultServer, t
     assert len(played.requests) == len(scripts)
 
 
+def test_a_host_that_cannot_go_on_is_not_asked_for_ever(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    play = server.play((READ, answer(200, bytes(3 << 20))[:-1], FIN))
+    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    assert isinstance(home, TruncatedResponse)
+    assert (len(play.requests), is_empty(tmp_path)) == (3, True)
+
+
+def test_a_part_that_ends_early_is_gone_on_with(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    parts = [
+        answer(206, DATA[start:end], TAG, f"Content-Range: bytes {start}-{end - 1}/{len(DATA)}")
+        for start, end in ((200_000, 250_000), (250_000, len(DATA)))
+    ]
+    server.play(
+        (READ, answer(200, DATA, TAG, RANGES)[: 200_000 - len(DATA)], FIN), *((READ, part, FIN) for part in parts)
+    )
+    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    assert home.read_bytes() == DATA
+
+
 @pytest.mark.parametrize(("size", "kind"), [(len(SHORT) + 1, TruncatedResponse), (len(SHORT) - 1, MalformedResponse)])
 def test_a_file_of_another_length_than_the_vendor_says_is_no_file(
     size: int, kind: type[tb.TaskbridgeError], driver: Driver, server: FaultServer, tmp_path: Path

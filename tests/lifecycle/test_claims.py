@@ -81,6 +81,10 @@ def test_the_claims_are_data_that_holds_together(vendor: str) -> None:
     assert "extract-text" in can.operations
     assert not can.idempotency_key
     assert can.upload_limit is None or can.upload_limit > 0
+    assert can.downloads is not None
+    assert can.downloads.parts
+    assert can.downloads.links == (can.downloads.link_ttl is not None)
+    assert "files" in can.downloads.parts or not (can.downloads.links or can.downloads.resumes)
     assert can.listing is None or can.listing.page_size > 0
 
 

@@ -21,6 +21,9 @@ def one(client: tb.Client) -> None:
     assert_type(client.get(task.ref), tb.Task)
     assert_type(client.wait(task, timeout=None, on_update=print), tb.Task)
     assert_type(client.result("t1", timeout=3.0), tb.TaskResult)
+    assert_type(client.download(task, Path("out")), tuple[Path, ...])
+    assert_type(client.download("t1", "out", max_bytes=9, on_progress=print, overwrite=True), tuple[Path, ...])
+    assert_type(client.download(tb.TaskFile(url="https://example.com/a"), "out/"), Path)
     assert_type(client.name, str)
     assert_type(client.capabilities, tb.Capabilities)
     assert_type(client.close(), None)
@@ -78,6 +81,7 @@ def opened() -> tb.Client:
         assert_type(bridge.get("invoices:t1"), tb.Task)
         assert_type(bridge.wait_all(["invoices:t1"]), tb.Outcomes)
         assert_type(bridge.connections, tuple[str, ...])
+        assert_type(bridge.download("a:t1", "out"), tuple[Path, ...])
     return tb.connect(connection="invoices", config="taskbridge.toml")
 
 
@@ -86,6 +90,8 @@ async def asynchronous(ids: list[str]) -> None:
         assert_type(await client.get("t1"), tb.Task)
         assert_type(await client.wait("t1", timeout=None), tb.Task)
         assert_type(await client.result("t1"), tb.TaskResult)
+        assert_type(await client.download("t1", "out"), tuple[Path, ...])
+        assert_type(await client.download(tb.TaskFile(), "out"), Path)
         assert_type(await client.wait_all(ids), tb.Outcomes)
         assert_type(client.as_completed(ids), AsyncIterator[tb.Outcome])
         async for outcome in client.watch(ids):
