@@ -30,6 +30,13 @@ def test_what_is_written_passes_its_own_tests(on_the_path: Callable[[Path], Plug
     assert "skipped" not in told
 
 
+def test_what_is_written_is_as_a_linter_wants_it(tmp_path: Path) -> None:
+    folder = new_provider("zed", tmp_path)
+    line = (sys.executable, "-m", "ruff", "check", "--isolated", "--line-length", "120", "--select", "E,F,I,B,UP", ".")
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stdout
+
+
 def test_under_its_own_name_the_template_is_written_as_it_is(tmp_path: Path) -> None:
     assert files_of(new_provider(TEMPLATE.entry, tmp_path)) == files_of(TEMPLATE_FOLDER)
 

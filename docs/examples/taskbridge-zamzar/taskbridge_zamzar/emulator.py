@@ -15,7 +15,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from zipfile import ZipFile
 
 from starlette.responses import Response
-
 from taskbridge.emulator import Plan, VendorEmulator
 from taskbridge.emulator.answers import (
     FormPart,
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
     from starlette.routing import BaseRoute
-
     from taskbridge.emulator import Host
 
 __all__ = ["ZamzarEmulator"]

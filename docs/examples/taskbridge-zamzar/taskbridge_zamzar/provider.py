@@ -15,7 +15,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from pydantic import SecretStr
-
 from taskbridge.http import Flow, Form, Request, Upload
 from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus, snapshot
 from taskbridge.provider import (

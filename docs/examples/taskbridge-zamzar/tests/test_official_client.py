@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from taskbridge.testing import Emulator
 
 zamzar: Any = importlib.import_module("zamzar")  # it has no types

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import taskbridge as tb
 from taskbridge.http import Flow, Form, Request, Response, Upload
 from taskbridge.model import Reason, Task, TaskStatus
 from taskbridge.submission import Document, Link, Page, Query, Source, Stored, Submission
 from taskbridge.testing import Emulator
+
 from taskbridge_zamzar import Zamzar, ZamzarSettings
 
 KEY = "key-of-a-test"

@@ -11,7 +11,6 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
 from starlette.responses import Response
-
 from taskbridge.emulator import Plan, VendorEmulator
 from taskbridge.emulator.answers import (
     JsonObject,
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
     from starlette.routing import BaseRoute
-
     from taskbridge.emulator import Host
 
 __all__ = ["AcmeDocsEmulator"]

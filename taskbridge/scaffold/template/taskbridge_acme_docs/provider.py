@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import SecretStr
-
 from taskbridge.errors import QuotaExceeded
 from taskbridge.http import Flow, Request, Upload
 from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus, snapshot

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import taskbridge as tb
 from taskbridge.http import Flow, Response
 from taskbridge.model import Reason, Task, TaskStatus
 from taskbridge.testing import Emulator
+
 from taskbridge_acme_docs import AcmeDocs, AcmeDocsSettings
 
 TASK_ID = "t_4f0c2a9b7d1e"
