@@ -14,7 +14,7 @@ from taskbridge.assemble import AnyId, Located, Rejected, channels_of, one_chann
 from taskbridge.calls import Call
 from taskbridge.channel import Channel
 from taskbridge.config import load_config
-from taskbridge.drive import AsyncDriver
+from taskbridge.drive_async import AsyncDriver
 from taskbridge.fleet import Fleet
 from taskbridge.flows import opened
 from taskbridge.front import (
@@ -313,9 +313,7 @@ class _Crew:
         for news in rejected:
             batch.put(news)
         if batch.tickets and (self._task is None or self._task.done()):
-            self._task = asyncio.get_running_loop().create_task(
-                self._driver.work(self._fleet, self._wake, self._tell), name="taskbridge-wait"
-            )
+            self._task = asyncio.get_running_loop().create_task(self._work(), name="taskbridge-wait")
         self._wake.set()
         return batch
 
@@ -338,6 +336,19 @@ class _Crew:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def _tell(self) -> None:
+    async def _work(self) -> None:
+        whole = False
+        try:
+            await self._driver.work(self._fleet, self._wake, self._tell)
+            whole = True
+        finally:
+            if not whole:  # nobody shall wait for a task that died
+                self._fleet.close("the asyncio task of this client ended")
+                self._tell()
+
+    def _tell(self) -> bool:
+        told = False
         while (news := self._fleet.news()) is not None:
             news.ticket.owner.put(news)
+            told = True
+        return told

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from taskbridge.aio import Client
     from taskbridge.assemble import AnyId
     from taskbridge.channel import Channel
-    from taskbridge.drive import AsyncDriver
+    from taskbridge.drive_async import AsyncDriver
     from taskbridge.sink import Progress
 
 __all__ = ["BridgeVerbs", "ClientVerbs", "Verbs"]

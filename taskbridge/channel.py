@@ -107,6 +107,7 @@ class Channel:
     inbox: Inbox = field(default_factory=Inbox, repr=False)
     audience: Audience = field(default_factory=Audience, repr=False)
     renewal: Lock = field(default_factory=Lock, repr=False)  # held by the thread that renews the credential
+    turn: Any = field(default=None, repr=False)  # the same for asyncio tasks; made by the first one
     young: dict[str, float] = field(default_factory=dict[str, float], repr=False)
 
     def __post_init__(self) -> None:
@@ -156,7 +157,7 @@ class Channel:
         """How often to look at tasks of an operation; what was learnt of them is kept."""
         pace = self.paces.get(operation)
         if pace is None:
-            poll = self.settings.poll
+            poll = self.settings.poll_policy
             pace = self.paces[operation] = Pace(poll.latency, poll.interval, poll.at_most)
         return pace
 

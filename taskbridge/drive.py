@@ -1,14 +1,12 @@
-"""The two drivers: all that waits, and all that hands requests to a transport.
+"""The synchronous driver, and what both share: all that waits, and all that hands requests to a transport.
 
-They differ in `await` and in their locks, and in nothing else. What to do is decided by the lifted flow
-(`taskbridge.flows`) and by the fleet; a driver does it.
+The two differ in `await` and in their locks, and in nothing else; the other is `taskbridge.drive_async`. What to do is
+decided by the lifted flow (`taskbridge.flows`) and by the fleet; a driver does it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
 from taskbridge.attempts import Announce, Authorise, Lifted, Local, Send, Sleep
@@ -21,14 +19,14 @@ from taskbridge.steps import Done, Idle, LookAt, LookAtMany, WaitUntil
 from taskbridge.submission import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
     from taskbridge.http import Flow
     from taskbridge.policy import Clock
     from taskbridge.provider import Credential
-    from taskbridge.transport import AsyncTransport, Transport
+    from taskbridge.transport import Transport
 
-__all__ = ["AsyncDriver", "Driver", "Shift", "ignore"]
+__all__ = ["BROKEN", "Driver", "Shift", "flow_of", "ignore", "land", "no_credential"]
 
 T = TypeVar("T")
 
@@ -41,7 +39,7 @@ def ignore(_clue: Mapping[str, Any]) -> None:
     """Nobody wants to know."""
 
 
-def _flow_of(command: LookAt | LookAtMany, now: float) -> Lifted[Look | Page]:
+def flow_of(command: LookAt | LookAtMany, now: float) -> Lifted[Look | Page]:
     """The flow for what a fleet wants to know."""
     channel = command.channel
     if isinstance(command, LookAtMany):
@@ -60,6 +58,29 @@ def _flow_of(command: LookAt | LookAtMany, now: float) -> Lifted[Look | Page]:
 def _hold_limit(channel: Channel) -> float:
     # The request itself says how long the line is held; this only bounds what comes around it.
     return channel.settings.request_timeout + 3600.0
+
+
+BROKEN: Final = TaskbridgeError("the look-up was broken off")
+
+
+def no_credential() -> DeadlineExceeded:
+    """The error for a renewal of the credential that took too long."""
+    error = DeadlineExceeded("the total time ran out while the connection's credential was being renewed")
+    error.written = False
+    return error
+
+
+def land(fleet: Fleet, command: LookAt | LookAtMany, seen: Look | Page | TaskbridgeError, now: float) -> None:
+    """Tell the fleet what came of what it wanted to know."""
+    if isinstance(command, LookAtMany):
+        if isinstance(seen, Page):
+            fleet.listed(command, now, seen)
+        else:
+            fleet.unlisted(command, now, seen if isinstance(seen, TaskbridgeError) else BROKEN.again())
+    elif isinstance(seen, Look):
+        fleet.looked(command, now, seen)
+    else:
+        fleet.failed(command, now, seen if isinstance(seen, TaskbridgeError) else BROKEN.again())
 
 
 class Shift:
@@ -162,7 +183,7 @@ class Driver:
             case Authorise():
                 lock = channel.renewal
                 if not self.clock.acquire(lock, max(0.0, action.deadline - self.clock.monotonic())):
-                    raise _no_credential()
+                    raise no_credential()
                 try:
                     return self._renewed(channel, action)
                 finally:
@@ -192,12 +213,12 @@ class Driver:
                     case LookAt() | LookAtMany():
                         shift.lock.notify()  # somebody else may find the next thing to do
                         shift.lock.release()
-                        seen: Look | Page | TaskbridgeError = _BROKEN
+                        seen: Look | Page | TaskbridgeError = BROKEN
                         try:
                             seen = self._look(command)
                         finally:
                             shift.lock.acquire()
-                            _land(fleet, command, seen, self.clock.monotonic())
+                            land(fleet, command, seen, self.clock.monotonic())
                         if fleet.witness:
                             shift.lock.release()
                             try:
@@ -223,7 +244,7 @@ class Driver:
         command = fleet.next(self.clock.monotonic())
         match command:
             case LookAt() | LookAtMany():
-                _land(fleet, command, self._look(command), self.clock.monotonic())
+                land(fleet, command, self._look(command), self.clock.monotonic())
                 fleet.witness.tell()
             case WaitUntil():
                 (pause or self.clock.sleep)(max(0.0, command.time - self.clock.monotonic()))
@@ -235,208 +256,6 @@ class Driver:
 
     def _look(self, command: LookAt | LookAtMany) -> Look | Page | TaskbridgeError:
         try:
-            return self.run(command.channel, _flow_of(command, self.clock.monotonic()))
+            return self.run(command.channel, flow_of(command, self.clock.monotonic()))
         except TaskbridgeError as error:
             return error
-
-
-class AsyncDriver:
-    """Runs flows in the caller's asyncio task.
-
-    Args:
-        clock: Time and chance.
-        transport_for: The transport of a connection.
-    """
-
-    def __init__(self, clock: Clock, transport_for: Callable[[Channel], AsyncTransport]) -> None:
-        self.clock = clock
-        self._transport_for = transport_for
-        self._renewals: dict[str, asyncio.Lock] = {}
-
-    async def run(
-        self,
-        channel: Channel,
-        flow: Lifted[T],
-        announce: Callable[[Mapping[str, Any]], Awaitable[object] | object] = ignore,
-    ) -> T:
-        """Run a lifted flow to its end.
-
-        Args:
-            channel: The connection.
-            flow: The flow, not yet started.
-            announce: Called, and awaited where it can be, before an order leaves; what it raises ends the flow, and the
-                order stays here.
-
-        Raises:
-            TaskbridgeError: What the flow raises.
-        """
-        try:
-            action = next(flow)
-            while True:
-                if isinstance(action, Announce):
-                    told = announce(dict(action.clue))  # its errors are the caller's own, and no business of the flow
-                    if isawaitable(told):
-                        await told
-                    action = next(flow)
-                    continue
-                try:
-                    reply = await self._do(channel, action)
-                except TaskbridgeError as error:
-                    fault = error
-                else:
-                    action = flow.send(reply)
-                    continue
-                action = flow.throw(fault)
-        except StopIteration as end:
-            value: T = end.value
-            return value
-        finally:
-            flow.close()
-
-    async def call(self, channel: Channel, flow: Flow[T]) -> T:
-        """Lift a provider's flow and run it within the connection's `request_timeout`."""
-        deadline = self.clock.monotonic() + channel.settings.request_timeout
-        try:
-            return await self.run(channel, lift(channel, flow, deadline))
-        except TaskbridgeError as error:
-            fault = channel.told(error)
-        raise fault
-
-    async def _do(self, channel: Channel, action: Send | Sleep | Authorise | Local) -> Any:
-        match action:
-            case Send():
-                transport = self._transport_for(channel)
-                return await transport.send(action.request, deadline=action.deadline, max_body=action.max_body)
-            case Sleep():
-                return await self.clock.asleep(action.seconds)
-            case Local():
-                return await asyncio.to_thread(action.work)
-            case Authorise():
-                lock = self._renewals.setdefault(channel.name, asyncio.Lock())
-                late = False
-                try:
-                    async with asyncio.timeout(max(0.0, action.deadline - self.clock.monotonic())):
-                        await lock.acquire()
-                except TimeoutError:
-                    late = True
-                if late:
-                    raise _no_credential()
-                try:
-                    return await self._renewed(channel, action)
-                finally:
-                    lock.release()
-            case _:
-                assert_never(action)
-
-    async def _renewed(self, channel: Channel, action: Authorise) -> Credential:
-        if channel.refusal is not None:
-            raise channel.refusal.again()
-        if channel.credential is None or channel.credential is action.stale:
-            channel.credential = await self.run(channel, authorise(channel, action.deadline))
-        return channel.credential
-
-    async def work(self, fleet: Fleet, wake: asyncio.Event, tell: Callable[[], None]) -> None:
-        """Do what the fleet says until nobody waits for anything.
-
-        Args:
-            fleet: The fleet.
-            wake: Set when something changed.
-            tell: Called when the fleet may have news.
-        """
-        loop = asyncio.get_running_loop()
-        looks: set[asyncio.Task[None]] = set()
-        try:
-            while True:
-                wake.clear()
-                now = self.clock.monotonic()
-                command = fleet.next(now)
-                tell()
-                match command:
-                    case LookAt() | LookAtMany():
-                        task = loop.create_task(self._fly(fleet, command, wake))
-                        looks.add(task)
-                        task.add_done_callback(looks.discard)
-                    case WaitUntil():
-                        await self._until(wake, command.time - now, loop)
-                    case Idle():
-                        await wake.wait()
-                    case Done():
-                        return
-        finally:
-            for task in looks:
-                task.cancel()
-            await asyncio.gather(*looks, return_exceptions=True)
-
-    async def _until(self, wake: asyncio.Event, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
-        timer = loop.create_task(self.clock.asleep(max(0.0, seconds)))
-
-        def ring(_: asyncio.Task[None]) -> None:
-            wake.set()
-
-        timer.add_done_callback(ring)
-        try:
-            await wake.wait()
-        finally:
-            timer.remove_done_callback(ring)  # or its end would ring for the next pause
-            timer.cancel()
-
-    async def _fly(self, fleet: Fleet, command: LookAt | LookAtMany, wake: asyncio.Event) -> None:
-        seen: Look | Page | TaskbridgeError = _BROKEN
-        try:
-            seen = await self._look(command)
-        finally:
-            _land(fleet, command, seen, self.clock.monotonic())
-            fleet.witness.tell()
-            wake.set()
-
-    async def step(self, fleet: Fleet, wake: asyncio.Event | None = None) -> bool:
-        """Do the next thing that a fleet of one task says; False when nobody waits for anything.
-
-        Args:
-            fleet: The fleet.
-            wake: Set when somebody has something to say, which ends a pause.
-        """
-        command = fleet.next(self.clock.monotonic())
-        match command:
-            case LookAt() | LookAtMany():
-                _land(fleet, command, await self._look(command), self.clock.monotonic())
-                fleet.witness.tell()
-            case WaitUntil():
-                seconds = max(0.0, command.time - self.clock.monotonic())
-                if wake is None:
-                    await self.clock.asleep(seconds)
-                else:
-                    await self._until(wake, seconds, asyncio.get_running_loop())
-                    wake.clear()
-            case Idle():
-                raise AssertionError("a fleet of one task has nothing under way between its steps")
-            case Done():
-                return False
-        return True
-
-    async def _look(self, command: LookAt | LookAtMany) -> Look | Page | TaskbridgeError:
-        try:
-            return await self.run(command.channel, _flow_of(command, self.clock.monotonic()))
-        except TaskbridgeError as error:
-            return error
-
-
-_BROKEN: Final = TaskbridgeError("the look-up was broken off")
-
-
-def _no_credential() -> DeadlineExceeded:
-    error = DeadlineExceeded("the total time ran out while the connection's credential was being renewed")
-    error.written = False
-    return error
-
-
-def _land(fleet: Fleet, command: LookAt | LookAtMany, seen: Look | Page | TaskbridgeError, now: float) -> None:
-    if isinstance(command, LookAtMany):
-        if isinstance(seen, Page):
-            fleet.listed(command, now, seen)
-        else:
-            fleet.unlisted(command, now, seen if isinstance(seen, TaskbridgeError) else _BROKEN.again())
-    elif isinstance(seen, Look):
-        fleet.looked(command, now, seen)
-    else:
-        fleet.failed(command, now, seen if isinstance(seen, TaskbridgeError) else _BROKEN.again())

@@ -18,7 +18,7 @@ and the snapshot is translated again when somebody needs it. A single `wait` is 
 from __future__ import annotations
 
 from collections import deque
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Final
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fleet"]
 
+_FEW: Final = 64  # tickets that nobody waits for, which are not worth tidying up
 _LEAST_PAUSE: Final = 0.1  # seconds before a list that failed is read again
 
 
@@ -55,6 +56,7 @@ class Fleet:
         self._hands = hands
         self._lanes: dict[str, Lane] = {}
         self._deadlines: list[tuple[float, int, Ticket]] = []
+        self._gone = 0  # tickets in it that nobody waits for any more
         self._serial = count()
         self._news: deque[News] = deque()
         self.witness = Witness()
@@ -364,6 +366,7 @@ class Fleet:
     def _end(self, item: Item, outcome: Outcome) -> None:
         for ticket in item.tickets:
             ticket.item = None
+            self._leave(ticket)
             self._news.append(News(ticket, outcome, final=True))
         item.tickets = []
         self._forget(item)
@@ -372,8 +375,17 @@ class Fleet:
         item, ticket.item = ticket.item, None
         if item is not None:
             item.tickets.remove(ticket)
+            self._leave(ticket)
             if not item.tickets:
                 self._forget(item)
+
+    def _leave(self, ticket: Ticket) -> None:
+        """Note that a ticket's deadline counts no more; when most of them do not, forget those."""
+        self._gone += ticket.deadline != inf
+        if self._gone > max(_FEW, len(self._deadlines) // 2):
+            self._deadlines = [each for each in self._deadlines if each[2].item is not None]
+            heapify(self._deadlines)
+            self._gone = 0
 
     def _forget(self, item: Item) -> None:
         # Not one that was added again while a look of this one was under way.
@@ -385,8 +397,11 @@ class Fleet:
         while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].item is None):
             ticket = heappop(self._deadlines)[2]
             item = ticket.item
-            if item is not None:
+            if item is None:
+                self._gone -= 1
+            else:
                 waited = ticket.deadline - ticket.since
+                ticket.deadline = inf  # it is in the heap no more
                 outcome = Outcome(item.ref, task := item.snapshot(), item.timeout(task, waited))
                 self._detach(ticket)
                 self._news.append(News(ticket, outcome, final=True))

@@ -78,34 +78,46 @@ def lift(channel: Channel, flow: Flow[T], deadline: float, *, plan: Effort = FUL
     Raises:
         TaskbridgeError: What the provider made of the answers, or why there were none.
     """
-    if not isinstance(flow, Generator):  # pyright: ignore[reportUnnecessaryIsInstance]  # strangers write it
-        raise broken(channel, "an operation returned no flow")
     answer: Response | None = None
     fault: TaskbridgeError | None = None
+    leave = plan.granted
     try:
+        if not isinstance(flow, Generator):  # pyright: ignore[reportUnnecessaryIsInstance]  # strangers write it
+            raise broken(channel, "an operation returned no flow")
         for _ in range(_MOST_REQUESTS + 1):
             try:
-                if fault is not None:
-                    request = flow.throw(fault)
-                else:
-                    request = next(flow) if answer is None else flow.send(answer)
+                request = _advance(channel, flow, answer, fault)
             except StopIteration as end:
                 return cast("T", end.value)
-            except (TaskbridgeError, GeneratorExit):
-                raise
-            except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
-                fault_of_code = broken(channel, f"it raised {type(error).__name__} while translating")
-            else:
-                try:
-                    answer, fault = (yield from _exchange(channel, request, deadline, plan)), None
-                    plan = replace(plan, granted=False)
-                except TaskbridgeError as error:
-                    fault = error
-                continue
-            raise fault_of_code
+            granted, leave = leave, False
+            try:
+                answer, fault = (yield from _exchange(channel, request, deadline, plan, granted=granted)), None
+            except TaskbridgeError as error:
+                fault = error
     finally:
-        flow.close()
+        if leave:
+            channel.governor.give_back()  # nothing was sent, and others wait for it
+        if isinstance(flow, Generator):  # pyright: ignore[reportUnnecessaryIsInstance]  # strangers write it
+            flow.close()
     raise broken(channel, f"it sent more than {_MOST_REQUESTS} requests for one operation")
+
+
+def _advance(channel: Channel, flow: Flow[Any], answer: Response | None, fault: TaskbridgeError | None) -> Request:
+    """The next request of a flow.
+
+    Raises:
+        StopIteration: It has ended.
+        TaskbridgeError: It has failed.
+    """
+    try:
+        if fault is not None:
+            return flow.throw(fault)
+        return next(flow) if answer is None else flow.send(answer)
+    except (TaskbridgeError, GeneratorExit, StopIteration):
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
+        fault_of_code = broken(channel, f"it raised {type(error).__name__} while translating")
+    raise fault_of_code
 
 
 def broken(channel: Channel, fault: str) -> ContractError:
@@ -113,16 +125,15 @@ def broken(channel: Channel, fault: str) -> ContractError:
     return ContractError(f"the provider {channel.provider.name} is broken: {fault}", connection=channel.name)
 
 
-def _exchange(channel: Channel, request: Request, deadline: float, plan: Effort) -> Lifted[Response]:
+def _exchange(channel: Channel, request: Request, deadline: float, plan: Effort, *, granted: bool) -> Lifted[Response]:
     """One request of a flow, repeated where that is right, to an answer that the flow may see."""
     failures = 0
     last: Attempt | None = None
     renewed = False
-    granted = plan.granted
     resends = 0
     attempts = plan.attempts or channel.retry.attempts
     while True:
-        if granted and _lacks_credential(channel, request):
+        if granted and (request.foreign or channel.refusal is not None or _lacks_credential(channel, request)):
             channel.governor.give_back()  # the leave is for one request, and getting a credential may take one
             granted = False
         credential = yield from _credential(channel, request, deadline)

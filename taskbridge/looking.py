@@ -81,7 +81,7 @@ def look(
         fresh = False
         pause = _YOUNG_PAUSE
         while True:
-            watched = _Watched(opened(channel, start, task_id), seen)
+            watched = _Watched(lambda: opened(channel, start, task_id), seen)
             try:
                 task = yield from lift(channel, watched.flow(fresh=fresh), deadline, plan=plan)
             except TaskNotFound as error:
@@ -140,16 +140,16 @@ def _same(answered: object, asked: str, ignore_case: bool) -> bool:
 class _Watched:
     """A look-up's flow that notes the bytes it saw, and ends early when they are the ones seen before."""
 
-    __slots__ = ("_flow", "_seen", "body", "received_at")
+    __slots__ = ("_open", "_seen", "body", "received_at")
 
-    def __init__(self, flow: Flow[Task], seen: bytes | None) -> None:
-        self._flow = flow
+    def __init__(self, flow: Callable[[], Flow[Task]], seen: bytes | None) -> None:
+        self._open = flow
         self._seen = seen
         self.body: bytes | None = None
         self.received_at: datetime | None = None
 
     def flow(self, *, fresh: bool) -> Flow[Task | None]:
-        flow = self._flow
+        flow = self._open()
         try:
             request = next(flow)
             answers = 0

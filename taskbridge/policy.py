@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from taskbridge.errors import ConfigError
 
 if TYPE_CHECKING:
+    from asyncio import Event
     from contextlib import AbstractContextManager
     from threading import Condition, Lock
 
@@ -64,6 +65,10 @@ class Clock(Protocol):
         """What this thread does while it is at work: time that is not real stands still until it waits on the clock."""
         ...
 
+    async def await_on(self, event: Event, seconds: float) -> None:
+        """Wait in this asyncio task for an event, at most ``seconds``; it is set afterwards."""
+        ...
+
 
 class SystemClock:
     """The computer's own time."""
@@ -101,6 +106,16 @@ class SystemClock:
     def acting(self) -> AbstractContextManager[None]:
         """See `Clock`; real time asks nobody."""
         return _AT_WORK
+
+    async def await_on(self, event: Event, seconds: float) -> None:
+        """See `Clock`."""
+        import asyncio  # noqa: PLC0415  # synchronous users never pay for it
+
+        timer = asyncio.get_running_loop().call_later(seconds, event.set)
+        try:
+            await event.wait()
+        finally:
+            timer.cancel()
 
 
 @dataclass(frozen=True, slots=True)

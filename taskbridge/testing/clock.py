@@ -22,6 +22,7 @@ from threading import Condition, Lock, get_ident, local
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from asyncio import Event
     from collections.abc import Generator
     from typing import Self
 
@@ -282,6 +283,21 @@ class VirtualClock:
             while not sleeper.is_over(may_move=quiet >= _TURNS):
                 quiet = quiet + 1 if sleeper.is_next else 0
                 await asyncio.sleep(_GLANCE if self._times.stands else 0)
+
+    async def await_on(self, event: Event, seconds: float) -> None:
+        """See `taskbridge.policy.Clock`."""
+        import asyncio  # noqa: PLC0415  # synchronous tests never pay for it
+
+        def ring(_: asyncio.Task[None]) -> None:
+            event.set()
+
+        timer = asyncio.ensure_future(self.asleep(seconds))
+        timer.add_done_callback(ring)
+        try:
+            await event.wait()
+        finally:
+            timer.remove_done_callback(ring)  # or its end would ring for the next wait
+            timer.cancel()
 
     def wait_on(self, condition: Condition, seconds: float | None) -> None:
         """See `taskbridge.policy.Clock`; without a limit it really waits, for somebody has to notify.

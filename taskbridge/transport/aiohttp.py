@@ -7,9 +7,10 @@ import socket
 import ssl
 import time
 from contextlib import closing, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 from io import BytesIO
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
@@ -72,6 +73,28 @@ class _Trace:
     local: list[OSError] = field(default_factory=list[OSError])
 
 
+_sending: ContextVar[_Trace] = ContextVar("_sending")  # of the request that this asyncio task sends
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that notes whether it left, and over what; aiohttp's own tracing costs as much as the request."""
+
+    used: WeakSet[Any]
+
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        trace, protocol = _sending.get(), conn.protocol
+        trace.reused = protocol in self.used
+        self.used.add(protocol)
+        left = True
+        try:
+            return await super().send(conn)
+        except aiohttp.ClientConnectionResetError:
+            left = False  # it was closed before
+            raise
+        finally:
+            trace.written = left
+
+
 class _NoAnswerError(aiohttp.ClientError):
     """The connection broke before a whole head of an answer came."""
 
@@ -123,7 +146,9 @@ class AiohttpTransport:
         self._size = size
         self._user_agent = user_agent
         self._sessions: dict[tuple[bool, bool], aiohttp.ClientSession] = {}  # by: used once, public addresses only
+        self._proxies: dict[tuple[str, str], str | None] = {}  # by scheme and host
         self._context: ssl.SSLContext | None = None
+        self._used = WeakSet[Any]()  # connections over which something was sent
         self._secured = WeakSet[Any]()  # TLS connections that are not closed to their end
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -141,6 +166,7 @@ class AiohttpTransport:
     async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
         """See `taskbridge.transport.Transport`."""
         trace = _Trace()
+        _sending.set(trace)
         ours: BaseException
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())) as limit:
@@ -170,19 +196,11 @@ class AiohttpTransport:
         return session
 
     def _open(self, *, once: bool, public: bool) -> aiohttp.ClientSession:
-        async def written(_session: object, context: SimpleNamespace, _params: object) -> None:  # awaited
-            context.trace_request_ctx.written = True
-
-        async def reused(_session: object, context: SimpleNamespace, _params: object) -> None:  # awaited
-            context.trace_request_ctx.reused = True
-
-        tracer = aiohttp.TraceConfig()
-        tracer.on_request_headers_sent.append(written)
-        tracer.on_connection_reuseconn.append(reused)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=self._size, force_close=once, resolver=_PublicResolver() if public else aiohttp.ThreadedResolver()
             ),
+            request_class=type("_OurRequest", (_Request,), {"used": self._used}),
             response_class=type("_OurAnswer", (_Answer,), {"secured": self._secured}),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
@@ -190,7 +208,6 @@ class AiohttpTransport:
             trust_env=False,
             max_line_size=LONGEST_LINE,
             max_field_size=LONGEST_LINE,
-            trace_configs=[tracer],
         )
 
     async def _send(self, request: Request, max_body: int, trace: _Trace, limit: asyncio.Timeout) -> Response:
@@ -200,7 +217,7 @@ class AiohttpTransport:
             headers.update(body.headers)
             headers["Content-Length"] = str(body.length)
         url = URL(request.url, encoded=True)
-        proxy = self._network.proxy_for(url.scheme, url.host or "")
+        proxy = self._proxy(url.scheme, url.host or "")
         session = self._session(request, proxy)
         if request.public_only and proxy is None and is_ip_address(url.host) and not is_public(url.host or ""):
             raise not_public()
@@ -213,15 +230,25 @@ class AiohttpTransport:
             allow_redirects=False,
             proxy=proxy,
             ssl=self._tls() if url.scheme == "https" or proxy is not None else True,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT, sock_read=silence),
-            trace_request_ctx=trace,
+            timeout=_limits(silence),
         ) as answer:
             return await _read(answer, request, max_body, limit)
+
+    def _proxy(self, scheme: str, host: str) -> str | None:
+        key = (scheme, host)
+        if key not in self._proxies:
+            self._proxies[key] = self._network.proxy_for(scheme, host)
+        return self._proxies[key]
 
     def _tls(self) -> ssl.SSLContext:
         if self._context is None:
             self._context = tls_context(self._network)
         return self._context
+
+
+@cache
+def _limits(silence: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT, sock_read=silence)
 
 
 async def _read(answer: aiohttp.ClientResponse, request: Request, max_body: int, limit: asyncio.Timeout) -> Response:
@@ -247,6 +274,8 @@ async def _block(answer: aiohttp.ClientResponse) -> bytes:
     """The next bytes of a body, as many as there are; none at its end."""
     content = answer.content
     while not content.at_eof():
+        if block := content.read_nowait():
+            return block
         try:
             async with asyncio.timeout(_GLANCE):
                 return await content.readany()

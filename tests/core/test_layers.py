@@ -51,7 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "steps",
         "witness",
     ),
-    ("drive", "transport"),
+    ("drive", "drive_async", "transport"),
     ("aio", "aio_verbs", "assemble", "calls", "client", "client_verbs", "front", "otel", "progress", "webhooks"),
     ("cli", "emulator", "scaffold", "testing", "__main__"),
 )
