@@ -216,6 +216,7 @@ LIFE: Final = (
     Step("wait", "looks, held lines, lists", "WaitTimeout → wait again"),
     Step("ingest", "a webhook ends the wait", "WebhookRejected"),
     Step("result", "files, text, data", "TaskFailed"),
+    Step("download", "files in a folder of yours", "OSError"),
 )
 
 
