@@ -237,7 +237,7 @@ class Task(_Model):
     def describe(self) -> str:
         """The status in words: ``failed (cancelled), vendor says 'error'``."""
         refinement = f" ({self.reason})" if self.reason else ""
-        word = f", vendor says {plain(self.native_status, 60)!r}" if self.native_status else ""
+        word = f", vendor says {plain(str(self.native_status), 60)!r}" if self.native_status else ""
         return f"{self.status}{refinement}{word}"
 
     def __eq__(self, other: object) -> bool:

@@ -241,8 +241,8 @@ class Observation:
             "ref": self.ref,
             "source": self.source.value,
             "why": self.why.value,
-            "status": None if task is None else task.status.value,
-            "reason": None if task is None or task.reason is None else task.reason.value,
+            "status": None if task is None else str(task.status),
+            "reason": None if task is None or task.reason is None else str(task.reason),
             "native_status": None if task is None else task.native_status,
             "recognised": None if task is None else task.recognised,
             "progress": None if task is None else task.progress,
@@ -313,7 +313,7 @@ class WaitOutcome:
             "time": self.time.isoformat(),
             "number": self.number,
             "ref": self.outcome.ref,
-            "status": None if task is None else task.status.value,
+            "status": None if task is None else str(task.status),
             "error": None if error is None else type(error).__name__,
         }
 

@@ -29,6 +29,7 @@ from taskbridge.testing.samples import (
     answered,
     channel_of,
     client_of,
+    emulator_of,
     endless,
     rested,
     with_word,
@@ -87,11 +88,8 @@ class LookConformance:
     @classmethod
     def emulator(cls) -> Iterator[Any]:
         """The vendor, emulated; None where nobody wrote an emulator."""
-        try:
-            from taskbridge.testing import Emulator  # noqa: PLC0415  # needs an extra
-
-            emulator = Emulator(cls.provider, speed=20)
-        except (ImportError, ValueError):
+        emulator = emulator_of(cls.provider, speed=20)
+        if emulator is None:
             yield None
             return
         with emulator:

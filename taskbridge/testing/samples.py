@@ -31,6 +31,7 @@ __all__ = [
     "asks",
     "channel_of",
     "client_of",
+    "emulator_of",
     "endless",
     "rested",
     "with_word",
@@ -45,6 +46,22 @@ NEW_WORD: Final = "Xyzzy-by-the-vendor"
 """A status word that no vendor has."""
 NEW_NUMBER: Final = 987_654
 """A status number that no vendor has."""
+
+
+def emulator_of(provider: str, speed: float) -> Any:
+    """An emulator of a vendor, not yet started; None where none is installed, or the extra for it is not.
+
+    One that is installed and cannot be imported raises what its import raises: it is not passed over.
+
+    Args:
+        provider: Entry-point name of the provider.
+        speed: Vendor seconds per real second.
+    """
+    try:
+        from taskbridge.emulator.shell import Emulator, emulators  # noqa: PLC0415  # needs an extra
+    except ImportError:
+        return None
+    return Emulator(provider, speed=speed) if provider in emulators() else None
 
 
 @dataclass(frozen=True, slots=True)

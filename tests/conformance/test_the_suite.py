@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
+from taskbridge.emulator.shell import GROUP
 from taskbridge.http import Flow, Response
 from taskbridge.model import Task, TaskResult, TaskStatus
 from taskbridge.testing import ProviderConformance, Sample
-from taskbridge.testing.samples import channel_of
+from taskbridge.testing.samples import channel_of, emulator_of
 from taskbridge_scan_documents import ScanDocuments
 
 if TYPE_CHECKING:
@@ -77,6 +79,18 @@ def test_a_suite_with_changed_or_missing_tests_fails() -> None:
 def test_the_lock_itself_is_not_replaced() -> None:
     with pytest.raises(TypeError, match="test_no_test_is_bent is what keeps the suite whole"):
         type("Picked", (ProviderConformance,), {"test_no_test_is_bent": None})
+
+
+def test_an_emulator_that_cannot_be_imported_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = EntryPoint("broken", "no_such_module_here:Emulator", GROUP)
+
+    def installed(**_: str) -> list[EntryPoint]:
+        return [broken]
+
+    monkeypatch.setattr("taskbridge.emulator.shell.entry_points", installed)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_here"):
+        emulator_of("broken", speed=1)
+    assert emulator_of("another", speed=1) is None
 
 
 # Each makes a provider that breaks one promise; the suite's test of that name has to fail.
