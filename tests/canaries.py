@@ -23,13 +23,18 @@ from typing import Any, Final
 import pytest
 from pydantic import SecretStr
 
-from taskbridge.errors import ApiError, TaskbridgeError
+from taskbridge.errors import ApiError, ContractError, TaskbridgeError
 
 __all__ = ["CANARIES", "Watch", "found_in"]
 
-OURS_TO_KNOW: Final = (str(Path(__file__).parent), "/_pytest/", "/taskbridge/testing/")  # tests hold what they give
+OURS_TO_KNOW: Final = (
+    str(Path(__file__).parent),
+    "/_pytest/",
+    "/taskbridge/testing/",
+    "/docs/",
+)  # tests hold what they give
 MOST: Final = 12  # errors of one test whose frames are looked into; the others by their texts alone
-LOUD: Final = ("taskbridge", "urllib3", "requests", "aiohttp")
+LOUD: Final = ("urllib3", "requests", "aiohttp")  # at DEBUG in every test
 CANARIES: Final[set[str]] = set()
 """What was ever a credential here and cannot be taken for a word."""
 
@@ -72,12 +77,16 @@ def _is_ours(frame: FrameType | None) -> bool:
 class Watch:
     """Watches one test.
 
+    Args:
+        loud: Whether our own log is read from DEBUG on; it makes the library observe what it would pass over else.
+
     Attributes:
         told: What was logged and printed.
         errors: Errors of ours that were made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, loud: bool = False) -> None:
+        self._loud = loud
         self.told: list[str] = []
         self.errors: list[TaskbridgeError] = []
 
@@ -85,13 +94,14 @@ class Watch:
     def on(self) -> Iterator[None]:
         """Watch while it runs."""
         handler = _Records(self.told)
-        loggers = [logging.getLogger(name) for name in LOUD]
+        loggers = [logging.getLogger(name) for name in (*LOUD, "taskbridge")]
         levels = [logger.level for logger in loggers]
         with pytest.MonkeyPatch.context() as patch:
             self._listen(patch)
             for logger in loggers:
                 logger.addHandler(handler)
-                logger.setLevel(logging.DEBUG)
+                if self._loud or logger.name in LOUD:
+                    logger.setLevel(logging.DEBUG)
             try:
                 yield
             finally:
@@ -125,8 +135,8 @@ class Watch:
         seen = [f"told: {_around(text, key)}" for text in self.told for key in found_in(text)]
         whole = {id(each) for each in (*self.errors[: MOST // 2], *self.errors[-MOST // 2 :])}
         for error in self.errors:
-            if isinstance(error, ApiError) and error.connection is None:
-                continue  # made by a provider, and replaced by one that was told to somebody
+            if isinstance(error, ApiError | ContractError) and error.connection is None:
+                continue  # a provider's, driven by hand; what people get was scrubbed and has a connection
             for place, text in _texts(error, frames=id(error) in whole):
                 seen += [f"{type(error).__name__}, {place}: {_around(text, key)}" for key in found_in(text)]
         return seen

@@ -34,6 +34,7 @@ from taskbridge.http import Request, Response
 from taskbridge.secrecy import bare
 from taskbridge.transport.bodies import Stream, is_local, stream
 from taskbridge.transport.shared import (
+    BLOCK,
     CONNECT_LIMIT,
     LONGEST_LINE,
     READ_LIMIT,
@@ -106,13 +107,13 @@ class _Answer(aiohttp.ClientResponse):
     connections too. Whether and how often to ask again is decided in one place only, and that is not here.
     """
 
-    secured: WeakSet[Any]
+    opened: WeakSet[Any]
 
     async def start(self, connection: Any) -> aiohttp.ClientResponse:
         transport = connection.transport
-        if transport is not None and transport.get_extra_info("ssl_object") is not None:
+        if transport is not None:
             with suppress(TypeError):  # other event loops' may allow no weak references
-                self.secured.add(transport)
+                self.opened.add(transport)
         try:
             return await super().start(connection)
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
@@ -149,7 +150,7 @@ class AiohttpTransport:
         self._proxies: dict[tuple[str, str], str | None] = {}  # by scheme and host
         self._context: ssl.SSLContext | None = None
         self._used = WeakSet[Any]()  # connections over which something was sent
-        self._secured = WeakSet[Any]()  # TLS connections that are not closed to their end
+        self._opened = WeakSet[Any]()  # connections, of which some may not be closed to their end
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def close(self) -> None:
@@ -158,8 +159,8 @@ class AiohttpTransport:
         self._sessions.clear()
         for session in sessions:
             await session.close()
-        # A TLS connection that closes waits for the other side's good-bye, which may never come.
-        for transport in list(self._secured):
+        # One that closes waits for what is still to leave, over TLS for the other side's good-bye too: maybe for ever.
+        for transport in list(self._opened):
             transport.abort()
         await asyncio.sleep(0)  # in which aborted connections close
 
@@ -201,7 +202,7 @@ class AiohttpTransport:
                 limit=self._size, force_close=once, resolver=_PublicResolver() if public else aiohttp.ThreadedResolver()
             ),
             request_class=type("_OurRequest", (_Request,), {"used": self._used}),
-            response_class=type("_OurAnswer", (_Answer,), {"secured": self._secured}),
+            response_class=type("_OurAnswer", (_Answer,), {"opened": self._opened}),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
             auto_decompress=False,
@@ -306,7 +307,8 @@ async def _blocks(body: Stream, trace: _Trace) -> AsyncIterator[bytes]:
 def _outgoing(body: Stream | None, trace: _Trace) -> bytes | AsyncIterator[bytes] | None:
     if body is None:
         return None
-    return body.head if body.source is None else _blocks(body, trace)
+    # aiohttp warns of much more than that in one piece.
+    return body.head if body.source is None and body.length <= BLOCK else _blocks(body, trace)
 
 
 # Library's exception -> our class and words, the most specific first.

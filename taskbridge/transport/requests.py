@@ -85,7 +85,7 @@ class RequestsTransport:
         except TaskbridgeError as error:
             ours = error
         except Exception as error:  # noqa: BLE001  # whatever the library below may raise is named by one table
-            ours = error if isinstance(error, OSError) and is_local(error, request) else _fault(error)
+            ours = _local(error, request) or _fault(error)
         except BaseException as error:  # noqa: BLE001  # an interruption goes on, without what the frames below hold
             ours = error
         finally:
@@ -261,6 +261,11 @@ _NAMES_BEFORE: Final[tuple[tuple[type[BaseException], type[TaskbridgeError], str
     (exceptions.LocationParseError, ConnectFailed, "the URL's host cannot be used"),
     (ValueError, ConnectFailed, "the URL or a header field cannot be sent"),
 )
+
+
+def _local(error: Exception, request: Request) -> OSError | None:
+    """What was wrong with a file of ours; urllib3 wraps it where it came while the body was leaving."""
+    return next((each for each in _causes(error) if isinstance(each, OSError) and is_local(each, request)), None)
 
 
 def _fault(error: Exception) -> TaskbridgeError:

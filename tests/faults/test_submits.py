@@ -1,0 +1,206 @@
+"""Every row of the catalogue as it breaks a submit: never two orders, and what is not known is said to be (P6, P26)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+import taskbridge as tb
+from taskbridge import aio
+from taskbridge.config import Network
+from taskbridge.errors import DeadlineExceeded, SubmitUncertain, TaskbridgeError
+from taskbridge.http import Request, Response
+from taskbridge.model import Task
+from taskbridge.transport.aiohttp import AiohttpTransport
+from taskbridge.transport.requests import RequestsTransport
+
+from .catalogue import ROWS
+from .conftest import Place
+from .looking import DRIVERS, QUICK, Driver
+from .rows import Row
+from .submitting import Fate, fate_of
+from .vendors import CANARY, VENDORS, Vendor
+
+LINK: Final = "https://example.com/invoice.pdf"
+DOCUMENT: Final = b"%PDF-1.4\n"
+# One request makes an order here; each vendor and each driver gets many rows.
+ONE_STEP: Final[dict[str, str | bytes]] = {"smartdocumentor": LINK, "expertai-extract": DOCUMENT}
+
+
+def cases() -> Iterator[Any]:
+    for number, row in enumerate(row for row in ROWS if fate_of(row) is not None):
+        names = [name for name in ONE_STEP if row.reaches(VENDORS[name])]
+        if names:
+            name, driver = names[number % len(names)], DRIVERS[number // 2 % 2]
+            yield pytest.param(row, VENDORS[name], driver, id=f"{row.name}-{name}-{driver}")
+
+
+def submit(driver: Driver, vendor: Vendor, url: str, **settings: Any) -> Task | TaskbridgeError:
+    chosen = {**QUICK, **vendor.settings(url), **settings}
+
+    async def send() -> Task:
+        async with aio.connect(vendor.name, **chosen) as client:
+            return await client.submit("extract-text", ONE_STEP[vendor.name])
+
+    try:
+        if driver == "async":
+            return asyncio.run(send())
+        with tb.connect(vendor.name, **chosen) as client:
+            return client.submit("extract-text", ONE_STEP[vendor.name])
+    except TaskbridgeError as error:
+        return error
+
+
+@pytest.mark.usefixtures("names")
+@pytest.mark.parametrize(("row", "vendor", "driver"), list(cases()))
+def test_a_submit(row: Row, vendor: Vendor, driver: Driver, places: dict[str, Place]) -> None:
+    place = places[row.where]
+    play = place.server.play(*row.script(vendor)) if place.server else None
+    settings: dict[str, Any] = {**place.settings, **row.settings}
+    if row.attempts != 3:
+        settings["retry"] = {"attempts": row.attempts, "first": 0.0, "at_most": 0.0}
+    seen = submit(driver, vendor, place.url, **settings)
+    fate = fate_of(row) or Fate(None, repeats=False)
+    assert isinstance(seen, TaskbridgeError)
+    assert type(seen) is (fate.error or row.error_of(vendor)), repr(seen)
+    assert CANARY not in f"{seen} {seen!r} {seen.args} {seen.__dict__}"
+    if isinstance(seen, SubmitUncertain):
+        assert not seen.retryable
+        assert seen.clue["provider"] == vendor.name
+    if play is None:
+        return
+    if fate.repeats:
+        assert play.arrived <= row.requests
+    else:
+        assert play.arrived == 1
+        assert not seen.retryable or seen.http_status in (408, 425, 429)  # which say that nothing was taken
+
+
+# While the document is leaving.
+
+
+class Reader:
+    """A host that reads a little of a request, says something, and closes or reads no further."""
+
+    def __init__(self, said: bytes, *, close: bool) -> None:
+        self._said, self._close = said, close
+        self.connections = 0
+        self.left_open = 0
+        self._kept: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with suppress(OSError):
+                connection.recv(2048)
+                connection.sendall(self._said)
+            if self._close:
+                self._read_on(connection)
+            else:
+                self._kept.append(connection)
+
+    def _read_on(self, connection: socket.socket) -> None:
+        connection.settimeout(5.0)
+        try:
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65_536):
+                pass
+        except TimeoutError:
+            self.left_open += 1
+        except OSError:
+            pass
+        connection.close()
+
+    def stop(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+        for each in self._kept:
+            each.close()
+
+
+def send(driver: Driver, url: str, body: bytes | Path, seconds: float) -> Response:
+    """Send a large body by one of the transports."""
+    request = Request("POST", url, headers={"Authorization": f"Bearer {CANARY}"}, body=body, commits=True)
+
+    async def later() -> Response:
+        transport = AiohttpTransport(Network())
+        try:
+            return await transport.send(request, deadline=time.monotonic() + seconds, max_body=1 << 20)
+        finally:
+            await transport.close()
+
+    if driver == "async":
+        return asyncio.run(later())
+    transport = RequestsTransport(Network())
+    try:
+        return transport.send(request, deadline=time.monotonic() + seconds, max_body=1 << 20)
+    finally:
+        transport.close()
+
+
+@pytest.mark.parametrize("kept", ["bytes", "file"])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_f102_a_peer_that_stops_reading_ends_at_the_deadline(driver: Driver, kept: str, tmp_path: Path) -> None:
+    host = Reader(b"", close=False)
+    document = tmp_path / "document.pdf"
+    document.write_bytes(bytes(16 << 20))
+    with pytest.raises(DeadlineExceeded) as caught:
+        send(driver, host.url, document if kept == "file" else document.read_bytes(), 0.2)
+    host.stop()
+    assert (host.connections, caught.value.written) == (1, True)
+
+
+@pytest.mark.parametrize("status", [413, 401])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_f103_a_refusal_while_the_body_leaves_counts_by_its_status(driver: Driver, status: int, tmp_path: Path) -> None:
+    said = f"HTTP/1.1 {status} No\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}".encode()
+    host = Reader(said, close=True)
+    document = tmp_path / "document.pdf"
+    document.write_bytes(bytes(4 << 20))
+    try:
+        assert send(driver, host.url, document, 10.0).status == status
+    finally:
+        host.stop()
+    assert (host.connections, host.left_open) == (1, 0)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_f104_a_file_that_shrinks_while_it_is_sent_is_an_error_of_the_system(
+    driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = tmp_path / "document.pdf"
+    document.write_bytes(bytes(2 << 20))
+    opened = Path.open
+
+    def shrink(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path == document and "r" in str(args):
+            os.truncate(path, 1 << 20)  # after its size was told to the vendor
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", shrink)
+    host = Reader(b"", close=True)
+    with pytest.raises(OSError, match="became shorter") as caught:
+        send(driver, host.url, document, 10.0)
+    host.stop()
+    assert caught.value.errno == errno.EIO
