@@ -299,8 +299,9 @@ class Fleet:
             return None
         item.looking = True
         lane.in_flight += 1
-        late = max(0.0, now - item.due_at)
-        trail = Trail(item.ref, item.cause(), now, late) if lane.channel.audience.hears_tasks else None
+        trail: Trail | None = None
+        if lane.channel.audience.hears_tasks:
+            trail = Trail(item.ref, item.cause(), now, max(0.0, now - item.due_at))
         return LookAt(lane.channel, item.task_id, item.deadline, item.body, item.hold and item.looks > 0, item, trail)
 
     def _landed(self, look: LookAt) -> Item:

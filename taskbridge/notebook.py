@@ -41,7 +41,7 @@ _QUERY: Final = re.compile(r"(https?://[^\s?#]*)[?#]\S*", re.IGNORECASE)
 _LINE: Final = "1px solid rgba(128,128,128,.35)"
 _TABLE: Final = "border-collapse:collapse;color:inherit;background:transparent;margin:.4em 0"
 _HEAD: Final = f"text-align:left;padding:.25em 1em .25em 0;border-bottom:{_LINE};color:inherit"
-_CELL: Final = f"text-align:left;vertical-align:top;padding:.25em 1em .25em 0;border-bottom:{_LINE};color:inherit"
+_CELL: Final = f"text-align:left;vertical-align:top;overflow-wrap:anywhere;padding:.25em 1em .25em 0;border-bottom:{_LINE};color:inherit"
 
 
 def task_html(task: Task) -> str:
@@ -118,7 +118,8 @@ def _what(outcome: Outcome) -> tuple[str, str]:
 def _note(task: Task) -> str:
     """What else is to be said on one line."""
     if task.error is not None:
-        return _words(task.error.message or task.error.code)
+        words = task.error.message or task.error.code
+        return "" if words is None or words.casefold() == (task.native_status or "").casefold() else _words(words)
     if task.result is not None:
         return _result(task.result)
     return ", ".join(filter(None, [_progress(task), _words(task.message)]))

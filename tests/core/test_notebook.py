@@ -119,6 +119,11 @@ def test_a_batch_is_a_list_that_counts_and_shows_how_its_tasks_ended() -> None:
         assert shown in page.text
 
 
+def test_a_vendors_word_is_not_said_twice() -> None:
+    gone = task(status="failed", native_status="Deleted", error={"code": "deleted"})
+    assert Page(tb.Outcomes([tb.Outcome(gone.ref, gone)])._repr_html_()).text.casefold().count("deleted") == 1
+
+
 @pytest.mark.parametrize(("count", "rows", "told"), [(0, 0, "0 tasks"), (1, 2, "1 task"), (250, 101, "and 150 more")])
 def test_a_batch_of_any_size_is_a_page_that_can_be_read(count: int, rows: int, told: str) -> None:
     page = Page(tb.Outcomes([tb.Outcome(tb.TaskRef("invoices:t1"), task())] * count)._repr_html_())
