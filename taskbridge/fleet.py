@@ -151,7 +151,7 @@ class Fleet:
             self._later(item, now)
         if look.trail is not None:
             source = Source.LINE if look.hold else Source.LOOK
-            task = item.snapshot() if seen.task is None else seen.task
+            task = seen.task or item.told or item.snapshot()
             self.witness.note(item, look.trail, now, source, task=task, unchanged=seen.task is None, before=before)
 
     def failed(self, look: LookAt, now: float, error: TaskbridgeError) -> None:
@@ -299,9 +299,7 @@ class Fleet:
             return None
         item.looking = True
         lane.in_flight += 1
-        trail: Trail | None = None
-        if lane.channel.audience.hears_tasks:
-            trail = Trail(item.ref, item.cause(), now, max(0.0, now - item.due_at))
+        trail = self.witness.trail(item, now) if lane.channel.audience.hears_tasks else None
         return LookAt(lane.channel, item.task_id, item.deadline, item.body, item.hold and item.looks > 0, item, trail)
 
     def _landed(self, look: LookAt) -> Item:

@@ -86,6 +86,7 @@ class Item:
         "shown",
         "task_id",
         "tickets",
+        "told",
         "why",
     )
 
@@ -95,6 +96,7 @@ class Item:
         self.ref = ref
         self.born_at = now  # our best guess, on our clock
         self.due_at = now
+        self.told: Task | None = None  # what those who observe were last told
         self.why: Why | None = Why.FIRST  # why it is looked at next; None for its pace
         self.age = 0.0  # at the last look, in seconds
         self.pace: Pace | None = None  # known from the first look on

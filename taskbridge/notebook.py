@@ -41,7 +41,7 @@ _QUERY: Final = re.compile(r"(https?://[^\s?#]*)[?#]\S*", re.IGNORECASE)
 _LINE: Final = "1px solid rgba(128,128,128,.35)"
 _TABLE: Final = "border-collapse:collapse;color:inherit;background:transparent;margin:.4em 0"
 _HEAD: Final = f"text-align:left;padding:.25em 1em .25em 0;border-bottom:{_LINE};color:inherit"
-_CELL: Final = f"text-align:left;vertical-align:top;overflow-wrap:anywhere;padding:.25em 1em .25em 0;border-bottom:{_LINE};color:inherit"
+_CELL: Final = f"{_HEAD};vertical-align:top;overflow-wrap:anywhere"
 
 
 def task_html(task: Task) -> str:

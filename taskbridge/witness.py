@@ -112,6 +112,10 @@ class Witness:
                 return
             audience.tell(observation)
 
+    def trail(self, item: Item, now: float) -> Trail:
+        """What to note a look in that begins now (monotonic seconds)."""
+        return Trail(item.ref, item.cause(), now, max(0.0, now - item.due_at))
+
     def note(
         self,
         item: Item,
@@ -142,6 +146,7 @@ class Witness:
         if item.tickets:
             due = item.due_at if not item.parked else min(item.lane.sweep_at, now + item.period())
             next_in, next_why = (max(0.0, due - now), item.cause()) if due < item.deadline else (None, Why.DEADLINE)
+        item.told = task or item.told  # so that an unchanged one need not be translated again
         ended = task is not None and task.is_terminal
         observation = Observation(
             time=channel.clock.now(),
