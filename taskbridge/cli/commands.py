@@ -8,6 +8,7 @@ import click
 
 from taskbridge import __version__
 from taskbridge.cli.codes import MEANINGS, USAGE
+from taskbridge.cli.comparison import compare
 from taskbridge.cli.completion import complete_refs
 from taskbridge.cli.options import (
     WIDTH,
@@ -164,5 +165,5 @@ def demo(screen: Screen) -> int:
     return play(screen)
 
 
-for command in (completion, config, doctor, init, new_provider, *VERBS):
+for command in (compare, completion, config, doctor, init, new_provider, *VERBS):
     app.add_command(command)

@@ -159,9 +159,10 @@ def environment(emulator: Emulator) -> dict[str, str]:
 
 @pytest.fixture
 def place(tmp_path: Path, environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the README's configuration, and the environment that it needs."""
+    """A folder with the README's configuration and a document, and the environment that it needs."""
     config = next(block for block in ALL if block.page == PAGES[0] and block.language == "toml")
     (tmp_path / "taskbridge.toml").write_text(config.code, encoding="utf-8")
+    (tmp_path / "page.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))  # a document
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TASKBRIDGE_CONFIG", raising=False)
     for variable, value in environment.items():
