@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from taskbridge.testing.claims import ClaimConformance
+from taskbridge.testing.deeds import DeedConformance
 from taskbridge.testing.samples import Sample
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ __all__ = ["ProviderConformance", "Sample"]
 LOCK: Final = "test_no_test_is_bent"
 
 
-class ProviderConformance(ClaimConformance):
+class ProviderConformance(DeedConformance):
     """What every provider keeps; subclass it and set `provider`."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
