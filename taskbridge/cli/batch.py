@@ -69,6 +69,15 @@ class Batch:
         for thread in self._threads:
             thread.join(timeout=_LEAVING)
 
+    def rest(self) -> list[News]:
+        """What became known since `news` was read last, after a stop."""
+        found: list[News] = []
+        while not self.news.empty():
+            news = self.news.get()
+            if news is not None:
+                found.append(news)
+        return found
+
     # Threads.
 
     def _work(self) -> None:

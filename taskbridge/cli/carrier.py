@@ -43,6 +43,7 @@ __all__ = ["Again", "Carrier", "News", "Rules", "Stopped", "said"]
 
 _TRIES: Final = 4  # orders of one file that did not arrive, before it is left for later
 _IN_A_ROW: Final = 12  # orders that did not arrive, of any files, before no more are sent
+_AT_FIRST: Final = 3  # the same, where none ever arrived
 _FIRST_PAUSE: Final = 1.0  # seconds after an order that did not arrive; it doubles
 _LONGEST_PAUSE: Final = 600.0  # seconds, where the vendor asks for it
 _LOOKS: Final = 0.5  # seconds before an order is looked for again; it doubles up to ten
@@ -268,7 +269,7 @@ class Carrier:
             return News(entry, "left", error=error)
         if error.retryable:
             self._misses += 1
-            if self._misses >= _IN_A_ROW:
+            if self._misses >= (_IN_A_ROW if self._trusted else _AT_FIRST):
                 self.refusal = self.refusal or error
                 return News(entry, "left", error=error)
             if tries < _TRIES:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from taskbridge.cli.codes import DONE, code_of
 from taskbridge.cli.records import error_record, outcome_record
-from taskbridge.cli.refs import listen, open_refs
+from taskbridge.cli.refs import listen, open_client, open_refs
 from taskbridge.cli.texts import complaints, row, task_block
-from taskbridge.client import connect
 from taskbridge.errors import InvalidInput, InvalidRequest, SubmitUncertain, TaskbridgeError, plain
 from taskbridge.model import Outcome, TaskRef
 
@@ -88,7 +87,7 @@ def _doubt(clue: Mapping[str, Any]) -> str:
 
 def _opened(screen: Screen, connection: str | None, config: str | None) -> Client:
     listen(screen)
-    return connect(connection=connection, config=config)
+    return open_client(config, connection)
 
 
 def list_tasks(

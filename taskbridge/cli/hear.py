@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge.cli.door import Door
 from taskbridge.cli.records import event_record
-from taskbridge.cli.refs import unheard
+from taskbridge.cli.refs import open_client, unheard
 from taskbridge.cli.texts import status_of
-from taskbridge.client import connect
 from taskbridge.errors import ConfigError, TaskbridgeError, WebhookRejected, plain
 from taskbridge.registry import load_provider
 
@@ -42,7 +41,7 @@ def hear_webhooks(screen: Screen, connection: str | None, config: str | None, *,
     """
     unheard()  # each delivery is told of in a line of its own
     with screen.signals.told(screen.stopped):
-        client = connect(connection=connection, config=config)
+        client = open_client(config, connection)
         _try_secrets(client)
         shown: SimpleQueue[tuple[str, dict[str, Any]]] = SimpleQueue()
         hearing = _Hearing(client, shown)

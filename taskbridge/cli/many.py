@@ -27,6 +27,8 @@ __all__ = ["Progress", "end_of", "run_many"]
 
 _WORDS: Final = 500  # characters of an error on one line
 
+_OVER: Final = frozenset({Phase.DONE, Phase.FAILED})  # nothing more is to be done
+
 # How the end of a file is told.
 _VERDICTS: Final[Mapping[str, str]] = {
     "done": "done",
@@ -66,7 +68,7 @@ class Progress:
     @property
     def may_go_on(self) -> bool:
         """Whether another run may bring more."""
-        return any(each.phase not in (Phase.DONE, Phase.FAILED) for each in self.entries.values())
+        return any(each.phase not in _OVER for each in self.entries.values())
 
     def summary(self) -> str:
         """How many files have come how far."""
@@ -157,17 +159,20 @@ def run_many(screen: Screen, asked: Many) -> int:
         ledger, client, terms = opened(asked)
         batch = Batch(Carrier(client, ledger, terms, asked.home, asked.rules), asked.rules.most)
         progress = Progress(ledger.entries())
-        try:
-            with _view(screen, progress) as view, screen.signals.raising():
-                for told in _known(ledger.entries()):
-                    progress.take(told)
-                    view.show(told)
-                batch.start(each for each in progress.entries.values() if each.phase not in (Phase.DONE, Phase.FAILED))
-                while (news := batch.news.get()) is not None:
-                    progress.take(news)
-                    view.show(news)
-        finally:
-            batch.stop()
+        with _view(screen, progress) as view:
+            try:
+                with screen.signals.raising():
+                    for told in _known(ledger.entries()):
+                        progress.take(told)
+                        view.show(told)
+                    batch.start(each for each in progress.entries.values() if each.phase not in _OVER)
+                    while (news := batch.news.get()) is not None:
+                        progress.take(news)
+                        view.show(news)
+            finally:
+                batch.stop()
+                for last in batch.rest():
+                    progress.take(last)
     code = _end(screen, asked, batch, progress)
     ledger.close()
     return code
@@ -193,7 +198,8 @@ def _end(screen: Screen, asked: Many, batch: Batch, progress: Progress) -> int:
         counts = {step: count for step, count in sorted(progress.steps.items()) if count}
         screen.record({"files": len(progress.entries), "counts": counts, "resume": resume})
     else:
-        screen.note(f"taskbridge: {progress.summary()}")
+        if not is_live():  # the table says so
+            screen.note(f"taskbridge: {progress.summary()}")
         if progress.steps["uncertain"]:
             screen.note("an order of unknown fate is sent again with --resubmit-uncertain; look at the vendor first")
         if resume is not None:

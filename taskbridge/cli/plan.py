@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import taskbridge.transport.requests  # noqa: F401  # pyright: ignore[reportUnusedImport]  # else the first order imports it
 from taskbridge.cli.carrier import Rules
 from taskbridge.cli.inputs import is_url, label_of, sources_of
 from taskbridge.cli.ledger import Entry, Ledger, Terms
-from taskbridge.client import Client, connect
+from taskbridge.cli.refs import open_client
+from taskbridge.client import Client
 from taskbridge.errors import ConfigError, TaskbridgeError, UnsupportedFeature, plain
 from taskbridge.orders import word_for
 from taskbridge.registry import load_provider
@@ -144,7 +144,7 @@ def _resumed(asked: Many, sources: Sequence[str]) -> tuple[Ledger, Client, Terms
 
 
 def _chosen(asked: Many, connection: str | None, known: Terms | None = None) -> tuple[Client, Terms]:
-    client = connect(connection=connection, config=asked.config)
+    client = open_client(asked.config, connection)
     operation = asked.words[0] if known is None else known.operation
     word_for(operation, client.capabilities, load_provider(client.provider).title)
     options = asked.options if known is None else known.options

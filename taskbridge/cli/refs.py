@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import taskbridge.transport.requests  # noqa: F401  # pyright: ignore[reportUnusedImport]  # else the first look imports it
 from taskbridge.assemble import channels_of
-from taskbridge.client import Bridge
+from taskbridge.client import Bridge, Client, connect
 from taskbridge.config import CONNECTION_NAME, load_config
 from taskbridge.errors import ConfigError, InvalidInput, plain
 from taskbridge.model import TaskRef
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from taskbridge.cli.screen import Screen
     from taskbridge.config import Config
 
-__all__ = ["listen", "open_refs", "unheard"]
+__all__ = ["listen", "open_client", "open_refs", "unheard"]
 
 _STDIN: Final = "-"
 
@@ -76,6 +76,23 @@ def open_refs(screen: Screen, path: str | None, texts: Iterable[str]) -> tuple[B
     wanted = {name: config.connections[name] for name in dict.fromkeys(ref.connection for ref in refs)}
     clock = clock_here()
     return Bridge(channels_of(replace(config, connections=wanted), clock), clock=clock), refs
+
+
+def open_client(path: str | None, name: str | None) -> Client:
+    """Open one connection.
+
+    Args:
+        path: The configuration; None looks in the usual places.
+        name: The connection; None for the default.
+
+    Raises:
+        TaskbridgeError: It cannot be used, or none is named where there are several.
+    """
+    config = load_config(path)
+    if name is None and config.default is None and len(config.connections) > 1:
+        names = ", ".join(sorted(config.connections))
+        raise ConfigError(f"name a connection of {names}, or add a default to {config.path}")
+    return connect(connection=name, config=path)
 
 
 def _spread(screen: Screen, texts: Iterable[str]) -> Iterator[str]:

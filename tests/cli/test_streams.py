@@ -160,3 +160,23 @@ def test_of_many_that_go_on_some_are_told_one_by_one(run: Run) -> None:
     assert done.stderr.count("not seen yet") == 50
     assert "and 70 more" in done.stderr
     assert "the same command again" in done.stderr
+
+
+@pytest.mark.parametrize(("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_a_run_at_a_terminal_shows_the_files_under_way(
+    start: Start, tmp_path: Path, env: dict[str, str], coloured: bool
+) -> None:
+    for name in ("a.pdf", "fail.pdf"):
+        (tmp_path / name).write_bytes(b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n")
+    words = ("run", "extract-text", str(tmp_path), "--to", str(tmp_path / "out"), "--connection", "cloudconvert")
+
+    code, shown = on_terminal(start, *words, env=env)
+
+    assert code == 7
+    assert "\x1b[2K" in shown  # lines are written over
+    assert "0 of 2 done, 2 under way" in shown
+    assert re.search(r"1 of 2 done, 1 failed, 0:\d\d", shown)
+    assert ("\x1b[31mfailed" in shown) is coloured
+    last = shown.rpartition("\x1b[2K")[2]
+    assert "fail.pdf" in last
+    assert "a.pdf " not in last
