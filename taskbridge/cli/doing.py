@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import shlex
+from typing import TYPE_CHECKING, cast
 
 from taskbridge.cli.codes import DONE, code_of
 from taskbridge.cli.records import error_record, outcome_record
 from taskbridge.cli.refs import listen, open_client, open_refs
 from taskbridge.cli.texts import complaints, row, task_block
-from taskbridge.errors import InvalidInput, InvalidRequest, SubmitUncertain, TaskbridgeError, plain
+from taskbridge.errors import InvalidInput, InvalidRequest, SubmitUncertain, TaskbridgeError, TaskNotFound, plain
 from taskbridge.model import Outcome, TaskRef
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from taskbridge.client import Bridge, Client
     from taskbridge.model import Task
 
-__all__ = ["do_to_all", "download_all", "list_tasks", "submit_one"]
+__all__ = ["do_to_all", "download_all", "list_tasks", "recover_one", "submit_one"]
 
 
 def submit_one(
@@ -42,7 +44,7 @@ def submit_one(
     def tell(word: str) -> None:
         screen.stopped(word)
         if clue:
-            screen.note(_doubt(clue))
+            _tell_doubt(screen, clue, documents, config)
 
     with screen.signals.told(tell):
         client = _opened(screen, connection, config)
@@ -55,7 +57,7 @@ def submit_one(
         except SubmitUncertain as error:
             screen.signals.check()
             screen.problem(error)
-            screen.note(_doubt(error.clue))
+            _tell_doubt(screen, error.clue, documents, config)
             return code_of(error)
         except InvalidRequest as error:
             screen.signals.check()
@@ -67,22 +69,55 @@ def submit_one(
             fault = plain(str(error))
         if task is None:
             raise InvalidInput(fault)
-        outcome = Outcome(task.ref, task)
-        if screen.as_json:
-            screen.record(outcome_record(outcome))
-        else:
-            screen.line(task_block(task))
+        _show_task(screen, task)
     client.close()
     return DONE
 
 
-def _doubt(clue: Mapping[str, Any]) -> str:
-    """By what an order of unknown fate can be looked for at the vendor."""
-    named = {
-        name: value for name, value in clue.items() if name in ("reference", "tag", "external_id", "files", "task")
-    }
-    told = ", ".join(f"{name} {plain(str(value), 200)}" for name, value in named.items())
-    return f"the order left at {clue.get('time')}; before it is sent again, look for it at the vendor by {told}"
+def _tell_doubt(screen: Screen, clue: Mapping[str, Any], documents: Sequence[str], config: str | None) -> None:
+    """Tell the command that looks for an order of unknown fate."""
+    chosen = ["--config", config] if config is not None else []
+    look = shlex.join(["taskbridge", "recover", *chosen, json.dumps(dict(clue)), *documents])
+    if screen.as_json:
+        screen.note_record({"recover": look})
+    else:
+        screen.note(f"look for it with: {look}")
+
+
+def recover_one(screen: Screen, clue: str, documents: Sequence[str], config: str | None) -> int:
+    """Look for an order of unknown fate, and show its task; the exit code.
+
+    Raises:
+        TaskbridgeError: It cannot be looked for.
+    """
+    with screen.signals.told(screen.stopped):
+        lost = SubmitUncertain("nobody knows whether the vendor took it", clue=_read_clue(clue))
+        client = _opened(screen, str(lost.clue["connection"]), config)
+        given: Any = list(documents) if len(documents) > 1 else next(iter(documents), None)
+        with screen.signals.raising():
+            task = client.recover(lost, given)
+        if task is None:
+            raise TaskNotFound("the vendor does not have the order, or not yet: look again in a minute")
+        _show_task(screen, task)
+    client.close()
+    return DONE
+
+
+def _read_clue(text: str) -> Mapping[str, Any]:
+    try:
+        clue: object = json.loads(text)
+    except ValueError:
+        clue = None
+    if not isinstance(clue, dict) or "connection" not in clue:
+        raise InvalidInput("the clue is what submit told of an order of unknown fate: a JSON object in quotes")
+    return cast("Mapping[str, Any]", clue)
+
+
+def _show_task(screen: Screen, task: Task) -> None:
+    if screen.as_json:
+        screen.record(outcome_record(Outcome(task.ref, task)))
+    else:
+        screen.line(task_block(task))
 
 
 def _opened(screen: Screen, connection: str | None, config: str | None) -> Client:

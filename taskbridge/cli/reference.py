@@ -23,15 +23,15 @@ _INTRODUCTION: Final = """\
 Install it with `pip install 'taskbridge[cli]'`; `emulate` and `demo` need `taskbridge[emulator]` as well.
 `python -m taskbridge` does the same as `taskbridge`.
 
-Outcomes go to stdout, everything else to stderr. With `--json` each line is one object. `get`, `wait`, `submit` and
-`list` write `{"ref", "task", "error", "final", "exit_code"}`; `result` has `"result"` and `download` has `"files"` in
-place of the task; `cancel`, `retry`, `restart` and `delete` tell in `"task"` what is there after them. `run` writes
-`{"file", "folder", "state", "ref", "task", "files", "error"}` for each document and `{"files", "counts", "resume"}` at
-the end; see [Running batches](running-batches.md). `listen` writes `{"time", "status", "type", "ref", "task", …}` for
-each delivery, or `{"time", "status", "refused"}`. What belongs to none of these is `{"error": {"type", "message",
-"exit_code", …}}` on stderr. A wait or a run that is stopped ends with `{"stopped", "refs", "resume"}`, where `resume`
-is the command that goes on. `explain` writes an object for each [event](observing.md#events), whose `"event"` says what
-it is, and the outcome last, as `wait` does.
+Outcomes go to stdout, everything else to stderr. With `--json` each line is one object. `get`, `wait`, `submit`,
+`recover` and `list` write `{"ref", "task", "error", "final", "exit_code"}`; `result` has `"result"` and `download` has
+`"files"` in place of the task; `cancel`, `retry`, `restart` and `delete` tell in `"task"` what is there after them.
+`run` writes `{"file", "folder", "state", "ref", "task", "files", "error"}` for each document and `{"files", "counts",
+"resume"}` at the end; see [Running batches](running-batches.md). `listen` writes `{"time", "status", "type", "ref",
+"task", …}` for each delivery, or `{"time", "status", "refused"}`. `explain` writes an object for each
+[event](observing.md#events), whose `"event"` says what it is, and the outcome last, as `wait` does. What belongs to
+none of these is `{"error": {"type", "message", "exit_code", …}}` on stderr. A wait or a run that is stopped ends with
+`{"stopped", "refs", "resume"}`, where `resume` is the command that goes on.
 
 `NO_COLOR` turns colours off. A vendor's words are shown with control characters spelt out.
 """

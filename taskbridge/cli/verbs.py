@@ -77,6 +77,22 @@ def submit(
     )
 
 
+@click.command()
+@click.argument("clue")
+@click.argument("documents", nargs=-1, metavar="[DOCUMENT...]")
+@with_json
+@with_config
+@click.pass_obj
+def recover(screen: Screen, clue: str, documents: tuple[str, ...]) -> int:
+    """Look for an order of which nobody knows whether the vendor took it.
+
+    CLUE is what submit told of it. With the DOCUMENT, an order that the vendor has without it is brought to its end.
+    """
+    from taskbridge.cli.doing import recover_one  # noqa: PLC0415  # pydantic
+
+    return recover_one(screen, clue, documents, chosen_config())
+
+
 @click.command(name="list")
 @click.argument("connection", required=False, metavar="[CONNECTION]", shell_complete=complete_connections)
 @click.option(
@@ -272,4 +288,4 @@ def listen(screen: Screen, connection: str | None, port: int, host: str) -> int:
 
 _LONG: Final = 86_400.0  # seconds of patience without a limit
 
-VERBS: Final = (submit, list_command, cancel, retry, restart, delete, download, run, listen)
+VERBS: Final = (submit, recover, list_command, cancel, retry, restart, delete, download, run, listen)

@@ -108,6 +108,9 @@ def test_a_run_that_loses_its_ledger_sends_nothing_more(own_vendors: Emulator, t
 # A vendor whose list lags behind.
 
 
+DONE = b'{"taskId": 44, "taskStatusText": "ExportCompleted", "externalId": null}'
+
+
 def answer(status: int, body: bytes) -> Response:
     return Response(status, {"content-length": str(len(body))}, body)
 
@@ -125,8 +128,8 @@ def test_an_order_that_shows_up_late_is_not_sent_again(path: Path) -> None:
             reference = request.url.rpartition("=")[2]
             if len(looks) == 1:
                 return answer(404, b"{}")
-            return answer(200, b'{"taskId": 44, "taskStatusText": "ExportCompleted", "externalId": "%s"}' % reference.encode())
-        return answer(200, b'{"taskId": 44, "taskStatusText": "ExportCompleted", "data": {"a": 1}}')
+            return answer(200, DONE.replace(b"null", f'"{reference}"'.encode()))
+        return answer(200, DONE)
 
     channel = channel_of("smartdocumentor", {"access_token": "k-of-nobody", "poll": {"interval": 0.05}})
     channel.credential = Credential({"Authorization": "Bearer k-of-nobody"})

@@ -19,7 +19,8 @@ Run = Callable[..., CompletedProcess[str]]
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 COMMANDS = {
     "cancel", "compare", "completion", "config", "delete", "demo", "doctor", "download", "emulate", "explain", "get",
-    "init", "list", "listen", "new-provider", "providers", "restart", "result", "retry", "run", "submit", "wait",
+    "init", "list", "listen", "new-provider", "providers", "recover", "restart", "result", "retry", "run", "submit",
+    "wait",
 }  # fmt: skip
 
 
@@ -49,7 +50,7 @@ def test_no_option_takes_a_key() -> None:
         "refs", "ref", "names", "name", "connections", "providers", "shell", "operation", "documents", "--connection",
         "-o", "--option", "--external-id", "--callback-url", "--name", "connection", "--status", "--limit", "--filter",
         "--destructive", "words", "--files-from", "--max-in-flight", "--ledger", "--resume", "--resubmit-uncertain",
-        "--settle", "--for", "--once", "--requests", "old", "new", "--operation",
+        "--settle", "--for", "--once", "--requests", "old", "new", "--operation", "clue",
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -76,6 +77,8 @@ def test_the_values_of_options_are_json_where_they_can_be(go: Run, own_vendors: 
         (("submit", "convert", "report.pdf"), 4, "output_format"),
         (("submit", "extract-text", "report.pdf", "report.pdf"), 2, "takes one document for"),
         (("submit", "extract-text", "report.pdf", "--connection", "smartdocumentor"), 2, "it takes: url"),
+        (("recover", "nonsense"), 2, "a JSON object in quotes"),
+        (("recover", '{"connection": "nobody"}'), 2, "there is no connection 'nobody'"),
         (("list", "expertai-extract"), 2, "cannot list"),
         (("list", "--filter", "colour=red"), 2, "has no filter 'colour'"),
         (("list", "--status", "asleep"), 2, "'asleep' is not one of"),
@@ -94,14 +97,27 @@ def test_what_cannot_be_is_told(go: Run, words: tuple[str, ...], code: int, told
     assert told in seen.stderr
 
 
-def test_an_order_of_unknown_fate_says_how_to_find_it(go: Run, own_vendors: Emulator) -> None:
+def test_an_order_of_unknown_fate_tells_the_command_that_looks_for_it(go: Run, own_vendors: Emulator) -> None:
     own_vendors.fail_next(504, vendor="cloudconvert")
     seen = go("submit", "extract-text", "report.pdf")
 
     assert (seen.returncode, seen.stdout) == (5, "")
     first, second = seen.stderr.splitlines()
     assert "the vendor may have taken it, so it is not sent again" in first
-    assert "look for it at the vendor by reference taskbridge-" in second
+    words = shlex.split(second.removeprefix("look for it with: taskbridge "))
+    assert words[:2] == ["recover", "--config"]
+    assert words[4:] == ["report.pdf"]
+    looked = go(words[0], *words[3:])
+    assert (looked.returncode, looked.stdout) == (4, "")
+    assert "does not have the order, or not yet" in looked.stderr
+
+
+def test_recover_shows_the_task_of_an_order_that_arrived(go: Run) -> None:
+    ref = go("submit", "extract-text", "report.pdf", "--external-id", "INV-9").stdout.splitlines()[0]
+    clue = {"provider": "cloudconvert", "connection": "cloudconvert", "operation": "convert", "reference": "INV-9"}
+    seen = go("recover", json.dumps({**clue, "tag": "INV-9"}))
+
+    assert (seen.returncode, seen.stdout.splitlines()[0]) == (0, ref)
 
 
 # list.
