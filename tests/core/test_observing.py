@@ -27,6 +27,9 @@ from .conftest import Acme
 from .test_fleet_lists import Listed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from taskbridge.testing import Emulator
     from taskbridge.testing.transport import Answer
 
     from .conftest import Made, Maker
@@ -281,6 +284,40 @@ def test_an_address_that_may_be_a_key_has_no_path(acme: Maker) -> None:
     assert (foreign.host, foreign.path) == ("files.test", None)
     assert "secret-path" not in repr(events)
     assert "signature" not in repr(events)
+
+
+# What is learnt apart from waiting.
+
+
+def test_what_a_webhook_tells_is_an_observation(acme: Maker) -> None:
+    made = acme([says("working"), says("done")])
+    task = made.client.get("t1")
+    events: list[Event] = []
+    made.client.observe(events.append)
+    ended = task.model_copy(update={"status": tb.TaskStatus.COMPLETED, "native_status": "done"})
+    made.client.ingest(
+        tb.WebhookEvent("acme", "acme", "task.done", "1", needs_confirmation=False, ref=task.ref, task=ended)
+    )
+    made.client.ingest(tb.WebhookEvent("acme", "acme", "task.done", "2", needs_confirmation=True, ref=task.ref))
+    believed, confirmed = of(tb.Observation, events)
+    assert (believed.source, believed.why, believed.exchanges) == (Source.WEBHOOK, Why.HEARD, ())
+    assert (confirmed.source, confirmed.why, confirmed.http_status) == (Source.LOOK, Why.EVENT, 200)
+    assert believed.is_final
+    assert confirmed.is_final
+
+
+def test_a_submit_and_a_download_are_told_with_their_requests(own_vendors: Emulator, tmp_path: Path) -> None:
+    events: list[Event] = []
+    settings = {**own_vendors.settings("scan-documents"), "poll": {"interval": 0.01}}
+    with tb.connect("scan-documents", **settings) as client, client.observe(events.append):
+        task = client.submit("extract-text", b"\x89PNG a page", name="page.png")
+        done = own_vendors.samples("scan-documents")["completed"]
+        client.download(done, tmp_path)
+    seen = of(tb.Observation, events)[0]
+    assert (seen.source, seen.ref, seen.http_status) == (Source.SUBMIT, task.ref, 200)
+    assert [each.kind for each in seen.exchanges] == ["submit"] * len(seen.exchanges)
+    assert [each.call for each in of(tb.CallStarted, events)] == ["submit", "download"]
+    assert [each.error for each in of(tb.CallEnded, events)] == [None, None]
 
 
 # Calls and listeners.
