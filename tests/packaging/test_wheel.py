@@ -109,6 +109,7 @@ def test_a_clean_environment_says_which_extra_is_missing(python: Path, tmp_path:
     for code, extra in (
         ("import taskbridge as tb; tb.aio.connect('cloudconvert', api_key='k-of-nobody')", "async"),
         ("from taskbridge.testing import Emulator", "starlette"),
+        ("import taskbridge.otel", "taskbridge[otel]"),
     ):
         ran = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
         assert ran.returncode == 1
