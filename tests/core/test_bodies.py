@@ -1,0 +1,37 @@
+"""Forms on their way out, read back by the reader that emulators have."""
+
+from __future__ import annotations
+
+import pytest
+
+from taskbridge.emulator.answers import FormPart, from_multipart
+from taskbridge.http import Form, Request, Upload
+from taskbridge.transport.bodies import stream
+
+FIELDS = (("target", "pdf"), ("name", "Grüße, \r\n--und mehr"), ("empty", ""))
+
+
+def sent(body: Form | Upload) -> dict[str, FormPart]:
+    made = stream(Request("POST", "https://api.example.com/", body=body))
+    assert made is not None
+    whole = b"".join(made.blocks())
+    assert len(whole) == made.length
+    return from_multipart(whole, made.headers["Content-Type"])
+
+
+@pytest.mark.parametrize("fields", [FIELDS, FIELDS[:1], ()], ids=["three", "one", "none"])
+def test_a_form_without_a_file_holds_its_fields(fields: tuple[tuple[str, str], ...]) -> None:
+    parts = sent(Form(fields))
+    assert {name: part.data.decode() for name, part in parts.items()} == dict(fields)
+    assert all(part.filename is None for part in parts.values())
+
+
+def test_a_form_with_a_file_holds_the_same_fields_before_it() -> None:
+    parts = sent(Upload(FIELDS, "document", "a.pdf", b"%PDF"))
+    assert list(parts) == ["target", "name", "empty", "document"]
+    assert {name: parts[name].data.decode() for name, _ in FIELDS} == dict(FIELDS)
+    assert parts["document"] == FormPart(b"%PDF", "a.pdf", "application/pdf")
+
+
+def test_a_form_shows_nothing_of_what_it_holds() -> None:
+    assert "secret" not in repr(Form((("password", "secret"),)))
