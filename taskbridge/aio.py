@@ -15,6 +15,7 @@ from taskbridge.calls import Call
 from taskbridge.channel import Channel
 from taskbridge.config import load_config
 from taskbridge.drive_async import AsyncDriver
+from taskbridge.errors import ConfigError
 from taskbridge.fleet import Fleet
 from taskbridge.flows import opened
 from taskbridge.front import (
@@ -304,16 +305,25 @@ class _Crew:
         self._fleet = Fleet()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def open(self, places: list[Located | Rejected], timeout: float | None, *, changes: bool) -> _Batch:
-        """Begin a wait for many tasks."""
+        """Begin a wait for many tasks.
+
+        Raises:
+            ConfigError: The client belongs to another event loop.
+        """
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._loop is not loop:
+            raise ConfigError("this client belongs to another event loop; make one per loop")
         batch = _Batch(len(places))
         now = self._driver.clock.monotonic()
         batch.tickets, rejected = enlist(self._fleet, places, now, timeout, owner=batch, changes=changes)
         for news in rejected:
             batch.put(news)
         if batch.tickets and (self._task is None or self._task.done()):
-            self._task = asyncio.get_running_loop().create_task(self._work(), name="taskbridge-wait")
+            self._task = loop.create_task(self._work(), name="taskbridge-wait")
         self._wake.set()
         return batch
 
@@ -332,7 +342,7 @@ class _Crew:
         """Tell those who still wait, and end the task."""
         self._fleet.close()
         self._tell()
-        if self._task is not None:
+        if self._task is not None and self._loop is asyncio.get_running_loop():
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 

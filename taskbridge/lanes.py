@@ -256,7 +256,8 @@ class Lane:
         if not self.ready:
             return None
         best = self.turns[0][1] if self.turns else self.ready[-1]
-        if len(self.ready) > 1 and now - best.due_at <= self.channel.settings.poll.at_most:
+        waits = best.pace is not None and len(self.ready) > 1  # a task that nobody has seen yet goes first
+        if waits and now - best.due_at <= self.channel.settings.poll.at_most:
             chance, size = self.channel.clock.random, len(self.ready)
             picked = self.ready if size <= _SAMPLE else [self.ready[int(chance() * size)] for _ in range(_SAMPLE)]
             best = max((i for i in picked if i.is_wanted), key=lambda i: i.urgency(now), default=best)

@@ -129,7 +129,7 @@ class _Answer(HTTPResponse):
 
     def begin(self) -> None:
         # As http.client's own, which hands the head to a parser for mail; that takes half of the time of a request.
-        if self.headers is not None:
+        if cast("Any", self).headers is not None:
             return
         version, status, reason = self._status()
         pairs = self._pairs()

@@ -1,0 +1,377 @@
+"""What makes waiting for many hard: requests, threads and tasks are counted, in virtual time where time counts."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import taskbridge as tb
+from taskbridge import aio
+from taskbridge.drive import Driver
+from taskbridge.fleet import Fleet
+from taskbridge.flows import Effort
+from taskbridge.http import Request, Response
+from taskbridge.looking import look
+from taskbridge.testing import AsyncScriptedTransport, ScriptedTransport, VirtualClock
+
+from .conftest import Acme
+
+if TYPE_CHECKING:
+    from .conftest import Maker
+
+    Says = Callable[..., Response]
+
+
+def asked(request: Request) -> str:
+    return request.url.rpartition("/")[2]
+
+
+def waiting_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("taskbridge-wait")]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    gc.collect()
+    for thread in waiting_threads():
+        thread.join(5.0)
+    assert waiting_threads() == []
+
+
+# Thousands.
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody wants a line of log for each look."""
+    for name in ("taskbridge.requests", "taskbridge.tasks"):
+        caplog.set_level(logging.WARNING, logger=name)
+
+
+def some_missing(says: Says) -> Callable[[Request], Response]:
+    """A vendor whose tasks have all ended; it does not know every hundredth."""
+
+    def vendor(request: Request) -> Response:
+        task_id = asked(request)
+        return Response(404, {}, b"{}") if int(task_id[1:]) % 100 == 0 else says(task_id, "done")
+
+    return vendor
+
+
+def check_ten_thousand(outcomes: list[tb.Outcome], requests: int) -> None:
+    assert [outcome.ref.id for outcome in outcomes] == [f"t{n}" for n in range(10_000)]
+    assert Counter(type(outcome.error) for outcome in outcomes) == {type(None): 9900, tb.TaskNotFound: 100}
+    assert requests == 10_000
+
+
+@pytest.mark.usefixtures("quiet")
+def test_ten_thousand_refs_of_which_a_hundred_do_not_exist(acme: Maker, says: Says) -> None:
+    made = acme(some_missing(says))
+    most = 0
+
+    def counting(request: Request) -> Response:
+        nonlocal most
+        most = max(most, len(waiting_threads())) if asked(request).endswith("00") else most
+        return some_missing(says)(request)
+
+    transport = ScriptedTransport(counting, clock=made.clock)
+    with tb.Client(made.channel, clock=made.clock, transport=transport) as client:
+        outcomes = client.wait_all([f"t{n}" for n in range(10_000)], timeout=None)
+    check_ten_thousand(outcomes, len(transport.requests))
+    assert 1 <= most <= 8
+
+
+@pytest.mark.usefixtures("quiet")
+def test_the_same_asynchronously_without_a_thread(acme: Maker, says: Says) -> None:
+    made = acme(some_missing(says))
+    before = threading.active_count()
+
+    async def run() -> None:
+        client, transport = made.asynchronous()
+        async with client:
+            outcomes = await client.wait_all([f"t{n}" for n in range(10_000)], timeout=None)
+            assert threading.active_count() == before
+            assert len(asyncio.all_tasks()) <= 2 + made.channel.settings.max_in_flight
+        check_ten_thousand(outcomes, len(transport.requests))
+
+    asyncio.run(run())
+
+
+# A key that is refused on the way.
+
+
+def test_a_401_in_the_middle_pauses_its_connection_only_and_the_wait_can_be_resumed(
+    acme: Maker, says: Says, caplog: pytest.LogCaptureFixture
+) -> None:
+    numbers = count()
+    mended = threading.Event()
+
+    def vendor(request: Request) -> Response:
+        if "//refuses." in request.url and next(numbers) >= 10 and not mended.is_set():
+            return Response(401, {}, b"{}")
+        return says(asked(request), "done" if mended.is_set() or "//goes." in request.url else "working")
+
+    made = {
+        name: acme(name=name, base_url=f"https://{name}.test/v1", poll={"interval": 5.0})
+        for name in ("refuses", "goes")
+    }
+    clock = made["goes"].clock
+    transport = ScriptedTransport(vendor, clock=clock)
+    refused = [f"refuses:t{n}" for n in range(20)]
+    with (
+        caplog.at_level(logging.WARNING, logger="taskbridge"),
+        tb.Bridge({name: each.channel for name, each in made.items()}, clock=clock, transport=transport) as bridge,
+    ):
+        outcomes = bridge.wait_all([*refused, *(f"goes:t{n}" for n in range(20))], timeout=600.0)
+        assert {type(outcome.error) for outcome in outcomes[:20]} == {tb.AuthenticationError}
+        assert len({str(outcome.error).replace(outcome.ref, "") for outcome in outcomes[:20]}) == 1
+        assert [outcome.unwrap().status for outcome in outcomes[20:]] == ["completed"] * 20
+        assert sum("pauses" in record.getMessage() for record in caplog.records) == 1
+        sent = sum("//refuses." in request.url for request in transport.requests)
+        assert sent <= 10 + 8  # those that were under way when the first came back
+        mended.set()
+        assert {outcome.unwrap().status for outcome in bridge.wait_all(refused, timeout=600.0)} == {"completed"}
+
+
+# Tasks that come while others are waited for, and callers that go.
+
+
+def test_tasks_are_added_while_iterating(acme: Maker, says: Says) -> None:
+    made = acme(lambda request: says(asked(request), "done"))
+    with made.client as client:
+        told: list[str] = []
+        for outcome in client.as_completed(["t1", "t2"]):
+            told.append(outcome.ref.id)
+            if len(told) <= 2:
+                told += [each.ref.id for each in client.as_completed([f"u{len(told)}", f"v{len(told)}"])]
+    assert sorted(told)[:2] == ["t1", "t2"]
+    assert len(told) == len(made.transport.requests)
+    assert all(number == 1 for number in Counter(map(asked, made.transport.requests)).values())
+
+
+def test_tasks_are_added_while_iterating_asynchronously(acme: Maker, says: Says) -> None:
+    made = acme(lambda request: says(asked(request), "done"))
+
+    async def run() -> list[str]:
+        client, transport = made.asynchronous()
+        told: list[str] = []
+        async with client:
+            async for outcome in client.as_completed(["t1", "t2"]):
+                told.append(outcome.ref.id)
+                told += [each.ref.id for each in await client.wait_all([f"u{len(told)}", f"v{len(told)}"])]
+        assert len(told) == len(transport.requests)
+        return told
+
+    assert len(asyncio.run(run())) == 6
+
+
+@pytest.mark.parametrize("number", [1, 50])
+def test_an_interrupt_ends_the_wait_and_leaves_no_thread(acme: Maker, says: Says, number: int) -> None:
+    # In real time, and so briefly that it costs nothing: the interrupt comes with the first look.
+    made = acme(poll={"interval": 60.0})
+    main = threading.main_thread()
+    assert threading.current_thread() is main
+
+    def vendor(request: Request) -> Response:
+        return says(asked(request), "working")
+
+    with tb.Client(made.channel, clock=tb_clock(), transport=ScriptedTransport(vendor)) as client:
+        timer = threading.Timer(0.02, interrupt)
+        timer.start()
+        refs = [f"t{n}" for n in range(number)]
+        with pytest.raises(KeyboardInterrupt):
+            client.wait_all(refs, timeout=20.0)
+        timer.join()
+        gc.collect()
+        for thread in waiting_threads():
+            thread.join(5.0)
+        assert waiting_threads() == []
+        assert client.get("t1").status == "processing"  # the client goes on
+
+
+def interrupt() -> None:
+    import signal  # noqa: PLC0415  # only here
+
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+def tb_clock() -> Any:
+    from taskbridge.policy import SystemClock  # noqa: PLC0415  # only here
+
+    return SystemClock()
+
+
+# Event loops.
+
+
+def test_an_event_loop_that_is_closed_under_a_wait_hangs_nobody(acme: Maker, says: Says) -> None:
+    made = acme(lambda request: says(asked(request), "done" if asked(request) == "t1" else "working"))
+    transport = AsyncScriptedTransport(lambda request: says(asked(request), "done"), clock=made.clock)
+    first = asyncio.new_event_loop()
+
+    async def begin() -> aio.Client:
+        client, _ = made.asynchronous()
+        async for outcome in client.as_completed(["t1", "t2"], timeout=None):
+            assert outcome.ref.id == "t1"
+            break
+        return client
+
+    client = first.run_until_complete(begin())
+    first.run_until_complete(first.shutdown_asyncgens())
+    first.close()
+
+    async def go_on() -> None:
+        with pytest.raises(tb.ConfigError, match="another event loop"):
+            await client.wait_all(["t1"])
+        await client.close()
+        async with aio.Client(made.channel, clock=made.clock, transport=transport) as fresh:
+            assert [outcome.unwrap().id for outcome in await fresh.wait_all(["t1", "t2"])] == ["t1", "t2"]
+
+    asyncio.run(go_on())
+
+
+def test_a_bridge_and_its_client_renew_a_credential_once(acme: Maker, says: Says, clock: VirtualClock) -> None:
+    def vendor(request: Request) -> Response:
+        if request.method == "POST":
+            return Response(200, {}, b'{"token": "token-of-acme"}', clock.now())
+        return says(asked(request), "done")
+
+    class Slow(AsyncScriptedTransport):
+        async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
+            await asyncio.sleep(0)  # so that others come in between
+            return await super().send(request, deadline=deadline, max_body=max_body)
+
+    transport = Slow(vendor, clock=clock)
+
+    async def run() -> None:
+        made = acme(token_life=3600.0)
+        async with aio.Bridge({"acme": made.channel}, clock=clock, transport=transport) as bridge:
+            await asyncio.gather(bridge.get("acme:t1"), bridge["acme"].get("t2"), bridge["acme"].get("t3"))
+
+    asyncio.run(run())
+    assert Counter(request.method for request in transport.requests) == {"POST": 1, "GET": 3}
+
+
+# Clocks.
+
+
+class Slept:
+    """A fleet of tasks that end after a time, in virtual time; something happens to the clock on the way."""
+
+    def __init__(self, acme: Maker, says: Says, clock: VirtualClock, *, number: int, ends: float) -> None:
+        self.clock, self.ends = clock, clock.monotonic() + ends
+        self.looks: list[float] = []
+        self.made = acme(poll={"interval": 10.0}, max_in_flight=100)
+
+        def vendor(request: Request) -> Response:
+            self.looks.append(clock.monotonic())
+            return says(asked(request), "done" if clock.monotonic() >= self.ends else "working")
+
+        self.driver = Driver(clock, lambda _: ScriptedTransport(vendor, clock=clock))
+        self.fleet = Fleet()
+        for n in range(number):
+            self.fleet.add(self.made.channel, f"t{n}", clock.monotonic(), deadline=clock.monotonic() + 900.0)
+        self.outcomes: list[tb.Outcome] = []
+
+    def run(self, happens: Callable[[], object] | None = None, at: float = 0.0) -> None:
+        began = self.clock.monotonic()
+        while self.driver.step(self.fleet):
+            while (news := self.fleet.news()) is not None:
+                self.outcomes.append(news.outcome)
+            if happens is not None and self.clock.monotonic() >= began + at:
+                happens()
+                happens = None
+        while (news := self.fleet.news()) is not None:
+            self.outcomes.append(news.outcome)
+
+
+@pytest.mark.parametrize("seconds", [3600.0, -3600.0, 86_400.0, -0.5])
+def test_a_wall_clock_that_is_set_changes_nothing(acme: Maker, says: Says, clock: VirtualClock, seconds: float) -> None:
+    steady = Slept(acme, says, clock, number=5, ends=200.0)
+    steady.run(lambda: clock.step_wall(seconds), at=55.0)
+    assert [outcome.unwrap().status for outcome in steady.outcomes] == ["completed"] * 5
+    assert len(steady.looks) == pytest.approx(5 * 21, abs=5 * 2)
+
+
+def test_after_an_hours_sleep_each_task_is_looked_at_once_and_no_burst_follows(
+    acme: Maker, says: Says, clock: VirtualClock
+) -> None:
+    slept = Slept(acme, says, clock, number=50, ends=100.0)  # they end while everybody sleeps
+    before = clock.monotonic()
+    slept.run(lambda: clock.advance(800.0), at=50.0)
+    after = [when for when in slept.looks if when > before + 800.0]
+    assert [outcome.unwrap().status for outcome in slept.outcomes] == ["completed"] * 50
+    assert len(after) == 50
+
+
+def test_a_deadline_that_passed_in_an_hours_sleep_is_told_with_the_last_snapshot(
+    acme: Maker, says: Says, clock: VirtualClock
+) -> None:
+    slept = Slept(acme, says, clock, number=5, ends=1e9)
+    slept.run(lambda: clock.advance(3600.0), at=50.0)
+    errors = [outcome.error for outcome in slept.outcomes]
+    assert [type(error) for error in errors] == [tb.WaitTimeout] * 5
+    assert all(outcome.task is not None and outcome.task.status == "processing" for outcome in slept.outcomes)
+    assert max(slept.looks) < 1000.0 + 100.0  # nobody is asked after the deadline
+
+
+# A task that goes backwards.
+
+
+def test_a_task_that_goes_backwards_is_shown_as_it_is(acme: Maker, says: Says) -> None:
+    states = iter(["working", "waiting", "working", "done"])
+    made = acme(lambda _: says("t1", next(states)), poll={"interval": 1.0})
+    with made.client as client:
+        seen = [outcome.unwrap().native_status for outcome in client.watch(["t1"], timeout=60.0)]
+    assert seen == ["working", "waiting", "working", "done"]
+
+
+# What is left behind.
+
+
+class Party:
+    """Somebody who waits."""
+
+
+def test_waits_that_are_over_leave_nothing_behind(acme: Maker) -> None:
+    made, fleet = acme(), Fleet()
+    gone: list[weakref.ref[Party]] = []
+
+    def wait(number: int) -> None:
+        party = Party()
+        gone.append(weakref.ref(party))
+        fleet.drop([fleet.add(made.channel, f"t{number}", 0.0, deadline=1e6 + number, owner=party)])
+
+    for number in range(1000):
+        wait(number)
+    gc.collect()
+    assert sum(each() is not None for each in gone) < 100
+
+
+class Broken(Acme):
+    """A provider that trips before its first request."""
+
+    def get(self, task_id: str) -> Any:
+        raise ZeroDivisionError(task_id)
+
+
+def test_a_leave_to_probe_that_is_not_used_is_given_back(acme: Maker) -> None:
+    made = acme(provider=Broken)
+    governor, now = made.channel.governor, made.clock.monotonic()
+    for _ in range(5):
+        governor.failed(now)
+    assert governor.is_probing
+    assert governor.take(now + 8.0).granted
+    with pytest.raises(tb.ContractError, match="broken"):
+        next(look(made.channel, "t1", now + 60.0, plan=Effort(attempts=1, granted=True)))
+    assert governor.take(now + 8.0).granted  # at once, for the next one
