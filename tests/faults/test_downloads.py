@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
+import pickle
 import resource
 import socket
 import subprocess
+import traceback
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -604,3 +607,32 @@ def test_a_vendors_own_refusal_is_the_vendors(driver: Driver, server: FaultServe
     assert type(home) is TaskNotFound
     assert home.message == "File with id file_1 not found."
     assert is_empty(tmp_path)
+
+
+# Links are keys.
+
+KEY: Final = "link-key-5b1d0c9e"
+
+
+@pytest.mark.parametrize("case", ["dead", "cut", "private", "broken off", "moved", "too large", "whole"])
+def test_no_link_is_shown(
+    case: str, driver: Driver, server: FaultServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    query = f"?X-Amz-Signature={KEY}"
+    answers = {
+        "dead": answer(403, f"<Error>{KEY}</Error>".encode()),
+        "cut": answer(200, DATA)[:-1],
+        "private": answer(302, b"", f"Location: https://10.0.0.1/{query}"),
+        "broken off": b"",
+        "moved": answer(302, b"", f"Location: /b.pdf{query}"),
+        "too large": answer(200, bytes(400_000)),
+        "whole": answer(200, DATA),
+    }
+    server.play((READ, answers[case], FIN))
+    home = bring(driver, "cloudconvert", server.url, link(server, f"/a.pdf{query}"), tmp_path, max_bytes=len(DATA))
+    shown = [caplog.text, repr(home), str(home)]
+    if isinstance(home, tb.TaskbridgeError):
+        shown += [repr(vars(home)), repr(pickle.dumps(home)), "".join(traceback.format_exception(home))]
+    assert isinstance(home, Path) == (case == "whole")
+    assert KEY not in "\n".join(shown)
