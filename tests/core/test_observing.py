@@ -308,7 +308,7 @@ def test_what_a_webhook_tells_is_an_observation(acme: Maker) -> None:
 
 def test_a_submit_and_a_download_are_told_with_their_requests(own_vendors: Emulator, tmp_path: Path) -> None:
     events: list[Event] = []
-    settings = {**own_vendors.settings("scan-documents"), "poll": {"interval": 0.01}}
+    settings: dict[str, Any] = {**own_vendors.settings("scan-documents"), "poll": {"interval": 0.01}}
     with tb.connect("scan-documents", **settings) as client, client.observe(events.append):
         task = client.submit("extract-text", b"\x89PNG a page", name="page.png")
         done = own_vendors.samples("scan-documents")["completed"]
