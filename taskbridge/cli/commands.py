@@ -120,7 +120,7 @@ def result(screen: Screen, ref: str, timeout: float | None) -> int:
 @with_config
 @click.pass_obj
 def explain(screen: Screen, ref: str, seconds: float | None, *, once: bool, requests: bool) -> int:
-    """Show each observation of a task as it is made, and why the next look comes when it does.
+    """Show each look at a task, and why it is made.
 
     A line for each: when, how it was learnt, the HTTP status, the vendor's word, and the next look with its reason.
     """
@@ -133,7 +133,7 @@ def explain(screen: Screen, ref: str, seconds: float | None, *, once: bool, requ
 @with_json
 @click.pass_obj
 def providers(screen: Screen) -> int:
-    """List the installed providers, and those that cannot be used and why."""
+    """List the installed providers, and what is wrong."""
     from taskbridge.cli.listing import list_providers  # noqa: PLC0415  # pydantic
 
     return list_providers(screen)
@@ -159,7 +159,10 @@ def emulate(screen: Screen, names: tuple[str, ...], host: str, port: int, speed:
 @app.command()
 @click.pass_obj
 def demo(screen: Screen) -> int:
-    """See it work: five tasks at four emulated vendors, watched side by side."""
+    """See it work, at four emulated vendors.
+
+    Five tasks are watched side by side.
+    """
     from taskbridge.cli.demo import play  # noqa: PLC0415  # starlette
 
     return play(screen)

@@ -27,10 +27,11 @@ __all__ = ["compare"]
 def compare(
     screen: Screen, /, old: str, new: str, *, documents: tuple[str, ...], operation: str, timeout: float | None
 ) -> int:
-    """Submit the same documents to two connections, and show both ends side by side.
+    """Show what two vendors make of the same documents.
 
-    How long each took, by which words of its vendor, what it made or why not, and where two texts differ. Both vendors
-    really do the work, and count it. 0 means that every document was completed by both, however alike they are.
+    Both connections get them. Shown is how long each took, by which words of its vendor, what it made or why not, and
+    where two texts differ. Both vendors really do the work, and count it. 0 means that every document was completed by
+    both, however alike they are.
     """
     from taskbridge.cli.compare import compare as rehearse  # noqa: PLC0415  # pydantic
 

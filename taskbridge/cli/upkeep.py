@@ -39,7 +39,7 @@ def init(screen: Screen, providers: tuple[str, ...], to: str, *, force: bool) ->
 @with_json
 @click.pass_obj
 def new_provider(screen: Screen, name: str, to: str) -> int:
-    """Write a plugin to begin with: a provider for a vendor of yours.
+    """Write a plugin: a provider for a vendor of yours.
 
     A distribution taskbridge-NAME with provider, emulator and tests that pass at once. NAME is what configurations will
     say: provider = "NAME".
@@ -74,10 +74,11 @@ def show(screen: Screen, connections: tuple[str, ...], *, everything: bool) -> i
 @with_config
 @click.pass_obj
 def doctor(screen: Screen, connections: tuple[str, ...], *, offline: bool) -> int:
-    """Look whether all is well, and say it so that it can go into a bug report.
+    """Look whether all is well.
 
-    Versions, plugins, the configuration, and for each connection whether the vendor takes its credential, by the
-    cheapest call that it has. Nothing is submitted or changed, and no secret is shown.
+    What is said can go into a bug report as it is: versions, plugins, the configuration, and for each connection
+    whether the vendor takes its credential, by the cheapest call that it has. Nothing is submitted or changed, and no
+    secret is shown.
     """
     from taskbridge.cli.doctor import examine  # noqa: PLC0415  # pydantic
 
@@ -88,7 +89,7 @@ def doctor(screen: Screen, connections: tuple[str, ...], *, offline: bool) -> in
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> int:
-    """Show the script that teaches a shell to complete commands and connections.
+    """Show the script that completes words in a shell.
 
     \b
     bash  eval "$(taskbridge completion bash)"     in ~/.bashrc

@@ -59,7 +59,7 @@ def submit(
     chosen: tuple[str, ...],
     **order: Any,
 ) -> int:
-    """Hand a document to a vendor, and show the task that it made of it.
+    """Hand a document to a vendor, and show its task.
 
     OPERATION is a neutral name, such as extract-text, or the vendor's own as native:NAME. A DOCUMENT is a path or a
     URL; several are joined by operations that join. For many orders there is run.
@@ -84,7 +84,7 @@ def submit(
 @with_config
 @click.pass_obj
 def recover(screen: Screen, clue: str, documents: tuple[str, ...]) -> int:
-    """Look for an order of which nobody knows whether the vendor took it.
+    """Look for an order that may or may not have come in.
 
     CLUE is what submit told of it. With the DOCUMENT, an order that the vendor has without it is brought to its end.
     """
@@ -135,7 +135,7 @@ def cancel(screen: Screen, refs: tuple[str, ...]) -> int:
 @with_config
 @click.pass_obj
 def retry(screen: Screen, refs: tuple[str, ...]) -> int:
-    """Do tasks once more, each as a new task, and show the new ones."""
+    """Do tasks once more, each as a new task."""
 
     def act(bridge: Bridge, ref: TaskRef) -> Task | None:
         return bridge.retry(ref)
@@ -276,10 +276,11 @@ def run(
 @with_config
 @click.pass_obj
 def listen(screen: Screen, connection: str | None, port: int, host: str) -> int:
-    """Receive a vendor's webhooks, verify them, and show them, until Ctrl-C.
+    """Receive, verify and show a vendor's webhooks.
 
-    Each delivery is one line, with the HTTP status that it was answered with; what is not proved is refused, and what
-    the proof does not cover is looked up. The vendor reaches this machine through a tunnel or a proxy of yours.
+    Until Ctrl-C. Each delivery is one line, with the HTTP status that it was answered with; what is not proved is
+    refused, and what the proof does not cover is looked up. The vendor reaches this machine through a tunnel or a proxy
+    of yours.
     """
     from taskbridge.cli.hear import hear_webhooks  # noqa: PLC0415  # pydantic, and h11
 
