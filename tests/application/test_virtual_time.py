@@ -51,6 +51,16 @@ def test_a_wait_of_twenty_minutes_takes_no_time(vendors: Emulator, clock: Virtua
     assert 1200.0 <= clock.monotonic() - before < 1320.0
 
 
+def test_a_line_is_held_for_virtual_seconds(vendors: Emulator, clock: VirtualClock) -> None:
+    """For the vendor's half a minute, at whose end the vendor answers; nobody breaks it off in real time."""
+    del clock
+    with tb.connect("cloudconvert", **vendors.settings("cloudconvert")) as client:
+        client.wait(client.submit("extract-text", IMAGE), timeout=1800)
+    _submitted, held, polled, *_ = vendors.requests
+    assert (held.prefix, held.status) == ("cloudconvert-sync", 504)
+    assert 30.0 <= polled.time - held.time < 60.0
+
+
 def test_a_deadline_is_of_the_same_time(vendors: Emulator, clock: VirtualClock) -> None:
     with tb.connect("scan-documents", **vendors.settings("scan-documents")) as client:
         task = client.submit("extract-text", IMAGE)
