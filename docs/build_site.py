@@ -62,7 +62,10 @@ def relinked(text: str, page: str) -> str:
         goal = os.path.normpath(PurePosixPath(page).parent / target)
         there = place(goal)
         if there is None:
-            raise LinkLeavesSite(f"{page}: {target} is not in the site; name the file instead of linking to it")
+            raise LinkLeavesSite(
+                f"{page}: {target} is not in the site; give it a line in [project.extra.sources] of docs/zensical.toml "
+                "and one in the nav, or name it without a link"
+            )
         return f"{before}{os.path.relpath(there, here.parent)}{after}"
 
     return outside_code(text, lambda line: LINK.sub(one, line))
