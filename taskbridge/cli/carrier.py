@@ -293,6 +293,9 @@ class Carrier:
                 if self._rules.resubmit:
                     break
                 return News(entry, "uncertain", error=error)
+            except _OF_THE_ACCOUNT as error:
+                self.refusal = error
+                return News(entry, "uncertain", error=error)
             except TaskbridgeError as error:
                 task, unfound = None, error
             if task is not None:

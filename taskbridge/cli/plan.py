@@ -173,7 +173,8 @@ def _filled(asked: Many, ledger: Ledger, terms: Terms, sources: Sequence[str]) -
     known = ledger.entries()
     there = {each.source for each in known}
     folders = {each.folder.casefold() for each in known}
-    fresh = [source for source in sources if source not in there and source != str(asked.path.absolute())]
+    ours = {f"{asked.path.absolute()}{end}" for end in ("", "-journal")}  # they may lie among the documents
+    fresh = [source for source in sources if source not in there | ours]
     more: list[Entry] = []
     for number, source in enumerate(fresh, len(known) + 1):
         more.append(Entry(number, source, _folder(asked.home, label_of(source), folders)))

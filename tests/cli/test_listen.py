@@ -20,6 +20,7 @@ import taskbridge as tb
 from taskbridge.cli.door import Came, Door
 from taskbridge.emulator.texts import config_toml
 from taskbridge.testing import Emulator
+from taskbridge_scan_documents.emulator import ScanDocumentsEmulator
 from taskbridge_smartdocumentor.emulator import SmartDocumentorEmulator
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -56,9 +57,9 @@ def config(own_vendors: Emulator, tmp_path: Path) -> Path:
 def listening(config: Path) -> Iterator[Callable[..., Listening]]:
     started: list[subprocess.Popen[str]] = []
 
-    def start(*words: str) -> Listening:
+    def start(*words: str, port: int = 0) -> Listening:
         process = subprocess.Popen(
-            [sys.executable, "-m", "taskbridge", "listen", *words, "--port", "0", "--config", str(config)],
+            [sys.executable, "-m", "taskbridge", "listen", *words, "--port", str(port), "--config", str(config)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -122,6 +123,34 @@ def test_a_vendors_events_are_shown_as_they_come(
     assert "confirmed by a look-up" in line
     door.process.send_signal(signal.SIGINT)
     assert door.process.wait(timeout=10) == 130
+
+
+def test_signed_events_need_no_look_up(
+    own_vendors: Emulator, listening: Callable[..., Listening], config: Path
+) -> None:
+    vendor = own_vendors.vendors["scan-documents"]
+    assert isinstance(vendor, ScanDocumentsEmulator)
+    text = config.read_text("utf-8")
+    port = free_port()
+    secret = vendor.register_webhook(f"http://127.0.0.1:{port}/")
+    named = f'provider = "scan-documents"\nwebhook_secrets = ["{secret}"]'
+    config.write_text(text.replace('provider = "scan-documents"', named), "utf-8")
+    door = listening("scan-documents", "--json", port=port)
+    with tb.connect(connection="scan-documents", config=config) as client:
+        task = client.submit("extract-text", b"\x89PNG\r\n\x1a\n" + bytes(64), name="instant.png")
+
+    told = [json.loads(door.next())]
+    while told[-1]["type"] != "task.completed":
+        told.append(json.loads(door.next()))
+    assert (told[-1]["status"], told[-1]["ref"], told[-1]["note"]) == (200, task.ref, "applied")
+    assert told[-1]["task"]["status"] == "completed"
+    assert not any(each["confirmed"] for each in told)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as closed_again:
+        port: int = closed_again.getsockname()[1]
+    return port
 
 
 def test_what_is_not_proved_is_refused_and_told(listening: Callable[..., Listening]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import stat
@@ -11,12 +12,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from taskbridge.cli.ledger import Ledger
+from taskbridge.cli.ledger import Entry, Ledger, Terms
 from taskbridge.emulator.texts import config_toml
 from taskbridge.testing import Emulator
 
@@ -178,6 +180,16 @@ def test_what_cannot_be_is_said_before_anything_is_made(
     assert own_vendors.requests == []
 
 
+def test_the_ledger_is_no_document(place: Path, run_here: Run, own_vendors: Emulator) -> None:
+    here = ("run", "extract-text", "in", "--to", "in", "--config", str(place / "taskbridge.toml"))
+    first = run_here(*here)
+    (place / "in" / "taskbridge-run.sqlite-journal").touch()  # as a kill leaves it
+    second = run_here(*here, "--resume")
+
+    assert (first.stderr, second.stderr) == ("taskbridge: 3 of 3 done\n", "taskbridge: 3 of 3 done\n")
+    assert own_vendors.count("cloudconvert", "POST", JOBS) == 3
+
+
 # The account.
 
 
@@ -194,6 +206,31 @@ def test_a_refused_key_ends_the_run_at_once(go: Run, place: Path, own_vendors: E
     assert first.stderr.endswith(f"taskbridge: 0 of 3 done, 3 not begun\n{RESUME.format(place)}")
     assert (second.returncode, second.stderr) == (0, "taskbridge: 3 of 3 done\n")
     assert sum(seen.status == 401 for seen in own_vendors.requests) <= 2
+
+
+def test_an_order_of_unknown_fate_is_not_looked_for_with_a_refused_key(go: Run, place: Path) -> None:
+    out = place / "out"
+    out.mkdir()
+    terms = Terms("cloudconvert", "cloudconvert", "extract-text", {})
+    clue = {
+        "provider": "cloudconvert",
+        "connection": "cloudconvert",
+        "operation": "convert",
+        "reference": "r",
+        "tag": "r",
+    }
+    with Ledger.open(out / "taskbridge-run.sqlite") as ledger:
+        ledger.begin(
+            terms, [Entry(1, str(place / "in" / "a.pdf"), "a.pdf"), Entry(2, str(place / "in" / "b.pdf"), "b.pdf")]
+        )
+        ledger.sending(1, {**clue, "time": datetime.now(UTC).isoformat()}, None)
+    config = place / "taskbridge.toml"
+    config.write_text(re.sub("^api_key = .*", 'api_key = "not-the-key"', config.read_text("utf-8"), flags=re.MULTILINE))
+    seen = go("--resume")
+
+    assert seen.returncode == 4
+    assert seen.stdout.startswith("a.pdf  uncertain  cloudconvert: ")
+    assert "taskbridge: 0 of 2 done, 1 uncertain, 1 not begun\n" in seen.stderr
 
 
 # The ledger.

@@ -145,6 +145,22 @@ class Acme(Provider[AcmeSettings]):
         )
 
 
+def orders(client: tb.Client, kept: list[Mapping[str, Any]]) -> None:
+    task = assert_type(client.submit("extract-text", b"%PDF", on_commit=kept.append), tb.Task)
+    lost = tb.SubmitUncertain("the process was killed", clue=kept[0])
+    assert_type(client.recover(lost), tb.Task | None)
+    assert_type(client.recover(lost, Path("a.pdf")), tb.Task | None)
+    assert_type(task.ref, tb.TaskRef)
+
+
+async def asynchronous_orders(client: aio.Client) -> None:
+    async def keep(clue: Mapping[str, Any]) -> None:
+        assert_type(clue, Mapping[str, Any])
+
+    assert_type(await client.submit("extract-text", "a.pdf", on_commit=keep), tb.Task)
+    assert_type(await client.submit("extract-text", "a.pdf", on_commit=print), tb.Task)
+
+
 def tested() -> None:
     assert_type(VirtualClock(pinned=0.5).now(), datetime)
     ScriptedTransport([Response(200, {}, b"{}"), tb.ConnectFailed("no")])
