@@ -14,7 +14,7 @@ import pickle
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -91,7 +91,7 @@ class Watch:
         self.errors: list[TaskbridgeError] = []
 
     @contextmanager
-    def on(self) -> Iterator[None]:
+    def on(self) -> Generator[None]:
         """Watch while it runs."""
         handler = _Records(self.told)
         loggers = [logging.getLogger(name) for name in (*LOUD, "taskbridge")]
@@ -110,7 +110,10 @@ class Watch:
                     logger.setLevel(level)
 
     def _listen(self, patch: pytest.MonkeyPatch) -> None:
-        make, talk, read = TaskbridgeError.__init__, subprocess.Popen.communicate, pytest.CaptureFixture.readouterr
+        make: Any = TaskbridgeError.__init__
+        started: Any = subprocess.Popen
+        captured: Any = pytest.CaptureFixture
+        talk, read = started.communicate, captured.readouterr
 
         def made(error: TaskbridgeError, *args: Any, **kwargs: Any) -> None:
             make(error, *args, **kwargs)
@@ -127,8 +130,8 @@ class Watch:
             return said
 
         patch.setattr(TaskbridgeError, "__init__", made)
-        patch.setattr(subprocess.Popen, "communicate", talked)
-        patch.setattr(pytest.CaptureFixture, "readouterr", printed)
+        patch.setattr(started, "communicate", talked)
+        patch.setattr(captured, "readouterr", printed)
 
     def found(self) -> list[str]:
         """Where a credential was seen, in words."""
