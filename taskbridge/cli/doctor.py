@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from sqlite3 import sqlite_version
 from typing import TYPE_CHECKING, Final
 
 from taskbridge import __version__
@@ -42,6 +43,7 @@ _PARTS: Final = (
     "platformdirs",
     "aiohttp",
     "click",
+    "h11",
     "rich",
     "starlette",
     "uvicorn",
@@ -126,6 +128,7 @@ def _installed() -> Iterator[str]:
             yield f"{part} {version(part)}"
         except PackageNotFoundError:
             yield f"{part} -"
+    yield f"SQLite {sqlite_version}"  # keeps the ledger of `run`
 
 
 def _connection(screen: Screen, config: Config, connection: Connection, *, offline: bool) -> Iterator[Finding]:

@@ -209,21 +209,7 @@ def test_a_refused_key_ends_the_run_at_once(go: Run, place: Path, own_vendors: E
 
 
 def test_an_order_of_unknown_fate_is_not_looked_for_with_a_refused_key(go: Run, place: Path) -> None:
-    out = place / "out"
-    out.mkdir()
-    terms = Terms("cloudconvert", "cloudconvert", "extract-text", {})
-    clue = {
-        "provider": "cloudconvert",
-        "connection": "cloudconvert",
-        "operation": "convert",
-        "reference": "r",
-        "tag": "r",
-    }
-    with Ledger.open(out / "taskbridge-run.sqlite") as ledger:
-        ledger.begin(
-            terms, [Entry(1, str(place / "in" / "a.pdf"), "a.pdf"), Entry(2, str(place / "in" / "b.pdf"), "b.pdf")]
-        )
-        ledger.sending(1, {**clue, "time": datetime.now(UTC).isoformat()}, None)
+    _killed_while_sending(place, "cloudconvert")
     config = place / "taskbridge.toml"
     config.write_text(re.sub("^api_key = .*", 'api_key = "not-the-key"', config.read_text("utf-8"), flags=re.MULTILINE))
     seen = go("--resume")
@@ -330,36 +316,32 @@ def test_names_that_are_no_text_survive_the_ledger(go: Run, place: Path) -> None
 # Orders of unknown fate.
 
 
-def test_an_order_that_nobody_can_look_for_is_not_sent_again_unasked(go: Run, own_vendors: Emulator) -> None:
-    run = ("extract-text", "in/a.pdf", "--connection", "expertai-extract")
-    first = _fail_the_order(go, own_vendors, *run)
-    orders = own_vendors.count("expertai-extract", "POST", LAYOUT)
-    second = go("--resume")
-    unchanged = own_vendors.count("expertai-extract", "POST", LAYOUT)
+def test_an_order_that_nobody_can_look_for_is_not_sent_again_unasked(
+    go: Run, place: Path, own_vendors: Emulator
+) -> None:
+    _killed_while_sending(place, "expertai-extract")
+    first = go("--resume")
+    second = go("--resume", "--json")
+    before = own_vendors.count("expertai-extract", "POST", LAYOUT)
     third = go("--resume", "--resubmit-uncertain")
 
     assert (first.returncode, second.returncode, third.returncode) == (7, 7, 0)
-    assert "a.pdf  uncertain" in first.stdout
-    assert "--resubmit-uncertain" in second.stderr
-    assert (unchanged, own_vendors.count("expertai-extract", "POST", LAYOUT)) == (orders, orders + 1)
+    assert "a.pdf  uncertain  expertai-extract: expert.ai Extract cannot look for an order" in first.stdout
+    assert "is sent again with --resubmit-uncertain; look at the vendor first\n" in first.stderr
+    assert "--resubmit-uncertain" not in first.stderr.splitlines()[-1]
+    assert [each["state"] for each in records(second.stdout)[:-1]].count("uncertain") == 1
+    assert before == 1  # of the other file
+    assert own_vendors.count("expertai-extract", "POST", LAYOUT) == 2
 
 
-def _fail_the_order(go: Run, vendors: Emulator, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run, and let a gateway answer the order, which comes after the login."""
-    stop = threading.Event()
-
-    def fail() -> None:
-        while not vendors.count("expertai-extract", "POST", "oauth2") and not stop.wait(0.0005):
-            pass
-        vendors.fail_next(504, vendor="expertai-extract")
-
-    thread = threading.Thread(target=fail)
-    thread.start()
-    try:
-        return go(*words)
-    finally:
-        stop.set()
-        thread.join()
+def _killed_while_sending(place: Path, vendor: str) -> None:
+    """The ledger of a run of two files, as a kill leaves it while the first is sent."""
+    files = [Entry(n, str(place / "in" / name), name) for n, name in enumerate(("a.pdf", "b.pdf"), 1)]
+    clue = {"provider": vendor, "connection": vendor, "operation": "convert", "reference": "r", "tag": "r"}
+    (place / "out").mkdir()
+    with Ledger.open(place / "out" / "taskbridge-run.sqlite") as ledger:
+        ledger.begin(Terms(vendor, vendor, "extract-text", {}), files)
+        ledger.sending(1, {**clue, "time": datetime.now(UTC).isoformat()}, None)
 
 
 @pytest.mark.parametrize("status", [504, 503])  # a gateway answers, or the server, and the vendor has nothing of it
