@@ -29,7 +29,7 @@ changelog: $(VENV)/.test
 	$(BIN)/towncrier build $(if $(VERSION),--yes --version $(VERSION),--draft --version Unreleased)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .coverage
+	rm -rf $(VENV) .venv-floors build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .coverage
 
 # Stamps: what is installed stays until pyproject.toml says something else.
 
@@ -68,3 +68,30 @@ fuzz: $(VENV)/.test
 	@for target in answer webhook text json config head; do \
 	  echo "== $$target"; $(BIN)/python tests/fuzz $$target $(SECONDS) -verbosity=0 || exit 1; \
 	done
+
+# A part of the tests against the oldest versions that pyproject.toml allows.
+
+.PHONY: test-floors audit
+
+FLOORS := .venv-floors
+OLDEST := $(FLOORS)/bin/python -m pip --disable-pip-version-check --quiet
+
+test-floors: $(FLOORS)/.test
+	$(FLOORS)/bin/python -m pytest -q -n 2 --dist loadfile -p no:cacheprovider tests/core/test_client.py \
+	  tests/core/test_config.py tests/core/test_flows.py tests/core/test_fleet.py tests/conformance \
+	  tests/faults/test_transports.py tests/faults/test_connections.py tests/lifecycle/test_submit.py \
+	  tests/cli/test_tasks.py tests/emulator/test_shell.py
+
+$(FLOORS)/.test: $(VENV)/.test pyproject.toml
+	$(BIN)/python -m venv --clear $(FLOORS)
+	$(OLDEST) install --upgrade 'pip>=25.1'
+	$(BIN)/python tests/packaging/floors.py >$(FLOORS)/floors.txt
+	$(OLDEST) install --constraint $(FLOORS)/floors.txt --editable '.[all]' hypothesis pytest pytest-socket pytest-xdist \
+	  svix trustme
+	@touch $@
+
+# What is installed, against the public lists of known holes; needs a network.
+
+audit: $(VENV)/.test
+	$(PIP) install pip-audit
+	$(BIN)/pip-audit --local --skip-editable

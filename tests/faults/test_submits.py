@@ -191,7 +191,7 @@ def test_f104_a_file_that_shrinks_while_it_is_sent_is_an_error_of_the_system(
 ) -> None:
     document = tmp_path / "document.pdf"
     document.write_bytes(bytes(2 << 20))
-    opened = Path.open
+    opened: Any = Path.open
 
     def shrink(path: Path, *args: Any, **kwargs: Any) -> Any:
         if path == document and "r" in str(args):

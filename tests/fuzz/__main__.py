@@ -107,7 +107,8 @@ def change(document: Any, chance: random.Random) -> None:
 
 def inside(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every place in a document: what holds it, and its key there."""
-    keys: Any = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    kind = type(value)
+    keys: Any = list(value) if kind is dict else range(len(value)) if kind is list else ()
     for key in keys:
         yield value, key
         yield from inside(value[key])

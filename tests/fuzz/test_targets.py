@@ -35,7 +35,10 @@ def test_what_the_fuzzer_starts_from_keeps_the_promises(name: str) -> None:
 
 
 def test_a_target_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(fuzz_json.__globals__, "read_json", lambda _data: float("inf"))
+    def infinite(_data: bytes) -> float:
+        return float("inf")
+
+    monkeypatch.setitem(fuzz_json.__globals__, "read_json", infinite)
     with pytest.raises(ValueError, match="not JSON compliant"):
         fuzz_json(b"1e400")
 
