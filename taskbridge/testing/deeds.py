@@ -113,6 +113,19 @@ class DeedConformance(ClaimConformance):
             self._order(connected, path)
         assert vendor.requests == []
 
+    def test_an_order_is_announced_before_it_leaves(self, connected: tb.Client, vendor: Any) -> None:
+        """Who listens hears of an order before the vendor does: the request that commits is marked."""
+        if not connected.capabilities.operations:
+            return
+        told: list[int] = []
+
+        def hear(_clue: Mapping[str, Any]) -> None:
+            told.append(len(vendor.requests))
+
+        self._order(connected, on_commit=hear)
+        assert told, "submit: none of its requests is marked commits=True"
+        assert told[-1] < len(vendor.requests), "submit: nothing was sent after the request that is marked commits=True"
+
     def test_an_order_in_doubt_is_found_where_claimed(self, vendor: Any) -> None:
         """An order whose answer was lost is found again, and it is that one."""
         channel = channel_of(self.provider, vendor.settings(self.provider))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 
 import taskbridge as tb
 from taskbridge.capabilities import Capabilities, Downloads, Webhooks
+from taskbridge.http import Request, Response
 from taskbridge.provider import PLAIN_ID, IdKind, no_requests
 from taskbridge.registry import load_provider
 from taskbridge.submission import Bulk, Listing
@@ -175,6 +176,20 @@ def shows_and_is_silent(self: Any, task_id: str) -> Any:
     yield from self.get(task_id)
 
 
+submit_aloud = load_provider(CC).submit
+
+
+def keeps_quiet(self: Any, order: Any) -> Generator[Request, Response, tb.Task]:
+    flow = submit_aloud(self, order)
+    try:
+        request = next(flow)
+        while True:
+            request = flow.send((yield replace(request, commits=False)))
+    except StopIteration as end:
+        made: tb.Task = end.value
+        return made
+
+
 # Method that is written, but does not do what it says -> the test that notices.
 IDLE: list[tuple[str, str, Callable[..., Any], str]] = [
     (CC, "cancel", shows, "test_cancel_stops_a_task_where_claimed"),
@@ -183,6 +198,7 @@ IDLE: list[tuple[str, str, Callable[..., Any], str]] = [
     (SM, "restart", shows, "test_restart_begins_anew_where_claimed"),
     (CC, "hold", shows, "test_a_held_line_answers_at_the_end_where_claimed"),
     (CC, "recover", finds_nothing, "test_an_order_in_doubt_is_found_where_claimed"),
+    (CC, "submit", keeps_quiet, "test_an_order_is_announced_before_it_leaves"),
     (CC, "sweep", asks_for_nothing, "test_a_sweep_shows_what_goes_on_where_claimed"),
 ]
 
