@@ -268,10 +268,11 @@ def _sent(channel: Channel, request: Request, credential: Credential | None, dea
             yield Announce(request.clue)
         answer: Response = yield Send(_with(request, credential), _limit(request, deadline, clock), channel.max_body)
     except TransportError as error:
-        if isinstance(error, TruncatedResponse) and error.stale:
-            governor.abandoned()  # a kept connection that was closed says nothing of the vendor
-        elif not request.foreign:
-            governor.failed(clock.monotonic())
+        if not request.foreign:
+            if isinstance(error, TruncatedResponse) and error.stale:
+                governor.abandoned()  # a kept connection that was closed says nothing of the vendor
+            else:
+                governor.failed(clock.monotonic())
         return Attempt(None, error, _POLICY if error.retryable else 0)
     except ContractError as error:
         if not request.foreign:

@@ -7,11 +7,11 @@ What comes back tells more on the way: the vendor's clock, and words that our ta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from taskbridge.attempts import Lifted
 from taskbridge.channel import Channel
-from taskbridge.errors import TaskbridgeError
+from taskbridge.flows import tapped
 from taskbridge.lifecycle import act
 from taskbridge.policy import read_http_date
 from taskbridge.submission import Page, Query
@@ -19,12 +19,10 @@ from taskbridge.submission import Page, Query
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from taskbridge.http import Flow, Response
+    from taskbridge.http import Response
     from taskbridge.model import Task
 
 __all__ = ["Checkup", "check"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +53,9 @@ def check(channel: Channel) -> Lifted[Checkup]:
     answers: list[Response] = []
     provider = channel.provider
     if provider.capabilities.listing is not None:
-        page: Page = yield from act(channel, lambda: _noting(provider.list_page(Query(), None), answers))
+        page: Page = yield from act(channel, lambda: tapped(provider.list_page(Query(), None), answers.append))
         return Checkup("the newest tasks were listed", len(page.tasks), _unknown(page.tasks), _skew(answers))
-    yield from act(channel, lambda: _noting(provider.authorise(), answers))
+    yield from act(channel, lambda: tapped(provider.authorise(), answers.append))
     return Checkup("a token was given out" if answers else None, skew=_skew(answers))
 
 
@@ -71,24 +69,3 @@ def _skew(answers: Iterable[Response]) -> float | None:
         if told is not None:
             return (answer.received_at - told).total_seconds()
     return None
-
-
-def _noting(flow: Flow[T], answers: list[Response]) -> Flow[T]:
-    """The same flow; its answers are noted."""
-    try:
-        request = next(flow)
-        while True:
-            try:
-                answer = yield request
-            except TaskbridgeError as error:
-                fault = error
-            else:
-                answers.append(answer)
-                request = flow.send(answer)
-                continue
-            request = flow.throw(fault)
-    except StopIteration as end:
-        value: T = end.value
-        return value
-    finally:
-        flow.close()

@@ -278,7 +278,7 @@ def _landed(
         dead = yield from _tried(channel, file, request, sink)
         if dead is not None:
             fresh = None if again is None else (yield from _fresh(channel, dead, again))
-            other = None if fresh is None else channel.provider.source(fresh)
+            other = None if fresh is None else _asked(channel, lambda: channel.provider.source(fresh))
             if fresh is None or other is None or other.url == request.url:
                 raise dead
             yield from _fetched(channel, fresh, other, sink)

@@ -13,7 +13,7 @@ from taskbridge.attempts import Announce, Authorise, Lifted, Local, Send, Sleep
 from taskbridge.channel import Channel
 from taskbridge.errors import DeadlineExceeded, TaskbridgeError
 from taskbridge.fleet import Fleet
-from taskbridge.flows import Effort, authorise, lift
+from taskbridge.flows import Effort, authorise, lift, opened
 from taskbridge.looking import Look, listed, look
 from taskbridge.steps import Done, Idle, LookAt, LookAtMany, WaitUntil
 from taskbridge.submission import Page
@@ -43,7 +43,7 @@ def flow_of(command: LookAt | LookAtMany, now: float) -> Lifted[Look | Page]:
     """The flow for what a fleet wants to know."""
     channel = command.channel
     if isinstance(command, LookAtMany):
-        flow = channel.provider.list_page(command.query, command.cursor)
+        flow = opened(channel, channel.provider.list_page, command.query, command.cursor)
         deadline = now + channel.settings.request_timeout
         return listed(channel, flow, deadline, plan=_ONE_LIST, trail=command.trail)
     operation: Callable[[str], Flow[Any] | None] | None = channel.provider.hold if command.hold else None

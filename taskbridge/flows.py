@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from taskbridge.witness import Trail
 
-__all__ = ["DOWNLOAD", "FULL", "LIST", "LOOK", "SUBMIT", "Effort", "authorise", "broken", "lift", "opened"]
+__all__ = ["DOWNLOAD", "FULL", "LIST", "LOOK", "SUBMIT", "Effort", "authorise", "broken", "lift", "opened", "tapped"]
 
 T = TypeVar("T")
 
@@ -82,8 +82,6 @@ def lift(channel: Channel, flow: Flow[T], deadline: float, *, plan: Effort = FUL
     fault: TaskbridgeError | None = None
     leave = plan.granted
     try:
-        if not isinstance(flow, Generator):  # pyright: ignore[reportUnnecessaryIsInstance]  # strangers write it
-            raise broken(channel, "an operation returned no flow")
         for _ in range(_MOST_REQUESTS + 1):
             try:
                 request = _advance(channel, flow, answer, fault)
@@ -97,8 +95,7 @@ def lift(channel: Channel, flow: Flow[T], deadline: float, *, plan: Effort = FUL
     finally:
         if leave:
             channel.governor.give_back()  # nothing was sent, and others wait for it
-        if isinstance(flow, Generator):  # pyright: ignore[reportUnnecessaryIsInstance]  # strangers write it
-            flow.close()
+        flow.close()
     raise broken(channel, f"it sent more than {_MOST_REQUESTS} requests for one operation")
 
 
@@ -240,7 +237,7 @@ def authorise(channel: Channel, deadline: float) -> Lifted[Credential]:
 
 
 def opened(channel: Channel, operation: Callable[..., Flow[T] | None], *args: Any) -> Flow[T]:
-    """Begin an operation of a provider.
+    """The flow of a provider's operation, which begins only when it is run: whatever trips there is an error of ours.
 
     Raises:
         ContractError: The provider tripped before its first request, or gave no flow.
@@ -253,6 +250,35 @@ def opened(channel: Channel, operation: Callable[..., Flow[T] | None], *args: An
         fault = f"it raised {type(error).__name__} before its first request"
     else:
         if isinstance(flow, Generator):
-            return flow
+            return (yield from flow)
         fault = "an operation returned no flow"
     raise broken(channel, fault)
+
+
+def tapped(
+    flow: Flow[T], hear: Callable[[Response], object], ready: Callable[[Request], Request] | None = None
+) -> Flow[T]:
+    """The same flow, with somebody beside it.
+
+    Args:
+        flow: The flow, not yet started.
+        hear: Told each answer, before the flow has it; what it raises ends the flow.
+        ready: Given each request, it gives the one that is sent.
+    """
+    try:
+        request = next(flow)
+        while True:
+            asked = request if ready is None else ready(request)
+            try:
+                answer = yield asked
+            except TaskbridgeError as error:
+                fault = error
+            else:
+                hear(answer)
+                request = flow.send(answer)
+                continue
+            request = flow.throw(fault)
+    except StopIteration as end:
+        return cast("T", end.value)
+    finally:
+        flow.close()

@@ -25,8 +25,8 @@ from taskbridge.errors import (
     plain,
 )
 from taskbridge.fetch import Fetched, Rules, fetch
-from taskbridge.flows import FULL, SUBMIT, Effort, lift
-from taskbridge.http import Flow, Request
+from taskbridge.flows import FULL, SUBMIT, Effort, lift, opened, tapped
+from taskbridge.http import Flow, Request, Response
 from taskbridge.logs import log
 from taskbridge.looking import look
 from taskbridge.model import Task, TaskRef
@@ -124,24 +124,10 @@ class _Sent:
 
     def watch(self, flow: Flow[T]) -> Flow[T]:
         """The same flow; its commit is logged, and goes out on a connection of its own."""
-        try:
-            request = next(flow)
-            while True:
-                request = self._ready(request)
-                try:
-                    answer = yield request
-                except TaskbridgeError as error:
-                    fault = error
-                else:
-                    self._answered = True
-                    request = flow.send(answer)
-                    continue
-                request = flow.throw(fault)
-        except StopIteration as end:
-            value: T = end.value
-            return value
-        finally:
-            flow.close()
+        return tapped(flow, self._hear, self._ready)
+
+    def _hear(self, _answer: Response) -> None:
+        self._answered = True
 
     def _ready(self, request: Request) -> Request:
         if request.commits:
@@ -193,7 +179,7 @@ def _commit(
     trail = Trail(None, Why.ASKED, channel.clock.monotonic()) if channel.audience.hears_tasks else None
     plan = SUBMIT if trail is None else replace(SUBMIT, trail=trail)
     try:
-        task = yield from lift(channel, sent.watch(begin()), deadline, plan=plan)
+        task = yield from lift(channel, sent.watch(opened(channel, begin)), deadline, plan=plan)
         if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # strangers write it
             raise ContractError(f"the provider {channel.provider.name} is broken: an order returned no Task")
     except TaskbridgeError as error:
@@ -303,7 +289,7 @@ def act(
         size: Bytes that it sends, which take their time.
     """
     try:
-        return (yield from lift(channel, begin(), _deadline(channel, size), plan=plan))
+        return (yield from lift(channel, opened(channel, begin), _deadline(channel, size), plan=plan))
     except TaskbridgeError as error:
         fault = channel.told(error, None if task_id is None else f"{channel.name}:{task_id}")
         if channel.blames_account(fault):

@@ -18,8 +18,8 @@ from taskbridge.errors import (
     UnexpectedRedirect,
     plain,
 )
-from taskbridge.flows import LOOK, Effort, broken, lift, opened
-from taskbridge.http import Flow, Response
+from taskbridge.flows import LOOK, Effort, broken, lift, opened, tapped
+from taskbridge.http import Flow, Request, Response
 from taskbridge.model import Task
 
 if TYPE_CHECKING:
@@ -81,9 +81,11 @@ def look(
         fresh = False
         pause = _YOUNG_PAUSE
         while True:
-            watched = _Watched(lambda: opened(channel, start, task_id), seen)
+            watched = _Watched(seen)
             try:
-                task = yield from lift(channel, watched.flow(fresh=fresh), deadline, plan=plan)
+                task = yield from lift(
+                    channel, watched.flow(opened(channel, start, task_id), fresh=fresh), deadline, plan=plan
+                )
             except TaskNotFound as error:
                 yield _not_yet(channel, task_id, pause, deadline, error)
                 pause, plan = min(2.0, pause * 2.0), replace(plan, granted=False)
@@ -137,34 +139,37 @@ def _same(answered: object, asked: str, ignore_case: bool) -> bool:
     return text == asked or (ignore_case and text.casefold() == asked.casefold())
 
 
+class _UnchangedError(Exception):
+    """The answer is the one seen before."""
+
+
 class _Watched:
-    """A look-up's flow that notes the bytes it saw, and ends early when they are the ones seen before."""
+    """Notes the bytes that a look-up saw, and ends it early when they are the ones seen before."""
 
-    __slots__ = ("_open", "_seen", "body", "received_at")
+    __slots__ = ("_answers", "_seen", "body", "received_at")
 
-    def __init__(self, flow: Callable[[], Flow[Task]], seen: bytes | None) -> None:
-        self._open = flow
+    def __init__(self, seen: bytes | None) -> None:
         self._seen = seen
+        self._answers = 0
         self.body: bytes | None = None
         self.received_at: datetime | None = None
 
-    def flow(self, *, fresh: bool) -> Flow[Task | None]:
-        flow = self._open()
+    def flow(self, flow: Flow[Task], *, fresh: bool) -> Flow[Task | None]:
         try:
-            request = next(flow)
-            answers = 0
-            while True:
-                answer = yield replace(request, fresh=True) if fresh else request
-                answers += 1
-                self.received_at = answer.received_at
-                self.body = answer.body if answers == 1 else None
-                if self._seen is not None and answers == 1 and answer.status == 200 and answer.body == self._seen:
-                    return None
-                request = flow.send(answer)
-        except StopIteration as end:
-            return cast("Task", end.value)
-        finally:
-            flow.close()
+            return (yield from tapped(flow, self._hear, _on_its_own if fresh else None))
+        except _UnchangedError:
+            return None
+
+    def _hear(self, answer: Response) -> None:
+        self._answers += 1
+        self.received_at = answer.received_at
+        self.body = answer.body if self._answers == 1 else None
+        if self._seen is not None and self._answers == 1 and answer.status == 200 and answer.body == self._seen:
+            raise _UnchangedError
+
+
+def _on_its_own(request: Request) -> Request:
+    return replace(request, fresh=True)
 
 
 def listed(

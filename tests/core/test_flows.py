@@ -16,12 +16,11 @@ from taskbridge.attempts import Authorise, Send
 from taskbridge.flows import Effort, authorise, lift
 from taskbridge.http import Flow, Request, Response
 from taskbridge.looking import look
-from taskbridge.model import Task
-from taskbridge.provider import Credential, no_requests
+from taskbridge.provider import Credential
 from taskbridge.testing import VirtualClock
 
 if TYPE_CHECKING:
-    from .conftest import Acme, Maker
+    from .conftest import Maker
 
     Says = Callable[..., Response]
 
@@ -118,6 +117,24 @@ def test_a_stale_connection_is_replaced_outside_the_budget(acme: Maker, says: Sa
     assert [request.fresh for request in made.transport.requests] == [False, True]
 
 
+def test_a_kept_connection_to_another_host_says_nothing_of_a_probe(acme: Maker) -> None:
+    stale = tb.TruncatedResponse("closed")
+    stale.stale = True
+    made = acme()
+    governor, now = made.channel.governor, made.clock.monotonic()
+    for _ in range(5):
+        governor.failed(now)
+    assert governor.take(now + 8.0).granted  # the one probe is under way
+
+    def fetch() -> Flow[Response]:
+        return (yield Request("GET", "https://files.test/a", authorised=False, foreign=True, expect="bytes"))
+
+    flow = lift(made.channel, fetch(), now + 60.0)
+    assert isinstance(next(flow), Send)
+    assert isinstance(flow.throw(stale), Send)  # once more, on a new connection
+    assert not governor.take(now + 8.0).granted
+
+
 def test_when_the_budget_is_empty_the_first_error_is_raised_at_once(acme: Maker) -> None:
     made = acme(lambda _: Response(408))
     while made.channel.governor.may_retry():
@@ -209,6 +226,24 @@ def test_a_second_401_pauses_the_connection_and_is_logged_once(acme: Maker, capl
     warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
     assert warnings
     assert all("acme pauses" in words for words in warnings)
+
+
+def test_a_refusal_that_comes_while_one_is_logged_is_not_logged_again(
+    acme: Maker, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = acme()
+
+    class Meanwhile(logging.Handler):
+        def emit(self, _record: logging.LogRecord) -> None:
+            made.channel.refuse(tb.AuthenticationError("another thread's"))
+
+    logger, meanwhile = logging.getLogger("taskbridge"), Meanwhile()
+    logger.addHandler(meanwhile)
+    try:
+        made.channel.refuse(tb.AuthenticationError("no"))
+    finally:
+        logger.removeHandler(meanwhile)
+    assert [record.message for record in caplog.records] == ["connection acme pauses: no"]
 
 
 def test_a_403_is_the_tasks_own_unless_the_table_blames_the_account(acme: Maker, says: Says) -> None:
@@ -324,76 +359,6 @@ def test_a_credential_that_needs_no_request_costs_no_slot(acme: Maker) -> None:
     assert isinstance(next(flow), Authorise)
     assert isinstance(flow.send(Credential({})), Send)
     flow.close()
-
-
-# Providers that misbehave.
-
-
-def variant(base: type[Acme], get: Callable[..., Any]) -> type[Acme]:
-    return type("Variant", (base,), {"get": get})
-
-
-def test_an_endless_flow_is_ended(acme: Maker, acme_type: type[Acme]) -> None:
-    def endless(self: Acme, _: str) -> Flow[Task]:
-        while True:
-            yield self.request("GET", "/again")
-
-    made = acme(lambda _: Response(200, {}, b"{}"), provider=variant(acme_type, endless))
-    with pytest.raises(tb.ContractError, match="provider acme is broken: it sent more than 32 requests"):
-        made.client.get("t1")
-    assert len(made.transport.requests) in (32, 33)
-
-
-@pytest.mark.parametrize("kind", [KeyError, TypeError, AttributeError, IndexError, RecursionError])
-def test_a_provider_that_trips_is_named(acme: Maker, acme_type: type[Acme], kind: type[Exception]) -> None:
-    def trips(self: Acme, _: str) -> Flow[Task]:
-        yield self.request("GET", "/tasks/t1")
-        raise kind("sk-secret")
-
-    made = acme([Response(200, {}, b"{}")], provider=variant(acme_type, trips))
-    with pytest.raises(tb.ContractError, match=f"acme is broken: it raised {kind.__name__}") as caught:
-        made.client.get("t1")
-    assert "sk-secret" not in str(caught.value)
-    assert caught.value.__cause__ is None
-    assert caught.value.ref == "acme:t1"
-
-
-def test_a_provider_that_trips_before_its_first_request_is_named(acme: Maker, acme_type: type[Acme]) -> None:
-    def trips(_: Acme, __: str) -> Flow[Task]:
-        raise KeyError("sk-secret")
-
-    made = acme(provider=variant(acme_type, trips))
-    with pytest.raises(tb.ContractError, match="acme is broken: it raised KeyError"):
-        made.client.get("t1")
-
-
-@pytest.mark.parametrize("given", [None, 7, {}, "a flow"], ids=str)
-def test_what_is_no_flow_or_gives_no_task_is_named(acme: Maker, acme_type: type[Acme], given: object) -> None:
-    def get(_: Acme, __: str) -> Any:
-        return no_requests("no task") if given == "a flow" else given
-
-    made = acme(provider=variant(acme_type, get))
-    with pytest.raises(tb.ContractError, match="the provider acme is broken"):
-        made.client.get("t1")
-
-
-def test_an_abandoned_flow_is_closed(acme: Maker, acme_type: type[Acme]) -> None:
-    closed: list[bool] = []
-
-    def get(self: Acme, _: str) -> Flow[Task]:
-        try:
-            yield self.request("GET", "/tasks/t1")
-        finally:
-            closed.append(True)
-        raise AssertionError
-
-    def interrupt(_: Request) -> Response:
-        raise KeyboardInterrupt
-
-    made = acme(interrupt, provider=variant(acme_type, get))
-    with pytest.raises(KeyboardInterrupt):
-        made.client.get("t1")
-    assert closed == [True]
 
 
 # Strict reading.

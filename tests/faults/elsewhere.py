@@ -198,13 +198,13 @@ _ORDERS: Final = (
 
 _CODE: Final = (
     Fault("F111", "A flow without an end", "`ContractError` after 32 requests",
-          ("core/test_flows::test_an_endless_flow_is_ended",), "no", "kept"),
+          ("core/test_broken_providers::test_an_endless_flow_is_ended",), "no", "kept"),
     Fault("F112", "A flow that trips over an answer", "`ContractError` with the provider and the step",
-          ("core/test_flows::test_a_provider_that_trips_is_named",), "no", "kept"),
+          ("core/test_broken_providers::test_a_provider_that_trips_is_named",), "no", "kept"),
     Fault("F113", "An operation that is no flow, a flow that gives no task", "`ContractError`",
-          ("core/test_flows::test_what_is_no_flow_or_gives_no_task_is_named",), "no", "kept"),
+          ("core/test_broken_providers::test_what_is_no_flow_or_gives_no_task_is_named",), "no", "kept"),
     Fault("F114", "A flow that is abandoned", "it is closed",
-          ("core/test_flows::test_an_abandoned_flow_is_closed",), "no", "kept"),
+          ("core/test_broken_providers::test_an_abandoned_flow_is_closed",), "no", "kept"),
     Fault("F116", "One asynchronous client, two event loops", "`ConfigError`",
           ("faults/test_transports::test_a_client_belongs_to_one_event_loop",)),
     Fault("F117", "Nobody reads the output; a terminal without Unicode", "a quiet end; escapes",
