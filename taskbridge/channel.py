@@ -109,6 +109,9 @@ class Channel:
     renewal: Lock = field(default_factory=Lock, repr=False)  # held by the thread that renews the credential
     turn: Any = field(default=None, repr=False)  # the same for asyncio tasks; made by the first one
     young: dict[str, float] = field(default_factory=dict[str, float], repr=False)
+    _once: Lock = field(
+        default_factory=Lock, repr=False
+    )  # held while it is found out who is the first to log something
 
     def __post_init__(self) -> None:
         self.retry: RetryPolicy = self.settings.retry_policy
@@ -167,9 +170,10 @@ class Channel:
 
     def refuse(self, error: TaskbridgeError) -> None:
         """Note that the account is refused; logged once, until somebody asks anew."""
-        if self.refusal is None:
+        with self._once:
+            before, self.refusal = self.refusal, error
+        if before is None:
             log("account-refused", connection=self.name, reason=str(error))
-        self.refusal = error
 
     def blames_account(self, error: TaskbridgeError) -> bool:
         """Whether a refusal is about the account, so that asking for other tasks is pointless."""
@@ -205,8 +209,10 @@ class Channel:
             raise ContractError(
                 f"{self.provider.title} uses the status word {word!r}, which taskbridge does not know", raw=task.raw
             )
-        if word not in self.unknown_words:
+        with self._once:
+            known = word in self.unknown_words
             self.unknown_words.add(word)
+        if not known:
             log(
                 "unknown-word",
                 connection=self.name,
