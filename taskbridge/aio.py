@@ -240,6 +240,7 @@ class Bridge(AllConnections, _Calls, BridgeVerbs):
         """The client of one connection; it shares the pace and the credential, and is closed with the bridge."""
         client = self._clients.get(name)
         if client is None:
+            self._refuse_if_closed()  # nobody would close it
             known = frozenset(self._channels)
             client = Client(self._named(name), known=known, clock=self._clock, transport=self._transport)
             self._clients[name] = client
@@ -247,7 +248,8 @@ class Bridge(AllConnections, _Calls, BridgeVerbs):
 
     async def close(self) -> None:
         """End the waits for many, and close the kept connections."""
-        for client in self._clients.values():
+        self._closed = True
+        for client in list(self._clients.values()):
             await client.close()
         await super().close()
 

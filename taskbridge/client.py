@@ -322,14 +322,16 @@ class Bridge(AllConnections, _Calls, BridgeVerbs):
         """The client of one connection; it shares the pace and the credential, and is closed with the bridge."""
         client = self._clients.get(name)
         if client is None:
+            self._refuse_if_closed()  # nobody would close it
             known = frozenset(self._channels)
-            client = Client(self._named(name), known=known, clock=self._clock, transport=self._transport)
-            self._clients[name] = client
+            made = Client(self._named(name), known=known, clock=self._clock, transport=self._transport)
+            client = self._clients.setdefault(name, made)  # another thread may have been here
         return client
 
     def close(self) -> None:
         """End the threads of waits for many, and close the kept connections."""
-        for client in self._clients.values():
+        self._closed = True
+        for client in list(self._clients.values()):
             client.close()
         super().close()
 

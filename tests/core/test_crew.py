@@ -71,3 +71,5 @@ def test_a_closed_bridge_asks_nobody(bridge: tb.Bridge) -> None:
     bridge.close()
     with pytest.raises(tb.ConfigError, match="closed"):
         next(iter(waiting))
+    with pytest.raises(tb.ConfigError, match="closed"):
+        bridge["answers"]
