@@ -108,7 +108,7 @@ class Exchange:
         time: Aware UTC time at which it was sent.
         provider: Entry-point name of the provider.
         connection: Name of the connection.
-        kind: What it was for: look, hold, list, submit, token, other.
+        kind: What it was for: look, hold, list, submit, download, token, other.
         ref: The task that it was about, where it was a look at one.
         method: HTTP method.
         scheme: ``https`` or ``http``.
@@ -260,7 +260,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class CallStarted:
-    """Somebody called ``wait``, ``wait_all``, ``as_completed``, ``watch`` or ``submit``.
+    """Somebody called ``wait``, ``wait_all``, ``as_completed``, ``watch``, ``submit`` or ``download``.
 
     Attributes:
         number: Of the call, within this process; its further events have the same.

@@ -142,13 +142,6 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         response = yield self.request("GET", f"/tasks/{path_id(native)}")
         return self.task(self.payload(response), task_id)
 
-    def source(self, file: TaskFile) -> Request:
-        """``GET /files/{id}/download``; the vendor's own client asks for ``image/png`` even where it gets a PDF."""
-        if file.id is None:
-            return super().source(file)
-        asked = self.request("GET", f"/files/{path_id(file.id)}/download", expect="bytes")
-        return replace(asked, headers={"Accept": "*/*"})
-
     def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | Made, ...]:
         """The files, else the text in the format that was asked for, else the data."""
         said = task.raw.get("result")
@@ -158,11 +151,12 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
             return result.files or written(task, result, text_suffix=SUFFIXES[cast("str", form)])
         return super().written(task, result)
 
-    # What the vendor tells unasked.
-
-    def parse_webhook(self, delivery: Delivery) -> WebhookEvent:
-        """See `webhook`, beside this file."""
-        return read_delivery(self, delivery)
+    def source(self, file: TaskFile) -> Request:
+        """``GET /files/{id}/download``; the vendor's own client asks for ``image/png`` even where it gets a PDF."""
+        if file.id is None:
+            return super().source(file)
+        asked = self.request("GET", f"/files/{path_id(file.id)}/download", expect="bytes")
+        return replace(asked, headers={"Accept": "*/*"})
 
     def submit(self, order: Submission) -> Flow[Task]:
         """``POST /files`` for each document, then ``POST /image-operations/{op}`` or ``/pdf-operations/{op}``."""
@@ -223,6 +217,12 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
             if found is not None or cursor is None:
                 return found
         raise self.unsupported(f"look further than {MOST_PAGES * PAGE} tasks for an order")
+
+    # What the vendor tells unasked.
+
+    def parse_webhook(self, delivery: Delivery) -> WebhookEvent:
+        """See `webhook`, beside this file."""
+        return read_delivery(self, delivery)
 
     # Translation.
 

@@ -1,6 +1,6 @@
 """The other side of the demo: documents go out to the emulated vendors by plain HTTP, as each vendor's clients do it.
 
-taskbridge begins where a task has an id. Everything before that is here, in four vendors' own ways.
+The demo's tasks are begun by others, in four vendors' own ways: what taskbridge watches need not come from it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,6 +86,13 @@ def name_of(path: Path) -> str:
 
 def test_every_module_has_a_layer() -> None:
     assert {name_of(path) for path in MODULES} - {"__init__"} == set(RANK)
+
+
+def test_every_module_stands_in_the_documented_layout() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("## Layout")[2].partition("\n## ")[0]
+    told = {name for row in table.splitlines() if row.startswith("|") for name in re.findall(r"`(\w+)`", row)}
+    assert set(RANK) - {"__main__"} - told == set()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
