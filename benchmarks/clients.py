@@ -247,16 +247,20 @@ def _settings(url: str, said: dict[str, Any]) -> dict[str, Any]:
     return {"api_key": KEY, "base_url": f"{url}/v2", "poll": poll}
 
 
-def _prepared(client: Any, ids: list[str], said: dict[str, Any]) -> list[Any]:
-    """The tasks as a submit gives them, and a client that has seen 400 such tasks before."""
+def _taught(client: Any, said: dict[str, Any]) -> None:
+    """Let a client have seen 400 such tasks before."""
     channel = client._channel  # noqa: SLF001  # taught what it would have learnt
     if not said.get("lists"):
         single_looks(channel)
     if said.get("latency"):
         _teach(channel.pace("convert"))
+
+
+def _prepared(client: Any, ids: list[str], said: dict[str, Any]) -> list[Any]:
+    """The tasks as a submit gives them."""
     if not said.get("known"):
         return list(ids)
-    now = channel.clock.now() - timedelta(seconds=said.get("stale", 0.0))
+    now = client._channel.clock.now() - timedelta(seconds=said.get("stale", 0.0))  # noqa: SLF001  # its clock
     return [
         snapshot(
             provider="cloudconvert",
@@ -286,6 +290,7 @@ def _teach(pace: Any) -> None:
 
 def ours(url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
     client = importlib.import_module("taskbridge").connect("cloudconvert", **_settings(url, said))
+    _taught(client, said)
 
     def run(told: Told) -> None:
         for outcome in client.as_completed(_prepared(client, ids, said), timeout=None):
@@ -302,6 +307,7 @@ def ours_async(url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
         return aio.connect("cloudconvert", **_settings(url, said))
 
     client = loop.run_until_complete(connect())
+    _taught(client, said)
 
     def run(told: Told) -> None:
         async def everything() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import count
-from typing import Any
+from typing import Any, Final
 
+import aiohttp
 import requests
 
 import taskbridge as tb
@@ -18,6 +20,7 @@ from benchmarks.vendor import task_id
 from benchmarks.virtual import single_looks
 from taskbridge import aio
 
+BARE: Final = "aiohttp alone (32 at once)"  # what is left for our layers
 _serial = count()
 
 
@@ -40,7 +43,7 @@ def scheme(server: Server, name: str, number: int) -> dict[str, Any]:
     bundle = server.told["bundle"]
     # Naive HTTPS loads the certificates at each request, so a few of them are enough.
     naive = max(10, number // (20 if name == "https" else 3))
-    with _clients(base, bundle) as (session, client, sides):
+    with _clients(base, bundle) as (session, client, sides), _bare_aiohttp(base, bundle) as bare:
 
         def no_session() -> dict[str, float]:
             return _measured(naive, lambda ids: [_get(requests.get, base, i, verify=bundle) for i in ids])
@@ -59,6 +62,7 @@ def scheme(server: Server, name: str, number: int) -> dict[str, Any]:
                 "client.get in 8 threads": lambda: _measured(number, lambda ids: _in_threads(client, ids)),
                 "client.wait_all (8 threads)": lambda: _measured(2 * number, client.wait_all),
                 "aio.Client.wait_all (32 at once)": lambda: _measured(2 * number, sides),
+                BARE: lambda: _measured(2 * number, bare),
             },
             ROUNDS,
         )
@@ -122,3 +126,28 @@ def _clients(base: str, bundle: str) -> Iterator[tuple[requests.Session, tb.Clie
 
 async def _opened(settings: dict[str, str]) -> aio.Client:
     return aio.connect("cloudconvert", **settings)
+
+
+@contextmanager
+def _bare_aiohttp(base: str, bundle: str) -> Iterator[Callable[[list[str]], Any]]:
+    """The same looks by the library below, its answers decoded and no more."""
+    context = ssl.create_default_context(cafile=bundle) if base.startswith("https") else True
+
+    async def opened() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=32, ssl=context))
+
+    with closing(asyncio.new_event_loop()) as loop:
+        session = loop.run_until_complete(opened())
+
+        async def ask(left: Iterator[str]) -> None:
+            for task in left:
+                async with session.get(f"{base}/tasks/{task}", headers={"Authorization": f"Bearer {KEY}"}) as answer:
+                    await answer.json()
+
+        async def everything(ids: list[str]) -> None:
+            left = iter(ids)
+            await asyncio.gather(*(ask(left) for _ in range(32)))
+
+        loop.run_until_complete(everything(_ids(64)))
+        yield lambda ids: loop.run_until_complete(everything(ids))
+        loop.run_until_complete(session.close())

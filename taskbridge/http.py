@@ -191,7 +191,8 @@ Flow: TypeAlias = Generator[Request, Response, T]
 _MAX_DEPTH: Final = 64  # nested containers; real bodies need about 10
 _ALWAYS: Final = 99  # as often as the retry policy allows
 _MAX_DIGITS: Final = 4300  # the interpreter's own limit for integers from text
-_SHAPE: Final = bytes.maketrans(b"123456789+E", b"0000000000e")  # a number such as 1e400 or 1e+99 shows as 0e000
+# A number such as 1e400 or 1e+99 shows as 0e000, and each container begins alike.
+_SHAPE: Final = bytes.maketrans(b"123456789+E{", b"0000000000e[")
 # Without 200 digits no number is infinite while its exponent has less than three; fewer are faster to look for.
 _LONG: Final = b"0" * 64
 _INFINITE: Final = frozenset({float("inf"), float("-inf")})
@@ -213,10 +214,11 @@ def read_json(body: bytes) -> Any:
         document = jiter.from_json(body, catch_duplicate_keys=True, allow_inf_nan=False)
     except ValueError:
         document = _read_again(body)
-    if body.count(b"{") + body.count(b"[") > _MAX_DEPTH:
-        _check_depth(body)
     shape = body.translate(_SHAPE)
-    if (b"0e000" in shape or _LONG in shape) and _has_infinity(document):
+    if shape.count(b"[") > _MAX_DEPTH:
+        _check_depth(body)
+    # From the end, which takes half of the time that `in` takes for such a pattern.
+    if (shape.rfind(b"0e000") >= 0 or _LONG in shape) and _has_infinity(document):
         return _read_again(body)
     return document
 
