@@ -269,6 +269,8 @@ class Fleet:
 
     def _ready_at(self, lane: Lane, now: float) -> float:
         """When this lane can look at something; infinite for not before something comes in."""
+        if lane.sweep is not None and lane.sweep.is_over:
+            self._swept(lane, lane.sweep, now)  # nobody is left whom it could tell of
         lane.ripen(now)
         lane.drop_unwanted()
         if lane.in_flight >= min(lane.channel.settings.max_in_flight, self._share()):

@@ -87,7 +87,9 @@ class Sweep:
         self._answers -= 1
         if self._query is None:
             return
-        number = int(cursor or 1) if self.lane.is_numbered else 0
+        number = 0  # of no page that has one
+        if self.lane.is_numbered and (cursor is None or cursor.isdecimal()):
+            number = int(cursor or 1)
         if page.next_cursor is not None and number in (0, self._longest):
             self._longest += 1
             self._todo.append(page.next_cursor)

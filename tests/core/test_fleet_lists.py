@@ -393,3 +393,28 @@ def test_watching_parties_hear_of_what_a_list_tells_by_one_look(listed: Channel,
     (page,) = reader.next()
     reader.page(page, "t000", *others, **told)  # told before, and no reason to look
     assert all(isinstance(each, LookAtMany) for each in reader.next())
+
+
+def test_a_list_that_nobody_waits_for_any_more_holds_up_nobody(listed: Channel) -> None:
+    reader = Reader(listed, 0)
+    tickets = [reader.fleet.add(listed, f"t{n:03}", 0.0) for n in range(40)]
+    reader.vendor.ends = {f"t{n:03}": 1e9 for n in range(40)}
+    (page,) = reader.next()
+    reader.page(page, "t000", more="10")
+    reader.fleet.drop(tickets)  # before the next page is asked for
+    for task_id in reader.vendor.ends:
+        reader.fleet.add(listed, task_id, reader.now)
+    (page,) = reader.next()
+    assert isinstance(page, LookAtMany)
+    assert page.cursor is None
+
+
+def test_a_cursor_that_is_no_number_after_all_is_followed(numbered: Channel) -> None:
+    reader = Reader(numbered, 40)
+    ids = list(reader.vendor.ends)
+    (page,) = reader.next()
+    reader.page(page, *ids[:20], more="next:abc")
+    (page,) = reader.next()
+    assert cursors([page]) == ["next:abc"]
+    reader.page(page, *ids[20:])
+    assert all(isinstance(each, LookAtMany) for each in reader.next())
