@@ -14,6 +14,7 @@ from taskbridge.observing import Observation
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from taskbridge.errors import TaskbridgeError
     from taskbridge.model import Outcome, Task, TaskRef
     from taskbridge.observing import Event
 
@@ -32,6 +33,7 @@ class Board:
         self.tasks: dict[str, Task] = {}
         self.ended: dict[str, Outcome] = {}
         self.due: dict[str, float] = {}  # monotonic seconds of the next look
+        self.troubles: dict[str, TaskbridgeError] = {}  # why the last look failed; gone with the next that did not
         self._seen: dict[str, float] = {}  # monotonic seconds of the first snapshot
 
     def take(self, outcome: Outcome) -> None:
@@ -43,8 +45,14 @@ class Board:
             self.ended[outcome.ref] = outcome
 
     def observe(self, event: Event) -> None:
-        """Learn when a task is looked at next."""
-        if isinstance(event, Observation) and event.next_in is not None:
+        """Learn how a look went, and when the next one comes."""
+        if not isinstance(event, Observation):
+            return
+        if event.error is None:
+            self.troubles.pop(event.ref, None)
+        else:
+            self.troubles[event.ref] = event.error
+        if event.next_in is not None:
             self.due[event.ref] = monotonic() + event.next_in
 
     @property

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge.cli.inputs import differs, is_url, print_of
 from taskbridge.cli.ledger import Entry, LedgerError, Phase
-from taskbridge.cli.texts import complaints
+from taskbridge.cli.texts import complaints, words_of_file
 from taskbridge.errors import (
     AuthenticationError,
     PermissionDenied,
@@ -365,9 +365,9 @@ class Carrier:
 
 def said(error: Exception) -> str:
     """An error in words; of a file, without its number."""
-    if isinstance(error, OSError) and not isinstance(error, TaskbridgeError) and error.filename is not None:
-        return f"{error.strerror}: {error.filename}"
-    words = str(error) if isinstance(error, TaskbridgeError | OSError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and not isinstance(error, TaskbridgeError):
+        return words_of_file(error)
+    words = str(error) if isinstance(error, TaskbridgeError) else f"{type(error).__name__}: {error}"
     return f"{words} {complaints(error)}".strip()
 
 

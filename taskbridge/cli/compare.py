@@ -13,6 +13,7 @@ from taskbridge.cli.codes import DONE, FAILED, code_of
 from taskbridge.cli.inputs import is_url, label_of, sources_of
 from taskbridge.cli.records import error_record
 from taskbridge.cli.refs import listen
+from taskbridge.cli.texts import several, words_of_file
 from taskbridge.client import Bridge
 from taskbridge.config import load_config
 from taskbridge.errors import ConfigError, InvalidInput, TaskbridgeError, TaskFailed, plain
@@ -141,7 +142,7 @@ class _Rehearsal:
         except TaskbridgeError as error:
             side.error = error
         except OSError as error:
-            side.error = InvalidInput(plain(str(error), 300))
+            side.error = InvalidInput(words_of_file(error))
         else:
             side.path.append(task.native_status or task.status)
             self._under_way[task.ref] = side
@@ -249,7 +250,7 @@ def _made(side: _Side) -> str:
         return "-"
     shape: Mapping[str, Any] = _shape(side.result)
     parts = [] if shape["text"] is None else [f"{shape['text']} characters"]
-    parts += [f"{len(shape['files'])} files"] if shape["files"] else []
+    parts += [several(len(shape["files"]), "file")] if shape["files"] else []
     parts += ["data"] if shape["data"] is not None else []
     return ", ".join(parts) or "nothing"
 
@@ -269,6 +270,6 @@ def _sum_up(screen: Screen, connections: tuple[str, str], pairs: Sequence[_Pair]
         screen.record({"documents": len(pairs), "verdicts": counts, "median_seconds": medians})
         return
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    screen.line(f"{len(pairs)} documents: {told}")
+    screen.line(f"{several(len(pairs), 'document')}: {told}")
     if both:
         screen.line(f"median seconds: {connections[0]} {middle[0]}, {connections[1]} {middle[1]}")

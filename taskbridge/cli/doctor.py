@@ -19,6 +19,7 @@ from taskbridge import __version__
 from taskbridge.assemble import channels_of
 from taskbridge.cli.codes import DONE, USAGE, code_of
 from taskbridge.cli.refs import unheard
+from taskbridge.cli.texts import several
 from taskbridge.client import Bridge
 from taskbridge.config import Config, Connection, load_config
 from taskbridge.config_file import find_config
@@ -114,9 +115,13 @@ def _findings(screen: Screen, names: Sequence[str], path: str | None, *, offline
     except ConfigError as error:
         yield Finding("configuration", path or "none", "problem", error.message, USAGE)
         return
-    default = config.default or ("none" if len(config.connections) != 1 else next(iter(config.connections)))
+    count = len(config.connections)
+    default = config.default or ("none" if count != 1 else next(iter(config.connections)))
     yield Finding(
-        "configuration", _homeless(str(found)), "ok", f"{len(config.connections)} connections, default {default}"
+        "configuration",
+        _homeless(str(found)),
+        "ok",
+        f"{several(count, 'connection')}, default {default}",
     )
     for connection in chosen:
         yield from _connection(screen, config, connection, offline=offline)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from taskbridge.cli.codes import DONE, code_of
 from taskbridge.cli.records import error_record, outcome_record
 from taskbridge.cli.refs import listen, open_client, open_refs
-from taskbridge.cli.texts import complaints, row, task_block
+from taskbridge.cli.texts import complaints, row, task_block, words_of, words_of_file
 from taskbridge.errors import InvalidInput, InvalidRequest, SubmitUncertain, TaskbridgeError, TaskNotFound, plain
 from taskbridge.model import Outcome, TaskRef
 
@@ -66,7 +66,7 @@ def submit_one(
         except OSError as error:
             if isinstance(error, TaskbridgeError):
                 raise
-            fault = plain(str(error))
+            fault = words_of_file(error)
         if task is None:
             raise InvalidInput(fault)
         _show_task(screen, task)
@@ -143,7 +143,7 @@ def list_tasks(
                     screen.record(outcome_record(Outcome(task.ref, task)))
                 else:
                     when = f"{task.created_at:%Y-%m-%d %H:%M}" if task.created_at else "-"
-                    screen.line(f"{when:<16}  {row(task, 50)}")
+                    screen.line(f"{plain(task.ref, 600)}  {when:<16}  {task.status:<10}  {words_of(task)}")
     return DONE
 
 
@@ -217,7 +217,7 @@ def _bring(screen: Screen, bridge: Bridge, ref: TaskRef, to: str, *, force: bool
     except TaskbridgeError as error:
         fault = error.about(ref=ref)
     except OSError as error:
-        fault = InvalidInput(plain(str(error)), ref=ref)
+        fault = InvalidInput(words_of_file(error), ref=ref)
     code = DONE if fault is None else code_of(fault)
     if screen.as_json:
         told = None if fault is None else error_record(fault)

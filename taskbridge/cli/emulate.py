@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from taskbridge.cli.codes import DONE
@@ -63,3 +64,5 @@ def _tell(screen: Screen, emulator: Emulator) -> None:
     screen.line(f"# Emulated vendors answer at {emulator.base_url} until Ctrl-C. As taskbridge.toml:")
     screen.line()
     screen.line(config_toml(emulator).rstrip("\n"))
+    if not sys.stdout.isatty():  # what is written goes into a file: tell the terminal that all is well
+        screen.note(f"taskbridge: emulated vendors answer at {emulator.base_url} until Ctrl-C")

@@ -69,10 +69,10 @@ def explain(screen: Screen, text: str, seconds: float | None, config: str | None
         once: One look and no more.
         requests: Show each request too.
     """
-    shown = text
+    shown, last = text, None
 
     def tell(cause: str) -> None:
-        tell_resume(screen, cause, {shown: None}, resume_command("explain", [shown], config))
+        tell_resume(screen, cause, {shown: last}, resume_command("explain", [shown], config))
 
     with screen.signals.told(tell):  # without closing the bridge: that would wait for a look under way
         bridge, (ref,) = open_refs(screen, config, [text])
@@ -86,6 +86,8 @@ def explain(screen: Screen, text: str, seconds: float | None, config: str | None
                 if isinstance(told, Outcome):
                     end = told
                 else:
+                    if isinstance(told, Observation):
+                        last = told.task or last
                     view.show(told)
     if isinstance(end.error, WaitTimeout):
         tell_resume(screen, "timeout", {ref: end.task}, resume_command("explain", [ref], config))

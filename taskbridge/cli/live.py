@@ -99,20 +99,30 @@ class LiveTable:
 
     def _cells(self, ref: TaskRef, width: int) -> tuple[Text, ...]:
         board = self._board
-        task, end = board.tasks.get(ref), board.ended.get(ref)
+        task = board.tasks.get(ref)
         name = Text(_middle(plain(ref, 600), width))
+        words = self._words(ref)
         if task is None:
-            words = Text("no answer" if end else "")
             return name, Text(""), Text(""), Text(""), Text(self._due(ref)), words
-        broken = end is not None and end.error is not None
         return (
             name,
             Text(task.status, style=COLOURS[task.status]),
             Text(share_of(task)),
             Text(span(board.age(task))),
             Text(self._due(ref)),
-            Text(f"{words_of(task, share=False)}{'; stopped waiting' if broken else ''}"),
+            words,
         )
+
+    def _words(self, ref: TaskRef) -> Text:
+        """What the vendor says of the task; else why nothing is known of it, or nothing new."""
+        board = self._board
+        task, end, trouble = board.tasks.get(ref), board.ended.get(ref), board.troubles.get(ref)
+        if end is not None and end.error is not None:
+            known = f"{words_of(task, share=False)}; stopped waiting" if task is not None else None
+            return Text(known or plain(end.error.message), style="" if known else COLOURS["failed"])
+        if end is None and trouble is not None:
+            return Text(plain(trouble.message), style=COLOURS["failed"])
+        return Text(words_of(task, share=False) if task is not None else "")
 
     def _due(self, ref: TaskRef) -> str:
         """How long until the next look."""

@@ -11,6 +11,7 @@ from taskbridge.cli.carrier import Rules
 from taskbridge.cli.inputs import is_url, label_of, sources_of
 from taskbridge.cli.ledger import Entry, Ledger, Terms
 from taskbridge.cli.refs import open_client
+from taskbridge.cli.texts import words_of_file
 from taskbridge.client import Client
 from taskbridge.errors import ConfigError, TaskbridgeError, UnsupportedFeature, plain
 from taskbridge.orders import word_for
@@ -110,8 +111,8 @@ def opened(asked: Many) -> tuple[Ledger, Client, Terms]:
     except OSError as error:
         if isinstance(error, TaskbridgeError):
             raise
-        fault = str(error)
-    raise ConfigError(plain(fault))
+        fault = words_of_file(error)
+    raise ConfigError(fault)
 
 
 def _resumed(asked: Many, sources: Sequence[str]) -> tuple[Ledger, Client, Terms]:

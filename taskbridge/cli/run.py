@@ -41,7 +41,9 @@ def run(args: Sequence[str], signals: Signals) -> int:
         return signals.code(CLOSED)
     except OSError as error:
         if signals.stop is None:
-            screen.note(f"taskbridge: {error}")
+            from taskbridge.cli.texts import words_of_file  # noqa: PLC0415  # else not needed
+
+            screen.note(f"taskbridge: {words_of_file(error)}")
     except Exception:  # noqa: BLE001  # a bug here must not look like a failed task, whose code Python would give it
         if signals.stop is None:
             import traceback  # noqa: PLC0415  # else not needed

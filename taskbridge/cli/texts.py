@@ -23,12 +23,14 @@ __all__ = [
     "provider_block",
     "result_block",
     "row",
+    "several",
     "share_of",
     "span",
     "status_of",
     "task_block",
     "word_of",
     "words_of",
+    "words_of_file",
 ]
 
 COLOURS: Final[Mapping[str, str]] = {
@@ -168,6 +170,17 @@ def complaints(error: BaseException) -> str:
         several = cast("list[object]", texts) if isinstance(texts, list) else [texts]
         said += [f"{field}: {text}" for text in several if isinstance(text, str)]
     return plain("; ".join(said), _WORDS)
+
+
+def several(count: int, what: str) -> str:
+    """A number of things: ``1 file``, ``2 files``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def words_of_file(error: OSError) -> str:
+    """What the operating system has against a file, without its number."""
+    what = error.strerror or str(error) or type(error).__name__
+    return plain(what if error.filename is None else f"{what}: {error.filename}")
 
 
 # Results.

@@ -82,6 +82,7 @@ def test_ctrl_c_tells_how_to_go_on(start: Callable[..., Popen[str]], ref: Ref) -
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
+    assert re.search(rf"^  {which} +processing +InReview", err, re.MULTILINE)
     assert f"resume with: taskbridge explain {which}" in err
 
 

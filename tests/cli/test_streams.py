@@ -38,7 +38,7 @@ def test_a_full_disk_is_one_line(run: Run) -> None:
         seen = run("providers", stdout=full)
 
     assert seen.returncode == 70
-    assert seen.stderr == "taskbridge: [Errno 28] No space left on device\n"
+    assert seen.stderr == "taskbridge: No space left on device\n"
 
 
 def test_a_terminal_without_unicode_gets_escapes(run: Run) -> None:

@@ -15,7 +15,9 @@ from taskbridge.cli.board import Board
 from taskbridge.cli.live import LiveTable
 from taskbridge.cli.screen import Screen
 from taskbridge.cli.texts import provider_block, result_block, row, span, task_block
-from taskbridge.model import Outcome, Task, TaskFailure, TaskFile, TaskResult, TaskStatus
+from taskbridge.errors import ServerError, TaskNotFound
+from taskbridge.model import Outcome, Task, TaskFailure, TaskFile, TaskRef, TaskResult, TaskStatus
+from taskbridge.observing import Observation, Source, Why
 from taskbridge.registry import ProviderInfo
 
 NASTY = "\x1b[31m[bold]hi[/bold]\u202e\a"
@@ -88,6 +90,30 @@ def test_the_live_table_reads_no_markup() -> None:
     assert " 50% " in shown.getvalue()
     assert f"busy: {SHOWN}" in shown.getvalue()
     assert "0 of 1 ended, 0s" in shown.getvalue()
+
+
+def test_the_live_table_says_why_nothing_is_known_or_nothing_new() -> None:
+    known = task()
+    board = Board([known.ref, TaskRef("acme:gone"), TaskRef("acme:late")])
+    board.take(Outcome(known.ref, known))
+    board.take(Outcome(TaskRef("acme:gone"), error=TaskNotFound("nobody has seen it")))
+
+    def shown() -> str:
+        text = io.StringIO()
+        Console(file=text, width=120, no_color=True).print(LiveTable(Screen(as_json=False), board).picture())
+        return text.getvalue()
+
+    for ref in (known.ref, TaskRef("acme:late")):
+        board.observe(look(ref, error=ServerError("the vendor is down")))
+    assert shown().count("the vendor is down") == 2
+    assert "nobody has seen it" in shown()
+
+    board.observe(look(known.ref, task=known))
+    assert shown().count("the vendor is down") == 1
+
+
+def look(ref: TaskRef, **what: Any) -> Observation:
+    return Observation(datetime.now(UTC), "acme", ref, Source.LOOK, Why.FIRST, **what)
 
 
 def test_more_tasks_than_lines_show_those_that_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
