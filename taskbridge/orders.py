@@ -28,7 +28,18 @@ if TYPE_CHECKING:
     from taskbridge.channel import Channel
     from taskbridge.provider import Capabilities
 
-__all__ = ["AnyInput", "Prepared", "Spool", "Wish", "check_limit", "prepare", "prepare_again", "replaced", "word_for"]
+__all__ = [
+    "AnyInput",
+    "Prepared",
+    "Spool",
+    "Wish",
+    "check_limit",
+    "is_url",
+    "prepare",
+    "prepare_again",
+    "replaced",
+    "word_for",
+]
 
 OneInput: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | TaskFile
 AnyInput: TypeAlias = OneInput | Sequence[OneInput] | None
@@ -233,6 +244,11 @@ def _check_id(external_id: object) -> None:
 # Documents.
 
 
+def is_url(text: str) -> bool:
+    """Whether a text is meant as a URL, and not as a path."""
+    return _SCHEME.match(text) is not None
+
+
 def _several(given: AnyInput) -> tuple[OneInput, ...]:
     if given is None:
         return ()
@@ -245,7 +261,7 @@ def _source(channel: Channel, given: OneInput, name: str | None, spool: Spool) -
     can = channel.provider.capabilities
     if isinstance(given, TaskFile):
         return _of_file(channel, given, name)
-    if isinstance(given, str) and _SCHEME.match(given):
+    if isinstance(given, str) and is_url(given):
         _claim(channel, "url")
         if not is_http(given):
             raise InvalidInput("a document's URL must begin with https:// or http://, and hold no spaces")

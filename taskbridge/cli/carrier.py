@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from taskbridge.cli.inputs import differs, is_url, print_of
+from taskbridge.cli.inputs import differs, print_of
 from taskbridge.cli.ledger import Entry, LedgerError, Phase
 from taskbridge.cli.texts import complaints, words_of_file
 from taskbridge.errors import (
@@ -30,6 +30,7 @@ from taskbridge.errors import (
     TaskFailed,
     UnsupportedFeature,
 )
+from taskbridge.orders import is_url
 from taskbridge.provider import read_time
 
 if TYPE_CHECKING:

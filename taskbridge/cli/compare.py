@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher, unified_diff
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
-from taskbridge.assemble import channels_of
 from taskbridge.cli.codes import DONE, FAILED, code_of
-from taskbridge.cli.inputs import is_url, label_of, sources_of
+from taskbridge.cli.inputs import label_of, sources_of
 from taskbridge.cli.records import error_record
-from taskbridge.cli.refs import listen
+from taskbridge.cli.refs import listen, open_bridge
 from taskbridge.cli.texts import several, words_of_file
-from taskbridge.client import Bridge
 from taskbridge.config import load_config
 from taskbridge.errors import ConfigError, InvalidInput, TaskbridgeError, TaskFailed, plain
+from taskbridge.orders import is_url
 from taskbridge.surroundings import clock_here
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from taskbridge.cli.screen import Screen
+    from taskbridge.client import Bridge
     from taskbridge.model import Outcome, TaskResult
     from taskbridge.policy import Clock
 
@@ -88,9 +88,9 @@ def compare(
         missing = next((each for each in sources if not is_url(each) and not Path(each).is_file()), None)
         if missing is not None:
             raise InvalidInput(f"there is no file {plain(missing, 300)}; nothing was sent")
-        bridge, clock = _opened(screen, connections, config)
+        bridge = _opened(screen, connections, config)
         with screen.signals.raising():
-            pairs = _Rehearsal(bridge, clock, operation).play(connections, sources, timeout)
+            pairs = _Rehearsal(bridge, clock_here(), operation).play(connections, sources, timeout)
         for source, (old, new) in zip(sources, pairs, strict=True):
             _show(screen, label_of(source), old, new)
         _sum_up(screen, connections, pairs)
@@ -99,14 +99,11 @@ def compare(
     return max((DONE if side.error is None else code_of(side.error) for side in sides), default=FAILED)
 
 
-def _opened(screen: Screen, connections: tuple[str, str], path: str | None) -> tuple[Bridge, Clock]:
+def _opened(screen: Screen, connections: tuple[str, str], path: str | None) -> Bridge:
     listen(screen)
     if connections[0] == connections[1]:
         raise ConfigError(f"{plain(connections[0], 60)} is compared with another connection, not with itself")
-    config = load_config(path)
-    wanted = {name: config.connection(name) for name in connections}
-    clock = clock_here()
-    return Bridge(channels_of(replace(config, connections=wanted), clock), clock=clock), clock
+    return open_bridge(load_config(path), connections)
 
 
 # What happens.

@@ -16,21 +16,19 @@ from sqlite3 import sqlite_version
 from typing import TYPE_CHECKING, Final
 
 from taskbridge import __version__
-from taskbridge.assemble import channels_of
 from taskbridge.cli.codes import DONE, USAGE, code_of
-from taskbridge.cli.refs import unheard
+from taskbridge.cli.refs import open_bridge, unheard
 from taskbridge.cli.texts import several
-from taskbridge.client import Bridge
-from taskbridge.config import Config, Connection, load_config
+from taskbridge.config import load_config
 from taskbridge.config_file import find_config
 from taskbridge.errors import ConfigError, TaskbridgeError, plain
-from taskbridge.policy import SystemClock
 from taskbridge.registry import providers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from taskbridge.cli.screen import Screen
+    from taskbridge.config import Config, Connection
 
 __all__ = ["Finding", "examine"]
 
@@ -139,15 +137,14 @@ def _installed() -> Iterator[str]:
 def _connection(screen: Screen, config: Config, connection: Connection, *, offline: bool) -> Iterator[Finding]:
     name = connection.name
     try:
-        alone = Config(config.path, {name: connection})
-        channels = channels_of(alone, clock := SystemClock())
+        bridge = open_bridge(config, [name])
     except TaskbridgeError as error:
         yield Finding("connection", name, "problem", error.message, code_of(error))
         return
     if offline:
         yield Finding("connection", name, "ok", f"{connection.provider}, settings are sound; not tried")
         return
-    with Bridge(channels, clock=clock) as bridge, screen.signals.raising():
+    with bridge, screen.signals.raising():
         try:
             tried = bridge[name].check()
         except TaskbridgeError as error:

@@ -5,27 +5,20 @@ from __future__ import annotations
 import glob
 import json
 import os
-import re
 import sys
 from hashlib import file_digest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from taskbridge.cli.ledger import Print
 from taskbridge.errors import ConfigError, InvalidInput, plain
 from taskbridge.fetch import name_of
+from taskbridge.orders import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["differs", "is_url", "label_of", "options_of", "print_of", "sources_of"]
-
-_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-def is_url(source: str) -> bool:
-    """Whether it is no path."""
-    return _SCHEME.match(source) is not None
+__all__ = ["differs", "label_of", "options_of", "print_of", "sources_of"]
 
 
 def label_of(source: str) -> str:

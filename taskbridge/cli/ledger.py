@@ -203,7 +203,8 @@ class Ledger:
                 rows = [(each.number, os.fsencode(each.source), each.folder, each.phase) for each in more]
                 database.executemany("INSERT INTO entry (number, source, folder, phase) VALUES (?, ?, ?, ?)", rows)
             except BaseException:
-                database.execute("ROLLBACK")
+                if database.in_transaction:  # a full disk has ended it
+                    database.execute("ROLLBACK")
                 raise
             database.execute("COMMIT")
 

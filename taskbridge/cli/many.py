@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from taskbridge.cli.batch import Batch
@@ -155,8 +156,9 @@ def run_many(screen: Screen, asked: Many) -> int:
             _tell_stop(screen, word, ledger.entries(), asked.resume_command())
 
     listen(screen)
-    with screen.signals.told(tell):
+    with ExitStack() as stack, screen.signals.told(tell):
         ledger, client, terms = opened(asked)
+        stack.enter_context(ledger)
         batch = Batch(Carrier(client, ledger, terms, asked.home, asked.rules), asked.rules.most)
         progress = Progress(ledger.entries())
         with _view(screen, progress) as view:
@@ -173,9 +175,7 @@ def run_many(screen: Screen, asked: Many) -> int:
                 batch.stop()
                 for last in batch.rest():
                     progress.take(last)
-    code = _end(screen, asked, batch, progress)
-    ledger.close()
-    return code
+    return _end(screen, asked, batch, progress)
 
 
 def _known(entries: Iterable[Entry]) -> Iterable[News]:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from taskbridge.cli.carrier import Rules
-from taskbridge.cli.inputs import is_url, label_of, sources_of
+from taskbridge.cli.inputs import label_of, sources_of
 from taskbridge.cli.ledger import Entry, Ledger, Terms
 from taskbridge.cli.refs import open_client
 from taskbridge.cli.texts import words_of_file
 from taskbridge.client import Client
 from taskbridge.errors import ConfigError, TaskbridgeError, UnsupportedFeature, plain
-from taskbridge.orders import word_for
+from taskbridge.orders import is_url, word_for
 from taskbridge.registry import load_provider
 from taskbridge.submission import safe_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from typing import Any
 
 __all__ = ["Many", "opened"]
@@ -98,7 +99,8 @@ def opened(asked: Many) -> tuple[Ledger, Client, Terms]:
                 "name another with --ledger"
             )
         if there:
-            return _resumed(asked, sources)
+            with _kept(asked.path) as ledger:
+                return _resumed(asked, ledger, sources)
         if not asked.words or not sources:
             raise ConfigError(
                 f"there is no ledger {plain(str(asked.path), 300)} to go on with; name an operation and files"
@@ -107,7 +109,8 @@ def opened(asked: Many) -> tuple[Ledger, Client, Terms]:
         _check_kinds(client, sources)
         asked.home.mkdir(parents=True, exist_ok=True)
         asked.path.parent.mkdir(parents=True, exist_ok=True)
-        return _filled(asked, Ledger.open(asked.path), terms, sources), client, terms
+        with _kept(asked.path) as ledger:
+            return _filled(asked, ledger, terms, sources), client, terms
     except OSError as error:
         if isinstance(error, TaskbridgeError):
             raise
@@ -115,8 +118,18 @@ def opened(asked: Many) -> tuple[Ledger, Client, Terms]:
     raise ConfigError(fault)
 
 
-def _resumed(asked: Many, sources: Sequence[str]) -> tuple[Ledger, Client, Terms]:
-    ledger = Ledger.open(asked.path)
+@contextmanager
+def _kept(path: Path) -> Generator[Ledger]:
+    """An open ledger, which is closed again where it cannot be gone on with."""
+    ledger = Ledger.open(path)
+    try:
+        yield ledger
+    except BaseException:
+        ledger.close()
+        raise
+
+
+def _resumed(asked: Many, ledger: Ledger, sources: Sequence[str]) -> tuple[Ledger, Client, Terms]:
     known = ledger.terms()
     if known is None:
         if not sources:

@@ -6,8 +6,8 @@ import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge.cli.codes import code_of, outcome_code
-from taskbridge.cli.inputs import is_url
 from taskbridge.errors import TaskbridgeError, plain
+from taskbridge.orders import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from taskbridge.cli.screen import Screen
     from taskbridge.config import Config
 
-__all__ = ["listen", "open_client", "open_refs", "unheard"]
+__all__ = ["listen", "open_bridge", "open_client", "open_refs", "unheard"]
 
 _STDIN: Final = "-"
 
@@ -73,9 +73,20 @@ def open_refs(screen: Screen, path: str | None, texts: Iterable[str]) -> tuple[B
     refs = list(dict.fromkeys(_ref(config, text) for text in _spread(screen, texts)))
     if not refs:
         raise InvalidInput("standard input names no task: one ref a line is wanted")
-    wanted = {name: config.connections[name] for name in dict.fromkeys(ref.connection for ref in refs)}
+    return open_bridge(config, dict.fromkeys(ref.connection for ref in refs)), refs
+
+
+def open_bridge(config: Config, names: Iterable[str]) -> Bridge:
+    """Open these connections of a configuration, and no others.
+
+    Raises:
+        ConfigError: There is no such connection, or it cannot be used.
+        ProviderNotFound: A provider is not installed.
+        ProviderLoadError: A provider cannot be used.
+    """
     clock = clock_here()
-    return Bridge(channels_of(replace(config, connections=wanted), clock), clock=clock), refs
+    wanted = {name: config.connection(name) for name in names}
+    return Bridge(channels_of(replace(config, connections=wanted), clock), clock=clock)
 
 
 def open_client(path: str | None, name: str | None) -> Client:

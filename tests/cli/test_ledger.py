@@ -74,6 +74,15 @@ def test_all_files_are_written_down_or_none(path: Path) -> None:
         assert (ledger.terms(), ledger.entries()) == (None, [])
 
 
+def test_a_disk_that_is_full_at_the_beginning_is_told_as_such(path: Path) -> None:
+    with Ledger.open(path) as ledger:
+        (pages,) = ledger._database.execute("PRAGMA page_count").fetchone()
+        ledger._database.execute(f"PRAGMA max_page_count={pages + 1}")
+        with pytest.raises(LedgerError, match="full; nothing more was sent"):
+            ledger.begin(TERMS, [Entry(n, f"/{'x' * 500}/{n}", f"{n}") for n in range(100)])
+        assert (ledger.terms(), ledger.entries()) == (None, [])
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files by a call of Unix")
 def test_a_run_that_loses_its_ledger_sends_nothing_more(own_vendors: Emulator, tmp_path: Path) -> None:
     config, out = tmp_path / "taskbridge.toml", tmp_path / "out"
