@@ -113,6 +113,8 @@ class ClaimConformance(LookConformance):
         assert claims.upload_limit is None or claims.upload_limit > 0, "upload_limit"
         assert claims.result_ttl is None or claims.result_ttl > 0, "result_ttl"
         assert claims.webhooks is None or claims.webhooks.scheme, "webhooks: say what proves the sender"
+        if (home := claims.downloads) is not None:
+            assert "files" in home.parts or not (home.links or home.resumes), "downloads: links and ranges are of files"
 
     def test_what_the_provider_claims_is_true(self, channel: Channel, samples: Mapping[str, Sample]) -> None:
         """What `capabilities` says and what the samples show is the same."""

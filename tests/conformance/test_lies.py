@@ -108,6 +108,7 @@ CLAIMS: list[tuple[str, dict[str, Any], str]] = [
     (SD, {"bulk": Bulk(2)}, "test_a_sweep_shows_what_goes_on_where_claimed"),
     (SD, {"downloads": Downloads(("files",))}, "test_what_is_claimed_comes_home"),
     (SM, {"downloads": Downloads(("files", "data"))}, "test_what_is_claimed_comes_home"),
+    (SM, {"downloads": Downloads(("data",), links=True)}, HOLD_TOGETHER),
     (SD, {"operations": {"extract-text": "extract-words"}}, "test_every_claimed_operation_is_taken"),
     (SD, {"operations": {}}, AGREE),
     (SD, {"inputs": frozenset({"path", "paper"})}, HOLD_TOGETHER),
