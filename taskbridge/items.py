@@ -23,7 +23,7 @@ __all__ = ["Item", "Ticket"]
 _SPREAD: Final = 0.1  # of a pause, either way, so that looks do not fall into step
 _PHASE: Final = 0.5  # the same for a task's first pause while the schedule is not learnt: a random phase
 _SAFETY_NET: Final = 5.0  # factor on the pause where a webhook is expected to tell first
-_OVERDUE: Final = 2.0  # mean durations after which an event counts as lost, and looking goes on as ever
+_OVERDUE: Final = 2.0  # mean ages at the end, after which an event counts as lost, and looking goes on as ever
 _AHEAD: Final = 4.0  # steady pauses that a reported progress may put the next look off, at most
 
 
@@ -208,6 +208,13 @@ class Item:
         """Seconds between two looks that cost the same however many tasks they tell of."""
         return self.known_pace.period(self.age)
 
+    def event_within(self) -> float:
+        """Seconds in which a webhook is to tell its end; none where it is overdue, or nothing tells."""
+        if not self.lane.channel.expects_webhook:
+            return 0.0
+        # Not the mean over all that was watched: a task whose event was lost would put off its own overdue time.
+        return max(0.0, _OVERDUE * self.known_pace.durations.mean_end - self.age)
+
     def steady(self) -> float:
         """Seconds to the next look at a task that goes on."""
         channel, pace = self.lane.channel, self.known_pace
@@ -215,8 +222,7 @@ class Item:
         if self.progress is not None and 0.0 < self.progress < 1.0:
             left = self.age * (1.0 - self.progress) / self.progress
             pause = min(max(left, pause / 2), pause * _AHEAD)
-        if channel.expects_webhook and self.age < _OVERDUE * pace.durations.mean:
-            pause = min(pause * _SAFETY_NET, channel.settings.poll.at_most)
+        pause = max(pause, min(pause * _SAFETY_NET, channel.settings.poll.at_most, self.event_within()))
         spread = _PHASE if self.looks <= 1 and not pace.durations.is_known else _SPREAD
         return pause * (1.0 - spread + 2.0 * spread * channel.clock.random())
 
@@ -226,12 +232,11 @@ class Item:
             return Why.LIST
         if self.why is not None:
             return self.why
-        channel, pace = self.lane.channel, self.known_pace
-        if channel.expects_webhook and self.age < _OVERDUE * pace.durations.mean:
+        if self.event_within() > 0.0:
             return Why.WEBHOOK_EXPECTED
         if self.progress is not None and 0.0 < self.progress < 1.0:
             return Why.PROGRESS
-        return pace.cause(self.age)
+        return self.known_pace.cause(self.age)
 
     # How a wait for it ends without its end.
 

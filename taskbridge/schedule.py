@@ -45,12 +45,13 @@ def _upper(n: int) -> float:
 class Durations:
     """A life table: how long tasks take, as far as has been seen."""
 
-    __slots__ = ("_ended", "_hazard", "_integral", "_stale", "_sums", "_total", "_watched", "ends")
+    __slots__ = ("_ended", "_hazard", "_integral", "_lived", "_stale", "_sums", "_total", "_watched", "ends")
 
     def __init__(self) -> None:
         self._ended = [0.0] * (_BINS + 1)
         self._watched = [0.0] * (_BINS + 1)  # seconds watched in the bin
         self._total = 0.0  # seconds watched in all
+        self._lived = 0.0  # ages of those that ended
         self.ends = 0.0
         self._hazard: list[float] = []
         self._sums: list[float] = []  # ends to be expected before each bin
@@ -66,6 +67,11 @@ class Durations:
     def mean(self) -> float:
         """Mean duration in seconds, as far as has been seen."""
         return self._total / self.ends if self.ends else inf
+
+    @property
+    def mean_end(self) -> float:
+        """Mean age in seconds at which tasks ended; those that still go on do not count, as they do in `mean`."""
+        return self._lived / self.ends if self.ends else inf
 
     def watched(self, since: float, until: float, *, ended: bool) -> None:
         """A task was watched from one age to another.
@@ -108,6 +114,7 @@ class Durations:
             beyond -= here
             self._live(n, since, until, max(0.0, beyond) + here / 2)
         self.ends += 1.0
+        self._lived += (since + until) / 2
         self._stale -= 1
 
     def _forget(self) -> None:
@@ -115,6 +122,7 @@ class Durations:
         self._watched = [n / 2 for n in self._watched]
         self.ends /= 2
         self._total /= 2
+        self._lived /= 2
 
     def hazard(self) -> list[float]:
         """Ends per second by bin, drawn towards a steady hazard where little was seen."""

@@ -141,14 +141,15 @@ def test_a_progress_that_is_reported_moves_the_look_and_says_so(acme: Maker) -> 
     assert [each.next_why for each in observed(made)] == [Why.INTERVAL, Why.PROGRESS, None]
 
 
-def test_an_event_that_is_expected_and_one_that_comes_say_so(acme: Maker) -> None:
-    class Calling(Acme):
-        capabilities = Capabilities(
-            kinds=(IdKind(PLAIN_ID, example="t1"),),
-            authentication="API key",
-            webhooks=Webhooks((), "none", signed_time=False),
-        )
+class Calling(Acme):
+    capabilities = Capabilities(
+        kinds=(IdKind(PLAIN_ID, example="t1"),),
+        authentication="API key",
+        webhooks=Webhooks((), "none", signed_time=False),
+    )
 
+
+def test_an_event_that_is_expected_and_one_that_comes_say_so(acme: Maker) -> None:
     made = acme(provider=Calling, poll={"interval": 8.0}, webhook_secrets=["a-secret-of-a-test"])
     made.channel.audience.join(lambda _: None)
     fleet = Fleet()
@@ -169,6 +170,34 @@ def test_an_event_that_is_expected_and_one_that_comes_say_so(acme: Maker) -> Non
     assert isinstance(second, LookAt)
     assert second.trail is not None
     assert second.trail.why is Why.EVENT
+
+
+def test_an_event_that_is_overdue_is_waited_for_no_longer(acme: Maker) -> None:
+    made = acme(provider=Calling, poll={"interval": 2.0}, webhook_secrets=["a-secret-of-a-test"])
+    fleet, now = Fleet(), 0.0
+
+    def look(state: str) -> None:
+        nonlocal now
+        while not isinstance(action := fleet.next(now), LookAt):
+            assert isinstance(action, WaitUntil)
+            now = action.time
+        flow = made.channel.provider.get("t1")
+        next(flow)
+        with pytest.raises(StopIteration) as end:
+            flow.send(says(state))
+        fleet.looked(action, now, Look(end.value.value, b"", made.clock.now()))
+        fleet.witness.tell()
+
+    fleet.add(made.channel, "t1", now)
+    look("working")
+    look("done")  # seen at 10 s
+    made.channel.audience.join((events := list[Event]()).append)
+    fleet.add(made.channel, "t1", now)
+    for _ in range(8):
+        look("working")
+    seen = [(each.next_why, each.next_in) for each in of(tb.Observation, events)]
+    # The first ended between 0 and 10 s, so this one is overdue at 10 s.
+    assert seen == [(Why.WEBHOOK_EXPECTED, 10.0), *[(Why.INTERVAL, 2.0)] * 7]
 
 
 def test_a_look_that_a_limit_holds_back_says_how_late_it_is(acme: Maker) -> None:
