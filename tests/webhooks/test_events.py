@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -216,6 +217,19 @@ def test_an_export_of_smartdocumentor_is_a_hint(exports: tb.Client) -> None:
 def test_an_export_of_many_megabytes_is_read(exports: tb.Client) -> None:
     body = json.dumps({"taskId": 44, "text": "x" * (3 << 20)}).encode()
     assert exports.parse_webhook({}, body, url=f"/{SECRET}").ref == "smartdocumentor:44"
+
+
+def test_the_file_that_an_export_links_to_comes_home(
+    raw_server: Callable[..., Any], http_answer: Callable[..., bytes], tmp_path: Path
+) -> None:
+    server = raw_server([http_answer(200, b"reviewed")])
+    body = json.dumps({"taskId": 44, "exportedFileUrl": f"{server.url}/review.docx?sig=canary"}).encode()
+    settings: dict[str, Any] = {"access_token": "sm-test-token", "allow_private": True, "allow_http": True}
+    with tb.connect("smartdocumentor", webhook_secrets=[SECRET], **settings) as client:
+        link = client.parse_webhook({}, body, url=f"/{SECRET}").raw["exportedFileUrl"]
+        path = client.download(tb.TaskFile(name="review.docx", url=link), f"{tmp_path}/")
+    assert (path.name, path.read_bytes()) == ("review.docx", b"reviewed")
+    assert b"sm-test-token" not in b"".join(server.received)
 
 
 @pytest.mark.parametrize("body", [b'{"taskId": "44"}', b'{"taskId": true}', b'{"taskId": -1}', b"{}", b"[]", b"44",

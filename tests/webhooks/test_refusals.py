@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.message import Message
 from hashlib import sha256
@@ -74,6 +74,33 @@ def test_refusals_and_their_answers(headers: Headers, body: bytes, answer: int, 
     assert caught.value.answer == answer
     assert caught.value.connection == "cloudconvert"
     assert caught.value.__cause__ is None
+
+
+def one_changed(text: str | bytes) -> Iterator[Any]:
+    """The text with one of its characters changed, for each of them; cut by one, and with one more."""
+    for n in range(len(text)):
+        other = "0" if text[n : n + 1] in ("1", b"1") else "1"
+        yield text[:n] + (other if isinstance(text, str) else other.encode()) + text[n + 1 :]  # type: ignore[operator]
+    yield text[:-1]
+    yield text + (" " if isinstance(text, str) else b" ")  # type: ignore[operator]
+
+
+def test_one_wrong_byte_of_body_or_header_is_enough(
+    jobs: tb.Client, scans: tb.Client, event: Callable[..., bytes], svix_headers: Sign
+) -> None:
+    told, of_scan = of_a_job(), event(result={"content": "done"})
+    for client, body, headers in ((jobs, told, hexed(told)), (scans, of_scan, svix_headers(of_scan))):
+        assert client.parse_webhook(headers, body, now=NOW).ref is not None
+        wrong = [(headers, changed) for changed in one_changed(body)]
+        for name, value in headers.items():
+            wrong += [({**headers, name: changed}, body) for changed in one_changed(value)]
+            wrong += [({key: each for key, each in headers.items() if key != name}, body)]
+        for bad_headers, bad_body in wrong:
+            if bad_headers.get("svix-signature") == headers.get("svix-signature", "") + " ":
+                continue  # a blank stands between two signatures, and one right signature is enough
+            with pytest.raises(tb.WebhookRejected) as caught:
+                client.parse_webhook(bad_headers, bad_body, now=NOW)
+            assert caught.value.answer == 401, (bad_headers, bad_body)
 
 
 def test_a_refusal_is_one_line_of_log(jobs: tb.Client, caplog: pytest.LogCaptureFixture) -> None:
