@@ -149,7 +149,7 @@ class _Sent:
         """The error that the caller sees: of unknown fate where it is, with what was made on the way."""
         channel, last = self._channel, self._last
         committing = last is not None and last.commits
-        if committing and self._answered and _leaves_doubt(error):
+        if committing and self._answered and _leaves_doubt(error, channel.provider.doubtful_statuses):
             doubt = uncertain(error.message, http_status=error.http_status, raw=error.raw)
             doubt.__cause__ = error
             error = doubt
@@ -167,8 +167,10 @@ def _extra(begun: Mapping[str, Any]) -> dict[str, Any]:
     return {f"order_{key}": value for key, value in begun.items()}
 
 
-def _leaves_doubt(error: TaskbridgeError) -> bool:
+def _leaves_doubt(error: TaskbridgeError, doubtful: frozenset[int]) -> bool:
     """Whether an answer that a flow could not use may have been the vendor's yes."""
+    if isinstance(error, ServerError):
+        return error.http_status in doubtful
     return isinstance(error, ContractError) and not isinstance(error, UnexpectedRedirect)
 
 

@@ -63,6 +63,9 @@ class Provider(Dialogue[S], ABC):
 
     account_refusals: ClassVar[frozenset[str | int]] = frozenset()
     """Vendor codes or HTTP statuses of a refusal that is about the account, not the task: they pause the connection."""
+    doubtful_statuses: ClassVar[frozenset[int]] = frozenset()
+    """HTTP statuses from 500 on that the vendor has given to orders which it took all the same: such an order is
+    `SubmitUncertain`. Those of gateways (502, 504, 520 to 524) leave every vendor's orders in doubt."""
     max_body: ClassVar[int] = 1 << 20
     """Bytes of a decoded answer that are read at most."""
     max_delivery: ClassVar[int] = 1 << 20

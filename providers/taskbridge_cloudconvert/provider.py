@@ -70,6 +70,10 @@ STATUSES: Final[Mapping[int, type[ApiError]]] = {
     402: RateLimited,  # "too many jobs at once": cloudconvert/cloudconvert-php issue 98
 }
 
+# Answers to an order that the vendor may have taken all the same: cloudconvert/cloudconvert-node issue 60, where a job
+# of a hundred tasks was refused with 500 and ran.
+DOUBTFUL: Final = frozenset({500})
+
 # Environment -> hosts that answer at once and at the end.     https://cloudconvert.com/api/v2
 HOSTS: Final[Mapping[str, tuple[str, str]]] = {
     "live": ("https://api.cloudconvert.com/v2", "https://sync.api.cloudconvert.com/v2"),
@@ -131,6 +135,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
     Settings = CloudConvertSettings
     codes = CODES
     statuses = STATUSES
+    doubtful_statuses = DOUBTFUL
     capabilities = Capabilities(
         kinds=(TASK, JOB),
         authentication="API key",

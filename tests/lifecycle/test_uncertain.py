@@ -145,6 +145,8 @@ def test_a_refusal_is_a_refusal_and_not_repeated(
 ) -> None:
     script = Vendor(vendor, answer(status, b"", location="https://other.test/"))
     made = scripted(vendor, script)
+    if status in load_provider(vendor).doubtful_statuses:
+        kind = tb.SubmitUncertain
     with pytest.raises(tb.TaskbridgeError) as caught:
         made.client.submit("extract-text", INPUTS[vendor])
     assert isinstance(caught.value, kind)
@@ -316,6 +318,19 @@ def test_it_is_found_again_on_the_asynchronous_side(vendor: str, own_vendors: Em
                 return found
 
     assert asyncio.run(main()) is not None
+
+
+def test_a_job_that_cloudconvert_refused_and_runs_all_the_same_is_found(own_vendors: Emulator) -> None:
+    crowd = {f"t{number}": {"operation": "import/upload"} for number in range(100)}
+    with tb.connect("cloudconvert", **own_vendors.settings("cloudconvert")) as client:
+        own_vendors.forget()
+        with pytest.raises(tb.SubmitUncertain, match="may have taken it") as caught:
+            client.submit("native:jobs", options={"tasks": crowd})
+        assert own_vendors.count(vendor="cloudconvert", method="POST") == 1
+        assert isinstance(caught.value.__cause__, tb.ServerError)
+        found = client.recover(caught.value)
+    assert found is not None
+    assert len(found.subtasks) == 100
 
 
 def test_expertai_cannot_look_and_says_so(scripted: Maker) -> None:
