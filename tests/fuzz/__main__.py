@@ -107,8 +107,7 @@ def change(document: Any, chance: random.Random) -> None:
 
 def inside(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every place in a document: what holds it, and its key there."""
-    kind = type(value)
-    keys: Any = list(value) if kind is dict else range(len(value)) if kind is list else ()
+    keys: Any = list(value) if value.__class__ is dict else range(len(value)) if value.__class__ is list else ()
     for key in keys:
         yield value, key
         yield from inside(value[key])
