@@ -252,6 +252,10 @@ MISSES: Final[Mapping[str, Callable[[Results], str]]] = {
     "translate": lambda _: "refusing duplicate keys, deep nesting and infinite numbers takes about half of it",
     "http-aio": _aiohttp_alone("http"),
     "https-aio": _aiohttp_alone("https"),
+    "peer-cpu-sync": lambda _: (
+        "nearly half of our look is what aiohttp or urllib3 and the operating system take for it"
+    ),
+    "peer-cpu-aio": lambda _: "as above",
     "optimum": lambda _: (
         "what 200 ends tell of a tail that few reach, or of two narrow peaks, is less than the optimum knows"
     ),

@@ -31,6 +31,7 @@ _PRIOR: Final = 8.0  # tasks' worth of belief that the hazard is steady
 _FORGET_AFTER: Final = 4000.0  # ends after which the table is halved, so that it follows the vendor
 _REFRESH: Final = 16  # ends, at least, after which derived figures are made anew; more once more is known
 _SHARE: Final = 1 / 15  # of the duration that the mean delay may be where the user stated no wish
+_REACH: Final = 2.0  # times a task's age that it is expected to take at most, for that share
 _DELAYS: Final = (0.25, 20.0)  # seconds of mean delay where the user stated no wish, least and most
 
 
@@ -252,4 +253,8 @@ class Pace:
 
     def _wish(self, age: float, *, known: bool) -> float:
         least, most = _DELAYS
-        return min(max((self.durations.mean if known else max(age, 2.0)) * _SHARE, least), most)
+        span = max(age, 2.0)
+        if known:
+            # Some take seconds and others hours: a short one shall not wait for what is right for the long ones.
+            span = min(self.durations.mean, _REACH * span)
+        return min(max(span * _SHARE, least), most)

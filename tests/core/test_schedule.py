@@ -56,6 +56,22 @@ def test_no_wish_and_nothing_known_looks_in_proportion_to_the_age() -> None:
     assert pace.pause(7200.0) == pytest.approx(40.0)
 
 
+def test_without_a_wish_short_tasks_do_not_wait_for_what_is_right_for_long_ones() -> None:
+    pace = Pace(None, None, 300.0)
+    for n in range(200):  # two seconds to two hours, evenly in the logarithm
+        duration = 2.0 * 3600.0 ** (n / 199)
+        pace.durations.watched(0.0, duration, ended=False)
+        pace.durations.watched(duration, duration, ended=True)
+    looks, age, late = 0, 0.0, list[float]()
+    while age < 7200.0:
+        pause = pace.pause(age)
+        looks += 1
+        late.append(pause / 2.0 / max(age, 2.0))  # mean delay of whoever ends in that pause
+        age += pause
+    assert max(late) < 0.5
+    assert looks < 250  # of the longest; every second that would be 7,200
+
+
 def test_a_plain_interval_is_kept_whatever_is_learnt() -> None:
     pace = steady(2.0)
     watched(pace, DISTRIBUTIONS["narrow"], 50, random.Random(1))
