@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taskbridge.channel import Channel
 from taskbridge.config import CommonSettings, Config, Connection, Network, connection_settings, load_config, network_of
-from taskbridge.errors import ConfigError, InvalidTaskId, TaskbridgeError, plain
+from taskbridge.errors import ConfigError, InvalidTaskId, ProviderNotFound, TaskbridgeError, plain
 from taskbridge.governor import Governor
 from taskbridge.model import Outcome, Task, TaskRef
 from taskbridge.registry import load_provider, loaded_providers
@@ -42,15 +42,31 @@ def one_channel(
     if provider is not None and (connection is not None or config is not None):
         raise ConfigError("connect takes a provider with its settings, or connection= and config=, not both")
     if provider is not None:
-        return _channel(
-            Connection(provider, provider, settings, dict.fromkeys(settings, "connect()")), clock
-        ), frozenset()
+        named = Connection(provider, provider, settings, dict.fromkeys(settings, "connect()"))
+        fault: ProviderNotFound | None = None
+        try:
+            return _channel(named, clock), frozenset()
+        except ProviderNotFound as error:
+            fault = error
+        if _is_configured(provider):
+            raise ProviderNotFound(
+                f"{fault.message}; for the connection of that name: connect(connection={provider!r})"
+            )
+        raise fault
     loaded = load_config(config)
     chosen = loaded.connection(connection)
     if settings:
         origins = {**chosen.origins, **dict.fromkeys(settings, "connect()")}
         chosen = Connection(chosen.name, chosen.provider, {**chosen.values, **settings}, origins)
     return _channel(chosen, clock), frozenset(loaded.connections)
+
+
+def _is_configured(name: str) -> bool:
+    """Whether the configuration, where there is one, has a connection of that name."""
+    try:
+        return name in load_config(None).connections
+    except ConfigError:
+        return False
 
 
 def channels_of(config: Config, clock: Clock) -> dict[str, Channel]:

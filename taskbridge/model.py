@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 from taskbridge.errors import InvalidTaskId, TaskFailed, plain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from taskbridge.errors import TaskbridgeError
 
 __all__ = [
@@ -228,6 +230,15 @@ class Task(_Model):
     def is_terminal(self) -> bool:
         """Whether the vendor has ended its work: completed or failed."""
         return self.status.is_terminal
+
+    def __str__(self) -> str:
+        return f"{plain(self.ref, 600)}: {self.describe()}"
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """What is known, the most telling first."""
+        known = {name: value for name, value in super().__repr_args__() if value is not None and value != ()}
+        first = ("connection", "id", "status", "native_status", "reason")
+        return [(name, known.pop(name)) for name in first if name in known] + list(known.items())
 
     def _repr_html_(self) -> str:
         from taskbridge.notebook import task_html  # noqa: PLC0415  # only in notebooks

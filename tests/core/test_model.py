@@ -79,6 +79,12 @@ def test_links_and_raw_data_are_out_of_repr() -> None:
     assert "a.pdf" in repr(done)
 
 
+def test_a_task_prints_as_a_line_and_shows_what_is_known_of_it() -> None:
+    assert str(TASK) == f"{TASK.ref}: {TASK.describe()}"
+    assert repr(TASK).startswith(f"Task(connection={TASK.connection!r}, id={TASK.id!r}, status=")
+    assert "None" not in repr(TASK)
+
+
 def test_a_model_refuses_fields_that_it_does_not_have() -> None:
     with pytest.raises(ValidationError):
         tb.TaskFile.model_validate({"name": "a", "colour": "red"})

@@ -162,6 +162,16 @@ def test_a_name_that_nobody_has_gets_the_nearest_one() -> None:
     assert "\x1b" not in str(caught.value)
 
 
+def test_a_connection_given_as_a_provider_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "taskbridge.toml"
+    path.write_text('[connections.invoices]\nprovider = "cloudconvert"\napi_key = "k"\n', encoding="utf-8")
+    monkeypatch.setenv("TASKBRIDGE_CONFIG", str(path))
+    with pytest.raises(tb.ProviderNotFound, match=r"connect\(connection='invoices'\)$"):
+        tb.connect("invoices")
+    with pytest.raises(tb.ProviderNotFound, match=r"installed are [\w, -]+$"):
+        tb.connect("receipts")
+
+
 def test_loading_a_provider_is_not_fooled_by_a_cache_on_disk(
     plugin: Plugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
