@@ -146,7 +146,7 @@ def test_an_interruption_shows_no_credential(
     def interrupt() -> None:
         while not play.requests:
             threading.Event().wait(0.002)
-        signal.raise_signal(signal.SIGINT) if driver == "async" else signal.pthread_kill(main, signal.SIGINT)
+        signal.pthread_kill(main, signal.SIGINT)
 
     main = threading.main_thread().ident or 0
     thread = threading.Thread(target=interrupt)
