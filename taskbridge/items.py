@@ -76,6 +76,7 @@ class Item:
         "listed",
         "looking",
         "looks",
+        "moved",
         "native",
         "pace",
         "parked",
@@ -102,6 +103,7 @@ class Item:
         self.pace: Pace | None = None  # known from the first look on
         self.place = -1  # in its lane's `ready`; -1 where it is not there
         self.progress: float | None = None
+        self.moved = 0.0  # age at which the progress was last another
         self.tickets: list[Ticket] = []
         self.body: bytes | None = None
         self.received_at: datetime | None = None
@@ -178,7 +180,7 @@ class Item:
         self.pace = channel.pace(known.operation)
         self.age = max(0.0, (known.observed_at - (known.created_at or known.observed_at)).total_seconds())
         self.born_at = now - stale - self.age
-        self.progress = known.progress
+        self.progress, self.moved = known.progress, self.age
         self.is_pending = known.status is TaskStatus.PENDING
         self.looks = 1
         return max(now, now - stale + self.steady())
@@ -199,6 +201,8 @@ class Item:
             if ended and exact:
                 self.pace.durations.watched(age, age, ended=True)
         if task is not None:
+            if task.progress != self.progress:
+                self.moved = age
             self.progress = task.progress
             self.is_pending = task.status is TaskStatus.PENDING
         self.age = age
@@ -221,6 +225,7 @@ class Item:
         pause = pace.pause(self.age)
         if self.progress is not None and 0.0 < self.progress < 1.0:
             left = self.age * (1.0 - self.progress) / self.progress
+            left = max(left, (self.age - self.moved) / 2.0)  # a figure that stands still foretells nothing
             pause = min(max(left, pause / 2), pause * _AHEAD)
         pause = max(pause, min(pause * _SAFETY_NET, channel.settings.poll.at_most, self.event_within()))
         spread = _PHASE if self.looks <= 1 and not pace.durations.is_known else _SPREAD
