@@ -255,7 +255,7 @@ class Pace:
         least, most = _DELAYS
         span = max(age, 2.0)
         if known:
-            # Some take seconds and others hours: a short one shall not wait for what is right for the long ones, and one
-            # that outlives the others is not asked for as if it were about to end.
+            # Some take seconds and others hours: a short one shall not wait for what is right for the long ones, and
+            # one that outlives the others is not looked at as if it were about to end.
             span = min(max(self.durations.mean, span), _REACH * span)
         return min(max(span * _SHARE, least), most)

@@ -7,6 +7,7 @@ secret, and no path below the user's home, is shown.
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from taskbridge import __version__
 from taskbridge.cli.codes import DONE, USAGE, code_of
 from taskbridge.cli.refs import open_bridge, unheard
+from taskbridge.cli.shown_config import MASK, settings_of
 from taskbridge.cli.texts import several
 from taskbridge.config import load_config
 from taskbridge.config_file import find_config
@@ -121,8 +123,23 @@ def _findings(screen: Screen, names: Sequence[str], path: str | None, *, offline
         "ok",
         f"{several(count, 'connection')}, default {default}",
     )
+    if _shows_secrets(found, config):
+        words = f"it holds credentials, and others can read it: chmod 600 {_homeless(str(found))}, or use ${{VARIABLE}}"
+        yield Finding("configuration", _homeless(str(found)), "note", words)
     for connection in chosen:
         yield from _connection(screen, config, connection, offline=offline)
+
+
+def _shows_secrets(path: Path, config: Config) -> bool:
+    """Whether credentials stand in a file that others than its owner can read."""
+    if os.name != "posix" or not path.stat().st_mode & 0o044:
+        return False
+    here = str(config.path)
+    return any(
+        value == MASK and origin == here
+        for connection in config.connections.values()
+        for _, value, origin in settings_of(connection)
+    )
 
 
 def _installed() -> Iterator[str]:

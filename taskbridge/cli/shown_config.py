@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from taskbridge.cli.screen import Screen
     from taskbridge.config import Connection
 
-__all__ = ["Setting", "fault_of", "settings_of", "show_config"]
+__all__ = ["MASK", "Setting", "fault_of", "settings_of", "show_config"]
 
-_MASK: Final = "***"
+MASK: Final = "***"
 _DEFAULT: Final = "default"
 Setting = tuple[str, Any, str]
 """Dotted key, value that may be shown, origin."""
@@ -76,7 +76,7 @@ def _block(connection: Connection, rows: Sequence[Setting], fault: str | None) -
 
 
 def _shown(value: Any) -> str:
-    return value if value == _MASK else plain(json.dumps(value, ensure_ascii=False), 300)
+    return value if value == MASK else plain(json.dumps(value, ensure_ascii=False), 300)
 
 
 def fault_of(connection: Connection) -> str | None:
@@ -128,7 +128,7 @@ def _masked(value: Any, field: FieldInfo | None) -> Any:
     if isinstance(value, Unset):
         return str(value)  # the text with the variable's name, which holds no value
     if field is None or not field.repr or SecretStr.__name__ in str(field.annotation):
-        return _MASK
+        return MASK
     if isinstance(value, str) and "@" in (urlsplit(value).netloc if "//" in value else ""):
-        return _MASK  # a user and a password stand in it
+        return MASK  # a user and a password stand in it
     return value

@@ -204,6 +204,21 @@ def test_the_users_name_is_not_told(run_here: Here, tmp_path: Path, monkeypatch:
     assert "configuration ~/t.toml" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("mode", "key", "told"),
+    [(0o644, KEY, True), (0o600, KEY, False), (0o644, "${HOME}", False)],
+)
+def test_credentials_that_others_can_read_are_told(
+    run_here: Here, tmp_path: Path, mode: int, key: str, *, told: bool
+) -> None:
+    path = tmp_path / "taskbridge.toml"
+    path.write_text(f'[connections.a]\nprovider = "cloudconvert"\napi_key = "{key}"\n', encoding="utf-8")
+    path.chmod(mode)
+    done = run_here("doctor", "--offline", "--config", str(path))
+    assert done.returncode == 0
+    assert ("chmod 600" in done.stdout) == told
+
+
 # completion.
 
 

@@ -85,9 +85,11 @@ _SETTINGS: Final = (
     Fault("F67", "An unknown key", "`ConfigError` with the nearest known one, never the value",
           ("core/test_config::test_an_unknown_setting_gets_the_nearest_name",
            "core/test_config::test_no_fault_shows_a_value")),
-    Fault("F68", "A configuration that is a directory or cannot be read",
-          "`ConfigError`; a file is read once, when a client is made, so none changes under it",
+    Fault("F68", "A configuration that is a directory or cannot be read, or that others can read",
+          "`ConfigError`; `taskbridge doctor` tells of credentials that others can read; a file is read once, when a "
+          "client is made, so none changes under it",
           ("core/test_config::test_a_file_that_cannot_be_read_is_a_config_error",
+           "cli/test_upkeep::test_credentials_that_others_can_read_are_told",
            "cli/test_upkeep::test_the_file_is_for_its_owner_only")),
     Fault("F69", "`.netrc`, a proxy and certificates of the environment",
           "`.netrc` is never read, `ca_bundle` stands above the environment, this machine is reached without a proxy",
