@@ -108,7 +108,7 @@ class Capabilities:
         webhooks: What the vendor tells unasked; None where it never does.
         look_options: Query options of the vendor that `client.get` hands on.
         bulk: How the vendor's list tells of many tasks in flight at once; None where looks are cheaper.
-        operations: Neutral operation -> the vendor's word. Any other operation of the vendor goes as ``native:…``.
+        operations: Neutral operation → the vendor's word. Any other operation of the vendor goes as ``native:…``.
         inputs: What a document may be given as: ``path``, ``bytes``, ``stream``, ``url``, ``file`` (a `TaskFile`).
         fetches_urls: Whether a document given by URL is fetched by us first, because the vendor wants bytes.
         many_inputs: Operations, in the vendor's word, that take several documents.

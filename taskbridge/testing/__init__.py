@@ -59,7 +59,14 @@ _HOMES: Final[dict[str, str]] = {
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'taskbridge.testing' has no attribute {name!r}")
-    value: object = getattr(import_module(_HOMES[name]), name)
+    try:
+        value: object = getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if name != "Emulator":
+            raise
+        from taskbridge.registry import require_extra  # noqa: PLC0415  # only where something is missing
+
+        raise require_extra(error.name or "starlette", "emulator", "taskbridge.testing.Emulator") from None
     globals()[name] = value
     return value
 

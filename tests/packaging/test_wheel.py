@@ -108,7 +108,10 @@ def test_a_clean_environment_lists_every_provider(python: Path, tmp_path: Path) 
 def test_a_clean_environment_says_which_extra_is_missing(python: Path, tmp_path: Path) -> None:
     for code, extra in (
         ("import taskbridge as tb; tb.aio.connect('cloudconvert', api_key='k-of-nobody')", "async"),
-        ("from taskbridge.testing import Emulator", "starlette"),
+        (
+            "from taskbridge.testing import Emulator",
+            "needs starlette; install it with: pip install 'taskbridge[emulator]'",
+        ),
         ("import taskbridge.otel", "taskbridge[otel]"),
     ):
         ran = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
