@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from hypothesis import HealthCheck, settings
 from pytest_socket import socket_allow_hosts
 
 from taskbridge.testing import Emulator
 
 from .canaries import CANARIES, Watch, found_in
+
+# A computer that is busy with other things is slow, and no test is wrong for it.
+settings.register_profile("taskbridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("taskbridge")
 
 
 def pytest_runtest_setup() -> None:
