@@ -283,6 +283,8 @@ async def _block(answer: aiohttp.ClientResponse) -> bytes:
         except TimeoutError as error:
             if isinstance(error, aiohttp.ServerTimeoutError):
                 raise  # the limit for silence
+        if content.is_eof() or content.exception() is not None:
+            continue  # it ended while the event loop was busy with something else
         # When a chunk cannot be read, aiohttp closes the connection and tells nobody who waits for the body.
         connection = answer.connection
         if connection is None or connection.protocol is None or not connection.protocol.is_connected():

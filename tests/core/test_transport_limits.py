@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import socket
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import taskbridge as tb
+from taskbridge import aio
 
 if TYPE_CHECKING:
     from .conftest import Interface
@@ -150,6 +153,40 @@ def test_an_answer_that_breaks_off_is_never_a_task(
     assert isinstance(caught.value, tb.TransportError | tb.MalformedResponse)
     assert caught.value.retryable
     assert caught.value.ref == "scan-documents:t1"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_answer_that_ends_while_the_event_loop_is_busy_is_read_like_any(
+    raw_server: Start, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    glance = 0.002  # seconds
+    monkeypatch.setattr("taskbridge.transport.aiohttp._GLANCE", glance)
+    busy, ended = threading.Event(), threading.Event()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    def end(connection: socket.socket) -> None:
+        busy.wait(5.0)
+        connection.sendall(b"0\r\n\r\n" if whole else b"")
+        connection.shutdown(socket.SHUT_WR)
+        ended.set()
+
+    server = raw_server([head + b"%x\r\n%s\r\n" % (len(TASK), TASK), end])
+
+    async def run() -> tb.Task:
+        async with aio.connect("scan-documents", base_url=server.url, **ONE_TRY) as client:
+            look = asyncio.ensure_future(client.get("t1"))
+            for _ in range(20):  # until it waits for the end
+                await asyncio.sleep(0.001)
+            busy.set()
+            ended.wait(5.0)
+            threading.Event().wait(3 * glance)
+            return await look
+
+    if whole:
+        assert asyncio.run(run()).status == "completed"
+    else:
+        with pytest.raises(tb.TruncatedResponse):
+            asyncio.run(run())
 
 
 def test_nobody_at_the_address_means_that_nothing_was_sent(interface: Interface) -> None:
