@@ -154,7 +154,7 @@ def test_a_line_that_is_cut_falls_back_to_looking(
     own_vendors: Emulator, interface: Interface, raw_server: Callable[..., Any], http_answer: Callable[..., bytes]
 ) -> None:
     for script in ([], [http_answer(504)], [b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"]):
-        task_id = started(own_vendors, Plan(queued=8.0, working=8.0))
+        task_id = started(own_vendors, Plan(queued=2.0, working=2.0))
         server = raw_server(script)
         settings = {**quick(own_vendors, "cloudconvert"), "sync_url": server.url}
         assert interface.call("cloudconvert", settings, "wait", task_id).status == "completed"

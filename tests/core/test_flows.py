@@ -234,7 +234,8 @@ def test_a_refusal_that_comes_while_one_is_logged_is_not_logged_again(
     made = acme()
 
     class Meanwhile(logging.Handler):
-        def emit(self, _record: logging.LogRecord) -> None:
+        def emit(self, record: logging.LogRecord) -> None:
+            del record
             made.channel.refuse(tb.AuthenticationError("another thread's"))
 
     logger, meanwhile = logging.getLogger("taskbridge"), Meanwhile()

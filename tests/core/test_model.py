@@ -140,7 +140,7 @@ def test_a_ref_pickles_as_a_ref(connection: str, task_id: str) -> None:
     assert again == f"{connection}:{task_id}"
 
 
-@given(st.lists(st.tuples(NAMES, IDS), max_size=8))
+@given(st.lists(st.tuples(NAMES, IDS), max_size=4))
 def test_refs_sort_as_text(pairs: list[tuple[str, str]]) -> None:
     refs = [tb.TaskRef.of(*pair) for pair in pairs]
     assert [str(ref) for ref in sorted(refs)] == sorted(f"{name}:{task_id}" for name, task_id in pairs)
