@@ -11,7 +11,6 @@ import json
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +22,7 @@ from taskbridge import errors
 from taskbridge.errors import TaskbridgeError, TransportError, TruncatedResponse
 from taskbridge.http import Base64, Request, Response, Upload
 from taskbridge.testing.masks import MASK, Masks
-from taskbridge.transport.shared import saver
+from taskbridge.testing.transport import save
 
 if TYPE_CHECKING:
     import os
@@ -342,12 +341,7 @@ class _Player:
             raise exchange.error or TransportError("the recording says nothing of this request")
         body = answer.body
         if request.save_to is not None and answer.status < 300:
-            fields = {**answer.headers, "content-length": str(len(body))}
-            with closing(saver(answer.status, fields, request.save_to)) as file:
-                next(file)
-                if body:
-                    file.send(body)
-                file.send(b"")
+            save(answer.status, {**answer.headers, "content-length": str(len(body))}, body, request.save_to)
             body = b""
         return Response(answer.status, answer.headers, body, self._clock.now())
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from threading import Lock
 from typing import TYPE_CHECKING, TypeAlias
@@ -21,7 +21,7 @@ from taskbridge.transport.shared import saver
 if TYPE_CHECKING:
     from taskbridge.policy import Clock
 
-__all__ = ["Answer", "AsyncScriptedTransport", "Script", "ScriptedTransport"]
+__all__ = ["Answer", "AsyncScriptedTransport", "Script", "ScriptedTransport", "save"]
 
 Answer: TypeAlias = Response | Exception
 """What a request gets: an answer, or an error that is raised (`ConnectFailed`, `TruncatedResponse`, …)."""
@@ -75,7 +75,7 @@ class _Recorder:
         received_at = answer.received_at if self._clock is None else self._clock.now()
         body = answer.body
         if request.save_to is not None and answer.status < 300:
-            _save(answer, request.save_to)
+            save(answer.status, answer.headers, body, request.save_to)
             body = b""
         return Response(answer.status, answer.headers, body, received_at)
 
@@ -89,11 +89,12 @@ class _Recorder:
         return self._left.popleft()
 
 
-def _save(answer: Response, sink: Sink) -> None:
-    with closing(saver(answer.status, answer.headers, sink)) as file:
+def save(status: int, fields: Mapping[str, str], body: bytes, sink: Sink) -> None:
+    """Take a whole body into a file, as transports do it block by block; see `taskbridge.transport.shared.saver`."""
+    with closing(saver(status, fields, sink)) as file:
         next(file)
-        if answer.body:
-            file.send(answer.body)
+        if body:
+            file.send(body)
         file.send(b"")
 
 
