@@ -26,12 +26,14 @@ from pydantic.fields import FieldInfo
 from site_parts import by_family, reference, site_pages
 
 from taskbridge import dialogue, errors, observing
+from taskbridge.capabilities import Webhooks
 from taskbridge.config import CommonSettings
 from taskbridge.emulator.faults import FAULTS, WEBHOOK_FAULTS
 from taskbridge.logs import RECORDS
 from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult
 from taskbridge.provider import Capabilities, Downloads, IdKind, Provider
 from taskbridge.registry import builtin_providers, load_provider
+from taskbridge.submission import Bulk
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 REGION: Final = re.compile(r"(<!-- begin: ([^>]+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -132,13 +134,19 @@ def _label(words: str) -> str:
     return short[:1].upper() + short[1:]
 
 
+def _summed_up(value: Downloads | Webhooks | Bulk) -> str:
+    if isinstance(value, Webhooks):
+        return f"webhooks, proved by: {value.scheme}"
+    return f"{value.page_size} tasks a page" if isinstance(value, Bulk) else ", ".join(value.parts)
+
+
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return yes(value)
     if value is None:
         return "none"
-    if isinstance(value, Downloads):
-        return ", ".join(value.parts)
+    if isinstance(value, Downloads | Webhooks | Bulk):
+        return _summed_up(value)
     if isinstance(value, Mapping | frozenset | tuple):
         names = [str(each) for each in cast("Iterable[object]", value)]
         return ", ".join(code(each) for each in (names if isinstance(value, tuple) else sorted(names))) or "none"
