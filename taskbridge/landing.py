@@ -33,7 +33,7 @@ class Landing:
         if target.is_dir():
             raise IsADirectoryError(EISDIR, os.strerror(EISDIR), str(target))
         if not overwrite and (target.exists() or target.is_symlink()):
-            raise FileExistsError(EEXIST, "exists; overwrite=True replaces it", str(target))
+            raise _there(target)
         if not target.parent.is_dir():
             raise NotADirectoryError(ENOTDIR, "there is no such folder", str(target.parent))
 
@@ -65,10 +65,10 @@ class Landing:
         try:
             os.link(self.path, self.target)
         except FileExistsError:
-            raise
+            raise _there(self.target) from None
         except OSError:  # a file system without hard links
             if self.target.exists():
-                raise FileExistsError(EEXIST, "exists; overwrite=True replaces it", str(self.target)) from None
+                raise _there(self.target) from None
             self.path.rename(self.target)
         else:
             self.path.unlink()
@@ -77,6 +77,10 @@ class Landing:
         """Remove it where it has not got its name."""
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
+
+
+def _there(target: Path) -> FileExistsError:
+    return FileExistsError(EEXIST, "exists; overwrite=True replaces it", str(target))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -572,6 +572,7 @@ def test_a_file_that_appears_meanwhile_is_left_alone(driver: Driver, server: Fau
     server.reply(play)
     home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
     assert isinstance(home, FileExistsError)
+    assert (home.strerror, home.filename2) == ("exists; overwrite=True replaces it", None)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.pdf", "theirs")]
 
 
