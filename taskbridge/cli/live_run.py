@@ -12,7 +12,7 @@ from rich.text import Text
 
 from taskbridge.cli.many import end_of
 from taskbridge.cli.screen import colourful
-from taskbridge.cli.texts import words_of
+from taskbridge.cli.texts import span, words_of
 from taskbridge.errors import plain
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ class LiveRun:
         for news in shown:
             word, colour = _STEPS[news.step]
             table.add_row(Text(plain(news.entry.folder, 200)), Text(word, style=colour), Text(_words(news)))
-        seconds = int(monotonic() - self._began)
-        told = f"{self._progress.summary()}, {seconds // 60}:{seconds % 60:02}"
+        told = f"{self._progress.summary()}, {span(monotonic() - self._began)}"
         return Group(*([table] if shown else []), Text(told, style="dim"))
 
 
