@@ -27,7 +27,7 @@ KNOWN: Final = frozenset(
     aiohappyeyeballs aiohttp aiosignal annotated-doc annotated-types anyio attrs certifi charset-normalizer click
     colorama frozenlist h11 idna importlib-metadata jiter markdown-it-py mdurl multidict opentelemetry-api platformdirs
     propcache pydantic pydantic-core pygments python-dateutil requests rich six starlette stevedore typing-extensions
-    typing-inspection urllib3 uvicorn yarl zipp pbr deprecated wrapt async-timeout
+    typing-inspection tzdata urllib3 uvicorn yarl zipp pbr deprecated wrapt async-timeout
     """.split()  # noqa: SIM905  # a name is a word
 )
 
