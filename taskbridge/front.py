@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from math import isnan
 from threading import Lock
-from typing import TYPE_CHECKING, Final, Generic, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeVar
 
 from taskbridge import __version__
 from taskbridge.assemble import AnyId, Located, Locator, Rejected, network_key
@@ -391,6 +391,7 @@ def deadline_of(now: float, timeout: float | None) -> float:
     Raises:
         InvalidInput: The time-out is no number.
     """
-    if timeout is not None and isnan(timeout):
+    given: Any = timeout  # callers need not be typed
+    if given is not None and (not isinstance(given, int | float) or isnan(given)):
         raise InvalidInput("timeout must be a number of seconds, or None for no deadline")
     return float("inf") if timeout is None else now + timeout

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Final
 from taskbridge import __version__
 from taskbridge.cli.codes import DONE, USAGE, code_of
 from taskbridge.cli.refs import open_bridge, unheard
+from taskbridge.cli.screen import is_live
 from taskbridge.cli.shown_config import MASK, settings_of
-from taskbridge.cli.texts import several
+from taskbridge.cli.texts import folded, several
 from taskbridge.config import load_config
 from taskbridge.config_file import find_config
 from taskbridge.errors import ConfigError, TaskbridgeError, plain
@@ -89,7 +90,8 @@ def examine(screen: Screen, names: Sequence[str], path: str | None, *, offline: 
             screen.record(asdict(finding))
         else:
             mark = {"ok": "ok  ", "note": "note", "problem": "FAIL"}[finding.verdict]
-            screen.line(f"{mark}  {finding.about} {plain(finding.name, 200)}: {_homeless(plain(finding.words))}")
+            line = f"{mark}  {finding.about} {plain(finding.name, 200)}: {_homeless(plain(finding.words))}"
+            screen.line(folded(line, indent=6) if is_live() else line)
     return worst
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COLOURS",
     "complaints",
+    "folded",
     "provider_block",
     "result_block",
     "row",
@@ -62,6 +63,18 @@ def _block(title: str, rows: Iterable[tuple[str, str | None]]) -> str:
                 break_on_hyphens=False,
             )
     return "\n".join(lines)
+
+
+def folded(line: str, *, indent: int) -> str:
+    """A long line in several, none broken within a word.
+
+    Args:
+        line: The line.
+        indent: Columns before all but the first.
+    """
+    return textwrap.fill(
+        line, _columns(), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 # Tasks.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -61,9 +61,10 @@ def test_two_waits_at_once_do_not_wait_for_each_other(bridge: tb.Bridge) -> None
     assert outcome.unwrap().status == "completed"
 
 
-def test_a_timeout_that_is_no_number_is_refused(bridge: tb.Bridge) -> None:
+@pytest.mark.parametrize("timeout", [float("nan"), "5"])
+def test_a_timeout_that_is_no_number_is_refused(bridge: tb.Bridge, timeout: Any) -> None:
     with pytest.raises(tb.InvalidInput, match="timeout"):
-        bridge.wait_all(["answers:t1"], timeout=float("nan"))
+        bridge.wait_all(["answers:t1"], timeout=timeout)
 
 
 def test_a_closed_bridge_asks_nobody(bridge: tb.Bridge) -> None:

@@ -39,7 +39,7 @@ def open_sockets() -> set[int]:
     gc.collect()
     found: set[int] = set()
     for each in gc.get_objects():
-        if type(each) is socket.socket and each.fileno() >= 0 and each.type == socket.SOCK_STREAM:
+        if type(each) is socket.socket and each.fileno() >= 0 and each.family == socket.AF_INET:
             try:
                 each.getpeername()
             except OSError:
