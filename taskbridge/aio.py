@@ -6,7 +6,6 @@ A `Client` and a `Bridge` belong to one event loop. ``await close()`` them, or u
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
 from taskbridge.aio_verbs import BridgeVerbs, ClientVerbs
@@ -14,9 +13,8 @@ from taskbridge.assemble import AnyId, Located, Rejected, channels_of, one_chann
 from taskbridge.calls import Call
 from taskbridge.channel import Channel
 from taskbridge.config import load_config
+from taskbridge.crew_async import Crew
 from taskbridge.drive_async import AsyncDriver
-from taskbridge.errors import ConfigError
-from taskbridge.fleet import Fleet
 from taskbridge.flows import opened
 from taskbridge.front import (
     DEFAULT_TIMEOUT,
@@ -25,13 +23,10 @@ from taskbridge.front import (
     OneConnection,
     Transports,
     Waiting,
-    enlist,
-    hear,
     in_order,
     no_wait,
 )
-from taskbridge.inbox import Told, listening
-from taskbridge.items import Ticket
+from taskbridge.inbox import listening
 from taskbridge.lifecycle import get
 from taskbridge.model import Outcome, Outcomes, Task, TaskResult, WebhookEvent, raise_if_failed
 from taskbridge.policy import Clock
@@ -78,7 +73,7 @@ class _Calls(Front):
         given = None if isinstance(transport, TransportMaker) else transport
         self._transports = Transports(_make_transport, given, None if maker is None else maker.async_transport)
         self._driver = AsyncDriver(self._clock, self._transports)
-        self._crew = _Crew(self._driver)
+        self._crew = Crew(self._driver)
 
     # One task.
 
@@ -271,96 +266,3 @@ def _require_aiohttp() -> None:
 
 
 # One asyncio task for waiting for many.
-
-
-class _Batch:
-    """One call's wait for many tasks."""
-
-    def __init__(self, left: int) -> None:
-        self._news: deque[News] = deque()
-        self._arrived = asyncio.Event()
-        self.tickets: list[Ticket] = []
-        self.left = left
-
-    def put(self, news: News) -> None:
-        """Hand in news."""
-        self._news.append(news)
-        self._arrived.set()
-
-    async def take(self) -> News | None:
-        """The next news; None after the last."""
-        if self.left == 0:
-            return None
-        while not self._news:
-            self._arrived.clear()
-            await self._arrived.wait()
-        news = self._news.popleft()
-        self.left -= news.final
-        return news
-
-
-class _Crew:
-    """The asyncio task of one client or bridge, and the fleet that it works on; it ends when nobody waits."""
-
-    def __init__(self, driver: AsyncDriver) -> None:
-        self._driver = driver
-        self._fleet = Fleet()
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def open(self, places: list[Located | Rejected], timeout: float | None, *, changes: bool) -> _Batch:
-        """Begin a wait for many tasks.
-
-        Raises:
-            ConfigError: The client belongs to another event loop.
-        """
-        loop = asyncio.get_running_loop()
-        self._loop = self._loop or loop
-        if self._loop is not loop:
-            raise ConfigError("this client belongs to another event loop; make one per loop")
-        batch = _Batch(len(places))
-        now = self._driver.clock.monotonic()
-        batch.tickets, rejected = enlist(self._fleet, places, now, timeout, owner=batch, changes=changes)
-        for news in rejected:
-            batch.put(news)
-        if batch.tickets and (self._task is None or self._task.done()):
-            self._task = loop.create_task(self._work(), name="taskbridge-wait")
-        self._wake.set()
-        return batch
-
-    def hear(self, told: Told) -> None:
-        """Take in what came from outside."""
-        hear(self._fleet, told, self._driver.clock.monotonic())
-        self._tell()
-        self._wake.set()
-
-    def leave(self, batch: _Batch) -> None:
-        """End a wait, also one whose caller broke off."""
-        self._fleet.drop(batch.tickets)
-        self._wake.set()
-
-    async def close(self) -> None:
-        """Tell those who still wait, and end the task."""
-        self._fleet.close()
-        self._tell()
-        if self._task is not None and self._loop is asyncio.get_running_loop():
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _work(self) -> None:
-        whole = False
-        try:
-            await self._driver.work(self._fleet, self._wake, self._tell)
-            whole = True
-        finally:
-            if not whole:  # nobody shall wait for a task that died
-                self._fleet.close("the asyncio task of this client ended")
-                self._tell()
-
-    def _tell(self) -> bool:
-        told = False
-        while (news := self._fleet.news()) is not None:
-            news.ticket.owner.put(news)
-            told = True
-        return told

@@ -159,7 +159,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         """The text, the result as it came, and its words unpacked: a list a page, null where it cannot be read."""
         found = super().written(task, result)
         data: Any = result.data
-        pages: Any = data.get("words") if isinstance(data, dict) else None  # pyright: ignore[reportUnknownMemberType]  # any JSON
+        pages = cast("dict[str, object]", data).get("words") if isinstance(data, dict) else None
         if not isinstance(pages, list):
             return found
         words = [_words(page) for page in cast("list[object]", pages)]

@@ -53,7 +53,20 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "witness",
     ),
     ("drive", "drive_async", "transport"),
-    ("aio", "aio_verbs", "assemble", "calls", "client", "client_verbs", "front", "otel", "progress", "webhooks"),
+    (
+        "aio",
+        "aio_verbs",
+        "assemble",
+        "calls",
+        "client",
+        "client_verbs",
+        "crew",
+        "crew_async",
+        "front",
+        "otel",
+        "progress",
+        "webhooks",
+    ),
     ("cli", "emulator", "scaffold", "testing", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
