@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from pytest_socket import socket_allow_hosts
 
+from taskbridge.registry import load_provider
 from taskbridge.testing import Emulator
 
 from .canaries import CANARIES, Watch, found_in
@@ -24,6 +26,15 @@ settings.load_profile("taskbridge")
 
 def pytest_runtest_setup() -> None:
     socket_allow_hosts(["127.0.0.1", "::1"], allow_unix_socket=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imported() -> None:
+    """What is imported on first use is there before any test's time begins."""
+    for name in ("taskbridge.transport.requests", "taskbridge.transport.aiohttp"):
+        import_module(name)
+    for name in ("cloudconvert", "expertai-extract", "scan-documents", "smartdocumentor"):
+        load_provider(name)
 
 
 @pytest.fixture(autouse=True)

@@ -120,7 +120,7 @@ def started(vendors: Emulator, plan: Plan | None = None) -> str:
 def test_a_wait_that_runs_out_of_time_hands_back_what_it_saw(vendors: Emulator, interface: Interface) -> None:
     task_id = vendors.samples("expertai-extract")["processing"]
     with pytest.raises(tb.WaitTimeout) as caught:
-        interface.call("expertai-extract", quick(vendors, "expertai-extract"), "wait", task_id, timeout=0.05)
+        interface.call("expertai-extract", quick(vendors, "expertai-extract"), "wait", task_id, timeout=0.5)
     error = caught.value
     assert error.task is not None
     assert (error.task.status, error.ref) == ("processing", f"expertai-extract:{task_id}")
@@ -187,7 +187,7 @@ def test_waiting_for_all_gives_outcomes_in_order_with_duplicates(
 def test_as_completed_tells_of_each_and_at_the_deadline_of_the_rest(vendors: Emulator, interface: Interface) -> None:
     samples = vendors.samples("expertai-extract")
     ids = [samples["completed"], samples["processing"], samples["pending"], samples["completed"]]
-    outcomes = interface.call("expertai-extract", quick(vendors, "expertai-extract"), "as_completed", ids, timeout=0.1)
+    outcomes = interface.call("expertai-extract", quick(vendors, "expertai-extract"), "as_completed", ids, timeout=0.5)
     assert sorted(outcome.ref.id for outcome in outcomes) == sorted(ids)
     late = [outcome for outcome in outcomes if isinstance(outcome.error, tb.WaitTimeout)]
     assert {outcome.ref.id for outcome in late} == {samples["processing"], samples["pending"]}

@@ -90,7 +90,7 @@ def test_a_server_that_never_answers_is_left(raw_server: Start, interface: Inter
 
     server = raw_server([silent])
     with pytest.raises(tb.DeadlineExceeded) as caught:
-        interface.call("scan-documents", settings(server, request_timeout=0.04), "get", "t1")
+        interface.call("scan-documents", settings(server, request_timeout=0.4), "get", "t1")
     assert caught.value.written
 
 

@@ -56,7 +56,7 @@ from .vendors import Vendor
 __all__ = ["ROWS"]
 
 
-QUICK: Final = {"request_timeout": 0.1}
+QUICK: Final = {"request_timeout": 0.5}  # for the request to leave, however busy this machine is
 WITH_MESSAGE: Final = ("cloudconvert", "expertai-extract")
 WITH_TIME: Final = ("cloudconvert", "scan-documents", "smartdocumentor")
 WITH_TEXT_ID: Final = ("cloudconvert", "scan-documents")

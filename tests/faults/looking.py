@@ -19,7 +19,7 @@ Driver: TypeAlias = Literal["sync", "async"]
 DRIVERS: Final[tuple[Driver, ...]] = get_args(Driver)
 
 QUICK: Final[dict[str, Any]] = {
-    "request_timeout": 10.0,
+    "request_timeout": 30.0,
     "retry": {"attempts": 3, "first": 0.0, "at_most": 0.0},
     "poll": {"interval": 0.01},
     "max_body": 1 << 20,

@@ -121,6 +121,7 @@ class FaultServer:
         self._host = host
         self._play = Play(())
         self._open: set[socket.socket] = set()
+        self._marks: dict[tuple[str, int], threading.Event] = {}
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -141,13 +142,23 @@ class FaultServer:
 
     def play(self, *scripts: Script) -> Play:
         """Begin a record; each script serves one connection, the last one all further."""
+        self._catch_up()
         self._play = Play(scripts)
         return self._play
 
     def reply(self, answers: Callable[[Seen], bytes]) -> Play:
         """Begin a record; well-behaved: every request on every connection gets what the function says."""
+        self._catch_up()
         self._play = Play(answers)
         return self._play
+
+    def _catch_up(self) -> None:
+        """Leave connections that still wait to be accepted to the play before: the queue keeps its order."""
+        with socket.socket() as mark:
+            mark.bind(("127.0.0.1", 0))
+            accepted = self._marks.setdefault(mark.getsockname(), threading.Event())
+            mark.connect(("127.0.0.1", self.port))
+            accepted.wait(30.0)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -169,9 +180,13 @@ class FaultServer:
     def _serve(self) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
+                connection, peer = self._listener.accept()
             except OSError:
                 return
+            if (mark := self._marks.pop(peer, None)) is not None:
+                connection.close()
+                mark.set()
+                continue
             play = self._play
             play.connections += 1
             number = play.connections - 1
