@@ -13,7 +13,7 @@ from taskbridge.downloads import Want, download_file, download_task
 from taskbridge.drive import ignore
 from taskbridge.errors import InvalidInput, TaskbridgeError
 from taskbridge.front import Front
-from taskbridge.lifecycle import act, claim, recover, remove, restart, retry, submit
+from taskbridge.lifecycle import cancel, claim, recover, remove, restart, retry, submit
 from taskbridge.listing import Walk, query_of
 from taskbridge.model import Task, TaskFile, TaskStatus
 from taskbridge.orders import AnyInput, Spool, Wish, prepare, prepare_again
@@ -50,7 +50,7 @@ class Verbs(Front):
         place = self._begin(task)
         channel, task_id = place.channel, place.task_id
         claim(channel, "cancel", "cancel a task")
-        return self._driver.run(channel, act(channel, lambda: channel.provider.cancel(task_id), task_id))
+        return self._driver.run(channel, cancel(channel, task_id))
 
     def retry(self, task: AnyId) -> Task:
         """Do a task once more: a new task, whose `retry_of` is the old one.

@@ -28,7 +28,7 @@ from taskbridge.fetch import Fetched, Rules, fetch
 from taskbridge.flows import FULL, SUBMIT, Effort, lift, opened, tapped
 from taskbridge.http import Flow, Request, Response
 from taskbridge.logs import log
-from taskbridge.looking import look
+from taskbridge.looking import look, mismatch_of
 from taskbridge.model import Task, TaskRef
 from taskbridge.observing import Source, Why
 from taskbridge.orders import check_limit, replaced
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from taskbridge.orders import Prepared
 
-__all__ = ["act", "check_names", "claim", "get", "recover", "remove", "restart", "retry", "submit"]
+__all__ = ["act", "cancel", "check_names", "claim", "get", "recover", "remove", "restart", "retry", "submit"]
 
 T = TypeVar("T")
 
@@ -297,6 +297,19 @@ def act(
         if channel.blames_account(fault):
             channel.refuse(fault)
     raise fault
+
+
+def cancel(channel: Channel, task_id: str) -> Lifted[Task]:
+    """Stop a task; see `Provider.cancel`.
+
+    Raises:
+        IdentityMismatch: The vendor answered for another task: nobody knows whether this one stops.
+    """
+    task = yield from act(channel, lambda: channel.provider.cancel(task_id), task_id)
+    mismatch = mismatch_of(*channel.provider.split_id(task_id), task)
+    if mismatch is not None:
+        raise channel.told(mismatch, f"{channel.name}:{task_id}")
+    return task
 
 
 def remove(channel: Channel, task_id: str) -> Lifted[None]:

@@ -25,10 +25,11 @@ from taskbridge.model import Task
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from taskbridge.capabilities import IdKind
     from taskbridge.submission import Page
     from taskbridge.witness import Trail
 
-__all__ = ["Look", "has_line", "is_final", "listed", "look", "translate"]
+__all__ = ["Look", "has_line", "is_final", "listed", "look", "mismatch_of", "translate"]
 
 _YOUNG_PAUSE: Final = 0.25  # seconds before a young task is asked for again; it doubles up to two
 
@@ -95,15 +96,12 @@ def look(
                 return Look(None, seen, received_at)
             if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # strangers write it
                 raise broken(channel, "a look-up returned no Task")
-            if kind.identity is None or _same(getattr(task, kind.identity), native, kind.ignore_case):
+            mismatch = mismatch_of(kind, native, task)
+            if mismatch is None:
                 channel.note(task)
                 return Look(task, watched.body, received_at)
             if fresh:
-                raise IdentityMismatch(
-                    f"asked for {plain(native, 80)!r}, the vendor answered for {plain(str(task.native_id), 80)!r}",
-                    retryable=True,
-                    raw=task.raw,
-                )
+                raise mismatch
             fresh = True
             plan = replace(plan, granted=False)
     except TaskbridgeError as error:
@@ -132,6 +130,17 @@ def _not_yet(channel: Channel, task_id: str, pause: float, deadline: float, erro
     if not channel.is_young(task_id) or channel.clock.monotonic() + pause >= deadline:
         raise error
     return Sleep(pause)
+
+
+def mismatch_of(kind: IdKind, native: str, task: Task) -> IdentityMismatch | None:
+    """The error where the vendor answered for another task than was asked for."""
+    if kind.identity is None or _same(getattr(task, kind.identity), native, kind.ignore_case):
+        return None
+    return IdentityMismatch(
+        f"asked for {plain(native, 80)!r}, the vendor answered for {plain(str(task.native_id), 80)!r}",
+        retryable=True,
+        raw=task.raw,
+    )
 
 
 def _same(answered: object, asked: str, ignore_case: bool) -> bool:
