@@ -21,10 +21,10 @@ START: Final = """\
 # When something breaks
 
 What one look-up does for each fault between us and a vendor, and what becomes of the task. Every row is played by a
-server on raw sockets to the synchronous and to the asynchronous client, for each of the vendors, and to submits;
-`tests/faults` has the server, the rows, and tests that compare. Faults that take more than a row name the tests that
-inject them. The numbers are those of the project's catalogue of faults (F) and promises (P). This page is made from the
-rows (`python tests/faults/write_page.py`).
+server on raw sockets to the synchronous and to the asynchronous client, for each of the vendors (for one of them
+where time runs out), to submits, and to cancels; `tests/faults` has the server, the rows, and tests that compare.
+Faults that take more than a row name the tests that inject them. The numbers are those of the project's catalogue of
+faults (F) and promises (P). This page is made from the rows (`python tests/faults/write_page.py`).
 
 * **Error** is what `client.get` raises, in the end; *none* means that it returns the task.
 * **Asked again** is how often the request is repeated inside one look-up. *yes*: up to `retry.attempts` requests in
@@ -33,7 +33,8 @@ rows (`python tests/faults/write_page.py`).
   changes the state of the task.
 * **A submit** that meets the same fault. *The same*: the same error, and it is asked again as a look-up is, because
   nothing left this machine or the vendor refused before any work. `SubmitUncertain`: it left, and is never sent again
-  blindly; see [submitting](submitting.md). A cancel is never sent twice either; the error is the look-up's.
+  blindly; see [submitting](submitting.md). A cancel that may have left is never sent twice either; the error is the
+  look-up's.
 * **The task** is *kept*: the last snapshot is still the truth. *As answered*: the answer counts.
 
 ## Look-ups

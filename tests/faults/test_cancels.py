@@ -1,0 +1,94 @@
+"""Every row of the catalogue as it breaks a cancel: sent once, and the error is the look-up's (P6)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+import taskbridge as tb
+from taskbridge import aio
+from taskbridge.errors import DeadlineExceeded, InvalidRequest, TaskbridgeError, TaskNotFound, TruncatedResponse
+from taskbridge.model import Task, TaskStatus
+
+from .catalogue import ROWS
+from .conftest import Place
+from .looking import DRIVERS, QUICK, Driver
+from .rows import Row, unsent
+from .server import FIN, READ, answer
+from .submitting import cancel_repeats
+from .vendors import CANARY, VENDORS, Vendor
+
+CLOUDCONVERT: Final = VENDORS["cloudconvert"]
+
+
+def cases() -> Iterator[Any]:
+    rows = [row for row in ROWS if row.error is not None and row.reaches(CLOUDCONVERT)]
+    for number, row in enumerate(rows):
+        driver = DRIVERS[number % 2]
+        yield pytest.param(row, driver, id=f"{row.name}-{driver}")
+
+
+def cancel(driver: Driver, vendor: Vendor, url: str, **settings: Any) -> Task | TaskbridgeError:
+    chosen = {**QUICK, **vendor.settings(url), **settings}
+    chosen = {key: value for key, value in chosen.items() if value is not None}
+
+    async def send() -> Task:
+        async with aio.connect(vendor.name, **chosen) as client:
+            return await client.cancel(vendor.id)
+
+    try:
+        if driver == "async":
+            return asyncio.run(send())
+        with tb.connect(vendor.name, **chosen) as client:
+            return client.cancel(vendor.id)
+    except TaskbridgeError as error:
+        return error
+
+
+@pytest.mark.usefixtures("names")
+@pytest.mark.parametrize(("row", "driver"), list(cases()))
+def test_a_cancel(row: Row, driver: Driver, places: dict[str, Place]) -> None:
+    vendor, place = CLOUDCONVERT, places[row.where]
+    error = row.error_of(vendor)
+    if error is TaskNotFound and row.id == "F12":
+        error = TruncatedResponse  # only a second answer of the same kind would count by its status
+    scripts = list(row.script(vendor))
+    if error is InvalidRequest:  # a refusal may say that the task has ended: its status tells, and here it goes on
+        scripts.append((READ, answer(200, vendor.processing), FIN))
+    play = place.server.play(*scripts) if place.server else None
+    settings: dict[str, Any] = {**place.settings, **row.settings}
+    if row.attempts != 3:
+        settings["retry"] = {"attempts": row.attempts, "first": 0.0, "at_most": 0.0}
+    seen = cancel(driver, vendor, place.url, **settings)
+    assert isinstance(seen, TaskbridgeError)
+    assert type(seen) is error, repr(seen)
+    assert CANARY not in f"{seen} {seen!r} {seen.args} {seen.__dict__}"
+    if row.check is unsent:
+        unsent(vendor, seen)
+    if play is None:
+        return
+    asked = [each.target for each in play.requests if each.method == "GET"]
+    assert asked == ([vendor.target] if error is InvalidRequest else [])
+    if not cancel_repeats(row, vendor):
+        assert play.arrived - len(asked) == 1
+    elif error is DeadlineExceeded:
+        assert 1 <= play.arrived <= row.requests
+    else:
+        assert play.arrived == row.requests
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("status", [400, 409, 422])
+def test_a_cancel_that_comes_too_late_tells_how_the_task_ended(
+    status: int, driver: Driver, places: dict[str, Place]
+) -> None:
+    place = places["plain"]
+    assert place.server is not None
+    play = place.server.play((READ, answer(status, b"{}"), FIN), (READ, answer(200, CLOUDCONVERT.completed), FIN))
+    seen = cancel(driver, CLOUDCONVERT, place.url)
+    assert isinstance(seen, Task), repr(seen)
+    assert seen.status is TaskStatus.COMPLETED
+    assert [each.method for each in play.requests] == ["POST", "GET"]
