@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def test_what_is_written_passes_its_own_tests(on_the_path: Callable[[Path], Plug
     assert "skipped" not in told
 
 
+@pytest.mark.skipif(find_spec("ruff") is None, reason="ruff is not installed here")
 def test_what_is_written_is_as_a_linter_wants_it(tmp_path: Path) -> None:
     folder = new_provider("zed", tmp_path)
     line = (sys.executable, "-m", "ruff", "check", "--isolated", "--line-length", "120", "--select", "E,F,I,B,UP", ".")
