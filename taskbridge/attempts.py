@@ -17,6 +17,7 @@ from taskbridge.http import Request, Response
 from taskbridge.observing import Exchange
 from taskbridge.policy import parse_retry_after, retries_for
 from taskbridge.provider import Credential
+from taskbridge.secrecy import bare
 
 if TYPE_CHECKING:
     from taskbridge.channel import Channel
@@ -300,7 +301,7 @@ def _read(request: Request, answer: Response, pause: float | None) -> Attempt:
         answer.json()
     except ContractError as error:
         error.http_status = answer.status
-        return Attempt(answer, error, error.repeats)
+        return Attempt(answer, bare(error), error.repeats)  # the reader's frames hold the body, which may echo a key
     return Attempt(answer)
 
 

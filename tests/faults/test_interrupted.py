@@ -111,7 +111,8 @@ import taskbridge as tb
 
 client = tb.connect("expertai-extract", access_token="key-of-nobody-77", base_url=sys.argv[1])
 {start}
-time.sleep(0.3)
+while threading.active_count() > 1 and not any(each.requests for each in client.stats().values()):
+    time.sleep(0.002)
 print("leaving", flush=True)
 """
 WAYS: Final = {

@@ -124,6 +124,19 @@ def test_the_environment_is_not_shown_with_an_error(monkeypatch: pytest.MonkeyPa
         assert holds(caught.value, key) == []
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("name", VENDORS)
+def test_an_answer_that_cannot_be_read_and_echoes_the_key_does_not_show_it(
+    name: str, driver: Driver, places: dict[str, Place]
+) -> None:
+    place, vendor = places["plain"], VENDORS[name]
+    assert place.server is not None
+    place.server.play((READ, answer(200, f"your key is {CANARY}, is it not".encode()), FIN))
+    error = look(driver, vendor, place.url)
+    assert isinstance(error, tb.MalformedResponse)
+    assert holds(error, CANARY) == []
+
+
 ACCOUNTS: Final[tuple[tuple[str, dict[str, str]], ...]] = (
     *((name, {}) for name in VENDORS),
     ("smartdocumentor", {"client_id": "me", "client_secret": CANARY}),  # these log in first: the body holds it
