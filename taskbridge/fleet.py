@@ -295,6 +295,7 @@ class Fleet:
                 trail = Trail(None, Why.LIST, now) if lane.channel.audience.hears_tasks else None
                 return LookAtMany(lane.channel, *sweep.ask(), sweep, trail)
             self._swept(lane, sweep, now)
+            lane.ripen(now)
         item = lane.pick(now)
         if item is None:
             lane.channel.governor.give_back()

@@ -7,6 +7,7 @@ from heapq import heappop
 from math import ceil, inf
 from typing import TYPE_CHECKING, Final
 
+from taskbridge.logs import log
 from taskbridge.model import TaskStatus
 
 if TYPE_CHECKING:
@@ -157,6 +158,8 @@ class Lane:
 
     def is_worth(self, now: float) -> bool:
         """Whether so many wait that a list costs less than looks."""
+        if self.bulk is None:
+            return False
         waste = self.waste if now - self.wasted_at < _REMEMBER else 0.0
         return len(self.members) >= _WORTH * (self.own_pages + waste)
 
@@ -168,7 +171,8 @@ class Lane:
     @property
     def own_pages(self) -> int:
         """Pages that a sweep takes where nobody else has tasks, as far as can be told before."""
-        assert self.bulk is not None  # noqa: S101  # asked only where there are lists
+        if self.bulk is None:
+            return 0
         beside = len(self.lengths) - 1 if self.lengths else self.bulk.queries  # more, as long as nobody knows
         return ceil(len(self.members) / self.bulk.page_size) + beside
 
@@ -198,7 +202,7 @@ class Lane:
         parked = [i for i in self.members.values() if i.parked]
         oldest = min((i.born_at for i in parked), default=now)
         prefixes = frozenset(i.prefix for i in parked)
-        queries = self.channel.provider.sweep(prefixes, self.channel.clock.now(), now - oldest)
+        queries = self._queries(prefixes, now - oldest)
         if not any(i.is_pending for i in parked):
             queries = tuple(query for query in queries if query.status is not TaskStatus.PENDING)
         self.lengths = {query.status: self.lengths.get(query.status, 1) for query in queries}
@@ -207,6 +211,15 @@ class Lane:
             item.awaited = sweep
         self.sweep_at = self.period = inf
         return sweep
+
+    def _queries(self, prefixes: frozenset[str], age: float) -> tuple[Query, ...]:
+        channel = self.channel
+        try:
+            return channel.provider.sweep(prefixes, channel.clock.now(), age)
+        except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
+            log("lists-unused", connection=channel.name, provider=channel.provider.name, error=type(error).__name__)
+        self.bulk = None  # single looks are surer
+        return ()
 
     def saw(self, item: Item) -> None:
         """A list told of a task, or it waits no more for one."""

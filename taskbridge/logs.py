@@ -52,6 +52,12 @@ RECORDS: Final[Mapping[str, Record]] = {
         "The vendor uses a status word that the provider's table does not know; once for each word.",
         ("ref",),
     ),
+    "lists-unused": Record(
+        LOG,
+        logging.WARNING,
+        "%(connection)s: the provider %(provider)s raised %(error)s when asked for its list, which is read no more",
+        "A provider broke down where it says what to ask its list for; once for each wait.",
+    ),
     "order": Record(
         LOG,
         logging.INFO,

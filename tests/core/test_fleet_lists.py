@@ -418,3 +418,17 @@ def test_a_cursor_that_is_no_number_after_all_is_followed(numbered: Channel) -> 
     assert cursors([page]) == ["next:abc"]
     reader.page(page, *ids[20:])
     assert all(isinstance(each, LookAtMany) for each in reader.next())
+
+
+def test_a_provider_that_trips_over_its_list_ends_no_wait(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    class Tripping(Listed):
+        def sweep(self, prefixes: frozenset[str], now: Any, age: float) -> tuple[Query, ...]:
+            raise ZeroDivisionError(f"{prefixes}{now}{age}")
+
+    channel = acme(provider=Tripping, poll={"latency": 1.0}, max_in_flight=1000).channel
+    vendor = Vendor(channel, {f"t{n:03}": 20.0 + n / 10 for n in range(100)})
+    vendor.run()
+    assert len(vendor.delays) == 100
+    assert vendor.pages == 0
+    told = [record for record in caplog.records if getattr(record, "event", "") == "lists-unused"]
+    assert [record.levelname for record in told] == ["WARNING"]
