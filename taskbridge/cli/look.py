@@ -27,7 +27,7 @@ def get_all(screen: Screen, texts: Sequence[str], config: str | None) -> int:
     worst = DONE
     with screen.signals.told(screen.stopped):
         bridge, refs = open_refs(screen, config, texts)
-        if screen.as_json and len(refs) == 1:
+        if len(refs) == 1:
             unheard()
         with bridge, screen.signals.raising():
             for outcome in _looks(bridge, refs):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import shlex
 import subprocess
@@ -170,12 +171,24 @@ def place(tmp_path: Path, environment: Mapping[str, str], monkeypatch: pytest.Mo
     return tmp_path
 
 
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """Pages say how to set logging up, which is the same for the whole process."""
+    loggers = [logging.getLogger(name) for name in (None, "taskbridge", "taskbridge.requests", "taskbridge.tasks")]
+    before = [(each.level, each.propagate, list(each.handlers), list(each.filters)) for each in loggers]
+    yield
+    for logger, (level, propagate, handlers, filters) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.propagate, logger.handlers, logger.filters = propagate, handlers, filters
+
+
 def known_ids(code: str, emulator: Emulator) -> str:
     for documented, (vendor, label) in IDS.items():
         code = code.replace(documented, emulator.samples(vendor)[label])
     return code
 
 
+@pytest.mark.usefixtures("logging_as_before")
 @pytest.mark.parametrize("page", [p for p in PAGES if any(b.page == p for b in those("python"))], ids=name)
 def test_python_blocks_run(page: Path, place: Path, emulator: Emulator) -> None:
     del place
