@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from taskbridge.cli.screen import colourful
-from taskbridge.cli.texts import COLOURS, share_of, span, words_of
+from taskbridge.cli.texts import COLOURS, share_of, span, until, words_of
 from taskbridge.errors import plain
 from taskbridge.model import TaskStatus
 
@@ -30,7 +30,6 @@ __all__ = ["LiveTable"]
 _REST: Final = 50  # columns of the terminal that are not for the task's ref
 _LEAST: Final = 20  # columns of a ref
 _MARGIN: Final = 3  # lines of the terminal that are not for tasks: the head, the sum, and the cursor's
-_SECOND: Final = 1.0
 
 
 class LiveTable:
@@ -126,11 +125,7 @@ class LiveTable:
 
     def _due(self, ref: TaskRef) -> str:
         """How long until the next look."""
-        due = None if ref in self._board.ended else self._board.due.get(ref)
-        if due is None:
-            return ""
-        left = due - monotonic()
-        return span(left) if left >= _SECOND else "now"
+        return until(None if ref in self._board.ended else self._board.due.get(ref))
 
     def _sums(self) -> list[Text]:
         """A line for each connection: how many tasks are where."""

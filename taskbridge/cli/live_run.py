@@ -12,7 +12,7 @@ from rich.text import Text
 
 from taskbridge.cli.many import end_of
 from taskbridge.cli.screen import colourful
-from taskbridge.cli.texts import span, words_of
+from taskbridge.cli.texts import span, until, words_of
 from taskbridge.errors import plain
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveRun"]
 
-_REST: Final = 40  # columns of the terminal that are not for the document's name
+_REST: Final = 50  # columns of the terminal that are not for the document's name
 _MARGIN: Final = 4  # lines of the terminal that are not for documents
 
 # Step -> what is shown, and in which colour.
@@ -80,13 +80,22 @@ class LiveRun:
             ranked = sorted(latest, key=lambda news: (news.is_final, news.step in _QUIET))
             shown = sorted(ranked[:room], key=lambda news: news.entry.number)
         width = max([8, *(len(news.entry.folder) for news in shown)])
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold", expand=True)
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", expand=True)
         table.add_column("file", overflow="fold", width=min(width, max(20, self._console.width - _REST)))
         table.add_column("state", width=10)
+        table.add_column("time", no_wrap=True, justify="right", width=6)
+        table.add_column("next", no_wrap=True, justify="right", width=5)
         table.add_column("", overflow="fold" if self._over else "ellipsis", no_wrap=not self._over, ratio=1)
         for news in shown:
             word, colour = _STEPS[news.step]
-            table.add_row(Text(plain(news.entry.folder, 200)), Text(word, style=colour), Text(_words(news)))
+            due = self._progress.due.get(news.task.ref) if news.task is not None and news.step == "waiting" else None
+            table.add_row(
+                Text(plain(news.entry.folder, 200)),
+                Text(word, style=colour),
+                Text(span(self._progress.age(news.entry.number))),
+                Text(until(due)),
+                Text(_words(news)),
+            )
         told = f"{self._progress.summary()}, {span(monotonic() - self._began)}"
         return Group(*([table] if shown else []), Text(told, style="dim"))
 

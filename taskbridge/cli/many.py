@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import ExitStack
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from taskbridge.cli.batch import Batch
@@ -17,12 +18,14 @@ from taskbridge.cli.refs import listen
 from taskbridge.cli.screen import is_live
 from taskbridge.cli.texts import words_of
 from taskbridge.errors import plain
+from taskbridge.observing import Observation
 from taskbridge.registry import require_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from taskbridge.cli.screen import Screen
+    from taskbridge.observing import Event
 
 __all__ = ["Progress", "end_of", "run_many"]
 
@@ -50,6 +53,8 @@ class Progress:
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.entries = {each.number: each for each in entries}
         self.latest: dict[int, News] = {}
+        self.due: dict[str, float] = {}  # ref of a task -> monotonic seconds of the next look
+        self._times: dict[int, tuple[float, float | None]] = {}  # monotonic seconds of the first and of the final news
         self.steps = Counter("done" if each.phase is Phase.DONE else "waits" for each in self.entries.values())
 
     def take(self, news: News) -> None:
@@ -60,6 +65,18 @@ class Progress:
         self.steps[before.step if before is not None else "done" if was_done else "waits"] -= 1
         self.steps[news.step] += 1
         self.entries[number], self.latest[number] = news.entry, news
+        began, _ = self._times.get(number, (monotonic(), None))
+        self._times[number] = (began, monotonic() if news.is_final else None)
+
+    def observe(self, event: Event) -> None:
+        """Learn when a task is looked at next."""
+        if isinstance(event, Observation) and event.next_in is not None:
+            self.due[event.ref] = monotonic() + event.next_in
+
+    def age(self, number: int) -> float:
+        """Seconds that a file has taken in this run, until its end."""
+        began, ended = self._times[number]
+        return (monotonic() if ended is None else ended) - began
 
     @property
     def is_whole(self) -> bool:
@@ -161,7 +178,7 @@ def run_many(screen: Screen, asked: Many) -> int:
         stack.enter_context(ledger)
         batch = Batch(Carrier(client, ledger, terms, asked.home, asked.rules), asked.rules.most)
         progress = Progress(ledger.entries())
-        with _view(screen, progress) as view:
+        with client.observe(progress.observe), _view(screen, progress) as view:
             try:
                 with screen.signals.raising():
                     for told in _known(ledger.entries()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
+from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
 from taskbridge.errors import plain
@@ -29,6 +30,7 @@ __all__ = [
     "span",
     "status_of",
     "task_block",
+    "until",
     "word_of",
     "words_of",
     "words_of_file",
@@ -105,6 +107,14 @@ def span(seconds: float) -> str:
     if whole < 24 * 60 * _MINUTE:
         return f"{whole // 3600}:{whole // 60 % 60:02}h"
     return f"{whole // 86_400}d"
+
+
+def until(moment: float | None) -> str:
+    """How long until a monotonic second, in few characters; ``now`` where it is due, nothing where there is none."""
+    if moment is None:
+        return ""
+    left = moment - monotonic()
+    return span(left) if left >= 1.0 else "now"
 
 
 def _note(task: Task, *, share: bool) -> str:

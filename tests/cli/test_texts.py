@@ -12,7 +12,11 @@ import pytest
 from rich.console import Console
 
 from taskbridge.cli.board import Board
+from taskbridge.cli.carrier import News
+from taskbridge.cli.ledger import Entry
 from taskbridge.cli.live import LiveTable
+from taskbridge.cli.live_run import LiveRun
+from taskbridge.cli.many import Progress
 from taskbridge.cli.screen import Screen
 from taskbridge.cli.texts import provider_block, result_block, row, span, task_block
 from taskbridge.errors import ServerError, TaskNotFound
@@ -197,3 +201,20 @@ def test_at_the_end_of_many_those_are_listed_that_did_not_complete() -> None:
 )
 def test_a_time_takes_few_columns(seconds: float, shown: str) -> None:
     assert span(seconds) == shown
+
+
+@pytest.mark.usefixtures("small")
+def test_the_table_of_a_run_tells_how_long_a_file_took_and_when_its_task_is_looked_at() -> None:
+    entry = Entry(number=1, source="in/a.pdf", folder="a.pdf")
+    progress = Progress([entry])
+    progress.take(News(entry, "waiting", task=(running := task())))
+    seen = Observation(MOMENT, "acme", running.ref, Source.LOOK, Why.FIRST, running, next_in=12.5)
+    progress.observe(seen)
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(LiveRun(Screen(as_json=False), progress)._picture())
+    assert shown.getvalue().splitlines()[1].split() == ["a.pdf", "at", "vendor", "0s", "12s", "busy"]
+
+    progress.take(News(entry, "failed", task=running))
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(LiveRun(Screen(as_json=False), progress)._picture())
+    assert "12s" not in shown.getvalue()

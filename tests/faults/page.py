@@ -21,8 +21,8 @@ START: Final = """\
 # When something breaks
 
 What one look-up does for each fault between us and a vendor, and what becomes of the task. Every row is played by a
-server on raw sockets to the synchronous and to the asynchronous client, for each of the vendors (for one of them
-where time runs out), to submits, and to cancels; `tests/faults` has the server, the rows, and tests that compare.
+server on raw sockets to the synchronous and to the asynchronous client, for each of the vendors, to submits, and to
+cancels; `tests/faults` has the server, the rows, and tests that compare.
 Faults that take more than a row name the tests that inject them. The numbers are those of the project's catalogue of
 faults (F) and promises (P). This page is made from the rows (`python tests/faults/write_page.py`).
 

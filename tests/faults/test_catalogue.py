@@ -17,14 +17,11 @@ from .rows import Row
 from .server import FIN, READ, answer
 from .vendors import CANARY, VENDORS, Vendor
 
-TURNS: Final = tuple(VENDORS)
 CASES: Final = [
     pytest.param(row, VENDORS[name], id=f"{row.name}-{name}")
-    for n, row in enumerate(ROWS)
+    for row in ROWS
     for name in VENDORS
     if row.reaches(VENDORS[name])
-    # A limit that runs out is the driver's business, and takes its time: one vendor for each such row.
-    and (row.error is not DeadlineExceeded or name == TURNS[n % len(TURNS)])
 ]
 # The state that a wait keeps is the core's business: one vendor for each row, each vendor for many rows; and one client
 # where a limit runs out.
