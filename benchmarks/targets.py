@@ -272,6 +272,7 @@ MISSES: Final[Mapping[str, Callable[[Results], str]]] = {
         "nearly half of our look is what aiohttp or urllib3 and the operating system take for it"
     ),
     "peer-cpu-aio": lambda _: "as above",
+    "flight-aio": lambda _: "by less than the rounds differ; our layers above aiohttp are what there is to save",
     "flight-sync": lambda _: "eight threads wait for the interpreter's lock; with one a look takes a fifth less",
     "optimum": lambda _: (
         "what 200 ends tell of a tail that few reach, or of two narrow peaks, is less than the optimum knows"
