@@ -25,7 +25,7 @@ from benchmarks.measure import KEY, begin, cpu, lateness, more_files
 from benchmarks.schedules import DISTRIBUTIONS
 from benchmarks.virtual import single_looks
 from taskbridge import aio
-from taskbridge.model import TaskStatus, snapshot
+from taskbridge.models import Task, TaskStatus
 
 Told = dict[str, float]
 Prepared = Callable[[Told], None]
@@ -262,7 +262,7 @@ def _prepared(client: Any, ids: list[str], said: dict[str, Any]) -> list[Any]:
         return list(ids)
     now = client._channel.clock.now() - timedelta(seconds=said.get("stale", 0.0))  # noqa: SLF001  # its clock
     return [
-        snapshot(
+        Task(
             provider="cloudconvert",
             connection="cloudconvert",
             id=task,

@@ -14,16 +14,17 @@ from itertools import count
 from random import Random
 from typing import Any, Final
 
-from taskbridge.channel import Channel
-from taskbridge.config import CommonSettings
-from taskbridge.fleet import Fleet
-from taskbridge.governor import Governor
-from taskbridge.http import Flow
-from taskbridge.looking import Look
-from taskbridge.model import Task, TaskStatus, snapshot
-from taskbridge.provider import Capabilities, IdKind, Provider, ProviderSettings
-from taskbridge.schedule import Durations
-from taskbridge.steps import LookAt, WaitUntil
+from taskbridge._config.settings import CommonSettings
+from taskbridge._engine.connection import Channel
+from taskbridge._engine.durations import Durations
+from taskbridge._engine.lookup import Look
+from taskbridge._engine.throttle import Governor
+from taskbridge._polling.commands import LookAt, WaitUntil
+from taskbridge._polling.scheduler import Fleet
+from taskbridge.models import Task, TaskStatus
+from taskbridge.provider.base import Provider, ProviderSettings
+from taskbridge.provider.capabilities import Capabilities, IdKind
+from taskbridge.provider.http import Flow
 
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -104,7 +105,7 @@ class Seen:
 
 
 def _snapshot(number: int, job: Job, clock: Time, *, over: bool) -> Task:
-    return snapshot(
+    return Task(
         provider="simulated",
         connection="simulated",
         id=str(number),

@@ -16,8 +16,9 @@ import taskbridge_cloudconvert
 import taskbridge_expertai_extract
 from benchmarks.measure import KEY, ROUNDS, in_turn, ratios
 from benchmarks.vendor import Vendor, task_id
-from taskbridge.config import Connection, connection_settings
-from taskbridge.http import Response
+from taskbridge._config.connections import connection_settings
+from taskbridge._config.files import Connection
+from taskbridge.provider.http import Response
 
 _NOW: Final = datetime.now(UTC)
 

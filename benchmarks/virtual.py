@@ -13,12 +13,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import taskbridge as tb
 from benchmarks.vendor import Vendor, end_of, task_id
-from taskbridge.assemble import one_channel
-from taskbridge.channel import Channel
-from taskbridge.drive import Driver
-from taskbridge.fleet import Fleet
-from taskbridge.http import Request, Response
-from taskbridge.model import TaskStatus, snapshot
+from taskbridge._engine.connection import Channel
+from taskbridge._engine.locate import one_channel
+from taskbridge._polling.scheduler import Fleet
+from taskbridge._runtime.sync import Driver
+from taskbridge.models import Task, TaskStatus
+from taskbridge.provider.http import Request, Response
 from taskbridge.testing.clock import VirtualClock
 
 KEY: Final = "k" * 20
@@ -70,7 +70,7 @@ def connect(clock: VirtualClock, **settings: Any) -> Channel:
 
 
 def _known(channel: Channel, name: str, clock: VirtualClock) -> tb.Task:
-    return snapshot(
+    return Task(
         provider="cloudconvert",
         connection=channel.name,
         id=name,

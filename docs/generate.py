@@ -25,15 +25,25 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from site_parts import by_family, reference, site_pages
 
-from taskbridge import dialogue, errors, observing
-from taskbridge.capabilities import Webhooks
-from taskbridge.config import CommonSettings
+from taskbridge.provider import base as dialogue
+from taskbridge import errors
+from taskbridge import events as observing
+from taskbridge.provider.capabilities import Webhooks
+from taskbridge._config.settings import CommonSettings
 from taskbridge.emulator.faults import FAULTS, WEBHOOK_FAULTS
-from taskbridge.logs import RECORDS
-from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult
-from taskbridge.provider import Capabilities, Downloads, IdKind, Provider
-from taskbridge.registry import builtin_providers, load_provider
-from taskbridge.submission import Bulk
+from taskbridge._engine.logs import RECORDS
+from taskbridge.models import Reason
+from taskbridge.models import Task
+from taskbridge.models import TaskFailure
+from taskbridge.models import TaskFile
+from taskbridge.models import TaskResult
+from taskbridge.provider.capabilities import Capabilities
+from taskbridge.provider.capabilities import Downloads
+from taskbridge.provider.capabilities import IdKind
+from taskbridge.provider.base import Provider
+from taskbridge._config.registry import builtin_providers
+from taskbridge._config.registry import load_provider
+from taskbridge.provider.submission import Bulk
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 REGION: Final = re.compile(r"(<!-- begin: ([^>]+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

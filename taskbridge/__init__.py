@@ -12,8 +12,10 @@ TYPE_CHECKING = False  # typing itself costs half of an import
 
 if TYPE_CHECKING:
     from taskbridge import aio, errors
-    from taskbridge.channel import ConnectionStats
-    from taskbridge.checkup import Checkup
+    from taskbridge._config.registry import ProviderInfo, providers
+    from taskbridge._engine.connection import ConnectionStats
+    from taskbridge._engine.operations import Checkup
+    from taskbridge._engine.webhooks import Ingested
     from taskbridge.client import Bridge, Client, connect
     from taskbridge.errors import (
         ApiError,
@@ -47,8 +49,8 @@ if TYPE_CHECKING:
         WaitTimeout,
         WebhookRejected,
     )
-    from taskbridge.ingest import Ingested
-    from taskbridge.model import (
+    from taskbridge.events import CallEnded, CallStarted, Exchange, Observation, WaitOutcome
+    from taskbridge.models import (
         Outcome,
         Outcomes,
         Reason,
@@ -60,10 +62,8 @@ if TYPE_CHECKING:
         TaskStatus,
         WebhookEvent,
     )
-    from taskbridge.observing import CallEnded, CallStarted, Exchange, Observation, WaitOutcome
-    from taskbridge.policy import PollPolicy, RetryPolicy
-    from taskbridge.provider import Capabilities
-    from taskbridge.registry import ProviderInfo, providers
+    from taskbridge.provider.capabilities import Capabilities
+    from taskbridge.provider.policy import PollPolicy, RetryPolicy
 
 __version__ = "0.1.0"
 

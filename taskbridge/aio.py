@@ -1,49 +1,263 @@
-"""The asynchronous interface: the same names as `taskbridge`, awaitable (extra ``async``).
+"""The asynchronous interface to what changes something at a vendor, and to its list; `Client` and `Bridge` inherit it.
 
-A `Client` and a `Bridge` belong to one event loop. ``await close()`` them, or use them in an ``async with`` statement.
+All that is decided is decided in `taskbridge.lifecycle`, `taskbridge.orders` and `taskbridge.listing`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
-from taskbridge.aio_verbs import BridgeVerbs, ClientVerbs
-from taskbridge.assemble import AnyId, Located, Rejected, channels_of, one_channel
-from taskbridge.calls import Call
-from taskbridge.channel import Channel
-from taskbridge.config import load_config
-from taskbridge.crew_async import Crew
-from taskbridge.drive_async import AsyncDriver
-from taskbridge.flows import opened
-from taskbridge.front import (
+from taskbridge._config.defaults import TransportMaker, clock_here, surroundings
+from taskbridge._config.files import load_config
+from taskbridge._config.registry import require_extra
+from taskbridge._engine.connection import Channel
+from taskbridge._engine.download import Want, download_file, download_task
+from taskbridge._engine.event_bus import listening
+from taskbridge._engine.flows import opened
+from taskbridge._engine.inputs import AnyInput, Spool, Wish, prepare, prepare_again
+from taskbridge._engine.locate import AnyId, Located, Rejected, channels_of, one_channel
+from taskbridge._engine.operations import (
+    Checkup,
+    Walk,
+    cancel,
+    check,
+    claim,
+    get,
+    query_of,
+    recover,
+    remove,
+    restart,
+    retry,
+    submit,
+)
+from taskbridge._engine.tracing import Call
+from taskbridge._polling.commands import News
+from taskbridge._runtime.aio import AsyncDriver, Crew
+from taskbridge._runtime.base import (
     DEFAULT_TIMEOUT,
     AllConnections,
     Front,
     OneConnection,
     Transports,
     Waiting,
+    ignore,
     in_order,
     no_wait,
 )
-from taskbridge.inbox import listening
-from taskbridge.lifecycle import get
-from taskbridge.model import Outcome, Outcomes, Task, TaskResult, WebhookEvent, raise_if_failed
-from taskbridge.policy import Clock
-from taskbridge.registry import require_extra
-from taskbridge.secrecy import guarded
-from taskbridge.steps import News
-from taskbridge.surroundings import TransportMaker, clock_here, surroundings
+from taskbridge.errors import InvalidInput, TaskbridgeError
+from taskbridge.models import Outcome, Outcomes, Task, TaskFile, TaskResult, TaskStatus, WebhookEvent, raise_if_failed
+from taskbridge.provider.policy import Clock
+from taskbridge.provider.secrets import guarded
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from pathlib import Path
 
-    from taskbridge.config import Network
-    from taskbridge.ingest import Ingested
-    from taskbridge.transport import AsyncTransport
+    from taskbridge._engine.webhooks import Ingested
+    from taskbridge.provider.sink import Progress
+    from taskbridge.transport import AsyncTransport, Network
 
-__all__ = ["Bridge", "Client", "connect"]
+__all__ = ["Bridge", "BridgeVerbs", "Client", "ClientVerbs", "Verbs", "connect"]
+
+# XXDOC The asynchronous interface: the same names as `taskbridge`, awaitable (extra ``async``).
+#
+# A `Client` and a `Bridge` belong to one event loop. ``await close()`` them, or use them in an ``async with`` statement.
+#
+
+
+class Verbs(Front):
+    """What is done to one task."""
+
+    _driver: AsyncDriver
+
+    async def cancel(self, task: AnyId) -> Task:
+        """Stop a task; see `taskbridge.Client.cancel`."""
+        place = self._begin(task)
+        channel, task_id = place.channel, place.task_id
+        claim(channel, "cancel", "cancel a task")
+        return await self._driver.run(channel, cancel(channel, task_id))
+
+    async def retry(self, task: AnyId) -> Task:
+        """Do a task once more, as a new task; see `taskbridge.Client.retry`."""
+        place = self._begin(task)
+        claim(place.channel, "retry", "retry a task")
+        return await self._driver.run(place.channel, retry(place.channel, place.task_id))
+
+    async def delete(self, task: AnyId) -> None:
+        """Remove a task, and what it made, at the vendor; see `taskbridge.Client.delete`."""
+        place = self._begin(task)
+        claim(place.channel, "delete", "delete a task")
+        await self._driver.run(place.channel, remove(place.channel, place.task_id))
+
+    async def restart(self, task: AnyId, *, destructive: bool = False) -> Task:
+        """Do a task anew under its own id, losing what it was; see `taskbridge.Client.restart`."""
+        place = self._begin(task)
+        claim(place.channel, "restart", "restart a task")
+        return await self._driver.run(place.channel, restart(place.channel, place.task_id, destructive=destructive))
+
+    async def _brought(self, task: AnyId, want: Want) -> tuple[Path, ...]:
+        place = self._begin(task)
+        claim(place.channel, "download", "give out files")
+        with Call("download", [place.channel], self._clock, [place]):
+            return await self._driver.run(place.channel, download_task(place.channel, place.task_id, place.known, want))
+
+
+class ClientVerbs(Verbs):
+    """What is done through one connection."""
+
+    _channel: Channel
+
+    async def submit(
+        self,
+        operation: str | None = None,
+        input: AnyInput = None,  # noqa: A002  # what everybody calls it
+        *,
+        options: Mapping[str, Any] | None = None,
+        external_id: str | None = None,
+        callback_url: str | None = None,
+        name: str | None = None,
+        on_commit: Callable[[Mapping[str, Any]], Awaitable[object] | object] | None = None,
+    ) -> Task:
+        """Hand a document to the vendor; see `taskbridge.Client.submit`. A stream is read in a thread of its own.
+
+        Where the call is cancelled after its order was logged, the order may have gone; the log has its reference.
+        """
+        self._refuse_if_closed()
+        channel = self._channel
+        channel.resume()
+        with Call("submit", [channel], self._clock), Spool() as spool:
+            wish = Wish(operation, input, options, external_id, callback_url, name)
+            prepared = await asyncio.to_thread(prepare, channel, wish, spool)
+            return await self._driver.run(channel, submit(channel, prepared), on_commit or ignore)
+
+    def list(
+        self, status: TaskStatus | str | None = None, *, limit: int | None = None, **filters: Any
+    ) -> AsyncIterator[Task]:
+        """The vendor's tasks, in its order; see `taskbridge.Client.list`."""
+        self._refuse_if_closed()
+        self._channel.resume()
+        return self._pages(Walk(self._channel, query_of(self._channel, status, filters), limit))
+
+    async def _pages(self, walk: Walk) -> AsyncGenerator[Task]:
+        while walk.goes_on:
+            for task in walk.take(await self._driver.run(walk.channel, walk.ask())):
+                yield task
+
+    async def check(self) -> Checkup:
+        """Ask whether the vendor takes the credential; see `taskbridge.Client.check`."""
+        self._refuse_if_closed()
+        self._channel.resume()
+        return await self._driver.run(self._channel, check(self._channel))
+
+    async def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
+        """Look for the order that a failed submit left in doubt; see `taskbridge.Client.recover`."""
+        self._refuse_if_closed()
+        channel = self._channel
+        channel.resume()
+        with Spool() as spool:
+            prepared = await asyncio.to_thread(prepare_again, channel, error, input, spool)
+            return await self._driver.run(channel, recover(channel, error, prepared))
+
+    @overload
+    async def download(
+        self,
+        what: TaskFile,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> Path: ...
+
+    @overload
+    async def download(
+        self,
+        what: AnyId,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> tuple[Path, ...]: ...
+
+    async def download(
+        self,
+        what: TaskFile | AnyId,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> Path | tuple[Path, ...]:
+        """Bring home a file that a task made, or all that a task made; see `taskbridge.Client.download`."""
+        want = Want(to, max_bytes, on_progress, overwrite)
+        if not isinstance(what, TaskFile):
+            return await self._brought(what, want)
+        self._refuse_if_closed()
+        self._channel.resume()
+        claim(self._channel, "download", "give out files")
+        with Call("download", [self._channel], self._clock):
+            return await self._driver.run(self._channel, download_file(self._channel, what, want))
+
+
+class BridgeVerbs(Verbs):
+    """What is done through any connection, by its name."""
+
+    def __getitem__(self, name: str) -> Client:
+        """The client of one connection."""
+        raise NotImplementedError(name)
+
+    async def submit(
+        self,
+        connection: str,
+        operation: str | None = None,
+        input: AnyInput = None,  # noqa: A002  # what everybody calls it
+        *,
+        options: Mapping[str, Any] | None = None,
+        external_id: str | None = None,
+        callback_url: str | None = None,
+        name: str | None = None,
+        on_commit: Callable[[Mapping[str, Any]], Awaitable[object] | object] | None = None,
+    ) -> Task:
+        """Hand a document to the vendor of a connection; see `taskbridge.Client.submit`."""
+        return await self[connection].submit(
+            operation,
+            input,
+            options=options,
+            external_id=external_id,
+            callback_url=callback_url,
+            name=name,
+            on_commit=on_commit,
+        )
+
+    def list(
+        self, connection: str, status: TaskStatus | str | None = None, *, limit: int | None = None, **filters: Any
+    ) -> AsyncIterator[Task]:
+        """The tasks of a connection's vendor; see `taskbridge.Client.list`."""
+        return self[connection].list(status, limit=limit, **filters)
+
+    async def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
+        """Look for the order that a failed submit left in doubt; see `taskbridge.Client.recover`."""
+        return await self[str(error.clue.get("connection", error.connection))].recover(error, input)
+
+    async def download(
+        self,
+        task: AnyId,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> tuple[Path, ...]:
+        """Bring home all that a task made; see `taskbridge.Client.download`.
+
+        A file alone does not say of which connection it is: ``bridge["its name"].download(file, to)``.
+        """
+        if isinstance(task, TaskFile):
+            raise InvalidInput('a file does not say of which connection it is: bridge["its name"].download(file, to)')
+        return await self._brought(task, Want(to, max_bytes, on_progress, overwrite))
 
 
 @guarded
@@ -250,7 +464,7 @@ class Bridge(AllConnections, _Calls, BridgeVerbs):
 
 
 def _make_transport(network: Network, user_agent: str, size: int) -> AsyncTransport:
-    from taskbridge.transport.aiohttp import AiohttpTransport  # noqa: PLC0415  # only once something is sent
+    from taskbridge._transport.aiohttp import AiohttpTransport  # noqa: PLC0415  # only once something is sent
 
     return AiohttpTransport(network, user_agent=user_agent, size=size)
 
@@ -263,6 +477,3 @@ def _require_aiohttp() -> None:
     else:
         return
     raise missing
-
-
-# One asyncio task for waiting for many.

@@ -1,49 +1,378 @@
-"""The synchronous interface: `Client` for one connection, `Bridge` for all of a configuration.
+"""The synchronous interface to what changes something at a vendor, and to its list; `Client` and `Bridge` inherit it.
 
-A `Client` and a `Bridge` may be used from many threads. `close` them, or use them in a ``with`` statement: that ends
-the threads of waits for many, and closes the kept connections.
+All that is decided is decided in `taskbridge.lifecycle`, `taskbridge.orders` and `taskbridge.listing`.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
-from taskbridge.assemble import AnyId, Located, Rejected, channels_of, one_channel
-from taskbridge.calls import Call
-from taskbridge.channel import Channel
-from taskbridge.client_verbs import BridgeVerbs, ClientVerbs
-from taskbridge.config import load_config
-from taskbridge.crew import Crew
-from taskbridge.drive import Driver
-from taskbridge.flows import opened
-from taskbridge.front import (
+from taskbridge._config.defaults import TransportMaker, clock_here, surroundings
+from taskbridge._config.files import load_config
+from taskbridge._engine.connection import Channel
+from taskbridge._engine.download import Want, download_file, download_task
+from taskbridge._engine.event_bus import listening
+from taskbridge._engine.flows import opened
+from taskbridge._engine.inputs import AnyInput, Spool, Wish, prepare, prepare_again
+from taskbridge._engine.locate import AnyId, Located, Rejected, channels_of, one_channel
+from taskbridge._engine.operations import (
+    Checkup,
+    Walk,
+    cancel,
+    check,
+    claim,
+    get,
+    query_of,
+    recover,
+    remove,
+    restart,
+    retry,
+    submit,
+)
+from taskbridge._engine.tracing import Call
+from taskbridge._polling.commands import News
+from taskbridge._runtime.base import (
     DEFAULT_TIMEOUT,
     AllConnections,
     Front,
     OneConnection,
     Transports,
     Waiting,
+    ignore,
     in_order,
     no_wait,
 )
-from taskbridge.inbox import listening
-from taskbridge.lifecycle import get
-from taskbridge.model import Outcome, Outcomes, Task, TaskResult, WebhookEvent, raise_if_failed
-from taskbridge.policy import Clock
-from taskbridge.secrecy import guarded
-from taskbridge.steps import News
-from taskbridge.surroundings import TransportMaker, clock_here, surroundings
+from taskbridge._runtime.sync import Crew, Driver
+from taskbridge.errors import InvalidInput, TaskbridgeError
+from taskbridge.models import Outcome, Outcomes, Task, TaskFile, TaskResult, TaskStatus, WebhookEvent, raise_if_failed
+from taskbridge.provider.policy import Clock
+from taskbridge.provider.secrets import guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
-    from taskbridge.config import Network
-    from taskbridge.ingest import Ingested
-    from taskbridge.transport import Transport
+    from taskbridge._engine.webhooks import Ingested
+    from taskbridge.provider.sink import Progress
+    from taskbridge.transport import Network, Transport
 
-__all__ = ["Bridge", "Client", "connect"]
+__all__ = ["Bridge", "BridgeVerbs", "Client", "ClientVerbs", "Verbs", "connect"]
+
+# XXDOC The synchronous interface: `Client` for one connection, `Bridge` for all of a configuration.
+#
+# A `Client` and a `Bridge` may be used from many threads. `close` them, or use them in a ``with`` statement: that ends
+# the threads of waits for many, and closes the kept connections.
+#
+
+
+class Verbs(Front):
+    """What is done to one task."""
+
+    _driver: Driver
+
+    def cancel(self, task: AnyId) -> Task:
+        """Stop a task; one that has ended already is returned as it is.
+
+        Args:
+            task: A shared id, a ref or its text, or a task.
+
+        Raises:
+            UnsupportedFeature: The vendor cannot stop it; nothing was sent.
+            TaskbridgeError: The vendor refuses, or nobody knows whether it heard: look the task up.
+        """
+        place = self._begin(task)
+        channel, task_id = place.channel, place.task_id
+        claim(channel, "cancel", "cancel a task")
+        return self._driver.run(channel, cancel(channel, task_id))
+
+    def retry(self, task: AnyId) -> Task:
+        """Do a task once more: a new task, whose `retry_of` is the old one.
+
+        Args:
+            task: A shared id, a ref or its text, or a task.
+
+        Raises:
+            UnsupportedFeature: The vendor cannot; nothing was sent.
+            SubmitUncertain: The vendor may have begun the new one.
+            TaskbridgeError: The vendor refuses, or was not reached.
+        """
+        place = self._begin(task)
+        claim(place.channel, "retry", "retry a task")
+        return self._driver.run(place.channel, retry(place.channel, place.task_id))
+
+    def delete(self, task: AnyId) -> None:
+        """Remove a task, and what it made, at the vendor.
+
+        Args:
+            task: A shared id, a ref or its text, or a task.
+
+        Raises:
+            UnsupportedFeature: The vendor cannot; nothing was sent.
+            TaskNotFound: The vendor does not know it, or no longer.
+            TaskbridgeError: The vendor refuses, or was not reached.
+        """
+        place = self._begin(task)
+        claim(place.channel, "delete", "delete a task")
+        self._driver.run(place.channel, remove(place.channel, place.task_id))
+
+    def restart(self, task: AnyId, *, destructive: bool = False) -> Task:
+        """Do a task anew under its own id. What it made and what people changed in it are lost.
+
+        Args:
+            task: A shared id, a ref or its text, or a task.
+            destructive: Must be True: that loss is meant.
+
+        Raises:
+            UnsupportedFeature: The vendor cannot; nothing was sent.
+            ConfigError: `destructive` is not set; nothing was sent.
+            SubmitUncertain: The vendor may have begun; the task's `restarts` tell.
+            TaskbridgeError: The vendor refuses, or was not reached.
+        """
+        place = self._begin(task)
+        claim(place.channel, "restart", "restart a task")
+        return self._driver.run(place.channel, restart(place.channel, place.task_id, destructive=destructive))
+
+    def _brought(self, task: AnyId, want: Want) -> tuple[Path, ...]:
+        place = self._begin(task)
+        claim(place.channel, "download", "give out files")
+        with Call("download", [place.channel], self._clock, [place]):
+            return self._driver.run(place.channel, download_task(place.channel, place.task_id, place.known, want))
+
+
+class ClientVerbs(Verbs):
+    """What is done through one connection."""
+
+    _channel: Channel
+
+    def submit(
+        self,
+        operation: str | None = None,
+        input: AnyInput = None,  # noqa: A002  # what everybody calls it
+        *,
+        options: Mapping[str, Any] | None = None,
+        external_id: str | None = None,
+        callback_url: str | None = None,
+        name: str | None = None,
+        on_commit: Callable[[Mapping[str, Any]], object] | None = None,
+    ) -> Task:
+        """Hand a document to the vendor; the task that it made of it.
+
+        It is never sent twice blindly: what surely did not reach the vendor is sent again, anything else raises
+        `SubmitUncertain`. The call takes at most `request_timeout`, and a second more for each 100 kB of the document.
+
+        Args:
+            operation: A neutral operation (``capabilities.operations`` has them), or a vendor's own as ``native:…``,
+                which passes through untouched; None for the connection's ``submit.operation``.
+            input: A path, a URL, bytes, an open binary stream, a `TaskFile` of this vendor, or a list of these where
+                documents are joined; None where the options name the document. Streams are read to their end first.
+            options: The vendor's own options, verbatim; above the connection's ``submit.options``, key by key.
+            external_id: Your id of the order, where the vendor keeps one.
+            callback_url: Address that the vendor is to call, where it does.
+            name: What the document is called at the vendor; by default the file's own name.
+            on_commit: Called with the order's clue (JSON, as `error.clue` has it) each time before the request leaves
+                after which the vendor may have the order; what it raises ends the call, and the order stays here.
+                Kept in a safe place, it finds the order after a crash: ``recover(SubmitUncertain("", clue=clue))``.
+
+        Raises:
+            UnsupportedFeature: The vendor has no such operation, or takes no such input; nothing was sent.
+            InvalidInput: The document is empty, over the vendor's limit, or cannot be fetched; nothing was sent.
+            OSError: The file cannot be read.
+            SubmitUncertain: The vendor may have taken it; `recover` looks for it.
+            TaskbridgeError: It was not taken; `clue` tells what was made on the way.
+        """
+        self._refuse_if_closed()
+        channel = self._channel
+        channel.resume()
+        with Call("submit", [channel], self._clock), Spool() as spool:
+            wish = Wish(operation, input, options, external_id, callback_url, name)
+            return self._driver.run(channel, submit(channel, prepare(channel, wish, spool)), on_commit or ignore)
+
+    def list(
+        self, status: TaskStatus | str | None = None, *, limit: int | None = None, **filters: Any
+    ) -> Iterator[Task]:
+        """The vendor's tasks, in its order; a page is fetched when the one before is used up.
+
+        A status that the vendor cannot pick out itself is picked out here, which fetches every page on the way:
+        ``capabilities.listing.statuses`` has those that cost nothing.
+
+        Args:
+            status: Only tasks of this shared status.
+            limit: Tasks at most; None for all.
+            filters: The vendor's own filters; ``capabilities.listing.filters`` has them.
+
+        Raises:
+            UnsupportedFeature: The vendor does not list, or has no such filter; nothing was sent.
+            TaskbridgeError: A page could not be had.
+        """
+        self._refuse_if_closed()
+        self._channel.resume()
+        return self._pages(Walk(self._channel, query_of(self._channel, status, filters), limit))
+
+    def _pages(self, walk: Walk) -> Iterator[Task]:
+        while walk.goes_on:
+            yield from walk.take(self._driver.run(walk.channel, walk.ask()))
+
+    def check(self) -> Checkup:
+        """Ask whether the vendor takes the credential, by the cheapest call that needs it.
+
+        Raises:
+            AuthenticationError: It does not.
+            TaskbridgeError: The vendor refuses the call, or was not reached or understood.
+        """
+        self._refuse_if_closed()
+        self._channel.resume()
+        return self._driver.run(self._channel, check(self._channel))
+
+    def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
+        """Look for the order that a failed submit left in doubt; None where the vendor does not have it (yet).
+
+        A vendor may take a moment to list what it took, so a None right after the failure is no proof.
+
+        Args:
+            error: What `submit` raised.
+            input: The document again, as it was given to `submit`. Where the vendor has the order but not yet its
+                document, it is sent now.
+
+        Raises:
+            UnsupportedFeature: The vendor has no way to find it.
+            OSError: The file cannot be read.
+            ConfigError: The error is not of an order through this connection.
+            TaskbridgeError: The search failed, which says nothing of the order.
+        """
+        self._refuse_if_closed()
+        channel = self._channel
+        channel.resume()
+        with Spool() as spool:
+            return self._driver.run(channel, recover(channel, error, prepare_again(channel, error, input, spool)))
+
+    @overload
+    def download(
+        self,
+        what: TaskFile,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> Path: ...
+
+    @overload
+    def download(
+        self,
+        what: AnyId,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> tuple[Path, ...]: ...
+
+    def download(
+        self,
+        what: TaskFile | AnyId,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> Path | tuple[Path, ...]:
+        """Bring home a file that a task made, or all that a task made.
+
+        The bytes are streamed into a file beside the target, which gets its name once it is whole and on the disk. What
+        breaks off is gone on with where the host allows it, else it begins anew; a dead link of a task's file is looked
+        up once more. There is no limit to the time but that a file has to come with 20 kB a second in the mean, once
+        `request_timeout` is used up, and never to stand still for ten seconds.
+
+        Args:
+            what: A `TaskFile` of this connection; or a task by its shared id, ref or its text, or snapshot.
+            to: For a file: a folder (one that is there, or a text that ends in a separator, made where it is missing),
+                where it gets the vendor's name made safe; or the path of the file itself. For a task: a folder, made
+                where it is missing.
+            max_bytes: Bytes of one file at most; None for no limit.
+            on_progress: Told the bytes that are there, and those in all or None where nobody knows; for a task, over
+                all its files. What it raises ends the download, and comes out of this call.
+            overwrite: Replace files that are there.
+
+        Returns:
+            The path of the file; of a task, the paths of all its files in the vendor's order.
+
+        Raises:
+            FileExistsError: Such a file is there; nothing was fetched.
+            OSError: It cannot be written, or the disk is full; what was there is as it was.
+            TaskFailed: The task failed; holds it.
+            WaitTimeout: The task goes on; it is looked up once, and not waited for.
+            ResponseTooLarge: A file has more than `max_bytes`.
+            UnsupportedFeature: Nothing can be downloaded from the vendor; nothing was sent.
+            TaskbridgeError: A file cannot be had; those of a task before it are there.
+        """
+        want = Want(to, max_bytes, on_progress, overwrite)
+        if not isinstance(what, TaskFile):
+            return self._brought(what, want)
+        self._refuse_if_closed()
+        self._channel.resume()
+        claim(self._channel, "download", "give out files")
+        with Call("download", [self._channel], self._clock):
+            return self._driver.run(self._channel, download_file(self._channel, what, want))
+
+
+class BridgeVerbs(Verbs):
+    """What is done through any connection, by its name."""
+
+    def __getitem__(self, name: str) -> Client:
+        """The client of one connection."""
+        raise NotImplementedError(name)
+
+    def submit(
+        self,
+        connection: str,
+        operation: str | None = None,
+        input: AnyInput = None,  # noqa: A002  # what everybody calls it
+        *,
+        options: Mapping[str, Any] | None = None,
+        external_id: str | None = None,
+        callback_url: str | None = None,
+        name: str | None = None,
+        on_commit: Callable[[Mapping[str, Any]], object] | None = None,
+    ) -> Task:
+        """Hand a document to the vendor of a connection; see `Client.submit`."""
+        return self[connection].submit(
+            operation,
+            input,
+            options=options,
+            external_id=external_id,
+            callback_url=callback_url,
+            name=name,
+            on_commit=on_commit,
+        )
+
+    def list(
+        self, connection: str, status: TaskStatus | str | None = None, *, limit: int | None = None, **filters: Any
+    ) -> Iterator[Task]:
+        """The tasks of a connection's vendor; see `Client.list`."""
+        return self[connection].list(status, limit=limit, **filters)
+
+    def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
+        """Look for the order that a failed submit left in doubt; see `Client.recover`."""
+        return self[str(error.clue.get("connection", error.connection))].recover(error, input)
+
+    def download(
+        self,
+        task: AnyId,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> tuple[Path, ...]:
+        """Bring home all that a task made; see `taskbridge.Client.download`.
+
+        A file alone does not say of which connection it is: ``bridge["its name"].download(file, to)``.
+        """
+        if isinstance(task, TaskFile):
+            raise InvalidInput('a file does not say of which connection it is: bridge["its name"].download(file, to)')
+        return self._brought(task, Want(to, max_bytes, on_progress, overwrite))
 
 
 @guarded
@@ -327,9 +656,6 @@ class Bridge(AllConnections, _Calls, BridgeVerbs):
 
 
 def _make_transport(network: Network, user_agent: str, size: int) -> Transport:
-    from taskbridge.transport.requests import RequestsTransport  # noqa: PLC0415  # only once something is sent
+    from taskbridge._transport.requests import RequestsTransport  # noqa: PLC0415  # only once something is sent
 
     return RequestsTransport(network, user_agent=user_agent, size=size)
-
-
-# Threads for waiting for many.

@@ -28,7 +28,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 if TYPE_CHECKING:
-    from taskbridge.model import Task
+    from taskbridge.models import Task
 
 __all__ = [
     "ApiError",

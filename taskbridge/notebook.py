@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from taskbridge.model import Outcome, Task, TaskFile, TaskResult
+    from taskbridge.models import Outcome, Task, TaskFile, TaskResult
 
 __all__ = ["outcomes_html", "task_html"]
 

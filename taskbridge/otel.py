@@ -15,8 +15,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from taskbridge import __version__
-from taskbridge.observing import CallEnded, CallStarted, Exchange, Observation, WaitOutcome, Why
-from taskbridge.registry import require_extra
+from taskbridge._config.registry import require_extra
+from taskbridge.events import CallEnded, CallStarted, Exchange, Observation, WaitOutcome, Why
 
 try:
     from opentelemetry import context, metrics, trace
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
 
-    from taskbridge.model import TaskRef
-    from taskbridge.observing import Event
+    from taskbridge.events import Event
+    from taskbridge.models import TaskRef
 
 __all__ = ["Telemetry"]
 

@@ -17,13 +17,13 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from taskbridge.errors import plain
-from taskbridge.model import Task
-from taskbridge.observing import CallStarted, Observation, WaitOutcome
+from taskbridge.events import CallStarted, Observation, WaitOutcome
+from taskbridge.models import Task
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from taskbridge.observing import Event
+    from taskbridge.events import Event
 
 __all__ = ["Rich", "Tally", "Tqdm"]
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from pytest_socket import socket_allow_hosts
 
-from taskbridge.registry import load_provider
+from taskbridge._config.registry import load_provider
 from taskbridge.testing import Emulator
 
 from .canaries import CANARIES, Watch, found_in

@@ -22,10 +22,10 @@ from taskbridge.errors import (
     TaskNotFound,
     plain,
 )
-from taskbridge.http import Flow, Request, Upload
-from taskbridge.model import Task, TaskResult, TaskStatus
-from taskbridge.provider import Payload, path_id, read_time
-from taskbridge.submission import Bulk, Document, Link, Listing, Page, Query, Source, Submission
+from taskbridge.models import Task, TaskResult, TaskStatus
+from taskbridge.provider.http import Flow, Request, Upload
+from taskbridge.provider.payload import Payload, path_id, read_time
+from taskbridge.provider.submission import Bulk, Document, Link, Listing, Page, Query, Source, Submission
 
 if TYPE_CHECKING:
     from .provider import CloudConvert

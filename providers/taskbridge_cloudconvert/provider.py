@@ -16,26 +16,13 @@ from typing import Any, Final, Literal
 from pydantic import SecretStr, model_validator
 
 from taskbridge.errors import ApiError, QuotaExceeded, RateLimited, TaskNotFound, plain
-from taskbridge.http import Flow, Request
-from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus, WebhookEvent, snapshot
-from taskbridge.provider import (
-    Capabilities,
-    CodeTable,
-    Credential,
-    Delivery,
-    Downloads,
-    IdKind,
-    Made,
-    Payload,
-    Provider,
-    ProviderSettings,
-    StateTable,
-    no_requests,
-    path_id,
-    read_state,
-    written,
-)
-from taskbridge.submission import Page, Query, Submission
+from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus, WebhookEvent
+from taskbridge.provider.base import CodeTable, Provider, ProviderSettings, no_requests
+from taskbridge.provider.capabilities import Capabilities, Credential, Delivery, Downloads, IdKind
+from taskbridge.provider.http import Flow, Request
+from taskbridge.provider.payload import Payload, StateTable, path_id, read_state
+from taskbridge.provider.results import Made, written
+from taskbridge.provider.submission import Page, Query, Submission
 
 from . import orders
 from .webhook import WEBHOOKS, read_delivery
@@ -279,7 +266,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
             else:
                 error = TaskFailure(code=payload.maybe_text("code"), message=message)
                 reason = REASONS.get(error.code)
-        return snapshot(
+        return Task(
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,
@@ -315,7 +302,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
         word = None if payload.raw.get("status", "") is None else payload.text("status")
         state = read_state(STATES, word or told)
         subtasks = tuple(self.task(each, parent=shared) for each in payload.children("tasks"))
-        return snapshot(
+        return Task(
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from taskbridge.model import WebhookEvent
-from taskbridge.provider import Delivery, Webhooks
+from taskbridge.models import WebhookEvent
+from taskbridge.provider.capabilities import Delivery, Webhooks
 
 if TYPE_CHECKING:
     from .provider import CloudConvert

@@ -18,27 +18,13 @@ from typing import Any, Final, cast
 from pydantic import SecretStr, model_validator
 
 from taskbridge.errors import MalformedResponse, plain
-from taskbridge.http import Base64, Flow, Request
-from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus, snapshot
-from taskbridge.provider import (
-    NO_TIME,
-    PLAIN_ID,
-    Capabilities,
-    Credential,
-    Downloads,
-    IdKind,
-    Made,
-    Payload,
-    Provider,
-    ProviderSettings,
-    StateTable,
-    Verdict,
-    as_json,
-    no_requests,
-    path_id,
-    read_state,
-)
-from taskbridge.submission import Document, Submission
+from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus
+from taskbridge.provider.base import Provider, ProviderSettings, Verdict, no_requests
+from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, Credential, Downloads, IdKind
+from taskbridge.provider.http import Base64, Flow, Request
+from taskbridge.provider.payload import NO_TIME, Payload, StateTable, path_id, read_state
+from taskbridge.provider.results import Made, as_json
+from taskbridge.provider.submission import Document, Submission
 
 from .wire import decode_words, layout_text, token_end
 
@@ -209,7 +195,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
             reason, ended = _header(payload)
         elif state.status is TaskStatus.FAILED:
             error = TaskFailure(message=message)
-        return snapshot(
+        return Task(
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,

@@ -17,29 +17,14 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import SecretStr
 
 from taskbridge.errors import ApiError, MalformedResponse, QuotaExceeded, plain
-from taskbridge.http import Flow, Request, Upload, read_json
-from taskbridge.model import Task, TaskFailure, TaskFile, TaskResult, TaskStatus, WebhookEvent, snapshot
-from taskbridge.provider import (
-    NO_TIME,
-    PLAIN_ID,
-    Capabilities,
-    CodeTable,
-    Credential,
-    Delivery,
-    Downloads,
-    IdKind,
-    Made,
-    Payload,
-    Provider,
-    ProviderSettings,
-    StateTable,
-    Verdict,
-    no_requests,
-    path_id,
-    read_state,
-    written,
-)
-from taskbridge.submission import Bulk, Document, Listing, Page, Query, Stored, Submission
+from taskbridge.models import Task, TaskFailure, TaskFile, TaskResult, TaskStatus, WebhookEvent
+from taskbridge.provider.base import CodeTable, Provider, ProviderSettings, Verdict, no_requests
+from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, Credential, Delivery, Downloads, IdKind
+from taskbridge.provider.http import Flow, Request, Upload
+from taskbridge.provider.json import read_json
+from taskbridge.provider.payload import NO_TIME, Payload, StateTable, path_id, read_state
+from taskbridge.provider.results import Made, written
+from taskbridge.provider.submission import Bulk, Document, Listing, Page, Query, Stored, Submission
 
 from .webhook import WEBHOOKS, read_delivery
 
@@ -243,7 +228,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
                 result = None if said is None else _result(said)
             else:
                 error = TaskFailure() if said is None else _failure(said)
-        return snapshot(
+        return Task(
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,

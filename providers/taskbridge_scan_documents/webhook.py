@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from taskbridge.errors import ContractError, InvalidTaskId, MalformedResponse
-from taskbridge.model import TaskRef, WebhookEvent
-from taskbridge.provider import Delivery, Payload, Webhooks
+from taskbridge.models import TaskRef, WebhookEvent
+from taskbridge.provider.capabilities import Delivery, Webhooks
+from taskbridge.provider.payload import Payload
 
 if TYPE_CHECKING:
     from .provider import ScanDocuments

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge.errors import MalformedResponse, TaskNotFound, plain
-from taskbridge.http import Flow, Response
-from taskbridge.model import Task, TaskStatus
-from taskbridge.provider import Payload
-from taskbridge.submission import Link, Page, Query, Submission
+from taskbridge.models import Task, TaskStatus
+from taskbridge.provider.http import Flow, Response
+from taskbridge.provider.payload import Payload
+from taskbridge.provider.submission import Link, Page, Query, Submission
 
 if TYPE_CHECKING:
     from .provider import SmartDocumentor

@@ -17,27 +17,12 @@ from urllib.parse import urlencode, urljoin
 from pydantic import SecretStr, model_validator
 
 from taskbridge.errors import AuthenticationError, MalformedResponse
-from taskbridge.http import Flow, Request
-from taskbridge.model import Reason, Task, TaskFailure, TaskResult, TaskStatus, WebhookEvent, snapshot
-from taskbridge.provider import (
-    NO_TIME,
-    Capabilities,
-    CodeTable,
-    Credential,
-    Delivery,
-    Downloads,
-    IdKind,
-    Payload,
-    Provider,
-    ProviderSettings,
-    State,
-    StateTable,
-    Verdict,
-    no_requests,
-    path_id,
-    read_state,
-)
-from taskbridge.submission import Bulk, Listing, Page, Query, Submission
+from taskbridge.models import Reason, Task, TaskFailure, TaskResult, TaskStatus, WebhookEvent
+from taskbridge.provider.base import CodeTable, Provider, ProviderSettings, Verdict, no_requests
+from taskbridge.provider.capabilities import Capabilities, Credential, Delivery, Downloads, IdKind
+from taskbridge.provider.http import Flow, Request
+from taskbridge.provider.payload import NO_TIME, Payload, State, StateTable, path_id, read_state
+from taskbridge.provider.submission import Bulk, Listing, Page, Query, Submission
 
 from . import orders
 from .webhook import MAX_DELIVERY, WEBHOOKS, read_delivery
@@ -266,7 +251,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         elif broken := _broken_integration(payload):
             reason = reason or Reason.INTEGRATION_FAILED
             message = f"integrationStatus: {broken}"
-        return snapshot(
+        return Task(
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,

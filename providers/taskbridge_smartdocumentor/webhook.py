@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from taskbridge.model import TaskRef, WebhookEvent
-from taskbridge.provider import Delivery, Webhooks
+from taskbridge.models import TaskRef, WebhookEvent
+from taskbridge.provider.capabilities import Delivery, Webhooks
 
 if TYPE_CHECKING:
     from .provider import SmartDocumentor

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from taskbridge.cli.codes import DONE, outcome_code
 from taskbridge.errors import WaitTimeout
-from taskbridge.model import TaskStatus
-from taskbridge.observing import Observation
+from taskbridge.events import Observation
+from taskbridge.models import TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from taskbridge.errors import TaskbridgeError
-    from taskbridge.model import Outcome, Task, TaskRef
-    from taskbridge.observing import Event
+    from taskbridge.events import Event
+    from taskbridge.models import Outcome, Task, TaskRef
 
 __all__ = ["Board"]
 

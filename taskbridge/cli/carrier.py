@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from taskbridge._engine.inputs import is_url
 from taskbridge.cli.inputs import differs, print_of
 from taskbridge.cli.ledger import Entry, LedgerError, Phase
 from taskbridge.cli.texts import complaints, words_of_file
@@ -30,15 +31,14 @@ from taskbridge.errors import (
     TaskFailed,
     UnsupportedFeature,
 )
-from taskbridge.orders import is_url
-from taskbridge.provider import read_time
+from taskbridge.provider.payload import read_time
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
     from taskbridge.cli.ledger import Ledger, Print, Terms
     from taskbridge.client import Client
-    from taskbridge.model import Task
+    from taskbridge.models import Task
 
 __all__ = ["Again", "Carrier", "News", "Rules", "Stopped", "said"]
 

@@ -24,7 +24,7 @@ from taskbridge.errors import (
 )
 
 if TYPE_CHECKING:
-    from taskbridge.model import Outcome
+    from taskbridge.models import Outcome
 
 __all__ = ["BROKEN", "CLOSED", "DONE", "MEANINGS", "PARTIAL", "USAGE", "code_of", "outcome_code"]
 

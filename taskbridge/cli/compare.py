@@ -8,15 +8,15 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
+from taskbridge._config.defaults import clock_here
+from taskbridge._config.files import load_config
+from taskbridge._engine.inputs import is_url
 from taskbridge.cli.codes import DONE, FAILED, code_of
 from taskbridge.cli.inputs import label_of, sources_of
 from taskbridge.cli.records import error_record
 from taskbridge.cli.refs import listen, open_bridge
 from taskbridge.cli.texts import several, words_of_file
-from taskbridge.config import load_config
 from taskbridge.errors import ConfigError, InvalidInput, TaskbridgeError, TaskFailed, plain
-from taskbridge.orders import is_url
-from taskbridge.surroundings import clock_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from taskbridge.cli.screen import Screen
     from taskbridge.client import Bridge
-    from taskbridge.model import Outcome, TaskResult
-    from taskbridge.policy import Clock
+    from taskbridge.models import Outcome, TaskResult
+    from taskbridge.provider.policy import Clock
 
 __all__ = ["compare"]
 

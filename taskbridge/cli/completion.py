@@ -61,7 +61,7 @@ def complete_connections(_ctx: click.Context, _param: click.Parameter, incomplet
 
 def complete_providers(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of installed providers."""
-    from taskbridge.registry import provider_names  # noqa: PLC0415  # only for shells
+    from taskbridge._config.registry import provider_names  # noqa: PLC0415  # only for shells
 
     return _items(provider_names(), incomplete)
 
@@ -73,7 +73,7 @@ def _items(words: list[str], incomplete: str, kind: str = "plain") -> list[Compl
 
 
 def _connections() -> list[str]:
-    from taskbridge.config_file import load_config  # noqa: PLC0415  # only for shells
+    from taskbridge._config.files import load_config  # noqa: PLC0415  # only for shells
     from taskbridge.errors import ConfigError  # noqa: PLC0415  # only for shells
 
     try:

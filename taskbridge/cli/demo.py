@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from taskbridge._config.registry import load_provider
 from taskbridge.cli.codes import DONE, code_of
 from taskbridge.cli.emulate import make_emulator
 from taskbridge.cli.refs import listen
@@ -18,8 +19,7 @@ from taskbridge.cli.screen import colourful
 from taskbridge.cli.texts import COLOURS, status_of, word_of
 from taskbridge.client import Bridge
 from taskbridge.errors import TaskbridgeError, plain
-from taskbridge.model import TaskStatus
-from taskbridge.registry import load_provider
+from taskbridge.models import TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from taskbridge.cli.demo_vendors import Errand
     from taskbridge.cli.screen import Screen
     from taskbridge.emulator.shell import Emulator
-    from taskbridge.model import Outcome, Task, TaskResult
+    from taskbridge.models import Outcome, Task, TaskResult
 
 __all__ = ["play"]
 

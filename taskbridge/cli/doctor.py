@@ -17,21 +17,20 @@ from sqlite3 import sqlite_version
 from typing import TYPE_CHECKING, Final
 
 from taskbridge import __version__
+from taskbridge._config.files import find_config, load_config
+from taskbridge._config.registry import providers
 from taskbridge.cli.codes import DONE, USAGE, code_of
 from taskbridge.cli.refs import open_bridge, unheard
 from taskbridge.cli.screen import is_live
 from taskbridge.cli.shown_config import MASK, settings_of
 from taskbridge.cli.texts import folded, several
-from taskbridge.config import load_config
-from taskbridge.config_file import find_config
 from taskbridge.errors import ConfigError, TaskbridgeError, plain
-from taskbridge.registry import providers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from taskbridge._config.files import Config, Connection
     from taskbridge.cli.screen import Screen
-    from taskbridge.config import Config, Connection
 
 __all__ = ["Finding", "examine"]
 

@@ -11,7 +11,7 @@ from taskbridge.cli.records import error_record, outcome_record
 from taskbridge.cli.refs import listen, open_client, open_refs
 from taskbridge.cli.texts import complaints, row, task_block, words_of, words_of_file
 from taskbridge.errors import InvalidInput, InvalidRequest, SubmitUncertain, TaskbridgeError, TaskNotFound, plain
-from taskbridge.model import Outcome, TaskRef
+from taskbridge.models import Outcome, TaskRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from taskbridge.cli.screen import Screen
     from taskbridge.client import Bridge, Client
-    from taskbridge.model import Task
+    from taskbridge.models import Task
 
 __all__ = ["do_to_all", "download_all", "list_tasks", "recover_one", "submit_one"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from taskbridge._config.registry import require_extra
 from taskbridge.cli.codes import DONE
 from taskbridge.errors import ConfigError
-from taskbridge.registry import require_extra
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,16 +15,16 @@ from taskbridge.cli.screen import colourful
 from taskbridge.cli.texts import COLOURS
 from taskbridge.cli.wait import tell_resume
 from taskbridge.errors import TaskbridgeError, WaitTimeout, plain
-from taskbridge.model import Outcome
-from taskbridge.observing import Exchange, Observation, Why
+from taskbridge.events import Exchange, Observation, Why
+from taskbridge.models import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from taskbridge.cli.screen import Screen
     from taskbridge.client import Bridge
-    from taskbridge.model import TaskRef
-    from taskbridge.observing import Event
+    from taskbridge.events import Event
+    from taskbridge.models import TaskRef
 
 __all__ = ["explain"]
 

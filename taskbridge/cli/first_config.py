@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, SecretStr
 
+from taskbridge._config.registry import load_provider, providers
+from taskbridge._config.settings import CommonSettings
 from taskbridge.cli.codes import DONE
 from taskbridge.errors import ConfigError, InvalidInput, plain
-from taskbridge.registry import load_provider, providers
-from taskbridge.settings import CommonSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
     from taskbridge.cli.screen import Screen
-    from taskbridge.provider import Provider
+    from taskbridge.provider.base import Provider
 
 __all__ = ["config_text", "write_config"]
 

@@ -7,20 +7,20 @@ from datetime import datetime
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
+from taskbridge._config.registry import load_provider
 from taskbridge.cli.door import Door
 from taskbridge.cli.records import event_record
 from taskbridge.cli.refs import open_client, unheard
 from taskbridge.cli.texts import status_of
 from taskbridge.errors import ConfigError, TaskbridgeError, WebhookRejected, plain
-from taskbridge.registry import load_provider
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from taskbridge._engine.webhooks import Ingested
     from taskbridge.cli.door import Came
     from taskbridge.cli.screen import Screen
     from taskbridge.client import Client
-    from taskbridge.ingest import Ingested
 
 __all__ = ["hear_webhooks"]
 

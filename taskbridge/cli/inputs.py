@@ -10,10 +10,10 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from taskbridge._engine.inputs import is_url
+from taskbridge._engine.redirects import name_of
 from taskbridge.cli.ledger import Print
 from taskbridge.errors import ConfigError, InvalidInput, plain
-from taskbridge.fetch import name_of
-from taskbridge.orders import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

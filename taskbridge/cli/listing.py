@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taskbridge._config.registry import providers
 from taskbridge.cli.codes import DONE
 from taskbridge.cli.records import provider_record
 from taskbridge.cli.texts import provider_block
-from taskbridge.registry import providers
 
 if TYPE_CHECKING:
     from taskbridge.cli.screen import Screen

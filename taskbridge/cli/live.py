@@ -18,12 +18,12 @@ from rich.text import Text
 from taskbridge.cli.screen import colourful
 from taskbridge.cli.texts import COLOURS, share_of, span, until, words_of
 from taskbridge.errors import plain
-from taskbridge.model import TaskStatus
+from taskbridge.models import TaskStatus
 
 if TYPE_CHECKING:
     from taskbridge.cli.board import Board
     from taskbridge.cli.screen import Screen
-    from taskbridge.model import Outcome, TaskRef
+    from taskbridge.models import Outcome, TaskRef
 
 __all__ = ["LiveTable"]
 

@@ -10,14 +10,14 @@ from taskbridge.cli.refs import open_refs, unheard
 from taskbridge.cli.texts import result_block, task_block
 from taskbridge.cli.wait import tell_resume
 from taskbridge.errors import AuthenticationError, TaskbridgeError, WaitTimeout, plain
-from taskbridge.model import Outcome
+from taskbridge.models import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from taskbridge.cli.screen import Screen
     from taskbridge.client import Bridge
-    from taskbridge.model import TaskRef, TaskResult
+    from taskbridge.models import TaskRef, TaskResult
 
 __all__ = ["get_all", "show_result"]
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
+from taskbridge._config.registry import require_extra
 from taskbridge.cli.batch import Batch
 from taskbridge.cli.carrier import Carrier, News, said
 from taskbridge.cli.codes import BROKEN, DONE, PARTIAL, code_of
@@ -18,14 +19,13 @@ from taskbridge.cli.refs import listen
 from taskbridge.cli.screen import is_live
 from taskbridge.cli.texts import words_of
 from taskbridge.errors import plain
-from taskbridge.observing import Observation
-from taskbridge.registry import require_extra
+from taskbridge.events import Observation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from taskbridge.cli.screen import Screen
-    from taskbridge.observing import Event
+    from taskbridge.events import Event
 
 __all__ = ["Progress", "end_of", "run_many"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taskbridge._config.registry import providers
 from taskbridge.cli.codes import DONE
 from taskbridge.errors import ConfigError, InvalidInput, plain
-from taskbridge.registry import providers
 from taskbridge.scaffold import new_provider
 
 if TYPE_CHECKING:

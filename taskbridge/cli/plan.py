@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from taskbridge._config.registry import load_provider
+from taskbridge._engine.inputs import is_url, word_for
 from taskbridge.cli.carrier import Rules
 from taskbridge.cli.inputs import label_of, sources_of
 from taskbridge.cli.ledger import Entry, Ledger, Terms
@@ -15,9 +17,7 @@ from taskbridge.cli.refs import open_client
 from taskbridge.cli.texts import words_of_file
 from taskbridge.client import Client
 from taskbridge.errors import ConfigError, TaskbridgeError, UnsupportedFeature, plain
-from taskbridge.orders import is_url, word_for
-from taskbridge.registry import load_provider
-from taskbridge.submission import safe_name
+from taskbridge.provider.submission import safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence

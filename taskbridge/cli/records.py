@@ -5,17 +5,17 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
+from taskbridge._engine.inputs import is_url
 from taskbridge.cli.codes import code_of, outcome_code
 from taskbridge.errors import TaskbridgeError, plain
-from taskbridge.orders import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from taskbridge._config.registry import ProviderInfo
+    from taskbridge._engine.webhooks import Ingested
     from taskbridge.cli.carrier import News
-    from taskbridge.ingest import Ingested
-    from taskbridge.model import Outcome, Task, TaskResult, WebhookEvent
-    from taskbridge.registry import ProviderInfo
+    from taskbridge.models import Outcome, Task, TaskResult, WebhookEvent
 
 __all__ = [
     "error_record",

@@ -8,18 +8,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import taskbridge.transport.requests  # noqa: F401  # pyright: ignore[reportUnusedImport]  # else the first look imports it
-from taskbridge.assemble import channels_of
+from taskbridge._config.defaults import clock_here
+from taskbridge._config.files import CONNECTION_NAME, load_config
+from taskbridge._engine.locate import channels_of
 from taskbridge.client import Bridge, Client, connect
-from taskbridge.config import CONNECTION_NAME, load_config
 from taskbridge.errors import ConfigError, InvalidInput, plain
-from taskbridge.model import TaskRef
-from taskbridge.surroundings import clock_here
+from taskbridge.models import TaskRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from taskbridge._config.files import Config
     from taskbridge.cli.screen import Screen
-    from taskbridge.config import Config
 
 __all__ = ["listen", "open_bridge", "open_client", "open_refs", "unheard"]
 

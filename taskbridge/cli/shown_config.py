@@ -9,20 +9,20 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr
 
+from taskbridge._config.connections import connection_settings
+from taskbridge._config.files import Unset, load_config
+from taskbridge._config.registry import load_provider, loaded_providers
+from taskbridge._config.settings import CommonSettings
 from taskbridge.cli.codes import DONE, USAGE
-from taskbridge.config import connection_settings, load_config
-from taskbridge.config_file import Unset
 from taskbridge.errors import TaskbridgeError, plain
-from taskbridge.registry import load_provider, loaded_providers
-from taskbridge.settings import CommonSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pydantic.fields import FieldInfo
 
+    from taskbridge._config.files import Connection
     from taskbridge.cli.screen import Screen
-    from taskbridge.config import Connection
 
 __all__ = ["MASK", "Setting", "fault_of", "settings_of", "show_config"]
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from taskbridge.model import Task, TaskFile, TaskResult
-    from taskbridge.provider import Capabilities
-    from taskbridge.registry import ProviderInfo
+    from taskbridge._config.registry import ProviderInfo
+    from taskbridge.models import Task, TaskFile, TaskResult
+    from taskbridge.provider.capabilities import Capabilities
 
 __all__ = [
     "COLOURS",

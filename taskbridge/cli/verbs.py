@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from taskbridge.cli.completion import complete_connections
-from taskbridge.cli.options import (
-    chosen_config,
-    number_of_seconds,
-    with_config,
-    with_json,
-    with_refs,
-    with_timeout,
-)
+from taskbridge.cli.options import chosen_config, number_of_seconds, with_config, with_json, with_refs, with_timeout
 
 if TYPE_CHECKING:
     from taskbridge.cli.screen import Screen
     from taskbridge.client import Bridge
-    from taskbridge.model import Task, TaskRef
+    from taskbridge.models import Task, TaskRef
 
 __all__ = ["VERBS"]
 

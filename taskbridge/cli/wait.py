@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
+from taskbridge._config.registry import require_extra
 from taskbridge.cli.board import Board
 from taskbridge.cli.records import outcome_record, resume_command, stop_record
 from taskbridge.cli.refs import open_refs
 from taskbridge.cli.screen import is_live
 from taskbridge.cli.texts import row
 from taskbridge.errors import plain
-from taskbridge.registry import require_extra
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from taskbridge.cli.screen import Screen
-    from taskbridge.model import Outcome, Task
+    from taskbridge.models import Outcome, Task
 
 __all__ = ["tell_resume", "wait_for"]
 

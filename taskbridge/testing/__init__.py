@@ -64,7 +64,7 @@ def __getattr__(name: str) -> object:
     except ModuleNotFoundError as error:
         if name != "Emulator":
             raise
-        from taskbridge.registry import require_extra  # noqa: PLC0415  # only where something is missing
+        from taskbridge._config.registry import require_extra  # noqa: PLC0415  # only where something is missing
 
         raise require_extra(error.name or "starlette", "emulator", "taskbridge.testing.Emulator") from None
     globals()[name] = value

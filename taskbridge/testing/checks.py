@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
-from taskbridge.model import Task, TaskRef, TaskResult, TaskStatus
+from taskbridge.models import Task, TaskRef, TaskResult, TaskStatus
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import pytest
 
 import taskbridge as tb
-from taskbridge.config import Network
-from taskbridge.fetch import origin_of
-from taskbridge.model import TaskStatus
-from taskbridge.provider import Made, Provider
+from taskbridge._transport.requests import RequestsTransport
+from taskbridge.models import TaskStatus
+from taskbridge.provider.addresses import origin_of
+from taskbridge.provider.base import Provider
+from taskbridge.provider.results import Made
 from taskbridge.testing.looks import LookConformance, look_up
 from taskbridge.testing.samples import Sample, asks, client_of, endless, recorded
-from taskbridge.transport.requests import RequestsTransport
+from taskbridge.transport import Network
 
 if TYPE_CHECKING:
-    from taskbridge.channel import Channel
-    from taskbridge.http import Flow
-    from taskbridge.model import Task, TaskFile, TaskResult
+    from taskbridge._engine.connection import Channel
+    from taskbridge.models import Task, TaskFile, TaskResult
+    from taskbridge.provider.http import Flow
 
 __all__ = ["ClaimConformance"]
 

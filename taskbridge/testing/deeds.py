@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 import taskbridge as tb
-from taskbridge.config import Network
-from taskbridge.model import TaskStatus
-from taskbridge.policy import SystemClock
-from taskbridge.submission import Query
+from taskbridge._transport.requests import RequestsTransport
+from taskbridge.models import TaskStatus
+from taskbridge.provider.policy import SystemClock
+from taskbridge.provider.submission import Query
 from taskbridge.testing.claims import ClaimConformance
 from taskbridge.testing.looks import look_up
 from taskbridge.testing.samples import Sample, channel_of
 from taskbridge.testing.stage import Losing, Weighing, until, visited
-from taskbridge.transport.requests import RequestsTransport
+from taskbridge.transport import Network
 
 if TYPE_CHECKING:
-    from taskbridge.channel import Channel
-    from taskbridge.http import Request
-    from taskbridge.model import Task
-    from taskbridge.submission import Page
+    from taskbridge._engine.connection import Channel
+    from taskbridge.models import Task
+    from taskbridge.provider.http import Request
+    from taskbridge.provider.submission import Page
 
 __all__ = ["DeedConformance"]
 

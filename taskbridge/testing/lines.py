@@ -9,18 +9,18 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
-from taskbridge.assemble import network_key
+from taskbridge._engine.locate import network_key
+from taskbridge._runtime.base import user_agent
 from taskbridge.emulator.clock import TOOK
 from taskbridge.errors import DeadlineExceeded
-from taskbridge.front import user_agent
-from taskbridge.policy import SystemClock
+from taskbridge.provider.policy import SystemClock
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from taskbridge.channel import Channel
-    from taskbridge.http import Request, Response
-    from taskbridge.policy import Clock
+    from taskbridge._engine.connection import Channel
+    from taskbridge.provider.http import Request, Response
+    from taskbridge.provider.policy import Clock
     from taskbridge.transport import AsyncTransport, Transport
 
 __all__ = ["RealTransports"]
@@ -39,7 +39,7 @@ class RealTransports:
 
     def transport(self, channel: Channel) -> Transport:
         """See `taskbridge.surroundings.TransportMaker`."""
-        from taskbridge.transport.requests import RequestsTransport  # noqa: PLC0415  # only once something is sent
+        from taskbridge._transport.requests import RequestsTransport  # noqa: PLC0415  # only once something is sent
 
         size = channel.settings.max_in_flight
         real = RequestsTransport(network_key(channel)[0], user_agent=user_agent(channel), size=size)
@@ -47,7 +47,7 @@ class RealTransports:
 
     def async_transport(self, channel: Channel) -> AsyncTransport:
         """See `taskbridge.surroundings.TransportMaker`."""
-        from taskbridge.transport.aiohttp import AiohttpTransport  # noqa: PLC0415  # the same, and an extra
+        from taskbridge._transport.aiohttp import AiohttpTransport  # noqa: PLC0415  # the same, and an extra
 
         size = channel.settings.max_in_flight
         real = AiohttpTransport(network_key(channel)[0], user_agent=user_agent(channel), size=size)

@@ -18,8 +18,8 @@ from pydantic import SecretStr
 
 import taskbridge as tb
 from taskbridge import aio
-from taskbridge.http import Response
-from taskbridge.model import TaskStatus
+from taskbridge.models import TaskStatus
+from taskbridge.provider.http import Response
 from taskbridge.testing.checks import Watch, check_task, everything, within_limit
 from taskbridge.testing.samples import (
     NEW_NUMBER,
@@ -37,9 +37,9 @@ from taskbridge.testing.samples import (
 from taskbridge.testing.transport import AsyncScriptedTransport
 
 if TYPE_CHECKING:
-    from taskbridge.channel import Channel
-    from taskbridge.model import Task
-    from taskbridge.provider import IdKind
+    from taskbridge._engine.connection import Channel
+    from taskbridge.models import Task
+    from taskbridge.provider.capabilities import IdKind
 
 __all__ = ["LookConformance", "look_up"]
 

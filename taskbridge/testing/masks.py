@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 if TYPE_CHECKING:
-    from taskbridge.http import Request
+    from taskbridge.provider.http import Request
 
 __all__ = ["MASK", "Masks"]
 

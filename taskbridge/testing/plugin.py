@@ -46,8 +46,11 @@ def taskbridge_clock() -> Iterator[VirtualClock]:
 
     It begins at the present. Emulators that ``taskbridge_emulator`` runs in the same test live in it too.
     """
-    from taskbridge.policy import SystemClock  # noqa: PLC0415  # only where it is used
-    from taskbridge.surroundings import surrounded, surroundings  # noqa: PLC0415  # the same
+    from taskbridge._config.defaults import (
+        surrounded,  # noqa: PLC0415  # the same
+        surroundings,  # noqa: PLC0415  # the same
+    )
+    from taskbridge.provider.policy import SystemClock  # noqa: PLC0415  # only where it is used
     from taskbridge.testing.clock import VirtualClock  # noqa: PLC0415  # the same
     from taskbridge.testing.lines import RealTransports  # noqa: PLC0415  # the same
 
@@ -156,7 +159,7 @@ def taskbridge_script(
 
     The connections named lead to it, where the application names no configuration file itself.
     """
-    from taskbridge.surroundings import surroundings  # noqa: PLC0415  # only where it is used
+    from taskbridge._config.defaults import surroundings  # noqa: PLC0415  # only where it is used
     from taskbridge.testing.scripted import ScriptedVendor  # noqa: PLC0415  # the same
 
     with ScriptedVendor(clock=taskbridge_clock, inner=surroundings().transports) as vendor:
@@ -174,7 +177,7 @@ def taskbridge_recording(request: pytest.FixtureRequest) -> Iterator[RecordingTr
 
     A replay sends nothing and takes no time: it runs in virtual time from the moment of the recording on.
     """
-    from taskbridge.surroundings import surrounded  # noqa: PLC0415  # only where it is used
+    from taskbridge._config.defaults import surrounded  # noqa: PLC0415  # only where it is used
     from taskbridge.testing.recording import RecordingTransport, ReplayTransport  # noqa: PLC0415  # the same
 
     path = _recording_path(request)

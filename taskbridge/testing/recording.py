@@ -20,15 +20,15 @@ from urllib.parse import urlsplit
 
 from taskbridge import errors
 from taskbridge.errors import TaskbridgeError, TransportError, TruncatedResponse
-from taskbridge.http import Base64, Request, Response, Upload
+from taskbridge.provider.http import Base64, Request, Response, Upload
 from taskbridge.testing.masks import MASK, Masks
 from taskbridge.testing.transport import save
 
 if TYPE_CHECKING:
     import os
 
-    from taskbridge.channel import Channel
-    from taskbridge.surroundings import TransportMaker
+    from taskbridge._config.defaults import TransportMaker
+    from taskbridge._engine.connection import Channel
     from taskbridge.transport import AsyncTransport, Transport
 
 __all__ = ["Exchange", "RecordingTransport", "ReplayTransport", "UnexpectedRequest", "read_recording"]

@@ -9,18 +9,20 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import taskbridge as tb
-from taskbridge.channel import Channel
-from taskbridge.config import Connection, Network, connection_settings
-from taskbridge.governor import Governor
-from taskbridge.http import Flow, Request, Response
-from taskbridge.policy import SystemClock
-from taskbridge.registry import load_provider
+from taskbridge._config.connections import connection_settings
+from taskbridge._config.files import Connection
+from taskbridge._config.registry import load_provider
+from taskbridge._engine.connection import Channel
+from taskbridge._engine.throttle import Governor
+from taskbridge._transport.requests import RequestsTransport
+from taskbridge.provider.http import Flow, Request, Response
+from taskbridge.provider.policy import SystemClock
 from taskbridge.testing.clock import VirtualClock
 from taskbridge.testing.transport import Answer, Script, ScriptedTransport
-from taskbridge.transport.requests import RequestsTransport
+from taskbridge.transport import Network
 
 if TYPE_CHECKING:
-    from taskbridge.provider import Provider
+    from taskbridge.provider.base import Provider
 
 __all__ = [
     "NEW_NUMBER",

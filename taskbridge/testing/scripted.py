@@ -18,29 +18,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 from urllib.parse import urlsplit
 
-from taskbridge.http import Flow, Request, Response
-from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus, snapshot
-from taskbridge.provider import (
-    PLAIN_ID,
-    Capabilities,
-    Credential,
-    IdKind,
-    Payload,
-    Provider,
-    ProviderSettings,
-    StateTable,
-    no_requests,
-    path_id,
-    read_state,
-)
-from taskbridge.submission import Document, Submission
-from taskbridge.surroundings import TransportMaker, surrounded
+from taskbridge._config.defaults import TransportMaker, surrounded
+from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus
+from taskbridge.provider.base import Provider, ProviderSettings, no_requests
+from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, Credential, IdKind
+from taskbridge.provider.http import Flow, Request, Response
+from taskbridge.provider.payload import Payload, StateTable, path_id, read_state
+from taskbridge.provider.submission import Document, Submission
 from taskbridge.testing.clock import VirtualClock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taskbridge.channel import Channel
+    from taskbridge._engine.connection import Channel
     from taskbridge.transport import AsyncTransport, Transport
 
 __all__ = ["Scripted", "ScriptedVendor"]
@@ -118,7 +108,7 @@ class Scripted(Provider[ScriptedSettings]):
             result = TaskResult(files=files, text=text, data=data) if files or text is not None or data else None
         elif state.status is TaskStatus.FAILED:
             error = TaskFailure(code=payload.maybe_text("code"), message=payload.maybe_words("message"))
-        return snapshot(
+        return Task(
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,

@@ -9,15 +9,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from taskbridge._transport.bodies import stream
+from taskbridge._transport.requests import RequestsTransport
 from taskbridge.errors import TruncatedResponse
-from taskbridge.transport.bodies import stream
-from taskbridge.transport.requests import RequestsTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from taskbridge.config import Network
-    from taskbridge.http import Request, Response
+    from taskbridge.provider.http import Request, Response
+    from taskbridge.transport import Network
 
 __all__ = ["Losing", "Visit", "Visited", "Weighing", "until", "visited"]
 

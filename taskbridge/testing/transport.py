@@ -14,12 +14,12 @@ from contextlib import closing
 from threading import Lock
 from typing import TYPE_CHECKING, TypeAlias
 
-from taskbridge.http import Request, Response
-from taskbridge.sink import Sink
-from taskbridge.transport.shared import saver
+from taskbridge._transport.responses import saver
+from taskbridge.provider.http import Request, Response
+from taskbridge.provider.sink import Sink
 
 if TYPE_CHECKING:
-    from taskbridge.policy import Clock
+    from taskbridge.provider.policy import Clock
 
 __all__ = ["Answer", "AsyncScriptedTransport", "Script", "ScriptedTransport", "save"]
 

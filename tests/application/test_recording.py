@@ -12,8 +12,8 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import aio
-from taskbridge.assemble import one_channel
-from taskbridge.http import Request, Response
+from taskbridge._engine.locate import one_channel
+from taskbridge.provider.http import Request, Response
 from taskbridge.testing import (
     AsyncScriptedTransport,
     Emulator,

@@ -11,8 +11,8 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import aio
+from taskbridge._config.defaults import surrounded, surroundings
 from taskbridge.emulator import Plan
-from taskbridge.surroundings import surrounded, surroundings
 from taskbridge.testing import Emulator, ScriptedTransport, VirtualClock
 from taskbridge.testing.lines import RealTransports
 

@@ -10,7 +10,7 @@ from subprocess import CompletedProcess, Popen
 from typing import Any
 
 from taskbridge.cli.explain import _REASONS
-from taskbridge.observing import Why
+from taskbridge.events import Why
 
 Run = Callable[..., CompletedProcess[str]]
 Ref = Callable[[str, str], str]

@@ -16,8 +16,8 @@ from taskbridge.cli.batch import Batch
 from taskbridge.cli.carrier import Carrier, News, Rules
 from taskbridge.cli.ledger import Entry, Ledger, LedgerError, Phase, Print, Terms
 from taskbridge.emulator.texts import config_toml
-from taskbridge.http import Request, Response
-from taskbridge.provider import Credential
+from taskbridge.provider.capabilities import Credential
+from taskbridge.provider.http import Request, Response
 from taskbridge.testing import Emulator, ScriptedTransport
 from taskbridge.testing.samples import channel_of
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from taskbridge._config.registry import ProviderInfo
 from taskbridge.cli.board import Board
 from taskbridge.cli.carrier import News
 from taskbridge.cli.ledger import Entry
@@ -20,9 +21,8 @@ from taskbridge.cli.many import Progress
 from taskbridge.cli.screen import Screen
 from taskbridge.cli.texts import provider_block, result_block, row, span, task_block
 from taskbridge.errors import ServerError, TaskNotFound
-from taskbridge.model import Outcome, Task, TaskFailure, TaskFile, TaskRef, TaskResult, TaskStatus
-from taskbridge.observing import Observation, Source, Why
-from taskbridge.registry import ProviderInfo
+from taskbridge.events import Observation, Source, Why
+from taskbridge.models import Outcome, Task, TaskFailure, TaskFile, TaskRef, TaskResult, TaskStatus
 
 NASTY = "\x1b[31m[bold]hi[/bold]\u202e\a"
 MOMENT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from taskbridge._config.connections import connection_settings
+from taskbridge._config.files import read_config
+from taskbridge._config.registry import load_provider, provider_names
 from taskbridge.cli.doctor import Finding
-from taskbridge.config import connection_settings, read_config
-from taskbridge.registry import load_provider, provider_names
 from taskbridge.testing import Emulator
 
 Here = Callable[..., subprocess.CompletedProcess[str]]

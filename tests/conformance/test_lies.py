@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 import taskbridge as tb
-from taskbridge.capabilities import Capabilities, Downloads, Webhooks
-from taskbridge.http import Request, Response
-from taskbridge.provider import PLAIN_ID, IdKind, no_requests
-from taskbridge.registry import load_provider
-from taskbridge.submission import Bulk, Listing
+from taskbridge._config.registry import load_provider
+from taskbridge.provider.base import no_requests
+from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, Downloads, IdKind, Webhooks
+from taskbridge.provider.http import Request, Response
+from taskbridge.provider.submission import Bulk, Listing
 from taskbridge.testing import Emulator, ProviderConformance
 from taskbridge.testing.samples import Recording, channel_of
 

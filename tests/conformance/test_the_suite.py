@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from taskbridge.emulator.shell import GROUP
-from taskbridge.http import Flow, Response
-from taskbridge.model import Task, TaskResult, TaskStatus
+from taskbridge.models import Task, TaskResult, TaskStatus
+from taskbridge.provider.http import Flow, Response
 from taskbridge.testing import ProviderConformance, Sample
 from taskbridge.testing.samples import channel_of, emulator_of
 from taskbridge_scan_documents import ScanDocuments
 
 if TYPE_CHECKING:
-    from taskbridge.channel import Channel
+    from taskbridge._engine.connection import Channel
 
 SETTINGS = {"api_key": "key-of-the-suite"}
 

@@ -13,24 +13,15 @@ from pydantic import SecretStr
 
 import taskbridge as tb
 from taskbridge import aio
-from taskbridge.channel import Channel
-from taskbridge.config import Connection, connection_settings
-from taskbridge.governor import Governor
-from taskbridge.http import Flow, Request, Response
-from taskbridge.model import Task, TaskFailure, TaskStatus
-from taskbridge.provider import (
-    PLAIN_ID,
-    Capabilities,
-    Credential,
-    IdKind,
-    Payload,
-    Provider,
-    ProviderSettings,
-    StateTable,
-    no_requests,
-    path_id,
-    read_state,
-)
+from taskbridge._config.connections import connection_settings
+from taskbridge._config.files import Connection
+from taskbridge._engine.connection import Channel
+from taskbridge._engine.throttle import Governor
+from taskbridge.models import Task, TaskFailure, TaskStatus
+from taskbridge.provider.base import Provider, ProviderSettings, no_requests
+from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, Credential, IdKind
+from taskbridge.provider.http import Flow, Request, Response
+from taskbridge.provider.payload import Payload, StateTable, path_id, read_state
 from taskbridge.testing import AsyncScriptedTransport, ScriptedTransport, VirtualClock
 from taskbridge.testing.transport import Script
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from taskbridge._transport.bodies import stream
 from taskbridge.emulator.answers import FormPart, from_multipart
-from taskbridge.http import Form, Request, Upload
-from taskbridge.transport.bodies import stream
+from taskbridge.provider.http import Form, Request, Upload
 
 FIELDS = (("target", "pdf"), ("name", "Grüße, \r\n--und mehr"), ("empty", ""))
 

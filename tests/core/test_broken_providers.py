@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import taskbridge as tb
-from taskbridge.http import Flow, Request, Response
-from taskbridge.model import Task
-from taskbridge.provider import no_requests
-from taskbridge.submission import Listing
+from taskbridge.models import Task
+from taskbridge.provider.base import no_requests
+from taskbridge.provider.http import Flow, Request, Response
+from taskbridge.provider.submission import Listing
 
 if TYPE_CHECKING:
     from .conftest import Acme, Maker

@@ -13,17 +13,11 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 import taskbridge as tb
-from taskbridge.config import (
-    CommonSettings,
-    Config,
-    Connection,
-    connection_settings,
-    find_config,
-    load_config,
-    network_of,
-    read_config,
-)
-from taskbridge.registry import loaded_providers
+from taskbridge._config.connections import connection_settings
+from taskbridge._config.files import Config, Connection, find_config, load_config, read_config
+from taskbridge._config.network import network_of
+from taskbridge._config.registry import loaded_providers
+from taskbridge._config.settings import CommonSettings
 
 PROVIDERS = loaded_providers()
 KEY = "sk-live-0123456789abcdef"

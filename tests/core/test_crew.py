@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import taskbridge as tb
-from taskbridge.http import Request, Response
+from taskbridge.provider.http import Request, Response
 
 if TYPE_CHECKING:
     from .conftest import Maker

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import taskbridge as tb
-from taskbridge.fleet import Fleet
-from taskbridge.looking import Look
-from taskbridge.model import Task
-from taskbridge.steps import Done, Idle, LookAt, News, WaitUntil
+from taskbridge._engine.lookup import Look
+from taskbridge._polling.commands import Done, Idle, LookAt, News, WaitUntil
+from taskbridge._polling.scheduler import Fleet
+from taskbridge.models import Task
 
 if TYPE_CHECKING:
-    from taskbridge.channel import Channel
+    from taskbridge._engine.connection import Channel
 
     from .conftest import Acme, Maker
 
@@ -81,7 +81,7 @@ class Driven:
 
 
 def tb_response(body: bytes) -> Any:
-    from taskbridge.http import Response  # noqa: PLC0415  # only here
+    from taskbridge.provider.http import Response  # noqa: PLC0415  # only here
 
     return Response(200, {}, body)
 

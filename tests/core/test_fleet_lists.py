@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 import taskbridge as tb
-from taskbridge.channel import Channel
-from taskbridge.fleet import Fleet
-from taskbridge.http import Response
-from taskbridge.looking import Look
-from taskbridge.provider import PLAIN_ID, Capabilities, IdKind
-from taskbridge.steps import Done, LookAt, LookAtMany, WaitUntil
-from taskbridge.submission import Bulk, Listing, Page, Query
+from taskbridge._engine.connection import Channel
+from taskbridge._engine.lookup import Look
+from taskbridge._polling.commands import Done, LookAt, LookAtMany, WaitUntil
+from taskbridge._polling.scheduler import Fleet
+from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, IdKind
+from taskbridge.provider.http import Response
+from taskbridge.provider.submission import Bulk, Listing, Page, Query
 
 from .conftest import Acme, Maker
 

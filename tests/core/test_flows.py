@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import taskbridge as tb
-from taskbridge.attempts import Authorise, Send
-from taskbridge.flows import Effort, authorise, lift
-from taskbridge.http import Flow, Request, Response
-from taskbridge.looking import look
-from taskbridge.provider import Credential
+from taskbridge._engine.effects import Authorise, Send
+from taskbridge._engine.lookup import look
+from taskbridge._engine.retry import Effort, authorise, lift
+from taskbridge.provider.capabilities import Credential
+from taskbridge.provider.http import Flow, Request, Response
 from taskbridge.testing import VirtualClock
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from taskbridge.governor import Governor
+from taskbridge._engine.throttle import Governor
 
 
 def starts(governor: Governor, wanted: int, now: float = 0.0) -> list[float]:

@@ -16,11 +16,11 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import aio
-from taskbridge.drive import Driver
-from taskbridge.fleet import Fleet
-from taskbridge.flows import Effort
-from taskbridge.http import Request, Response
-from taskbridge.looking import look
+from taskbridge._engine.lookup import look
+from taskbridge._engine.retry import Effort
+from taskbridge._polling.scheduler import Fleet
+from taskbridge._runtime.sync import Driver
+from taskbridge.provider.http import Request, Response
 from taskbridge.testing import AsyncScriptedTransport, ScriptedTransport, VirtualClock
 
 from .conftest import Acme
@@ -206,7 +206,7 @@ def interrupt() -> None:
 
 
 def tb_clock() -> Any:
-    from taskbridge.policy import SystemClock  # noqa: PLC0415  # only here
+    from taskbridge.provider.policy import SystemClock  # noqa: PLC0415  # only here
 
     return SystemClock()
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from taskbridge.errors import MalformedResponse
-from taskbridge.http import read_json
+from taskbridge.provider.json import read_json
 
 ACCEPTED: Final[dict[str, bytes]] = {
     "array, empty": b"[]",

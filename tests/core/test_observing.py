@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import pytest
 
 import taskbridge as tb
-from taskbridge.capabilities import Webhooks
-from taskbridge.fleet import Fleet
-from taskbridge.http import Flow, Request, Response
-from taskbridge.lifecycle import get
-from taskbridge.logs import RECORDS
-from taskbridge.looking import Look
-from taskbridge.observing import Event, Source, Why
-from taskbridge.provider import PLAIN_ID, Capabilities, IdKind, Payload
-from taskbridge.steps import LookAt, LookAtMany, WaitUntil
-from taskbridge.submission import Page
+from taskbridge._engine.logs import RECORDS
+from taskbridge._engine.lookup import Look
+from taskbridge._engine.operations import get
+from taskbridge._polling.commands import LookAt, LookAtMany, WaitUntil
+from taskbridge._polling.scheduler import Fleet
+from taskbridge.events import Event, Source, Why
+from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, IdKind, Webhooks
+from taskbridge.provider.http import Flow, Request, Response
+from taskbridge.provider.payload import Payload
+from taskbridge.provider.submission import Page
 
 from .conftest import Acme
 from .test_fleet_lists import Listed
@@ -89,7 +89,7 @@ def test_a_pause_says_which_setting_made_it(acme: Maker, poll: dict[str, float],
 def test_a_learnt_schedule_says_so(acme: Maker) -> None:
     made = acme([says("working"), says("done")], poll={"latency": 1.0})
     for _ in range(12):
-        made.channel.pace(None).durations.watched(9.0, 10.0, ended=True)
+        made.channel.durations_of(None).watched(9.0, 10.0, ended=True)
     assert observed(made)[0].next_why is Why.LEARNT
 
 

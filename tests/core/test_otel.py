@@ -20,8 +20,8 @@ from opentelemetry.semconv.metrics import http_metrics
 from opentelemetry.semconv.schemas import Schemas
 
 import taskbridge as tb
-from taskbridge.http import Request, Response
 from taskbridge.otel import Telemetry
+from taskbridge.provider.http import Request, Response
 
 if TYPE_CHECKING:
     from .conftest import Made, Maker

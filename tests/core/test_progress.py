@@ -13,9 +13,9 @@ from rich.progress import Progress
 from tqdm import tqdm
 
 import taskbridge as tb
-from taskbridge.http import Request, Response
 from taskbridge.progress import Rich, Tally, Tqdm
-from taskbridge.provider import Payload
+from taskbridge.provider.http import Request, Response
+from taskbridge.provider.payload import Payload
 
 from .conftest import Acme, Maker
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from taskbridge.fleet import Fleet
-from taskbridge.looking import Look
-from taskbridge.model import Task, TaskStatus
-from taskbridge.steps import LookAt, WaitUntil
+from taskbridge._engine.lookup import Look
+from taskbridge._polling.commands import LookAt, WaitUntil
+from taskbridge._polling.scheduler import Fleet
+from taskbridge.models import Task, TaskStatus
 
 if TYPE_CHECKING:
     from .conftest import Maker

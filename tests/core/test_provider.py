@@ -15,9 +15,10 @@ from pydantic import SecretStr
 
 import taskbridge as tb
 from taskbridge.errors import MalformedResponse
-from taskbridge.http import Response
-from taskbridge.model import Reason, TaskStatus
-from taskbridge.provider import PLAIN_ID, Credential, Payload, StateTable, read_state, read_time
+from taskbridge.models import Reason, TaskStatus
+from taskbridge.provider.capabilities import PLAIN_ID, Credential
+from taskbridge.provider.http import Response
+from taskbridge.provider.payload import Payload, StateTable, read_state, read_time
 
 SEEN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 TABLE: StateTable = {

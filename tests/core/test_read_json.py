@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskbridge.errors import MalformedResponse
-from taskbridge.http import Response, read_json
+from taskbridge.provider.http import Response
+from taskbridge.provider.json import read_json
 
 PAGE = b"<!doctype html><html><head><title>Down for\n maintenance</title></head></html>"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import taskbridge as tb
-from taskbridge.registry import GROUP, builtin_providers, load_provider
+from taskbridge._config.registry import GROUP, builtin_providers, load_provider
 
 BUILTIN = ("cloudconvert", "expertai-extract", "scan-documents", "smartdocumentor")
 NUMBERS = count()  # a module of its own for each plugin: Python keeps what it has imported

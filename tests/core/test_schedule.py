@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskbridge.schedule import Durations, Pace
+from taskbridge._engine.durations import Durations
+from taskbridge._polling.intervals import Pace
 
 Draw = Callable[[random.Random], float]
 

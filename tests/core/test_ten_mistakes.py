@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import taskbridge as tb
-from taskbridge.registry import GROUP
+from taskbridge._config.registry import GROUP
 from taskbridge.testing import Emulator
 
 PAGE = Path(__file__).parents[2] / "docs" / "mistakes.md"

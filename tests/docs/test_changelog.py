@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from taskbridge.registry import builtin_providers, load_provider
+from taskbridge._config.registry import builtin_providers, load_provider
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = ROOT / "changelog.d"

@@ -23,9 +23,9 @@ from typing import Any, Final
 import pytest
 
 from taskbridge import Bridge, Client
-from taskbridge.assemble import channels_of
-from taskbridge.config import read_config
-from taskbridge.policy import SystemClock
+from taskbridge._config.files import read_config
+from taskbridge._engine.locate import channels_of
+from taskbridge.provider.policy import SystemClock
 from taskbridge.testing import Emulator
 
 ROOT: Final = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from taskbridge.registry import builtin_providers
+from taskbridge._config.registry import builtin_providers
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SCRIPT: Final = ROOT / "docs" / "generate.py"

@@ -24,7 +24,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from taskbridge.registry import builtin_providers, load_provider
+from taskbridge._config.registry import builtin_providers, load_provider
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SCRIPTS: Final = ("build_site.py", "diagrams.py")

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 import taskbridge as tb
-from taskbridge.model import Task, TaskFile, TaskResult
-from taskbridge.provider import Made
-from taskbridge.results import as_json, as_text, written
+from taskbridge.models import Task, TaskFile, TaskResult
+from taskbridge.provider.results import Made, as_json, as_text, written
 from taskbridge.testing import Emulator
 from taskbridge.testing.samples import channel_of
 

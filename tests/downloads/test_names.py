@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskbridge.filenames import Names, file_name
+from taskbridge._engine.filenames import Names, file_name
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import taskbridge as tb
 from taskbridge import aio
-from taskbridge.model import Task, TaskFile
+from taskbridge.models import Task, TaskFile
 
 from .looking import QUICK, Driver
 from .vendors import VENDORS

@@ -28,7 +28,7 @@ from taskbridge.errors import (
     TruncatedResponse,
     UnexpectedRedirect,
 )
-from taskbridge.model import TaskStatus
+from taskbridge.models import TaskStatus
 
 from .rows import (
     Row,

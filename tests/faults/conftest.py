@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 import trustme
 
-from taskbridge import registry
+from taskbridge._config import registry
 
 from .server import FaultServer
 

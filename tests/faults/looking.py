@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 import taskbridge as tb
 from taskbridge import aio
 from taskbridge.errors import TaskbridgeError
-from taskbridge.model import Task
+from taskbridge.models import Task
 
 from .vendors import Vendor
 

@@ -10,11 +10,8 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from taskbridge.errors import (
-    DeadlineExceeded,
-    TaskbridgeError,
-)
-from taskbridge.model import Task, TaskStatus
+from taskbridge.errors import DeadlineExceeded, TaskbridgeError
+from taskbridge.models import Task, TaskStatus
 
 from .server import FIN, READ, Repeat, Script, answer
 from .vendors import Vendor

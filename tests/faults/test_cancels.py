@@ -11,7 +11,7 @@ import pytest
 import taskbridge as tb
 from taskbridge import aio
 from taskbridge.errors import DeadlineExceeded, InvalidRequest, TaskbridgeError, TaskNotFound, TruncatedResponse
-from taskbridge.model import Task, TaskStatus
+from taskbridge.models import Task, TaskStatus
 
 from .catalogue import ROWS
 from .conftest import Place

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from taskbridge.errors import DeadlineExceeded, IdentityMismatch, InvalidTaskId, TaskbridgeError, WaitTimeout
-from taskbridge.model import Task, TaskStatus
+from taskbridge.models import Task, TaskStatus
 
 from .catalogue import ROWS
 from .conftest import Place

@@ -18,7 +18,7 @@ import trustme
 import taskbridge as tb
 from taskbridge import aio
 from taskbridge.errors import DeadlineExceeded, IdentityMismatch, TlsError, TruncatedResponse
-from taskbridge.model import Task
+from taskbridge.models import Task
 
 from .conftest import Place
 from .looking import DRIVERS, QUICK, Driver, look, look_in_turn

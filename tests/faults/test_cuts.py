@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from taskbridge.errors import MalformedResponse, TruncatedResponse
-from taskbridge.model import Task, TaskStatus
+from taskbridge.models import Task, TaskStatus
 
 from .conftest import Place
 from .looking import DRIVERS, Driver, look

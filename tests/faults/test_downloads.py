@@ -31,7 +31,7 @@ from taskbridge.errors import (
     TruncatedResponse,
     UnsupportedFeature,
 )
-from taskbridge.model import TaskFile
+from taskbridge.models import TaskFile
 
 from .bringing import Told, bring
 from .conftest import Place

@@ -14,11 +14,12 @@ from typing import Final
 import pytest
 
 from taskbridge import aio
-from taskbridge.channel import Channel
-from taskbridge.config import Connection, connection_settings
-from taskbridge.governor import Governor
-from taskbridge.http import Request, Response
-from taskbridge.registry import load_provider
+from taskbridge._config.connections import connection_settings
+from taskbridge._config.files import Connection
+from taskbridge._config.registry import load_provider
+from taskbridge._engine.connection import Channel
+from taskbridge._engine.throttle import Governor
+from taskbridge.provider.http import Request, Response
 from taskbridge.testing import AsyncScriptedTransport, VirtualClock
 
 TASKS: Final = 10_000

@@ -19,13 +19,14 @@ from pydantic import SecretStr
 
 import taskbridge as tb
 from taskbridge import aio
-from taskbridge.config import CommonSettings, Network
+from taskbridge._config.registry import load_provider
+from taskbridge._config.settings import CommonSettings
+from taskbridge._transport.requests import RequestsTransport
 from taskbridge.errors import ConfigError, TaskbridgeError, TransportError
-from taskbridge.http import Request
-from taskbridge.provider import Credential
-from taskbridge.registry import load_provider
-from taskbridge.secrecy import Hidden, bare, guarded
-from taskbridge.transport.requests import RequestsTransport
+from taskbridge.provider.capabilities import Credential
+from taskbridge.provider.http import Request
+from taskbridge.provider.secrets import Hidden, bare, guarded
+from taskbridge.transport import Network
 
 from ..canaries import Watch, found_in  # noqa: TID252  # beside this folder
 from .conftest import Place

@@ -18,12 +18,12 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import aio
-from taskbridge.config import Network
+from taskbridge._transport.aiohttp import AiohttpTransport
+from taskbridge._transport.requests import RequestsTransport
 from taskbridge.errors import DeadlineExceeded, SubmitUncertain, TaskbridgeError
-from taskbridge.http import Request, Response
-from taskbridge.model import Task
-from taskbridge.transport.aiohttp import AiohttpTransport
-from taskbridge.transport.requests import RequestsTransport
+from taskbridge.models import Task
+from taskbridge.provider.http import Request, Response
+from taskbridge.transport import Network
 
 from .catalogue import ROWS
 from .conftest import Place

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-from taskbridge.config import Network
+from taskbridge._transport.aiohttp import AiohttpTransport
+from taskbridge._transport.requests import RequestsTransport
 from taskbridge.errors import (
     ConfigError,
     DeadlineExceeded,
@@ -22,11 +23,10 @@ from taskbridge.errors import (
     TaskbridgeError,
     TruncatedResponse,
 )
-from taskbridge.http import Base64, Request, Response, Upload
-from taskbridge.sink import Sink
-from taskbridge.transport.aiohttp import AiohttpTransport
-from taskbridge.transport.requests import RequestsTransport
-from taskbridge.transport.shared import is_public
+from taskbridge.provider.addresses import is_public
+from taskbridge.provider.http import Base64, Request, Response, Upload
+from taskbridge.provider.sink import Sink
+from taskbridge.transport import Network
 
 from .conftest import Place
 from .looking import DRIVERS, Driver

@@ -21,7 +21,10 @@ from urllib.parse import urlsplit
 from urllib3.util import parse_url
 
 import taskbridge as tb
-from taskbridge.config import connection_settings, read_config
+from taskbridge._config.connections import connection_settings
+from taskbridge._config.files import read_config
+from taskbridge._config.registry import load_provider
+from taskbridge._transport.responses import check_head, fields_of, finished
 from taskbridge.errors import (
     ApiError,
     ConfigError,
@@ -31,15 +34,15 @@ from taskbridge.errors import (
     ResponseTooLarge,
     TruncatedResponse,
 )
-from taskbridge.fetch import Rules, url_fault
-from taskbridge.http import Flow, Request, Response, read_json
-from taskbridge.model import Task, TaskRef, TaskStatus
-from taskbridge.policy import parse_retry_after
-from taskbridge.provider import Credential, Provider
-from taskbridge.reading import StateTable, read_state, read_time
-from taskbridge.registry import load_provider
-from taskbridge.submission import Page, Query
-from taskbridge.transport.shared import check_head, fields_of, finished
+from taskbridge.models import Task, TaskRef, TaskStatus
+from taskbridge.provider.addresses import Rules, url_fault
+from taskbridge.provider.base import Provider
+from taskbridge.provider.capabilities import Credential
+from taskbridge.provider.http import Flow, Request, Response
+from taskbridge.provider.json import read_json
+from taskbridge.provider.payload import StateTable, read_state, read_time
+from taskbridge.provider.policy import parse_retry_after
+from taskbridge.provider.submission import Page, Query
 
 __all__ = ["SEEDS", "TARGETS", "Target", "fuzz_all"]
 

@@ -14,8 +14,8 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import Client, aio
-from taskbridge.http import Request
-from taskbridge.provider import Credential
+from taskbridge.provider.capabilities import Credential
+from taskbridge.provider.http import Request
 from taskbridge.testing import Emulator, ScriptedTransport, VirtualClock
 from taskbridge.testing.samples import channel_of
 from taskbridge.testing.transport import Answer, Script

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 
 import taskbridge as tb
-from taskbridge.http import Flow
-from taskbridge.model import Task
-from taskbridge.provider import PLAIN_ID, Capabilities, IdKind, Provider, ProviderSettings
-from taskbridge.submission import Query, Submission
+from taskbridge.models import Task
+from taskbridge.provider.base import Provider, ProviderSettings
+from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, IdKind
+from taskbridge.provider.http import Flow
+from taskbridge.provider.submission import Query, Submission
 
 
 class Bare(Provider[ProviderSettings]):

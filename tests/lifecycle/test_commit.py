@@ -12,7 +12,7 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import aio
-from taskbridge.http import Request, Response
+from taskbridge.provider.http import Request, Response
 from taskbridge.testing import Emulator
 
 Maker = Callable[..., Any]

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import taskbridge as tb
-from taskbridge.fetch import Rules, fetch, is_public, name_of, url_fault
-from taskbridge.http import Response
+from taskbridge._engine.redirects import fetch, name_of
+from taskbridge.provider.addresses import Rules, is_public, url_fault
+from taskbridge.provider.http import Response
 from taskbridge.testing import Emulator
 
 Maker = Callable[..., Any]

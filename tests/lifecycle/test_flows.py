@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from taskbridge._transport.bodies import stream
 from taskbridge.errors import TaskbridgeError, UnsupportedFeature
-from taskbridge.http import Base64, Request, Response, Upload
-from taskbridge.provider import Provider
-from taskbridge.submission import Document, Link, Query, Stored, Submission
+from taskbridge.provider.base import Provider
+from taskbridge.provider.http import Base64, Request, Response, Upload
+from taskbridge.provider.submission import Document, Link, Query, Stored, Submission
 from taskbridge.testing.samples import channel_of
-from taskbridge.transport.bodies import stream
 from taskbridge_expertai_extract.wire import layout_text
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import taskbridge as tb
-from taskbridge.http import Request, Response
-from taskbridge.model import TaskFile
-from taskbridge.orders import Spool
-from taskbridge.submission import safe_name
+from taskbridge._engine.inputs import Spool
+from taskbridge.models import TaskFile
+from taskbridge.provider.http import Request, Response
+from taskbridge.provider.submission import safe_name
 
 Maker = Callable[..., Any]
 

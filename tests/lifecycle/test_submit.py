@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import taskbridge as tb
+from taskbridge._config.registry import load_provider
 from taskbridge.emulator import Plan
-from taskbridge.model import TaskFile, TaskStatus
-from taskbridge.registry import load_provider
+from taskbridge.models import TaskFile, TaskStatus
 from taskbridge.testing import Emulator
 
 Maker = Callable[..., Any]
@@ -204,13 +204,13 @@ def test_an_order_takes_a_connection_of_its_own_and_time_by_its_size(scripted: M
 def tb_answer(body: dict[str, Any], status: int = 200) -> Any:
     import json  # noqa: PLC0415  # beside its one use
 
-    from taskbridge.http import Response  # noqa: PLC0415
+    from taskbridge.provider.http import Response  # noqa: PLC0415
 
     return Response(status, {"content-type": "application/json"}, json.dumps(body).encode())
 
 
 def test_a_task_of_ours_that_is_not_found_yet_is_asked_for_again(scripted: Maker) -> None:
-    from taskbridge.http import Response  # noqa: PLC0415
+    from taskbridge.provider.http import Response  # noqa: PLC0415
 
     queued = {"taskId": 44, "externalId": "INV-7", "taskStatusText": "QueuedForPreProcessing"}
     missing = Response(404, {"content-length": "0"})
@@ -221,7 +221,7 @@ def test_a_task_of_ours_that_is_not_found_yet_is_asked_for_again(scripted: Maker
 
 
 def test_after_ten_seconds_not_found_is_not_found(scripted: Maker) -> None:
-    from taskbridge.http import Response  # noqa: PLC0415
+    from taskbridge.provider.http import Response  # noqa: PLC0415
 
     made = scripted("smartdocumentor", tb_answer({"taskId": 44}), Response(404, {"content-length": "0"}))
     task = made.client.submit("extract-text", "https://example.com/a.pdf")
@@ -231,7 +231,7 @@ def test_after_ten_seconds_not_found_is_not_found(scripted: Maker) -> None:
 
 
 def test_the_wait_for_a_young_task_ends_after_ten_seconds(scripted: Maker) -> None:
-    from taskbridge.http import Response  # noqa: PLC0415
+    from taskbridge.provider.http import Response  # noqa: PLC0415
 
     def vendor(request: Any) -> Response:
         return tb_answer({"taskId": 44}) if request.method == "POST" else Response(404, {"content-length": "0"})

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import taskbridge as tb
-from taskbridge.http import Response
-from taskbridge.model import TaskStatus
+from taskbridge.models import TaskStatus
+from taskbridge.provider.http import Response
 from taskbridge.testing import Emulator
 
 Maker = Callable[..., Any]
@@ -70,7 +70,7 @@ def test_a_shared_status_picks_out_whoever_does_the_picking(
 
 
 def client_statuses(vendor: str) -> frozenset[TaskStatus]:
-    from taskbridge.registry import load_provider  # noqa: PLC0415
+    from taskbridge._config.registry import load_provider  # noqa: PLC0415
 
     listing = load_provider(vendor).capabilities.listing
     assert listing is not None

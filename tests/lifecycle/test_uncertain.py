@@ -16,13 +16,13 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import aio
-from taskbridge.config import Network
-from taskbridge.http import Request, Response
-from taskbridge.registry import load_provider
+from taskbridge._config.registry import load_provider
+from taskbridge._transport.aiohttp import AiohttpTransport
+from taskbridge._transport.requests import RequestsTransport
+from taskbridge.provider.http import Request, Response
 from taskbridge.testing import Emulator
 from taskbridge.testing.samples import channel_of
-from taskbridge.transport.aiohttp import AiohttpTransport
-from taskbridge.transport.requests import RequestsTransport
+from taskbridge.transport import Network
 
 Maker = Callable[..., Any]
 

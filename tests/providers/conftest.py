@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from taskbridge.http import Flow, Request, Response
+from taskbridge.provider.http import Flow, Request, Response
 
 SEEN_AT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

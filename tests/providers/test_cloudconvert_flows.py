@@ -21,9 +21,9 @@ from taskbridge.errors import (
     TaskNotFound,
     UnexpectedRedirect,
 )
-from taskbridge.http import Request, Response
-from taskbridge.model import Reason, TaskStatus
-from taskbridge.provider import Credential
+from taskbridge.models import Reason, TaskStatus
+from taskbridge.provider.capabilities import Credential
+from taskbridge.provider.http import Request, Response
 from taskbridge_cloudconvert import CloudConvert, CloudConvertSettings
 
 Drive = Callable[..., tuple[Any, list[Request]]]

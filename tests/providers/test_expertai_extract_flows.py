@@ -21,9 +21,9 @@ from taskbridge.errors import (
     ServerError,
     TaskNotFound,
 )
-from taskbridge.http import Request, Response
-from taskbridge.model import Reason, TaskStatus
-from taskbridge.provider import Credential
+from taskbridge.models import Reason, TaskStatus
+from taskbridge.provider.capabilities import Credential
+from taskbridge.provider.http import Request, Response
 from taskbridge_expertai_extract import ExpertAiExtract, ExpertAiExtractSettings, Word, decode_words
 
 Drive = Callable[..., tuple[Any, list[Request]]]

@@ -15,9 +15,9 @@ import pytest
 
 from taskbridge import errors
 from taskbridge.errors import TaskbridgeError
-from taskbridge.http import Request, Response
-from taskbridge.model import Task
-from taskbridge.provider import Provider
+from taskbridge.models import Task
+from taskbridge.provider.base import Provider
+from taskbridge.provider.http import Request, Response
 from taskbridge_cloudconvert import CloudConvert
 from taskbridge_expertai_extract import ExpertAiExtract
 from taskbridge_scan_documents import ScanDocuments

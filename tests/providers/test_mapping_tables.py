@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskbridge.http import Request, Response
+from taskbridge.provider.http import Request, Response
 from taskbridge_cloudconvert import CloudConvert, CloudConvertSettings
 from taskbridge_expertai_extract import ExpertAiExtract, ExpertAiExtractSettings
 from taskbridge_scan_documents import ScanDocuments, ScanDocumentsSettings

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from taskbridge.errors import ContractError
-from taskbridge.http import Request, Response
-from taskbridge.model import Task, TaskStatus
-from taskbridge.provider import Provider
+from taskbridge.models import Task, TaskStatus
+from taskbridge.provider.base import Provider
+from taskbridge.provider.http import Request, Response
 from taskbridge_cloudconvert import CloudConvert, CloudConvertSettings
 from taskbridge_expertai_extract import ExpertAiExtract, ExpertAiExtractSettings, decode_words
 from taskbridge_scan_documents import ScanDocuments, ScanDocumentsSettings

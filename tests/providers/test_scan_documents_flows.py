@@ -17,9 +17,9 @@ from taskbridge.errors import (
     ServerError,
     TaskNotFound,
 )
-from taskbridge.http import Request, Response
-from taskbridge.model import TaskStatus
-from taskbridge.provider import Credential
+from taskbridge.models import TaskStatus
+from taskbridge.provider.capabilities import Credential
+from taskbridge.provider.http import Request, Response
 from taskbridge_scan_documents import ScanDocuments, ScanDocumentsSettings
 
 Drive = Callable[..., tuple[Any, list[Request]]]

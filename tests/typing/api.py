@@ -10,8 +10,11 @@ from typing import Any, assert_type
 import taskbridge as tb
 from taskbridge import aio
 from taskbridge.errors import TransportError
-from taskbridge.http import Flow, Request, Response, read_json
-from taskbridge.provider import PLAIN_ID, Credential, IdKind, Payload, Provider, ProviderSettings, read_state
+from taskbridge.provider.base import Provider, ProviderSettings
+from taskbridge.provider.capabilities import PLAIN_ID, Credential, IdKind
+from taskbridge.provider.http import Flow, Request, Response
+from taskbridge.provider.json import read_json
+from taskbridge.provider.payload import Payload, read_state
 from taskbridge.testing import AsyncScriptedTransport, Emulator, ScriptedTransport, VirtualClock
 
 

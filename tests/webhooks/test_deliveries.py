@@ -14,7 +14,7 @@ import svix
 
 import taskbridge as tb
 from taskbridge import TaskStatus
-from taskbridge.ingest import Note
+from taskbridge._engine.webhooks import Note
 from taskbridge.testing import Emulator
 from taskbridge_cloudconvert.emulator import CloudConvertEmulator
 from taskbridge_scan_documents.emulator import ScanDocumentsEmulator

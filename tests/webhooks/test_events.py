@@ -15,7 +15,7 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import TaskStatus
-from taskbridge.model import TaskRef
+from taskbridge.models import TaskRef
 
 NOW: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 SECRET: Final = "b7Qd0c9yT2wX4mLr"

@@ -15,9 +15,9 @@ import requests
 
 import taskbridge as tb
 from taskbridge import TaskStatus
-from taskbridge.inbox import KEPT, Inbox
-from taskbridge.ingest import Note
-from taskbridge.model import TaskRef
+from taskbridge._engine.event_bus import KEPT, Inbox
+from taskbridge._engine.webhooks import Note
+from taskbridge.models import TaskRef
 from taskbridge.testing import Emulator
 
 NOW: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -15,8 +15,8 @@ from typing import Any, Final
 import pytest
 
 import taskbridge as tb
+from taskbridge._engine.webhooks import Headers
 from taskbridge.testing import Emulator
-from taskbridge.webhooks import Headers
 
 NOW: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 BOMB: Final = b"[" * 100_000  # a parser that sees it has been let in too early

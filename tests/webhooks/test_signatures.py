@@ -15,8 +15,7 @@ import pytest
 import svix
 
 from taskbridge.errors import ConfigError, WebhookRejected
-from taskbridge.signatures import TOLERANCE, is_in_url
-from taskbridge.webhooks import verify_hex_hmac, verify_svix
+from taskbridge.provider.signatures import TOLERANCE, is_in_url, verify_hex_hmac, verify_svix
 
 cloudconvert: Any = importlib.import_module("cloudconvert")  # it has no types
 

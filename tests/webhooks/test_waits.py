@@ -16,8 +16,8 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import TaskStatus
-from taskbridge.fleet import Fleet
-from taskbridge.looking import Look
+from taskbridge._engine.lookup import Look
+from taskbridge._polling.scheduler import Fleet
 from taskbridge.testing import Emulator
 
 NOW: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -15,25 +15,37 @@ from datetime import datetime
 from typing import Any, Final
 
 from pydantic import SecretStr
-from taskbridge.http import Flow, Form, Request, Upload
-from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus, snapshot
-from taskbridge.provider import (
-    NO_TIME,
-    Capabilities,
-    Credential,
-    Downloads,
-    IdKind,
-    Payload,
-    Provider,
-    ProviderSettings,
-    State,
-    StateTable,
-    Verdict,
-    no_requests,
-    path_id,
-    read_state,
-)
-from taskbridge.submission import Bulk, Document, Listing, Page, Query, Stored, Submission
+from taskbridge.provider.http import Flow
+from taskbridge.provider.http import Form
+from taskbridge.provider.http import Request
+from taskbridge.provider.http import Upload
+from taskbridge.models import Reason
+from taskbridge.models import Task
+from taskbridge.models import TaskFailure
+from taskbridge.models import TaskFile
+from taskbridge.models import TaskResult
+from taskbridge.models import TaskStatus
+from taskbridge.provider.payload import NO_TIME
+from taskbridge.provider.capabilities import Capabilities
+from taskbridge.provider.capabilities import Credential
+from taskbridge.provider.capabilities import Downloads
+from taskbridge.provider.capabilities import IdKind
+from taskbridge.provider.payload import Payload
+from taskbridge.provider.base import Provider
+from taskbridge.provider.base import ProviderSettings
+from taskbridge.provider.payload import State
+from taskbridge.provider.payload import StateTable
+from taskbridge.provider.base import Verdict
+from taskbridge.provider.base import no_requests
+from taskbridge.provider.payload import path_id
+from taskbridge.provider.payload import read_state
+from taskbridge.provider.submission import Bulk
+from taskbridge.provider.submission import Document
+from taskbridge.provider.submission import Listing
+from taskbridge.provider.submission import Page
+from taskbridge.provider.submission import Query
+from taskbridge.provider.submission import Stored
+from taskbridge.provider.submission import Submission
 
 # `status` of a job -> ours.                       zamzar/models/job.py
 STATES: Final[StateTable] = {
@@ -150,7 +162,7 @@ class Zamzar(Provider[ZamzarSettings]):
         native = payload.integer("id")
         word, state = _state(payload)
         files = tuple(_file(each) for each in payload.children("target_files"))
-        return snapshot(
+        return Task(
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,

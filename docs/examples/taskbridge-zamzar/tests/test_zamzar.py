@@ -10,9 +10,21 @@ from typing import Any
 
 import pytest
 import taskbridge as tb
-from taskbridge.http import Flow, Form, Request, Response, Upload
-from taskbridge.model import Reason, Task, TaskStatus
-from taskbridge.submission import Document, Link, Page, Query, Source, Stored, Submission
+from taskbridge.provider.http import Flow
+from taskbridge.provider.http import Form
+from taskbridge.provider.http import Request
+from taskbridge.provider.http import Response
+from taskbridge.provider.http import Upload
+from taskbridge.models import Reason
+from taskbridge.models import Task
+from taskbridge.models import TaskStatus
+from taskbridge.provider.submission import Document
+from taskbridge.provider.submission import Link
+from taskbridge.provider.submission import Page
+from taskbridge.provider.submission import Query
+from taskbridge.provider.submission import Source
+from taskbridge.provider.submission import Stored
+from taskbridge.provider.submission import Submission
 from taskbridge.testing import Emulator
 
 from taskbridge_zamzar import Zamzar, ZamzarSettings

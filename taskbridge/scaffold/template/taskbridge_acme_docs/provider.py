@@ -12,25 +12,34 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 from taskbridge.errors import QuotaExceeded
-from taskbridge.http import Flow, Request, Upload
-from taskbridge.model import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus, snapshot
-from taskbridge.provider import (
-    NO_TIME,
-    Capabilities,
-    CodeTable,
-    Credential,
-    Downloads,
-    IdKind,
-    Payload,
-    Provider,
-    ProviderSettings,
-    StateTable,
-    Verdict,
-    no_requests,
-    path_id,
-    read_state,
-)
-from taskbridge.submission import Document, Listing, Page, Query, Submission
+from taskbridge.provider.http import Flow
+from taskbridge.provider.http import Request
+from taskbridge.provider.http import Upload
+from taskbridge.models import Reason
+from taskbridge.models import Task
+from taskbridge.models import TaskFailure
+from taskbridge.models import TaskFile
+from taskbridge.models import TaskResult
+from taskbridge.models import TaskStatus
+from taskbridge.provider.payload import NO_TIME
+from taskbridge.provider.capabilities import Capabilities
+from taskbridge.provider.base import CodeTable
+from taskbridge.provider.capabilities import Credential
+from taskbridge.provider.capabilities import Downloads
+from taskbridge.provider.capabilities import IdKind
+from taskbridge.provider.payload import Payload
+from taskbridge.provider.base import Provider
+from taskbridge.provider.base import ProviderSettings
+from taskbridge.provider.payload import StateTable
+from taskbridge.provider.base import Verdict
+from taskbridge.provider.base import no_requests
+from taskbridge.provider.payload import path_id
+from taskbridge.provider.payload import read_state
+from taskbridge.provider.submission import Document
+from taskbridge.provider.submission import Listing
+from taskbridge.provider.submission import Page
+from taskbridge.provider.submission import Query
+from taskbridge.provider.submission import Submission
 
 # `state` -> ours. A word that stands here not is processing, and not recognised.
 #                                                  https://docs.example.com/v1/tasks
@@ -146,7 +155,7 @@ class AcmeDocs(Provider[AcmeDocsSettings]):
         """
         native, word = payload.identifier("id"), payload.text("state")
         state = read_state(STATES, word)
-        return snapshot(
+        return Task(
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import taskbridge as tb
-from taskbridge.http import Flow, Response
-from taskbridge.model import Reason, Task, TaskStatus
+from taskbridge.provider.http import Flow
+from taskbridge.provider.http import Response
+from taskbridge.models import Reason
+from taskbridge.models import Task
+from taskbridge.models import TaskStatus
 from taskbridge.testing import Emulator
 
 from taskbridge_acme_docs import AcmeDocs, AcmeDocsSettings

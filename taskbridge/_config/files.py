@@ -1,0 +1,316 @@
+"""Connections as they are written: in a TOML file, and in the environment above it; not yet checked.
+
+A TOML file names connections. It is looked for at `config=`, then ``TASKBRIDGE_CONFIG``, then ``./taskbridge.toml``,
+then the user's configuration folder. ``${VAR}`` in a text takes a value from the environment, and
+``TASKBRIDGE_<CONNECTION>__<KEY>`` (dashes as underscores; two underscores before each further key) overrides one value.
+
+Errors name the key and the rule, never the value: a mistyped key may stand before a credential.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, TypeAlias, cast
+
+from taskbridge.errors import ConfigError, plain
+from taskbridge.provider.secrets import guarded
+
+CONNECTION_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
+
+
+VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+_FROM_VARIABLE: Final = "environment variable "
+
+
+_MAX_DEPTH: Final = 8  # tables in tables; ours need three
+
+
+Table: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """One connection of a configuration, not yet checked against its provider.
+
+    Attributes:
+        name: Its name.
+        provider: Entry-point name of its provider.
+        values: What is set, by key; out of repr.
+        origins: Where each value came from, by dotted key.
+    """
+
+    name: str
+    provider: str
+    values: Table = field(repr=False)
+    origins: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class Config:
+    """A configuration.
+
+    Attributes:
+        path: The file that it was read from, or None.
+        connections: By name.
+        default: Name of the connection that is meant where none is named.
+    """
+
+    path: Path | None
+    connections: Mapping[str, Connection]
+    default: str | None = None
+
+    def connection(self, name: str | None = None) -> Connection:
+        """The connection of that name, or the default one.
+
+        Raises:
+            ConfigError: There is none; the nearest names are offered.
+        """
+        chosen = name or self.default or (next(iter(self.connections)) if len(self.connections) == 1 else None)
+        where = f" in {self.path}" if self.path else ""
+        if chosen is None:
+            raise ConfigError(
+                f'name a connection: connect(connection="…"); there are {_listed(self.connections)}{where}'
+            )
+        if chosen not in self.connections:
+            raise ConfigError(
+                f"there is no connection {plain(chosen, 60)!r}{where}; "
+                f"{nearest(chosen, self.connections)}add [connections.{_bare(chosen)}] to the file"
+            )
+        return self.connections[chosen]
+
+
+# Finding and reading.
+
+
+@guarded
+def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Path:
+    """The configuration file in force.
+
+    Raises:
+        ConfigError: There is none; the message says where it was looked for.
+    """
+    named = os.fspath(path) if path is not None else _known(environ).get("TASKBRIDGE_CONFIG")
+    if named:
+        chosen = Path(named).expanduser()
+        if chosen.is_file():
+            return chosen
+        origin = "config=" if path is not None else "TASKBRIDGE_CONFIG"
+        kind = "is a directory" if chosen.is_dir() else "does not exist"
+        raise ConfigError(f"the configuration {chosen} (from {origin}) {kind}", raw=str(chosen))
+    from platformdirs import user_config_path  # noqa: PLC0415  # only where no file is named
+
+    places = (Path("taskbridge.toml"), user_config_path("taskbridge") / "taskbridge.toml")
+    for place in places:
+        if place.is_file():
+            return place
+    raise ConfigError(
+        f"no configuration found; looked at TASKBRIDGE_CONFIG (not set), {places[0].absolute()} and {places[1]}. "
+        "Write one (taskbridge init begins it), or name the provider and its settings: "
+        'connect("cloudconvert", api_key=…)'
+    )
+
+
+@guarded
+def load_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """Read the configuration file in force.
+
+    Args:
+        path: The file; None looks in the usual places.
+        environ: Environment variables; None for those of this process.
+
+    Raises:
+        ConfigError: There is no file, or it cannot be used.
+    """
+    chosen = find_config(path, environ)
+    try:
+        text = chosen.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        kind = type(error).__name__
+        raise ConfigError(f"the configuration {chosen} cannot be read ({kind})", raw=str(chosen)) from None
+    return read_config(text, path=chosen, environ=environ)
+
+
+@guarded
+def read_config(text: str, *, path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """Read the text of a configuration.
+
+    Args:
+        text: TOML.
+        path: Where it came from, for messages.
+        environ: Environment variables; None for those of this process.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+    place = str(path) if path else "the configuration"
+    document, fault = _parse(text)
+    if fault:
+        raise ConfigError(f"{place} is no valid TOML{fault}", raw=str(path) if path else None)
+    if _too_deep(document):
+        raise ConfigError(f"{place} nests its tables more than {_MAX_DEPTH} deep")
+    _refuse_unknown(document, {"default", "connections"}, f"{place}: ")
+    tables = document.get("connections", {})
+    if not isinstance(tables, dict):
+        raise ConfigError(f"{place}: connections must be tables, such as [connections.invoices]")
+    named = cast("dict[str, Any]", tables)
+    connections = {name: _connection(name, table, place, _known(environ)) for name, table in named.items()}
+    default = document.get("default")
+    if default is not None and (not isinstance(default, str) or default not in connections):
+        raise ConfigError(f"{place}: default must name one of the connections: {_listed(connections)}")
+    return Config(path, connections, default)
+
+
+def _known(environ: Mapping[str, str] | None) -> Mapping[str, str]:
+    return os.environ if environ is None else environ
+
+
+def _parse(text: str) -> tuple[dict[str, Any], str]:
+    # The parser's own messages may quote the text, and the text may hold a credential: only the place is told.
+    try:
+        return tomllib.loads(text), ""
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"\(at (line \d+, column \d+|end of document)\)", str(error))
+        return {}, f" (at {found[1]})" if found else ""
+    except (RecursionError, ValueError):
+        return {}, " (nested too deep, or a number too long)"
+
+
+def _too_deep(value: object, level: int = 0) -> bool:
+    if level > _MAX_DEPTH:
+        return True
+    if isinstance(value, dict):
+        return any(_too_deep(v, level + 1) for v in cast("dict[str, object]", value).values())
+    if isinstance(value, list):
+        return any(_too_deep(v, level + 1) for v in cast("list[object]", value))
+    return False
+
+
+def _connection(name: str, table: object, place: str, environ: Mapping[str, str]) -> Connection:
+    if CONNECTION_NAME.fullmatch(name) is None:
+        raise ConfigError(f"{place}: a connection's name is lower-case letters, digits and dashes: {plain(name, 60)!r}")
+    if not isinstance(table, dict):
+        raise ConfigError(f"{place}: connections.{name} must be a table")
+    values = dict(cast("dict[str, Any]", table))
+    origins: dict[str, str] = {}
+    _trace(values, place, "", origins)
+    _override(name, values, origins, environ)
+    _fill_in(values, "", origins, environ)
+    provider = values.pop("provider", None)
+    if isinstance(provider, Unset):
+        raise ConfigError(provider.fault(f"connections.{name}.provider"))
+    if not isinstance(provider, str) or not provider:
+        raise ConfigError(f'{place}: connections.{name} names no provider; add provider = "cloudconvert", for example')
+    return Connection(name, provider, values, origins)
+
+
+def _trace(values: Mapping[str, Any], place: str, above: str, origins: dict[str, str]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            _trace(cast("dict[str, Any]", value), place, f"{above}{key}.", origins)
+        else:
+            origins[f"{above}{key}"] = place
+
+
+def _override(name: str, values: dict[str, Any], origins: dict[str, str], environ: Mapping[str, str]) -> None:
+    prefix = f"TASKBRIDGE_{name.replace('-', '_').upper()}__"
+    for variable in sorted(environ):
+        if not variable.upper().startswith(prefix) or len(variable) == len(prefix):
+            continue
+        *tables, key = variable[len(prefix) :].lower().split("__")
+        target = values
+        for table in tables:
+            inner = target.get(table)
+            target[table] = dict(cast("dict[str, Any]", inner)) if isinstance(inner, dict) else {}
+            target = target[table]
+        target[key] = _scalar(environ[variable])
+        origins[".".join([*tables, key])] = f"{_FROM_VARIABLE}{variable}"
+
+
+def _scalar(text: str) -> Any:
+    """A number or a truth value from the environment; anything else is text."""
+    if text in ("true", "false"):
+        return text == "true"
+    if re.fullmatch(r"-?\d{1,15}", text, re.ASCII):
+        return Digits(text)
+    if re.fullmatch(r"-?\d{1,15}\.\d{1,15}", text, re.ASCII):
+        return Digits(text)
+    return text
+
+
+class Digits(str):
+    """Digits from the environment: a number where a number is wanted, else the text that they are."""
+
+    __slots__ = ()
+
+
+class Unset(str):
+    """A text that names a variable which the environment does not have; a fault only where its connection is used."""
+
+    __slots__ = ()
+
+    def fault(self, key: str) -> str:
+        """What is wrong, in words.
+
+        Args:
+            key: Whose value it is.
+        """
+        missing = ", ".join(dict.fromkeys(VARIABLE.findall(self)))
+        return f"{key} takes its value from the environment variable {missing}, which is not set"
+
+
+def unset_values(values: Table, above: str = "") -> Iterator[tuple[str, Unset]]:
+    """The values that wait for a variable which is not set, by dotted key."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from unset_values(cast("dict[str, Any]", value), f"{above}{key}.")
+        items = cast("list[object]", value if isinstance(value, list) else [value])
+        yield from ((f"{above}{key}", item) for item in items if isinstance(item, Unset))
+
+
+def _fill_in(values: dict[str, Any], above: str, origins: dict[str, str], environ: Mapping[str, str]) -> None:
+    for key, value in values.items():
+        dotted = f"{above}{key}"
+        if isinstance(value, dict):
+            inner = values[key] = dict(cast("dict[str, Any]", value))
+            _fill_in(inner, f"{dotted}.", origins, environ)
+        elif isinstance(value, list):
+            items: list[Any] = value  # pyright: ignore[reportUnknownVariableType]  # any TOML
+            values[key] = [_expand(item, environ) for item in items]
+        elif isinstance(value, str) and "${" in value and not origins.get(dotted, "").startswith(_FROM_VARIABLE):
+            values[key] = _expand(value, environ)
+            origins[dotted] = f"{_FROM_VARIABLE}{', '.join(VARIABLE.findall(value))} (named in {origins[dotted]})"
+
+
+def _expand(value: Any, environ: Mapping[str, str]) -> Any:
+    if not isinstance(value, str):
+        return value
+    known = {name: environ.get(name, "") for name in VARIABLE.findall(value)}
+    return VARIABLE.sub(lambda found: known[found[1]], value) if all(known.values()) else Unset(value)
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: set[str], place: str) -> None:
+    for key in table:
+        if key not in known:
+            raise ConfigError(f"{place}unknown key {plain(key, 60)!r}; {nearest(key, known)}known are {_listed(known)}")
+
+
+def nearest(word: str, known: Any) -> str:
+    """The beginning of an advice: which known word may be meant; empty where none is near."""
+    near = get_close_matches(word, [str(k) for k in known], n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(sorted(str(n) for n in names)) or "none"
+
+
+def _bare(name: str) -> str:
+    return name if CONNECTION_NAME.fullmatch(name) else "name"

@@ -1,0 +1,341 @@
+"""From what a caller hands in to an order that can be sent, and sent again.
+
+Everything that can be known to be wrong is refused here, before a request is made: an operation that the vendor does
+not have, a kind of input that it does not take, a file that is missing, empty or over its stated limit. Local files are
+looked at, streams are read into a temporary file; nothing here reaches the network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeAlias
+from uuid import uuid4
+
+from taskbridge._engine.redirects import name_of
+from taskbridge.errors import InvalidInput, TaskbridgeError, UnsupportedFeature, plain
+from taskbridge.models import TaskFile
+from taskbridge.provider.addresses import is_http
+from taskbridge.provider.submission import NATIVE, Document, Link, Source, Stored, Submission, safe_name
+
+if TYPE_CHECKING:
+    from taskbridge._engine.connection import Channel
+    from taskbridge.provider.capabilities import Capabilities
+
+OneInput: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | TaskFile
+
+
+AnyInput: TypeAlias = OneInput | Sequence[OneInput] | None
+"""A path, a URL (a text with ``://``), bytes, an open binary stream or a `TaskFile`; several to be joined."""
+
+
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+_BLOCK: Final = 1 << 20  # bytes of a stream read at a time
+
+
+_LONGEST_ID: Final = 512  # characters of an id of the caller's
+
+
+# First bytes -> the name of a document that nobody named: some vendors go by its suffix.
+_NAMES: Final = {b"%PDF-": "document.pdf", b"\x89PNG\r\n": "document.png", b"\xff\xd8\xff": "document.jpg"}
+
+
+class Spool:
+    """Room for temporary files, made when first needed and removed at the end."""
+
+    def __init__(self) -> None:
+        self._folder: TemporaryDirectory[str] | None = None
+        self._count = 0
+
+    def room(self) -> Path:
+        """A path that no file has yet."""
+        if self._folder is None:
+            self._folder = TemporaryDirectory(prefix="taskbridge-", ignore_cleanup_errors=True)
+        self._count += 1
+        return Path(self._folder.name, str(self._count))
+
+    def take(self, stream: BinaryIO) -> Path:
+        """Read a stream to its end, into a file that can be sent again.
+
+        Raises:
+            InvalidInput: It is a stream of text.
+            OSError: It cannot be read, or there is no room for it.
+        """
+        path = self.room()
+        with path.open("wb") as file:
+            while block := stream.read(_BLOCK):
+                if not isinstance(block, bytes | bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
+                    raise InvalidInput('the stream gives text, not bytes; open it with mode "rb"')
+                file.write(block)
+        return path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller asks to be submitted, not yet looked at."""
+
+    operation: str | None
+    given: AnyInput
+    options: Mapping[str, Any] | None = None
+    external_id: str | None = None
+    callback_url: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An order that can be sent.
+
+    Attributes:
+        order: The order; links in it are to be fetched first where `rooms` has a place for them.
+        rooms: Position of a link among the sources -> the file that it is fetched into.
+    """
+
+    order: Submission
+    rooms: Mapping[int, Path]
+
+
+def prepare(channel: Channel, wish: Wish, spool: Spool) -> Prepared:
+    """Check a wish, and make an order of it.
+
+    Args:
+        channel: The connection.
+        wish: What the caller asks for.
+        spool: Keeps what streams gave.
+
+    Raises:
+        UnsupportedFeature: The vendor has no such operation, or does not take such an input.
+        InvalidInput: A document or an option cannot be sent.
+        OSError: A file cannot be read.
+    """
+    provider = channel.provider
+    can = provider.capabilities
+    if not can.operations:
+        raise provider.unsupported("submit")
+    operation, native = _operation(channel, wish.operation)
+    if wish.external_id is not None:
+        if not can.external_id:
+            raise provider.unsupported("keep an external_id")
+        _check_id(wish.external_id)
+    if wish.callback_url is not None:
+        if not can.callback:
+            raise provider.unsupported("call a callback_url")
+        if not is_http(wish.callback_url):
+            raise InvalidInput("callback_url must begin with https:// or http://")
+    given = _several(wish.given)
+    if len(given) > 1 and native not in can.many_inputs:
+        raise UnsupportedFeature(
+            f"{provider.title} takes one document for {plain(native, 60)}; several only for "
+            f"{', '.join(sorted(can.many_inputs)) or 'none of its operations'}"
+        )
+    own_name = wish.name if len(given) == 1 else None
+    sources = tuple(_source(channel, each, own_name, spool) for each in given)
+    order = Submission(
+        operation=operation,
+        native_operation=native,
+        reference=wish.external_id or f"taskbridge-{uuid4().hex}",
+        sources=sources,
+        options=_options(channel, wish, operation),
+        external_id=wish.external_id,
+        callback_url=wish.callback_url,
+        name=None if wish.name is None else safe_name(wish.name),
+    )
+    links = (n for n, source in enumerate(sources) if isinstance(source, Link)) if can.fetches_urls else ()
+    return Prepared(order, {n: spool.room() for n in links})
+
+
+def prepare_again(channel: Channel, error: TaskbridgeError, given: AnyInput, spool: Spool) -> Prepared | None:
+    """The order of an earlier submit, made of its documents anew; None where they are not given.
+
+    Args:
+        channel: The connection.
+        error: What the submit raised; its clue tells the operation.
+        given: The documents.
+        spool: Keeps what streams gave.
+
+    Raises:
+        UnsupportedFeature: The vendor does not take such an input.
+        InvalidInput: A document cannot be sent.
+        OSError: A file cannot be read.
+    """
+    if given is None or "operation" not in error.clue:
+        return None
+    return prepare(channel, Wish(f"{NATIVE}{error.clue['operation']}", given), spool)
+
+
+# Operations and options.
+
+
+def _operation(channel: Channel, asked: str | None) -> tuple[str, str]:
+    """The operation as it was asked for, and the vendor's word for it."""
+    provider = channel.provider
+    operation = asked or channel.settings.submit.operation
+    return operation or "", word_for(operation, provider.capabilities, provider.title)
+
+
+def word_for(operation: str | None, can: Capabilities, title: str) -> str:
+    """The vendor's word for an operation.
+
+    Args:
+        operation: As it was asked for.
+        can: What the vendor can do.
+        title: The vendor's name.
+
+    Raises:
+        UnsupportedFeature: It has no such operation; the message offers the nearest.
+    """
+    table = can.operations
+    known = ", ".join(sorted(table))
+    if not operation:
+        raise UnsupportedFeature(
+            f"name an operation, or set submit.operation for the connection; {title} has {known}, "
+            "and its own as native:…"
+        )
+    if operation.startswith(NATIVE) and len(operation) > len(NATIVE):
+        return operation.removeprefix(NATIVE)
+    if operation in table:
+        return table[operation]
+    own = {f"{NATIVE}{word}" for word in table.values()}
+    near = get_close_matches(operation, [*table, *own], n=3) or get_close_matches(f"{NATIVE}{operation}", own, n=1)
+    hint = f"did you mean {' or '.join(repr(word) for word in near)}? " if near else ""
+    raise UnsupportedFeature(
+        f"{title} has no operation {plain(operation, 60)!r}; {hint}it has {known}, and its own as native:…"
+    )
+
+
+def _options(channel: Channel, wish: Wish, operation: str) -> dict[str, Any]:
+    defaults = channel.settings.submit
+    fits = defaults.operation in (None, operation)  # options of another operation are no use
+    options = {**(defaults.options if fits else {}), **(wish.options or {})}
+    try:
+        json.dumps(options, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        fault = "options must be what JSON can hold: texts, finite numbers, true, false, None, lists and mappings"
+    else:
+        return options
+    raise InvalidInput(fault)
+
+
+def _check_id(external_id: object) -> None:
+    text = external_id if isinstance(external_id, str) else ""
+    if not 0 < len(text) <= _LONGEST_ID or not text.isprintable():
+        raise InvalidInput(f"external_id must be 1 to {_LONGEST_ID} printable characters")
+
+
+# Documents.
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is meant as a URL, and not as a path."""
+    return _SCHEME.match(text) is not None
+
+
+def _several(given: AnyInput) -> tuple[OneInput, ...]:
+    if given is None:
+        return ()
+    if isinstance(given, list | tuple):
+        return tuple(given)
+    return (given,)  # type: ignore[return-value]  # other sequences are texts and bytes
+
+
+def _source(channel: Channel, given: OneInput, name: str | None, spool: Spool) -> Source:
+    can = channel.provider.capabilities
+    if isinstance(given, TaskFile):
+        return _of_file(channel, given, name)
+    if isinstance(given, str) and is_url(given):
+        _claim(channel, "url")
+        if not is_http(given):
+            raise InvalidInput("a document's URL must begin with https:// or http://, and hold no spaces")
+        return Link(given, None if name is None else safe_name(name))
+    if isinstance(given, bytes | bytearray | memoryview):
+        _claim(channel, "bytes")
+        content = bytes(given)
+        fallback = next((name for start, name in _NAMES.items() if content.startswith(start)), "document")
+        return _checked(Document(safe_name(name or fallback), content, len(content)), can, channel)
+    if isinstance(given, str | os.PathLike):
+        _claim(channel, "path")
+        path = Path(given)
+        return _checked(Document(safe_name(name or path.name), path, _size(path)), can, channel)
+    if callable(getattr(given, "read", None)):
+        _claim(channel, "stream")
+        path = spool.take(given)
+        said = getattr(given, "name", None)
+        label = safe_name(name or (said if isinstance(said, str) else "document"))
+        return _checked(Document(label, path, path.stat().st_size), can, channel)
+    raise InvalidInput(
+        f"a document is a path, a URL, bytes, an open binary stream or a TaskFile, not {type(given).__name__}"
+    )
+
+
+def _of_file(channel: Channel, file: TaskFile, name: str | None) -> Source:
+    """A file that a task made: the vendor's own by its id, else by its link."""
+    can = channel.provider.capabilities
+    label = name or file.name
+    if file.id is not None and "file" in can.inputs:
+        return Stored(file.id, None if label is None else safe_name(label))
+    if file.url is not None:
+        _claim(channel, "url")
+        return Link(file.url, safe_name(label) if label else name_of(file.url))
+    if "file" not in can.inputs:
+        _claim(channel, "file")
+    raise InvalidInput("the file has neither an id nor a link, so it cannot be handed to the vendor")
+
+
+def _claim(channel: Channel, kind: str) -> None:
+    can = channel.provider.capabilities
+    if kind not in can.inputs:
+        taken = ", ".join(sorted(can.inputs)) or "nothing"
+        raise UnsupportedFeature(
+            f"{channel.provider.title} takes no document given as {kind}; it takes: {taken}",
+            provider=channel.provider.name,
+            connection=channel.name,
+        )
+
+
+def _size(path: Path) -> int:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        raise InvalidInput(f"{path.name} is no regular file; hand it over as an open stream")
+    with path.open("rb"):  # a directory, or a file that may not be read, says so
+        return found.st_size
+
+
+def _checked(document: Document, can: Capabilities, channel: Channel) -> Document:
+    if document.size == 0:
+        raise InvalidInput(f"{document.name} is empty; a stream may have been read before")
+    check_limit(document, can, channel.provider.title)
+    return document
+
+
+def check_limit(document: Document, can: Capabilities, title: str) -> None:
+    """Refuse a document that is over the limit which the vendor states.
+
+    Raises:
+        InvalidInput: It is.
+    """
+    if can.upload_limit is not None and document.size > can.upload_limit:
+        raise InvalidInput(
+            f"{document.name} has {document.size} bytes; {title} takes documents of at most {can.upload_limit}"
+        )
+
+
+def replaced(sources: Sequence[Source], fetched: Mapping[int, Document]) -> Iterator[Source]:
+    """The sources of an order, with the links that were fetched as documents."""
+    for n, source in enumerate(sources):
+        yield fetched.get(n, source)

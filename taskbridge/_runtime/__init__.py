@@ -1,0 +1,1 @@
+"""The only code that waits: runs the engine's flows in threads, or in asyncio tasks."""

@@ -1,0 +1,125 @@
+"""What goes out: bodies as streams of known length, read from their files only when they are sent."""
+
+from __future__ import annotations
+
+import errno
+import mimetypes
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from secrets import token_hex
+from typing import Final
+
+from taskbridge.provider.http import Base64, Form, Request, Upload
+
+_BLOCK: Final = 65_535  # bytes sent at a time; a multiple of three, as base64 wants it
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A body on its way out.
+
+    Attributes:
+        length: Bytes.
+        head: What comes before the file.
+        source: The file, if there is one.
+        tail: What comes after the file.
+        headers: Header fields that the body needs.
+        size: Bytes of the file.
+        encoded: Whether the file goes out as base64.
+    """
+
+    length: int
+    head: bytes = field(repr=False)
+    source: Path | None
+    tail: bytes = field(repr=False)
+    headers: Mapping[str, str]
+    size: int = 0
+    encoded: bool = False
+
+    def blocks(self) -> Iterator[bytes]:
+        """The bytes, a block at a time; may be asked for again.
+
+        Raises:
+            OSError: The file cannot be read, or is not as long as it was.
+        """
+        if self.head:
+            yield self.head
+        if self.source is not None:
+            left = self.size
+            with self.source.open("rb") as file:
+                while left > 0:
+                    block = file.read(min(_BLOCK, left))
+                    if not block:
+                        raise OSError(errno.EIO, "the file became shorter while it was sent", str(self.source))
+                    left -= len(block)
+                    yield b64encode(block) if self.encoded else block
+        if self.tail:
+            yield self.tail
+
+
+def stream(request: Request) -> Stream | None:
+    """A request's body as a stream of known length, or None where it has none.
+
+    Raises:
+        OSError: The file is missing, a directory, or unreadable.
+    """
+    body = request.body
+    if body is None:
+        return None
+    if isinstance(body, bytes):
+        return Stream(len(body), body, None, b"", {})
+    if isinstance(body, Path):
+        return _around(b"", body, b"", {})
+    if isinstance(body, Base64):
+        return _around(body.head, body.content, body.tail, {}, encoded=True)
+    boundary = f"taskbridge-{token_hex(16)}"  # by chance, so that no document can hold it
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    if isinstance(body, Form):
+        whole = f"{_fields(body.fields, boundary)}--{boundary}--\r\n".encode()
+        return Stream(len(whole), whole, None, b"", headers)
+    head, tail = _form(body, boundary)
+    return _around(head, body.content, tail, headers)
+
+
+def _around(
+    head: bytes, content: bytes | Path, tail: bytes, headers: Mapping[str, str], *, encoded: bool = False
+) -> Stream:
+    if isinstance(content, bytes):
+        whole = head + (b64encode(content) if encoded else content) + tail
+        return Stream(len(whole), whole, None, b"", headers)
+    if not content.is_file():
+        # A directory has a size too; opening it says what is wrong.
+        content.open("rb").close()
+    size = content.stat().st_size
+    sent = 4 * -(-size // 3) if encoded else size
+    return Stream(len(head) + sent + len(tail), head, content, tail, headers, size, encoded)
+
+
+def _form(upload: Upload, boundary: str) -> tuple[bytes, bytes]:
+    media_type = upload.media_type
+    if media_type == "application/octet-stream":
+        media_type = mimetypes.guess_type(upload.filename)[0] or media_type
+    head = (
+        f"{_fields(upload.fields, boundary)}--{boundary}\r\nContent-Disposition: form-data; "
+        f'name="{_quoted(upload.name)}"; filename="{_quoted(upload.filename)}"\r\nContent-Type: {media_type}\r\n\r\n'
+    )
+    return head.encode(), f"\r\n--{boundary}--\r\n".encode()
+
+
+def _fields(fields: Iterable[tuple[str, str]], boundary: str) -> str:
+    return "".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"\r\n\r\n{value}\r\n'
+        for name, value in fields
+    )
+
+
+def _quoted(text: str) -> str:
+    # The HTML standard's escapes for names in multipart/form-data.
+    return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def is_local(error: OSError, request: Request) -> bool:
+    """Whether a file of ours, not the network, is at fault."""
+    return error.filename is not None and (request.body is not None or request.save_to is not None)

@@ -1,0 +1,252 @@
+"""Reading a vendor's answer: its words by tables, its fields by getters that survive what is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from math import isfinite
+from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
+from urllib.parse import quote
+
+from dateutil.parser import isoparse
+
+from taskbridge.errors import MalformedResponse
+from taskbridge.models import Reason, TaskStatus
+
+__all__ = ["NO_TIME", "Payload", "State", "StateTable", "UNKNOWN", "path_id", "read_state", "read_time"]
+
+StateTable: TypeAlias = Mapping[str, tuple[TaskStatus, Reason | None]]
+"""The vendor's word on the left, ours on the right. A word with ``*`` is a pattern; rows are tried in their order."""
+
+
+NO_TIME: Final = datetime.min.replace(tzinfo=UTC)
+
+
+# Reading tables.
+
+
+class State(NamedTuple):
+    """What a table says about a word.
+
+    Attributes:
+        status: Ours.
+        reason: Ours.
+        recognised: Whether the table knows the word.
+    """
+
+    status: TaskStatus
+    reason: Reason | None = None
+    recognised: bool = True
+
+
+UNKNOWN: Final = State(TaskStatus.PROCESSING, None, recognised=False)
+
+
+def read_state(table: StateTable, word: str | None) -> State:
+    """Read a vendor's word; a word that the table does not know is processing and not recognised.
+
+    Args:
+        table: Words and patterns, compared without regard to case and spaces.
+        word: The vendor's word, or None where it said nothing.
+    """
+    if word is None:
+        return UNKNOWN
+    row = table.get(word)
+    if row is None:
+        known = _squeeze(word)
+        row = next((row for key, row in table.items() if fnmatchcase(known, _pattern(key))), None)
+    return UNKNOWN if row is None else State(*row)
+
+
+def _squeeze(word: str) -> str:
+    return "".join(word.split()).casefold()
+
+
+def _pattern(key: str) -> str:
+    # Only * is special in a table: brackets and question marks are letters.
+    return _squeeze(key).replace("[", "[[]").replace("?", "[?]")
+
+
+def read_time(value: object) -> datetime | None:
+    """Read an ISO 8601 time as aware UTC; a time without a zone is UTC, anything unreadable is None.
+
+    Args:
+        value: What the vendor sent.
+    """
+    if type(value) is not str:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        try:
+            moment = isoparse(value)
+        except (ValueError, OverflowError):
+            return None
+    if moment.tzinfo is UTC:
+        return moment
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def path_id(native: str) -> str:
+    """An id as one segment of a path."""
+    return quote(native, safe="")
+
+
+# What came back.
+
+
+class Payload:
+    """The decoded body of an answer, with getters that read what is there and survive what is not.
+
+    Getters named after a type demand the field and raise `MalformedResponse`; those named ``maybe_…`` answer None where
+    it is missing or unreadable.
+
+    Attributes:
+        raw: The vendor's object, verbatim.
+        connection: Name of the connection that it came through.
+        observed_at: Aware UTC time of receipt.
+    """
+
+    __slots__ = ("connection", "observed_at", "raw")
+
+    def __init__(self, raw: Mapping[str, Any], connection: str, observed_at: datetime) -> None:
+        self.raw = raw
+        self.connection = connection
+        self.observed_at = observed_at
+
+    @classmethod
+    def of(cls, document: Any, connection: str, observed_at: datetime) -> Payload:
+        """Wrap a decoded body.
+
+        Raises:
+            MalformedResponse: It is not a JSON object.
+        """
+        if document.__class__ is not dict:
+            raise MalformedResponse(
+                f"the vendor's answer has the wrong shape: {_kind(document)} instead of an object",
+                raw=document,
+            )
+        return cls(document, connection, observed_at)
+
+    def text(self, key: str) -> str:
+        """A required, non-empty text without NUL or broken characters."""
+        value = self.raw.get(key)
+        if type(value) is not str or not value or not _sound(value):
+            self._demand(key, "a text", value)
+        return value
+
+    def identifier(self, key: str) -> str:
+        """A required id as text: printable, so that a ref can be made of it."""
+        value = self.text(key)
+        if not value.isprintable():
+            raise MalformedResponse(f"the vendor's answer breaks its contract: {key!r} is no id", raw=self.raw)
+        return value
+
+    def integer(self, key: str) -> int:
+        """A required integer; true and false are none."""
+        value = self.raw.get(key)
+        if type(value) is not int:
+            self._demand(key, "an integer", value)
+        return value
+
+    def child(self, key: str) -> Payload:
+        """A required object."""
+        value: Any = self.raw.get(key)
+        if value.__class__ is not dict:  # not type(value): type checkers would lose what it holds
+            self._demand(key, "an object", value)
+        return Payload(value, self.connection, self.observed_at)
+
+    def maybe_text(self, key: str) -> str | None:
+        """A text; broken characters are replaced and NUL is shown."""
+        value = self.raw.get(key)
+        if type(value) is not str:
+            return None
+        return value if value.isprintable() else _sounded(value)
+
+    def maybe_words(self, key: str) -> str | None:
+        """A text for people, clipped to 2048 characters; blank is None."""
+        text = self.maybe_text(key)
+        if text is None or text.isspace() or not text:
+            return None
+        return text if len(text) <= _WORDS_LIMIT else text[: _WORDS_LIMIT - 1] + "…"
+
+    def maybe_integer(self, key: str) -> int | None:
+        """An integer; true and false are none."""
+        value = self.raw.get(key)
+        return value if type(value) is int else None
+
+    def maybe_number(self, key: str) -> float | None:
+        """A finite number; true and false are none."""
+        value = self.raw.get(key)
+        if type(value) is int or (type(value) is float and isfinite(value)):
+            return value
+        return None
+
+    def maybe_share(self, key: str, whole: float) -> float | None:
+        """A number as a share of `whole`, clamped to 0.0 … 1.0."""
+        value = self.maybe_number(key)
+        return None if value is None else min(max(value, 0.0), whole) / whole
+
+    def maybe_time(self, key: str) -> datetime | None:
+        """An ISO 8601 time as aware UTC."""
+        value = self.raw.get(key)
+        return None if value is None else read_time(value)
+
+    def maybe_child(self, key: str) -> Payload | None:
+        """An object."""
+        value: Any = self.raw.get(key)
+        return None if value.__class__ is not dict else Payload(value, self.connection, self.observed_at)
+
+    def children(self, key: str) -> Iterator[Payload]:
+        """The objects in a list; nothing where there is no list, and what is no object is passed over."""
+        value: Any = self.raw.get(key)
+        for item in value if value.__class__ is list else ():
+            if item.__class__ is dict:
+                yield Payload(item, self.connection, self.observed_at)
+
+    def _demand(self, key: str, wanted: str, value: object) -> NoReturn:
+        fault = "is missing" if value is None else f"is {_kind(value)} instead of {wanted}"
+        if type(value) is str and value:
+            fault = "holds characters that no text may hold"
+        raise MalformedResponse(f"the vendor's answer breaks its contract: {key!r} {fault}", raw=self.raw)
+
+
+_WORDS_LIMIT: Final = 2048
+
+
+_KINDS: Final[Mapping[type, str]] = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+}
+
+
+def _kind(value: object) -> str:
+    if value == "":
+        return "an empty text"
+    return _KINDS.get(type(value), "null")
+
+
+def _sound(text: str) -> bool:
+    return text.isprintable() or ("\0" not in text and _encodable(text))
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _sounded(text: str) -> str:
+    if _sound(text):
+        return text
+    return text.replace("\0", "␀").encode("utf-8", "replace").decode()

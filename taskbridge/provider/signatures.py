@@ -1,0 +1,165 @@
+"""Proofs of who sent a webhook delivery: HMACs over its raw bytes, and a secret in the address that was called.
+
+Nothing here reads a clock, and nothing parses a body: what is not proved is not looked at. Whatever is wrong with a
+delivery is `WebhookRejected`, in words that do not help to guess; whatever is wrong with the secrets is `ConfigError`.
+Comparisons take the same time whether they fail early or late.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, TypeAlias
+from urllib.parse import unquote, unquote_plus
+
+from taskbridge.errors import ConfigError, WebhookRejected
+from taskbridge.provider.secrets import guarded
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+__all__ = ["HeaderOf", "SVIX_PREFIX", "TOLERANCE", "is_in_url", "verify_hex_hmac", "verify_svix"]
+
+HeaderOf: TypeAlias = Callable[[str], str | None]
+"""A header field by its name in lower case; None where it is missing."""
+
+
+TOLERANCE: Final = 300
+"""Seconds by which a signed time may differ from ours, either way; not to be changed, for 0 has switched it off before:
+Standard Webhooks and svix have the same."""
+
+
+SVIX_PREFIX: Final = "whsec_"
+"""What a secret of the svix scheme begins with."""
+
+
+FAMILIES: Final = ("svix", "webhook")  # https://docs.svix.com/receiving/verifying-payloads/how-manual
+
+
+LONGEST_HEADER: Final = 4096  # characters; real ones are below 300
+
+
+LONGEST_URL: Final = 8192  # characters; what common servers accept
+
+
+SHORTEST_IN_URL: Final = 16  # characters of a secret that must not be guessed
+
+
+STAMP: Final = re.compile(r"[0-9]{1,12}", re.ASCII)
+
+
+HEX: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+@guarded
+def verify_svix(body: bytes, header: HeaderOf, secrets: Sequence[str], now: datetime) -> None:
+    """Check a delivery by the scheme of svix and Standard Webhooks, version 1.
+
+    The headers ``svix-id``, ``svix-timestamp`` and ``svix-signature`` count, or those three with ``webhook-`` in front:
+    one complete set, never a mixture. The signature is the base64 of HMAC-SHA256 over ``id.timestamp.body`` with the
+    key that ``whsec_`` stands before; a header may hold several, and one match is enough.
+
+    Args:
+        body: The raw bytes.
+        header: Looks a header up.
+        secrets: One or more ``whsec_…`` secrets.
+        now: Aware time of receipt.
+
+    Raises:
+        WebhookRejected: It is not proved, or more than `TOLERANCE` old or early.
+        ConfigError: A secret is not of this scheme, or there is none.
+    """
+    keys = [_svix_key(secret) for secret in _some(secrets)]
+    sets = ([header(f"{family}-{part}") for part in ("id", "timestamp", "signature")] for family in FAMILIES)
+    identity, stamp, signatures = next((found for found in sets if all(found)), (None, None, None))
+    if identity is None or stamp is None or signatures is None:
+        raise WebhookRejected("the delivery is not signed: a header of id, timestamp or signature is missing")
+    if len(identity) > LONGEST_HEADER or len(signatures) > LONGEST_HEADER or STAMP.fullmatch(stamp) is None:
+        raise WebhookRejected("the signature cannot be read")
+    signed = b".".join([_bytes(identity), stamp.encode(), body])
+    known = [b64encode(hmac.digest(key, signed, sha256)) for key in keys]
+    entries = (entry.partition(",") for entry in signatures.split(" "))
+    given = [_bytes(text) for version, _, text in entries if version == "v1"]
+    if not _any_same(given, known):
+        raise WebhookRejected("the signature is wrong")
+    if abs(now.timestamp() - int(stamp)) > TOLERANCE:
+        raise WebhookRejected(
+            f"the delivery's time differs from the time here by more than {TOLERANCE} s: an old delivery sent again, "
+            "or a clock that is wrong"
+        )
+
+
+@guarded
+def verify_hex_hmac(body: bytes, signature: str | None, secrets: Sequence[str]) -> None:
+    """Check a delivery by an HMAC-SHA256 over its body, in 64 lower-case hexadecimal digits.
+
+    Args:
+        body: The raw bytes.
+        signature: The header, or None where it is missing.
+        secrets: One or more secrets, whose UTF-8 bytes are the keys.
+
+    Raises:
+        WebhookRejected: It is not proved.
+        ConfigError: There is no secret.
+    """
+    keys = [secret.encode() for secret in _some(secrets)]
+    if not signature:
+        raise WebhookRejected("the delivery is not signed: the header of the signature is missing")
+    if HEX.fullmatch(signature) is None:
+        raise WebhookRejected("the signature cannot be read")
+    if not _any_same([signature.encode()], [hmac.digest(key, body, sha256).hex().encode() for key in keys]):
+        raise WebhookRejected("the signature is wrong")
+
+
+def is_in_url(url: str | None, secrets: Sequence[str]) -> bool:
+    """Whether one of the secrets is a path segment or a query value of a URL; letters of either case differ.
+
+    Args:
+        url: The URL that was called, whole or from its path on.
+        secrets: One or more secrets of at least 16 characters.
+
+    Raises:
+        ConfigError: A secret is too short not to be guessed.
+    """
+    if any(len(secret) < SHORTEST_IN_URL for secret in secrets):
+        raise ConfigError(f"webhook_secrets: a secret in a URL has at least {SHORTEST_IN_URL} characters")
+    if not url or len(url) > LONGEST_URL:
+        return False
+    path, _, query = url.partition("#")[0].partition("?")
+    _, scheme, rest = path.partition("://")
+    segments = (rest.partition("/")[2] if scheme else path).split("/")
+    values = [pair.partition("=")[2] for pair in query.split("&")]
+    texts = [*map(unquote, segments), *map(unquote, values), *map(unquote_plus, values)]
+    # Hashes, so that not even the length of a secret shows in the time it takes.
+    given = [sha256(_bytes(text)).digest() for text in texts if text]
+    return _any_same(given, [sha256(secret.encode()).digest() for secret in secrets])
+
+
+def _some(secrets: Sequence[str]) -> Sequence[str]:
+    if not secrets:
+        raise ConfigError("webhook_secrets holds no secret of the kind that signs; add it from the vendor's dashboard")
+    return secrets
+
+
+def _svix_key(secret: str) -> bytes:
+    key = b""
+    if secret.startswith(SVIX_PREFIX):
+        try:
+            key = b64decode(secret.removeprefix(SVIX_PREFIX), validate=True)
+        except (Base64Error, ValueError):
+            key = b""
+    if not key:
+        raise ConfigError(f"webhook_secrets: a signing secret is {SVIX_PREFIX} and base64 behind it; copy it again")
+    return key
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _any_same(given: Iterable[bytes], known: Sequence[bytes]) -> bool:
+    return any([hmac.compare_digest(one, other) for one in given for other in known])  # noqa: C419  # no early end
