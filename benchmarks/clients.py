@@ -28,7 +28,7 @@ from taskbridge import aio
 from taskbridge.models import Task, TaskStatus
 
 Told = dict[str, float]
-Prepared = Callable[[Told], None]
+PreparedSubmission = Callable[[Told], None]
 """Waits for everything, noting when each end was told."""
 
 
@@ -36,7 +36,7 @@ def _pause(seconds: float) -> None:
     time.sleep(seconds)  # noqa: TID251  # what people write
 
 
-def _each_in_a_thread(ids: list[str], wait: Callable[[str], None]) -> Prepared:
+def _each_in_a_thread(ids: list[str], wait: Callable[[str], None]) -> PreparedSubmission:
     def run(told: Told) -> None:
         def one(task: str) -> None:
             wait(task)
@@ -54,19 +54,19 @@ def _each_in_a_thread(ids: list[str], wait: Callable[[str], None]) -> Prepared:
 # What people write.
 
 
-def no_session(url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
+def no_session(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
     requests = importlib.import_module("requests")
     return _loop(requests.get, url, ids, said)
 
 
-def one_session(url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
+def one_session(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
     requests = importlib.import_module("requests")
     session = requests.Session()
     session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=1000))
     return _loop(session.get, url, ids, said)
 
 
-def _loop(get: Callable[..., Any], url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
+def _loop(get: Callable[..., Any], url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
     def wait(task: str) -> None:
         if said.get("spread"):
             _pause(random() * said["interval"])  # or all of them march in step
@@ -80,7 +80,7 @@ def _loop(get: Callable[..., Any], url: str, ids: list[str], said: dict[str, Any
     return _each_in_a_thread(ids, wait)
 
 
-def cloudconvert(url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
+def cloudconvert(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
     """The vendor's own SDK, asked in a loop."""
     sdk = _sdk(url)
 
@@ -91,7 +91,7 @@ def cloudconvert(url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
     return _each_in_a_thread(ids, wait)
 
 
-def cloudconvert_held(url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
+def cloudconvert_held(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
     """The vendor's own SDK, on the line that the vendor holds."""
     del said
     sdk = _sdk(url)
@@ -107,7 +107,7 @@ def _sdk(url: str) -> Any:
 # The peers.
 
 
-def azure(url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
+def azure(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
     """`LROPoller`, which starts a thread for each operation, with the policies of generated clients."""
     core = importlib.import_module("azure.core")
     polling = importlib.import_module("azure.core.polling")
@@ -152,7 +152,7 @@ def _azure_policies(retry: str) -> list[Any]:
     ]
 
 
-def azure_async(url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
+def azure_async(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
     """`AsyncLROPoller`, an asyncio task for each operation."""
     core = importlib.import_module("azure.core")
     polling = importlib.import_module("azure.core.polling")
@@ -185,7 +185,7 @@ def azure_async(url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
     return run
 
 
-def google(url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
+def google(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
     """`Operation.result()` with its own schedule, in a thread for each, over one session."""
     operation = importlib.import_module("google.api_core.operation")
     retry = importlib.import_module("google.api_core.retry")
@@ -219,7 +219,7 @@ def google(url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
 _POLLING: Final = "google.api_core.future.polling"
 
 
-def boto3(url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
+def boto3(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
     """The waiter of a service with jobs, in a thread for each, over one client."""
     sdk = importlib.import_module("boto3")
     config = importlib.import_module("botocore.config").Config(retries={"max_attempts": 0})
@@ -249,18 +249,18 @@ def _settings(url: str, said: dict[str, Any]) -> dict[str, Any]:
 
 def _taught(client: Any, said: dict[str, Any]) -> None:
     """Let a client have seen 400 such tasks before."""
-    channel = client._channel  # noqa: SLF001  # taught what it would have learnt
+    connection = client._connection  # noqa: SLF001  # taught what it would have learnt
     if not said.get("lists"):
-        single_looks(channel)
+        single_looks(connection)
     if said.get("latency"):
-        _teach(channel.pace("convert"))
+        _teach(connection.pace("convert"))
 
 
 def _prepared(client: Any, ids: list[str], said: dict[str, Any]) -> list[Any]:
     """The tasks as a submit gives them."""
     if not said.get("known"):
         return list(ids)
-    now = client._channel.clock.now() - timedelta(seconds=said.get("stale", 0.0))  # noqa: SLF001  # its clock
+    now = client._connection.clock.now() - timedelta(seconds=said.get("stale", 0.0))  # noqa: SLF001  # its clock
     return [
         Task(
             provider="cloudconvert",
@@ -288,7 +288,7 @@ def _teach(pace: Any) -> None:
             age = later
 
 
-def ours(url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
+def ours(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
     client = importlib.import_module("taskbridge").connect("cloudconvert", **_settings(url, said))
     _taught(client, said)
 
@@ -300,7 +300,7 @@ def ours(url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
     return run
 
 
-def ours_async(url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
+def ours_async(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
     loop = asyncio.new_event_loop()
 
     async def connect() -> aio.Client:
@@ -321,7 +321,7 @@ def ours_async(url: str, ids: list[str], said: dict[str, Any]) -> Prepared:
     return run
 
 
-SIDES: Final[dict[str, Callable[[str, list[str], dict[str, Any]], Prepared]]] = {
+SIDES: Final[dict[str, Callable[[str, list[str], dict[str, Any]], PreparedSubmission]]] = {
     "no-session": no_session,
     "session": one_session,
     "cloudconvert": cloudconvert,
@@ -380,8 +380,8 @@ def main() -> None:
     threading.stack_size(512 * 1024)
     side, url = sys.argv[1:3]
     SIDES[side](url, [], {"interval": 1.0})  # imports what it needs
-    importlib.import_module("taskbridge.transport.requests")
-    importlib.import_module("taskbridge.transport.aiohttp")
+    importlib.import_module("taskbridge._transport.requests")
+    importlib.import_module("taskbridge._transport.aiohttp")
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         said = json.loads(line)

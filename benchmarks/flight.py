@@ -101,7 +101,9 @@ def growth(numbers: tuple[int, ...], *, quick: bool) -> dict[str, Any]:
     """CPU per look and memory per task, all layers but the sockets, in virtual time; ratios to the smallest number."""
     fleets = {number: virtual.InFlight(number) for number in numbers}
     each = 100 if quick else 1500
-    found = in_turn({str(n): (lambda fleet=fleet: fleet.look(each)) for n, fleet in fleets.items()}, ROUNDS)
+    found = in_turn(
+        {str(n): (lambda scheduler=scheduler: scheduler.look(each)) for n, scheduler in fleets.items()}, ROUNDS
+    )
     del fleets
     least = str(numbers[0])
     sizes = {str(n): virtual.memory_of(n) for n in numbers}

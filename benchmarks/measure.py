@@ -81,11 +81,11 @@ def more_files() -> None:
 
 def environment() -> dict[str, str]:
     """The environment of child processes: no proxies, no foreign settings, and this folder to import from."""
-    foreign = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    external = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.lower().endswith("_proxy") and not name.startswith("TASKBRIDGE_") and name not in foreign
+        if not name.lower().endswith("_proxy") and not name.startswith("TASKBRIDGE_") and name not in external
     }
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, (kept.get("PYTHONPATH"), str(ROOT))))
     kept.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -43,7 +43,7 @@ def scheme(server: Server, name: str, number: int) -> dict[str, Any]:
     bundle = server.told["bundle"]
     # Naive HTTPS loads the certificates at each request, so a few of them are enough.
     naive = max(10, number // (20 if name == "https" else 3))
-    with _clients(base, bundle) as (session, client, sides), _bare_aiohttp(base, bundle) as bare:
+    with _clients(base, bundle) as (session, client, sides), _bare_aiohttp(base, bundle) as without_traceback:
 
         def no_session() -> dict[str, float]:
             return _measured(naive, lambda ids: [_get(requests.get, base, i, verify=bundle) for i in ids])
@@ -62,7 +62,7 @@ def scheme(server: Server, name: str, number: int) -> dict[str, Any]:
                 "client.get in 8 threads": lambda: _measured(number, lambda ids: _in_threads(client, ids)),
                 "client.wait_all (8 threads)": lambda: _measured(2 * number, client.wait_all),
                 "aio.Client.wait_all (32 at once)": lambda: _measured(2 * number, sides),
-                BARE: lambda: _measured(2 * number, bare),
+                BARE: lambda: _measured(2 * number, without_traceback),
             },
             ROUNDS,
         )
@@ -109,9 +109,9 @@ def _clients(base: str, bundle: str) -> Iterator[tuple[requests.Session, tb.Clie
         tb.connect("cloudconvert", **settings) as client,
         closing(asyncio.new_event_loop()) as loop,
     ):
-        single_looks(client._channel)  # noqa: SLF001  # each task is one look here
+        single_looks(client._connection)  # noqa: SLF001  # each task is one look here
         theirs = loop.run_until_complete(_opened(settings))
-        single_looks(theirs._channel)  # noqa: SLF001
+        single_looks(theirs._connection)  # noqa: SLF001
 
         def asynchronous(ids: list[str]) -> Any:
             return loop.run_until_complete(theirs.wait_all(ids))

@@ -57,7 +57,7 @@ class Task(Model):
     native_id: str | int
     status: Status
     native_status: str | None = None
-    recognised: bool = True
+    recognized: bool = True
     reason: str | None = None
     operation: str | None = None
     progress: float | None = None

@@ -165,7 +165,7 @@ def distribution(name: str, size: Size) -> dict[str, Any]:
     cold, learnt = [], []
     for seed in range(size.rounds):
         clock = sim.Time(seed)
-        fresh = sim.channel(clock, poll={"latency": LATENCY})
+        fresh = sim.connection(clock, poll={"latency": LATENCY})
         durations = kind.spread(clock.chance, size.tasks)
         seen, _ = sim.simulate(_jobs(durations, clock.chance, 0.0, 20.0), fresh, clock)
         cold.append({**_figures(seen, size.tasks), **_beside(seen, durations)})
@@ -187,7 +187,7 @@ def _beside(seen: sim.Seen, durations: list[float]) -> dict[str, float]:
 def _learnt(kind: Distribution, size: Size, seed: int) -> dict[str, float]:
     """After 200 tasks, and with what those taught, no more."""
     clock = sim.Time(1000 + seed)
-    through = sim.channel(clock, poll={"latency": LATENCY})
+    through = sim.connection(clock, poll={"latency": LATENCY})
     sim.simulate(_jobs(kind.drawn(clock.chance, min(200, size.tasks)), clock.chance, 0.0, 60.0), through, clock)
     sim.freeze(through)
     durations = kind.spread(clock.chance, size.tasks)
@@ -216,7 +216,7 @@ def unknown_scale(size: Size) -> dict[str, Any]:
             sim.Job(start, duration, f"operation-{n * operations // number}")
             for n, (start, duration) in enumerate(zip(arrivals, durations, strict=True))
         ]
-        seen, _ = sim.simulate(jobs, sim.channel(clock), clock)
+        seen, _ = sim.simulate(jobs, sim.connection(clock), clock)
         found[name] = _shares(seen, durations)
     for name, schedule in {
         "every second": lambda: sim.fixed(1.0),
@@ -251,7 +251,7 @@ def one_limit(limit: float, size: Size) -> dict[str, Any]:
             kind = kinds[int(clock.random() * len(kinds))]
             return sim.Job(clock.at, clock.chance.lognormvariate(math.log(MEDIANS[kind]), 1.0), kind)
 
-        through = sim.channel(clock, requests_per_second=limit, poll={"latency": 0.05})
+        through = sim.connection(clock, requests_per_second=limit, poll={"latency": 0.05})
         seen, jobs = sim.simulate(
             [like() for _ in range(500)], through, clock, round_trip=0.05, refill=like, until=size.seconds
         )
@@ -272,7 +272,7 @@ def waiting(size: Size) -> dict[str, float]:
     kind, rows = DISTRIBUTIONS["lognormal-1"], []
     for seed in range(size.rounds):
         clock = sim.Time(300 + seed)
-        through = sim.channel(clock, poll={"latency": 0.8})
+        through = sim.connection(clock, poll={"latency": 0.8})
         sim.simulate(_jobs(kind.drawn(clock.chance, 400), clock.chance, 0.0, 60.0), through, clock)
         durations = kind.spread(clock.chance, size.tasks)
         seen, _ = sim.simulate(_jobs(durations, clock.chance, clock.at, 0.0), through, clock, round_trip=0.05)

@@ -137,8 +137,8 @@ def certificates(folder: Path) -> tuple[ssl.SSLContext, Path]:
 async def serve(folder: Path, *, tls: bool) -> None:
     loop = asyncio.get_running_loop()
     shop = Shop()
-    plain = await loop.create_server(lambda: Connection(shop, "http"), "127.0.0.1", 0, backlog=4096)
-    told: dict[str, object] = {"http": f"http://127.0.0.1:{plain.sockets[0].getsockname()[1]}"}
+    printable = await loop.create_server(lambda: Connection(shop, "http"), "127.0.0.1", 0, backlog=4096)
+    told: dict[str, object] = {"http": f"http://127.0.0.1:{printable.sockets[0].getsockname()[1]}"}
     if tls:
         context, bundle = certificates(folder)
         secure = await loop.create_server(lambda: Connection(shop, "https"), "127.0.0.1", 0, ssl=context, backlog=4096)

@@ -1,4 +1,4 @@
-"""The real fleet, its governor and its learning in virtual time: a loop around `Fleet.next` and `Fleet.looked`."""
+"""The real fleet, its governor and its learning in virtual time: a loop around `PollScheduler.next` and `PollScheduler.looked`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from random import Random
 from typing import Any, Final
 
 from taskbridge._config.settings import CommonSettings
-from taskbridge._engine.connection import Channel
-from taskbridge._engine.durations import Durations
-from taskbridge._engine.lookup import Look
-from taskbridge._engine.throttle import Governor
-from taskbridge._polling.commands import LookAt, WaitUntil
-from taskbridge._polling.scheduler import Fleet
+from taskbridge._engine.connection import Connection
+from taskbridge._engine.durations import DurationModel
+from taskbridge._engine.lookup import PollResult
+from taskbridge._engine.throttle import Throttle
+from taskbridge._polling.commands import PollTask, WaitUntil
+from taskbridge._polling.scheduler import PollScheduler
 from taskbridge.models import Task, TaskStatus
 from taskbridge.provider.base import Provider, ProviderSettings
 from taskbridge.provider.capabilities import Capabilities, IdKind
@@ -30,7 +30,7 @@ _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Time:
-    """Virtual time, for `taskbridge.policy.Clock`."""
+    """Virtual time, for `taskbridge.provider.policy.Clock`."""
 
     def __init__(self, seed: int) -> None:
         self.chance = Random(seed)
@@ -57,11 +57,11 @@ class _Simulated(Provider[ProviderSettings]):
         raise NotImplementedError
 
 
-def channel(clock: Time, **settings: Any) -> Channel:
+def connection(clock: Time, **settings: Any) -> Connection:
     """A connection to nobody, at most as many requests under way as the settings allow."""
     common = CommonSettings(**{"max_in_flight": 1000, **settings})
-    governor = Governor(common.requests_per_second, clock.random)
-    return Channel("simulated", _Simulated(ProviderSettings(), "simulated"), common, governor, clock)  # type: ignore[arg-type]
+    throttle = Throttle(common.requests_per_second, clock.random)
+    return Connection("simulated", _Simulated(ProviderSettings(), "simulated"), common, throttle, clock)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -119,7 +119,7 @@ def _snapshot(number: int, job: Job, clock: Time, *, over: bool) -> Task:
 
 def simulate(
     jobs: Sequence[Job],
-    through: Channel,
+    through: Connection,
     clock: Time,
     *,
     round_trip: float = 0.0,
@@ -139,31 +139,31 @@ def simulate(
     Returns:
         What was seen, and all jobs by number.
     """
-    fleet, seen, known = Fleet(), Seen(), list(jobs)
+    scheduler, seen, known = PollScheduler(), Seen(), list(jobs)
     to_come = [(job.start, number) for number, job in enumerate(known)]
     heapify(to_come)
-    landing: list[tuple[float, int, LookAt]] = []
+    landing: list[tuple[float, int, PollTask]] = []
     serial = count()
     while len(seen.delays) < len(known) and clock.at < until:
         while to_come and to_come[0][0] <= clock.at:
             _, number = heappop(to_come)
-            fleet.add(through, str(number), clock.at, known=_snapshot(number, known[number], clock, over=False))
+            scheduler.add(through, str(number), clock.at, known=_snapshot(number, known[number], clock, over=False))
         while landing and landing[0][0] <= clock.at:
-            _, _, look = heappop(landing)
-            number = int(look.task_id)
+            _, _, poll = heappop(landing)
+            number = int(poll.task_id)
             job = known[number]
             over = clock.at - round_trip / 2 >= job.end  # the vendor answers halfway
-            through.governor.answered(clock.at, {})
-            fleet.looked(look, clock.at, Look(_snapshot(number, job, clock, over=over), b"", _EPOCH))
+            through.throttle.answered(clock.at, {})
+            scheduler.looked(poll, clock.at, PollResult(_snapshot(number, job, clock, over=over), b"", _EPOCH))
             if over:
                 seen.delays[number] = clock.at - job.end
                 if refill is not None:
                     known.append(refill())
                     heappush(to_come, (known[-1].start, len(known) - 1))
-        while fleet.news() is not None:
+        while scheduler.news() is not None:
             pass
-        command = fleet.next(clock.at)
-        if isinstance(command, LookAt):
+        command = scheduler.next(clock.at)
+        if isinstance(command, PollTask):
             seen.looks += 1
             heappush(landing, (clock.at + round_trip, next(serial), command))
             continue
@@ -173,7 +173,7 @@ def simulate(
     return seen, known
 
 
-class _Frozen(Durations):
+class _Frozen(DurationModel):
     """What was learnt so far, and no more."""
 
     __slots__ = ()
@@ -182,7 +182,7 @@ class _Frozen(Durations):
         """Learn nothing."""
 
 
-def freeze(through: Channel, operation: str = "convert") -> None:
+def freeze(through: Connection, operation: str = "convert") -> None:
     """Let a connection learn no more about an operation."""
     durations = copy(through.pace(operation).durations)
     durations.__class__ = _Frozen

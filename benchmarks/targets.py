@@ -281,7 +281,7 @@ MISSES: Final[Mapping[str, Callable[[Results], str]]] = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ErrorDetails:
     """What became of a target."""
 
     target: Target
@@ -295,9 +295,9 @@ class Verdict:
         return "met" if self.target.met(self.value) else "**missed**"
 
 
-def verdicts(results: Results) -> dict[str, Verdict]:
+def verdicts(results: Results) -> dict[str, ErrorDetails]:
     """Every target; those of sections that were not run have no value."""
-    found: dict[str, Verdict] = {}
+    found: dict[str, ErrorDetails] = {}
     for key, target in TARGETS.items():
         try:
             value = target.figure(results)
@@ -305,5 +305,5 @@ def verdicts(results: Results) -> dict[str, Verdict]:
             value = None
         missed = value is not None and not target.met(value)
         notes = (MISSES[key](results) if missed and key in MISSES else "", REASONS.get(key, ""))
-        found[key] = Verdict(target, value, "; ".join(dict.fromkeys(filter(None, notes))))
+        found[key] = ErrorDetails(target, value, "; ".join(dict.fromkeys(filter(None, notes))))
     return found

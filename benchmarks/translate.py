@@ -152,11 +152,11 @@ def large(rounds: int) -> dict[str, Any]:
     def ours() -> Any:
         return provider.task(provider.payload(Response(200, {}, body, _NOW)), name)
 
-    def plain() -> Any:
+    def printable() -> Any:
         return json.loads(body)
 
-    found = in_turn({"json.loads": _timed(plain, 1), "taskbridge: bytes to Task": _timed(ours, 1)}, rounds)
-    peak_plain, peak_ours = _peak(plain), _peak(ours)
+    found = in_turn({"json.loads": _timed(printable, 1), "taskbridge: bytes to Task": _timed(ours, 1)}, rounds)
+    peak_plain, peak_ours = _peak(printable), _peak(ours)
     return {
         "bytes": len(body),
         "ratios": ratios(found, "json.loads"),

@@ -74,8 +74,8 @@ def document(name: str, status: str, created: float, ended: float | None) -> dic
 def _padded(outside: dict[str, Any], inside: dict[str, Any]) -> bytes:
     """The body, filled up to the size that all bodies have."""
     inside["engine_note"] = ""
-    bare = len(json.dumps(outside))
-    inside["engine_note"] = "." * max(0, SIZE - bare)
+    without_traceback = len(json.dumps(outside))
+    inside["engine_note"] = "." * max(0, SIZE - without_traceback)
     return json.dumps(outside).encode()
 
 

@@ -13,9 +13,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import taskbridge as tb
 from benchmarks.vendor import Vendor, end_of, task_id
-from taskbridge._engine.connection import Channel
-from taskbridge._engine.locate import one_channel
-from taskbridge._polling.scheduler import Fleet
+from taskbridge._engine.connection import Connection
+from taskbridge._engine.locate import one_connection
+from taskbridge._polling.scheduler import PollScheduler
 from taskbridge._runtime.sync import Driver
 from taskbridge.models import Task, TaskStatus
 from taskbridge.provider.http import Request, Response
@@ -55,24 +55,24 @@ class Line:
         """Nothing is kept."""
 
 
-def single_looks(channel: Channel) -> Channel:
+def single_looks(connection: Connection) -> Connection:
     """The same connection to a vendor that has no list."""
-    can = channel.provider.capabilities
+    can = connection.provider.capabilities
     if hasattr(can, "bulk"):
-        channel.provider.capabilities = replace(can, bulk=None)  # type: ignore[misc]  # of this one provider object
-    return channel
+        connection.provider.capabilities = replace(can, bulk=None)  # type: ignore[misc]  # of this one provider object
+    return connection
 
 
-def connect(clock: VirtualClock, **settings: Any) -> Channel:
+def connect(clock: VirtualClock, **settings: Any) -> Connection:
     """A CloudConvert connection with that clock."""
     given = {"api_key": KEY, "base_url": "http://127.0.0.1:9/v2", "max_in_flight": 1000, **settings}
-    return one_channel("cloudconvert", None, None, given, cast("Any", clock))[0]
+    return one_connection("cloudconvert", None, None, given, cast("Any", clock))[0]
 
 
-def _known(channel: Channel, name: str, clock: VirtualClock) -> tb.Task:
+def _known(connection: Connection, name: str, clock: VirtualClock) -> tb.Task:
     return Task(
         provider="cloudconvert",
-        connection=channel.name,
+        connection=connection.name,
         id=name,
         native_id=name,
         status=TaskStatus.PROCESSING,
@@ -92,17 +92,17 @@ def waits(durations: Sequence[float], *, latency: float) -> dict[str, Any]:
     """
     clock = VirtualClock(seed=1)
     line = Line(clock)
-    channel = connect(clock, poll={"latency": latency})
-    driver, fleet = Driver(cast("Any", clock), lambda _: line), Fleet()
+    connection = connect(clock, poll={"latency": latency})
+    driver, scheduler = Driver(cast("Any", clock), lambda _: line), PollScheduler()
     ids = [task_id("bulk", number, duration) for number, duration in enumerate(durations)]
     epoch = line.vendor.begin("bulk", line.now, ids).epoch
     for name in ids:
-        fleet.add(channel, name, clock.monotonic(), known=_known(channel, name, clock))
+        scheduler.add(connection, name, clock.monotonic(), known=_known(connection, name, clock))
     delays: list[float] = []
-    while driver.step(fleet):
-        while (news := fleet.news()) is not None:
+    while driver.step(scheduler):
+        while (news := scheduler.news()) is not None:
             delays.append(line.now - epoch - end_of(news.outcome.ref.id))
-    while (news := fleet.news()) is not None:
+    while (news := scheduler.news()) is not None:
         delays.append(line.now - epoch - end_of(news.outcome.ref.id))
     return {
         "tasks": len(ids),
@@ -141,16 +141,16 @@ class InFlight:
     def __init__(self, number: int) -> None:
         self._clock = VirtualClock(seed=2)
         self._line = _Endless(self._clock)
-        channel = single_looks(connect(self._clock, poll={"interval": 3600.0, "at_most": 3600.0}))
-        self._driver, self._fleet = Driver(cast("Any", self._clock), lambda _: self._line), Fleet()
+        connection = single_looks(connect(self._clock, poll={"interval": 3600.0, "at_most": 3600.0}))
+        self._driver, self._scheduler = Driver(cast("Any", self._clock), lambda _: self._line), PollScheduler()
         for n in range(number):
-            self._fleet.add(channel, task_id("cost", n, 9e6), self._clock.monotonic())
+            self._scheduler.add(connection, task_id("cost", n, 9e6), self._clock.monotonic())
         self._go(number)
 
     def _go(self, looks: int) -> None:
         stop = self._line.requests + looks
         while self._line.requests < stop:
-            self._driver.step(self._fleet)
+            self._driver.step(self._scheduler)
         self._clock.slept.clear()
 
     def look(self, looks: int) -> float:

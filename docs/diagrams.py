@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from taskbridge import Client
+from taskbridge._config.registry import builtin_providers, load_provider
 from taskbridge.models import TaskStatus
-from taskbridge.provider.base import Provider
-from taskbridge.provider.payload import StateTable
-from taskbridge._config.registry import builtin_providers
-from taskbridge._config.registry import load_provider
+from taskbridge.provider import Provider, StateTable
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 

@@ -25,25 +25,15 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from site_parts import by_family, reference, site_pages
 
-from taskbridge.provider import base as dialogue
 from taskbridge import errors
 from taskbridge import events as observing
-from taskbridge.provider.capabilities import Webhooks
+from taskbridge._config.registry import builtin_providers, load_provider
 from taskbridge._config.settings import CommonSettings
-from taskbridge.emulator.faults import FAULTS, WEBHOOK_FAULTS
 from taskbridge._engine.logs import RECORDS
-from taskbridge.models import Reason
-from taskbridge.models import Task
-from taskbridge.models import TaskFailure
-from taskbridge.models import TaskFile
-from taskbridge.models import TaskResult
-from taskbridge.provider.capabilities import Capabilities
-from taskbridge.provider.capabilities import Downloads
-from taskbridge.provider.capabilities import IdKind
-from taskbridge.provider.base import Provider
-from taskbridge._config.registry import builtin_providers
-from taskbridge._config.registry import load_provider
-from taskbridge.provider.submission import Bulk
+from taskbridge.emulator.faults import FAULTS, WEBHOOK_FAULTS
+from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult
+from taskbridge.provider import Capabilities, Downloads, IdKind, ListPolling, Provider, Webhooks
+from taskbridge.provider import base as dialogue
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 REGION: Final = re.compile(r"(<!-- begin: ([^>]+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -144,10 +134,10 @@ def _label(words: str) -> str:
     return short[:1].upper() + short[1:]
 
 
-def _summed_up(value: Downloads | Webhooks | Bulk) -> str:
+def _summed_up(value: Downloads | Webhooks | ListPolling) -> str:
     if isinstance(value, Webhooks):
         return f"webhooks, proved by: {value.scheme}"
-    return f"{value.page_size} tasks a page" if isinstance(value, Bulk) else ", ".join(value.parts)
+    return f"{value.page_size} tasks a page" if isinstance(value, ListPolling) else ", ".join(value.parts)
 
 
 def _shown(value: object) -> str:
@@ -155,7 +145,7 @@ def _shown(value: object) -> str:
         return yes(value)
     if value is None:
         return "none"
-    if isinstance(value, Downloads | Webhooks | Bulk):
+    if isinstance(value, Downloads | Webhooks | ListPolling):
         return _summed_up(value)
     if isinstance(value, Mapping | frozenset | tuple):
         names = [str(each) for each in cast("Iterable[object]", value)]
@@ -334,7 +324,7 @@ def reasons() -> str:
 
 
 def members(name: str) -> str:
-    """The members of an enumeration of `taskbridge.observing`."""
+    """The members of an enumeration of `taskbridge.events`."""
     return table((code(name.lower()), "Meaning"), _members(vars(observing)[name]))
 
 
@@ -353,7 +343,7 @@ def _members(kind: type[Enum]) -> list[tuple[str, ...]]:
 
 
 def event(name: str) -> str:
-    """The attributes of an event of `taskbridge.observing`."""
+    """The attributes of an event of `taskbridge.events`."""
     section = (inspect.getdoc(vars(observing)[name]) or "").partition("Attributes:\n")[2]
     found = re.findall(r"^    (\w+): (.+(?:\n      +.+)*)", section, re.MULTILINE)
     return table(("Attribute", "Meaning"), ((code(key), prose(words)) for key, words in found))

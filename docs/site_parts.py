@@ -59,8 +59,10 @@ def reference(module: str, *homes: str) -> str:
 
 def _entry(module: str, name: str) -> str:
     value = getattr(import_module(module), name)
-    plain = isinstance(value, type) and issubclass(value, errors.TaskbridgeError) and not vars(value).get("__init__")
-    options = {"show_bases": "true", "inherited_members": "false", "show_signature": "false"} if plain else {}
+    printable = (
+        isinstance(value, type) and issubclass(value, errors.TaskbridgeError) and not vars(value).get("__init__")
+    )
+    options = {"show_bases": "true", "inherited_members": "false", "show_signature": "false"} if printable else {}
     lines = [f"::: {module}.{name}", *(["    options:"] if options else [])]
     return "\n".join((*lines, *(f"      {key}: {value}" for key, value in options.items()))) + "\n"
 

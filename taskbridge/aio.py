@@ -1,6 +1,6 @@
 """The asynchronous interface to what changes something at a vendor, and to its list; `Client` and `Bridge` inherit it.
 
-All that is decided is decided in `taskbridge.lifecycle`, `taskbridge.orders` and `taskbridge.listing`.
+All that is decided is decided in `taskbridge._engine.operations`, `taskbridge._engine.inputs` and `taskbridge._engine.operations`.
 """
 
 from __future__ import annotations
@@ -8,18 +8,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from taskbridge._config.defaults import TransportMaker, clock_here, surroundings
+from taskbridge._config.defaults import TransportMaker, current_defaults, default_clock
 from taskbridge._config.files import load_config
 from taskbridge._config.registry import require_extra
-from taskbridge._engine.connection import Channel
-from taskbridge._engine.download import Want, download_file, download_task
+from taskbridge._engine.connection import Connection
+from taskbridge._engine.download import DownloadOptions, download_file, download_task
 from taskbridge._engine.event_bus import listening
-from taskbridge._engine.flows import opened
-from taskbridge._engine.inputs import AnyInput, Spool, Wish, prepare, prepare_again
-from taskbridge._engine.locate import AnyId, Located, Rejected, channels_of, one_channel
+from taskbridge._engine.flows import guarded_flow
+from taskbridge._engine.inputs import AnyInput, SubmitRequest, TemporaryFiles, prepare, prepare_again
+from taskbridge._engine.locate import AnyId, Located, Rejected, connections_of, one_connection
 from taskbridge._engine.operations import (
-    Checkup,
-    Walk,
+    CheckResult,
+    Pager,
     cancel,
     check,
     claim,
@@ -31,9 +31,9 @@ from taskbridge._engine.operations import (
     retry,
     submit,
 )
-from taskbridge._engine.tracing import Call
-from taskbridge._polling.commands import News
-from taskbridge._runtime.aio import AsyncDriver, Crew
+from taskbridge._engine.tracing import CallSpan
+from taskbridge._polling.commands import Update
+from taskbridge._runtime.aio import AsyncDriver, PollLoop
 from taskbridge._runtime.base import (
     DEFAULT_TIMEOUT,
     AllConnections,
@@ -48,7 +48,7 @@ from taskbridge._runtime.base import (
 from taskbridge.errors import InvalidInput, TaskbridgeError
 from taskbridge.models import Outcome, Outcomes, Task, TaskFile, TaskResult, TaskStatus, WebhookEvent, raise_if_failed
 from taskbridge.provider.policy import Clock
-from taskbridge.provider.secrets import guarded
+from taskbridge.provider.secrets import redact_errors
 
 if TYPE_CHECKING:
     import os
@@ -75,39 +75,43 @@ class Verbs(Front):
     async def cancel(self, task: AnyId) -> Task:
         """Stop a task; see `taskbridge.Client.cancel`."""
         place = self._begin(task)
-        channel, task_id = place.channel, place.task_id
-        claim(channel, "cancel", "cancel a task")
-        return await self._driver.run(channel, cancel(channel, task_id))
+        connection, task_id = place.connection, place.task_id
+        claim(connection, "cancel", "cancel a task")
+        return await self._driver.run(connection, cancel(connection, task_id))
 
     async def retry(self, task: AnyId) -> Task:
         """Do a task once more, as a new task; see `taskbridge.Client.retry`."""
         place = self._begin(task)
-        claim(place.channel, "retry", "retry a task")
-        return await self._driver.run(place.channel, retry(place.channel, place.task_id))
+        claim(place.connection, "retry", "retry a task")
+        return await self._driver.run(place.connection, retry(place.connection, place.task_id))
 
     async def delete(self, task: AnyId) -> None:
         """Remove a task, and what it made, at the vendor; see `taskbridge.Client.delete`."""
         place = self._begin(task)
-        claim(place.channel, "delete", "delete a task")
-        await self._driver.run(place.channel, remove(place.channel, place.task_id))
+        claim(place.connection, "delete", "delete a task")
+        await self._driver.run(place.connection, remove(place.connection, place.task_id))
 
     async def restart(self, task: AnyId, *, destructive: bool = False) -> Task:
         """Do a task anew under its own id, losing what it was; see `taskbridge.Client.restart`."""
         place = self._begin(task)
-        claim(place.channel, "restart", "restart a task")
-        return await self._driver.run(place.channel, restart(place.channel, place.task_id, destructive=destructive))
+        claim(place.connection, "restart", "restart a task")
+        return await self._driver.run(
+            place.connection, restart(place.connection, place.task_id, destructive=destructive)
+        )
 
-    async def _brought(self, task: AnyId, want: Want) -> tuple[Path, ...]:
+    async def _brought(self, task: AnyId, want: DownloadOptions) -> tuple[Path, ...]:
         place = self._begin(task)
-        claim(place.channel, "download", "give out files")
-        with Call("download", [place.channel], self._clock, [place]):
-            return await self._driver.run(place.channel, download_task(place.channel, place.task_id, place.known, want))
+        claim(place.connection, "download", "give out files")
+        with CallSpan("download", [place.connection], self._clock, [place]):
+            return await self._driver.run(
+                place.connection, download_task(place.connection, place.task_id, place.known, want)
+            )
 
 
 class ClientVerbs(Verbs):
     """What is done through one connection."""
 
-    _channel: Channel
+    _connection: Connection
 
     async def submit(
         self,
@@ -118,47 +122,47 @@ class ClientVerbs(Verbs):
         external_id: str | None = None,
         callback_url: str | None = None,
         name: str | None = None,
-        on_commit: Callable[[Mapping[str, Any]], Awaitable[object] | object] | None = None,
+        before_submit: Callable[[Mapping[str, Any]], Awaitable[object] | object] | None = None,
     ) -> Task:
         """Hand a document to the vendor; see `taskbridge.Client.submit`. A stream is read in a thread of its own.
 
         Where the call is cancelled after its order was logged, the order may have gone; the log has its reference.
         """
         self._refuse_if_closed()
-        channel = self._channel
-        channel.resume()
-        with Call("submit", [channel], self._clock), Spool() as spool:
-            wish = Wish(operation, input, options, external_id, callback_url, name)
-            prepared = await asyncio.to_thread(prepare, channel, wish, spool)
-            return await self._driver.run(channel, submit(channel, prepared), on_commit or ignore)
+        connection = self._connection
+        connection.resume()
+        with CallSpan("submit", [connection], self._clock), TemporaryFiles() as spool:
+            wish = SubmitRequest(operation, input, options, external_id, callback_url, name)
+            prepared = await asyncio.to_thread(prepare, connection, wish, spool)
+            return await self._driver.run(connection, submit(connection, prepared), before_submit or ignore)
 
     def list(
         self, status: TaskStatus | str | None = None, *, limit: int | None = None, **filters: Any
     ) -> AsyncIterator[Task]:
         """The vendor's tasks, in its order; see `taskbridge.Client.list`."""
         self._refuse_if_closed()
-        self._channel.resume()
-        return self._pages(Walk(self._channel, query_of(self._channel, status, filters), limit))
+        self._connection.resume()
+        return self._pages(Pager(self._connection, query_of(self._connection, status, filters), limit))
 
-    async def _pages(self, walk: Walk) -> AsyncGenerator[Task]:
+    async def _pages(self, walk: Pager) -> AsyncGenerator[Task]:
         while walk.goes_on:
-            for task in walk.take(await self._driver.run(walk.channel, walk.ask())):
+            for task in walk.take(await self._driver.run(walk.connection, walk.ask())):
                 yield task
 
-    async def check(self) -> Checkup:
+    async def check(self) -> CheckResult:
         """Ask whether the vendor takes the credential; see `taskbridge.Client.check`."""
         self._refuse_if_closed()
-        self._channel.resume()
-        return await self._driver.run(self._channel, check(self._channel))
+        self._connection.resume()
+        return await self._driver.run(self._connection, check(self._connection))
 
     async def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
         """Look for the order that a failed submit left in doubt; see `taskbridge.Client.recover`."""
         self._refuse_if_closed()
-        channel = self._channel
-        channel.resume()
-        with Spool() as spool:
-            prepared = await asyncio.to_thread(prepare_again, channel, error, input, spool)
-            return await self._driver.run(channel, recover(channel, error, prepared))
+        connection = self._connection
+        connection.resume()
+        with TemporaryFiles() as spool:
+            prepared = await asyncio.to_thread(prepare_again, connection, error, input, spool)
+            return await self._driver.run(connection, recover(connection, error, prepared))
 
     @overload
     async def download(
@@ -192,14 +196,14 @@ class ClientVerbs(Verbs):
         overwrite: bool = False,
     ) -> Path | tuple[Path, ...]:
         """Bring home a file that a task made, or all that a task made; see `taskbridge.Client.download`."""
-        want = Want(to, max_bytes, on_progress, overwrite)
+        want = DownloadOptions(to, max_bytes, on_progress, overwrite)
         if not isinstance(what, TaskFile):
             return await self._brought(what, want)
         self._refuse_if_closed()
-        self._channel.resume()
-        claim(self._channel, "download", "give out files")
-        with Call("download", [self._channel], self._clock):
-            return await self._driver.run(self._channel, download_file(self._channel, what, want))
+        self._connection.resume()
+        claim(self._connection, "download", "give out files")
+        with CallSpan("download", [self._connection], self._clock):
+            return await self._driver.run(self._connection, download_file(self._connection, what, want))
 
 
 class BridgeVerbs(Verbs):
@@ -219,7 +223,7 @@ class BridgeVerbs(Verbs):
         external_id: str | None = None,
         callback_url: str | None = None,
         name: str | None = None,
-        on_commit: Callable[[Mapping[str, Any]], Awaitable[object] | object] | None = None,
+        before_submit: Callable[[Mapping[str, Any]], Awaitable[object] | object] | None = None,
     ) -> Task:
         """Hand a document to the vendor of a connection; see `taskbridge.Client.submit`."""
         return await self[connection].submit(
@@ -229,7 +233,7 @@ class BridgeVerbs(Verbs):
             external_id=external_id,
             callback_url=callback_url,
             name=name,
-            on_commit=on_commit,
+            before_submit=before_submit,
         )
 
     def list(
@@ -240,7 +244,7 @@ class BridgeVerbs(Verbs):
 
     async def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
         """Look for the order that a failed submit left in doubt; see `taskbridge.Client.recover`."""
-        return await self[str(error.clue.get("connection", error.connection))].recover(error, input)
+        return await self[str(error.recovery_token.get("connection", error.connection))].recover(error, input)
 
     async def download(
         self,
@@ -257,10 +261,10 @@ class BridgeVerbs(Verbs):
         """
         if isinstance(task, TaskFile):
             raise InvalidInput('a file does not say of which connection it is: bridge["its name"].download(file, to)')
-        return await self._brought(task, Want(to, max_bytes, on_progress, overwrite))
+        return await self._brought(task, DownloadOptions(to, max_bytes, on_progress, overwrite))
 
 
-@guarded
+@redact_errors
 def connect(
     provider: str | None = None,
     /,
@@ -272,29 +276,29 @@ def connect(
     **settings: Any,
 ) -> Client:
     """Open a connection to a vendor; see `taskbridge.connect`. Nothing is sent yet."""
-    chosen = clock or clock_here()
-    channel, known = one_channel(provider, connection, config, settings, chosen)
-    return Client(channel, known=known, clock=chosen, transport=transport)
+    chosen = clock or default_clock()
+    guarded_flow, known = one_connection(provider, connection, config, settings, chosen)
+    return Client(guarded_flow, known=known, clock=chosen, transport=transport)
 
 
 class _Calls(Front):
     """What `Client` and `Bridge` do alike."""
 
     def _open(self, transport: AsyncTransport | TransportMaker | None) -> None:
-        if transport is None and surroundings().transports is None:
+        if transport is None and current_defaults().transports is None:
             _require_aiohttp()
-        maker = transport if isinstance(transport, TransportMaker) else surroundings().transports
+        maker = transport if isinstance(transport, TransportMaker) else current_defaults().transports
         given = None if isinstance(transport, TransportMaker) else transport
         self._transports = Transports(_make_transport, given, None if maker is None else maker.async_transport)
         self._driver = AsyncDriver(self._clock, self._transports)
-        self._crew = Crew(self._driver)
+        self._pool = PollLoop(self._driver)
 
     # One task.
 
     async def get(self, task: AnyId, *, options: Mapping[str, Any] | None = None) -> Task:
         """Look a task up once; see `taskbridge.Client.get`."""
         place = self._begin(task)
-        return await self._driver.run(place.channel, get(place.channel, place.task_id, options))
+        return await self._driver.run(place.connection, get(place.connection, place.task_id, options))
 
     async def wait(
         self,
@@ -308,7 +312,7 @@ class _Calls(Front):
         heard = asyncio.Event()
         with Waiting(self._begin(task), self._clock, timeout, on_update, heard.set) as waiting:
             while (ended := waiting.ended()) is None:
-                await self._driver.step(waiting.fleet, heard)
+                await self._driver.step(waiting.scheduler, heard)
         return ended
 
     async def result(
@@ -319,8 +323,8 @@ class _Calls(Front):
         """What a task made; see `taskbridge.Client.result`."""
         ended = task if isinstance(task, Task) and task.is_terminal else await self.wait(task, timeout)
         raise_if_failed(ended)
-        channel = self._begin(ended).channel
-        return await self._driver.call(channel, opened(channel, channel.provider.result, ended))
+        connection = self._begin(ended).connection
+        return await self._driver.call(connection, guarded_flow(connection, connection.provider.result, ended))
 
     # Many tasks.
 
@@ -335,8 +339,8 @@ class _Calls(Front):
     ) -> Outcomes:
         """Wait for many tasks; see `taskbridge.Client.wait_all`."""
         places = self._begin_many(tasks)
-        news = [one async for one in self._follow("wait_all", places, timeout)]
-        return in_order(news, len(places))
+        update = [one async for one in self._follow("wait_all", places, timeout)]
+        return in_order(update, len(places))
 
     def watch(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> AsyncIterator[Outcome]:
         """Wait for many tasks, and tell of every change of each; see `taskbridge.Client.watch`."""
@@ -353,8 +357,8 @@ class _Calls(Front):
     async def close(self) -> None:
         """End the waits for many, and close the kept connections."""
         self._closed = True
-        await self._crew.close()
-        for transport in self._transports.opened():
+        await self._pool.close()
+        for transport in self._transports.created():
             await transport.close()
 
     async def __aenter__(self) -> Self:
@@ -370,27 +374,27 @@ class _Calls(Front):
         timeout: float | None,  # noqa: ASYNC109  # the fleet keeps it
         *,
         changes: bool = False,
-    ) -> AsyncGenerator[News]:
-        channels = {place.channel.name: place.channel for place in places if isinstance(place, Located)}
+    ) -> AsyncGenerator[Update]:
+        connections = {place.connection.name: place.connection for place in places if isinstance(place, Located)}
         self._refuse_if_closed()
-        batch = self._crew.open(places, timeout, changes=changes)
+        waits = self._pool.open(places, timeout, changes=changes)
         try:
             with (
-                listening([channel.inbox for channel in channels.values()], self._crew.hear),
-                Call(call, channels.values(), self._clock, places, timeout) as told,
+                listening([connection.event_bus for connection in connections.values()], self._pool.hear),
+                CallSpan(call, connections.values(), self._clock, places, timeout) as told,
             ):
-                while (news := await batch.take()) is not None:
-                    if news.final:
-                        told.tell(news.outcome)
-                    yield news
+                while (update := await waits.take()) is not None:
+                    if update.final:
+                        told.tell(update.outcome)
+                    yield update
         finally:
-            self._crew.leave(batch)
+            self._pool.leave(waits)
 
 
-async def _outcomes(followed: AsyncGenerator[News]) -> AsyncGenerator[Outcome]:
+async def _outcomes(followed: AsyncGenerator[Update]) -> AsyncGenerator[Outcome]:
     try:
-        async for news in followed:
-            yield news.outcome
+        async for update in followed:
+            yield update.outcome
     finally:
         await followed.aclose()
 
@@ -407,13 +411,13 @@ class Client(OneConnection, _Calls, ClientVerbs):
 
     def __init__(
         self,
-        channel: Channel,
+        connection: Connection,
         *,
         known: frozenset[str] = frozenset(),
         clock: Clock | None = None,
         transport: AsyncTransport | TransportMaker | None = None,
     ) -> None:
-        super().__init__(channel, known, clock)
+        super().__init__(connection, known, clock)
         self._open(transport)
 
 
@@ -428,29 +432,29 @@ class Bridge(AllConnections, _Calls, BridgeVerbs):
 
     def __init__(
         self,
-        channels: Mapping[str, Channel],
+        connections: Mapping[str, Connection],
         *,
         clock: Clock | None = None,
         transport: AsyncTransport | TransportMaker | None = None,
     ) -> None:
-        super().__init__(channels, clock or clock_here())
+        super().__init__(connections, clock or default_clock())
         self._open(transport)
         self._transport = transport
         self._clients: dict[str, Client] = {}
 
     @classmethod
-    @guarded
+    @redact_errors
     def from_config(cls, path: str | os.PathLike[str] | None = None) -> Self:
         """Open every connection of a configuration; see `taskbridge.Bridge.from_config`. Nothing is sent yet."""
-        clock = clock_here()
-        return cls(channels_of(load_config(path), clock), clock=clock)
+        clock = default_clock()
+        return cls(connections_of(load_config(path), clock), clock=clock)
 
     def __getitem__(self, name: str) -> Client:
         """The client of one connection; it shares the pace and the credential, and is closed with the bridge."""
         client = self._clients.get(name)
         if client is None:
             self._refuse_if_closed()  # nobody would close it
-            known = frozenset(self._channels)
+            known = frozenset(self._connections)
             client = Client(self._named(name), known=known, clock=self._clock, transport=self._transport)
             self._clients[name] = client
         return client

@@ -1,6 +1,6 @@
 """The synchronous interface to what changes something at a vendor, and to its list; `Client` and `Bridge` inherit it.
 
-All that is decided is decided in `taskbridge.lifecycle`, `taskbridge.orders` and `taskbridge.listing`.
+All that is decided is decided in `taskbridge._engine.operations`, `taskbridge._engine.inputs` and `taskbridge._engine.operations`.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from taskbridge._config.defaults import TransportMaker, clock_here, surroundings
+from taskbridge._config.defaults import TransportMaker, current_defaults, default_clock
 from taskbridge._config.files import load_config
-from taskbridge._engine.connection import Channel
-from taskbridge._engine.download import Want, download_file, download_task
+from taskbridge._engine.connection import Connection
+from taskbridge._engine.download import DownloadOptions, download_file, download_task
 from taskbridge._engine.event_bus import listening
-from taskbridge._engine.flows import opened
-from taskbridge._engine.inputs import AnyInput, Spool, Wish, prepare, prepare_again
-from taskbridge._engine.locate import AnyId, Located, Rejected, channels_of, one_channel
+from taskbridge._engine.flows import guarded_flow
+from taskbridge._engine.inputs import AnyInput, SubmitRequest, TemporaryFiles, prepare, prepare_again
+from taskbridge._engine.locate import AnyId, Located, Rejected, connections_of, one_connection
 from taskbridge._engine.operations import (
-    Checkup,
-    Walk,
+    CheckResult,
+    Pager,
     cancel,
     check,
     claim,
@@ -31,8 +31,8 @@ from taskbridge._engine.operations import (
     retry,
     submit,
 )
-from taskbridge._engine.tracing import Call
-from taskbridge._polling.commands import News
+from taskbridge._engine.tracing import CallSpan
+from taskbridge._polling.commands import Update
 from taskbridge._runtime.base import (
     DEFAULT_TIMEOUT,
     AllConnections,
@@ -44,11 +44,11 @@ from taskbridge._runtime.base import (
     in_order,
     no_wait,
 )
-from taskbridge._runtime.sync import Crew, Driver
+from taskbridge._runtime.sync import Driver, WorkerPool
 from taskbridge.errors import InvalidInput, TaskbridgeError
 from taskbridge.models import Outcome, Outcomes, Task, TaskFile, TaskResult, TaskStatus, WebhookEvent, raise_if_failed
 from taskbridge.provider.policy import Clock
-from taskbridge.provider.secrets import guarded
+from taskbridge.provider.secrets import redact_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -83,9 +83,9 @@ class Verbs(Front):
             TaskbridgeError: The vendor refuses, or nobody knows whether it heard: look the task up.
         """
         place = self._begin(task)
-        channel, task_id = place.channel, place.task_id
-        claim(channel, "cancel", "cancel a task")
-        return self._driver.run(channel, cancel(channel, task_id))
+        connection, task_id = place.connection, place.task_id
+        claim(connection, "cancel", "cancel a task")
+        return self._driver.run(connection, cancel(connection, task_id))
 
     def retry(self, task: AnyId) -> Task:
         """Do a task once more: a new task, whose `retry_of` is the old one.
@@ -99,8 +99,8 @@ class Verbs(Front):
             TaskbridgeError: The vendor refuses, or was not reached.
         """
         place = self._begin(task)
-        claim(place.channel, "retry", "retry a task")
-        return self._driver.run(place.channel, retry(place.channel, place.task_id))
+        claim(place.connection, "retry", "retry a task")
+        return self._driver.run(place.connection, retry(place.connection, place.task_id))
 
     def delete(self, task: AnyId) -> None:
         """Remove a task, and what it made, at the vendor.
@@ -114,8 +114,8 @@ class Verbs(Front):
             TaskbridgeError: The vendor refuses, or was not reached.
         """
         place = self._begin(task)
-        claim(place.channel, "delete", "delete a task")
-        self._driver.run(place.channel, remove(place.channel, place.task_id))
+        claim(place.connection, "delete", "delete a task")
+        self._driver.run(place.connection, remove(place.connection, place.task_id))
 
     def restart(self, task: AnyId, *, destructive: bool = False) -> Task:
         """Do a task anew under its own id. What it made and what people changed in it are lost.
@@ -131,20 +131,20 @@ class Verbs(Front):
             TaskbridgeError: The vendor refuses, or was not reached.
         """
         place = self._begin(task)
-        claim(place.channel, "restart", "restart a task")
-        return self._driver.run(place.channel, restart(place.channel, place.task_id, destructive=destructive))
+        claim(place.connection, "restart", "restart a task")
+        return self._driver.run(place.connection, restart(place.connection, place.task_id, destructive=destructive))
 
-    def _brought(self, task: AnyId, want: Want) -> tuple[Path, ...]:
+    def _brought(self, task: AnyId, want: DownloadOptions) -> tuple[Path, ...]:
         place = self._begin(task)
-        claim(place.channel, "download", "give out files")
-        with Call("download", [place.channel], self._clock, [place]):
-            return self._driver.run(place.channel, download_task(place.channel, place.task_id, place.known, want))
+        claim(place.connection, "download", "give out files")
+        with CallSpan("download", [place.connection], self._clock, [place]):
+            return self._driver.run(place.connection, download_task(place.connection, place.task_id, place.known, want))
 
 
 class ClientVerbs(Verbs):
     """What is done through one connection."""
 
-    _channel: Channel
+    _connection: Connection
 
     def submit(
         self,
@@ -155,7 +155,7 @@ class ClientVerbs(Verbs):
         external_id: str | None = None,
         callback_url: str | None = None,
         name: str | None = None,
-        on_commit: Callable[[Mapping[str, Any]], object] | None = None,
+        before_submit: Callable[[Mapping[str, Any]], object] | None = None,
     ) -> Task:
         """Hand a document to the vendor; the task that it made of it.
 
@@ -171,23 +171,25 @@ class ClientVerbs(Verbs):
             external_id: Your id of the order, where the vendor keeps one.
             callback_url: Address that the vendor is to call, where it does.
             name: What the document is called at the vendor; by default the file's own name.
-            on_commit: Called with the order's clue (JSON, as `error.clue` has it) each time before the request leaves
+            before_submit: Called with the order's clue (JSON, as `error.recovery_token` has it) each time before the request leaves
                 after which the vendor may have the order; what it raises ends the call, and the order stays here.
-                Kept in a safe place, it finds the order after a crash: ``recover(SubmitUncertain("", clue=clue))``.
+                Kept in a safe place, it finds the order after a crash: ``recover(SubmitUncertain("", recovery_token=recovery_token))``.
 
         Raises:
             UnsupportedFeature: The vendor has no such operation, or takes no such input; nothing was sent.
             InvalidInput: The document is empty, over the vendor's limit, or cannot be fetched; nothing was sent.
             OSError: The file cannot be read.
             SubmitUncertain: The vendor may have taken it; `recover` looks for it.
-            TaskbridgeError: It was not taken; `clue` tells what was made on the way.
+            TaskbridgeError: It was not taken; `recovery_token` tells what was made on the way.
         """
         self._refuse_if_closed()
-        channel = self._channel
-        channel.resume()
-        with Call("submit", [channel], self._clock), Spool() as spool:
-            wish = Wish(operation, input, options, external_id, callback_url, name)
-            return self._driver.run(channel, submit(channel, prepare(channel, wish, spool)), on_commit or ignore)
+        connection = self._connection
+        connection.resume()
+        with CallSpan("submit", [connection], self._clock), TemporaryFiles() as spool:
+            wish = SubmitRequest(operation, input, options, external_id, callback_url, name)
+            return self._driver.run(
+                connection, submit(connection, prepare(connection, wish, spool)), before_submit or ignore
+            )
 
     def list(
         self, status: TaskStatus | str | None = None, *, limit: int | None = None, **filters: Any
@@ -207,14 +209,14 @@ class ClientVerbs(Verbs):
             TaskbridgeError: A page could not be had.
         """
         self._refuse_if_closed()
-        self._channel.resume()
-        return self._pages(Walk(self._channel, query_of(self._channel, status, filters), limit))
+        self._connection.resume()
+        return self._pages(Pager(self._connection, query_of(self._connection, status, filters), limit))
 
-    def _pages(self, walk: Walk) -> Iterator[Task]:
+    def _pages(self, walk: Pager) -> Iterator[Task]:
         while walk.goes_on:
-            yield from walk.take(self._driver.run(walk.channel, walk.ask()))
+            yield from walk.take(self._driver.run(walk.connection, walk.ask()))
 
-    def check(self) -> Checkup:
+    def check(self) -> CheckResult:
         """Ask whether the vendor takes the credential, by the cheapest call that needs it.
 
         Raises:
@@ -222,8 +224,8 @@ class ClientVerbs(Verbs):
             TaskbridgeError: The vendor refuses the call, or was not reached or understood.
         """
         self._refuse_if_closed()
-        self._channel.resume()
-        return self._driver.run(self._channel, check(self._channel))
+        self._connection.resume()
+        return self._driver.run(self._connection, check(self._connection))
 
     def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
         """Look for the order that a failed submit left in doubt; None where the vendor does not have it (yet).
@@ -242,10 +244,12 @@ class ClientVerbs(Verbs):
             TaskbridgeError: The search failed, which says nothing of the order.
         """
         self._refuse_if_closed()
-        channel = self._channel
-        channel.resume()
-        with Spool() as spool:
-            return self._driver.run(channel, recover(channel, error, prepare_again(channel, error, input, spool)))
+        connection = self._connection
+        connection.resume()
+        with TemporaryFiles() as spool:
+            return self._driver.run(
+                connection, recover(connection, error, prepare_again(connection, error, input, spool))
+            )
 
     @overload
     def download(
@@ -307,14 +311,14 @@ class ClientVerbs(Verbs):
             UnsupportedFeature: Nothing can be downloaded from the vendor; nothing was sent.
             TaskbridgeError: A file cannot be had; those of a task before it are there.
         """
-        want = Want(to, max_bytes, on_progress, overwrite)
+        want = DownloadOptions(to, max_bytes, on_progress, overwrite)
         if not isinstance(what, TaskFile):
             return self._brought(what, want)
         self._refuse_if_closed()
-        self._channel.resume()
-        claim(self._channel, "download", "give out files")
-        with Call("download", [self._channel], self._clock):
-            return self._driver.run(self._channel, download_file(self._channel, what, want))
+        self._connection.resume()
+        claim(self._connection, "download", "give out files")
+        with CallSpan("download", [self._connection], self._clock):
+            return self._driver.run(self._connection, download_file(self._connection, what, want))
 
 
 class BridgeVerbs(Verbs):
@@ -334,7 +338,7 @@ class BridgeVerbs(Verbs):
         external_id: str | None = None,
         callback_url: str | None = None,
         name: str | None = None,
-        on_commit: Callable[[Mapping[str, Any]], object] | None = None,
+        before_submit: Callable[[Mapping[str, Any]], object] | None = None,
     ) -> Task:
         """Hand a document to the vendor of a connection; see `Client.submit`."""
         return self[connection].submit(
@@ -344,7 +348,7 @@ class BridgeVerbs(Verbs):
             external_id=external_id,
             callback_url=callback_url,
             name=name,
-            on_commit=on_commit,
+            before_submit=before_submit,
         )
 
     def list(
@@ -355,7 +359,7 @@ class BridgeVerbs(Verbs):
 
     def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
         """Look for the order that a failed submit left in doubt; see `Client.recover`."""
-        return self[str(error.clue.get("connection", error.connection))].recover(error, input)
+        return self[str(error.recovery_token.get("connection", error.connection))].recover(error, input)
 
     def download(
         self,
@@ -372,10 +376,10 @@ class BridgeVerbs(Verbs):
         """
         if isinstance(task, TaskFile):
             raise InvalidInput('a file does not say of which connection it is: bridge["its name"].download(file, to)')
-        return self._brought(task, Want(to, max_bytes, on_progress, overwrite))
+        return self._brought(task, DownloadOptions(to, max_bytes, on_progress, overwrite))
 
 
-@guarded
+@redact_errors
 def connect(
     provider: str | None = None,
     /,
@@ -403,20 +407,20 @@ def connect(
         ProviderNotFound: No such provider is installed.
         ProviderLoadError: The provider cannot be used.
     """
-    chosen = clock or clock_here()
-    channel, known = one_channel(provider, connection, config, settings, chosen)
-    return Client(channel, known=known, clock=chosen, transport=transport)
+    chosen = clock or default_clock()
+    guarded_flow, known = one_connection(provider, connection, config, settings, chosen)
+    return Client(guarded_flow, known=known, clock=chosen, transport=transport)
 
 
 class _Calls(Front):
     """What `Client` and `Bridge` do alike."""
 
     def _open(self, transport: Transport | TransportMaker | None) -> None:
-        maker = transport if isinstance(transport, TransportMaker) else surroundings().transports
+        maker = transport if isinstance(transport, TransportMaker) else current_defaults().transports
         given = None if isinstance(transport, TransportMaker) else transport
         self._transports = Transports(_make_transport, given, None if maker is None else maker.transport)
         self._driver = Driver(self._clock, self._transports)
-        self._crew = Crew(self._driver)
+        self._pool = WorkerPool(self._driver)
 
     # One task.
 
@@ -425,7 +429,7 @@ class _Calls(Front):
 
         Args:
             task: A shared id, a ref or its text, or a task.
-            options: The vendor's own query options; ``capabilities.look_options`` has their names.
+            options: The vendor's own query options; ``capabilities.get_options`` has their names.
 
         Raises:
             InvalidTaskId: It cannot be an id; nothing was sent.
@@ -433,7 +437,7 @@ class _Calls(Front):
             TaskbridgeError: The look-up failed, which says nothing of the task.
         """
         place = self._begin(task)
-        return self._driver.run(place.channel, get(place.channel, place.task_id, options))
+        return self._driver.run(place.connection, get(place.connection, place.task_id, options))
 
     def wait(
         self,
@@ -470,7 +474,7 @@ class _Calls(Front):
 
         with clock.acting(), Waiting(place, clock, timeout, on_update, wake) as waiting:
             while (ended := waiting.ended()) is None:
-                self._driver.step(waiting.fleet, pause)
+                self._driver.step(waiting.scheduler, pause)
         return ended
 
     def result(self, task: AnyId, timeout: float | None = DEFAULT_TIMEOUT) -> TaskResult:
@@ -487,8 +491,8 @@ class _Calls(Front):
         """
         ended = task if isinstance(task, Task) and task.is_terminal else self.wait(task, timeout)
         raise_if_failed(ended)
-        channel = self._begin(ended).channel
-        return self._driver.call(channel, opened(channel, channel.provider.result, ended))
+        connection = self._begin(ended).connection
+        return self._driver.call(connection, guarded_flow(connection, connection.provider.result, ended))
 
     # Many tasks.
 
@@ -505,7 +509,7 @@ class _Calls(Front):
             timeout: Seconds to wait at most; None for no deadline.
         """
         places = self._begin_many(tasks)
-        return (news.outcome for news in self._follow("as_completed", places, timeout))
+        return (update.outcome for update in self._follow("as_completed", places, timeout))
 
     def wait_all(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> Outcomes:
         """Wait for many tasks; their outcomes in the order given, duplicates included.
@@ -525,7 +529,7 @@ class _Calls(Front):
             timeout: Seconds to wait at most; None for no deadline.
         """
         places = self._begin_many(tasks)
-        return (news.outcome for news in self._follow("watch", places, timeout, changes=True))
+        return (update.outcome for update in self._follow("watch", places, timeout, changes=True))
 
     # What the vendor tells unasked.
 
@@ -549,8 +553,8 @@ class _Calls(Front):
     def close(self) -> None:
         """End the threads of waits for many, and close the kept connections."""
         self._closed = True
-        self._crew.close()
-        for transport in self._transports.opened():
+        self._pool.close()
+        for transport in self._transports.created():
             transport.close()
 
     def __enter__(self) -> Self:
@@ -561,21 +565,21 @@ class _Calls(Front):
 
     def _follow(
         self, call: str, places: list[Located | Rejected], timeout: float | None, *, changes: bool = False
-    ) -> Iterator[News]:
+    ) -> Iterator[Update]:
         self._refuse_if_closed()
-        channels = {place.channel.name: place.channel for place in places if isinstance(place, Located)}
-        batch = self._crew.open(places, timeout, changes=changes)
+        connections = {place.connection.name: place.connection for place in places if isinstance(place, Located)}
+        waits = self._pool.open(places, timeout, changes=changes)
         try:
             with (
-                listening([channel.inbox for channel in channels.values()], self._crew.hear),
-                Call(call, channels.values(), self._clock, places, timeout) as told,
+                listening([connection.event_bus for connection in connections.values()], self._pool.hear),
+                CallSpan(call, connections.values(), self._clock, places, timeout) as told,
             ):
-                while (news := batch.take()) is not None:
-                    if news.final:
-                        told.tell(news.outcome)
-                    yield news
+                while (update := waits.take()) is not None:
+                    if update.final:
+                        told.tell(update.outcome)
+                    yield update
         finally:
-            self._crew.leave(batch)
+            self._pool.leave(waits)
 
 
 class Client(OneConnection, _Calls, ClientVerbs):
@@ -590,13 +594,13 @@ class Client(OneConnection, _Calls, ClientVerbs):
 
     def __init__(
         self,
-        channel: Channel,
+        connection: Connection,
         *,
         known: frozenset[str] = frozenset(),
         clock: Clock | None = None,
         transport: Transport | TransportMaker | None = None,
     ) -> None:
-        super().__init__(channel, known, clock)
+        super().__init__(connection, known, clock)
         self._open(transport)
 
 
@@ -611,18 +615,18 @@ class Bridge(AllConnections, _Calls, BridgeVerbs):
 
     def __init__(
         self,
-        channels: Mapping[str, Channel],
+        connections: Mapping[str, Connection],
         *,
         clock: Clock | None = None,
         transport: Transport | TransportMaker | None = None,
     ) -> None:
-        super().__init__(channels, clock or clock_here())
+        super().__init__(connections, clock or default_clock())
         self._open(transport)
         self._transport = transport
         self._clients: dict[str, Client] = {}
 
     @classmethod
-    @guarded
+    @redact_errors
     def from_config(cls, path: str | os.PathLike[str] | None = None) -> Self:
         """Open every connection of a configuration. Nothing is sent yet.
 
@@ -634,15 +638,15 @@ class Bridge(AllConnections, _Calls, BridgeVerbs):
             ProviderNotFound: A provider is not installed.
             ProviderLoadError: A provider cannot be used.
         """
-        clock = clock_here()
-        return cls(channels_of(load_config(path), clock), clock=clock)
+        clock = default_clock()
+        return cls(connections_of(load_config(path), clock), clock=clock)
 
     def __getitem__(self, name: str) -> Client:
         """The client of one connection; it shares the pace and the credential, and is closed with the bridge."""
         client = self._clients.get(name)
         if client is None:
             self._refuse_if_closed()  # nobody would close it
-            known = frozenset(self._channels)
+            known = frozenset(self._connections)
             made = Client(self._named(name), known=known, clock=self._clock, transport=self._transport)
             client = self._clients.setdefault(name, made)  # another thread may have been here
         return client

@@ -61,13 +61,12 @@ __all__ = [
     "UnsupportedFeature",
     "WaitTimeout",
     "WebhookRejected",
-    "plain",
 ]
 
 _MESSAGE_LIMIT: Final = 2048  # characters of a vendor's words that we repeat
 
 
-def plain(text: str, limit: int = _MESSAGE_LIMIT) -> str:
+def printable(text: str, limit: int = _MESSAGE_LIMIT) -> str:
     """Make a stranger's text safe to show: control characters, escapes and bidi marks are spelt out.
 
     Args:
@@ -108,7 +107,7 @@ class TaskbridgeError(Exception):
     """
 
     retryable_by_default = False
-    clue: Mapping[str, Any] = MappingProxyType({})
+    recovery_token: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self,
@@ -157,11 +156,11 @@ class TaskbridgeError(Exception):
         where = self.ref or self.connection or self.provider
         facts = [
             f"HTTP {self.http_status}" if self.http_status is not None else "",
-            f"code {plain(self.vendor_code, 100)}" if self.vendor_code else "",
-            f"request {plain(self.request_id, 100)}" if self.request_id else "",
+            f"code {printable(self.vendor_code, 100)}" if self.vendor_code else "",
+            f"request {printable(self.request_id, 100)}" if self.request_id else "",
         ]
         known = ", ".join(fact for fact in facts if fact)
-        head = f"{plain(where, 200)}: " if where else ""
+        head = f"{printable(where, 200)}: " if where else ""
         return f"{head}{self.message}{f' ({known})' if known else ''}"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -332,9 +331,9 @@ class IdentityMismatch(ContractError):
 class SubmitUncertain(TaskbridgeError):
     """A submit left this machine, and nobody can say whether the vendor has it; `client.recover` may find it."""
 
-    def __init__(self, message: str, *, clue: Mapping[str, Any] | None = None, **context: Any) -> None:
+    def __init__(self, message: str, *, recovery_token: Mapping[str, Any] | None = None, **context: Any) -> None:
         super().__init__(message, **context)
-        self.clue = dict(clue or {})
+        self.recovery_token = dict(recovery_token or {})
 
 
 class TaskFailed(TaskbridgeError):

@@ -29,10 +29,20 @@ if TYPE_CHECKING:
 
     from taskbridge.errors import TaskbridgeError
 
-__all__ = ["CallEnded", "CallStarted", "Event", "Exchange", "Observation", "Observer", "Source", "WaitOutcome", "Why"]
+__all__ = [
+    "CallEnded",
+    "CallStarted",
+    "Event",
+    "RequestEnded",
+    "Observation",
+    "Observer",
+    "ObservationSource",
+    "WaitOutcome",
+    "PollReason",
+]
 
 
-class Source(StrEnum):
+class ObservationSource(StrEnum):
     """How something was learnt of a task."""
 
     LOOK = "look"
@@ -47,7 +57,7 @@ class Source(StrEnum):
     """The vendor's answer to the order."""
 
 
-class Why(StrEnum):
+class PollReason(StrEnum):
     """Why a task is looked at, or why not."""
 
     FIRST = "first"
@@ -91,7 +101,7 @@ class Why(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class RequestEnded:
     """A request that was sent, and what came of it.
 
     Attributes:
@@ -169,24 +179,24 @@ class Observation:
         late: Seconds by which the look came after it was due: a limit (pace, connections, Retry-After) held it.
         delay: Seconds by which the end is older than the news of it, as far as can be expected; None before the end,
             and where the vendor tells at once.
-        next_in: Seconds to the next look; None where there is none.
-        next_why: Why then, or why not; None where nothing is left to look for.
+        next_poll_in: Seconds to the next look; None where there is none.
+        next_poll_reason: Why then, or why not; None where nothing is left to look for.
     """
 
     time: datetime
     provider: str
     ref: TaskRef
-    source: Source
-    why: Why
+    source: ObservationSource
+    why: PollReason
     task: Task | None = None
     unchanged: bool = False
     error: TaskbridgeError | None = None
-    exchanges: tuple[Exchange, ...] = field(default=(), repr=False)
+    exchanges: tuple[RequestEnded, ...] = field(default=(), repr=False)
     duration: float = 0.0
     late: float = 0.0
     delay: float | None = None
-    next_in: float | None = None
-    next_why: Why | None = None
+    next_poll_in: float | None = None
+    next_poll_reason: PollReason | None = None
 
     @property
     def connection(self) -> str:
@@ -234,7 +244,7 @@ class Observation:
             "status": None if task is None else str(task.status),
             "reason": None if task is None or task.reason is None else str(task.reason),
             "native_status": None if task is None else task.native_status,
-            "recognised": None if task is None else task.recognised,
+            "recognised": None if task is None else task.recognized,
             "progress": None if task is None else task.progress,
             "unchanged": self.unchanged,
             "http_status": self.http_status,
@@ -243,8 +253,8 @@ class Observation:
             "duration": self.duration,
             "late": self.late,
             "delay": self.delay,
-            "next_in": self.next_in,
-            "next_why": None if self.next_why is None else self.next_why.value,
+            "next_poll_in": self.next_poll_in,
+            "next_poll_reason": None if self.next_poll_reason is None else self.next_poll_reason.value,
         }
 
 
@@ -338,7 +348,7 @@ class CallEnded:
         }
 
 
-Event: TypeAlias = Observation | Exchange | CallStarted | WaitOutcome | CallEnded
+Event: TypeAlias = Observation | RequestEnded | CallStarted | WaitOutcome | CallEnded
 
 
 Observer: TypeAlias = Callable[[Event], object]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, SupportsIndex, overload
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
-from taskbridge.errors import InvalidTaskId, TaskFailed, plain
+from taskbridge.errors import InvalidTaskId, TaskFailed, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,7 +91,9 @@ class TaskRef(str):
     def __new__(cls, text: str) -> Self:
         """Check the text and keep it as it is."""
         if _REF.fullmatch(text) is None:
-            raise InvalidTaskId(f"{plain(text, 80)!r} is not a ref; a ref is connection:id, such as invoices:task_1")
+            raise InvalidTaskId(
+                f"{printable(text, 80)!r} is not a ref; a ref is connection:id, such as invoices:task_1"
+            )
         return super().__new__(cls, text)
 
     @classmethod
@@ -183,7 +185,7 @@ class Task(_Model):
     """Normalised: pending, processing, completed or failed."""
     native_status: str | None = None
     """Verbatim: the vendor's word (text, else its number as text)."""
-    recognised: bool = True
+    recognized: bool = True
     """Normalised: False when the vendor's word is not in our table; `status` is then processing."""
     reason: Reason | None = None
     """Normalised: a closed refinement of the status."""
@@ -231,7 +233,7 @@ class Task(_Model):
         return self.status.is_terminal
 
     def __str__(self) -> str:
-        return f"{plain(self.ref, 600)}: {self.describe()}"
+        return f"{printable(self.ref, 600)}: {self.describe()}"
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """What is known, the most telling first."""
@@ -247,7 +249,7 @@ class Task(_Model):
     def describe(self) -> str:
         """The status in words: ``failed (cancelled), vendor says 'error'``."""
         refinement = f" ({self.reason})" if self.reason else ""
-        word = f", vendor says {plain(str(self.native_status), 60)!r}" if self.native_status else ""
+        word = f", vendor says {printable(str(self.native_status), 60)!r}" if self.native_status else ""
         return f"{self.status}{refinement}{word}"
 
     def __eq__(self, other: object) -> bool:
@@ -365,7 +367,7 @@ def raise_if_failed(task: Task) -> None:
         return
     words = task.error.message if task.error and task.error.message else task.describe()
     raise TaskFailed(
-        f"the task failed: {plain(words, 500)}",
+        f"the task failed: {printable(words, 500)}",
         task=task,
         provider=task.provider,
         connection=task.connection,

@@ -1,6 +1,6 @@
 """How a task, and what came of many, look in a notebook: `_repr_html_` of the shared model.
 
-A notebook trusts what it shows, and a vendor's words are a stranger's: each passes `plain` and is escaped. No link is
+A notebook trusts what it shows, and a vendor's words are a stranger's: each passes `printable` and is escaped. No link is
 shown, neither a file's nor an id's: whoever has a link to a file has the file, and a notebook is passed on with its
 output.
 
@@ -15,7 +15,7 @@ from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from taskbridge.errors import WaitTimeout, plain
+from taskbridge.errors import WaitTimeout, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -156,7 +156,7 @@ def _status(task: Task) -> str:
 
 def _vendor_says(task: Task) -> str:
     word = _words(task.native_status)
-    return word if task.recognised else f"{word} <em>(a word that taskbridge does not know)</em>"
+    return word if task.recognized else f"{word} <em>(a word that taskbridge does not know)</em>"
 
 
 def _progress(task: Task) -> str | None:
@@ -180,7 +180,7 @@ def _file(file: TaskFile) -> str:
 
 def _words(text: str | None) -> str:
     """A stranger's words, safe to show; of an address in them the query is left out, for that may be the key."""
-    return "" if text is None else escape(_QUERY.sub(r"\1?…", plain(text, _WORDS)))
+    return "" if text is None else escape(_QUERY.sub(r"\1?…", printable(text, _WORDS)))
 
 
 def _moment(moment: datetime | None) -> str | None:

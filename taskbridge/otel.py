@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from taskbridge import __version__
 from taskbridge._config.registry import require_extra
-from taskbridge.events import CallEnded, CallStarted, Exchange, Observation, WaitOutcome, Why
+from taskbridge.events import CallEnded, CallStarted, Observation, PollReason, RequestEnded, WaitOutcome
 
 try:
     from opentelemetry import context, metrics, trace
@@ -39,7 +39,7 @@ __all__ = ["Telemetry"]
 
 _SCHEMA: Final = "https://opentelemetry.io/schemas/1.38.0"
 _WHOLE: Final = frozenset({"download", "submit", "wait"})  # calls that run in the caller's thread from end to end
-_AGAIN: Final = frozenset({Why.RETRY, Why.RETRY_AFTER})
+_AGAIN: Final = frozenset({PollReason.RETRY, PollReason.RETRY_AFTER})
 
 # Seconds; what the conventions advise for the duration of requests.
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
@@ -101,7 +101,7 @@ class Telemetry:
                 self._end(event)
             case WaitOutcome():
                 self._outcome(event)
-            case Exchange():
+            case RequestEnded():
                 self._request(event)
             case Observation():
                 self._observe(event)
@@ -152,7 +152,7 @@ class Telemetry:
 
     # Requests.
 
-    def _request(self, event: Exchange) -> None:
+    def _request(self, event: RequestEnded) -> None:
         base: dict[str, str | int] = {
             "http.request.method": event.method,
             "server.address": event.host,
@@ -190,7 +190,7 @@ class Telemetry:
         span.end(_ns(event.time) + round(event.duration * 1e9))
         self._duration.record(event.duration, base, context=trace.set_span_in_context(span))
 
-    def _parents(self, event: Exchange) -> tuple[Context | None, list[Span]]:
+    def _parents(self, event: RequestEnded) -> tuple[Context | None, list[Span]]:
         """The context that a request belongs to (None for the present one), and the other calls that it serves."""
         if event.ref is not None:
             waiting = self._waiting(event.ref)
@@ -216,13 +216,23 @@ class Telemetry:
             )
             if event.delay is not None:
                 self._delay.record(event.delay, whose)
-        names = ("source", "why", "status", "native_status", "unchanged", "http_status", "error", "next_in", "next_why")
+        names = (
+            "source",
+            "why",
+            "status",
+            "native_status",
+            "unchanged",
+            "http_status",
+            "error",
+            "next_poll_in",
+            "next_poll_reason",
+        )
         told = _known(event.record(), *names)
         for span in self._waiting(event.ref):
             span.add_event("taskbridge.observation", told, _ns(event.time))
 
 
-def _whose(event: Exchange | Observation, **more: str) -> dict[str, str]:
+def _whose(event: RequestEnded | Observation, **more: str) -> dict[str, str]:
     added = {f"taskbridge.{name}": value for name, value in more.items()}
     return {"taskbridge.connection": event.connection, "taskbridge.provider": event.provider, **added}
 
@@ -235,7 +245,7 @@ def _known(record: Mapping[str, str | float | bool | None], *names: str) -> dict
     }
 
 
-def _authority(event: Exchange) -> str:
+def _authority(event: RequestEnded) -> str:
     host = f"[{event.host}]" if ":" in event.host else event.host
     return host if event.port in (80, 443) else f"{host}:{event.port}"
 

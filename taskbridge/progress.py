@@ -16,7 +16,7 @@ from __future__ import annotations
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
-from taskbridge.errors import plain
+from taskbridge.errors import printable
 from taskbridge.events import CallStarted, Observation, WaitOutcome
 from taskbridge.models import Task
 
@@ -121,7 +121,7 @@ class Rich(Tally):
     def __init__(self, bars: RichBars, description: str = "tasks") -> None:
         super().__init__()
         self._bars = bars
-        self._words = plain(description, 200)
+        self._words = printable(description, 200)
         self._bar: Any = bars.add_task(self._words, total=None)
 
     def show(self) -> None:

@@ -31,7 +31,7 @@ def pytest_runtest_setup() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def imported() -> None:
     """What is imported on first use is there before any test's time begins."""
-    for name in ("taskbridge.transport.requests", "taskbridge.transport.aiohttp"):
+    for name in ("taskbridge._transport.requests", "taskbridge._transport.aiohttp"):
         import_module(name)
     for name in ("cloudconvert", "expertai-extract", "scan-documents", "smartdocumentor"):
         load_provider(name)
@@ -57,7 +57,7 @@ def _holds(path: Path) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
+    item: pytest.PolledTask, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     del item

@@ -164,8 +164,12 @@ def _file(file: StoredFile, disposition: str, modified: float, wanted: str) -> R
 
 
 def _header_name(name: str) -> str:
-    plain = re.sub(r'[^ -~]|["\\]', "_", name)
-    return f'filename="{plain}"' if plain == name else f"filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+    printable = re.sub(r'[^ -~]|["\\]', "_", name)
+    return (
+        f'filename="{printable}"'
+        if printable == name
+        else f"filename=\"{printable}\"; filename*=UTF-8''{quote(name, safe='')}"
+    )
 
 
 def _etag(file: StoredFile) -> str:

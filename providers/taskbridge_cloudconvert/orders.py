@@ -20,12 +20,25 @@ from taskbridge.errors import (
     MalformedResponse,
     ResponseTooLarge,
     TaskNotFound,
-    plain,
+    printable,
 )
 from taskbridge.models import Task, TaskResult, TaskStatus
-from taskbridge.provider.http import Flow, Request, Upload
-from taskbridge.provider.payload import Payload, path_id, read_time
-from taskbridge.provider.submission import Bulk, Document, Link, Listing, Page, Query, Source, Submission
+from taskbridge.provider import (
+    Document,
+    Flow,
+    Link,
+    Listing,
+    ListPolling,
+    Page,
+    Payload,
+    Query,
+    Request,
+    Source,
+    Submission,
+    Upload,
+    path_id,
+    read_time,
+)
 
 if TYPE_CHECKING:
     from .provider import CloudConvert
@@ -65,7 +78,7 @@ OF_TASKS: Final = frozenset({"job_id", "operation"})  # filters that only tasks 
 PAGE: Final = 50  # of 100 by default; a job holds its tasks
 LISTING: Final = Listing(PAGE, FILTERS, frozenset(WORDS) - {TaskStatus.PENDING})
 FULL_PAGE: Final = 100  # tasks, or jobs without theirs
-BULK: Final = Bulk(FULL_PAGE, frozenset({"", "job"}), queries=3, numbered=True)
+BULK: Final = ListPolling(FULL_PAGE, frozenset({"", "job"}), queries=3, numbered=True)
 # Kind of id -> what lists those that go on.   doc TASKS, JOBS
 SWEEP: Final = (
     ("", Query(TaskStatus.PENDING, {"kind": "task"})),
@@ -92,14 +105,14 @@ def submit(vendor: CloudConvert, order: Submission) -> Flow[Task]:
     else:
         body = {"tasks": _graph(_checked(vendor, native), order)}
     body = {"tag": order.reference, **({"webhook_url": order.callback_url} if order.callback_url else {}), **body}
-    clue: dict[str, Any] = {"tag": body["tag"]}
-    response = yield vendor.request("POST", "/jobs", json=body, commits=True, clue=clue)
+    recovery_token: dict[str, Any] = {"tag": body["tag"]}
+    response = yield vendor.request("POST", "/jobs", json=body, starts_work=True, recovery_token=recovery_token)
     made = vendor.payload(response).child("data")
     job = vendor.job(made)
-    clue = {**clue, "task": job.id}
+    recovery_token = {**recovery_token, "task": job.id}
     results = {each.maybe_text("name"): each.maybe_child("result") for each in made.children("tasks")}
     for name, document in _uploads(order):
-        yield from _upload(vendor, document, results.get(name), clue)
+        yield from _upload(vendor, document, results.get(name), recovery_token)
     return job
 
 
@@ -120,13 +133,13 @@ def _submit_task(vendor: CloudConvert, order: Submission) -> Flow[Task]:
         raise vendor.unsupported("tag a single task: give the order a document, or use native:jobs")
     if order.callback_url is not None:
         raise vendor.unsupported("tell the end of a single task: give the order a document, or use native:jobs")
-    response = yield vendor.request("POST", f"/{native}", json=dict(order.options), commits=True)
+    response = yield vendor.request("POST", f"/{native}", json=dict(order.options), starts_work=True)
     return vendor.task(vendor.payload(response).child("data"))
 
 
 def _checked(vendor: CloudConvert, native: str) -> str:
     if OPERATION.fullmatch(native) is None:
-        raise vendor.unsupported(f"do {plain(native, 60)!r}: its operations look like pdf/ocr")
+        raise vendor.unsupported(f"do {printable(native, 60)!r}: its operations look like pdf/ocr")
     return native
 
 
@@ -174,7 +187,9 @@ def _form(result: Payload | None) -> Payload | None:
     return None if result is None else result.maybe_child("form")
 
 
-def _upload(vendor: CloudConvert, document: Document, result: Payload | None, clue: Mapping[str, Any]) -> Flow[None]:
+def _upload(
+    vendor: CloudConvert, document: Document, result: Payload | None, recovery_token: Mapping[str, Any]
+) -> Flow[None]:
     """Send a document to the form that its task answered: fields as they are and in order, file last, no API key."""
     form = _form(result)
     if form is None:
@@ -184,7 +199,7 @@ def _upload(vendor: CloudConvert, document: Document, result: Payload | None, cl
         raise MalformedResponse("the upload form is not on https")
     fields = tuple((key, str(value)) for key, value in form.child("parameters").raw.items())
     upload = Upload(fields, "file", document.name, document.content, document.media_type or "application/octet-stream")
-    response = yield Request("POST", url, body=upload, authorised=False, expect="bytes", clue=clue)
+    response = yield Request("POST", url, body=upload, authorized=False, expect="bytes", recovery_token=recovery_token)
     if response.status not in UPLOADED:
         error = vendor.error(response)
         error.message = f"the upload was refused, and the job waits for it: {error.message}"
@@ -228,7 +243,7 @@ def retry(vendor: CloudConvert, task_id: str) -> Flow[Task]:
     kind, native = vendor.split_id(task_id)
     if kind.prefix:
         raise vendor.unsupported("retry a job: retry its failed tasks, or submit it anew")
-    response = yield vendor.request("POST", f"/tasks/{path_id(native)}/retry", json={}, commits=True)
+    response = yield vendor.request("POST", f"/tasks/{path_id(native)}/retry", json={}, starts_work=True)
     return vendor.task(vendor.payload(response).child("data"))
 
 
@@ -280,13 +295,13 @@ def _joined(value: object) -> str:
     return ",".join(str(each) for each in value) if isinstance(value, list | tuple | set | frozenset) else str(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # a caller's
 
 
-def recover(vendor: CloudConvert, clue: Mapping[str, Any]) -> Flow[Task | None]:
+def recover(vendor: CloudConvert, recovery_token: Mapping[str, Any]) -> Flow[Task | None]:
     """``GET /jobs?filter[tag]=``: the newest job of that tag that is not older than the order."""
-    tag = clue.get("tag")
+    tag = recovery_token.get("tag")
     if not isinstance(tag, str):
         raise vendor.unsupported("look for a single task, which has no tag")
     page = yield from list_page(vendor, Query(filters={"kind": "job", "tag": tag}), None)
-    sent = read_time(clue.get("time"))
+    sent = read_time(recovery_token.get("time"))
     found = [
         job
         for job in page.tasks
@@ -304,7 +319,7 @@ def result(task: Task, found: TaskResult, *, public_only: bool) -> Flow[TaskResu
     if len(links) != 1 or not any(each.raw.get("name") == TEXT for each in task.subtasks):
         return found
     request = Request(
-        "GET", links[0], headers={"Accept": "*/*"}, authorised=False, expect="bytes", public_only=public_only
+        "GET", links[0], headers={"Accept": "*/*"}, authorized=False, expect="bytes", public_only=public_only
     )
     try:
         response = yield request

@@ -15,14 +15,30 @@ from typing import Any, Final, Literal
 
 from pydantic import SecretStr, model_validator
 
-from taskbridge.errors import ApiError, QuotaExceeded, RateLimited, TaskNotFound, plain
+from taskbridge.errors import ApiError, QuotaExceeded, RateLimited, TaskNotFound, printable
 from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus, WebhookEvent
-from taskbridge.provider.base import CodeTable, Provider, ProviderSettings, no_requests
-from taskbridge.provider.capabilities import Capabilities, Credential, Delivery, Downloads, IdKind
-from taskbridge.provider.http import Flow, Request
-from taskbridge.provider.payload import Payload, StateTable, path_id, read_state
-from taskbridge.provider.results import Made, written
-from taskbridge.provider.submission import Page, Query, Submission
+from taskbridge.provider import (
+    Capabilities,
+    CodeTable,
+    Credential,
+    Delivery,
+    Downloads,
+    Flow,
+    GeneratedFile,
+    IdKind,
+    Page,
+    Payload,
+    Provider,
+    ProviderSettings,
+    Query,
+    Request,
+    StateTable,
+    Submission,
+    no_requests,
+    path_id,
+    read_state,
+    written,
+)
 
 from . import orders
 from .webhook import WEBHOOKS, read_delivery
@@ -122,7 +138,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
     Settings = CloudConvertSettings
     codes = CODES
     statuses = STATUSES
-    doubtful_statuses = DOUBTFUL
+    uncertain_statuses = DOUBTFUL
     capabilities = Capabilities(
         kinds=(TASK, JOB),
         authentication="API key",
@@ -130,7 +146,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
         subtasks=True,
         reasons=(Reason.AWAITING_UPLOAD, Reason.CANCELLED, Reason.DEPENDENCY_FAILED),
         webhooks=WEBHOOKS,
-        look_options=frozenset({"include"}),
+        get_options=frozenset({"include"}),
         operations=orders.OPERATIONS,
         inputs=frozenset({"path", "bytes", "stream", "url", "file"}),
         many_inputs=orders.MANY,
@@ -149,7 +165,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
 
     # Requests, in the order in which a task lives.
 
-    def authorise(self) -> Flow[Credential]:
+    def authorize(self) -> Flow[Credential]:
         """The API key, valid until it is revoked."""
         return no_requests(Credential({"Authorization": f"Bearer {self.settings.api_key.get_secret_value()}"}))
 
@@ -191,7 +207,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
         found = yield from super().result(task)
         return (yield from orders.result(task, found, public_only=self.base_url.startswith("https://")))
 
-    def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | Made, ...]:
+    def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
         """The files that have links, else the data: a task that only looks at a file names that file too."""
         linked = tuple(file for file in result.files if file.url)
         return linked or written(task, result) or result.files
@@ -199,7 +215,9 @@ class CloudConvert(Provider[CloudConvertSettings]):
     def source(self, file: TaskFile) -> Request:
         """The file's link, which only `export/url` tasks make."""
         if not file.url:
-            raise self.unsupported(f"give out {plain(file.name or 'a file', 80)!r}: only export/url tasks make links")
+            raise self.unsupported(
+                f"give out {printable(file.name or 'a file', 80)!r}: only export/url tasks make links"
+            )
         return super().source(file)
 
     def submit(self, order: Submission) -> Flow[Task]:
@@ -227,9 +245,9 @@ class CloudConvert(Provider[CloudConvertSettings]):
         """``DELETE /tasks/{id}`` or ``DELETE /jobs/{id}``."""
         return orders.delete(self, task_id)
 
-    def recover(self, clue: Mapping[str, Any]) -> Flow[Task | None]:
+    def recover(self, recovery_token: Mapping[str, Any]) -> Flow[Task | None]:
         """``GET /jobs?filter[tag]=``."""
-        return orders.recover(self, clue)
+        return orders.recover(self, recovery_token)
 
     def finish(self, task: Task, order: Submission) -> Flow[Task]:
         """The uploads that a job still waits for."""
@@ -274,7 +292,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
             native_id=native,
             status=status,
             reason=reason,
-            recognised=state.recognised,
+            recognized=state.recognized,
             native_status=word,
             operation=operation,
             message=message,
@@ -309,7 +327,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
             id=shared,
             native_id=native,
             status=state.status,
-            recognised=state.recognised,
+            recognized=state.recognized,
             native_status=word,
             created_at=payload.maybe_time("created_at"),
             started_at=payload.maybe_time("started_at"),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from taskbridge.models import WebhookEvent
-from taskbridge.provider.capabilities import Delivery, Webhooks
+from taskbridge.provider import Delivery, Webhooks
 
 if TYPE_CHECKING:
     from .provider import CloudConvert

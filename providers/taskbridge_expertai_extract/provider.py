@@ -17,14 +17,31 @@ from typing import Any, Final, cast
 
 from pydantic import SecretStr, model_validator
 
-from taskbridge.errors import MalformedResponse, plain
+from taskbridge.errors import MalformedResponse, printable
 from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus
-from taskbridge.provider.base import Provider, ProviderSettings, Verdict, no_requests
-from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, Credential, Downloads, IdKind
-from taskbridge.provider.http import Base64, Flow, Request
-from taskbridge.provider.payload import NO_TIME, Payload, StateTable, path_id, read_state
-from taskbridge.provider.results import Made, as_json
-from taskbridge.provider.submission import Document, Submission
+from taskbridge.provider import (
+    NO_TIME,
+    PLAIN_ID,
+    Base64,
+    Capabilities,
+    Credential,
+    Document,
+    Downloads,
+    ErrorDetails,
+    Flow,
+    GeneratedFile,
+    IdKind,
+    Payload,
+    Provider,
+    ProviderSettings,
+    Request,
+    StateTable,
+    Submission,
+    as_json,
+    no_requests,
+    path_id,
+    read_state,
+)
 
 from .wire import decode_words, layout_text, token_end
 
@@ -106,7 +123,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
 
     # Requests, in the order in which a task lives.
 
-    def authorise(self) -> Flow[Credential]:
+    def authorize(self) -> Flow[Credential]:
         """A token for the account, or the token of the settings."""
         settings = self.settings
         if settings.access_token is not None:
@@ -120,7 +137,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
             headers={"Content-Type": "application/json; charset=utf-8"},
             body=dumps({"username": username, "password": password.get_secret_value()}).encode(),
             idempotent=True,
-            authorised=False,
+            authorized=False,
             expect="bytes",  # the token itself, as plain text
         )
         if response.status != 200:
@@ -141,7 +158,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         found = yield from super().result(task)
         return found if found.text is not None else found.model_copy(update={"text": layout_text(found.data)})
 
-    def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | Made, ...]:
+    def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
         """The text, the result as it came, and its words unpacked: a list a page, null where it cannot be read."""
         found = super().written(task, result)
         data: Any = result.data
@@ -149,18 +166,18 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         if not isinstance(pages, list):
             return found
         words = [_words(page) for page in cast("list[object]", pages)]
-        return (*found, Made("words", f"{task.native_id}.words.json", as_json(words)))
+        return (*found, GeneratedFile("words", f"{task.native_id}.words.json", as_json(words)))
 
     def submit(self, order: Submission) -> Flow[Task]:
         """``POST /layout-document-async`` with the document as base64; the answer has the id alone."""
         if order.native_operation != LAYOUT:
-            raise self.unsupported(f"do {plain(order.native_operation, 60)!r}: its one operation is {LAYOUT}")
+            raise self.unsupported(f"do {printable(order.native_operation, 60)!r}: its one operation is {LAYOUT}")
         body: Base64 | bytes = dumps(dict(order.options)).encode()
         for source in order.sources:
             if isinstance(source, Document):
                 named = {**order.options, "document": {"name": order.name or source.name, "data": PLACE}}
                 body = Base64.of(named, PLACE, source.content)
-        response = yield self.request("POST", f"/{LAYOUT}", body=body, commits=True)
+        response = yield self.request("POST", f"/{LAYOUT}", body=body, starts_work=True)
         return self._accepted(self.payload(response))
 
     def _accepted(self, payload: Payload) -> Task:
@@ -203,9 +220,9 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
             native_id=asked,
             status=state.status,
             reason=reason,
-            recognised=state.recognised,
+            recognized=state.recognized,
             native_status=word,
-            progress=payload.maybe_share("current", WHOLE),
+            progress=payload.maybe_fraction("current", WHOLE),
             message=message,
             finished_at=ended,
             result=result,
@@ -213,7 +230,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
             raw=payload.raw,
         )
 
-    def verdict(self, document: Mapping[str, Any]) -> Verdict:
+    def verdict(self, document: Mapping[str, Any]) -> ErrorDetails:
         """Read a refusal: only the body of 403 is known, by what the vendor's client takes from it.
 
         Args:
@@ -223,7 +240,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         embedded = said.maybe_child("_embedded")
         details = () if embedded is None else (each.maybe_words("message") for each in embedded.children("errors"))
         words = [words for words in (said.maybe_words("message"), *details) if words]
-        return Verdict(message=": ".join(words) or None)
+        return ErrorDetails(message=": ".join(words) or None)
 
 
 def _header(payload: Payload) -> tuple[Reason | None, datetime | None]:

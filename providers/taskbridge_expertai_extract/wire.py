@@ -16,8 +16,7 @@ from struct import error as StructError  # noqa: N812  # an exception in all but
 from typing import Final
 
 from taskbridge.errors import MalformedResponse
-from taskbridge.provider.json import read_json
-from taskbridge.provider.payload import NO_TIME, Payload
+from taskbridge.provider import NO_TIME, Payload, read_json
 
 __all__ = ["Word", "decode_words", "layout_text", "token_end"]
 

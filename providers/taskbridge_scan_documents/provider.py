@@ -16,15 +16,39 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
-from taskbridge.errors import ApiError, MalformedResponse, QuotaExceeded, plain
+from taskbridge.errors import ApiError, MalformedResponse, QuotaExceeded, printable
 from taskbridge.models import Task, TaskFailure, TaskFile, TaskResult, TaskStatus, WebhookEvent
-from taskbridge.provider.base import CodeTable, Provider, ProviderSettings, Verdict, no_requests
-from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, Credential, Delivery, Downloads, IdKind
-from taskbridge.provider.http import Flow, Request, Upload
-from taskbridge.provider.json import read_json
-from taskbridge.provider.payload import NO_TIME, Payload, StateTable, path_id, read_state
-from taskbridge.provider.results import Made, written
-from taskbridge.provider.submission import Bulk, Document, Listing, Page, Query, Stored, Submission
+from taskbridge.provider import (
+    NO_TIME,
+    PLAIN_ID,
+    Capabilities,
+    CodeTable,
+    Credential,
+    Delivery,
+    Document,
+    Downloads,
+    ErrorDetails,
+    Flow,
+    GeneratedFile,
+    IdKind,
+    Listing,
+    ListPolling,
+    Page,
+    Payload,
+    Provider,
+    ProviderSettings,
+    Query,
+    Request,
+    StateTable,
+    Stored,
+    Submission,
+    Upload,
+    no_requests,
+    path_id,
+    read_json,
+    read_state,
+    written,
+)
 
 from .webhook import WEBHOOKS, read_delivery
 
@@ -108,7 +132,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         fetches_urls=True,
         many_inputs=MANY,
         listing=Listing(PAGE),
-        bulk=Bulk(PAGE),
+        bulk=ListPolling(PAGE),
         recover="the uploaded file's id",
         callback=True,
         downloads=Downloads(("files", "text", "data")),
@@ -117,7 +141,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
 
     # Requests, in the order in which a task lives.
 
-    def authorise(self) -> Flow[Credential]:
+    def authorize(self) -> Flow[Credential]:
         """The API key; some of the vendor's error pages show a bearer token, its reference and client do not."""
         return no_requests(Credential({"x-api-key": self.settings.api_key.get_secret_value()}))
 
@@ -127,7 +151,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         response = yield self.request("GET", f"/tasks/{path_id(native)}")
         return self.task(self.payload(response), task_id)
 
-    def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | Made, ...]:
+    def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
         """The files, else the text in the format that was asked for, else the data."""
         said = task.raw.get("result")
         form = cast("dict[str, object]", said).get("format") if isinstance(said, dict) else None
@@ -150,7 +174,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         uploaded: list[str] = []
         for source in order.sources:
             if isinstance(source, Document):
-                response = yield self.request("POST", "/files", body=_upload(source), clue=_clue(uploaded))
+                response = yield self.request("POST", "/files", body=_upload(source), recovery_token=_clue(uploaded))
                 uploaded.append(self.payload(response).text("id"))
                 inputs.append(uploaded[-1])
             elif isinstance(source, Stored):
@@ -158,7 +182,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         body = {**_filled_in(order), **order.options}
         if inputs:
             body.setdefault("input", inputs if order.native_operation in MANY else inputs[0])
-        response = yield self.request("POST", path, json=body, commits=True, clue=_clue(uploaded))
+        response = yield self.request("POST", path, json=body, starts_work=True, recovery_token=_clue(uploaded))
         return self.task(self.payload(response))
 
     def _path(self, order: Submission) -> str:
@@ -167,7 +191,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
             return f"/{FOLDERS[native]}/{native}"
         if PATH.fullmatch(native):
             return f"/{native}"
-        raise self.unsupported(f"do {plain(native, 60)!r}: its operations are {', '.join(FOLDERS)}")
+        raise self.unsupported(f"do {printable(native, 60)!r}: its operations are {', '.join(FOLDERS)}")
 
     def sweep(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
         """The whole list: the vendor has no filter, and its order is not documented."""
@@ -189,9 +213,9 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
             raise MalformedResponse("the link to the next page does not say from where", raw=link)
         return Page(tasks, start[0])
 
-    def recover(self, clue: Mapping[str, Any]) -> Flow[Task | None]:
+    def recover(self, recovery_token: Mapping[str, Any]) -> Flow[Task | None]:
         """Look through ``GET /tasks`` for the file that was uploaded for the order, and for nothing else."""
-        uploaded = set(cast("list[str]", clue.get("files") or []))
+        uploaded = set(cast("list[str]", recovery_token.get("files") or []))
         if not uploaded:
             raise self.unsupported("look for an order that it got no file for; look through its list")
         cursor: str | None = None
@@ -235,7 +259,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
             id=asked or native,
             native_id=native,
             status=state.status,
-            recognised=state.recognised,
+            recognized=state.recognized,
             native_status=word,
             operation=payload.maybe_text("operation"),
             created_at=payload.maybe_time("created_at"),
@@ -245,7 +269,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
             raw=payload.raw,
         )
 
-    def verdict(self, document: Mapping[str, Any]) -> Verdict:
+    def verdict(self, document: Mapping[str, Any]) -> ErrorDetails:
         """Read a problem document: `type` ends in the code, and a validation error has `errors` but no `message`.
 
         Args:
@@ -255,7 +279,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         kind = said.maybe_text("type")
         code = kind.rpartition("/")[2] if kind else None
         words = said.maybe_words("message") or _complaints(document.get("errors")) or said.maybe_words("title")
-        return Verdict(code or None, words)
+        return ErrorDetails(code or None, words)
 
 
 def _upload(document: Document) -> Upload:

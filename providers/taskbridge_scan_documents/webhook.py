@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from taskbridge.errors import ContractError, InvalidTaskId, MalformedResponse
 from taskbridge.models import TaskRef, WebhookEvent
-from taskbridge.provider.capabilities import Delivery, Webhooks
-from taskbridge.provider.payload import Payload
+from taskbridge.provider import Delivery, Payload, Webhooks
 
 if TYPE_CHECKING:
     from .provider import ScanDocuments

@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from taskbridge.errors import MalformedResponse, TaskNotFound, plain
+from taskbridge.errors import MalformedResponse, TaskNotFound, printable
 from taskbridge.models import Task, TaskStatus
-from taskbridge.provider.http import Flow, Response
-from taskbridge.provider.payload import Payload
-from taskbridge.provider.submission import Link, Page, Query, Submission
+from taskbridge.provider import Flow, Link, Page, Payload, Query, Response, Submission
 
 if TYPE_CHECKING:
     from .provider import SmartDocumentor
@@ -40,7 +38,7 @@ PAGE: Final = 50  # tasks; the vendor's default is 10
 def submit(vendor: SmartDocumentor, order: Submission) -> Flow[Task]:
     """``POST /sdtask/process``; the answer has the number alone, and the task is queued at once."""
     if order.native_operation != PROCESS:
-        raise vendor.unsupported(f"do {plain(order.native_operation, 60)!r}: its one operation is {PROCESS}")
+        raise vendor.unsupported(f"do {printable(order.native_operation, 60)!r}: its one operation is {PROCESS}")
     options = dict(order.options)
     body: dict[str, Any] = {"externalId": order.reference}  # the key is inferred: the page does not state it
     if order.name is not None:
@@ -50,8 +48,10 @@ def submit(vendor: SmartDocumentor, order: Submission) -> Flow[Task]:
         own: Any = options.pop("context", None)
         body["context"] = {"url": links[0], **(own or {})}
     body |= options
-    clue = {"external_id": body["externalId"]}
-    response = yield vendor.request("POST", "/sdtask/process", json=body, commits=True, clue=clue)
+    recovery_token = {"external_id": body["externalId"]}
+    response = yield vendor.request(
+        "POST", "/sdtask/process", json=body, starts_work=True, recovery_token=recovery_token
+    )
     payload = vendor.payload(response)
     native = payload.integer("taskId")
     return Task(
@@ -94,15 +94,15 @@ def _rows(vendor: SmartDocumentor, response: Response) -> Iterator[Payload]:
 def restart(vendor: SmartDocumentor, task_id: str, params: Mapping[str, str]) -> Flow[Task]:
     """``PATCH /sdtask/restartprocessing``; it is answered without a body, so the task is looked up after it."""
     request = vendor.request(
-        "PATCH", "/sdtask/restartprocessing", params=params, idempotent=False, expect="bytes", commits=True
+        "PATCH", "/sdtask/restartprocessing", params=params, idempotent=False, expect="bytes", starts_work=True
     )
     vendor.accept((yield request))
     return (yield from vendor.get(task_id))
 
 
-def recover(vendor: SmartDocumentor, clue: Mapping[str, Any]) -> Flow[Task | None]:
+def recover(vendor: SmartDocumentor, recovery_token: Mapping[str, Any]) -> Flow[Task | None]:
     """``GET /sdtask/status?externalId=``."""
-    reference = str(clue.get("external_id", ""))
+    reference = str(recovery_token.get("external_id", ""))
     response = yield vendor.request("GET", "/sdtask/status", params={"externalId": reference})
     try:
         found = vendor.task(vendor.payload(response))

@@ -18,11 +18,31 @@ from pydantic import SecretStr, model_validator
 
 from taskbridge.errors import AuthenticationError, MalformedResponse
 from taskbridge.models import Reason, Task, TaskFailure, TaskResult, TaskStatus, WebhookEvent
-from taskbridge.provider.base import CodeTable, Provider, ProviderSettings, Verdict, no_requests
-from taskbridge.provider.capabilities import Capabilities, Credential, Delivery, Downloads, IdKind
-from taskbridge.provider.http import Flow, Request
-from taskbridge.provider.payload import NO_TIME, Payload, State, StateTable, path_id, read_state
-from taskbridge.provider.submission import Bulk, Listing, Page, Query, Submission
+from taskbridge.provider import (
+    NO_TIME,
+    Capabilities,
+    CodeTable,
+    Credential,
+    Delivery,
+    Downloads,
+    ErrorDetails,
+    Flow,
+    IdKind,
+    Listing,
+    ListPolling,
+    Page,
+    Payload,
+    Provider,
+    ProviderSettings,
+    Query,
+    Request,
+    State,
+    StateTable,
+    Submission,
+    no_requests,
+    path_id,
+    read_state,
+)
 
 from . import orders
 from .webhook import MAX_DELIVERY, WEBHOOKS, read_delivery
@@ -140,7 +160,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         operations={"extract-text": orders.PROCESS},
         inputs=frozenset({"url"}),
         restart=True,
-        bulk=Bulk(orders.PAGE, numbered=True),
+        bulk=ListPolling(orders.PAGE, numbered=True),
         listing=Listing(orders.PAGE, orders.FILTERS, order="by createdOn, or by the field that sort names"),
         recover="externalId",
         external_id=True,
@@ -158,7 +178,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
 
     # Requests, in the order in which a task lives.
 
-    def authorise(self) -> Flow[Credential]:
+    def authorize(self) -> Flow[Credential]:
         """A token for the client credentials, or the token of the settings."""
         settings = self.settings
         if settings.access_token is not None:
@@ -178,7 +198,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
             headers={"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"},
             body=urlencode(form).encode(),
             idempotent=True,
-            authorised=False,
+            authorized=False,
             expect="bytes",  # decoded here, where what cannot be read is not kept: it may hold the token
         )
         try:
@@ -224,9 +244,9 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         kind, native = self.split_id(task_id)
         return orders.restart(self, task_id, {PARAMETERS.get(kind.prefix, "taskId"): native})
 
-    def recover(self, clue: Mapping[str, Any]) -> Flow[Task | None]:
+    def recover(self, recovery_token: Mapping[str, Any]) -> Flow[Task | None]:
         """``GET /sdtask/status?externalId=``."""
-        return orders.recover(self, clue)
+        return orders.recover(self, recovery_token)
 
     # What the vendor tells unasked.
 
@@ -259,7 +279,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
             native_id=native,
             status=status,
             reason=reason,
-            recognised=state.recognised,
+            recognized=state.recognized,
             native_status=word,
             message=message,
             created_at=payload.maybe_time("createdOn"),
@@ -270,14 +290,16 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
             raw=payload.raw,
         )
 
-    def verdict(self, document: Mapping[str, Any]) -> Verdict:
+    def verdict(self, document: Mapping[str, Any]) -> ErrorDetails:
         """Read a refusal of the token service; all others have no documented body.
 
         Args:
             document: The decoded body.
         """
         said = Payload(document, self.connection, NO_TIME)
-        return Verdict(said.maybe_text("error"), said.maybe_words("error_description") or said.maybe_words("message"))
+        return ErrorDetails(
+            said.maybe_text("error"), said.maybe_words("error_description") or said.maybe_words("message")
+        )
 
 
 def _state(payload: Payload) -> tuple[str | None, str | None, State]:
@@ -285,7 +307,7 @@ def _state(payload: Payload) -> tuple[str | None, str | None, State]:
     raw = payload.raw
     word = payload.text("taskStatusText") if raw.get("taskStatusText") else None
     state = read_state(STATES, word)
-    if state.recognised or raw.get("taskStatus") is None:
+    if state.recognized or raw.get("taskStatus") is None:
         return word, word, state
     number = payload.integer("taskStatus")
     name = NAMES.get(number)

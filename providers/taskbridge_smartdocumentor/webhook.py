@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from taskbridge.models import TaskRef, WebhookEvent
-from taskbridge.provider.capabilities import Delivery, Webhooks
+from taskbridge.provider import Delivery, Webhooks
 
 if TYPE_CHECKING:
     from .provider import SmartDocumentor

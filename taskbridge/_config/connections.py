@@ -1,6 +1,6 @@
 """Connections and their settings: where they are written, who may override them, and what each value came from.
 
-`taskbridge.config_file` reads them from the file and the environment, `taskbridge.settings` says what there is to set;
+`taskbridge._config.files` reads them from the file and the environment, `taskbridge._config.settings` says what there is to set;
 here the one is checked against the other. Errors name the key and the rule, never the value: a mistyped key may stand
 before a credential.
 """
@@ -17,15 +17,15 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from taskbridge._config.files import (
     VARIABLE,
-    Connection,
+    ConnectionConfig,
     Digits,
     nearest,
     unset_values,
 )
 from taskbridge._config.settings import CommonSettings
-from taskbridge.errors import ConfigError, TaskbridgeError, plain
+from taskbridge.errors import ConfigError, TaskbridgeError, printable
 from taskbridge.provider.policy import PollPolicy, RetryPolicy
-from taskbridge.provider.secrets import guarded
+from taskbridge.provider.secrets import redact_errors
 
 if TYPE_CHECKING:
     from taskbridge.provider.base import Provider, ProviderSettings
@@ -35,9 +35,11 @@ _PLACEHOLDERS: Final = frozenset(
 )
 
 
-@guarded
+@redact_errors
 def connection_settings(
-    connection: Connection, provider: type[Provider[Any]], siblings: Mapping[str, type[Provider[Any]]] | None = None
+    connection: ConnectionConfig,
+    provider: type[Provider[Any]],
+    siblings: Mapping[str, type[Provider[Any]]] | None = None,
 ) -> tuple[CommonSettings, ProviderSettings]:
     """Check a connection's values against what every connection and what its provider takes.
 
@@ -64,7 +66,7 @@ def connection_settings(
 
 
 def _stray(key: str, place: str, provider: type[Provider[Any]], siblings: Mapping[str, type[Provider[Any]]]) -> str:
-    shown = plain(key, 60)
+    shown = printable(key, 60)
     owners = [name for name, other in siblings.items() if key in other.Settings.model_fields]
     known = [*provider.Settings.model_fields, *CommonSettings.model_fields]
     if owners:
@@ -73,7 +75,7 @@ def _stray(key: str, place: str, provider: type[Provider[Any]], siblings: Mappin
     return f"{place}: unknown setting {shown!r}; {nearest(key, known)}{provider.name} takes {', '.join(known)}"
 
 
-def _validate(model: type[BaseModel], values: dict[str, Any], place: str, connection: Connection) -> Any:
+def _validate(model: type[BaseModel], values: dict[str, Any], place: str, connection: ConnectionConfig) -> Any:
     prepared = {key: _prepare(model, key, value, place, connection) for key, value in values.items()}
     faults: list[str] = []
     try:
@@ -90,7 +92,7 @@ def _validate(model: type[BaseModel], values: dict[str, Any], place: str, connec
             words = fault["msg"].removeprefix("Value error, ")
             if fault["type"] == "extra_forbidden":
                 words = _unknown_within(model, fault["loc"])
-            faults.append(f"{plain(key, 120) or 'settings'}{told}: {words}")
+            faults.append(f"{printable(key, 120) or 'settings'}{told}: {words}")
     except TaskbridgeError as error:
         faults.append(error.message)
     raise ConfigError(f"{place}: {'; '.join(faults)}", connection=connection.name, provider=connection.provider)
@@ -110,7 +112,7 @@ def _missing(key: str) -> str:
     return f'{key} is missing; add {key} = "${{{key.upper()}}}" to the connection, or pass {key}=…'
 
 
-def _prepare(model: type[BaseModel], key: str, value: Any, place: str, connection: Connection) -> Any:
+def _prepare(model: type[BaseModel], key: str, value: Any, place: str, connection: ConnectionConfig) -> Any:
     annotation = model.model_fields[key].annotation
     if isinstance(value, PollPolicy | RetryPolicy):
         return {name: number for name, number in asdict(value).items() if number is not None}
@@ -136,7 +138,7 @@ def _number(text: str) -> float | int:
     return float(text) if "." in text else int(text)
 
 
-def _secret(value: object, key: str, place: str, connection: Connection) -> SecretStr:
+def _secret(value: object, key: str, place: str, connection: ConnectionConfig) -> SecretStr:
     """A credential as it may go into a header: one trailing newline of a mounted file is forgiven, nothing else."""
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     if not isinstance(text, str):

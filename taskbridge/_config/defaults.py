@@ -1,7 +1,7 @@
 """What clients take where whoever makes them says nothing: the computer's clock and real connections.
 
 An application makes its clients deep in its own code. So that its tests need no way in, they put a clock, transports or
-providers of their own around it (`surrounded`, which `taskbridge.testing` is built on). For the whole process, threads
+providers of their own around it (`override_defaults`, which `taskbridge.testing` is built on). For the whole process, threads
 included; what was made before keeps what it had.
 """
 
@@ -57,17 +57,17 @@ class TransportContext(Protocol):
 class TransportMaker(Protocol):
     """Makes the transport of each connection; whoever asks for one closes it."""
 
-    def transport(self, channel: TransportContext) -> Transport:
+    def transport(self, connection: TransportContext) -> Transport:
         """A transport for one connection of the synchronous interface."""
         ...
 
-    def async_transport(self, channel: TransportContext) -> AsyncTransport:
+    def async_transport(self, connection: TransportContext) -> AsyncTransport:
         """A transport for one connection of the asynchronous interface."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Defaults:
     """What clients take where whoever makes them says nothing.
 
     Attributes:
@@ -81,29 +81,29 @@ class Surroundings:
     providers: Mapping[str, type[Provider[Any]]] = field(default_factory=dict[str, "type[Provider[Any]]"])
 
 
-_layers: Final[list[Surroundings]] = [Surroundings()]
+_layers: Final[list[Defaults]] = [Defaults()]
 
 
 _lock: Final = Lock()
 
 
-def surroundings() -> Surroundings:
+def current_defaults() -> Defaults:
     """What holds now."""
     return _layers[-1]
 
 
-def clock_here() -> Clock:
+def default_clock() -> Clock:
     """The clock that holds now."""
     return _layers[-1].clock or SystemClock()
 
 
 @contextmanager
-def surrounded(
+def override_defaults(
     *,
     clock: Clock | None = None,
     transports: TransportMaker | None = None,
     providers: Mapping[str, type[Provider[Any]]] | None = None,
-) -> Generator[Surroundings]:
+) -> Generator[Defaults]:
     """Put something in place of what holds now; what is None stays.
 
     Args:

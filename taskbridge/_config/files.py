@@ -18,8 +18,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
-from taskbridge.errors import ConfigError, plain
-from taskbridge.provider.secrets import guarded
+from taskbridge.errors import ConfigError, printable
+from taskbridge.provider.secrets import redact_errors
 
 CONNECTION_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
 
@@ -37,7 +37,7 @@ Table: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Connection:
+class ConnectionConfig:
     """One connection of a configuration, not yet checked against its provider.
 
     Attributes:
@@ -64,10 +64,10 @@ class Config:
     """
 
     path: Path | None
-    connections: Mapping[str, Connection]
+    connections: Mapping[str, ConnectionConfig]
     default: str | None = None
 
-    def connection(self, name: str | None = None) -> Connection:
+    def connection(self, name: str | None = None) -> ConnectionConfig:
         """The connection of that name, or the default one.
 
         Raises:
@@ -81,7 +81,7 @@ class Config:
             )
         if chosen not in self.connections:
             raise ConfigError(
-                f"there is no connection {plain(chosen, 60)!r}{where}; "
+                f"there is no connection {printable(chosen, 60)!r}{where}; "
                 f"{nearest(chosen, self.connections)}add [connections.{_bare(chosen)}] to the file"
             )
         return self.connections[chosen]
@@ -90,7 +90,7 @@ class Config:
 # Finding and reading.
 
 
-@guarded
+@redact_errors
 def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Path:
     """The configuration file in force.
 
@@ -118,7 +118,7 @@ def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str
     )
 
 
-@guarded
+@redact_errors
 def load_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """Read the configuration file in force.
 
@@ -138,7 +138,7 @@ def load_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str
     return read_config(text, path=chosen, environ=environ)
 
 
-@guarded
+@redact_errors
 def read_config(text: str, *, path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """Read the text of a configuration.
 
@@ -193,9 +193,11 @@ def _too_deep(value: object, level: int = 0) -> bool:
     return False
 
 
-def _connection(name: str, table: object, place: str, environ: Mapping[str, str]) -> Connection:
+def _connection(name: str, table: object, place: str, environ: Mapping[str, str]) -> ConnectionConfig:
     if CONNECTION_NAME.fullmatch(name) is None:
-        raise ConfigError(f"{place}: a connection's name is lower-case letters, digits and dashes: {plain(name, 60)!r}")
+        raise ConfigError(
+            f"{place}: a connection's name is lower-case letters, digits and dashes: {printable(name, 60)!r}"
+        )
     if not isinstance(table, dict):
         raise ConfigError(f"{place}: connections.{name} must be a table")
     values = dict(cast("dict[str, Any]", table))
@@ -208,7 +210,7 @@ def _connection(name: str, table: object, place: str, environ: Mapping[str, str]
         raise ConfigError(provider.fault(f"connections.{name}.provider"))
     if not isinstance(provider, str) or not provider:
         raise ConfigError(f'{place}: connections.{name} names no provider; add provider = "cloudconvert", for example')
-    return Connection(name, provider, values, origins)
+    return ConnectionConfig(name, provider, values, origins)
 
 
 def _trace(values: Mapping[str, Any], place: str, above: str, origins: dict[str, str]) -> None:
@@ -299,7 +301,9 @@ def _expand(value: Any, environ: Mapping[str, str]) -> Any:
 def _refuse_unknown(table: Mapping[str, Any], known: set[str], place: str) -> None:
     for key in table:
         if key not in known:
-            raise ConfigError(f"{place}unknown key {plain(key, 60)!r}; {nearest(key, known)}known are {_listed(known)}")
+            raise ConfigError(
+                f"{place}unknown key {printable(key, 60)!r}; {nearest(key, known)}known are {_listed(known)}"
+            )
 
 
 def nearest(word: str, known: Any) -> str:

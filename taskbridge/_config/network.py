@@ -9,13 +9,13 @@ from typing import Final
 
 from taskbridge._config.settings import CommonSettings
 from taskbridge.errors import ConfigError
-from taskbridge.provider.secrets import guarded
+from taskbridge.provider.secrets import redact_errors
 from taskbridge.transport import Network
 
 _HERE: Final = "localhost,127.0.0.1,::1"  # never asked of a proxy that only the environment names
 
 
-@guarded
+@redact_errors
 def network_of(settings: CommonSettings, environ: Mapping[str, str] | None = None) -> Network:
     """How a connection reaches the world: its own settings, and the environment only where those say nothing.
 

@@ -16,8 +16,8 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Final
 
-from taskbridge._config.defaults import surroundings
-from taskbridge.errors import ConfigError, ProviderLoadError, ProviderNotFound, plain
+from taskbridge._config.defaults import current_defaults
+from taskbridge.errors import ConfigError, ProviderLoadError, ProviderNotFound, printable
 
 if TYPE_CHECKING:
     from taskbridge.provider.base import Provider
@@ -75,7 +75,7 @@ def load_provider(name: str) -> type[Provider[Any]]:
         ProviderNotFound: None of that name is installed; the nearest names are offered.
         ProviderLoadError: It is installed but cannot be used; the message names the distribution and the cause.
     """
-    placed = surroundings().providers.get(name)
+    placed = current_defaults().providers.get(name)
     if placed is not None:
         return _checked(placed, name, "this process")
     installed = _entries()
@@ -85,7 +85,7 @@ def load_provider(name: str) -> type[Provider[Any]]:
         near = get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ProviderNotFound(
-            f"no provider {plain(name, 60)!r} is installed; {hint}installed are {', '.join(names) or 'none'}"
+            f"no provider {printable(name, 60)!r} is installed; {hint}installed are {', '.join(names) or 'none'}"
         )
     usable = [e for e in entries if _clash(e, entries) is None]
     if not usable:
@@ -183,7 +183,7 @@ def _load(name: str, entry: EntryPoint) -> type[Provider[Any]]:
 
 
 def _told(error: BaseException) -> str:
-    words = plain(str(error), 300)
+    words = printable(str(error), 300)
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
@@ -195,7 +195,7 @@ def _checked(provider: type[Provider[Any]], name: str, origin: str) -> type[Prov
         )
     if provider.name != name:
         raise ProviderLoadError(
-            f"provider {name!r} of {origin} cannot be used: its class says it is {plain(provider.name, 60)!r}",
+            f"provider {name!r} of {origin} cannot be used: its class says it is {printable(provider.name, 60)!r}",
             provider=name,
         )
     clash = set(provider.Settings.model_fields) & set(_common_keys())

@@ -7,26 +7,26 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
-from taskbridge._engine.durations import Durations
-from taskbridge._engine.event_bus import Inbox
+from taskbridge._engine.durations import DurationModel
+from taskbridge._engine.event_bus import EventBus
 from taskbridge._engine.logs import log
-from taskbridge._engine.observers import Audience
-from taskbridge.errors import ApiError, AuthenticationError, ContractError, TaskbridgeError, plain
+from taskbridge._engine.observers import Observers
+from taskbridge.errors import ApiError, AuthenticationError, ContractError, TaskbridgeError, printable
 from taskbridge.provider.base import Provider
 from taskbridge.provider.capabilities import Credential
 from taskbridge.provider.secrets import scrub, secrets_in_headers, secrets_of
 
 if TYPE_CHECKING:
     from taskbridge._config.settings import CommonSettings
-    from taskbridge._engine.throttle import Governor
+    from taskbridge._engine.throttle import Throttle
     from taskbridge.models import Task
     from taskbridge.provider.policy import Clock, RetryPolicy
 
-YOUTH: Final = 10.0  # seconds after a submit of ours in which "not found" means "not yet"
+NOT_FOUND_GRACE: Final = 10.0  # seconds after a submit of ours in which "not found" means "not yet"
 
 
 @dataclass(slots=True)
-class Tally:
+class Counters:
     """What a connection has done; only for people who look.
 
     Attributes:
@@ -76,7 +76,7 @@ class ConnectionStats:
 
 
 @dataclass(eq=False)
-class Channel:
+class Connection:
     """A connection at work: its provider, its pace and its credential.
 
     Attributes:
@@ -95,18 +95,18 @@ class Channel:
     name: str
     provider: Provider[Any]
     settings: CommonSettings
-    governor: Governor
+    throttle: Throttle
     clock: Clock
     credential: Credential | None = field(default=None, repr=False)
     refusal: TaskbridgeError | None = None
     unknown_words: set[str] = field(default_factory=set[str])
-    tally: Tally = field(default_factory=Tally)
-    durations: dict[str | None, Durations] = field(default_factory=dict["str | None", Durations])
-    inbox: Inbox = field(default_factory=Inbox, repr=False)
-    audience: Audience = field(default_factory=Audience, repr=False)
+    counters: Counters = field(default_factory=Counters)
+    durations: dict[str | None, DurationModel] = field(default_factory=dict["str | None", DurationModel])
+    event_bus: EventBus = field(default_factory=EventBus, repr=False)
+    observers: Observers = field(default_factory=Observers, repr=False)
     renewal: Lock = field(default_factory=Lock, repr=False)  # held by the thread that renews the credential
     turn: Any = field(default=None, repr=False)  # the same for asyncio tasks; made by the first one
-    young: dict[str, float] = field(default_factory=dict[str, float], repr=False)
+    recent_submits: dict[str, float] = field(default_factory=dict[str, float], repr=False)
     _once: Lock = field(
         default_factory=Lock, repr=False
     )  # held while it is found out who is the first to log something
@@ -124,39 +124,39 @@ class Channel:
     def born(self, task: Task) -> None:
         """Remember that a task was submitted just now, by each of the ids that it can be asked for."""
         now = self.clock.monotonic()
-        for old in [task_id for task_id, since in list(self.young.items()) if now - since > YOUTH]:
-            self.young.pop(old, None)
-        self.young[task.id] = now
+        for old in [task_id for task_id, since in list(self.recent_submits.items()) if now - since > NOT_FOUND_GRACE]:
+            self.recent_submits.pop(old, None)
+        self.recent_submits[task.id] = now
         for kind in self.provider.capabilities.kinds:
             native = getattr(task, kind.identity) if kind.prefix and kind.identity else None
             if native is not None:
-                self.young[f"{kind.prefix}/{native}"] = now
+                self.recent_submits[f"{kind.prefix}/{native}"] = now
 
-    def is_young(self, task_id: str) -> bool:
+    def is_in_grace(self, task_id: str) -> bool:
         """Whether a task was submitted so short a time ago that its vendor may not know it yet."""
-        since = self.young.get(task_id)
-        return since is not None and self.clock.monotonic() - since < YOUTH
+        since = self.recent_submits.get(task_id)
+        return since is not None and self.clock.monotonic() - since < NOT_FOUND_GRACE
 
     @property
     def stats(self) -> ConnectionStats:
         """What it has done so far."""
-        tally = self.tally
+        counters = self.counters
         learnt = {name or "": known.mean for name, known in list(self.durations.items()) if known.is_known}
         return ConnectionStats(
-            requests=dict(tally.requests),
-            failures=tally.failures,
-            unchanged=tally.unchanged,
-            ends=tally.ends,
-            delay=tally.delay / tally.ends if tally.ends else None,
+            requests=dict(counters.requests),
+            failures=counters.failures,
+            unchanged=counters.unchanged,
+            ends=counters.ends,
+            delay=counters.delay / counters.ends if counters.ends else None,
             duration=learnt,
-            rate=self.governor.rate,
-            is_probing=self.governor.is_probing,
+            rate=self.throttle.rate,
+            is_probing=self.throttle.is_probing,
             is_refused=self.refusal is not None,
         )
 
-    def durations_of(self, operation: str | None) -> Durations:
+    def durations_of(self, operation: str | None) -> DurationModel:
         """What has been learnt of how long tasks of an operation take."""
-        return self.durations.setdefault(operation, Durations())
+        return self.durations.setdefault(operation, DurationModel())
 
     def resume(self) -> None:
         """Forget that the vendor refused the credential: somebody asks anew."""
@@ -179,7 +179,7 @@ class Channel:
     def told(self, error: TaskbridgeError, ref: str | None = None) -> TaskbridgeError:
         """Fill in where an error happened, and take out what a vendor may have echoed of our credentials."""
         error.about(provider=self.provider.name, connection=self.name, ref=ref)
-        secrets = self.secrets | secrets_in_headers(self.credential)
+        secrets = self.secrets | secrets_in_headers(self.credential.headers if self.credential else {})
         if any(secret in error.message for secret in secrets):
             error.message = scrub(error.message, secrets)
             error.args = (error.message,)
@@ -195,10 +195,10 @@ class Channel:
         Raises:
             ContractError: `strict` is set.
         """
-        self.inbox.saw(task)
-        if task.recognised:
+        self.event_bus.saw(task)
+        if task.recognized:
             return
-        word = plain(task.native_status or "none", 80)
+        word = printable(task.native_status or "none", 80)
         if self.settings.strict:
             raise ContractError(
                 f"{self.provider.title} uses the status word {word!r}, which taskbridge does not know", raw=task.raw

@@ -20,13 +20,13 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from taskbridge._engine.connection import Channel
-from taskbridge._engine.effects import Lifted, Local, Sleep
+from taskbridge._engine.connection import Connection
+from taskbridge._engine.effects import EffectFlow, RunBlocking, Sleep
 from taskbridge._engine.filenames import Names, file_name
-from taskbridge._engine.lookup import look
+from taskbridge._engine.lookup import poll
 from taskbridge._engine.operations import act
 from taskbridge._engine.redirects import hops, name_of
-from taskbridge._engine.retry import DOWNLOAD, lift
+from taskbridge._engine.retry import DOWNLOAD, with_policies
 from taskbridge.errors import (
     ApiError,
     ContractError,
@@ -43,8 +43,8 @@ from taskbridge.errors import (
 )
 from taskbridge.models import Task, TaskFile, TaskRef, raise_if_failed
 from taskbridge.provider.addresses import Rules, origin_of
-from taskbridge.provider.results import Made
-from taskbridge.provider.sink import Sink
+from taskbridge.provider.results import GeneratedFile
+from taskbridge.provider.sink import ResponseSink
 
 if TYPE_CHECKING:
     from taskbridge.provider.http import Request, Response
@@ -75,7 +75,7 @@ _BY_STATUS: Final = {401: PermissionDenied, 403: PermissionDenied, 404: TaskNotF
 
 
 @dataclass(frozen=True, slots=True)
-class Want:
+class DownloadOptions:
     """How files are wanted.
 
     Attributes:
@@ -103,7 +103,7 @@ class Want:
             raise InvalidInput("on_progress must be a plain function: nobody would await it")
 
 
-def download_file(channel: Channel, file: TaskFile, want: Want) -> Lifted[Path]:
+def download_file(connection: Connection, file: TaskFile, want: DownloadOptions) -> EffectFlow[Path]:
     """Bring one file home.
 
     Raises:
@@ -113,15 +113,17 @@ def download_file(channel: Channel, file: TaskFile, want: Want) -> Lifted[Path]:
     target = Path(want.to)
     if is_folder(want.to):
         target = folder_of(want.to) / _name(file)
-    landing = Landing(target, overwrite=want.overwrite)
+    landing = AtomicFile(target, overwrite=want.overwrite)
     try:
-        return (yield from _landed(channel, file, landing, _Haul(want, [file.size])))
+        return (yield from _landed(connection, file, landing, _DownloadProgress(want, [file.size])))
     except TaskbridgeError as error:
-        fault = channel.told(error)
+        fault = connection.told(error)
     raise fault
 
 
-def download_task(channel: Channel, task_id: str, known: Task | None, want: Want) -> Lifted[tuple[Path, ...]]:
+def download_task(
+    connection: Connection, task_id: str, known: Task | None, want: DownloadOptions
+) -> EffectFlow[tuple[Path, ...]]:
     """Bring home all that a task made.
 
     Args:
@@ -136,7 +138,7 @@ def download_task(channel: Channel, task_id: str, known: Task | None, want: Want
         WaitTimeout: It goes on.
         TaskbridgeError: A file cannot be had; those before it are there.
     """
-    task = known if known is not None and known.is_terminal else (yield from _seen(channel, task_id))
+    task = known if known is not None and known.is_terminal else (yield from _seen(connection, task_id))
     raise_if_failed(task)
     if not task.is_terminal:
         raise WaitTimeout(
@@ -147,49 +149,49 @@ def download_task(channel: Channel, task_id: str, known: Task | None, want: Want
             ref=task.ref,
         )
     try:
-        return (yield from _all_of(channel, task, want))
+        return (yield from _all_of(connection, task, want))
     except TaskbridgeError as error:
-        fault = channel.told(error, TaskRef.of(channel.name, task_id))
+        fault = connection.told(error, TaskRef.of(connection.name, task_id))
     raise fault
 
 
-def _seen(channel: Channel, task_id: str) -> Lifted[Task]:
-    found = yield from look(channel, task_id, channel.clock.monotonic() + channel.settings.request_timeout)
+def _seen(connection: Connection, task_id: str) -> EffectFlow[Task]:
+    found = yield from poll(connection, task_id, connection.clock.monotonic() + connection.settings.request_timeout)
     assert found.task is not None  # noqa: S101  # None only where bytes were given to compare with
     return found.task
 
 
-def _all_of(channel: Channel, task: Task, want: Want) -> Lifted[tuple[Path, ...]]:
-    pieces = yield from _pieces(channel, task)
+def _all_of(connection: Connection, task: Task, want: DownloadOptions) -> EffectFlow[tuple[Path, ...]]:
+    pieces = yield from _pieces(connection, task)
     folder, names = folder_of(want.to), Names()
     targets = [folder / names.take(_name(each)) for each in pieces]
-    landings = [Landing(target, overwrite=want.overwrite) for target in targets]  # before anything is sent
-    haul = _Haul(want, [_size(each) for each in pieces])
+    landings = [AtomicFile(target, overwrite=want.overwrite) for target in targets]  # before anything is sent
+    haul = _DownloadProgress(want, [_size(each) for each in pieces])
     for n, (piece, landing) in enumerate(zip(pieces, landings, strict=True)):
-        if isinstance(piece, Made):
+        if isinstance(piece, GeneratedFile):
             yield from _made(piece, landing, haul)
             continue
 
-        def again(n: int = n, piece: TaskFile = piece) -> Lifted[TaskFile | None]:
-            fresh = yield from _seen(channel, task.id)
+        def again(n: int = n, piece: TaskFile = piece) -> EffectFlow[TaskFile | None]:
+            fresh = yield from _seen(connection, task.id)
             raise_if_failed(fresh)
-            return _same_file(piece, n, (yield from _pieces(channel, fresh)))
+            return _same_file(piece, n, (yield from _pieces(connection, fresh)))
 
-        yield from _landed(channel, piece, landing, haul, again)
+        yield from _landed(connection, piece, landing, haul, again)
     return tuple(targets)
 
 
-def _pieces(channel: Channel, task: Task) -> Lifted[Sequence[TaskFile | Made]]:
+def _pieces(connection: Connection, task: Task) -> EffectFlow[Sequence[TaskFile | GeneratedFile]]:
     """The files that a task's result makes."""
     result = task.result
     if result is None or not result.files:
         # What the status answer does not hold, or not in the words of `client.result`.
-        result = yield from act(channel, lambda: channel.provider.result(task), task.id)
+        result = yield from act(connection, lambda: connection.provider.result(task), task.id)
     found = result
-    return _asked(channel, lambda: channel.provider.written(task, found))
+    return _asked(connection, lambda: connection.provider.written(task, found))
 
 
-def _asked(channel: Channel, ask: Callable[[], T]) -> T:
+def _asked(connection: Connection, ask: Callable[[], T]) -> T:
     """What a provider's own code says.
 
     Raises:
@@ -200,11 +202,11 @@ def _asked(channel: Channel, ask: Callable[[], T]) -> T:
     except TaskbridgeError:
         raise
     except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
-        fault = f"the provider {channel.provider.name} is broken: it raised {type(error).__name__} on a result"
+        fault = f"the provider {connection.provider.name} is broken: it raised {type(error).__name__} on a result"
     raise ContractError(fault)
 
 
-def _same_file(file: TaskFile, n: int, pieces: Sequence[TaskFile | Made]) -> TaskFile | None:
+def _same_file(file: TaskFile, n: int, pieces: Sequence[TaskFile | GeneratedFile]) -> TaskFile | None:
     """The same file in a newer answer: of that name at that place, or the only one of that name."""
     there = pieces[n] if n < len(pieces) else None
     same = [each for each in pieces if isinstance(each, TaskFile) and (each.id, each.name) == (file.id, file.name)]
@@ -213,17 +215,17 @@ def _same_file(file: TaskFile, n: int, pieces: Sequence[TaskFile | Made]) -> Tas
     return same[0] if len(same) == 1 else None
 
 
-def _name(piece: TaskFile | Made) -> str:
-    if isinstance(piece, Made):
+def _name(piece: TaskFile | GeneratedFile) -> str:
+    if isinstance(piece, GeneratedFile):
         return file_name(piece.name)
     return file_name(piece.name or (name_of(piece.url) if piece.url else piece.id), piece.media_type)
 
 
-def _size(piece: TaskFile | Made) -> int | None:
-    return len(piece.content) if isinstance(piece, Made) else piece.size
+def _size(piece: TaskFile | GeneratedFile) -> int | None:
+    return len(piece.content) if isinstance(piece, GeneratedFile) else piece.size
 
 
-class _Haul:
+class _DownloadProgress:
     """Files on their way home, one after the other, and what they brought.
 
     Args:
@@ -231,7 +233,7 @@ class _Haul:
         sizes: Bytes of each, None where unknown.
     """
 
-    def __init__(self, want: Want, sizes: list[int | None]) -> None:
+    def __init__(self, want: DownloadOptions, sizes: list[int | None]) -> None:
         self.limit = want.max_bytes
         self.tell = None if want.on_progress is None else self._told
         self._want = want
@@ -264,38 +266,38 @@ class _Haul:
 # One file.
 
 
-def _made(piece: Made, landing: Landing, haul: _Haul) -> Lifted[None]:
+def _made(piece: GeneratedFile, landing: AtomicFile, haul: _DownloadProgress) -> EffectFlow[None]:
     """Write what an answer held to its name."""
     haul.begin(len(piece.content))
     try:
-        yield Local(lambda: landing.write(piece.content))
-        yield Local(landing.settle)
+        yield RunBlocking(lambda: landing.write(piece.content))
+        yield RunBlocking(landing.settle)
     finally:
         landing.drop()
     haul.end(len(piece.content))
 
 
 def _landed(
-    channel: Channel,
+    connection: Connection,
     file: TaskFile,
-    landing: Landing,
-    haul: _Haul,
-    again: Callable[[], Lifted[TaskFile | None]] | None = None,
-) -> Lifted[Path]:
+    landing: AtomicFile,
+    haul: _DownloadProgress,
+    again: Callable[[], EffectFlow[TaskFile | None]] | None = None,
+) -> EffectFlow[Path]:
     """Fetch a file to its name."""
-    request = _asked(channel, lambda: channel.provider.source(file))
+    request = _asked(connection, lambda: connection.provider.source(file))
     haul.begin(file.size)
-    sink = Sink(landing.path, haul.limit, expected=file.size, pace=PACE, on_progress=haul.tell)
+    sink = ResponseSink(landing.path, haul.limit, expected=file.size, pace=PACE, on_progress=haul.tell)
     try:
         landing.write(b"")
-        dead = yield from _tried(channel, file, request, sink)
+        dead = yield from _tried(connection, file, request, sink)
         if dead is not None:
-            fresh = None if again is None else (yield from _fresh(channel, dead, again))
-            other = None if fresh is None else _asked(channel, lambda: channel.provider.source(fresh))
+            fresh = None if again is None else (yield from _fresh(connection, dead, again))
+            other = None if fresh is None else _asked(connection, lambda: connection.provider.source(fresh))
             if fresh is None or other is None or other.url == request.url:
                 raise dead
-            yield from _fetched(channel, fresh, other, sink)
-        yield Local(landing.settle)
+            yield from _fetched(connection, fresh, other, sink)
+        yield RunBlocking(landing.settle)
     except TaskbridgeError:
         if sink.broken is not None:
             raise sink.broken from None
@@ -306,38 +308,40 @@ def _landed(
     return landing.target
 
 
-def _tried(channel: Channel, file: TaskFile, request: Request, sink: Sink) -> Lifted[ApiError | None]:
+def _tried(connection: Connection, file: TaskFile, request: Request, sink: ResponseSink) -> EffectFlow[ApiError | None]:
     """Fetch a file; the error where its link is dead."""
     try:
-        yield from _fetched(channel, file, request, sink)
+        yield from _fetched(connection, file, request, sink)
     except ApiError as error:
-        if request.authorised or error.http_status not in _LOST:
+        if request.authorized or error.http_status not in _LOST:
             raise
         return error
     return None
 
 
-def _fresh(channel: Channel, dead: ApiError, again: Callable[[], Lifted[TaskFile | None]]) -> Lifted[TaskFile | None]:
+def _fresh(
+    connection: Connection, dead: ApiError, again: Callable[[], EffectFlow[TaskFile | None]]
+) -> EffectFlow[TaskFile | None]:
     """The file by the vendor's present word; None where the task is gone, which the dead link's error then says."""
     try:
         return (yield from again())
     except TaskNotFound:
-        dead.message = f"{dead.message}; {channel.provider.title} no longer has the task either"
+        dead.message = f"{dead.message}; {connection.provider.title} no longer has the task either"
         dead.args = (dead.message,)
         return None
 
 
-def _fetched(channel: Channel, file: TaskFile, request: Request, sink: Sink) -> Lifted[None]:
+def _fetched(connection: Connection, file: TaskFile, request: Request, sink: ResponseSink) -> EffectFlow[None]:
     """Fetch a file, going on where it broke off for as long as that adds something."""
-    settings, clock = channel.settings, channel.clock
-    rules = Rules(settings.allow_private, settings.allow_http, own=origin_of(channel.provider.base_url))
+    settings, clock = connection.settings, connection.clock
+    rules = Rules(settings.allow_private, settings.allow_http, own=origin_of(connection.provider.base_url))
     request = replace(request, save_to=sink)
     begun = clock.monotonic()
     while True:
         before = sink.furthest
         deadline = begun + settings.request_timeout + sink.earned
         try:
-            last, answer = yield from lift(channel, hops(request, rules, _unsafe), deadline, plan=DOWNLOAD)
+            last, answer = yield from with_policies(connection, hops(request, rules, _unsafe), deadline, plan=DOWNLOAD)
         except (TransportError, MalformedResponse) as error:
             if not error.retryable or not sink.headers or sink.furthest - before < _WORTH:
                 raise
@@ -345,9 +349,9 @@ def _fetched(channel: Channel, file: TaskFile, request: Request, sink: Sink) -> 
             if answer.status != 416 or not sink.received:
                 break
             sink.forget()  # the host no longer has the part that is missing
-        yield Sleep(channel.retry.pause(1, clock.random()))
+        yield Sleep(connection.retry.pause(1, clock.random()))
     if answer.status not in _WHOLE:
-        raise _refusal(channel, file, last, answer)
+        raise _refusal(connection, file, last, answer)
     if file.size is not None and sink.received != file.size:
         raise TruncatedResponse(f"the file has {sink.received} bytes, where the vendor says {file.size}")
 
@@ -356,34 +360,34 @@ def _unsafe(words: str) -> MalformedResponse:
     return MalformedResponse(f"the link {words}; nothing was fetched")
 
 
-def _refusal(channel: Channel, file: TaskFile, request: Request, answer: Response) -> TaskbridgeError:
+def _refusal(connection: Connection, file: TaskFile, request: Request, answer: Response) -> TaskbridgeError:
     """The error for an answer that is not the file."""
-    provider = channel.provider
-    if request.authorised or not 400 <= answer.status <= 599:
+    provider = connection.provider
+    if request.authorized or not 400 <= answer.status <= 599:
         error = provider.error(answer)
-        if request.authorised and channel.blames_account(error):
-            channel.refuse(error)
+        if request.authorized and connection.blames_account(error):
+            connection.refuse(error)
         return error
     status = answer.status
     kind = _BY_STATUS.get(status, ServerError if status >= 500 else ApiError)
     words = f"the file's link answers HTTP {status}"
     if status in _LOST:
-        words = f"{words}: it is dead{_life(channel, file)}"
+        words = f"{words}: it is dead{_life(connection, file)}"
     if answer.attempts > 1:
         words = f"{words} (after {answer.attempts} attempts)"
     again = status >= 500 or status in (408, 425, 429)
     return kind(words, http_status=status, retry_after=answer.retry_after, retryable=again)
 
 
-def _life(channel: Channel, file: TaskFile) -> str:
+def _life(connection: Connection, file: TaskFile) -> str:
     """How long links live, in words that follow "it is dead"."""
-    can = channel.provider.capabilities.downloads
+    can = connection.provider.capabilities.downloads
     lives = None if can is None or can.link_ttl is None else can.link_ttl / _HOUR
-    said = "" if lives is None else f"; links of {channel.provider.title} live {lives:g} hours"
+    said = "" if lives is None else f"; links of {connection.provider.title} live {lives:g} hours"
     return f"{said}, this one until {file.expires_at:%Y-%m-%d %H:%M} UTC" if file.expires_at is not None else said
 
 
-class Landing:
+class AtomicFile:
     """A file on its way to its name.
 
     Args:

@@ -58,7 +58,7 @@ def _upper(n: int) -> float:
     return _EDGES[n + 1] if n < _BINS else inf
 
 
-class Durations:
+class DurationModel:
     """A life table: how long tasks take, as far as has been seen."""
 
     __slots__ = ("_ended", "_hazard", "_integral", "_lived", "_stale", "_sums", "_total", "_watched", "ends")

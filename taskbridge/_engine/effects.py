@@ -1,7 +1,7 @@
 """A request sent once: the actions that a driver does, and what came of sending.
 
-A lifted flow (`taskbridge.flows`) yields `Announce`, `Send`, `Sleep`, `Authorise`, `Local`; the two drivers
-(`taskbridge.drive`) do them. Here an answer or its absence is weighed: what it says to the governor, whether it can be
+A lifted flow (`taskbridge._engine.retry`) yields `BeforeSubmit`, `Send`, `Sleep`, `RefreshCredential`, `RunBlocking`; the two drivers
+(`taskbridge._runtime.sync`) do them. Here an answer or its absence is weighed: what it says to the governor, whether it can be
 read, whether the vendor may have taken what was sent, and whether asking once more can help.
 """
 
@@ -46,7 +46,7 @@ class Sleep:
 
 
 @dataclass(frozen=True, slots=True)
-class Local:
+class RunBlocking:
     """Do something with local files that may take a while; what it returns is sent back, what it raises ends the flow.
 
     Attributes:
@@ -57,7 +57,7 @@ class Local:
 
 
 @dataclass(frozen=True, slots=True)
-class Authorise:
+class RefreshCredential:
     """Get a credential other than the stale one; one renewal at a time, whoever asks.
 
     Attributes:
@@ -70,17 +70,17 @@ class Authorise:
 
 
 @dataclass(frozen=True, slots=True)
-class Announce:
+class BeforeSubmit:
     """Tell whoever wants to know that an order is about to leave; it leaves once this is done.
 
     Attributes:
         clue: What `recover` needs to find the order again.
     """
 
-    clue: Mapping[str, Any]
+    recovery_token: Mapping[str, Any]
 
 
-Action: TypeAlias = Announce | Send | Sleep | Authorise | Local
+Effect: TypeAlias = BeforeSubmit | Send | Sleep | RefreshCredential | RunBlocking
 
 
-Lifted: TypeAlias = Generator[Action, Any, T]
+EffectFlow: TypeAlias = Generator[Effect, Any, T]

@@ -18,21 +18,21 @@ KEPT: Final = 16_384
 """Entries of each record; the oldest go first."""
 
 
-Told: TypeAlias = Task | TaskRef
+TaskUpdate: TypeAlias = Task | TaskRef
 """The truth about a task, or the ref of one that is worth a look."""
 
 
-Hear: TypeAlias = Callable[[Told], object]
+Listener: TypeAlias = Callable[[TaskUpdate], object]
 
 
-class Inbox:
+class EventBus:
     """The memory of one connection, and those who listen; for any number of threads."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._taken: dict[str, None] = {}  # in order of arrival
         self._ended: dict[str, None] = {}
-        self._listeners: dict[TaskRef | None, list[Hear]] = {}
+        self._listeners: dict[TaskRef | None, list[Listener]] = {}
 
     # Events.
 
@@ -66,7 +66,7 @@ class Inbox:
 
     # Listeners.
 
-    def listen(self, hear: Hear, ref: TaskRef | None = None) -> Callable[[], None]:
+    def listen(self, hear: Listener, ref: TaskRef | None = None) -> Callable[[], None]:
         """Hear of a task, or of all; the result ends it."""
         with self._lock:
             self._listeners.setdefault(ref, []).append(hear)
@@ -80,7 +80,7 @@ class Inbox:
 
         return leave
 
-    def tell(self, told: Told) -> None:
+    def tell(self, told: TaskUpdate) -> None:
         """Tell those who listen."""
         ref = told.ref if isinstance(told, Task) else told
         with self._lock:
@@ -97,9 +97,9 @@ def _keep(record: dict[str, None], key: str) -> None:
 
 
 @contextmanager
-def listening(inboxes: Iterable[Inbox], hear: Hear) -> Generator[None]:
+def listening(event_buses: Iterable[EventBus], hear: Listener) -> Generator[None]:
     """Hear of all tasks of several connections, for as long as the block lasts."""
-    leaves = [inbox.listen(hear) for inbox in inboxes]
+    leaves = [event_bus.listen(hear) for event_bus in event_buses]
     try:
         yield
     finally:

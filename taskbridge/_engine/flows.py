@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar, cast
 
-from taskbridge._engine.connection import Channel
+from taskbridge._engine.connection import Connection
 from taskbridge.errors import (
     ContractError,
     TaskbridgeError,
@@ -15,12 +15,12 @@ from taskbridge.provider.http import Flow, Request, Response
 T = TypeVar("T")
 
 
-def broken(channel: Channel, fault: str) -> ContractError:
+def broken_provider(connection: Connection, fault: str) -> ContractError:
     """The error for a provider that cannot be used as it is."""
-    return ContractError(f"the provider {channel.provider.name} is broken: {fault}", connection=channel.name)
+    return ContractError(f"the provider {connection.provider.name} is broken: {fault}", connection=connection.name)
 
 
-def opened(channel: Channel, operation: Callable[..., Flow[T] | None], *args: Any) -> Flow[T]:
+def guarded_flow(connection: Connection, operation: Callable[..., Flow[T] | None], *args: Any) -> Flow[T]:
     """The flow of a provider's operation, which begins only when it is run: whatever trips there is an error of ours.
 
     Raises:
@@ -36,10 +36,10 @@ def opened(channel: Channel, operation: Callable[..., Flow[T] | None], *args: An
         if isinstance(flow, Generator):
             return (yield from flow)
         fault = "an operation returned no flow"
-    raise broken(channel, fault)
+    raise broken_provider(connection, fault)
 
 
-def tapped(
+def intercepted(
     flow: Flow[T], hear: Callable[[Response], object], ready: Callable[[Request], Request] | None = None
 ) -> Flow[T]:
     """The same flow, with somebody beside it.

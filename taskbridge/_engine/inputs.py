@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeAlias
 from uuid import uuid4
 
 from taskbridge._engine.redirects import name_of
-from taskbridge.errors import InvalidInput, TaskbridgeError, UnsupportedFeature, plain
+from taskbridge.errors import InvalidInput, TaskbridgeError, UnsupportedFeature, printable
 from taskbridge.models import TaskFile
 from taskbridge.provider.addresses import is_http
 from taskbridge.provider.submission import NATIVE, Document, Link, Source, Stored, Submission, safe_name
 
 if TYPE_CHECKING:
-    from taskbridge._engine.connection import Channel
+    from taskbridge._engine.connection import Connection
     from taskbridge.provider.capabilities import Capabilities
 
 OneInput: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | TaskFile
@@ -49,7 +49,7 @@ _LONGEST_ID: Final = 512  # characters of an id of the caller's
 _NAMES: Final = {b"%PDF-": "document.pdf", b"\x89PNG\r\n": "document.png", b"\xff\xd8\xff": "document.jpg"}
 
 
-class Spool:
+class TemporaryFiles:
     """Room for temporary files, made when first needed and removed at the end."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Spool:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SubmitRequest:
     """What a caller asks to be submitted, not yet looked at."""
 
     operation: str | None
@@ -99,7 +99,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedSubmission:
     """An order that can be sent.
 
     Attributes:
@@ -111,7 +111,7 @@ class Prepared:
     rooms: Mapping[int, Path]
 
 
-def prepare(channel: Channel, wish: Wish, spool: Spool) -> Prepared:
+def prepare(connection: Connection, wish: SubmitRequest, spool: TemporaryFiles) -> PreparedSubmission:
     """Check a wish, and make an order of it.
 
     Args:
@@ -124,11 +124,11 @@ def prepare(channel: Channel, wish: Wish, spool: Spool) -> Prepared:
         InvalidInput: A document or an option cannot be sent.
         OSError: A file cannot be read.
     """
-    provider = channel.provider
+    provider = connection.provider
     can = provider.capabilities
     if not can.operations:
         raise provider.unsupported("submit")
-    operation, native = _operation(channel, wish.operation)
+    operation, native = _operation(connection, wish.operation)
     if wish.external_id is not None:
         if not can.external_id:
             raise provider.unsupported("keep an external_id")
@@ -141,26 +141,28 @@ def prepare(channel: Channel, wish: Wish, spool: Spool) -> Prepared:
     given = _several(wish.given)
     if len(given) > 1 and native not in can.many_inputs:
         raise UnsupportedFeature(
-            f"{provider.title} takes one document for {plain(native, 60)}; several only for "
+            f"{provider.title} takes one document for {printable(native, 60)}; several only for "
             f"{', '.join(sorted(can.many_inputs)) or 'none of its operations'}"
         )
     own_name = wish.name if len(given) == 1 else None
-    sources = tuple(_source(channel, each, own_name, spool) for each in given)
+    sources = tuple(_source(connection, each, own_name, spool) for each in given)
     order = Submission(
         operation=operation,
         native_operation=native,
         reference=wish.external_id or f"taskbridge-{uuid4().hex}",
         sources=sources,
-        options=_options(channel, wish, operation),
+        options=_options(connection, wish, operation),
         external_id=wish.external_id,
         callback_url=wish.callback_url,
         name=None if wish.name is None else safe_name(wish.name),
     )
     links = (n for n, source in enumerate(sources) if isinstance(source, Link)) if can.fetches_urls else ()
-    return Prepared(order, {n: spool.room() for n in links})
+    return PreparedSubmission(order, {n: spool.room() for n in links})
 
 
-def prepare_again(channel: Channel, error: TaskbridgeError, given: AnyInput, spool: Spool) -> Prepared | None:
+def prepare_again(
+    connection: Connection, error: TaskbridgeError, given: AnyInput, spool: TemporaryFiles
+) -> PreparedSubmission | None:
     """The order of an earlier submit, made of its documents anew; None where they are not given.
 
     Args:
@@ -174,18 +176,18 @@ def prepare_again(channel: Channel, error: TaskbridgeError, given: AnyInput, spo
         InvalidInput: A document cannot be sent.
         OSError: A file cannot be read.
     """
-    if given is None or "operation" not in error.clue:
+    if given is None or "operation" not in error.recovery_token:
         return None
-    return prepare(channel, Wish(f"{NATIVE}{error.clue['operation']}", given), spool)
+    return prepare(connection, SubmitRequest(f"{NATIVE}{error.recovery_token['operation']}", given), spool)
 
 
 # Operations and options.
 
 
-def _operation(channel: Channel, asked: str | None) -> tuple[str, str]:
+def _operation(connection: Connection, asked: str | None) -> tuple[str, str]:
     """The operation as it was asked for, and the vendor's word for it."""
-    provider = channel.provider
-    operation = asked or channel.settings.submit.operation
+    provider = connection.provider
+    operation = asked or connection.settings.submit.operation
     return operation or "", word_for(operation, provider.capabilities, provider.title)
 
 
@@ -215,12 +217,12 @@ def word_for(operation: str | None, can: Capabilities, title: str) -> str:
     near = get_close_matches(operation, [*table, *own], n=3) or get_close_matches(f"{NATIVE}{operation}", own, n=1)
     hint = f"did you mean {' or '.join(repr(word) for word in near)}? " if near else ""
     raise UnsupportedFeature(
-        f"{title} has no operation {plain(operation, 60)!r}; {hint}it has {known}, and its own as native:…"
+        f"{title} has no operation {printable(operation, 60)!r}; {hint}it has {known}, and its own as native:…"
     )
 
 
-def _options(channel: Channel, wish: Wish, operation: str) -> dict[str, Any]:
-    defaults = channel.settings.submit
+def _options(connection: Connection, wish: SubmitRequest, operation: str) -> dict[str, Any]:
+    defaults = connection.settings.submit
     fits = defaults.operation in (None, operation)  # options of another operation are no use
     options = {**(defaults.options if fits else {}), **(wish.options or {})}
     try:
@@ -254,57 +256,57 @@ def _several(given: AnyInput) -> tuple[OneInput, ...]:
     return (given,)  # type: ignore[return-value]  # other sequences are texts and bytes
 
 
-def _source(channel: Channel, given: OneInput, name: str | None, spool: Spool) -> Source:
-    can = channel.provider.capabilities
+def _source(connection: Connection, given: OneInput, name: str | None, spool: TemporaryFiles) -> Source:
+    can = connection.provider.capabilities
     if isinstance(given, TaskFile):
-        return _of_file(channel, given, name)
+        return _of_file(connection, given, name)
     if isinstance(given, str) and is_url(given):
-        _claim(channel, "url")
+        _claim(connection, "url")
         if not is_http(given):
             raise InvalidInput("a document's URL must begin with https:// or http://, and hold no spaces")
         return Link(given, None if name is None else safe_name(name))
     if isinstance(given, bytes | bytearray | memoryview):
-        _claim(channel, "bytes")
+        _claim(connection, "bytes")
         content = bytes(given)
         fallback = next((name for start, name in _NAMES.items() if content.startswith(start)), "document")
-        return _checked(Document(safe_name(name or fallback), content, len(content)), can, channel)
+        return _checked(Document(safe_name(name or fallback), content, len(content)), can, connection)
     if isinstance(given, str | os.PathLike):
-        _claim(channel, "path")
+        _claim(connection, "path")
         path = Path(given)
-        return _checked(Document(safe_name(name or path.name), path, _size(path)), can, channel)
+        return _checked(Document(safe_name(name or path.name), path, _size(path)), can, connection)
     if callable(getattr(given, "read", None)):
-        _claim(channel, "stream")
+        _claim(connection, "stream")
         path = spool.take(given)
         said = getattr(given, "name", None)
         label = safe_name(name or (said if isinstance(said, str) else "document"))
-        return _checked(Document(label, path, path.stat().st_size), can, channel)
+        return _checked(Document(label, path, path.stat().st_size), can, connection)
     raise InvalidInput(
         f"a document is a path, a URL, bytes, an open binary stream or a TaskFile, not {type(given).__name__}"
     )
 
 
-def _of_file(channel: Channel, file: TaskFile, name: str | None) -> Source:
+def _of_file(connection: Connection, file: TaskFile, name: str | None) -> Source:
     """A file that a task made: the vendor's own by its id, else by its link."""
-    can = channel.provider.capabilities
+    can = connection.provider.capabilities
     label = name or file.name
     if file.id is not None and "file" in can.inputs:
         return Stored(file.id, None if label is None else safe_name(label))
     if file.url is not None:
-        _claim(channel, "url")
+        _claim(connection, "url")
         return Link(file.url, safe_name(label) if label else name_of(file.url))
     if "file" not in can.inputs:
-        _claim(channel, "file")
+        _claim(connection, "file")
     raise InvalidInput("the file has neither an id nor a link, so it cannot be handed to the vendor")
 
 
-def _claim(channel: Channel, kind: str) -> None:
-    can = channel.provider.capabilities
+def _claim(connection: Connection, kind: str) -> None:
+    can = connection.provider.capabilities
     if kind not in can.inputs:
         taken = ", ".join(sorted(can.inputs)) or "nothing"
         raise UnsupportedFeature(
-            f"{channel.provider.title} takes no document given as {kind}; it takes: {taken}",
-            provider=channel.provider.name,
-            connection=channel.name,
+            f"{connection.provider.title} takes no document given as {kind}; it takes: {taken}",
+            provider=connection.provider.name,
+            connection=connection.name,
         )
 
 
@@ -316,10 +318,10 @@ def _size(path: Path) -> int:
         return found.st_size
 
 
-def _checked(document: Document, can: Capabilities, channel: Channel) -> Document:
+def _checked(document: Document, can: Capabilities, connection: Connection) -> Document:
     if document.size == 0:
         raise InvalidInput(f"{document.name} is empty; a stream may have been read before")
-    check_limit(document, can, channel.provider.title)
+    check_limit(document, can, connection.provider.title)
     return document
 
 

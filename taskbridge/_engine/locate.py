@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taskbridge._config.connections import connection_settings
-from taskbridge._config.files import Config, Connection, load_config
+from taskbridge._config.files import Config, ConnectionConfig, load_config
 from taskbridge._config.network import network_of
 from taskbridge._config.registry import load_provider, loaded_providers
 from taskbridge._config.settings import CommonSettings
-from taskbridge._engine.connection import Channel
-from taskbridge._engine.throttle import Governor
-from taskbridge.errors import ConfigError, InvalidTaskId, ProviderNotFound, TaskbridgeError, plain
+from taskbridge._engine.connection import Connection
+from taskbridge._engine.throttle import Throttle
+from taskbridge.errors import ConfigError, InvalidTaskId, ProviderNotFound, TaskbridgeError, printable
 from taskbridge.models import Outcome, Task, TaskRef
 from taskbridge.transport import Network
 
@@ -27,13 +27,13 @@ AnyId: TypeAlias = str | TaskRef | Task
 """A shared id, a ref or its text, or a task."""
 
 
-def one_channel(
+def one_connection(
     provider: str | None,
     connection: str | None,
     config: str | os.PathLike[str] | None,
     settings: Mapping[str, Any],
     clock: Clock,
-) -> tuple[Channel, frozenset[str]]:
+) -> tuple[Connection, frozenset[str]]:
     """The connection that `connect` was asked for, and the names of those beside it.
 
     Raises:
@@ -44,10 +44,10 @@ def one_channel(
     if provider is not None and (connection is not None or config is not None):
         raise ConfigError("connect takes a provider with its settings, or connection= and config=, not both")
     if provider is not None:
-        named = Connection(provider, provider, settings, dict.fromkeys(settings, "connect()"))
+        named = ConnectionConfig(provider, provider, settings, dict.fromkeys(settings, "connect()"))
         fault: ProviderNotFound | None = None
         try:
-            return _channel(named, clock), frozenset()
+            return _connection(named, clock), frozenset()
         except ProviderNotFound as error:
             fault = error
         if _is_configured(provider):
@@ -59,8 +59,8 @@ def one_channel(
     chosen = loaded.connection(connection)
     if settings:
         origins = {**chosen.origins, **dict.fromkeys(settings, "connect()")}
-        chosen = Connection(chosen.name, chosen.provider, {**chosen.values, **settings}, origins)
-    return _channel(chosen, clock), frozenset(loaded.connections)
+        chosen = ConnectionConfig(chosen.name, chosen.provider, {**chosen.values, **settings}, origins)
+    return _connection(chosen, clock), frozenset(loaded.connections)
 
 
 def _is_configured(name: str) -> bool:
@@ -71,7 +71,7 @@ def _is_configured(name: str) -> bool:
         return False
 
 
-def channels_of(config: Config, clock: Clock) -> dict[str, Channel]:
+def connections_of(config: Config, clock: Clock) -> dict[str, Connection]:
     """Every connection of a configuration.
 
     Raises:
@@ -81,24 +81,24 @@ def channels_of(config: Config, clock: Clock) -> dict[str, Channel]:
     """
     if not config.connections:
         raise ConfigError(f"{config.path or 'the configuration'} has no connections; add [connections.invoices]")
-    return {name: _channel(connection, clock) for name, connection in config.connections.items()}
+    return {name: _connection(connection, clock) for name, connection in config.connections.items()}
 
 
-def _channel(connection: Connection, clock: Clock) -> Channel:
-    provider = load_provider(connection.provider)
+def _connection(config: ConnectionConfig, clock: Clock) -> Connection:
+    provider = load_provider(config.provider)
     known = {*CommonSettings.model_fields, *provider.Settings.model_fields}
     # The others are only needed to say whose a stray setting is.
-    siblings = {} if known.issuperset(connection.values) else dict(loaded_providers())
-    common, own = connection_settings(connection, provider, siblings)
-    governor = Governor(common.requests_per_second, clock.random)
-    return Channel(connection.name, provider(own, connection.name), common, governor, clock)
+    siblings = {} if known.issuperset(config.values) else dict(loaded_providers())
+    common, own = connection_settings(config, provider, siblings)
+    throttle = Throttle(common.requests_per_second, clock.random)
+    return Connection(config.name, provider(own, config.name), common, throttle, clock)
 
 
-def network_key(channel: Channel) -> tuple[Network, tuple[object, ...]]:
+def network_key(connection: Connection) -> tuple[Network, tuple[object, ...]]:
     """How a connection reaches the world, and what makes two connections share a transport."""
-    network = network_of(channel.settings)
-    agent = channel.settings.user_agent_suffix
-    size = channel.settings.max_in_flight
+    network = network_of(connection.settings)
+    agent = connection.settings.user_agent_suffix
+    size = connection.settings.max_in_flight
     return network, (network.ca_bundle, tuple(sorted(network.proxies.items())), network.direct, agent, size)
 
 
@@ -109,14 +109,14 @@ def network_key(channel: Channel) -> tuple[Network, tuple[object, ...]]:
 class Located:
     """A task to be waited for, with the snapshot that the caller has of it."""
 
-    channel: Channel
+    connection: Connection
     task_id: str
     known: Task | None = None
 
     @property
     def ref(self) -> TaskRef:
         """``connection:id``."""
-        return TaskRef.of(self.channel.name, self.task_id)
+        return TaskRef.of(self.connection.name, self.task_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +141,11 @@ class Locator:
     """
 
     def __init__(
-        self, channels: Mapping[str, Channel], only: str | None = None, known: frozenset[str] = frozenset()
+        self, connections: Mapping[str, Connection], only: str | None = None, known: frozenset[str] = frozenset()
     ) -> None:
-        self._channels = channels
+        self._connections = connections
         self._only = only
-        self._known = known | frozenset(channels)
+        self._known = known | frozenset(connections)
 
     def __call__(self, given: AnyId) -> Located:
         """Find it.
@@ -154,14 +154,14 @@ class Locator:
             InvalidTaskId: It cannot be an id here, or it is of another connection.
         """
         name, task_id = self._split(given)
-        channel = self._channels.get(name)
-        if channel is None:
+        connection = self._connections.get(name)
+        if connection is None:
             raise InvalidTaskId(
-                f"{plain(task_id, 80)!r} is of connection {plain(name, 60)!r}, not of "
-                f"{' or '.join(sorted(self._channels))}"
+                f"{printable(task_id, 80)!r} is of connection {printable(name, 60)!r}, not of "
+                f"{' or '.join(sorted(self._connections))}"
             )
-        channel.provider.split_id(task_id)
-        return Located(channel, task_id, given if isinstance(given, Task) else None)
+        connection.provider.split_id(task_id)
+        return Located(connection, task_id, given if isinstance(given, Task) else None)
 
     def many(self, given: Iterable[AnyId]) -> list[Located | Rejected]:
         """Find each; an id that its vendor cannot have becomes an outcome of its own.
@@ -175,15 +175,15 @@ class Locator:
 
     def _one(self, each: AnyId) -> Located | Rejected:
         name, task_id = self._split(each)
-        channel = self._channels.get(name)
-        if channel is None:
+        connection = self._connections.get(name)
+        if connection is None:
             return self(each)  # says what is wrong
         try:
-            channel.provider.split_id(task_id)
+            connection.provider.split_id(task_id)
         except TaskbridgeError as error:
-            ref = TaskRef.of(name, plain(task_id, 200) or "(empty)")
+            ref = TaskRef.of(name, printable(task_id, 200) or "(empty)")
             return Rejected(Outcome(ref, None, error.about(ref=ref)))
-        return Located(channel, task_id, each if isinstance(each, Task) else None)
+        return Located(connection, task_id, each if isinstance(each, Task) else None)
 
     def _split(self, given: AnyId) -> tuple[str, str]:
         if isinstance(given, Task):
@@ -195,7 +195,7 @@ class Locator:
             return head, rest
         if self._only is None:
             raise InvalidTaskId(
-                f"{plain(given, 80)!r} names none of the connections; a ref is connection:id, "
-                f"with a connection of {', '.join(sorted(self._channels))}"
+                f"{printable(given, 80)!r} names none of the connections; a ref is connection:id, "
+                f"with a connection of {', '.join(sorted(self._connections))}"
             )
         return self._only, given

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, cast
 
-from taskbridge._engine.connection import Channel
-from taskbridge._engine.effects import Lifted, Sleep
-from taskbridge._engine.flows import broken, opened, tapped
-from taskbridge._engine.retry import LOOK, Effort, lift
+from taskbridge._engine.connection import Connection
+from taskbridge._engine.effects import EffectFlow, Sleep
+from taskbridge._engine.flows import broken_provider, guarded_flow, intercepted
+from taskbridge._engine.retry import LOOK, RequestOptions, with_policies
 from taskbridge.errors import (
     ApiError,
     ContractError,
@@ -18,7 +18,7 @@ from taskbridge.errors import (
     TaskNotFound,
     TransportError,
     UnexpectedRedirect,
-    plain,
+    printable,
 )
 from taskbridge.models import Task
 from taskbridge.provider.http import Flow, Request, Response
@@ -26,15 +26,15 @@ from taskbridge.provider.http import Flow, Request, Response
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from taskbridge._engine.tracing import Trail
+    from taskbridge._engine.tracing import PollTrace
     from taskbridge.provider.capabilities import IdKind
     from taskbridge.provider.submission import Page
 
-_YOUNG_PAUSE: Final = 0.25  # seconds before a young task is asked for again; it doubles up to two
+_GRACE_PAUSE: Final = 0.25  # seconds before a young task is asked for again; it doubles up to two
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PollResult:
     """What one look-up saw.
 
     Attributes:
@@ -49,16 +49,16 @@ class Look:
     received_at: datetime
 
 
-def look(
-    channel: Channel,
+def poll(
+    connection: Connection,
     task_id: str,
     deadline: float,
     *,
     seen: bytes | None = None,
     operation: Callable[[str], Flow[Task] | None] | None = None,
-    plan: Effort = LOOK,
-    trail: Trail | None = None,
-) -> Lifted[Look]:
+    plan: RequestOptions = LOOK,
+    trace: PollTrace | None = None,
+) -> EffectFlow[PollResult]:
     """Look a task up, and make sure that the answer is about the task that was asked for.
 
     Args:
@@ -73,49 +73,49 @@ def look(
     Raises:
         TaskbridgeError: The look-up failed; that says nothing of the task.
     """
-    if trail is not None:
-        plan = replace(plan, trail=trail)
-    start = operation or channel.provider.get
+    if trace is not None:
+        plan = replace(plan, trace=trace)
+    start = operation or connection.provider.get
     try:
-        kind, native = channel.provider.split_id(task_id)
+        kind, native = connection.provider.split_id(task_id)
         fresh = False
-        pause = _YOUNG_PAUSE
+        pause = _GRACE_PAUSE
         while True:
             watched = _Watched(seen)
             try:
-                task = yield from lift(
-                    channel, watched.flow(opened(channel, start, task_id), fresh=fresh), deadline, plan=plan
+                task = yield from with_policies(
+                    connection, watched.flow(guarded_flow(connection, start, task_id), fresh=fresh), deadline, plan=plan
                 )
             except TaskNotFound as error:
-                yield _not_yet(channel, task_id, pause, deadline, error)
+                yield _not_yet(connection, task_id, pause, deadline, error)
                 pause, plan = min(2.0, pause * 2.0), replace(plan, granted=False)
                 continue
-            received_at = watched.received_at or channel.clock.now()
+            received_at = watched.received_at or connection.clock.now()
             if task is None:
-                return Look(None, seen, received_at)
+                return PollResult(None, seen, received_at)
             if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # strangers write it
-                raise broken(channel, "a look-up returned no Task")
-            mismatch = mismatch_of(kind, native, task)
+                raise broken_provider(connection, "a look-up returned no Task")
+            mismatch = identity_mismatch(kind, native, task)
             if mismatch is None:
-                channel.note(task)
-                return Look(task, watched.body, received_at)
+                connection.note(task)
+                return PollResult(task, watched.body, received_at)
             if fresh:
                 raise mismatch
             fresh = True
             plan = replace(plan, granted=False)
     except TaskbridgeError as error:
-        channel.told(error, f"{channel.name}:{task_id}")
-        if channel.blames_account(error):
-            channel.refuse(error)
+        connection.told(error, f"{connection.name}:{task_id}")
+        if connection.blames_account(error):
+            connection.refuse(error)
         raise error from None
 
 
-def has_line(channel: Channel, task_id: str) -> bool:
+def has_long_poll(connection: Connection, task_id: str) -> bool:
     """Whether the vendor holds a line for this task."""
-    if not channel.provider.capabilities.long_poll:
+    if not connection.provider.capabilities.long_poll:
         return False
     try:
-        flow = channel.provider.hold(task_id)
+        flow = connection.provider.hold(task_id)
     except Exception:  # noqa: BLE001  # whatever a provider's own code may raise: then it holds none
         return False
     if flow is None:
@@ -124,19 +124,19 @@ def has_line(channel: Channel, task_id: str) -> bool:
     return True
 
 
-def _not_yet(channel: Channel, task_id: str, pause: float, deadline: float, error: TaskNotFound) -> Sleep:
+def _not_yet(connection: Connection, task_id: str, pause: float, deadline: float, error: TaskNotFound) -> Sleep:
     """A pause, where "not found" may mean "not yet" and there is time to ask again; else the error."""
-    if not channel.is_young(task_id) or channel.clock.monotonic() + pause >= deadline:
+    if not connection.is_in_grace(task_id) or connection.clock.monotonic() + pause >= deadline:
         raise error
     return Sleep(pause)
 
 
-def mismatch_of(kind: IdKind, native: str, task: Task) -> IdentityMismatch | None:
+def identity_mismatch(kind: IdKind, native: str, task: Task) -> IdentityMismatch | None:
     """The error where the vendor answered for another task than was asked for."""
     if kind.identity is None or _same(getattr(task, kind.identity), native, kind.ignore_case):
         return None
     return IdentityMismatch(
-        f"asked for {plain(native, 80)!r}, the vendor answered for {plain(str(task.native_id), 80)!r}",
+        f"asked for {printable(native, 80)!r}, the vendor answered for {printable(str(task.native_id), 80)!r}",
         retryable=True,
         raw=task.raw,
     )
@@ -164,7 +164,7 @@ class _Watched:
 
     def flow(self, flow: Flow[Task], *, fresh: bool) -> Flow[Task | None]:
         try:
-            return (yield from tapped(flow, self._hear, _on_its_own if fresh else None))
+            return (yield from intercepted(flow, self._hear, _on_its_own if fresh else None))
         except _UnchangedError:
             return None
 
@@ -180,28 +180,28 @@ def _on_its_own(request: Request) -> Request:
     return replace(request, fresh=True)
 
 
-def listed(
-    channel: Channel, flow: Flow[Page], deadline: float, *, plan: Effort, trail: Trail | None = None
-) -> Lifted[Page]:
+def poll_list(
+    connection: Connection, flow: Flow[Page], deadline: float, *, plan: RequestOptions, trace: PollTrace | None = None
+) -> EffectFlow[Page]:
     """Read one page of a vendor's list, for the fleet.
 
     Raises:
         TaskbridgeError: It could not be had; that says nothing of any task.
     """
-    if trail is not None:
-        plan = replace(plan, trail=trail)
+    if trace is not None:
+        plan = replace(plan, trace=trace)
     try:
-        return (yield from lift(channel, flow, deadline, plan=plan))
+        return (yield from with_policies(connection, flow, deadline, plan=plan))
     except TaskbridgeError as error:
-        channel.told(error)
-        if channel.blames_account(error):
-            channel.refuse(error)
+        connection.told(error)
+        if connection.blames_account(error):
+            connection.refuse(error)
         raise error from None
 
 
-def translate(channel: Channel, task_id: str, body: bytes, received_at: datetime) -> Task:
+def translate(connection: Connection, task_id: str, body: bytes, received_at: datetime) -> Task:
     """Make the snapshot again from the bytes of a look-up that took one request."""
-    flow = channel.provider.get(task_id)
+    flow = connection.provider.get(task_id)
     try:
         next(flow)
         flow.send(Response(200, {}, body, received_at))
@@ -209,7 +209,7 @@ def translate(channel: Channel, task_id: str, body: bytes, received_at: datetime
         return cast("Task", end.value)
     finally:
         flow.close()
-    raise broken(channel, "a look-up of one request became longer")
+    raise broken_provider(connection, "a look-up of one request became longer")
 
 
 # ContractError itself: a strict reading refused, or the provider is broken. Its other kinds may pass.

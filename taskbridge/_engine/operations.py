@@ -2,7 +2,7 @@
 
 An order is never sent twice blindly. The one request after which the vendor may have taken it goes out on a fresh
 connection, after its reference was logged; what happens to it then is told apart by what was written, not by the kind
-of failure (`taskbridge.flows`), and ends as the vendor's refusal or as `SubmitUncertain`, with a clue for `recover`.
+of failure (`taskbridge._engine.retry`), and ends as the vendor's refusal or as `SubmitUncertain`, with a clue for `recover`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from taskbridge._engine.connection import Channel
-from taskbridge._engine.effects import Lifted
-from taskbridge._engine.flows import opened, tapped
+from taskbridge._engine.connection import Connection
+from taskbridge._engine.effects import EffectFlow
+from taskbridge._engine.flows import guarded_flow, intercepted
 from taskbridge._engine.inputs import check_limit, replaced
-from taskbridge._engine.lookup import look, mismatch_of
+from taskbridge._engine.lookup import identity_mismatch, poll
 from taskbridge._engine.redirects import Fetched, fetch
-from taskbridge._engine.retry import FULL, LIST, SUBMIT, Effort, lift
-from taskbridge._engine.tracing import Trail, begin_trail, tell_seen
+from taskbridge._engine.retry import FULL, LIST, SUBMIT, RequestOptions, with_policies
+from taskbridge._engine.tracing import PollTrace, begin_trace, report_observation
 from taskbridge._engine.uncertainty import _Sent
 from taskbridge.errors import (
     ConfigError,
@@ -27,9 +27,9 @@ from taskbridge.errors import (
     InvalidInput,
     TaskbridgeError,
     UnsupportedFeature,
-    plain,
+    printable,
 )
-from taskbridge.events import Source, Why
+from taskbridge.events import ObservationSource, PollReason
 from taskbridge.models import Task, TaskRef, TaskStatus
 from taskbridge.provider.addresses import Rules
 from taskbridge.provider.http import Flow, Response
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from taskbridge._engine.inputs import Prepared
+    from taskbridge._engine.inputs import PreparedSubmission
 
 # XXDOC Walking through a vendor's list: what is asked for, page after page, and what of a page is wanted; without I/O.
 
@@ -62,7 +62,7 @@ _LARGEST_FETCH: Final = 1 << 30  # bytes of a document that is fetched, where th
 # Submitting.
 
 
-def submit(channel: Channel, prepared: Prepared) -> Lifted[Task]:
+def submit(connection: Connection, prepared: PreparedSubmission) -> EffectFlow[Task]:
     """Hand an order to the vendor; documents that it wants as bytes are fetched first.
 
     The whole takes at most the connection's `request_timeout`, and a second more for each 100 kB to be sent; a document
@@ -70,32 +70,32 @@ def submit(channel: Channel, prepared: Prepared) -> Lifted[Task]:
 
     Raises:
         SubmitUncertain: The vendor may have taken it.
-        TaskbridgeError: It has not; `clue` tells what was made on the way.
+        TaskbridgeError: It has not; `recovery_token` tells what was made on the way.
     """
     order = prepared.order
     if prepared.rooms:
-        order = yield from _with_documents(channel, prepared)
+        order = yield from _with_documents(connection, prepared)
     begun = {"operation": order.native_operation, "reference": order.reference}
-    deadline = _deadline(channel, order.size)
-    task = yield from _commit(channel, lambda: channel.provider.submit(order), begun, deadline)
-    channel.born(task)
+    deadline = _deadline(connection, order.size)
+    task = yield from _commit(connection, lambda: connection.provider.submit(order), begun, deadline)
+    connection.born(task)
     return task
 
 
-def _with_documents(channel: Channel, prepared: Prepared) -> Lifted[Submission]:
+def _with_documents(connection: Connection, prepared: PreparedSubmission) -> EffectFlow[Submission]:
     """The order, with its links fetched into files."""
-    can, settings, order = channel.provider.capabilities, channel.settings, prepared.order
+    can, settings, order = connection.provider.capabilities, connection.settings, prepared.order
     most = can.upload_limit or _LARGEST_FETCH
     rules = Rules(settings.allow_private, settings.allow_http, most)
     found: dict[int, Document] = {}
     for n, room in prepared.rooms.items():
         link = order.sources[n]
         assert isinstance(link, Link)  # noqa: S101  # rooms are made for links only
-        got = yield from _fetched(channel, fetch(link.url, room, rules), _deadline(channel, most))
+        got = yield from _fetched(connection, fetch(link.url, room, rules), _deadline(connection, most))
         found[n] = _document(got, link.name, room)
         if found[n].size == 0:
-            raise InvalidInput("the document's URL gives an empty file", provider=channel.provider.name)
-        check_limit(found[n], can, channel.provider.title)
+            raise InvalidInput("the document's URL gives an empty file", provider=connection.provider.name)
+        check_limit(found[n], can, connection.provider.title)
     return replace(order, sources=tuple(replaced(order.sources, found)))
 
 
@@ -103,22 +103,22 @@ def _document(got: Fetched, name: str | None, room: Path) -> Document:
     return Document(name or got.name, room, room.stat().st_size, got.media_type)
 
 
-def _fetched(channel: Channel, flow: Flow[Fetched], deadline: float) -> Lifted[Fetched]:
+def _fetched(connection: Connection, flow: Flow[Fetched], deadline: float) -> EffectFlow[Fetched]:
     try:
-        return (yield from lift(channel, flow, deadline))
+        return (yield from with_policies(connection, flow, deadline))
     except TaskbridgeError as error:
         fault = error
         if not isinstance(error, InvalidInput):
             error.message = f"the document could not be fetched: {error.message}"
             error.args = (error.message,)
-    raise channel.told(fault)
+    raise connection.told(fault)
 
 
-def _deadline(channel: Channel, size: int = 0) -> float:
-    return channel.clock.monotonic() + channel.settings.request_timeout + size / RATE
+def _deadline(connection: Connection, size: int = 0) -> float:
+    return connection.clock.monotonic() + connection.settings.request_timeout + size / RATE
 
 
-def retry(channel: Channel, task_id: str) -> Lifted[Task]:
+def retry(connection: Connection, task_id: str) -> EffectFlow[Task]:
     """Do a task once more, as a new task.
 
     Raises:
@@ -126,14 +126,14 @@ def retry(channel: Channel, task_id: str) -> Lifted[Task]:
         TaskbridgeError: It has not.
     """
     begun = {"operation": "retry", "retry_of": task_id}
-    task = yield from _commit(channel, lambda: channel.provider.retry(task_id), begun, _deadline(channel))
+    task = yield from _commit(connection, lambda: connection.provider.retry(task_id), begun, _deadline(connection))
     if task.retry_of is None:
         task = task.model_copy(update={"retry_of": task_id})
-    channel.born(task)
+    connection.born(task)
     return task
 
 
-def restart(channel: Channel, task_id: str, *, destructive: bool) -> Lifted[Task]:
+def restart(connection: Connection, task_id: str, *, destructive: bool) -> EffectFlow[Task]:
     """Do a task anew under its own id.
 
     Raises:
@@ -143,15 +143,17 @@ def restart(channel: Channel, task_id: str, *, destructive: bool) -> Lifted[Task
     """
     if destructive is not True:
         raise ConfigError(
-            f"{channel.provider.title} does a task anew from its first request: what it made and what people changed "
+            f"{connection.provider.title} does a task anew from its first request: what it made and what people changed "
             "in it are lost, and it costs as much as a new one; say destructive=True where that is meant",
-            ref=TaskRef.of(channel.name, task_id),
+            ref=TaskRef.of(connection.name, task_id),
         )
     begun = {"operation": "restart", "restart_of": task_id}
-    return (yield from _commit(channel, lambda: channel.provider.restart(task_id), begun, _deadline(channel)))
+    return (yield from _commit(connection, lambda: connection.provider.restart(task_id), begun, _deadline(connection)))
 
 
-def recover(channel: Channel, error: TaskbridgeError, prepared: Prepared | None = None) -> Lifted[Task | None]:
+def recover(
+    connection: Connection, error: TaskbridgeError, prepared: PreparedSubmission | None = None
+) -> EffectFlow[Task | None]:
     """Look for the order that an error left in doubt, and bring it to its end where it lacks its document.
 
     Args:
@@ -164,32 +166,36 @@ def recover(channel: Channel, error: TaskbridgeError, prepared: Prepared | None 
         UnsupportedFeature: The vendor has no way to find it.
         TaskbridgeError: The search failed, which says nothing of the order.
     """
-    clue, provider = error.clue, channel.provider
-    if not clue:
+    recovery_token, provider = error.recovery_token, connection.provider
+    if not recovery_token:
         raise ConfigError("recover takes the error of a submit; this one tells nothing of an order")
-    if clue.get("connection") != channel.name or clue.get("provider") != provider.name:
-        raise ConfigError(f"the order was given through {plain(str(clue.get('connection')), 60)!r}, not here")
-    if provider.capabilities.recover is None or "reference" not in clue:
-        raise provider.unsupported(f"look for an order of unknown fate ({plain(str(clue.get('operation')), 60)})")
-    found = yield from act(channel, lambda: provider.recover(clue))
+    if recovery_token.get("connection") != connection.name or recovery_token.get("provider") != provider.name:
+        raise ConfigError(
+            f"the order was given through {printable(str(recovery_token.get('connection')), 60)!r}, not here"
+        )
+    if provider.capabilities.recover is None or "reference" not in recovery_token:
+        raise provider.unsupported(
+            f"look for an order of unknown fate ({printable(str(recovery_token.get('operation')), 60)})"
+        )
+    found = yield from act(connection, lambda: provider.recover(recovery_token))
     if found is not None and prepared is not None and not found.is_terminal:
-        found = yield from _finished(channel, found, prepared.order)
+        found = yield from _finished(connection, found, prepared.order)
     if found is not None:
-        channel.note(found)
+        connection.note(found)
     return found
 
 
-def _finished(channel: Channel, task: Task, order: Submission) -> Lifted[Task]:
+def _finished(connection: Connection, task: Task, order: Submission) -> EffectFlow[Task]:
     def begin() -> Flow[Task]:
-        return channel.provider.finish(task, order)
+        return connection.provider.finish(task, order)
 
-    return (yield from act(channel, begin, task.id, size=order.size))
+    return (yield from act(connection, begin, task.id, size=order.size))
 
 
 # Acting on a task.
 
 
-def claim(channel: Channel, call: str, what: str) -> None:
+def claim(connection: Connection, call: str, what: str) -> None:
     """Refuse a call that the vendor cannot serve.
 
     Args:
@@ -200,13 +206,18 @@ def claim(channel: Channel, call: str, what: str) -> None:
     Raises:
         UnsupportedFeature: It cannot; the message tells what it can.
     """
-    if call not in channel.provider.capabilities.calls:
-        raise channel.provider.unsupported(what)
+    if call not in connection.provider.capabilities.calls:
+        raise connection.provider.unsupported(what)
 
 
 def act(
-    channel: Channel, begin: Callable[[], Flow[T]], task_id: str | None = None, *, plan: Effort = FULL, size: int = 0
-) -> Lifted[T]:
+    connection: Connection,
+    begin: Callable[[], Flow[T]],
+    task_id: str | None = None,
+    *,
+    plan: RequestOptions = FULL,
+    size: int = 0,
+) -> EffectFlow[T]:
     """Run an operation that no order hangs on, within the connection's `request_timeout`.
 
     Args:
@@ -217,34 +228,38 @@ def act(
         size: Bytes that it sends, which take their time.
     """
     try:
-        return (yield from lift(channel, opened(channel, begin), _deadline(channel, size), plan=plan))
+        return (
+            yield from with_policies(
+                connection, guarded_flow(connection, begin), _deadline(connection, size), plan=plan
+            )
+        )
     except TaskbridgeError as error:
-        fault = channel.told(error, None if task_id is None else f"{channel.name}:{task_id}")
-        if channel.blames_account(fault):
-            channel.refuse(fault)
+        fault = connection.told(error, None if task_id is None else f"{connection.name}:{task_id}")
+        if connection.blames_account(fault):
+            connection.refuse(fault)
     raise fault
 
 
-def cancel(channel: Channel, task_id: str) -> Lifted[Task]:
+def cancel(connection: Connection, task_id: str) -> EffectFlow[Task]:
     """Stop a task; see `Provider.cancel`.
 
     Raises:
         IdentityMismatch: The vendor answered for another task: nobody knows whether this one stops.
     """
-    task = yield from act(channel, lambda: channel.provider.cancel(task_id), task_id)
-    mismatch = mismatch_of(*channel.provider.split_id(task_id), task)
+    task = yield from act(connection, lambda: connection.provider.cancel(task_id), task_id)
+    mismatch = identity_mismatch(*connection.provider.split_id(task_id), task)
     if mismatch is not None:
-        raise channel.told(mismatch, f"{channel.name}:{task_id}")
+        raise connection.told(mismatch, f"{connection.name}:{task_id}")
     return task
 
 
-def remove(channel: Channel, task_id: str) -> Lifted[None]:
+def remove(connection: Connection, task_id: str) -> EffectFlow[None]:
     """Remove a task at the vendor; see `Provider.delete`."""
-    yield from act(channel, lambda: channel.provider.delete(task_id), task_id)
-    channel.young.pop(task_id, None)
+    yield from act(connection, lambda: connection.provider.delete(task_id), task_id)
+    connection.recent_submits.pop(task_id, None)
 
 
-def get(channel: Channel, task_id: str, options: Mapping[str, Any] | None) -> Lifted[Task]:
+def get(connection: Connection, task_id: str, options: Mapping[str, Any] | None) -> EffectFlow[Task]:
     """Look a task up once, with the vendor's own query options where there are any.
 
     Raises:
@@ -252,24 +267,24 @@ def get(channel: Channel, task_id: str, options: Mapping[str, Any] | None) -> Li
         TaskbridgeError: The look-up failed; that says nothing of the task.
     """
     wanted = dict(options or {})
-    check_names(channel, wanted, channel.provider.capabilities.look_options, "look-up option")
+    check_names(connection, wanted, connection.provider.capabilities.get_options, "look-up option")
 
     def look_with(task_id: str) -> Flow[Task]:
-        return channel.provider.get_with(task_id, wanted)
+        return connection.provider.get_with(task_id, wanted)
 
-    operation = look_with if wanted else channel.provider.get
-    trail = begin_trail(channel, task_id)
+    operation = look_with if wanted else connection.provider.get
+    trace = begin_trace(connection, task_id)
     try:
-        seen = yield from look(channel, task_id, _deadline(channel), operation=operation, trail=trail)
+        seen = yield from poll(connection, task_id, _deadline(connection), operation=operation, trace=trace)
     except TaskbridgeError as error:
-        tell_seen(channel, trail, error=error)
+        report_observation(connection, trace, error=error)
         raise
     assert seen.task is not None  # noqa: S101  # None only where bytes were given to compare with
-    tell_seen(channel, trail, task=seen.task)
+    report_observation(connection, trace, task=seen.task)
     return seen.task
 
 
-def check_names(channel: Channel, given: Mapping[str, Any], known: frozenset[str], noun: str) -> None:
+def check_names(connection: Connection, given: Mapping[str, Any], known: frozenset[str], noun: str) -> None:
     """Refuse a keyword that the vendor does not have, offering the nearest.
 
     Raises:
@@ -280,29 +295,29 @@ def check_names(channel: Channel, given: Mapping[str, Any], known: frozenset[str
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise UnsupportedFeature(
-                f"{channel.provider.title} has no {noun} {plain(name, 60)!r}; {hint}"
+                f"{connection.provider.title} has no {noun} {printable(name, 60)!r}; {hint}"
                 f"it has {', '.join(sorted(known)) or 'none'}",
-                provider=channel.provider.name,
-                connection=channel.name,
+                provider=connection.provider.name,
+                connection=connection.name,
             )
 
 
-def query_of(channel: Channel, status: TaskStatus | str | None, filters: Mapping[str, Any]) -> Query:
+def query_of(connection: Connection, status: TaskStatus | str | None, filters: Mapping[str, Any]) -> Query:
     """Check what a list is asked for.
 
     Raises:
         UnsupportedFeature: The vendor does not list, or has no such filter.
         InvalidInput: The status is none of the four.
     """
-    claim(channel, "list", "list tasks")
-    listing = channel.provider.capabilities.listing
-    check_names(channel, filters, listing.filters if listing else frozenset(), "filter")
+    claim(connection, "list", "list tasks")
+    listing = connection.provider.capabilities.listing
+    check_names(connection, filters, listing.filters if listing else frozenset(), "filter")
     if status is not None and status not in set(TaskStatus):
-        raise InvalidInput(f"a status is one of {', '.join(TaskStatus)}, not {plain(str(status), 60)!r}")
+        raise InvalidInput(f"a status is one of {', '.join(TaskStatus)}, not {printable(str(status), 60)!r}")
     return Query(None if status is None else TaskStatus(status), dict(filters))
 
 
-class Walk:
+class Pager:
     """A way through a vendor's list, one page at a time.
 
     Args:
@@ -311,10 +326,10 @@ class Walk:
         limit: Tasks wanted at most; None for all.
     """
 
-    def __init__(self, channel: Channel, query: Query, limit: int | None) -> None:
+    def __init__(self, connection: Connection, query: Query, limit: int | None) -> None:
         if limit is not None and limit < 0:
             raise InvalidInput("limit must not be negative")
-        self.channel = channel
+        self.connection = connection
         self._query = query
         self._left = limit
         self._cursor: str | None = None
@@ -326,9 +341,9 @@ class Walk:
         """Whether there may be another page."""
         return not self._over
 
-    def ask(self) -> Lifted[Page]:
+    def ask(self) -> EffectFlow[Page]:
         """Ask for the next page."""
-        return act(self.channel, lambda: self.channel.provider.list_page(self._query, self._cursor), plan=LIST)
+        return act(self.connection, lambda: self.connection.provider.list_page(self._query, self._cursor), plan=LIST)
 
     def take(self, page: Page) -> Iterator[Task]:
         """What the page has that is wanted; the list moves while it is read, so a task at a seam comes twice."""
@@ -337,12 +352,12 @@ class Walk:
         if page.next_cursor is None:
             self._over = True
         elif ids and ids <= self._before:
-            raise ContractError("the vendor's list comes back to where it was", connection=self.channel.name)
+            raise ContractError("the vendor's list comes back to where it was", connection=self.connection.name)
         before, self._before = self._before, ids
         for task in page.tasks:
             if task.id in before or self._query.status not in (None, task.status):
                 continue
-            self.channel.note(task)
+            self.connection.note(task)
             if self._left is not None:
                 self._left -= 1
                 self._over = self._over or self._left == 0
@@ -352,7 +367,7 @@ class Walk:
 
 
 @dataclass(frozen=True, slots=True)
-class Checkup:
+class CheckResult:
     """What came of trying a connection.
 
     Attributes:
@@ -369,7 +384,7 @@ class Checkup:
     skew: float | None = None
 
 
-def check(channel: Channel) -> Lifted[Checkup]:
+def check(connection: Connection) -> EffectFlow[CheckResult]:
     """Try a connection.
 
     Raises:
@@ -377,16 +392,16 @@ def check(channel: Channel) -> Lifted[Checkup]:
         TaskbridgeError: It refuses the call, or was not reached or understood.
     """
     answers: list[Response] = []
-    provider = channel.provider
+    provider = connection.provider
     if provider.capabilities.listing is not None:
-        page: Page = yield from act(channel, lambda: tapped(provider.list_page(Query(), None), answers.append))
-        return Checkup("the newest tasks were listed", len(page.tasks), _unknown(page.tasks), _skew(answers))
-    yield from act(channel, lambda: tapped(provider.authorise(), answers.append))
-    return Checkup("a token was given out" if answers else None, skew=_skew(answers))
+        page: Page = yield from act(connection, lambda: intercepted(provider.list_page(Query(), None), answers.append))
+        return CheckResult("the newest tasks were listed", len(page.tasks), _unknown(page.tasks), _skew(answers))
+    yield from act(connection, lambda: intercepted(provider.authorize(), answers.append))
+    return CheckResult("a token was given out" if answers else None, skew=_skew(answers))
 
 
 def _unknown(tasks: Iterable[Task]) -> tuple[str, ...]:
-    return tuple(sorted({task.native_status or "none" for task in tasks if not task.recognised}))
+    return tuple(sorted({task.native_status or "none" for task in tasks if not task.recognized}))
 
 
 def _skew(answers: Iterable[Response]) -> float | None:
@@ -398,18 +413,20 @@ def _skew(answers: Iterable[Response]) -> float | None:
 
 
 def _commit(
-    channel: Channel, begin: Callable[[], Flow[Task]], begun: Mapping[str, Any], deadline: float
-) -> Lifted[Task]:
-    sent = _Sent(channel, begun)
-    trail = Trail(None, Why.ASKED, channel.clock.monotonic()) if channel.audience.hears_tasks else None
-    plan = SUBMIT if trail is None else replace(SUBMIT, trail=trail)
+    connection: Connection, begin: Callable[[], Flow[Task]], begun: Mapping[str, Any], deadline: float
+) -> EffectFlow[Task]:
+    sent = _Sent(connection, begun)
+    trace = (
+        PollTrace(None, PollReason.ASKED, connection.clock.monotonic()) if connection.observers.wants_tasks else None
+    )
+    plan = SUBMIT if trace is None else replace(SUBMIT, trace=trace)
     try:
-        task = yield from lift(channel, sent.watch(opened(channel, begin)), deadline, plan=plan)
+        task = yield from with_policies(connection, sent.watch(guarded_flow(connection, begin)), deadline, plan=plan)
         if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # strangers write it
-            raise ContractError(f"the provider {channel.provider.name} is broken: an order returned no Task")
+            raise ContractError(f"the provider {connection.provider.name} is broken: an order returned no Task")
     except TaskbridgeError as error:
         fault = sent.told(error)
     else:
-        tell_seen(channel, trail, Source.SUBMIT, task=task)
+        report_observation(connection, trace, ObservationSource.SUBMIT, task=task)
         return task
     raise fault

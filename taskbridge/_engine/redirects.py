@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from taskbridge.errors import InvalidInput, TaskbridgeError
 from taskbridge.provider.addresses import Rules, origin_of, url_fault
 from taskbridge.provider.http import Flow, Request, Response
-from taskbridge.provider.sink import Sink
+from taskbridge.provider.sink import ResponseSink
 from taskbridge.provider.submission import safe_name
 
 MOST_HOPS: Final = 5  # redirects of one document
@@ -66,11 +66,11 @@ def fetch(url: str, save_to: Path, rules: Rules) -> Flow[Fetched]:
         "GET",
         url,
         headers={"Accept": "*/*"},
-        authorised=False,
+        authorized=False,
         expect="bytes",
-        save_to=Sink(save_to, rules.max_bytes),
+        save_to=ResponseSink(save_to, rules.max_bytes),
         fresh=True,
-        foreign=True,
+        external=True,
     )
     _, response = yield from hops(request, rules, _document_fault)
     if response.status != 200:
@@ -112,7 +112,7 @@ def _redirected(request: Request, location: str) -> Request:
     if origin_of(url) == origin_of(request.url):
         return replace(request, url=url)
     kept = {name: value for name, value in request.headers.items() if name.lower() in _KEPT_FIELDS}
-    return replace(request, url=url, headers=kept, authorised=False, foreign=True)
+    return replace(request, url=url, headers=kept, authorized=False, external=True)
 
 
 def _document_fault(words: str) -> InvalidInput:

@@ -1,7 +1,7 @@
 """A request sent once: the actions that a driver does, and what came of sending.
 
-A lifted flow (`taskbridge.flows`) yields `Announce`, `Send`, `Sleep`, `Authorise`, `Local`; the two drivers
-(`taskbridge.drive`) do them. Here an answer or its absence is weighed: what it says to the governor, whether it can be
+A lifted flow (`taskbridge._engine.retry`) yields `BeforeSubmit`, `Send`, `Sleep`, `RefreshCredential`, `RunBlocking`; the two drivers
+(`taskbridge._runtime.sync`) do them. Here an answer or its absence is weighed: what it says to the governor, whether it can be
 read, whether the vendor may have taken what was sent, and whether asking once more can help.
 """
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
-from taskbridge._engine.connection import Channel
-from taskbridge._engine.effects import Announce, Authorise, Lifted, Send, Sleep
-from taskbridge._engine.flows import broken, opened
+from taskbridge._engine.connection import Connection
+from taskbridge._engine.effects import BeforeSubmit, EffectFlow, RefreshCredential, Send, Sleep
+from taskbridge._engine.flows import broken_provider, guarded_flow
 from taskbridge._engine.uncertainty import uncertain
 from taskbridge.errors import (
     ApiError,
@@ -26,22 +26,22 @@ from taskbridge.errors import (
     TransportError,
     TruncatedResponse,
 )
-from taskbridge.events import Exchange
+from taskbridge.events import RequestEnded
 from taskbridge.provider.capabilities import Credential
 from taskbridge.provider.http import Flow, Request, Response
 from taskbridge.provider.policy import parse_retry_after, retries_for
-from taskbridge.provider.secrets import bare
+from taskbridge.provider.secrets import without_traceback
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from taskbridge._engine.tracing import Trail
+    from taskbridge._engine.tracing import PollTrace
     from taskbridge.provider.policy import Clock
 
 # XXDOC Lifts a provider's flow to what a driver runs: pace, credential, retries, strict reading.
 #
-# A lifted flow is still a generator without I/O. It yields actions (`Announce`, `Send`, `Sleep`, `Authorise`, `Local`)
-# and is sent what came of them; the two drivers (`taskbridge.drive`) do them. The time is asked of the channel's clock,
+# A lifted flow is still a generator without I/O. It yields actions (`BeforeSubmit`, `Send`, `Sleep`, `RefreshCredential`, `RunBlocking`)
+# and is sent what came of them; the two drivers (`taskbridge._runtime.sync`) do them. The time is asked of the channel's clock,
 # which tests replace.
 #
 # What is repeated, and how often, is decided here and nowhere else: a request that the vendor surely did not see, a safe
@@ -114,7 +114,7 @@ class Attempt:
             return not self.error.written
         return self.answer is not None and self.answer.status == 429  # refused before any work
 
-    def doubt(self) -> SubmitUncertain | None:
+    def uncertainty(self) -> SubmitUncertain | None:
         """The error where the vendor may have taken what was sent; None where it surely answered, or got nothing."""
         if isinstance(self.error, TransportError):
             if not self.error.written:
@@ -143,8 +143,8 @@ class Attempt:
 
 
 def attempt(
-    channel: Channel, request: Request, credential: Credential | None, deadline: float, note: Note | None = None
-) -> Lifted[Attempt]:
+    connection: Connection, request: Request, credential: Credential | None, deadline: float, note: Note | None = None
+) -> EffectFlow[Attempt]:
     """Send a request once.
 
     Args:
@@ -157,10 +157,10 @@ def attempt(
     Raises:
         SubmitUncertain: It was the one after which the vendor may have taken an order, and nobody can say.
     """
-    sent = _sent(channel, request, credential, deadline)
-    tried = yield from (sent if note is None else _noted(sent, channel, request, note))
-    if request.commits and (doubt := tried.doubt()) is not None:
-        raise doubt from tried.error
+    sent = _sent(connection, request, credential, deadline)
+    tried = yield from (sent if note is None else _noted(sent, connection, request, note))
+    if request.starts_work and (uncertainty := tried.uncertainty()) is not None:
+        raise uncertainty from tried.error
     return tried
 
 
@@ -175,64 +175,66 @@ class Note:
     """
 
     kind: str
-    trail: Trail | None
+    trace: PollTrace | None
     resends: int
 
 
-def _noted(tried: Lifted[Attempt], channel: Channel, request: Request, note: Note) -> Lifted[Attempt]:
+def _noted(tried: EffectFlow[Attempt], connection: Connection, request: Request, note: Note) -> EffectFlow[Attempt]:
     """The same attempt, of which those are told who observe; not where it is broken off."""
-    clock = channel.clock
+    clock = connection.clock
     time, began = clock.now(), clock.monotonic()
     done = yield from tried
     answer, fault, url = done.answer, done.error, urlsplit(request.url)
-    told = Exchange(
+    told = RequestEnded(
         time=time,
-        provider=channel.provider.name,
-        connection=channel.name,
+        provider=connection.provider.name,
+        connection=connection.name,
         kind=note.kind,
-        ref=note.trail.ref if note.trail is not None else None,
+        ref=note.trace.ref if note.trace is not None else None,
         method=request.method,
         scheme=url.scheme,
         host=url.hostname or "",
         port=url.port or _PORTS.get(url.scheme, 0),
-        path=url.path if request.authorised or note.kind == "token" else None,
+        path=url.path if request.authorized or note.kind == "token" else None,
         http_status=answer.status if answer is not None else fault.http_status if fault is not None else None,
         error=None if fault is None else type(fault).__name__,
         resends=note.resends,
         retry_after=done.pause,
         duration=clock.monotonic() - began,
     )
-    if note.trail is not None:
-        note.trail.exchanges.append(told)
-    channel.audience.tell(told)
+    if note.trace is not None:
+        note.trace.exchanges.append(told)
+    connection.observers.tell(told)
     return done
 
 
-def _sent(channel: Channel, request: Request, credential: Credential | None, deadline: float) -> Lifted[Attempt]:
-    clock, governor = channel.clock, channel.governor
+def _sent(
+    connection: Connection, request: Request, credential: Credential | None, deadline: float
+) -> EffectFlow[Attempt]:
+    clock, throttle = connection.clock, connection.throttle
     try:
-        if request.commits:
-            yield Announce(request.clue)
-        answer: Response = yield Send(_with(request, credential), _limit(request, deadline, clock), channel.max_body)
+        if request.starts_work:
+            yield BeforeSubmit(request.recovery_token)
+        answer: Response = yield Send(_with(request, credential), _limit(request, deadline, clock), connection.max_body)
     except TransportError as error:
-        if not request.foreign:
+        if not request.external:
             if isinstance(error, TruncatedResponse) and error.stale:
-                governor.abandoned()  # a kept connection that was closed says nothing of the vendor
+                throttle.abandoned()  # a kept connection that was closed says nothing of the vendor
             else:
-                governor.failed(clock.monotonic())
+                throttle.failed(clock.monotonic())
         return Attempt(None, error, _POLICY if error.retryable else 0)
     except ContractError as error:
-        if not request.foreign:
-            governor.failed(clock.monotonic())
+        if not request.external:
+            throttle.failed(clock.monotonic())
         return Attempt(None, error, error.repeats)
     except BaseException:
-        if not request.foreign:
-            governor.abandoned()
+        if not request.external:
+            throttle.abandoned()
         raise
-    if request.foreign:
+    if request.external:
         pause = parse_retry_after(answer.headers, answer.received_at)
     else:
-        pause = _note_answer(channel, answer, clock.monotonic())
+        pause = _note_answer(connection, answer, clock.monotonic())
     answer.retry_after = pause
     return _read(request, answer, pause)
 
@@ -247,7 +249,9 @@ def _read(request: Request, answer: Response, pause: float | None) -> Attempt:
         answer.json()
     except ContractError as error:
         error.http_status = answer.status
-        return Attempt(answer, bare(error), error.repeats)  # the reader's frames hold the body, which may echo a key
+        return Attempt(
+            answer, without_traceback(error), error.repeats
+        )  # the reader's frames hold the body, which may echo a key
     return Attempt(answer)
 
 
@@ -261,18 +265,18 @@ def _limit(request: Request, deadline: float, clock: Clock) -> float:
     return min(deadline, clock.monotonic() + request.hold) if request.hold is not None else deadline
 
 
-def _note_answer(channel: Channel, answer: Response, now: float) -> float | None:
+def _note_answer(connection: Connection, answer: Response, now: float) -> float | None:
     """Tell the governor; the seconds that the vendor asks us to wait, if it does."""
     if answer.status < 400:
-        channel.governor.answered(now, answer.headers)
+        connection.throttle.answered(now, answer.headers)
         return None
     pause = parse_retry_after(answer.headers, answer.received_at)
     if answer.status == 429 or (answer.status == 503 and pause is not None):
-        channel.governor.slow_down(now, None if pause is None else min(pause, LONGEST_PAUSE))
+        connection.throttle.slow_down(now, None if pause is None else min(pause, LONGEST_PAUSE))
     elif answer.status >= 500:
-        channel.governor.failed(now)
+        connection.throttle.failed(now)
     else:
-        channel.governor.answered(now, answer.headers)
+        connection.throttle.answered(now, answer.headers)
     return pause
 
 
@@ -283,7 +287,7 @@ _SPARE: Final = 5.0  # seconds before its end at which a credential is renewed
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class RequestOptions:
     """How much one request of a flow is worth.
 
     Attributes:
@@ -296,28 +300,30 @@ class Effort:
     attempts: int | None = None
     granted: bool = False
     kind: str = "other"
-    trail: Trail | None = None
+    trace: PollTrace | None = None
 
 
-FULL: Final = Effort()
+FULL: Final = RequestOptions()
 
 
-LOOK: Final = Effort(kind="look")
+LOOK: Final = RequestOptions(kind="look")
 
 
-TOKEN: Final = Effort(kind="token")
+TOKEN: Final = RequestOptions(kind="token")
 
 
-LIST: Final = Effort(kind="list")
+LIST: Final = RequestOptions(kind="list")
 
 
-SUBMIT: Final = Effort(kind="submit")
+SUBMIT: Final = RequestOptions(kind="submit")
 
 
-DOWNLOAD: Final = Effort(kind="download")
+DOWNLOAD: Final = RequestOptions(kind="download")
 
 
-def lift(channel: Channel, flow: Flow[T], deadline: float, *, plan: Effort = FULL) -> Lifted[T]:
+def with_policies(
+    connection: Connection, flow: Flow[T], deadline: float, *, plan: RequestOptions = FULL
+) -> EffectFlow[T]:
     """Run a flow with pace, credential and retries.
 
     Args:
@@ -335,22 +341,24 @@ def lift(channel: Channel, flow: Flow[T], deadline: float, *, plan: Effort = FUL
     try:
         for _ in range(_MOST_REQUESTS + 1):
             try:
-                request = _advance(channel, flow, answer, fault)
+                request = _advance(connection, flow, answer, fault)
             except StopIteration as end:
                 return cast("T", end.value)
             granted, leave = leave, False
             try:
-                answer, fault = (yield from _exchange(channel, request, deadline, plan, granted=granted)), None
+                answer, fault = (yield from _exchange(connection, request, deadline, plan, granted=granted)), None
             except TaskbridgeError as error:
                 fault = error
     finally:
         if leave:
-            channel.governor.give_back()  # nothing was sent, and others wait for it
+            connection.throttle.give_back()  # nothing was sent, and others wait for it
         flow.close()
-    raise broken(channel, f"it sent more than {_MOST_REQUESTS} requests for one operation")
+    raise broken_provider(connection, f"it sent more than {_MOST_REQUESTS} requests for one operation")
 
 
-def _advance(channel: Channel, flow: Flow[Any], answer: Response | None, fault: TaskbridgeError | None) -> Request:
+def _advance(
+    connection: Connection, flow: Flow[Any], answer: Response | None, fault: TaskbridgeError | None
+) -> Request:
     """The next request of a flow.
 
     Raises:
@@ -364,34 +372,36 @@ def _advance(channel: Channel, flow: Flow[Any], answer: Response | None, fault: 
     except (TaskbridgeError, GeneratorExit, StopIteration):
         raise
     except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
-        fault_of_code = broken(channel, f"it raised {type(error).__name__} while translating")
+        fault_of_code = broken_provider(connection, f"it raised {type(error).__name__} while translating")
     raise fault_of_code
 
 
-def _exchange(channel: Channel, request: Request, deadline: float, plan: Effort, *, granted: bool) -> Lifted[Response]:
+def _exchange(
+    connection: Connection, request: Request, deadline: float, plan: RequestOptions, *, granted: bool
+) -> EffectFlow[Response]:
     """One request of a flow, repeated where that is right, to an answer that the flow may see."""
     failures = 0
     last: Attempt | None = None
     renewed = False
     resends = 0
-    attempts = plan.attempts or channel.retry.attempts
+    attempts = plan.attempts or connection.retry.attempts
     while True:
-        if granted and (request.foreign or channel.refusal is not None or _lacks_credential(channel, request)):
-            channel.governor.give_back()  # the leave is for one request, and getting a credential may take one
+        if granted and (request.external or connection.refusal is not None or _lacks_credential(connection, request)):
+            connection.throttle.give_back()  # the leave is for one request, and getting a credential may take one
             granted = False
-        credential = yield from _credential(channel, request, deadline)
-        if not granted and not request.foreign:
-            left = yield from _leave(channel, deadline, or_not=last is not None)
+        credential = yield from _credential(connection, request, deadline)
+        if not granted and not request.external:
+            left = yield from _leave(connection, deadline, or_not=last is not None)
             if not left and last is not None:
                 return last.settle(failures)
         granted = False
-        channel.tally.sent(plan.kind)
-        tried = yield from attempt(channel, request, credential, deadline, _note(channel, plan, resends))
+        connection.counters.sent(plan.kind)
+        tried = yield from attempt(connection, request, credential, deadline, _note(connection, plan, resends))
         resends += 1
-        channel.tally.failures += tried.error is not None
+        connection.counters.failures += tried.error is not None
         if tried.is_refusal and credential is not None and not renewed:
             renewed = True
-            yield Authorise(credential, deadline)
+            yield RefreshCredential(credential, deadline)
             continue
         if tried.is_accident and request.may_repeat and not request.fresh:
             request, last = replace(request, fresh=True), tried
@@ -400,59 +410,59 @@ def _exchange(channel: Channel, request: Request, deadline: float, plan: Effort,
         if tried.repeats == 0:
             return tried.settle(failures + 1)
         failures, last = failures + 1, tried
-        wait = tried.wait(channel.retry.pause(failures, channel.clock.random()), channel.clock.random())
+        wait = tried.wait(connection.retry.pause(failures, connection.clock.random()), connection.clock.random())
         allowed = failures < attempts and failures <= tried.repeats and tried.is_safe(request)
-        if not (allowed and _fits(wait, channel.clock.monotonic(), deadline) and channel.governor.may_retry()):
+        if not (allowed and _fits(wait, connection.clock.monotonic(), deadline) and connection.throttle.may_retry()):
             return tried.settle(failures)
         if tried.error is not None:
             request = replace(request, fresh=True)
         yield Sleep(wait)
 
 
-def _note(channel: Channel, plan: Effort, resends: int) -> Note | None:
-    if plan.trail is None and not channel.audience.hears_requests:
+def _note(connection: Connection, plan: RequestOptions, resends: int) -> Note | None:
+    if plan.trace is None and not connection.observers.wants_requests:
         return None
-    return Note(plan.kind, plan.trail, resends)
+    return Note(plan.kind, plan.trace, resends)
 
 
-def _leave(channel: Channel, deadline: float, *, or_not: bool) -> Lifted[bool]:
+def _leave(connection: Connection, deadline: float, *, or_not: bool) -> EffectFlow[bool]:
     """Wait for the governor's leave to send one request; False where it comes too late and that is no error."""
     while True:
-        now = channel.clock.monotonic()
+        now = connection.clock.monotonic()
         if now >= deadline:
             late = DeadlineExceeded("the total time for the request ran out before it could be sent")
             late.written = False
             raise late
-        grant = channel.governor.take(now, latest=deadline, ahead=True)
-        if now + grant.wait >= deadline:
+        permit = connection.throttle.take(now, latest=deadline, ahead=True)
+        if now + permit.wait >= deadline:
             if or_not:
                 return False
             raise CircuitOpen(
-                f"the connection is pausing; its next slot is {grant.wait:.0f} s away, beyond the deadline",
-                retry_after=grant.wait,
+                f"the connection is pausing; its next slot is {permit.wait:.0f} s away, beyond the deadline",
+                retry_after=permit.wait,
             )
-        if grant.wait > 0.0:
-            yield Sleep(grant.wait)
-        if grant.granted and not (grant.wait > 0.0 and channel.governor.holds(channel.clock.monotonic())):
+        if permit.wait > 0.0:
+            yield Sleep(permit.wait)
+        if permit.granted and not (permit.wait > 0.0 and connection.throttle.holds(connection.clock.monotonic())):
             return True
 
 
-def _credential(channel: Channel, request: Request, deadline: float) -> Lifted[Credential | None]:
-    if not request.authorised:
+def _credential(connection: Connection, request: Request, deadline: float) -> EffectFlow[Credential | None]:
+    if not request.authorized:
         return None
-    if channel.refusal is not None:
-        raise channel.refusal.again()
-    credential = channel.credential
-    if _lacks_credential(channel, request):
-        credential = yield Authorise(credential, deadline)
+    if connection.refusal is not None:
+        raise connection.refusal.again()
+    credential = connection.credential
+    if _lacks_credential(connection, request):
+        credential = yield RefreshCredential(credential, deadline)
     return credential
 
 
-def _lacks_credential(channel: Channel, request: Request) -> bool:
-    if not request.authorised:
+def _lacks_credential(connection: Connection, request: Request) -> bool:
+    if not request.authorized:
         return False
-    credential = channel.credential
-    return channel.refusal is not None or credential is None or _expires(credential, channel.clock.now())
+    credential = connection.credential
+    return connection.refusal is not None or credential is None or _expires(credential, connection.clock.now())
 
 
 def _expires(credential: Credential, now: datetime) -> bool:
@@ -463,7 +473,7 @@ def _fits(wait: float, now: float, deadline: float) -> bool:
     return wait <= LONGEST_PAUSE and now + wait < deadline
 
 
-def authorise(channel: Channel, deadline: float) -> Lifted[Credential]:
+def authorize(connection: Connection, deadline: float) -> EffectFlow[Credential]:
     """Get a credential from the vendor.
 
     Raises:
@@ -471,7 +481,11 @@ def authorise(channel: Channel, deadline: float) -> Lifted[Credential]:
         TaskbridgeError: There was no answer.
     """
     try:
-        return (yield from lift(channel, opened(channel, channel.provider.authorise), deadline, plan=TOKEN))
+        return (
+            yield from with_policies(
+                connection, guarded_flow(connection, connection.provider.authorize), deadline, plan=TOKEN
+            )
+        )
     except ApiError as error:
         fault: TaskbridgeError = error
         if not (error.retryable or isinstance(error, AuthenticationError)):
@@ -479,4 +493,4 @@ def authorise(channel: Channel, deadline: float) -> Lifted[Credential]:
             fault.__dict__.update(error.__dict__)
     except TaskbridgeError as error:
         fault = error
-    raise bare(fault)  # the provider's frames hold the credential
+    raise without_traceback(fault)  # the provider's frames hold the credential

@@ -58,7 +58,7 @@ _FREE: Final = 500.0  # requests a second above which an unlimited connection co
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class Permit:
     """Leave to send, or when to ask again.
 
     Attributes:
@@ -70,10 +70,10 @@ class Grant:
     granted: bool
 
 
-_NOW: Final = Grant(0.0, granted=True)
+_NOW: Final = Permit(0.0, granted=True)
 
 
-class Governor:
+class Throttle:
     """Holds the pace of one connection.
 
     Args:
@@ -106,7 +106,7 @@ class Governor:
         """Whether the vendor seems to be out, and only probes go out."""
         return self._probe_at != inf
 
-    def take(self, now: float, latest: float = inf, *, ahead: bool = False) -> Grant:
+    def take(self, now: float, latest: float = inf, *, ahead: bool = False) -> Permit:
         """Ask to send one request.
 
         Nothing is promised further ahead than the next slot, so that a pause or an outage holds for everybody, and
@@ -122,22 +122,22 @@ class Governor:
                 if self._probing and now - self._probed_at > _LOST:
                     self._probing = False  # whoever had the leave never sent, or never told
                 if self._probing or now < self._probe_at:
-                    return Grant(max(self._probe_at - now, _PROBE_EVERY[0] if self._probing else 0.0), granted=False)
+                    return Permit(max(self._probe_at - now, _PROBE_EVERY[0] if self._probing else 0.0), granted=False)
                 self._probing, self._probed_at = True, now
                 self._flow.add(now)
                 return _NOW
             if now < self._paused_until:
-                return Grant(self._paused_until - now, granted=False)
+                return Permit(self._paused_until - now, granted=False)
             if self._rate == inf:
                 self._flow.add(now)
                 return _NOW
             gap = 1.0 / self._rate
             slot = max(self._next_slot, now - max(0.0, _BURST - gap) if self._doubling_at is None else now)
             if slot > now and not (ahead and slot - now <= gap and slot < latest):
-                return Grant(slot - now, granted=False)
+                return Permit(slot - now, granted=False)
             self._flow.add(now)
             self._next_slot = slot + gap
-            return _NOW if slot <= now else Grant(slot - now, granted=True)
+            return _NOW if slot <= now else Permit(slot - now, granted=True)
 
     def holds(self, now: float) -> bool:
         """Whether nothing may go out, also by a slot that was taken before."""

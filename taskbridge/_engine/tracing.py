@@ -6,10 +6,19 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Final, Protocol, Self
 
-from taskbridge._engine.connection import Channel
-from taskbridge._engine.observers import Audience, tell_all
+from taskbridge._engine.connection import Connection
+from taskbridge._engine.observers import Observers, tell_all
 from taskbridge.errors import TaskbridgeError
-from taskbridge.events import CallEnded, CallStarted, Event, Exchange, Observation, Source, WaitOutcome, Why
+from taskbridge.events import (
+    CallEnded,
+    CallStarted,
+    Event,
+    Observation,
+    ObservationSource,
+    PollReason,
+    RequestEnded,
+    WaitOutcome,
+)
 from taskbridge.models import Outcome, Task, TaskRef
 from taskbridge.provider.policy import Clock
 
@@ -21,7 +30,7 @@ class _HasRef(Protocol):
     def ref(self) -> TaskRef: ...
 
 
-class Call:
+class CallSpan:
     """A call that lasts, told to those who observe the connections that it uses; silent where nobody does.
 
     Args:
@@ -35,27 +44,27 @@ class Call:
     def __init__(
         self,
         name: str,
-        channels: Iterable[Channel],
+        connections: Iterable[Connection],
         clock: Clock,
         places: Iterable[_HasRef] = (),
         timeout: float | None = None,
     ) -> None:
         self._name = name
-        self._channels = {channel.name: channel for channel in channels}
+        self._connections = {connection.name: connection for connection in connections}
         self._clock = clock
         self._places = places
         self._timeout = timeout
-        self._audiences: tuple[Audience, ...] = ()
+        self._audiences: tuple[Observers, ...] = ()
         self._number = 0
         self._began = 0.0
 
     def start(self) -> None:
         """Tell that it starts."""
-        self._audiences = tuple(each.audience for each in self._channels.values() if each.audience.observers)
+        self._audiences = tuple(each.observers for each in self._connections.values() if each.observers.callbacks)
         if self._audiences:
             self._number, self._began = next(_NUMBERS), self._clock.monotonic()
             refs = tuple(each.ref for each in self._places)
-            names = tuple(self._channels)
+            names = tuple(self._connections)
             self._tell(CallStarted(self._number, self._clock.now(), self._name, names, refs, self._timeout))
 
     def tell(self, outcome: Outcome) -> None:
@@ -80,7 +89,7 @@ class Call:
         self.end(None if isinstance(error, GeneratorExit) else error)
 
 
-class Trail:
+class PollTrace:
     """What is known of a look while it goes on.
 
     Args:
@@ -92,15 +101,15 @@ class Trail:
 
     __slots__ = ("began", "exchanges", "late", "ref", "why")
 
-    def __init__(self, ref: TaskRef | None, why: Why, began: float, late: float = 0.0) -> None:
+    def __init__(self, ref: TaskRef | None, why: PollReason, began: float, late: float = 0.0) -> None:
         self.ref = ref
         self.why = why
         self.began = began
         self.late = late
-        self.exchanges: list[Exchange] = []
+        self.exchanges: list[RequestEnded] = []
 
 
-def begin_trail(channel: Channel, task_id: str, why: Why = Why.ASKED) -> Trail | None:
+def begin_trace(connection: Connection, task_id: str, why: PollReason = PollReason.ASKED) -> PollTrace | None:
     """What to note a look in that somebody asked for; None where nobody wants to know.
 
     Args:
@@ -108,15 +117,15 @@ def begin_trail(channel: Channel, task_id: str, why: Why = Why.ASKED) -> Trail |
         task_id: A shared id.
         why: Why it is looked at.
     """
-    if not channel.audience.hears_tasks:
+    if not connection.observers.wants_tasks:
         return None
-    return Trail(TaskRef.of(channel.name, task_id), why, channel.clock.monotonic())
+    return PollTrace(TaskRef.of(connection.name, task_id), why, connection.clock.monotonic())
 
 
-def tell_seen(
-    channel: Channel,
-    trail: Trail | None,
-    source: Source = Source.LOOK,
+def report_observation(
+    connection: Connection,
+    trace: PollTrace | None,
+    source: ObservationSource = ObservationSource.LOOK,
     *,
     task: Task | None = None,
     error: TaskbridgeError | None = None,
@@ -130,18 +139,18 @@ def tell_seen(
         task: The snapshot.
         error: Why there is none.
     """
-    ref = task.ref if task is not None else trail.ref if trail is not None else None
-    if trail is None or ref is None:
+    ref = task.ref if task is not None else trace.ref if trace is not None else None
+    if trace is None or ref is None:
         return
     observation = Observation(
-        time=channel.clock.now(),
-        provider=channel.provider.name,
+        time=connection.clock.now(),
+        provider=connection.provider.name,
         ref=ref,
         source=source,
-        why=trail.why,
+        why=trace.why,
         task=task,
         error=error,
-        exchanges=tuple(trail.exchanges),
-        duration=channel.clock.monotonic() - trail.began,
+        exchanges=tuple(trace.exchanges),
+        duration=connection.clock.monotonic() - trace.began,
     )
-    channel.audience.tell(observation)
+    connection.observers.tell(observation)

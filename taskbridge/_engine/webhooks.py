@@ -1,6 +1,6 @@
 """From what a web server received to a `WebhookEvent`.
 
-    headers + raw body ──► limits ──► proof (`taskbridge.signatures`) ──► provider translates ──► WebhookEvent
+    headers + raw body ──► limits ──► proof (`taskbridge.provider.signatures`) ──► provider translates ──► WebhookEvent
 
 `receive` is pure: bytes, headers and a time go in. The order is fixed: the size first, then the proof over the raw
 bytes, then, and only for what is proved, the parser. A provider cannot get at a body without naming its proof.
@@ -15,19 +15,19 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from taskbridge._engine.effects import Lifted
+from taskbridge._engine.effects import EffectFlow
 from taskbridge._engine.logs import log
-from taskbridge._engine.lookup import look
-from taskbridge._engine.tracing import begin_trail, tell_seen
-from taskbridge.errors import ConfigError, TaskbridgeError, TaskNotFound, UnsupportedFeature, WebhookRejected, plain
-from taskbridge.events import Source, Why
+from taskbridge._engine.lookup import poll
+from taskbridge._engine.tracing import begin_trace, report_observation
+from taskbridge.errors import ConfigError, TaskbridgeError, TaskNotFound, UnsupportedFeature, WebhookRejected, printable
+from taskbridge.events import ObservationSource, PollReason
 from taskbridge.models import Task, TaskRef, WebhookEvent
 from taskbridge.provider.json import read_json
 from taskbridge.provider.payload import Payload
 from taskbridge.provider.signatures import SVIX_PREFIX, is_in_url, verify_hex_hmac, verify_svix
 
 if TYPE_CHECKING:
-    from taskbridge._engine.connection import Channel
+    from taskbridge._engine.connection import Connection
 
 # XXDOC Taking a webhook's event in: what is true of it, and who is told.
 #
@@ -49,7 +49,7 @@ Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]] | _HasItems
 
 
 class Received:
-    """A delivery, for its provider; see `taskbridge.provider.Delivery`.
+    """A delivery, for its provider; see `taskbridge.provider.base.Delivery`.
 
     Args:
         connection: Name of the connection.
@@ -134,7 +134,11 @@ class Received:
 
 
 def receive(
-    channel: Channel, headers: Headers, body: bytes | bytearray | memoryview, url: str | None, now: datetime | None
+    connection: Connection,
+    headers: Headers,
+    body: bytes | bytearray | memoryview,
+    url: str | None,
+    now: datetime | None,
 ) -> WebhookEvent:
     """Prove and read a delivery; no I/O.
 
@@ -151,33 +155,33 @@ def receive(
         ConfigError: No secret is configured, or it cannot be used.
         TypeError: The body is not bytes, or the time has no zone.
     """
-    provider = channel.provider
+    provider = connection.provider
     try:
         size = _size(body)
         if provider.capabilities.webhooks is not None:
-            _check_secrets(channel)
+            _check_secrets(connection)
             _check_size(size, provider.max_delivery)
         fields = _fields(headers)
         _check_encoding(fields)
         delivery = Received(
-            connection=channel.name,
+            connection=connection.name,
             headers=fields,
             body=bytes(body),
             url=url,
-            received_at=_aware(now or channel.clock.now()),
-            secrets=tuple(secret.get_secret_value() for secret in channel.settings.webhook_secrets),
+            received_at=_aware(now or connection.clock.now()),
+            secrets=tuple(secret.get_secret_value() for secret in connection.settings.webhook_secrets),
         )
-        return _parsed(channel, delivery)
+        return _parsed(connection, delivery)
     except WebhookRejected as error:
-        log("webhook-refused", connection=channel.name, reason=error.message)
+        log("webhook-refused", connection=connection.name, reason=error.message)
         refused: TaskbridgeError = error
     except (ConfigError, UnsupportedFeature) as error:
         refused = error
-    raise channel.told(refused)
+    raise connection.told(refused)
 
 
-def _parsed(channel: Channel, delivery: Received) -> WebhookEvent:
-    provider = channel.provider
+def _parsed(connection: Connection, delivery: Received) -> WebhookEvent:
+    provider = connection.provider
     try:
         return provider.parse_webhook(delivery)
     except (WebhookRejected, ConfigError, UnsupportedFeature):
@@ -203,16 +207,16 @@ def _aware(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
-def _check_secrets(channel: Channel) -> None:
-    if not channel.settings.webhook_secrets:
+def _check_secrets(connection: Connection) -> None:
+    if not connection.settings.webhook_secrets:
         raise ConfigError(
-            f"connection {channel.name!r} has no webhook_secrets, so nothing proves who sent a webhook; "
-            f"{channel.provider.title} is proved by: {_scheme(channel)}"
+            f"connection {connection.name!r} has no webhook_secrets, so nothing proves who sent a webhook; "
+            f"{connection.provider.title} is proved by: {_scheme(connection)}"
         )
 
 
-def _scheme(channel: Channel) -> str:
-    webhooks = channel.provider.capabilities.webhooks
+def _scheme(connection: Connection) -> str:
+    webhooks = connection.provider.capabilities.webhooks
     return webhooks.scheme if webhooks else "nothing"
 
 
@@ -281,7 +285,9 @@ class Ingested:
     task: Task | None = None
 
 
-def ingest(channel: Channel, event: WebhookEvent, deadline: float, *, confirm: bool | None) -> Lifted[Ingested]:
+def ingest(
+    connection: Connection, event: WebhookEvent, deadline: float, *, confirm: bool | None
+) -> EffectFlow[Ingested]:
     """Find out the truth of an event, and tell those who wait.
 
     Args:
@@ -293,59 +299,68 @@ def ingest(channel: Channel, event: WebhookEvent, deadline: float, *, confirm: b
     Raises:
         TaskbridgeError: The look-up failed; the event counts as not yet seen.
     """
-    inbox = channel.inbox
-    if not inbox.take(event.duplicate_key):
+    event_bus = connection.event_bus
+    if not event_bus.take(event.duplicate_key):
         return Ingested(event, Note.DUPLICATE)
     settled = False
     try:
-        told = yield from _truth(channel, event, deadline, confirm=confirm)
+        told = yield from _truth(connection, event, deadline, confirm=confirm)
         # A mere hint is remembered only once it led to the end, or anybody could use it up before its time.
         settled = not event.needs_confirmation or told.note is Note.UNKNOWN or _is_over(told)
     finally:
         if not settled:
-            inbox.give_back(event.duplicate_key)
+            event_bus.give_back(event.duplicate_key)
     return told
 
 
-def _truth(channel: Channel, event: WebhookEvent, deadline: float, *, confirm: bool | None) -> Lifted[Ingested]:
+def _truth(
+    connection: Connection, event: WebhookEvent, deadline: float, *, confirm: bool | None
+) -> EffectFlow[Ingested]:
     if event.ref is None:
         return Ingested(event, Note.NO_TASK)
     if event.needs_confirmation if confirm is None else confirm:
-        return (yield from _confirmed(channel, event, event.ref, deadline))
+        return (yield from _confirmed(connection, event, event.ref, deadline))
     if event.task is None:
-        channel.inbox.tell(event.ref)
+        connection.event_bus.tell(event.ref)
         return Ingested(event, Note.NO_TASK)
     if event.task.is_terminal:
-        channel.inbox.saw(event.task)
-        tell_seen(channel, begin_trail(channel, event.ref.id, Why.HEARD), Source.WEBHOOK, task=event.task)
-        return _apply(channel, event, event.task)
-    if channel.inbox.has_ended(event.ref):
-        log("webhook-late", connection=channel.name, type=plain(event.type, 60), ref=event.ref)
+        connection.event_bus.saw(event.task)
+        report_observation(
+            connection,
+            begin_trace(connection, event.ref.id, PollReason.HEARD),
+            ObservationSource.WEBHOOK,
+            task=event.task,
+        )
+        return _apply(connection, event, event.task)
+    if connection.event_bus.has_ended(event.ref):
+        log("webhook-late", connection=connection.name, type=printable(event.type, 60), ref=event.ref)
         return Ingested(event, Note.LATE)
-    tell_seen(channel, begin_trail(channel, event.ref.id, Why.HEARD), Source.WEBHOOK, task=event.task)
-    channel.inbox.tell(event.ref)  # an event tells less than a look-up: those who watch look for themselves
+    report_observation(
+        connection, begin_trace(connection, event.ref.id, PollReason.HEARD), ObservationSource.WEBHOOK, task=event.task
+    )
+    connection.event_bus.tell(event.ref)  # an event tells less than a look-up: those who watch look for themselves
     return Ingested(event, Note.APPLIED, event.task)
 
 
-def _confirmed(channel: Channel, event: WebhookEvent, ref: TaskRef, deadline: float) -> Lifted[Ingested]:
-    trail = begin_trail(channel, ref.id, Why.EVENT)
+def _confirmed(connection: Connection, event: WebhookEvent, ref: TaskRef, deadline: float) -> EffectFlow[Ingested]:
+    trace = begin_trace(connection, ref.id, PollReason.EVENT)
     try:
-        seen = yield from look(channel, ref.id, deadline, trail=trail)
+        seen = yield from poll(connection, ref.id, deadline, trace=trace)
     except TaskNotFound:
-        log("webhook-unknown", connection=channel.name, ref=ref)
+        log("webhook-unknown", connection=connection.name, ref=ref)
         return Ingested(event, Note.UNKNOWN)
     assert seen.task is not None  # noqa: S101  # None only where bytes were given to compare with
-    tell_seen(channel, trail, task=seen.task)
-    return _apply(channel, event, seen.task)
+    report_observation(connection, trace, task=seen.task)
+    return _apply(connection, event, seen.task)
 
 
-def _apply(channel: Channel, event: WebhookEvent, task: Task) -> Ingested:
-    channel.inbox.tell(task)
+def _apply(connection: Connection, event: WebhookEvent, task: Task) -> Ingested:
+    connection.event_bus.tell(task)
     for part in task.subtasks:
-        channel.inbox.tell(part)
-    for kind in channel.provider.capabilities.kinds:
+        connection.event_bus.tell(part)
+    for kind in connection.provider.capabilities.kinds:
         if kind.identity == "external_id" and task.external_id and kind.pattern.fullmatch(task.external_id):
-            channel.inbox.tell(task.model_copy(update={"id": f"{kind.prefix}/{task.external_id}"}))
+            connection.event_bus.tell(task.model_copy(update={"id": f"{kind.prefix}/{task.external_id}"}))
     return Ingested(event, Note.APPLIED, task)
 
 

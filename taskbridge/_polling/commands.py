@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from taskbridge._engine.connection import Channel
-    from taskbridge._engine.tracing import Trail
-    from taskbridge._polling.entries import Item, Ticket
-    from taskbridge._polling.lists import Sweep
+    from taskbridge._engine.connection import Connection
+    from taskbridge._engine.tracing import PollTrace
+    from taskbridge._polling.entries import PolledTask, Waiter
+    from taskbridge._polling.lists import ListScan
     from taskbridge.models import Outcome
     from taskbridge.provider.submission import Query
 
 
 @dataclass(frozen=True, slots=True)
-class LookAt:
+class PollTask:
     """Look a task up now.
 
     Attributes:
@@ -28,17 +28,17 @@ class LookAt:
         trail: Where its requests are noted, where somebody wants to know.
     """
 
-    channel: Channel
+    connection: Connection
     task_id: str
     deadline: float
     seen: bytes | None
     hold: bool
-    key: Item
-    trail: Trail | None = None
+    key: PolledTask
+    trace: PollTrace | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class LookAtMany:
+class PollList:
     """Read one page of a vendor's list now, which tells of many tasks at once.
 
     Attributes:
@@ -49,11 +49,11 @@ class LookAtMany:
         trail: Where its requests are noted, where somebody wants to know.
     """
 
-    channel: Channel
+    connection: Connection
     query: Query
     cursor: str | None
-    key: Sweep
-    trail: Trail | None = None
+    key: ListScan
+    trace: PollTrace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,11 @@ class Done:
     """Nobody waits for anything."""
 
 
-Command: TypeAlias = LookAt | LookAtMany | WaitUntil | Idle | Done
+Command: TypeAlias = PollTask | PollList | WaitUntil | Idle | Done
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class Update:
     """What a waiting party is told.
 
     Attributes:
@@ -86,6 +86,6 @@ class News:
         final: Whether it is the last for this ticket.
     """
 
-    ticket: Ticket
+    waiter: Waiter
     outcome: Outcome
     final: bool

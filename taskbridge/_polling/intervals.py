@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from taskbridge._engine.connection import Channel
-from taskbridge._engine.durations import REACH, SHARE, Durations
-from taskbridge.events import Why
+from taskbridge._engine.connection import Connection
+from taskbridge._engine.durations import REACH, SHARE, DurationModel
+from taskbridge.events import PollReason
 
 _DELAYS: Final = (0.25, 20.0)  # seconds of mean delay where the user stated no wish, least and most
 
 
-class Pace:
+class IntervalPolicy:
     """How often to look at tasks of one connection and operation.
 
     Args:
@@ -36,12 +36,12 @@ class Pace:
     __slots__ = ("_interval", "_latency", "_longest", "durations")
 
     def __init__(
-        self, latency: float | None, interval: float | None, longest: float, durations: Durations | None = None
+        self, latency: float | None, interval: float | None, longest: float, durations: DurationModel | None = None
     ) -> None:
         self._latency = latency
         self._interval = interval
         self._longest = longest
-        self.durations = Durations() if durations is None else durations
+        self.durations = DurationModel() if durations is None else durations
 
     def pause(self, age: float) -> float:
         """Seconds to the next look.
@@ -57,19 +57,19 @@ class Pace:
             return min(2.0 * latency, self._longest)
         return self.durations.pause(age, self.durations.price(latency), self._longest)
 
-    def cause(self, age: float) -> Why:
+    def cause(self, age: float) -> PollReason:
         """Why the pause is as it is, in a word.
 
         Args:
             age: The task's age in seconds.
         """
         if self.pause(age) >= self._longest:
-            return Why.AT_MOST
+            return PollReason.AT_MOST
         if self._interval is not None:
-            return Why.INTERVAL
+            return PollReason.INTERVAL
         if self.durations.is_known:
-            return Why.LEARNT
-        return Why.AGE if self._latency is None else Why.LATENCY
+            return PollReason.LEARNT
+        return PollReason.AGE if self._latency is None else PollReason.LATENCY
 
     def period(self, age: float) -> float:
         """Seconds between two looks that cost the same however many tasks they tell of.
@@ -99,17 +99,17 @@ class Intervals:
         channel: The connection; what it learnt of durations outlives this object.
     """
 
-    __slots__ = ("_channel", "_policies")
+    __slots__ = ("_connection", "_policies")
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._policies: dict[str | None, Pace] = {}
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._policies: dict[str | None, IntervalPolicy] = {}
 
-    def of(self, operation: str | None) -> Pace:
+    def of(self, operation: str | None) -> IntervalPolicy:
         """The policy for one operation."""
         found = self._policies.get(operation)
         if found is None:
-            poll = self._channel.settings.poll_policy
-            durations = self._channel.durations_of(operation)
-            found = self._policies[operation] = Pace(poll.latency, poll.interval, poll.at_most, durations)
+            poll = self._connection.settings.poll_policy
+            durations = self._connection.durations_of(operation)
+            found = self._policies[operation] = IntervalPolicy(poll.latency, poll.interval, poll.at_most, durations)
         return found

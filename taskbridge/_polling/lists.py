@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from taskbridge.provider.submission import Page, Query
 
 
-class Sweep:
+class ListScan:
     """One reading of a vendor's list, for all tasks of a kind in a lane.
 
     Queries follow each other, so that a task that goes on from the one to the next is not lost between them. Pages that

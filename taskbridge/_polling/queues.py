@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 from taskbridge._engine.logs import log
 from taskbridge._polling.intervals import Intervals
-from taskbridge._polling.lists import Sweep
+from taskbridge._polling.lists import ListScan
 from taskbridge.models import TaskStatus
 
 if TYPE_CHECKING:
-    from taskbridge._engine.connection import Channel
-    from taskbridge._polling.entries import Item
+    from taskbridge._engine.connection import Connection
+    from taskbridge._polling.entries import PolledTask
     from taskbridge.provider.submission import Query
 
 JUST_NOW: Final = 0.001  # seconds; a clock's grain
@@ -32,7 +32,7 @@ _REMEMBER: Final = 300.0  # seconds for which a list that was of little use coun
 TROUBLES: Final = 3  # failed lists in a row after which single looks are trusted more
 
 
-class Lane:
+class ConnectionQueue:
     """One connection in the fleet: its tasks by the time at which they are due.
 
     Those that are due wait in `ready`. Where a limit binds there are many, and whoever has most delay to be expected
@@ -44,7 +44,7 @@ class Lane:
 
     __slots__ = (
         "bulk",
-        "channel",
+        "connection",
         "futile",
         "heap",
         "in_flight",
@@ -55,26 +55,28 @@ class Lane:
         "period",
         "ready",
         "sweep",
-        "sweep_at",
+        "scan_at",
         "troubles",
         "turns",
         "waste",
         "wasted_at",
     )
 
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self.intervals = Intervals(channel)
-        self.members: dict[str, Item] = {}  # by shared id
-        self.heap: list[tuple[float, int, Item]] = []
-        self.ready: list[Item] = []
-        self.turns: deque[tuple[float, Item]] = deque()  # `ready` in order of coming, by due time, and some that left
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.intervals = Intervals(connection)
+        self.members: dict[str, PolledTask] = {}  # by shared id
+        self.heap: list[tuple[float, int, PolledTask]] = []
+        self.ready: list[PolledTask] = []
+        self.turns: deque[tuple[float, PolledTask]] = (
+            deque()
+        )  # `ready` in order of coming, by due time, and some that left
         self.in_flight = 0
-        self.bulk = channel.provider.capabilities.bulk
+        self.bulk = connection.provider.capabilities.bulk
         self.parked = 0
         self.period = inf  # seconds between sweeps that the most urgent parked task asks for
-        self.sweep: Sweep | None = None
-        self.sweep_at = inf
+        self.sweep: ListScan | None = None
+        self.scan_at = inf
         self.lengths: dict[TaskStatus | None, int] = {}  # pages that each query had the last time
         self.troubles = 0
         self.futile = 0  # looks at tasks that a list had left out and that went on
@@ -83,7 +85,7 @@ class Lane:
 
     # Lists.
 
-    def may_park(self, item: Item, now: float) -> bool:
+    def may_park(self, item: PolledTask, now: float) -> bool:
         """Whether a task should wait for a list."""
         if self.bulk is None or item.hold or item.pace is None or item.prefix not in self.bulk.prefixes:
             return False
@@ -113,33 +115,33 @@ class Lane:
         """Whether a page of a list should be read now."""
         if self.sweep is not None:
             return self.sweep.wants_page
-        return self.parked > 0 and self.sweep_at <= now + JUST_NOW
+        return self.parked > 0 and self.scan_at <= now + JUST_NOW
 
-    def park(self, item: Item, due: float) -> None:
+    def park(self, item: PolledTask, due: float) -> None:
         """Let a task wait for the next sweep, and have one at that time (monotonic seconds) at the latest."""
         item.parked = True
         item.due_at = inf
         self.parked += 1
         self.period = min(self.period, item.period())
-        self.sweep_at = min(self.sweep_at, due)
+        self.scan_at = min(self.scan_at, due)
 
-    def unpark(self, item: Item) -> None:
+    def unpark(self, item: PolledTask) -> None:
         """Take a task out of those that wait for a sweep."""
         if item.parked:
             item.parked = False
             self.parked -= 1
         self.saw(item)
 
-    def begin(self, now: float) -> Sweep:
+    def begin(self, now: float) -> ListScan:
         """Begin a sweep: ask for what parked tasks can be, as they go on from pending to processing and no way back."""
         parked = [i for i in self.members.values() if i.parked]
-        oldest = min((i.born_at for i in parked), default=now)
+        oldest = min((i.submitted_at for i in parked), default=now)
         prefixes = frozenset(i.prefix for i in parked)
         queries = self._queries(prefixes, now - oldest)
         if not any(i.is_pending for i in parked):
             queries = tuple(query for query in queries if query.status is not TaskStatus.PENDING)
         self.lengths = {query.status: self.lengths.get(query.status, 1) for query in queries}
-        self.sweep = sweep = Sweep(
+        self.sweep = sweep = ListScan(
             queries,
             now,
             len(parked),
@@ -149,38 +151,43 @@ class Lane:
         )
         for item in parked:
             item.awaited = sweep
-        self.sweep_at = self.period = inf
+        self.scan_at = self.period = inf
         return sweep
 
     def _queries(self, prefixes: frozenset[str], age: float) -> tuple[Query, ...]:
-        channel = self.channel
+        connection = self.connection
         try:
-            return channel.provider.sweep(prefixes, channel.clock.now(), age)
+            return connection.provider.sweep(prefixes, connection.clock.now(), age)
         except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
-            log("lists-unused", connection=channel.name, provider=channel.provider.name, error=type(error).__name__)
+            log(
+                "lists-unused",
+                connection=connection.name,
+                provider=connection.provider.name,
+                error=type(error).__name__,
+            )
         self.bulk = None  # single looks are surer
         return ()
 
-    def saw(self, item: Item) -> None:
+    def saw(self, item: PolledTask) -> None:
         """A list told of a task, or it waits no more for one."""
         if item.awaited is not None:
             item.awaited.unseen -= 1
             item.awaited = None
 
-    def end(self, sweep: Sweep) -> list[Item]:
+    def end(self, sweep: ListScan) -> list[PolledTask]:
         """End a sweep; parked tasks that it did not show: they ended, vanished, or fell between two pages."""
         if self.sweep is sweep:
             self.sweep = None
         return [item for item in self.members.values() if item.awaited is sweep]
 
-    def weigh(self, sweep: Sweep, now: float) -> None:
+    def weigh(self, sweep: ListScan, now: float) -> None:
         """Remember what a sweep cost beyond what our own tasks take: others' tasks, and looks that told nothing."""
         self.waste, self.wasted_at = max(0.0, sweep.pages - sweep.own) + self.futile, now
         self.futile = 0
 
     # Looks.
 
-    def ripen(self, now: float) -> None:
+    def promote_due(self, now: float) -> None:
         """Move what is due to `ready`."""
         heap = self.heap
         while heap and heap[0][0] <= now + JUST_NOW:
@@ -205,21 +212,21 @@ class Lane:
             if not item.is_wanted:
                 self._leave(item)
 
-    def pick(self, now: float) -> Item | None:
+    def pick(self, now: float) -> PolledTask | None:
         """Take the ready task to look at now."""
         self.drop_unwanted()
         if not self.ready:
             return None
         best = self.turns[0][1] if self.turns else self.ready[-1]
         waits = best.pace is not None and len(self.ready) > 1  # a task that nobody has seen yet goes first
-        if waits and now - best.due_at <= self.channel.settings.poll.at_most:
-            chance, size = self.channel.clock.random, len(self.ready)
+        if waits and now - best.due_at <= self.connection.settings.poll.at_most:
+            chance, size = self.connection.clock.random, len(self.ready)
             picked = self.ready if size <= _SAMPLE else [self.ready[int(chance() * size)] for _ in range(_SAMPLE)]
             best = max((i for i in picked if i.is_wanted), key=lambda i: i.urgency(now), default=best)
         self._leave(best)
         return best
 
-    def _leave(self, item: Item) -> None:
+    def _leave(self, item: PolledTask) -> None:
         if item.place >= 0:
             last = self.ready.pop()
             if last is not item:

@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from taskbridge._engine.tracing import Trail
-from taskbridge.events import Observation, Source, Why
+from taskbridge._engine.tracing import PollTrace
+from taskbridge.events import Observation, ObservationSource, PollReason
 
 if TYPE_CHECKING:
-    from taskbridge._engine.observers import Audience
-    from taskbridge._polling.entries import Item
+    from taskbridge._engine.observers import Observers
+    from taskbridge._polling.entries import PolledTask
     from taskbridge.errors import TaskbridgeError
     from taskbridge.models import Task
 
 # Looks of a fleet.
 
 
-class Witness:
+class ObservationBuffer:
     """What a fleet has to tell those who observe; kept until its driver holds no lock, for they are strangers."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[Audience, Observation]] = deque()
+        self._seen: deque[tuple[Observers, Observation]] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._seen)
@@ -33,22 +33,22 @@ class Witness:
         """Tell those who observe; any thread may, with no lock held."""
         while True:
             try:
-                audience, observation = self._seen.popleft()
+                observers, observation = self._seen.popleft()
             except IndexError:  # another thread may have taken the last
                 return
-            audience.tell(observation)
+            observers.tell(observation)
 
-    def trail(self, item: Item, now: float) -> Trail:
+    def trace(self, item: PolledTask, now: float) -> PollTrace:
         """What to note a look in that begins now (monotonic seconds)."""
-        return Trail(item.ref, item.cause(), now, max(0.0, now - item.due_at))
+        return PollTrace(item.ref, item.cause(), now, max(0.0, now - item.due_at))
 
     def note(
         self,
-        item: Item,
-        trail: Trail,
+        item: PolledTask,
+        trace: PollTrace,
         now: float,
         listed_at: float,
-        source: Source,
+        source: ObservationSource,
         *,
         task: Task | None = None,
         unchanged: bool = False,
@@ -68,28 +68,32 @@ class Witness:
             error: Why there is no snapshot.
             before: Its age at the look before, in seconds; None where that tells nothing.
         """
-        channel = item.channel
-        next_in: float | None = None
-        next_why: Why | None = None
-        if item.tickets:
+        connection = item.connection
+        next_poll_in: float | None = None
+        next_poll_reason: PollReason | None = None
+        if item.waiters:
             due = item.due_at if not item.parked else min(listed_at, now + item.period())
-            next_in, next_why = (max(0.0, due - now), item.cause()) if due < item.deadline else (None, Why.DEADLINE)
+            next_poll_in, next_poll_reason = (
+                (max(0.0, due - now), item.cause()) if due < item.deadline else (None, PollReason.DEADLINE)
+            )
         item.told = task or item.told  # so that an unchanged one need not be translated again
         ended = task is not None and task.is_terminal
         observation = Observation(
-            time=channel.clock.now(),
-            provider=channel.provider.name,
+            time=connection.clock.now(),
+            provider=connection.provider.name,
             ref=item.ref,
             source=source,
-            why=trail.why,
+            why=trace.why,
             task=task,
             unchanged=unchanged,
             error=error,
-            exchanges=tuple(trail.exchanges),
-            duration=now - trail.began,
-            late=trail.late,
-            delay=(item.age - before) / 2 if ended and before is not None and source is Source.LOOK else None,
-            next_in=next_in,
-            next_why=next_why,
+            exchanges=tuple(trace.exchanges),
+            duration=now - trace.began,
+            late=trace.late,
+            delay=(item.age - before) / 2
+            if ended and before is not None and source is ObservationSource.LOOK
+            else None,
+            next_poll_in=next_poll_in,
+            next_poll_reason=next_poll_reason,
         )
-        self._seen.append((channel.audience, observation))
+        self._seen.append((connection.observers, observation))

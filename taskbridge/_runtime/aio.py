@@ -1,4 +1,4 @@
-"""The asynchronous driver: what `taskbridge.drive` does, in the asyncio tasks of one event loop."""
+"""The asynchronous driver: what `taskbridge._runtime.sync` does, in the asyncio tasks of one event loop."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from inspect import isawaitable
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
-from taskbridge._engine.effects import Announce, Authorise, Lifted, Local, Send, Sleep
-from taskbridge._engine.event_bus import Told
+from taskbridge._engine.effects import BeforeSubmit, EffectFlow, RefreshCredential, RunBlocking, Send, Sleep
+from taskbridge._engine.event_bus import TaskUpdate
 from taskbridge._engine.locate import Located, Rejected
-from taskbridge._engine.retry import authorise, lift
-from taskbridge._polling.commands import Done, Idle, LookAt, LookAtMany, News, WaitUntil
-from taskbridge._polling.entries import Ticket
-from taskbridge._polling.scheduler import Fleet
-from taskbridge._runtime.base import BROKEN, enlist, flow_of, hear, ignore, land, no_credential
+from taskbridge._engine.retry import authorize, with_policies
+from taskbridge._polling.commands import Done, Idle, PollList, PollTask, Update, WaitUntil
+from taskbridge._polling.entries import Waiter
+from taskbridge._polling.scheduler import PollScheduler
+from taskbridge._runtime.base import BROKEN, credential_timeout, enlist, flow_for, hear, ignore, land
 from taskbridge.errors import ConfigError, TaskbridgeError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from taskbridge._engine.connection import Channel
-    from taskbridge._engine.lookup import Look
+    from taskbridge._engine.connection import Connection
+    from taskbridge._engine.lookup import PollResult
     from taskbridge.provider.capabilities import Credential
     from taskbridge.provider.http import Flow
     from taskbridge.provider.policy import Clock
@@ -42,14 +42,14 @@ class AsyncDriver:
         transport_for: The transport of a connection.
     """
 
-    def __init__(self, clock: Clock, transport_for: Callable[[Channel], AsyncTransport]) -> None:
+    def __init__(self, clock: Clock, transport_for: Callable[[Connection], AsyncTransport]) -> None:
         self.clock = clock
         self._transport_for = transport_for
 
     async def run(
         self,
-        channel: Channel,
-        flow: Lifted[T],
+        connection: Connection,
+        flow: EffectFlow[T],
         announce: Callable[[Mapping[str, Any]], Awaitable[object] | object] = ignore,
     ) -> T:
         """Run a lifted flow to its end.
@@ -66,14 +66,16 @@ class AsyncDriver:
         try:
             action = next(flow)
             while True:
-                if isinstance(action, Announce):
-                    told = announce(dict(action.clue))  # its errors are the caller's own, and no business of the flow
+                if isinstance(action, BeforeSubmit):
+                    told = announce(
+                        dict(action.recovery_token)
+                    )  # its errors are the caller's own, and no business of the flow
                     if isawaitable(told):
                         await told
                     action = next(flow)
                     continue
                 try:
-                    reply = await self._do(channel, action)
+                    reply = await self._do(connection, action)
                 except TaskbridgeError as error:
                     fault = error
                 else:
@@ -86,26 +88,26 @@ class AsyncDriver:
         finally:
             flow.close()
 
-    async def call(self, channel: Channel, flow: Flow[T]) -> T:
+    async def call(self, connection: Connection, flow: Flow[T]) -> T:
         """Lift a provider's flow and run it within the connection's `request_timeout`."""
-        deadline = self.clock.monotonic() + channel.settings.request_timeout
+        deadline = self.clock.monotonic() + connection.settings.request_timeout
         try:
-            return await self.run(channel, lift(channel, flow, deadline))
+            return await self.run(connection, with_policies(connection, flow, deadline))
         except TaskbridgeError as error:
-            fault = channel.told(error)
+            fault = connection.told(error)
         raise fault
 
-    async def _do(self, channel: Channel, action: Send | Sleep | Authorise | Local) -> Any:
+    async def _do(self, connection: Connection, action: Send | Sleep | RefreshCredential | RunBlocking) -> Any:
         match action:
             case Send():
-                transport = self._transport_for(channel)
+                transport = self._transport_for(connection)
                 return await transport.send(action.request, deadline=action.deadline, max_body=action.max_body)
             case Sleep():
                 return await self.clock.asleep(action.seconds)
-            case Local():
+            case RunBlocking():
                 return await asyncio.to_thread(action.work)
-            case Authorise():
-                lock = channel.turn = channel.turn or asyncio.Lock()
+            case RefreshCredential():
+                lock = connection.turn = connection.turn or asyncio.Lock()
                 late = False
                 try:
                     async with asyncio.timeout(max(0.0, action.deadline - self.clock.monotonic())):
@@ -113,22 +115,22 @@ class AsyncDriver:
                 except TimeoutError:
                     late = True
                 if late:
-                    raise no_credential()
+                    raise credential_timeout()
                 try:
-                    return await self._renewed(channel, action)
+                    return await self._renewed(connection, action)
                 finally:
                     lock.release()
             case _:
                 assert_never(action)
 
-    async def _renewed(self, channel: Channel, action: Authorise) -> Credential:
-        if channel.refusal is not None:
-            raise channel.refusal.again()
-        if channel.credential is None or channel.credential is action.stale:
-            channel.credential = await self.run(channel, authorise(channel, action.deadline))
-        return channel.credential
+    async def _renewed(self, connection: Connection, action: RefreshCredential) -> Credential:
+        if connection.refusal is not None:
+            raise connection.refusal.again()
+        if connection.credential is None or connection.credential is action.stale:
+            connection.credential = await self.run(connection, authorize(connection, action.deadline))
+        return connection.credential
 
-    async def work(self, fleet: Fleet, wake: asyncio.Event, tell: Callable[[], bool]) -> None:
+    async def work(self, scheduler: PollScheduler, wake: asyncio.Event, tell: Callable[[], bool]) -> None:
         """Do what the fleet says until nobody waits for anything.
 
         Args:
@@ -136,7 +138,7 @@ class AsyncDriver:
             wake: Set when something changed.
             tell: Called when the fleet may have news; whether it had any.
         """
-        rota = _Rota(self, fleet, wake, tell)
+        rota = _Workers(self, scheduler, wake, tell)
         try:
             while True:
                 wake.clear()
@@ -149,23 +151,23 @@ class AsyncDriver:
                         await wake.wait()
                     case Done():
                         await rota.close()
-                        if not len(fleet):  # or somebody began to wait meanwhile
+                        if not len(scheduler):  # or somebody began to wait meanwhile
                             return
         finally:
             await rota.close()
 
-    async def step(self, fleet: Fleet, wake: asyncio.Event | None = None) -> bool:
+    async def step(self, scheduler: PollScheduler, wake: asyncio.Event | None = None) -> bool:
         """Do the next thing that a fleet of one task says; False when nobody waits for anything.
 
         Args:
             fleet: The fleet.
             wake: Set when somebody has something to say, which ends a pause.
         """
-        command = fleet.next(self.clock.monotonic())
+        command = scheduler.next(self.clock.monotonic())
         match command:
-            case LookAt() | LookAtMany():
-                land(fleet, command, await self.look(command), self.clock.monotonic())
-                fleet.witness.tell()
+            case PollTask() | PollList():
+                land(scheduler, command, await self.poll(command), self.clock.monotonic())
+                scheduler.observations.tell()
             case WaitUntil():
                 seconds = max(0.0, command.time - self.clock.monotonic())
                 if wake is None:
@@ -179,20 +181,22 @@ class AsyncDriver:
                 return False
         return True
 
-    async def look(self, command: LookAt | LookAtMany) -> Look | Page | TaskbridgeError:
+    async def poll(self, command: PollTask | PollList) -> PollResult | Page | TaskbridgeError:
         """Find out what a fleet wants to know; an error is an answer too."""
         try:
-            return await self.run(command.channel, flow_of(command, self.clock.monotonic()))
+            return await self.run(command.connection, flow_for(command, self.clock.monotonic()))
         except TaskbridgeError as error:
             return error
 
 
-class _Rota:
+class _Workers:
     """The asyncio tasks that look for one fleet. Each goes on to the next look by itself, as long as there is one."""
 
-    def __init__(self, driver: AsyncDriver, fleet: Fleet, wake: asyncio.Event, tell: Callable[[], bool]) -> None:
+    def __init__(
+        self, driver: AsyncDriver, scheduler: PollScheduler, wake: asyncio.Event, tell: Callable[[], bool]
+    ) -> None:
         self._driver = driver
-        self._fleet = fleet
+        self._scheduler = scheduler
         self._wake = wake
         self._tell = tell
         self.until = -inf  # monotonic seconds at which the clock is looked at next
@@ -208,8 +212,8 @@ class _Rota:
         if self._fault is not None:
             raise self._fault
         while True:
-            command = self._fleet.next(self._driver.clock.monotonic())
-            if not isinstance(command, LookAt | LookAtMany):
+            command = self._scheduler.next(self._driver.clock.monotonic())
+            if not isinstance(command, PollTask | PollList):
                 self._tell()
                 return command
             hand = asyncio.get_running_loop().create_task(self._work(command))
@@ -222,23 +226,23 @@ class _Rota:
             self._fault = fault
             self._wake.set()
 
-    async def _work(self, command: LookAt | LookAtMany) -> None:
-        driver, fleet = self._driver, self._fleet
+    async def _work(self, command: PollTask | PollList) -> None:
+        driver, scheduler = self._driver, self._scheduler
         while True:
-            seen: Look | Page | TaskbridgeError = BROKEN
+            seen: PollResult | Page | TaskbridgeError = BROKEN
             try:
-                seen = await driver.look(command)
+                seen = await driver.poll(command)
             finally:
-                land(fleet, command, seen, driver.clock.monotonic())
-                fleet.witness.tell()
+                land(scheduler, command, seen, driver.clock.monotonic())
+                scheduler.observations.tell()
             if self._tell():
                 await asyncio.sleep(0)  # whoever was told goes on before the next look
-            following = fleet.next(driver.clock.monotonic())
-            again = isinstance(following, LookAt | LookAtMany)
+            following = scheduler.next(driver.clock.monotonic())
+            again = isinstance(following, PollTask | PollList)
             rest = self.begin() if again else following  # the look that ended may have made way for several
             if isinstance(rest, Done) or (isinstance(rest, WaitUntil) and rest.time < self.until):
                 self._wake.set()
-            if not isinstance(following, LookAt | LookAtMany):
+            if not isinstance(following, PollTask | PollList):
                 self._tell()
                 return
             command = following
@@ -252,43 +256,43 @@ class _Rota:
         await asyncio.gather(*self._hands, return_exceptions=True)
 
 
-class Batch:
+class AsyncWaitQueue:
     """One call's wait for many tasks."""
 
     def __init__(self, left: int) -> None:
-        self._news: deque[News] = deque()
+        self._updates: deque[Update] = deque()
         self._arrived = asyncio.Event()
-        self.tickets: list[Ticket] = []
+        self.waiters: list[Waiter] = []
         self.left = left
 
-    def put(self, news: News) -> None:
+    def put(self, update: Update) -> None:
         """Hand in news."""
-        self._news.append(news)
+        self._updates.append(update)
         self._arrived.set()
 
-    async def take(self) -> News | None:
+    async def take(self) -> Update | None:
         """The next news; None after the last."""
         if self.left == 0:
             return None
-        while not self._news:
+        while not self._updates:
             self._arrived.clear()
             await self._arrived.wait()
-        news = self._news.popleft()
-        self.left -= news.final
-        return news
+        update = self._updates.popleft()
+        self.left -= update.final
+        return update
 
 
-class Crew:
+class PollLoop:
     """The asyncio task of one client or bridge, and the fleet that it works on; it ends when nobody waits."""
 
     def __init__(self, driver: AsyncDriver) -> None:
         self._driver = driver
-        self._fleet = Fleet()
+        self._scheduler = PollScheduler()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def open(self, places: list[Located | Rejected], timeout: float | None, *, changes: bool) -> Batch:
+    def open(self, places: list[Located | Rejected], timeout: float | None, *, changes: bool) -> AsyncWaitQueue:
         """Begin a wait for many tasks.
 
         Raises:
@@ -298,30 +302,30 @@ class Crew:
         self._loop = self._loop or loop
         if self._loop is not loop:
             raise ConfigError("this client belongs to another event loop; make one per loop")
-        batch = Batch(len(places))
+        waits = AsyncWaitQueue(len(places))
         now = self._driver.clock.monotonic()
-        batch.tickets, rejected = enlist(self._fleet, places, now, timeout, owner=batch, changes=changes)
-        for news in rejected:
-            batch.put(news)
-        if batch.tickets and (self._task is None or self._task.done()):
+        waits.waiters, rejected = enlist(self._scheduler, places, now, timeout, owner=waits, changes=changes)
+        for update in rejected:
+            waits.put(update)
+        if waits.waiters and (self._task is None or self._task.done()):
             self._task = loop.create_task(self._work(), name="taskbridge-wait")
         self._wake.set()
-        return batch
+        return waits
 
-    def hear(self, told: Told) -> None:
+    def hear(self, told: TaskUpdate) -> None:
         """Take in what came from outside."""
-        hear(self._fleet, told, self._driver.clock.monotonic())
+        hear(self._scheduler, told, self._driver.clock.monotonic())
         self._tell()
         self._wake.set()
 
-    def leave(self, batch: Batch) -> None:
+    def leave(self, waits: AsyncWaitQueue) -> None:
         """End a wait, also one whose caller broke off."""
-        self._fleet.drop(batch.tickets)
+        self._scheduler.drop(waits.waiters)
         self._wake.set()
 
     async def close(self) -> None:
         """Tell those who still wait, and end the task."""
-        self._fleet.close()
+        self._scheduler.close()
         self._tell()
         if self._task is not None and self._loop is asyncio.get_running_loop():
             self._task.cancel()
@@ -330,16 +334,16 @@ class Crew:
     async def _work(self) -> None:
         whole = False
         try:
-            await self._driver.work(self._fleet, self._wake, self._tell)
+            await self._driver.work(self._scheduler, self._wake, self._tell)
             whole = True
         finally:
             if not whole:  # nobody shall wait for a task that died
-                self._fleet.close("the asyncio task of this client ended")
+                self._scheduler.close("the asyncio task of this client ended")
                 self._tell()
 
     def _tell(self) -> bool:
         told = False
-        while (news := self._fleet.news()) is not None:
-            news.ticket.owner.put(news)
+        while (update := self._scheduler.update()) is not None:
+            update.waiter.owner.put(update)
             told = True
         return told

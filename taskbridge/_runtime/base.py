@@ -8,21 +8,21 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeVar
 
 from taskbridge import __version__
-from taskbridge._engine.connection import Channel, ConnectionStats
-from taskbridge._engine.effects import Lifted
-from taskbridge._engine.event_bus import Told
-from taskbridge._engine.flows import opened
+from taskbridge._engine.connection import Connection, ConnectionStats
+from taskbridge._engine.effects import EffectFlow
+from taskbridge._engine.event_bus import TaskUpdate
+from taskbridge._engine.flows import guarded_flow
 from taskbridge._engine.locate import AnyId, Located, Locator, Rejected, network_key
-from taskbridge._engine.lookup import Look, has_line, listed, look
-from taskbridge._engine.observers import Observing
-from taskbridge._engine.retry import Effort
-from taskbridge._engine.tracing import Call
-from taskbridge._polling.commands import LookAt, LookAtMany, News
-from taskbridge._polling.entries import Ticket
-from taskbridge._polling.scheduler import Fleet
-from taskbridge.errors import ConfigError, DeadlineExceeded, InvalidInput, TaskbridgeError, WaitTimeout, plain
+from taskbridge._engine.lookup import PollResult, has_long_poll, poll, poll_list
+from taskbridge._engine.observers import ObserverHandle
+from taskbridge._engine.retry import RequestOptions
+from taskbridge._engine.tracing import CallSpan
+from taskbridge._polling.commands import PollList, PollTask, Update
+from taskbridge._polling.entries import Waiter
+from taskbridge._polling.scheduler import PollScheduler
+from taskbridge.errors import ConfigError, DeadlineExceeded, InvalidInput, TaskbridgeError, WaitTimeout, printable
 from taskbridge.models import Outcomes, Task, TaskRef
-from taskbridge.provider.secrets import guarded
+from taskbridge.provider.secrets import redact_errors
 from taskbridge.provider.submission import Page
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Transports(Generic[X]):
     """
 
     def __init__(
-        self, make: Callable[[Network, str, int], X], given: X | None, made: Callable[[Channel], X] | None = None
+        self, make: Callable[[Network, str, int], X], given: X | None, made: Callable[[Connection], X] | None = None
     ) -> None:
         self._make = make
         self._given = given
@@ -62,55 +62,55 @@ class Transports(Generic[X]):
         self._found: dict[str, X] = {}
         self._lock = Lock()
 
-    def __call__(self, channel: Channel) -> X:
+    def __call__(self, connection: Connection) -> X:
         """The transport of a connection, made when it is first needed."""
         if self._given is not None:
             return self._given
-        found = self._found.get(channel.name)
+        found = self._found.get(connection.name)
         if found is None and self._made is not None:
             with self._lock:
-                if channel.name not in self._found:
-                    self._found[channel.name] = self._shared[channel.name] = self._made(channel)
-                return self._found[channel.name]
+                if connection.name not in self._found:
+                    self._found[connection.name] = self._shared[connection.name] = self._made(connection)
+                return self._found[connection.name]
         if found is None:
-            network, key = network_key(channel)
+            network, key = network_key(connection)
             with self._lock:
                 if key not in self._shared:
-                    self._shared[key] = self._make(network, user_agent(channel), channel.settings.max_in_flight)
-                found = self._found[channel.name] = self._shared[key]
+                    self._shared[key] = self._make(network, user_agent(connection), connection.settings.max_in_flight)
+                found = self._found[connection.name] = self._shared[key]
         return found
 
-    def opened(self) -> list[X]:
+    def created(self) -> list[X]:
         """Those that were made here."""
         return list(self._shared.values())
 
 
-def user_agent(channel: Channel) -> str:
+def user_agent(connection: Connection) -> str:
     """The User-Agent header of a connection."""
-    suffix = channel.settings.user_agent_suffix
+    suffix = connection.settings.user_agent_suffix
     return f"taskbridge/{__version__}{f' {suffix}' if suffix else ''}"
 
 
 class Front:
     """Connections at work, and where an id belongs."""
 
-    def __init__(self, channels: Mapping[str, Channel], locate: Locator, clock: Clock) -> None:
-        self._channels = channels
+    def __init__(self, connections: Mapping[str, Connection], locate: Locator, clock: Clock) -> None:
+        self._connections = connections
         self._locate = locate
         self._clock = clock
         self._closed = False
 
     def stats(self) -> Mapping[str, ConnectionStats]:
         """What each connection has done so far, by its name."""
-        return {name: channel.stats for name, channel in self._channels.items()}
+        return {name: connection.stats for name, connection in self._connections.items()}
 
-    def observe(self, observer: Observer) -> Observing:
-        """Tell somebody what happens here, from now on until the result is closed; `taskbridge.observing` says what.
+    def observe(self, observer: Observer) -> ObserverHandle:
+        """Tell somebody what happens here, from now on until the result is closed; `taskbridge.events` says what.
 
         Args:
             observer: Called with each event, in whatever thread it happens.
         """
-        return Observing((channel.audience for channel in self._channels.values()), observer)
+        return ObserverHandle((connection.observers for connection in self._connections.values()), observer)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"a {type(self).__name__} holds credentials and is not pickled; pass its name instead")
@@ -118,26 +118,26 @@ class Front:
     def _begin(self, task: AnyId) -> Located:
         self._refuse_if_closed()
         place = self._locate(task)
-        place.channel.resume()
+        place.connection.resume()
         return place
 
     def _begin_many(self, tasks: Iterable[AnyId]) -> list[Located | Rejected]:
         self._refuse_if_closed()
         places = self._locate.many(tasks)
-        for channel in {id(p.channel): p.channel for p in places if isinstance(p, Located)}.values():
-            channel.resume()
+        for connection in {id(p.connection): p.connection for p in places if isinstance(p, Located)}.values():
+            connection.resume()
         return places
 
-    def _ingestion(self, event: WebhookEvent, confirm: bool | None) -> tuple[Channel, Lifted[Ingested]]:
+    def _ingestion(self, event: WebhookEvent, confirm: bool | None) -> tuple[Connection, EffectFlow[Ingested]]:
         from taskbridge._engine.webhooks import ingest  # noqa: PLC0415  # only where webhooks are used
 
         self._refuse_if_closed()
-        channel = self._channels.get(event.connection)
-        if channel is None:
-            raise ConfigError(f"the event is of connection {plain(event.connection, 60)!r}, which is not open here")
-        channel.resume()
-        deadline = self._clock.monotonic() + channel.settings.request_timeout
-        return channel, ingest(channel, event, deadline, confirm=confirm)
+        connection = self._connections.get(event.connection)
+        if connection is None:
+            raise ConfigError(f"the event is of connection {printable(event.connection, 60)!r}, which is not open here")
+        connection.resume()
+        deadline = self._clock.monotonic() + connection.settings.request_timeout
+        return connection, ingest(connection, event, deadline, confirm=confirm)
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
@@ -147,27 +147,27 @@ class Front:
 class OneConnection(Front):
     """What a `Client` says of itself."""
 
-    def __init__(self, channel: Channel, known: frozenset[str], clock: Clock | None) -> None:
-        channels = {channel.name: channel}
-        super().__init__(channels, Locator(channels, channel.name, known), clock or channel.clock)
-        self._channel = channel
+    def __init__(self, connection: Connection, known: frozenset[str], clock: Clock | None) -> None:
+        connections = {connection.name: connection}
+        super().__init__(connections, Locator(connections, connection.name, known), clock or connection.clock)
+        self._connection = connection
 
     @property
     def name(self) -> str:
         """The connection's name."""
-        return self._channel.name
+        return self._connection.name
 
     @property
     def provider(self) -> str:
         """Entry-point name of the provider."""
-        return self._channel.provider.name
+        return self._connection.provider.name
 
     @property
     def capabilities(self) -> Capabilities:
         """What the vendor can do."""
-        return self._channel.provider.capabilities
+        return self._connection.provider.capabilities
 
-    @guarded
+    @redact_errors
     def parse_webhook(
         self,
         headers: Headers,
@@ -191,7 +191,7 @@ class OneConnection(Front):
         """
         from taskbridge._engine.webhooks import receive  # noqa: PLC0415  # only where webhooks are used
 
-        return receive(self._channel, headers, raw_body, url, now)
+        return receive(self._connection, headers, raw_body, url, now)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} ({self.provider})>"
@@ -200,21 +200,23 @@ class OneConnection(Front):
 class AllConnections(Front):
     """What a `Bridge` says of itself."""
 
-    def __init__(self, channels: Mapping[str, Channel], clock: Clock) -> None:
-        super().__init__(channels, Locator(channels), clock)
+    def __init__(self, connections: Mapping[str, Connection], clock: Clock) -> None:
+        super().__init__(connections, Locator(connections), clock)
 
     @property
     def connections(self) -> tuple[str, ...]:
         """Names of the connections."""
-        return tuple(self._channels)
+        return tuple(self._connections)
 
-    def _named(self, name: str) -> Channel:
-        channel = self._channels.get(name)
-        if channel is None:
-            raise ConfigError(f"there is no connection {plain(name, 60)!r}; there are {', '.join(self._channels)}")
-        return channel
+    def _named(self, name: str) -> Connection:
+        connection = self._connections.get(name)
+        if connection is None:
+            raise ConfigError(
+                f"there is no connection {printable(name, 60)!r}; there are {', '.join(self._connections)}"
+            )
+        return connection
 
-    @guarded
+    @redact_errors
     def parse_webhook(
         self,
         connection: str,
@@ -230,7 +232,7 @@ class AllConnections(Front):
         return receive(self._named(connection), headers, raw_body, url, now)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {', '.join(self._channels)}>"
+        return f"<{type(self).__name__} {', '.join(self._connections)}>"
 
 
 # Waiting.
@@ -273,17 +275,17 @@ class Waiting:
         wake: Callable[[], object],
     ) -> None:
         now = clock.monotonic()
-        self.fleet = Fleet()
+        self.scheduler = PollScheduler()
         self._clock = clock
         self._on_update = on_update
         self._wake = wake
-        self._heard: deque[Told] = deque()
-        self._call = Call("wait", [place.channel], clock, [place], timeout)
+        self._heard: deque[TaskUpdate] = deque()
+        self._call = CallSpan("wait", [place.connection], clock, [place], timeout)
         told = on_update is not None
         # A line that is held cannot be left, so it is not used where a webhook is to end the wait.
-        hold = not told and not place.channel.expects_webhook and has_line(place.channel, place.task_id)
-        self.fleet.add(
-            place.channel,
+        hold = not told and not place.connection.expects_webhook and has_long_poll(place.connection, place.task_id)
+        self.scheduler.add(
+            place.connection,
             place.task_id,
             now,
             deadline=deadline_of(now, timeout),
@@ -291,7 +293,7 @@ class Waiting:
             hold=hold,
             known=place.known,
         )
-        self._leave = place.channel.inbox.listen(self._hear, TaskRef.of(place.channel.name, place.task_id))
+        self._leave = place.connection.event_bus.listen(self._hear, TaskRef.of(place.connection.name, place.task_id))
 
     def __enter__(self) -> Self:
         self._call.start()
@@ -301,7 +303,7 @@ class Waiting:
         self._leave()
         self._call.end(error)
 
-    def _hear(self, told: Told) -> None:
+    def _hear(self, told: TaskUpdate) -> None:
         self._heard.append(told)
         self._wake()
 
@@ -317,48 +319,48 @@ class Waiting:
             TaskbridgeError: The wait ended without one.
         """
         while self._heard:
-            hear(self.fleet, self._heard.popleft(), self._clock.monotonic())
-        while (news := self.fleet.news()) is not None:
-            outcome = news.outcome
-            if news.final:
+            hear(self.scheduler, self._heard.popleft(), self._clock.monotonic())
+        while (update := self.scheduler.update()) is not None:
+            outcome = update.outcome
+            if update.final:
                 self._call.tell(outcome)
             if outcome.error is not None:
                 raise outcome.error
             if outcome.task is not None and self._on_update is not None:
                 self._on_update(outcome.task)
-            if news.final:
+            if update.final:
                 return outcome.task
         return None
 
 
-def hear(fleet: Fleet, told: Told, now: float) -> None:
+def hear(scheduler: PollScheduler, told: TaskUpdate, now: float) -> None:
     """Tell a fleet what came from outside."""
     if isinstance(told, Task):
-        fleet.heard(told, now)
+        scheduler.heard(told, now)
     else:
-        fleet.hint(told, now)
+        scheduler.hint(told, now)
 
 
 def enlist(
-    fleet: Fleet,
+    scheduler: PollScheduler,
     places: list[Located | Rejected],
     now: float,
     timeout: float | None,
     *,
     owner: object,
     changes: bool,
-) -> tuple[list[Ticket], list[News]]:
+) -> tuple[list[Waiter], list[Update]]:
     """Add many tasks to a fleet; ids that no request can be made from are news at once."""
-    tickets: list[Ticket] = []
-    rejected: list[News] = []
+    waiters: list[Waiter] = []
+    rejected: list[Update] = []
     deadline = deadline_of(now, timeout)
     for place, found in enumerate(places):
         if isinstance(found, Rejected):
-            rejected.append(News(Ticket.apart(owner, place), found.outcome, final=True))
+            rejected.append(Update(Waiter.apart(owner, place), found.outcome, final=True))
         else:
-            tickets.append(
-                fleet.add(
-                    found.channel,
+            waiters.append(
+                scheduler.add(
+                    found.connection,
                     found.task_id,
                     now,
                     deadline=deadline,
@@ -368,12 +370,12 @@ def enlist(
                     known=found.known,
                 )
             )
-    return tickets, rejected
+    return waiters, rejected
 
 
-def in_order(news: Iterable[News], count: int) -> Outcomes:
+def in_order(update: Iterable[Update], count: int) -> Outcomes:
     """Final outcomes in the order in which their tasks were given."""
-    found = {one.ticket.place: one.outcome for one in news}
+    found = {one.waiter.place: one.outcome for one in update}
     return Outcomes(found[n] for n in range(count))
 
 
@@ -389,58 +391,60 @@ def deadline_of(now: float, timeout: float | None) -> float:
     return float("inf") if timeout is None else now + timeout
 
 
-_ONE_TRY: Final = Effort(attempts=1, granted=True, kind="look")  # in a fleet, the next look is the retry
+_ONE_TRY: Final = RequestOptions(attempts=1, granted=True, kind="look")  # in a fleet, the next look is the retry
 
 
-_ONE_HOLD: Final = Effort(attempts=1, granted=True, kind="hold")
+_ONE_HOLD: Final = RequestOptions(attempts=1, granted=True, kind="hold")
 
 
-_ONE_LIST: Final = Effort(attempts=1, granted=True, kind="list")
+_ONE_LIST: Final = RequestOptions(attempts=1, granted=True, kind="list")
 
 
 def ignore(_clue: Mapping[str, Any]) -> None:
     """Nobody wants to know."""
 
 
-def flow_of(command: LookAt | LookAtMany, now: float) -> Lifted[Look | Page]:
+def flow_for(command: PollTask | PollList, now: float) -> EffectFlow[PollResult | Page]:
     """The flow for what a fleet wants to know."""
-    channel = command.channel
-    if isinstance(command, LookAtMany):
-        flow = opened(channel, channel.provider.list_page, command.query, command.cursor)
-        deadline = now + channel.settings.request_timeout
-        return listed(channel, flow, deadline, plan=_ONE_LIST, trail=command.trail)
-    operation: Callable[[str], Flow[Any] | None] | None = channel.provider.hold if command.hold else None
-    budget = now + (_hold_limit(channel) if command.hold else channel.settings.request_timeout)
+    connection = command.connection
+    if isinstance(command, PollList):
+        flow = guarded_flow(connection, connection.provider.list_page, command.query, command.cursor)
+        deadline = now + connection.settings.request_timeout
+        return poll_list(connection, flow, deadline, plan=_ONE_LIST, trace=command.trace)
+    operation: Callable[[str], Flow[Any] | None] | None = connection.provider.hold if command.hold else None
+    budget = now + (_hold_limit(connection) if command.hold else connection.settings.request_timeout)
     deadline = min(command.deadline, budget)
     plan = _ONE_HOLD if command.hold else _ONE_TRY
-    return look(
-        channel, command.task_id, deadline, seen=command.seen, operation=operation, plan=plan, trail=command.trail
+    return poll(
+        connection, command.task_id, deadline, seen=command.seen, operation=operation, plan=plan, trace=command.trace
     )
 
 
-def _hold_limit(channel: Channel) -> float:
+def _hold_limit(connection: Connection) -> float:
     # The request itself says how long the line is held; this only bounds what comes around it.
-    return channel.settings.request_timeout + 3600.0
+    return connection.settings.request_timeout + 3600.0
 
 
 BROKEN: Final = TaskbridgeError("the look-up was broken off")
 
 
-def no_credential() -> DeadlineExceeded:
+def credential_timeout() -> DeadlineExceeded:
     """The error for a renewal of the credential that took too long."""
     error = DeadlineExceeded("the total time ran out while the connection's credential was being renewed")
     error.written = False
     return error
 
 
-def land(fleet: Fleet, command: LookAt | LookAtMany, seen: Look | Page | TaskbridgeError, now: float) -> None:
+def land(
+    scheduler: PollScheduler, command: PollTask | PollList, seen: PollResult | Page | TaskbridgeError, now: float
+) -> None:
     """Tell the fleet what came of what it wanted to know."""
-    if isinstance(command, LookAtMany):
+    if isinstance(command, PollList):
         if isinstance(seen, Page):
-            fleet.listed(command, now, seen)
+            scheduler.poll_list(command, now, seen)
         else:
-            fleet.unlisted(command, now, seen if isinstance(seen, TaskbridgeError) else BROKEN.again())
-    elif isinstance(seen, Look):
-        fleet.looked(command, now, seen)
+            scheduler.unlisted(command, now, seen if isinstance(seen, TaskbridgeError) else BROKEN.again())
+    elif isinstance(seen, PollResult):
+        scheduler.looked(command, now, seen)
     else:
-        fleet.failed(command, now, seen if isinstance(seen, TaskbridgeError) else BROKEN.again())
+        scheduler.failed(command, now, seen if isinstance(seen, TaskbridgeError) else BROKEN.again())

@@ -1,7 +1,7 @@
 """The synchronous driver, and what both share: all that waits, and all that hands requests to a transport.
 
-The two differ in `await` and in their locks, and in nothing else; the other is `taskbridge.drive_async`. What to do is
-decided by the lifted flow (`taskbridge.flows`) and by the fleet; a driver does it.
+The two differ in `await` and in their locks, and in nothing else; the other is `taskbridge._runtime.aio`. What to do is
+decided by the lifted flow (`taskbridge._engine.retry`) and by the fleet; a driver does it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
-from taskbridge._engine.connection import Channel
-from taskbridge._engine.effects import Announce, Authorise, Lifted, Local, Send, Sleep
-from taskbridge._engine.event_bus import Told
+from taskbridge._engine.connection import Connection
+from taskbridge._engine.effects import BeforeSubmit, EffectFlow, RefreshCredential, RunBlocking, Send, Sleep
+from taskbridge._engine.event_bus import TaskUpdate
 from taskbridge._engine.locate import Located, Rejected
-from taskbridge._engine.lookup import Look
-from taskbridge._engine.retry import authorise, lift
-from taskbridge._polling.commands import Done, Idle, LookAt, LookAtMany, News, WaitUntil
-from taskbridge._polling.entries import Ticket
-from taskbridge._polling.scheduler import Fleet
-from taskbridge._runtime.base import BROKEN, deadline_of, enlist, flow_of, hear, ignore, land, no_credential
+from taskbridge._engine.lookup import PollResult
+from taskbridge._engine.retry import authorize, with_policies
+from taskbridge._polling.commands import Done, Idle, PollList, PollTask, Update, WaitUntil
+from taskbridge._polling.entries import Waiter
+from taskbridge._polling.scheduler import PollScheduler
+from taskbridge._runtime.base import BROKEN, credential_timeout, deadline_of, enlist, flow_for, hear, ignore, land
 from taskbridge.errors import TaskbridgeError
 from taskbridge.provider.submission import Page
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Shift:
+class PoolState:
     """What the threads that work on one fleet share.
 
     One of them watches the clock; the others sleep until there is something to do.
@@ -81,11 +81,13 @@ class Driver:
         transport_for: The transport of a connection.
     """
 
-    def __init__(self, clock: Clock, transport_for: Callable[[Channel], Transport]) -> None:
+    def __init__(self, clock: Clock, transport_for: Callable[[Connection], Transport]) -> None:
         self.clock = clock
         self._transport_for = transport_for
 
-    def run(self, channel: Channel, flow: Lifted[T], announce: Callable[[Mapping[str, Any]], object] = ignore) -> T:
+    def run(
+        self, connection: Connection, flow: EffectFlow[T], announce: Callable[[Mapping[str, Any]], object] = ignore
+    ) -> T:
         """Run a lifted flow to its end.
 
         Args:
@@ -100,12 +102,14 @@ class Driver:
             with self.clock.acting():
                 action = next(flow)
                 while True:
-                    if isinstance(action, Announce):
-                        announce(dict(action.clue))  # its errors are the caller's own, and no business of the flow
+                    if isinstance(action, BeforeSubmit):
+                        announce(
+                            dict(action.recovery_token)
+                        )  # its errors are the caller's own, and no business of the flow
                         action = next(flow)
                         continue
                     try:
-                        reply = self._do(channel, action)
+                        reply = self._do(connection, action)
                     except TaskbridgeError as error:
                         fault = error
                     else:
@@ -118,43 +122,43 @@ class Driver:
         finally:
             flow.close()
 
-    def call(self, channel: Channel, flow: Flow[T]) -> T:
+    def call(self, connection: Connection, flow: Flow[T]) -> T:
         """Lift a provider's flow and run it within the connection's `request_timeout`."""
-        deadline = self.clock.monotonic() + channel.settings.request_timeout
+        deadline = self.clock.monotonic() + connection.settings.request_timeout
         try:
-            return self.run(channel, lift(channel, flow, deadline))
+            return self.run(connection, with_policies(connection, flow, deadline))
         except TaskbridgeError as error:
-            fault = channel.told(error)
+            fault = connection.told(error)
         raise fault
 
-    def _do(self, channel: Channel, action: Send | Sleep | Authorise | Local) -> Any:
+    def _do(self, connection: Connection, action: Send | Sleep | RefreshCredential | RunBlocking) -> Any:
         match action:
             case Send():
-                transport = self._transport_for(channel)
+                transport = self._transport_for(connection)
                 return transport.send(action.request, deadline=action.deadline, max_body=action.max_body)
             case Sleep():
                 return self.clock.sleep(action.seconds)
-            case Local():
+            case RunBlocking():
                 return action.work()
-            case Authorise():
-                lock = channel.renewal
+            case RefreshCredential():
+                lock = connection.renewal
                 if not self.clock.acquire(lock, max(0.0, action.deadline - self.clock.monotonic())):
-                    raise no_credential()
+                    raise credential_timeout()
                 try:
-                    return self._renewed(channel, action)
+                    return self._renewed(connection, action)
                 finally:
                     lock.release()
             case _:
                 assert_never(action)
 
-    def _renewed(self, channel: Channel, action: Authorise) -> Credential:
-        if channel.refusal is not None:
-            raise channel.refusal.again()
-        if channel.credential is None or channel.credential is action.stale:
-            channel.credential = self.run(channel, authorise(channel, action.deadline))
-        return channel.credential
+    def _renewed(self, connection: Connection, action: RefreshCredential) -> Credential:
+        if connection.refusal is not None:
+            raise connection.refusal.again()
+        if connection.credential is None or connection.credential is action.stale:
+            connection.credential = self.run(connection, authorize(connection, action.deadline))
+        return connection.credential
 
-    def work(self, fleet: Fleet, shift: Shift) -> None:
+    def work(self, scheduler: PollScheduler, shift: PoolState) -> None:
         """Do what the fleet says until nobody waits for anything; several threads may do it together.
 
         Args:
@@ -163,22 +167,22 @@ class Driver:
         """
         with shift.lock, self.clock.acting():
             while True:
-                command = fleet.next(self.clock.monotonic())
+                command = scheduler.next(self.clock.monotonic())
                 shift.tell()
                 match command:
-                    case LookAt() | LookAtMany():
+                    case PollTask() | PollList():
                         shift.lock.notify()  # somebody else may find the next thing to do
                         shift.lock.release()
-                        seen: Look | Page | TaskbridgeError = BROKEN
+                        seen: PollResult | Page | TaskbridgeError = BROKEN
                         try:
                             seen = self._look(command)
                         finally:
                             shift.lock.acquire()
-                            land(fleet, command, seen, self.clock.monotonic())
-                        if fleet.witness:
+                            land(scheduler, command, seen, self.clock.monotonic())
+                        if scheduler.observations:
                             shift.lock.release()
                             try:
-                                fleet.witness.tell()
+                                scheduler.observations.tell()
                             finally:
                                 shift.lock.acquire()
                     case WaitUntil():
@@ -190,18 +194,18 @@ class Driver:
                         shift.lock.notify_all()
                         return
 
-    def step(self, fleet: Fleet, pause: Callable[[float], None] | None = None) -> bool:
+    def step(self, scheduler: PollScheduler, pause: Callable[[float], None] | None = None) -> bool:
         """Do the next thing that a fleet of one thread says; False when nobody waits for anything.
 
         Args:
             fleet: The fleet.
             pause: Waits so many seconds, or until somebody has something to say; None only waits.
         """
-        command = fleet.next(self.clock.monotonic())
+        command = scheduler.next(self.clock.monotonic())
         match command:
-            case LookAt() | LookAtMany():
-                land(fleet, command, self._look(command), self.clock.monotonic())
-                fleet.witness.tell()
+            case PollTask() | PollList():
+                land(scheduler, command, self._look(command), self.clock.monotonic())
+                scheduler.observations.tell()
             case WaitUntil():
                 (pause or self.clock.sleep)(max(0.0, command.time - self.clock.monotonic()))
             case Idle():
@@ -210,9 +214,9 @@ class Driver:
                 return False
         return True
 
-    def _look(self, command: LookAt | LookAtMany) -> Look | Page | TaskbridgeError:
+    def _look(self, command: PollTask | PollList) -> PollResult | Page | TaskbridgeError:
         try:
-            return self.run(command.channel, flow_of(command, self.clock.monotonic()))
+            return self.run(command.connection, flow_for(command, self.clock.monotonic()))
         except TaskbridgeError as error:
             return error
 
@@ -223,37 +227,37 @@ _WORKERS: Final = 8  # threads
 _PATIENCE: Final = 5.0  # seconds that `close` gives looks under way to end; their threads are daemons
 
 
-class Batch:
+class WaitQueue:
     """One call's wait for many tasks."""
 
     def __init__(self, mutex: threading.RLock, left: int, expire: Callable[[], float | None]) -> None:
-        self._news: deque[News] = deque()
+        self._updates: deque[Update] = deque()
         self._expire = expire
         self._arrived = threading.Condition(mutex)  # the same lock, another queue
-        self.tickets: list[Ticket] = []
+        self.waiters: list[Waiter] = []
         self.left = left
 
-    def put(self, news: News) -> None:
+    def put(self, update: Update) -> None:
         """Hand in news, with the lock held."""
-        self._news.append(news)
+        self._updates.append(update)
         self._arrived.notify()
 
-    def take(self) -> News | None:
+    def take(self) -> Update | None:
         """The next news; None after the last."""
         if self.left == 0:
             return None
         with self._arrived:
-            while not self._news:
+            while not self._updates:
                 # The deadline holds even where every thread is busy with a vendor that hangs.
                 left = self._expire()
-                if not self._news:
+                if not self._updates:
                     self._arrived.wait(left)
-            news = self._news.popleft()
-        self.left -= news.final
-        return news
+            update = self._updates.popleft()
+        self.left -= update.final
+        return update
 
 
-class Crew:
+class WorkerPool:
     """The threads of one client or bridge, and the fleet that they work on; they end when nobody waits."""
 
     def __init__(self, driver: Driver) -> None:
@@ -262,51 +266,51 @@ class Crew:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._fleet = Fleet(_WORKERS)
-        self._shift = Shift(self._tell, self._left)
+        self._scheduler = PollScheduler(_WORKERS)
+        self._shift = PoolState(self._tell, self._left)
         self._threads: set[threading.Thread] = set()
 
-    def open(self, places: list[Located | Rejected], timeout: float | None, *, changes: bool) -> Batch:
+    def open(self, places: list[Located | Rejected], timeout: float | None, *, changes: bool) -> WaitQueue:
         """Begin a wait for many tasks."""
         if self._pid != os.getpid():
             self._reset()  # after a fork the parent's threads are not here
         lock, clock = self._shift.lock, self._driver.clock
         deadline = deadline_of(clock.monotonic(), timeout)
-        batch = Batch(self._shift.mutex, len(places), lambda: self._expire(deadline))
+        waits = WaitQueue(self._shift.mutex, len(places), lambda: self._expire(deadline))
         with lock:
             now = clock.monotonic()
-            batch.tickets, rejected = enlist(self._fleet, places, now, timeout, owner=batch, changes=changes)
-            for news in rejected:
-                batch.put(news)
-            self._hire(min(_WORKERS, len(self._fleet)))
+            waits.waiters, rejected = enlist(self._scheduler, places, now, timeout, owner=waits, changes=changes)
+            for update in rejected:
+                waits.put(update)
+            self._hire(min(_WORKERS, len(self._scheduler)))
             lock.notify()
-        return batch
+        return waits
 
     def _expire(self, deadline: float) -> float | None:
         """Tell those whose time is up, with the lock held; seconds left to a deadline, None for no deadline."""
         now = self._driver.clock.monotonic()
         if now >= deadline:
-            self._fleet.expire(now)
+            self._scheduler.expire(now)
             self._tell()
         return None if deadline == inf else max(0.001, deadline - now)
 
-    def hear(self, told: Told) -> None:
+    def hear(self, told: TaskUpdate) -> None:
         """Take in what came from outside."""
         with self._shift.lock:
-            hear(self._fleet, told, self._driver.clock.monotonic())
+            hear(self._scheduler, told, self._driver.clock.monotonic())
             self._tell()
             self._shift.lock.notify_all()
 
-    def leave(self, batch: Batch) -> None:
+    def leave(self, waits: WaitQueue) -> None:
         """End a wait, also one whose caller broke off."""
         with self._shift.lock:
-            self._fleet.drop(batch.tickets)
+            self._scheduler.drop(waits.waiters)
             self._shift.lock.notify()
 
     def close(self) -> None:
         """Tell those who still wait, and end the threads."""
         with self._shift.lock:
-            self._fleet.close()
+            self._scheduler.close()
             self._tell()
             self._shift.lock.notify_all()
             threads = list(self._threads)
@@ -324,18 +328,18 @@ class Crew:
     def _work(self) -> None:
         whole = False
         try:
-            self._driver.work(self._fleet, self._shift)
+            self._driver.work(self._scheduler, self._shift)
             whole = True
         finally:
             with self._shift.lock:
                 self._left()
                 if not whole:  # nobody shall wait for a thread that died
-                    self._fleet.close("a thread of this client broke down")
+                    self._scheduler.close("a thread of this client broke down")
                     self._tell()
 
     def _left(self) -> None:
         self._threads.discard(threading.current_thread())
 
     def _tell(self) -> None:
-        while (news := self._fleet.news()) is not None:
-            news.ticket.owner.put(news)
+        while (update := self._scheduler.update()) is not None:
+            update.waiter.owner.put(update)

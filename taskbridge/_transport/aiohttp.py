@@ -47,7 +47,7 @@ from taskbridge.errors import (
 )
 from taskbridge.provider.addresses import is_public
 from taskbridge.provider.http import Request, Response
-from taskbridge.provider.secrets import bare
+from taskbridge.provider.secrets import without_traceback
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -178,7 +178,7 @@ class AiohttpTransport:
         except BaseException as error:  # noqa: BLE001  # a cancellation goes on, without what the frames below hold
             ours = error
         try:
-            raise bare(ours)
+            raise without_traceback(ours)
         finally:
             del ours  # or the error and this frame hold each other
 

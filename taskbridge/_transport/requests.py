@@ -42,7 +42,7 @@ from taskbridge.errors import (
     TruncatedResponse,
 )
 from taskbridge.provider.http import Request, Response
-from taskbridge.provider.secrets import bare
+from taskbridge.provider.secrets import without_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +91,7 @@ class RequestsTransport:
         finally:
             trace.sending = False
         try:
-            raise bare(ours)
+            raise without_traceback(ours)
         finally:
             del ours  # or the error and this frame hold each other
 

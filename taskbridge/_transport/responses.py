@@ -23,7 +23,7 @@ from taskbridge.errors import (
     TruncatedResponse,
 )
 from taskbridge.provider.http import Request, Response
-from taskbridge.provider.sink import Sink
+from taskbridge.provider.sink import ResponseSink
 
 if TYPE_CHECKING:
     from taskbridge.transport import Network
@@ -100,8 +100,8 @@ def fields_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     fields: dict[str, str] = {}
     for name, value in pairs:
         key = name.lower()
-        plain = value if value.isprintable() else " ".join(value.split())  # a folded line
-        fields[key] = f"{fields[key]}, {plain}" if key in fields else plain
+        printable = value if value.isprintable() else " ".join(value.split())  # a folded line
+        fields[key] = f"{fields[key]}, {printable}" if key in fields else printable
     return fields
 
 
@@ -175,19 +175,19 @@ def _unpacked(body: bytes, encoding: str, max_body: int, status: int) -> bytes:
         )
     unpack = zlib.decompressobj(_GZIP_WINDOW)
     try:
-        plain = unpack.decompress(body, max_body + 1)
+        printable = unpack.decompress(body, max_body + 1)
     except zlib.error:
         raise TruncatedResponse("the answer's compressed body is broken") from None
-    if len(plain) > max_body:
+    if len(printable) > max_body:
         raise too_large(max_body, status)
     if not unpack.eof:
         raise TruncatedResponse("the answer's compressed body is cut")
     if unpack.unused_data:
         raise TruncatedResponse("the answer's compressed body has something behind its end")
-    return plain
+    return printable
 
 
-def saver(status: int, fields: Mapping[str, str], sink: Sink) -> Generator[float, bytes, None]:
+def saver(status: int, fields: Mapping[str, str], sink: ResponseSink) -> Generator[float, bytes, None]:
     """Takes the blocks of a body into a file: start it, send it the blocks and then an empty one, close it.
 
     What it gives back for a block are the seconds by which the request's deadline moves.

@@ -52,8 +52,8 @@ class Board:
             self.troubles.pop(event.ref, None)
         else:
             self.troubles[event.ref] = event.error
-        if event.next_in is not None:
-            self.due[event.ref] = monotonic() + event.next_in
+        if event.next_poll_in is not None:
+            self.due[event.ref] = monotonic() + event.next_poll_in
 
     @property
     def going_on(self) -> dict[str, Task | None]:

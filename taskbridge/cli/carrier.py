@@ -136,7 +136,7 @@ class _Unsent:
         """Whether the vendor may have it; a server that failed may have failed after it took the order."""
         error = self.error
         return isinstance(error, SubmitUncertain) or (
-            self.committed and ("task" in error.clue or isinstance(error, ServerError))
+            self.committed and ("task" in error.recovery_token or isinstance(error, ServerError))
         )
 
 
@@ -232,16 +232,16 @@ class Carrier:
         seen = print_of(entry.source)
         clues: list[Mapping[str, Any]] = []
 
-        def keep(clue: Mapping[str, Any]) -> None:
+        def keep(recovery_token: Mapping[str, Any]) -> None:
             self._leave_if_stopped()
-            self._ledger.sending(entry.number, clue, seen)
-            clues.append(clue)
+            self._ledger.sending(entry.number, recovery_token, seen)
+            clues.append(recovery_token)
 
         with self._sending():
             self.news.put(News(entry, "sending"))
             try:
                 task = self._client.submit(
-                    self._terms.operation, entry.source, options=self._terms.options, on_commit=keep
+                    self._terms.operation, entry.source, options=self._terms.options, before_submit=keep
                 )
             except TaskbridgeError as error:
                 if isinstance(error, _OF_THE_ACCOUNT):
@@ -261,8 +261,8 @@ class Carrier:
         error = unsent.error
         tries = self._tries[entry.number] = self._tries.get(entry.number, 0) + 1
         if unsent.is_doubtful:
-            doubtful = _known(entry, error.clue, unsent.seen)
-            self._ledger.sending(entry.number, error.clue, unsent.seen)
+            doubtful = _known(entry, error.recovery_token, unsent.seen)
+            self._ledger.sending(entry.number, error.recovery_token, unsent.seen)
             return self._placed(doubtful) if tries < _TRIES else News(doubtful, "uncertain", error=error)
         if unsent.committed:
             self._ledger.planned(entry.number, said(error))
@@ -279,8 +279,8 @@ class Carrier:
 
     def _sought(self, entry: Entry) -> tuple[Entry, Task | None] | News:
         """Look for an order of unknown fate; without a task where it may be given again."""
-        assert entry.clue is not None  # noqa: S101  # written with the phase
-        doubt = SubmitUncertain("nobody knows whether the vendor took it", clue=entry.clue)
+        assert entry.recovery_token is not None  # noqa: S101  # written with the phase
+        uncertainty = SubmitUncertain("nobody knows whether the vendor took it", recovery_token=entry.recovery_token)
         given = entry.source if _is_there(entry.source) else None
         self.news.put(News(entry, "looking"))
         pause, begun = _LOOKS, monotonic()
@@ -289,7 +289,7 @@ class Carrier:
             unfound: TaskbridgeError | None = None
             try:
                 with self._sending():
-                    task = self._client.recover(doubt, given)
+                    task = self._client.recover(uncertainty, given)
             except UnsupportedFeature as error:
                 if self._rules.resubmit:
                     break
@@ -302,7 +302,7 @@ class Carrier:
             if task is not None:
                 self._ledger.taken(entry.number, task.ref)
                 return replace(entry, phase=Phase.TAKEN, ref=task.ref), task
-            left = self._rules.patience - max(_age(entry.clue), monotonic() - begun)
+            left = self._rules.patience - max(_age(entry.recovery_token), monotonic() - begun)
             if left <= 0.0:
                 if unfound is not None:
                     return News(entry, "uncertain", error=unfound)
@@ -311,7 +311,7 @@ class Carrier:
             pause = min(10.0, pause * 2.0)
         self._leave_if_stopped()
         self._ledger.planned(entry.number, None)
-        return replace(entry, phase=Phase.PLANNED, clue=None), None
+        return replace(entry, phase=Phase.PLANNED, recovery_token=None), None
 
     def _ended(self, entry: Entry, task: Task | None) -> tuple[Entry, Task]:
         """Wait for the end of its task."""
@@ -377,11 +377,11 @@ def _is_there(source: str) -> bool:
     return not is_url(source) and os.access(source, os.R_OK) and Path(source).is_file()
 
 
-def _known(entry: Entry, clue: Mapping[str, Any], seen: Print | None) -> Entry:
-    return replace(entry, phase=Phase.SENDING, clue=clue, seen=seen)
+def _known(entry: Entry, recovery_token: Mapping[str, Any], seen: Print | None) -> Entry:
+    return replace(entry, phase=Phase.SENDING, recovery_token=recovery_token, seen=seen)
 
 
-def _age(clue: Mapping[str, Any]) -> float:
+def _age(recovery_token: Mapping[str, Any]) -> float:
     """Seconds since an order left; 0 where the clock was set back."""
-    sent = read_time(clue.get("time"))
+    sent = read_time(recovery_token.get("time"))
     return 0.0 if sent is None else max(0.0, (datetime.now(UTC) - sent).total_seconds())

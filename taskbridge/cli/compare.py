@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
-from taskbridge._config.defaults import clock_here
+from taskbridge._config.defaults import default_clock
 from taskbridge._config.files import load_config
 from taskbridge._engine.inputs import is_url
 from taskbridge.cli.codes import DONE, FAILED, code_of
@@ -16,7 +16,7 @@ from taskbridge.cli.inputs import label_of, sources_of
 from taskbridge.cli.records import error_record
 from taskbridge.cli.refs import listen, open_bridge
 from taskbridge.cli.texts import several, words_of_file
-from taskbridge.errors import ConfigError, InvalidInput, TaskbridgeError, TaskFailed, plain
+from taskbridge.errors import ConfigError, InvalidInput, TaskbridgeError, TaskFailed, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -87,10 +87,10 @@ def compare(
         sources = sources_of(documents, None)
         missing = next((each for each in sources if not is_url(each) and not Path(each).is_file()), None)
         if missing is not None:
-            raise InvalidInput(f"there is no file {plain(missing, 300)}; nothing was sent")
+            raise InvalidInput(f"there is no file {printable(missing, 300)}; nothing was sent")
         bridge = _opened(screen, connections, config)
         with screen.signals.raising():
-            pairs = _Rehearsal(bridge, clock_here(), operation).play(connections, sources, timeout)
+            pairs = _Rehearsal(bridge, default_clock(), operation).play(connections, sources, timeout)
         for source, (old, new) in zip(sources, pairs, strict=True):
             _show(screen, label_of(source), old, new)
         _sum_up(screen, connections, pairs)
@@ -102,7 +102,7 @@ def compare(
 def _opened(screen: Screen, connections: tuple[str, str], path: str | None) -> Bridge:
     listen(screen)
     if connections[0] == connections[1]:
-        raise ConfigError(f"{plain(connections[0], 60)} is compared with another connection, not with itself")
+        raise ConfigError(f"{printable(connections[0], 60)} is compared with another connection, not with itself")
     return open_bridge(load_config(path), connections)
 
 
@@ -214,10 +214,10 @@ def _show(screen: Screen, document: str, old: _Side, new: _Side) -> None:
         screen.line(f"  {name:8} {_cut(left):{_CELL}} {_cut(right)}".rstrip())
     for side in (old, new):
         if side.error is not None:
-            screen.line(f"  {side.connection}: {plain(side.error.message, 300)}")
+            screen.line(f"  {side.connection}: {printable(side.error.message, 300)}")
     if texts is not None:
         screen.line(f"  text     {texts['similarity']:.0%} of the words are the same")
-        shown = [plain(line, 76) for line in texts["diff"][:_DIFF_LINES]]
+        shown = [printable(line, 76) for line in texts["diff"][:_DIFF_LINES]]
         more = len(texts["diff"]) - len(shown)
         for line in [*shown, *([f"… and {more} lines more; --json has them all"] if more else [])]:
             screen.line(f"    {line}")
@@ -253,7 +253,7 @@ def _made(side: _Side) -> str:
 
 
 def _cut(text: str) -> str:
-    words = plain(text, 1000)
+    words = printable(text, 1000)
     return words if len(words) <= _CELL else f"{words[: _CELL - 1]}…"
 
 

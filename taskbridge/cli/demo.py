@@ -18,7 +18,7 @@ from taskbridge.cli.refs import listen
 from taskbridge.cli.screen import colourful
 from taskbridge.cli.texts import COLOURS, status_of, word_of
 from taskbridge.client import Bridge
-from taskbridge.errors import TaskbridgeError, plain
+from taskbridge.errors import TaskbridgeError, printable
 from taskbridge.models import TaskStatus
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class _Play:
             self._screen.line(f"  {seconds:>5}  {name:<14}  {word:<24}  {shown}")
             seconds = ""
         for part in task.subtasks:
-            self._show(seconds, f"{key}/{part.id}", f"  {plain(part.operation or '', 12)}", part)
+            self._show(seconds, f"{key}/{part.id}", f"  {printable(part.operation or '', 12)}", part)
 
     def _meddle(self, errand: Errand, task: Task) -> None:
         from taskbridge.cli.demo_vendors import cancel_capture  # noqa: PLC0415  # needs the emulators' extra
@@ -187,13 +187,13 @@ def _wrapped(name: str, words: str) -> str:
 
 
 def _fault(error: TaskbridgeError) -> str:
-    return f"{type(error).__name__}: {plain(error.message, 200)}"
+    return f"{type(error).__name__}: {printable(error.message, 200)}"
 
 
 def _told(result: TaskResult) -> str:
     """A result in a line."""
     if result.text is not None:
-        return f"text  {plain(result.text, 60)}"
+        return f"text  {printable(result.text, 60)}"
     if result.files:
-        return f"file  {', '.join(plain(file.name or '', 40) for file in result.files)}"
-    return f"data  {plain(json.dumps(result.data), 55)}" if result.data is not None else "nothing to fetch"
+        return f"file  {', '.join(printable(file.name or '', 40) for file in result.files)}"
+    return f"data  {printable(json.dumps(result.data), 55)}" if result.data is not None else "nothing to fetch"

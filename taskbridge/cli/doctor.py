@@ -24,12 +24,12 @@ from taskbridge.cli.refs import open_bridge, unheard
 from taskbridge.cli.screen import is_live
 from taskbridge.cli.shown_config import MASK, settings_of
 from taskbridge.cli.texts import folded, several
-from taskbridge.errors import ConfigError, TaskbridgeError, plain
+from taskbridge.errors import ConfigError, TaskbridgeError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskbridge._config.files import Config, Connection
+    from taskbridge._config.files import Config, ConnectionConfig
     from taskbridge.cli.screen import Screen
 
 __all__ = ["Finding", "examine"]
@@ -89,7 +89,7 @@ def examine(screen: Screen, names: Sequence[str], path: str | None, *, offline: 
             screen.record(asdict(finding))
         else:
             mark = {"ok": "ok  ", "note": "note", "problem": "FAIL"}[finding.verdict]
-            line = f"{mark}  {finding.about} {plain(finding.name, 200)}: {_homeless(plain(finding.words))}"
+            line = f"{mark}  {finding.about} {printable(finding.name, 200)}: {_homeless(printable(finding.words))}"
             screen.line(folded(line, indent=6) if is_live() else line)
     return worst
 
@@ -152,7 +152,7 @@ def _installed() -> Iterator[str]:
     yield f"SQLite {sqlite_version}"  # keeps the ledger of `run`
 
 
-def _connection(screen: Screen, config: Config, connection: Connection, *, offline: bool) -> Iterator[Finding]:
+def _connection(screen: Screen, config: Config, connection: ConnectionConfig, *, offline: bool) -> Iterator[Finding]:
     name = connection.name
     try:
         bridge = open_bridge(config, [name])

@@ -10,7 +10,7 @@ from taskbridge.cli.codes import DONE, code_of
 from taskbridge.cli.records import error_record, outcome_record
 from taskbridge.cli.refs import listen, open_client, open_refs
 from taskbridge.cli.texts import complaints, row, task_block, words_of, words_of_file
-from taskbridge.errors import InvalidInput, InvalidRequest, SubmitUncertain, TaskbridgeError, TaskNotFound, plain
+from taskbridge.errors import InvalidInput, InvalidRequest, SubmitUncertain, TaskbridgeError, TaskNotFound, printable
 from taskbridge.models import Outcome, TaskRef
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ def submit_one(
     Raises:
         TaskbridgeError: It was not taken, or nobody knows.
     """
-    clue: dict[str, Any] = {}
+    recovery_token: dict[str, Any] = {}
 
     def tell(word: str) -> None:
         screen.stopped(word)
-        if clue:
-            _tell_doubt(screen, clue, documents, config)
+        if recovery_token:
+            _tell_doubt(screen, recovery_token, documents, config)
 
     with screen.signals.told(tell):
         client = _opened(screen, connection, config)
@@ -53,11 +53,11 @@ def submit_one(
         fault = ""
         try:
             with screen.signals.raising():
-                task = client.submit(operation, given, on_commit=clue.update, **order)
+                task = client.submit(operation, given, before_submit=recovery_token.update, **order)
         except SubmitUncertain as error:
             screen.signals.check()
             screen.problem(error)
-            _tell_doubt(screen, error.clue, documents, config)
+            _tell_doubt(screen, error.recovery_token, documents, config)
             return code_of(error)
         except InvalidRequest as error:
             screen.signals.check()
@@ -74,25 +74,27 @@ def submit_one(
     return DONE
 
 
-def _tell_doubt(screen: Screen, clue: Mapping[str, Any], documents: Sequence[str], config: str | None) -> None:
+def _tell_doubt(
+    screen: Screen, recovery_token: Mapping[str, Any], documents: Sequence[str], config: str | None
+) -> None:
     """Tell the command that looks for an order of unknown fate."""
     chosen = ["--config", config] if config is not None else []
-    look = shlex.join(["taskbridge", "recover", *chosen, json.dumps(dict(clue)), *documents])
+    look = shlex.join(["taskbridge", "recover", *chosen, json.dumps(dict(recovery_token)), *documents])
     if screen.as_json:
         screen.note_record({"recover": look})
     else:
         screen.note(f"look for it with: {look}")
 
 
-def recover_one(screen: Screen, clue: str, documents: Sequence[str], config: str | None) -> int:
+def recover_one(screen: Screen, recovery_token: str, documents: Sequence[str], config: str | None) -> int:
     """Look for an order of unknown fate, and show its task; the exit code.
 
     Raises:
         TaskbridgeError: It cannot be looked for.
     """
     with screen.signals.told(screen.stopped):
-        lost = SubmitUncertain("nobody knows whether the vendor took it", clue=_read_clue(clue))
-        client = _opened(screen, str(lost.clue["connection"]), config)
+        lost = SubmitUncertain("nobody knows whether the vendor took it", recovery_token=_read_clue(recovery_token))
+        client = _opened(screen, str(lost.recovery_token["connection"]), config)
         given: Any = list(documents) if len(documents) > 1 else next(iter(documents), None)
         with screen.signals.raising():
             task = client.recover(lost, given)
@@ -105,12 +107,12 @@ def recover_one(screen: Screen, clue: str, documents: Sequence[str], config: str
 
 def _read_clue(text: str) -> Mapping[str, Any]:
     try:
-        clue: object = json.loads(text)
+        recovery_token: object = json.loads(text)
     except ValueError:
-        clue = None
-    if not isinstance(clue, dict) or "connection" not in clue:
+        recovery_token = None
+    if not isinstance(recovery_token, dict) or "connection" not in recovery_token:
         raise InvalidInput("the clue is what submit told of an order of unknown fate: a JSON object in quotes")
-    return cast("Mapping[str, Any]", clue)
+    return cast("Mapping[str, Any]", recovery_token)
 
 
 def _show_task(screen: Screen, task: Task) -> None:
@@ -143,7 +145,7 @@ def list_tasks(
                     screen.record(outcome_record(Outcome(task.ref, task)))
                 else:
                     when = f"{task.created_at:%Y-%m-%d %H:%M}" if task.created_at else "-"
-                    screen.line(f"{plain(task.ref, 600)}  {when:<16}  {task.status:<10}  {words_of(task)}")
+                    screen.line(f"{printable(task.ref, 600)}  {when:<16}  {task.status:<10}  {words_of(task)}")
     return DONE
 
 
@@ -213,7 +215,7 @@ def _bring(screen: Screen, bridge: Bridge, ref: TaskRef, to: str, *, force: bool
     try:
         files = bridge.download(ref, to, overwrite=force)
     except FileExistsError as error:
-        fault = InvalidInput(f"{plain(str(error.filename), 300)} is there already; --force replaces it", ref=ref)
+        fault = InvalidInput(f"{printable(str(error.filename), 300)} is there already; --force replaces it", ref=ref)
     except TaskbridgeError as error:
         fault = error.about(ref=ref)
     except OSError as error:
@@ -226,5 +228,5 @@ def _bring(screen: Screen, bridge: Bridge, ref: TaskRef, to: str, *, force: bool
         screen.problem(fault)
     else:
         for path in files:
-            screen.line(plain(str(path), 4096))
+            screen.line(printable(str(path), 4096))
     return code

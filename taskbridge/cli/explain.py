@@ -14,8 +14,8 @@ from taskbridge.cli.refs import open_refs
 from taskbridge.cli.screen import colourful
 from taskbridge.cli.texts import COLOURS
 from taskbridge.cli.wait import tell_resume
-from taskbridge.errors import TaskbridgeError, WaitTimeout, plain
-from taskbridge.events import Exchange, Observation, Why
+from taskbridge.errors import TaskbridgeError, WaitTimeout, printable
+from taskbridge.events import Observation, PollReason, RequestEnded
 from taskbridge.models import Outcome
 
 if TYPE_CHECKING:
@@ -33,26 +33,26 @@ _INDENT: Final = " " * 10
 _LATE: Final = 0.1  # seconds; less is no limit's doing
 
 # Why the next look comes then, or why none.
-_REASONS: Final[Mapping[Why, str]] = {
-    Why.FIRST: "the first one",
-    Why.ASKED: "somebody asks",
-    Why.AGE: "by the task's age",
-    Why.LATENCY: "poll.latency",
-    Why.INTERVAL: "poll.interval",
-    Why.LEARNT: "durations learnt",
-    Why.AT_MOST: "poll.at_most",
-    Why.PROGRESS: "by its progress",
-    Why.WEBHOOK_EXPECTED: "a webhook is expected",
-    Why.EVENT: "an event came",
-    Why.LINE: "the vendor holds the line",
-    Why.LINE_BROKE: "the held line broke",
-    Why.LIST: "the vendor's list",
-    Why.LISTED: "the list shows a change",
-    Why.UNLISTED: "the list lacks it",
-    Why.RETRY: "the look failed",
-    Why.RETRY_AFTER: "the vendor's Retry-After",
-    Why.DEADLINE: "the time is up before",
-    Why.HEARD: "the vendor told",
+_REASONS: Final[Mapping[PollReason, str]] = {
+    PollReason.FIRST: "the first one",
+    PollReason.ASKED: "somebody asks",
+    PollReason.AGE: "by the task's age",
+    PollReason.LATENCY: "poll.latency",
+    PollReason.INTERVAL: "poll.interval",
+    PollReason.LEARNT: "durations learnt",
+    PollReason.AT_MOST: "poll.at_most",
+    PollReason.PROGRESS: "by its progress",
+    PollReason.WEBHOOK_EXPECTED: "a webhook is expected",
+    PollReason.EVENT: "an event came",
+    PollReason.LINE: "the vendor holds the line",
+    PollReason.LINE_BROKE: "the held line broke",
+    PollReason.LIST: "the vendor's list",
+    PollReason.LISTED: "the list shows a change",
+    PollReason.UNLISTED: "the list lacks it",
+    PollReason.RETRY: "the look failed",
+    PollReason.RETRY_AFTER: "the vendor's Retry-After",
+    PollReason.DEADLINE: "the time is up before",
+    PollReason.HEARD: "the vendor told",
 }
 
 _Told: TypeAlias = "Event | Outcome | BaseException"
@@ -139,16 +139,18 @@ class _View:
     def head(self, ref: TaskRef) -> None:
         """What stands above the lines."""
         if not self._screen.as_json:
-            self._screen.line(plain(ref, 600))
+            self._screen.line(printable(ref, 600))
             self._screen.line(click.style(_HEAD, bold=True) if self._colours else _HEAD)
 
     def show(self, event: Event) -> None:
         """Show an event, if it is one to be shown."""
-        if not isinstance(event, Observation | Exchange) or (isinstance(event, Exchange) and not self._requests):
+        if not isinstance(event, Observation | RequestEnded) or (
+            isinstance(event, RequestEnded) and not self._requests
+        ):
             return
         if self._screen.as_json:
             self._screen.record(event.record())
-        elif isinstance(event, Exchange):
+        elif isinstance(event, RequestEnded):
             self._screen.line(f"{_INDENT}{_request(event)}")
         else:
             self._observation(event)
@@ -171,32 +173,38 @@ class _View:
 def _word(seen: Observation) -> str:
     task = seen.task
     if task is None:
-        return plain(type(seen.error).__name__, 24)
+        return printable(type(seen.error).__name__, 24)
     share = f" {task.progress:.0%}" if task.progress is not None and not task.is_terminal else ""
     same = " (same)" if seen.unchanged else ""
-    return f"{plain(task.native_status or '-', 24 - len(share) - len(same))}{share}{same}"
+    return f"{printable(task.native_status or '-', 24 - len(share) - len(same))}{share}{same}"
 
 
 def _next(seen: Observation) -> str:
-    if seen.next_why is None:
+    if seen.next_poll_reason is None:
         return f"none: {seen.status}{f' ({seen.reason})' if seen.reason else ''}" if seen.is_final else "none"
-    when = "none" if seen.next_in is None else "at once" if seen.next_in < 0.05 else f"in {seen.next_in:.1f} s"
-    return f"{when}: {_REASONS[seen.next_why]}"
+    when = (
+        "none"
+        if seen.next_poll_in is None
+        else "at once"
+        if seen.next_poll_in < 0.05
+        else f"in {seen.next_poll_in:.1f} s"
+    )
+    return f"{when}: {_REASONS[seen.next_poll_reason]}"
 
 
 def _notes(seen: Observation) -> Iterator[str]:
-    if seen.task is not None and not seen.task.recognised:
+    if seen.task is not None and not seen.task.recognized:
         yield "taskbridge does not know that word; the task counts as processing"
-    if seen.error is not None and seen.next_why is not None:  # else it is told at the end
-        yield plain(seen.error.message, 300)
+    if seen.error is not None and seen.next_poll_reason is not None:  # else it is told at the end
+        yield printable(seen.error.message, 300)
     if seen.late > _LATE:
         yield f"{seen.late:.1f} s late: a limit of the connection held it back"
     if seen.delay is not None:
         yield f"it ended about {seen.delay:.1f} s before that look, as far as can be told"
 
 
-def _request(event: Exchange) -> str:
-    path = "(an address that is told to nobody)" if event.path is None else plain(event.path, 200)
+def _request(event: RequestEnded) -> str:
+    path = "(an address that is told to nobody)" if event.path is None else printable(event.path, 200)
     came = event.error if event.http_status is None else f"HTTP {event.http_status}"
     again = f", sent {event.resends} times before" if event.resends else ""
-    return f"{event.method} {plain(event.host, 200)} {path}: {came} after {event.duration:.2f} s{again}"
+    return f"{event.method} {printable(event.host, 200)} {path}: {came} after {event.duration:.2f} s{again}"

@@ -13,7 +13,7 @@ from pydantic import BaseModel, SecretStr
 from taskbridge._config.registry import load_provider, providers
 from taskbridge._config.settings import CommonSettings
 from taskbridge.cli.codes import DONE
-from taskbridge.errors import ConfigError, InvalidInput, plain
+from taskbridge.errors import ConfigError, InvalidInput, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,7 +46,7 @@ def write_config(screen: Screen, names: Sequence[str], path: str, *, force: bool
     text = config_text(chosen)
     fault = _put(target, text, force=force)
     if fault:
-        raise ConfigError(f"{plain(str(target), 300)} {fault}", raw=str(target))
+        raise ConfigError(f"{printable(str(target), 300)} {fault}", raw=str(target))
     variables = [variable for name in chosen for variable in _variables(name)]
     if screen.as_json:
         screen.record({"path": str(target), "connections": chosen, "variables": variables})

@@ -12,7 +12,7 @@ from taskbridge.cli.door import Door
 from taskbridge.cli.records import event_record
 from taskbridge.cli.refs import open_client, unheard
 from taskbridge.cli.texts import status_of
-from taskbridge.errors import ConfigError, TaskbridgeError, WebhookRejected, plain
+from taskbridge.errors import ConfigError, TaskbridgeError, WebhookRejected, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +60,9 @@ def hear_webhooks(screen: Screen, connection: str | None, config: str | None, *,
         except BrokenPipeError:
             raise
         except OSError as error:
-            fault = f"port {port} of {plain(host, 100)} cannot be had ({error.strerror}); choose another with --port"
+            fault = (
+                f"port {port} of {printable(host, 100)} cannot be had ({error.strerror}); choose another with --port"
+            )
         raise ConfigError(fault)
 
 
@@ -110,9 +112,7 @@ class _Hearing:
         try:
             told = await asyncio.to_thread(self._client.ingest, event)
         except TaskbridgeError as error:
-            words = (
-                f"{plain(event.type, 60)}  {plain(event.ref or '-', 600)}  not confirmed: {plain(error.message, 300)}"
-            )
+            words = f"{printable(event.type, 60)}  {printable(event.ref or '-', 600)}  not confirmed: {printable(error.message, 300)}"
             self._show(_LATER, words, event_record(_LATER, event, None, error))
             return _LATER
         self._show(_TAKEN, _words(told), event_record(_TAKEN, event, told, None))
@@ -120,7 +120,7 @@ class _Hearing:
 
     def refuse(self, status: int, why: str) -> None:
         """Tell of what was not taken in."""
-        self._show(status, f"refused: {plain(why, 300)}", {"status": status, "refused": plain(why, 300)})
+        self._show(status, f"refused: {printable(why, 300)}", {"status": status, "refused": printable(why, 300)})
 
     def _show(self, status: int, words: str, record: Mapping[str, Any]) -> None:
         now = datetime.now().astimezone()
@@ -130,6 +130,6 @@ class _Hearing:
 def _words(told: Ingested) -> str:
     event, task = told.event, told.task or told.event.task
     state = "-" if task is None else status_of(task)
-    doubt = ", confirmed by a look-up" if event.needs_confirmation and told.task is not None else ""
+    uncertainty = ", confirmed by a look-up" if event.needs_confirmation and told.task is not None else ""
     note = "" if told.note == "applied" else f" ({told.note})"
-    return f"{plain(event.type, 60)}  {plain(event.ref or '-', 600)}  {state}{doubt}{note}"
+    return f"{printable(event.type, 60)}  {printable(event.ref or '-', 600)}  {state}{uncertainty}{note}"

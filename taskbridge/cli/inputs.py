@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from taskbridge._engine.inputs import is_url
 from taskbridge._engine.redirects import name_of
 from taskbridge.cli.ledger import Print
-from taskbridge.errors import ConfigError, InvalidInput, plain
+from taskbridge.errors import ConfigError, InvalidInput, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ __all__ = ["differs", "label_of", "options_of", "print_of", "sources_of"]
 
 def label_of(source: str) -> str:
     """A document in a word, safe to show: the name of a file, or of what a URL leads to, whose query may be a key."""
-    return plain(name_of(source) if is_url(source) else os.path.basename(source), 200)  # noqa: PTH119  # of a text
+    return printable(name_of(source) if is_url(source) else os.path.basename(source), 200)  # noqa: PTH119  # of a text
 
 
 def sources_of(words: Sequence[str], listed: str | None) -> list[str]:
@@ -55,11 +55,13 @@ def _meant(word: str) -> Iterable[str]:
     if path.is_dir():
         found = sorted(each for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
         if not found:
-            raise InvalidInput(f"the folder {plain(word, 300)} has no files in it; folders in it are not looked into")
+            raise InvalidInput(
+                f"the folder {printable(word, 300)} has no files in it; folders in it are not looked into"
+            )
     elif glob.has_magic(word) and not path.exists():
         found = sorted(Path(each) for each in glob.glob(word, recursive=True) if Path(each).is_file())  # noqa: PTH207  # the pattern may be absolute
         if not found:
-            raise InvalidInput(f"no file matches {plain(word, 300)}")
+            raise InvalidInput(f"no file matches {printable(word, 300)}")
     else:
         found = [path]
     return [os.path.abspath(each) for each in found]  # noqa: PTH100  # no look at what links lead to
@@ -103,7 +105,7 @@ def options_of(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name:
-            raise ConfigError(f"an option is written as name=value, not {plain(word, 60)!r}")
+            raise ConfigError(f"an option is written as name=value, not {printable(word, 60)!r}")
         try:
             found[name] = json.loads(value, parse_constant=_refuse)
         except ValueError:

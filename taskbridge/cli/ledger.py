@@ -22,7 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Self
 
-from taskbridge.errors import ConfigError, plain
+from taskbridge.errors import ConfigError, printable
 
 __all__ = ["Entry", "Ledger", "LedgerError", "Phase", "Print", "Terms"]
 
@@ -118,7 +118,7 @@ class Entry:
     folder: str
     phase: Phase = Phase.PLANNED
     seen: Print | None = None
-    clue: Mapping[str, Any] | None = None
+    recovery_token: Mapping[str, Any] | None = None
     ref: str | None = None
     fault: str | None = None
 
@@ -161,7 +161,7 @@ class Ledger:
             fault = f"is no ledger of a run ({_words(error)})"
         if fault:
             database.close()
-            raise ConfigError(f"{plain(str(path), 300)} {fault}; name another file with --ledger")
+            raise ConfigError(f"{printable(str(path), 300)} {fault}; name another file with --ledger")
         return cls(path, database)
 
     def close(self) -> None:
@@ -210,10 +210,10 @@ class Ledger:
 
         self._do(write)
 
-    def sending(self, number: int, clue: Mapping[str, Any], seen: Print | None) -> None:
+    def sending(self, number: int, recovery_token: Mapping[str, Any], seen: Print | None) -> None:
         """The order of a file is about to leave."""
         size, changed, digest = (None, None, None) if seen is None else (seen.size, seen.changed, seen.digest)
-        known = {"size": size, "changed": changed, "digest": digest, "clue": json.dumps(dict(clue))}
+        known = {"size": size, "changed": changed, "digest": digest, "clue": json.dumps(dict(recovery_token))}
         self._set(number, phase=Phase.SENDING, ref=None, fault=None, **known)
 
     def taken(self, number: int, ref: str) -> None:
@@ -222,7 +222,7 @@ class Ledger:
 
     def planned(self, number: int, fault: str | None) -> None:
         """The vendor does not have it."""
-        self._set(number, phase=Phase.PLANNED, clue=None, ref=None, fault=_storable(fault))
+        self._set(number, phase=Phase.PLANNED, recovery_token=None, ref=None, fault=_storable(fault))
 
     def ended(self, number: int, phase: Phase, fault: str | None = None) -> None:
         """It is done, or it failed."""
@@ -244,7 +244,7 @@ class Ledger:
                 return work(self._database)
             except sqlite3.Error as error:
                 fault = _words(error)
-        raise LedgerError(f"the ledger {plain(str(self.path), 300)} cannot be used: {fault}; nothing more was sent")
+        raise LedgerError(f"the ledger {printable(str(self.path), 300)} cannot be used: {fault}; nothing more was sent")
 
 
 def _unfit(database: sqlite3.Connection) -> str:
@@ -264,15 +264,15 @@ def _unfit(database: sqlite3.Connection) -> str:
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    number, source, folder, phase, size, changed, digest, clue, ref, fault = row
+    number, source, folder, phase, size, changed, digest, recovery_token, ref, fault = row
     seen = None if digest is None else Print(size, changed, digest)
-    found = None if clue is None else json.loads(clue)
+    found = None if recovery_token is None else json.loads(recovery_token)
     return Entry(number, os.fsdecode(source), folder, Phase(phase), seen, found, ref, fault)
 
 
 def _words(error: sqlite3.Error) -> str:
-    return plain(str(error), 200)
+    return printable(str(error), 200)
 
 
 def _storable(text: str | None) -> str | None:
-    return None if text is None else plain(text, 2000)
+    return None if text is None else printable(text, 2000)

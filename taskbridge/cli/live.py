@@ -17,7 +17,7 @@ from rich.text import Text
 
 from taskbridge.cli.screen import colourful
 from taskbridge.cli.texts import COLOURS, share_of, span, until, words_of
-from taskbridge.errors import plain
+from taskbridge.errors import printable
 from taskbridge.models import TaskStatus
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class LiveTable:
         self._screen = screen
         self._board = board
         self._began = monotonic()
-        self._longest = max(len(plain(ref, 600)) for ref in board.refs)
+        self._longest = max(len(printable(ref, 600)) for ref in board.refs)
         self._console = Console(highlight=False, markup=False, no_color=not colourful() or None)
         self._over = False
         self._live = Live(get_renderable=self.picture, console=self._console, refresh_per_second=4)
@@ -99,7 +99,7 @@ class LiveTable:
     def _cells(self, ref: TaskRef, width: int) -> tuple[Text, ...]:
         board = self._board
         task = board.tasks.get(ref)
-        name = Text(_middle(plain(ref, 600), width))
+        name = Text(_middle(printable(ref, 600), width))
         words = self._words(ref)
         if task is None:
             return name, Text(""), Text(""), Text(""), Text(self._due(ref)), words
@@ -118,9 +118,9 @@ class LiveTable:
         task, end, trouble = board.tasks.get(ref), board.ended.get(ref), board.troubles.get(ref)
         if end is not None and end.error is not None:
             known = f"{words_of(task, share=False)}; stopped waiting" if task is not None else None
-            return Text(known or plain(end.error.message), style="" if known else COLOURS["failed"])
+            return Text(known or printable(end.error.message), style="" if known else COLOURS["failed"])
         if end is None and trouble is not None:
-            return Text(plain(trouble.message), style=COLOURS["failed"])
+            return Text(printable(trouble.message), style=COLOURS["failed"])
         return Text(words_of(task, share=False) if task is not None else "")
 
     def _due(self, ref: TaskRef) -> str:
@@ -133,10 +133,10 @@ class LiveTable:
         counts: dict[str, Counter[str]] = {}
         for ref in board.refs:
             counts.setdefault(ref.connection, Counter())[board.word(ref)] += 1
-        wide = max(len(plain(name, 60)) for name in counts)
+        wide = max(len(printable(name, 60)) for name in counts)
         lines: list[Text] = []
         for name, count in counts.items():
-            line = Text(plain(name, 60).ljust(wide), no_wrap=True, overflow="ellipsis")
+            line = Text(printable(name, 60).ljust(wide), no_wrap=True, overflow="ellipsis")
             for word in (*TaskStatus, "no answer", "not seen"):
                 if count[word]:
                     line.append(f"  {count[word]:,} {word}", style=COLOURS.get(word, "dim"))

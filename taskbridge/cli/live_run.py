@@ -13,7 +13,7 @@ from rich.text import Text
 from taskbridge.cli.many import end_of
 from taskbridge.cli.screen import colourful
 from taskbridge.cli.texts import span, until, words_of
-from taskbridge.errors import plain
+from taskbridge.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,7 +90,7 @@ class LiveRun:
             word, colour = _STEPS[news.step]
             due = self._progress.due.get(news.task.ref) if news.task is not None and news.step == "waiting" else None
             table.add_row(
-                Text(plain(news.entry.folder, 200)),
+                Text(printable(news.entry.folder, 200)),
                 Text(word, style=colour),
                 Text(span(self._progress.age(news.entry.number))),
                 Text(until(due)),

@@ -9,7 +9,7 @@ from taskbridge.cli.records import outcome_record, result_record, resume_command
 from taskbridge.cli.refs import open_refs, unheard
 from taskbridge.cli.texts import result_block, task_block
 from taskbridge.cli.wait import tell_resume
-from taskbridge.errors import AuthenticationError, TaskbridgeError, WaitTimeout, plain
+from taskbridge.errors import AuthenticationError, TaskbridgeError, WaitTimeout, printable
 from taskbridge.models import Outcome
 
 if TYPE_CHECKING:
@@ -97,6 +97,6 @@ def _refused(screen: Screen, error: TaskbridgeError, resume: str) -> None:
     if screen.as_json:
         screen.record(result_record(ref, None, error))
     else:
-        screen.note(f"taskbridge: {plain(str(error))}")
+        screen.note(f"taskbridge: {printable(str(error))}")
     if isinstance(error, WaitTimeout):
         tell_resume(screen, "timeout", {ref: error.task}, resume)

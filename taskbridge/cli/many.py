@@ -18,7 +18,7 @@ from taskbridge.cli.records import file_record, stop_record
 from taskbridge.cli.refs import listen
 from taskbridge.cli.screen import is_live
 from taskbridge.cli.texts import words_of
-from taskbridge.errors import plain
+from taskbridge.errors import printable
 from taskbridge.events import Observation
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ class Progress:
 
     def observe(self, event: Event) -> None:
         """Learn when a task is looked at next."""
-        if isinstance(event, Observation) and event.next_in is not None:
-            self.due[event.ref] = monotonic() + event.next_in
+        if isinstance(event, Observation) and event.next_poll_in is not None:
+            self.due[event.ref] = monotonic() + event.next_poll_in
 
     def age(self, number: int) -> float:
         """Seconds that a file has taken in this run, until its end."""
@@ -135,7 +135,7 @@ class _Lines:
         if self._screen.as_json:
             self._screen.record(file_record(news))
         else:
-            self._screen.line(f"{plain(news.entry.folder, 200).ljust(self._width)}  {end_of(news)}")
+            self._screen.line(f"{printable(news.entry.folder, 200).ljust(self._width)}  {end_of(news)}")
 
 
 def end_of(news: News) -> str:
@@ -143,13 +143,13 @@ def end_of(news: News) -> str:
     verdict = f"{_VERDICTS[news.step]:<9}"
     if news.step == "done":
         where = str(news.files[0]) if len(news.files) == 1 else f"{len(news.files)} files"
-        return f"{verdict}  {plain(where, _WORDS)}"
+        return f"{verdict}  {printable(where, _WORDS)}"
     if news.step == "failed" and news.task is not None:
         return f"{verdict}  {news.task.ref}: {words_of(news.task)}"
     if news.step == "changed":
         return f"{verdict}  since it was sent, and the result is of what it was; another ledger does it anew"
     words = said(news.error) if news.error is not None else news.entry.fault or ""
-    return f"{verdict}  {plain(words, _WORDS)}"
+    return f"{verdict}  {printable(words, _WORDS)}"
 
 
 def _view(screen: Screen, progress: Progress) -> View:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from taskbridge._config.registry import providers
 from taskbridge.cli.codes import DONE
-from taskbridge.errors import ConfigError, InvalidInput, plain
+from taskbridge.errors import ConfigError, InvalidInput, printable
 from taskbridge.scaffold import new_provider
 
 if TYPE_CHECKING:
@@ -41,4 +41,4 @@ def begin_provider(screen: Screen, name: str, to: str) -> int:
         screen.line("  2. put your vendor's facts where the invented ones are, in the order that README.md says")
         screen.line(f"  3. taskbridge providers    lists {name}, or says why it cannot be used")
         return DONE
-    raise ConfigError(f"{plain(to, 300)} cannot be written: {fault.strerror}")
+    raise ConfigError(f"{printable(to, 300)} cannot be written: {fault.strerror}")

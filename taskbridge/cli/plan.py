@@ -16,7 +16,7 @@ from taskbridge.cli.ledger import Entry, Ledger, Terms
 from taskbridge.cli.refs import open_client
 from taskbridge.cli.texts import words_of_file
 from taskbridge.client import Client
-from taskbridge.errors import ConfigError, TaskbridgeError, UnsupportedFeature, plain
+from taskbridge.errors import ConfigError, TaskbridgeError, UnsupportedFeature, printable
 from taskbridge.provider.submission import safe_name
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def opened(asked: Many) -> tuple[Ledger, Client, Terms]:
         there = asked.path.exists() and asked.path.stat().st_size > 0
         if there and not asked.resume:
             raise ConfigError(
-                f"{plain(str(asked.path), 300)} is the ledger of an earlier run; add --resume to go on with it, or "
+                f"{printable(str(asked.path), 300)} is the ledger of an earlier run; add --resume to go on with it, or "
                 "name another with --ledger"
             )
         if there:
@@ -103,7 +103,7 @@ def opened(asked: Many) -> tuple[Ledger, Client, Terms]:
                 return _resumed(asked, ledger, sources)
         if not asked.words or not sources:
             raise ConfigError(
-                f"there is no ledger {plain(str(asked.path), 300)} to go on with; name an operation and files"
+                f"there is no ledger {printable(str(asked.path), 300)} to go on with; name an operation and files"
             )
         client, terms = _chosen(asked, asked.connection)
         _check_kinds(client, sources)
@@ -134,7 +134,7 @@ def _resumed(asked: Many, ledger: Ledger, sources: Sequence[str]) -> tuple[Ledge
     if known is None:
         if not sources:
             raise ConfigError(
-                f"{plain(str(asked.path), 300)} is empty: its run never began; name an operation and files"
+                f"{printable(str(asked.path), 300)} is empty: its run never began; name an operation and files"
             )
         client, terms = _chosen(asked, asked.connection)
         return _filled(asked, ledger, terms, sources), client, terms
@@ -146,7 +146,7 @@ def _resumed(asked: Many, ledger: Ledger, sources: Sequence[str]) -> tuple[Ledge
     for name, (now, then) in given.items():
         if now is not None and now != then:
             raise ConfigError(
-                f"the ledger {plain(str(asked.path), 300)} is of another {name} ({plain(str(then), 100)}); "
+                f"the ledger {printable(str(asked.path), 300)} is of another {name} ({printable(str(then), 100)}); "
                 "name another with --ledger"
             )
     client, terms = _chosen(asked, known.connection, known)

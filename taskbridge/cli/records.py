@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._engine.inputs import is_url
 from taskbridge.cli.codes import code_of, outcome_code
-from taskbridge.errors import TaskbridgeError, plain
+from taskbridge.errors import TaskbridgeError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -45,7 +45,7 @@ _CONTEXT: Final = (
 def error_record(error: TaskbridgeError) -> dict[str, Any]:
     """An error, without the vendor's body."""
     context = {name: getattr(error, name) for name in _CONTEXT}
-    return {"type": type(error).__name__, "message": plain(error.message), **context, "exit_code": code_of(error)}
+    return {"type": type(error).__name__, "message": printable(error.message), **context, "exit_code": code_of(error)}
 
 
 def outcome_record(outcome: Outcome) -> dict[str, Any]:
@@ -85,7 +85,9 @@ def file_record(news: News) -> dict[str, Any]:
     """What became of a file of a run."""
     error, task = news.error, news.task
     return {
-        "file": plain(news.entry.source.partition("?")[0] if is_url(news.entry.source) else news.entry.source, 4096),
+        "file": printable(
+            news.entry.source.partition("?")[0] if is_url(news.entry.source) else news.entry.source, 4096
+        ),
         "folder": news.entry.folder,
         "state": news.step,
         "ref": news.entry.ref,
@@ -102,7 +104,7 @@ def event_record(
     task = event.task if told is None or told.task is None else told.task
     return {
         "status": status,
-        "type": plain(event.type, 200),
+        "type": printable(event.type, 200),
         "event_id": event.event_id,
         "occurred_at": None if event.occurred_at is None else event.occurred_at.isoformat(),
         "ref": event.ref,
@@ -116,7 +118,7 @@ def event_record(
 def _any_error(error: Exception) -> dict[str, Any]:
     if isinstance(error, TaskbridgeError):
         return error_record(error)
-    return {"type": type(error).__name__, "message": plain(str(error))}
+    return {"type": type(error).__name__, "message": printable(str(error))}
 
 
 def resume_command(command: str, refs: Iterable[str], config: str | None) -> str:

@@ -7,12 +7,12 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-import taskbridge.transport.requests  # noqa: F401  # pyright: ignore[reportUnusedImport]  # else the first look imports it
-from taskbridge._config.defaults import clock_here
+import taskbridge._transport.requests  # noqa: F401  # pyright: ignore[reportUnusedImport]  # else the first look imports it
+from taskbridge._config.defaults import default_clock
 from taskbridge._config.files import CONNECTION_NAME, load_config
-from taskbridge._engine.locate import channels_of
+from taskbridge._engine.locate import connections_of
 from taskbridge.client import Bridge, Client, connect
-from taskbridge.errors import ConfigError, InvalidInput, plain
+from taskbridge.errors import ConfigError, InvalidInput, printable
 from taskbridge.models import TaskRef
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ def open_bridge(config: Config, names: Iterable[str]) -> Bridge:
         ProviderNotFound: A provider is not installed.
         ProviderLoadError: A provider cannot be used.
     """
-    clock = clock_here()
+    clock = default_clock()
     wanted = {name: config.connection(name) for name in names}
-    return Bridge(channels_of(replace(config, connections=wanted), clock), clock=clock)
+    return Bridge(connections_of(replace(config, connections=wanted), clock), clock=clock)
 
 
 def open_client(path: str | None, name: str | None) -> Client:
@@ -130,7 +130,7 @@ def _default(config: Config, text: str) -> str:
     names = list(config.connections)
     if config.default is None and len(names) > 1:
         raise ConfigError(
-            f"{plain(text, 80)!r} names no connection: write it as connection:id, with a connection of "
+            f"{printable(text, 80)!r} names no connection: write it as connection:id, with a connection of "
             f"{', '.join(sorted(names))}, or add a default to {config.path}"
         )
     if not names:

@@ -1,6 +1,6 @@
 """What is written where: outcomes on stdout, everything else on stderr; as text or as one JSON object a line.
 
-A vendor's words pass `taskbridge.errors.plain` before they come here. A character that the terminal cannot show is
+A vendor's words pass `taskbridge.errors.printable` before they come here. A character that the terminal cannot show is
 spelt out. JSON is pure ASCII.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskbridge.cli.codes import USAGE
 from taskbridge.cli.signals import Signals
-from taskbridge.errors import plain
+from taskbridge.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +60,7 @@ class Screen:
         """Tell of an error that belongs to no line of the output."""
         from taskbridge.cli.records import error_record  # noqa: PLC0415  # only where something is wrong
 
-        self._told("error", error_record(error), plain(str(error)))
+        self._told("error", error_record(error), printable(str(error)))
 
     def misused(self, message: str, command: str) -> None:
         """Tell of a command that cannot be understood.
@@ -69,13 +69,13 @@ class Screen:
             message: What is wrong.
             command: The words whose ``--help`` says more.
         """
-        words = plain(message)
+        words = printable(message)
         record = {"type": "UsageError", "message": words, "exit_code": USAGE}
         self._told("error", record, f"{words} ({command} --help tells more)")
 
     def warn(self, message: str) -> None:
         """Tell of something odd that stops nothing."""
-        words = plain(message)
+        words = printable(message)
         self._told("warning", {"message": words}, words)
 
     def stopped(self, word: str) -> None:

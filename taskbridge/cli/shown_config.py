@@ -14,14 +14,14 @@ from taskbridge._config.files import Unset, load_config
 from taskbridge._config.registry import load_provider, loaded_providers
 from taskbridge._config.settings import CommonSettings
 from taskbridge.cli.codes import DONE, USAGE
-from taskbridge.errors import TaskbridgeError, plain
+from taskbridge.errors import TaskbridgeError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pydantic.fields import FieldInfo
 
-    from taskbridge._config.files import Connection
+    from taskbridge._config.files import ConnectionConfig
     from taskbridge.cli.screen import Screen
 
 __all__ = ["MASK", "Setting", "fault_of", "settings_of", "show_config"]
@@ -55,7 +55,7 @@ def show_config(screen: Screen, names: Sequence[str], path: str | None, *, every
     return code
 
 
-def _record(connection: Connection, rows: Sequence[Setting], fault: str | None) -> dict[str, Any]:
+def _record(connection: ConnectionConfig, rows: Sequence[Setting], fault: str | None) -> dict[str, Any]:
     return {
         "connection": connection.name,
         "provider": connection.provider,
@@ -64,22 +64,22 @@ def _record(connection: Connection, rows: Sequence[Setting], fault: str | None) 
     }
 
 
-def _block(connection: Connection, rows: Sequence[Setting], fault: str | None) -> str:
+def _block(connection: ConnectionConfig, rows: Sequence[Setting], fault: str | None) -> str:
     told = [("provider", json.dumps(connection.provider), connection.origins.get("provider", ""))]
-    told += [(plain(key, 120), _shown(value), origin) for key, value, origin in rows]
+    told += [(printable(key, 120), _shown(value), origin) for key, value, origin in rows]
     wide, deep = max(len(key) for key, _, _ in told), max(len(value) for _, value, _ in told)
     lines = [f"[{connection.name}]"]
     lines += [
-        f"  {key.ljust(wide)} = {value.ljust(min(deep, 40))}  # {plain(origin, 300)}" for key, value, origin in told
+        f"  {key.ljust(wide)} = {value.ljust(min(deep, 40))}  # {printable(origin, 300)}" for key, value, origin in told
     ]
-    return "\n".join([*lines, f"  cannot be used: {plain(fault)}"] if fault else lines)
+    return "\n".join([*lines, f"  cannot be used: {printable(fault)}"] if fault else lines)
 
 
 def _shown(value: Any) -> str:
-    return value if value == MASK else plain(json.dumps(value, ensure_ascii=False), 300)
+    return value if value == MASK else printable(json.dumps(value, ensure_ascii=False), 300)
 
 
-def fault_of(connection: Connection) -> str | None:
+def fault_of(connection: ConnectionConfig) -> str | None:
     """Why a connection cannot be used as it is configured, or None."""
     try:
         connection_settings(connection, load_provider(connection.provider), loaded_providers())
@@ -88,7 +88,7 @@ def fault_of(connection: Connection) -> str | None:
     return None
 
 
-def settings_of(connection: Connection, *, everything: bool = False) -> Iterator[Setting]:
+def settings_of(connection: ConnectionConfig, *, everything: bool = False) -> Iterator[Setting]:
     """What is set for a connection; secrets, and whatever no model knows, are masked.
 
     Args:

@@ -8,7 +8,7 @@ import textwrap
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
-from taskbridge.errors import plain
+from taskbridge.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -89,7 +89,7 @@ def status_of(task: Task) -> str:
 
 def word_of(task: Task) -> str:
     """The vendor's word."""
-    return plain(task.native_status or "-", 60)
+    return printable(task.native_status or "-", 60)
 
 
 def share_of(task: Task) -> str:
@@ -120,11 +120,11 @@ def until(moment: float | None) -> str:
 def _note(task: Task, *, share: bool) -> str:
     """What else is to be said on one line: the cause of a failure, the phase, how much is done."""
     if task.error is not None:
-        return plain(_new(task, task.error.message) or _new(task, task.error.code) or "", _WORDS)
+        return printable(_new(task, task.error.message) or _new(task, task.error.code) or "", _WORDS)
     if task.is_terminal:
         return ""
     done = share_of(task) if share else ""
-    return ", ".join(filter(None, [done, plain(_new(task, task.message) or "", _WORDS)]))
+    return ", ".join(filter(None, [done, printable(_new(task, task.message) or "", _WORDS)]))
 
 
 def _new(task: Task, words: str | None) -> str | None:
@@ -139,7 +139,7 @@ def row(task: Task, width: int) -> str:
         task: The task.
         width: Columns of its ref.
     """
-    return f"{plain(task.ref, 600).ljust(width)}  {task.status:<10}  {words_of(task)}"
+    return f"{printable(task.ref, 600).ljust(width)}  {task.status:<10}  {words_of(task)}"
 
 
 def words_of(task: Task, *, share: bool = True) -> str:
@@ -158,7 +158,7 @@ def task_block(task: Task) -> str:
     error = task.error
     rows: list[tuple[str, str | None]] = [
         ("status", status_of(task)),
-        ("vendor says", word_of(task) + ("" if task.recognised else ", a word that taskbridge does not know")),
+        ("vendor says", word_of(task) + ("" if task.recognized else ", a word that taskbridge does not know")),
         ("operation", _words(task.operation)),
         ("progress", None if task.progress is None else f"{task.progress:.0%}"),
         ("message", _words(_new(task, task.message))),
@@ -174,12 +174,14 @@ def task_block(task: Task) -> str:
         ("restarts", None if task.restarts is None else str(task.restarts)),
     ]
     rows += [("made of" if n == 0 else "", _part(part)) for n, part in enumerate(task.subtasks)]
-    return _block(plain(task.ref, 600), rows)
+    return _block(printable(task.ref, 600), rows)
 
 
 def _part(task: Task) -> str:
     note = _note(task, share=True)
-    return f"{plain(task.operation or task.id, 40)}: {status_of(task)}, {word_of(task)}{f': {note}' if note else ''}"
+    return (
+        f"{printable(task.operation or task.id, 40)}: {status_of(task)}, {word_of(task)}{f': {note}' if note else ''}"
+    )
 
 
 def complaints(error: BaseException) -> str:
@@ -192,7 +194,7 @@ def complaints(error: BaseException) -> str:
     for field, texts in cast("dict[str, object]", fields).items():
         several = cast("list[object]", texts) if isinstance(texts, list) else [texts]
         said += [f"{field}: {text}" for text in several if isinstance(text, str)]
-    return plain("; ".join(said), _WORDS)
+    return printable("; ".join(said), _WORDS)
 
 
 def several(count: int, what: str) -> str:
@@ -203,7 +205,7 @@ def several(count: int, what: str) -> str:
 def words_of_file(error: OSError) -> str:
     """What the operating system has against a file, without its number."""
     what = error.strerror or str(error) or type(error).__name__
-    return plain(what if error.filename is None else f"{what}: {error.filename}")
+    return printable(what if error.filename is None else f"{what}: {error.filename}")
 
 
 # Results.
@@ -213,8 +215,8 @@ def result_block(ref: str, result: TaskResult) -> str:
     """What a task made: its files and their links, its text, its data."""
     rows: list[tuple[str, str | None]] = []
     for file in result.files:
-        rows += [("file", _file(file)), ("", file.url and plain(file.url))]
-    parts = [_block(plain(ref, 600), rows or [("files", "none")])]
+        rows += [("file", _file(file)), ("", file.url and printable(file.url))]
+    parts = [_block(printable(ref, 600), rows or [("files", "none")])]
     if result.text is not None:
         parts.append(_safe(result.text))
     if result.data is not None:
@@ -226,11 +228,11 @@ def _file(file: TaskFile) -> str:
     until = f"link good until {_moment(file.expires_at)}" if file.expires_at else None
     size = f"{file.size:,} bytes" if file.size is not None else None
     facts = ", ".join(filter(None, [_words(file.media_type), size, until]))
-    return f"{plain(file.name or file.id or 'without a name', _WORDS)}{f' ({facts})' if facts else ''}"
+    return f"{printable(file.name or file.id or 'without a name', _WORDS)}{f' ({facts})' if facts else ''}"
 
 
 def _safe(text: str) -> str:
-    return "\n".join(plain(line, len(line) + 1) for line in text.splitlines())
+    return "\n".join(printable(line, len(line) + 1) for line in text.splitlines())
 
 
 # Providers.
@@ -241,19 +243,19 @@ def provider_block(info: ProviderInfo) -> str:
     origin = " ".join(filter(None, [info.distribution or "an unnamed distribution", info.version]))
     rows: list[tuple[str, str | None]] = [
         ("vendor", _words(info.title)),
-        ("from", f"{plain(origin, 200)}{' (built in)' if info.builtin else ''}"),
+        ("from", f"{printable(origin, 200)}{' (built in)' if info.builtin else ''}"),
     ]
     if info.capabilities is not None:
         can = info.capabilities
         rows += [
             ("authentication", _words(can.authentication)),
-            ("ids", ", ".join(f"{plain(kind.example, 80)} ({plain(kind.noun, 60)})" for kind in can.kinds)),
+            ("ids", ", ".join(f"{printable(kind.example, 80)} ({printable(kind.noun, 60)})" for kind in can.kinds)),
             ("tells", ", ".join(word for word, able in _abilities(can) if able) or "the status"),
             ("reasons", ", ".join(can.reasons)),
             ("webhooks", _words(can.webhooks.scheme) if can.webhooks else "none"),
         ]
     rows.append(("cannot be used", _words(info.problem)))
-    return _block(plain(info.name, 100), rows)
+    return _block(printable(info.name, 100), rows)
 
 
 def _abilities(can: Capabilities) -> tuple[tuple[str, bool], ...]:
@@ -270,7 +272,7 @@ def _abilities(can: Capabilities) -> tuple[tuple[str, bool], ...]:
 
 
 def _words(text: str | None) -> str | None:
-    return None if text is None else plain(text, _WORDS)
+    return None if text is None else printable(text, _WORDS)
 
 
 def _moment(moment: datetime | None) -> str | None:

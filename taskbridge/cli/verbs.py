@@ -76,14 +76,14 @@ def submit(
 @with_json
 @with_config
 @click.pass_obj
-def recover(screen: Screen, clue: str, documents: tuple[str, ...]) -> int:
+def recover(screen: Screen, recovery_token: str, documents: tuple[str, ...]) -> int:
     """Look for an order that may or may not have come in.
 
     CLUE is what submit told of it. With the DOCUMENT, an order that the vendor has without it is brought to its end.
     """
     from taskbridge.cli.doing import recover_one  # noqa: PLC0415  # pydantic
 
-    return recover_one(screen, clue, documents, chosen_config())
+    return recover_one(screen, recovery_token, documents, chosen_config())
 
 
 @click.command(name="list")

@@ -10,7 +10,7 @@ from taskbridge.cli.records import outcome_record, resume_command, stop_record
 from taskbridge.cli.refs import open_refs
 from taskbridge.cli.screen import is_live
 from taskbridge.cli.texts import row
-from taskbridge.errors import plain
+from taskbridge.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ class _Lines:
 
     def __init__(self, screen: Screen, board: Board) -> None:
         self._screen = screen
-        self._width = max(len(plain(ref, 600)) for ref in board.refs)
+        self._width = max(len(printable(ref, 600)) for ref in board.refs)
 
     def __enter__(self) -> Self:
         return self
@@ -105,9 +105,11 @@ def tell_resume(screen: Screen, cause: str, tasks: Mapping[str, Task | None], re
     happened = "stopped waiting" if cause == "timeout" else cause
     screen.note(f"taskbridge: {happened}; the work goes on at the vendors")
     told = dict(list(tasks.items())[:_MOST_TOLD])
-    width = max(len(plain(ref, 600)) for ref in told)
+    width = max(len(printable(ref, 600)) for ref in told)
     for ref, task in told.items():
-        screen.note(f"  {row(task, width)}" if task is not None else f"  {plain(ref, 600).ljust(width)}  not seen yet")
+        screen.note(
+            f"  {row(task, width)}" if task is not None else f"  {printable(ref, 600).ljust(width)}  not seen yet"
+        )
     if len(tasks) > len(told):
         screen.note(f"  and {len(tasks) - len(told):,} more")
         screen.note("resume with: the same command again; what has ended is told at once")

@@ -30,20 +30,20 @@ from taskbridge.errors import (
     TaskNotFound,
     UnexpectedRedirect,
     UnsupportedFeature,
-    plain,
+    printable,
 )
 from taskbridge.models import Reason, Task, TaskFile, TaskResult, TaskStatus, WebhookEvent
 from taskbridge.provider.capabilities import Capabilities, Credential, Delivery, IdKind
 from taskbridge.provider.http import Body, Flow, Form, Request, Response, Upload
 from taskbridge.provider.payload import NO_TIME, Payload
-from taskbridge.provider.results import Made, written
+from taskbridge.provider.results import GeneratedFile, written
 from taskbridge.provider.submission import Page, Query, Submission
 
 __all__ = ["Provider", "no_requests"]
 
 # XXDOC What the author of a provider needs, and nothing else.
 #
-# A provider translates: each of its operations is a flow (`taskbridge.http`) that builds requests from a shared id and a
+# A provider translates: each of its operations is a flow (`taskbridge.provider.http`) that builds requests from a shared id and a
 # `Task` from what comes back. It imports no HTTP library and reads no clock. Retries, credentials' life, deadlines, pace,
 # the comparison of the id in the answer with the id asked for, and threads or asyncio are the core's business.
 #
@@ -85,7 +85,7 @@ S = TypeVar("S", bound=ProviderSettings)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ErrorDetails:
     """What the body of a refusal says.
 
     Attributes:
@@ -166,8 +166,8 @@ class Dialogue(Generic[S]):
         hold: float | None = None,
         idempotent: bool | None = None,
         expect: str = "json",
-        commits: bool = False,
-        clue: Mapping[str, Any] | None = None,
+        starts_work: bool = False,
+        recovery_token: Mapping[str, Any] | None = None,
     ) -> Request:
         """A request to the vendor's API.
 
@@ -197,8 +197,8 @@ class Dialogue(Generic[S]):
             hold=hold,
             idempotent=idempotent,
             expect=expect,
-            commits=commits,
-            clue=clue or {},
+            starts_work=starts_work,
+            recovery_token=recovery_token or {},
         )
 
     @property
@@ -237,9 +237,9 @@ class Dialogue(Generic[S]):
         if status < 400 or status > 599:
             return MalformedResponse(f"HTTP {status} is no answer to this call", repeats=1, http_status=status)
         document = _readable(response)
-        verdict = self.verdict(document) if type(document) in _OBJECT else Verdict()
+        verdict = self.verdict(document) if type(document) in _OBJECT else ErrorDetails()
         kind = self._class_of(status, verdict.code)
-        words = plain(verdict.message, 500) if verdict.message else _default_words(status)
+        words = printable(verdict.message, 500) if verdict.message else _default_words(status)
         if verdict.message and kind is AuthenticationError:
             words = f"{words.rstrip('.')}; {_CHECK_CREDENTIAL}"
         if response.attempts > 1:
@@ -259,10 +259,10 @@ class Dialogue(Generic[S]):
         default = ServerError if status >= 500 else ApiError
         return by_code or self.statuses.get(status) or _BY_STATUS.get(status, default)
 
-    def verdict(self, document: Mapping[str, Any]) -> Verdict:
+    def verdict(self, document: Mapping[str, Any]) -> ErrorDetails:
         """Read the body of a refusal; the default reads ``message`` and ``code``."""
         said = Payload(document, self.connection, NO_TIME)
-        return Verdict(said.maybe_text("code"), said.maybe_words("message"))
+        return ErrorDetails(said.maybe_text("code"), said.maybe_words("message"))
 
     def split_id(self, task_id: str) -> tuple[IdKind, str]:
         """The kind of a shared id, and the vendor's id in it.
@@ -278,7 +278,7 @@ class Dialogue(Generic[S]):
         if kind.pattern.fullmatch(native) is None:
             shapes = " or ".join(f"{k.example} (a {k.noun})" for k in kinds)
             raise InvalidTaskId(
-                f"{plain(task_id, 80)!r} cannot be an id of {self.title}; ids look like {shapes}",
+                f"{printable(task_id, 80)!r} cannot be an id of {self.title}; ids look like {shapes}",
                 provider=self.name,
                 connection=self.connection,
             )
@@ -341,7 +341,7 @@ class Provider(Dialogue[S], ABC):
 
     account_refusals: ClassVar[frozenset[str | int]] = frozenset()
     """Vendor codes or HTTP statuses of a refusal that is about the account, not the task: they pause the connection."""
-    doubtful_statuses: ClassVar[frozenset[int]] = frozenset()
+    uncertain_statuses: ClassVar[frozenset[int]] = frozenset()
     """HTTP statuses from 500 on that the vendor has given to orders which it took all the same: such an order is
     `SubmitUncertain`. Those of gateways (502, 504, 520 to 524) leave every vendor's orders in doubt."""
     max_body: ClassVar[int] = 1 << 20
@@ -353,7 +353,7 @@ class Provider(Dialogue[S], ABC):
 
     # Requests, in the order in which a task lives.
 
-    def authorise(self) -> Flow[Credential]:
+    def authorize(self) -> Flow[Credential]:
         """The credential that the requests carry; the core keeps it, and renews it before it expires."""
         return no_requests(Credential({}))
 
@@ -380,7 +380,7 @@ class Provider(Dialogue[S], ABC):
             raise MalformedResponse("the task is completed, but the vendor's answer has no result", raw=task.raw)
         return (yield from no_requests(task.result))
 
-    def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | Made, ...]:
+    def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
         """The files that a result makes: those that the vendor keeps, else its text and its data.
 
         Args:
@@ -398,8 +398,8 @@ class Provider(Dialogue[S], ABC):
             file: A file that a task made.
         """
         if not file.url:
-            raise MalformedResponse(f"{self.title} gives no link to the file {plain(file.name or '', 80)!r}")
-        return Request("GET", file.url, headers={"Accept": "*/*"}, authorised=False, expect="bytes", foreign=True)
+            raise MalformedResponse(f"{self.title} gives no link to the file {printable(file.name or '', 80)!r}")
+        return Request("GET", file.url, headers={"Accept": "*/*"}, authorized=False, expect="bytes", external=True)
 
     # Requests that change something. What `capabilities` does not claim is refused before it comes here.
 
@@ -408,7 +408,7 @@ class Provider(Dialogue[S], ABC):
 
         Args:
             task_id: A shared id that `split_id` accepts.
-            options: By name; `Capabilities.look_options` has all their names.
+            options: By name; `Capabilities.get_options` has all their names.
         """
         del task_id, options
         raise self.unsupported("look a task up with options")
@@ -416,8 +416,8 @@ class Provider(Dialogue[S], ABC):
     def submit(self, order: Submission) -> Flow[Task]:
         """Hand an order to the vendor.
 
-        The one request after which the vendor may have taken it is marked ``commits``; each request after the first
-        tells in its ``clue`` what was made before it.
+        The one request after which the vendor may have taken it is marked ``starts_work``; each request after the first
+        tells in its ``recovery_token`` what was made before it.
 
         Args:
             order: What to do; its documents are data, and may be sent as often as needed.
@@ -482,14 +482,14 @@ class Provider(Dialogue[S], ABC):
         del task_id
         raise self.unsupported("restart")
 
-    def recover(self, clue: Mapping[str, Any]) -> Flow[Task | None]:
+    def recover(self, recovery_token: Mapping[str, Any]) -> Flow[Task | None]:
         """Look for an order of unknown fate; None where the vendor does not have it.
 
         Args:
             clue: ``reference``, ``operation`` (the vendor's word) and ``time`` (ISO 8601) of the order, and what its
-                requests told in their ``clue``.
+                requests told in their ``recovery_token``.
         """
-        del clue
+        del recovery_token
         raise self.unsupported("recover")
 
     def finish(self, task: Task, order: Submission) -> Flow[Task]:

@@ -10,8 +10,8 @@ from typing import Final, Protocol
 
 from taskbridge.models import Reason
 from taskbridge.provider.payload import Payload
-from taskbridge.provider.secrets import Hidden
-from taskbridge.provider.submission import Bulk, Listing
+from taskbridge.provider.secrets import SecretHeader
+from taskbridge.provider.submission import Listing, ListPolling
 
 __all__ = ["Capabilities", "Credential", "Delivery", "Downloads", "IdKind", "PLAIN_ID", "Webhooks"]
 
@@ -29,7 +29,7 @@ class Credential:
     expires_at: datetime | None = None
 
     def __post_init__(self) -> None:
-        hidden = {name: Hidden(value) for name, value in self.headers.items()}
+        hidden = {name: SecretHeader(value) for name, value in self.headers.items()}
         object.__setattr__(self, "headers", hidden)
 
 
@@ -106,7 +106,7 @@ class Capabilities:
         subtasks: Whether one thing can be made of several tasks.
         reasons: Refinements of a status that can occur.
         webhooks: What the vendor tells unasked; None where it never does.
-        look_options: Query options of the vendor that `client.get` hands on.
+        get_options: Query options of the vendor that `client.get` hands on.
         bulk: How the vendor's list tells of many tasks in flight at once; None where looks are cheaper.
         operations: Neutral operation → the vendor's word. Any other operation of the vendor goes as ``native:…``.
         inputs: What a document may be given as: ``path``, ``bytes``, ``stream``, ``url``, ``file`` (a `TaskFile`).
@@ -134,8 +134,8 @@ class Capabilities:
     subtasks: bool = False
     reasons: tuple[Reason, ...] = ()
     webhooks: Webhooks | None = None
-    look_options: frozenset[str] = frozenset()
-    bulk: Bulk | None = None
+    get_options: frozenset[str] = frozenset()
+    bulk: ListPolling | None = None
     operations: Mapping[str, str] = field(default_factory=dict[str, str])
     inputs: frozenset[str] = frozenset()
     fetches_urls: bool = False

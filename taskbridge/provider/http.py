@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 from taskbridge.provider.json import read_json
-from taskbridge.provider.sink import Sink
+from taskbridge.provider.sink import ResponseSink
 
 __all__ = ["Base64", "Body", "Flow", "Form", "Request", "Response", "Upload"]
 
@@ -115,14 +115,14 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     body: Body = field(default=None, repr=False)
     idempotent: bool | None = None
-    authorised: bool = True
+    authorized: bool = True
     hold: float | None = None
     expect: str = "json"
-    save_to: Sink | None = None
+    save_to: ResponseSink | None = None
     fresh: bool = False
-    commits: bool = False
-    clue: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
-    foreign: bool = False
+    starts_work: bool = False
+    recovery_token: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    external: bool = False
     public_only: bool = False
 
     @property

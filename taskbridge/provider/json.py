@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import jiter
 
-from taskbridge.errors import MalformedResponse, plain
+from taskbridge.errors import MalformedResponse, printable
 
 __all__ = ["read_json"]
 
@@ -116,7 +116,7 @@ def _read_again(body: bytes) -> Any:
             parse_int=_bounded,
         )
     except _DuplicateKeyError as error:
-        fault = f"duplicate key {plain(error.key, 60)!r}"
+        fault = f"duplicate key {printable(error.key, 60)!r}"
     except _HugeIntegerError:
         fault = f"an integer has more than {_MAX_DIGITS} digits"
     except RecursionError:
@@ -131,7 +131,7 @@ def _read_again(body: bytes) -> Any:
 def _title(page: str) -> str:
     head, found, rest = page.partition("<title>")
     words = " ".join(rest.partition("</title>")[0].split()) if found else " ".join(head.split())
-    return f" ({plain(words, 80)})" if words else ""
+    return f" ({printable(words, 80)})" if words else ""
 
 
 def _refuse(fault: str, body: bytes, *, repeats: int = 0) -> NoReturn:

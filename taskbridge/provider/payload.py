@@ -37,10 +37,10 @@ class State(NamedTuple):
 
     status: TaskStatus
     reason: Reason | None = None
-    recognised: bool = True
+    recognized: bool = True
 
 
-UNKNOWN: Final = State(TaskStatus.PROCESSING, None, recognised=False)
+UNKNOWN: Final = State(TaskStatus.PROCESSING, None, recognized=False)
 
 
 def read_state(table: StateTable, word: str | None) -> State:
@@ -186,7 +186,7 @@ class Payload:
             return value
         return None
 
-    def maybe_share(self, key: str, whole: float) -> float | None:
+    def maybe_fraction(self, key: str, whole: float) -> float | None:
         """A number as a share of `whole`, clamped to 0.0 … 1.0."""
         value = self.maybe_number(key)
         return None if value is None else min(max(value, 0.0), whole) / whole

@@ -9,11 +9,11 @@ from typing import Any
 
 from taskbridge.models import Task, TaskResult
 
-__all__ = ["Made", "as_json", "as_text", "written"]
+__all__ = ["GeneratedFile", "as_json", "as_text", "written"]
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class GeneratedFile:
     """A file that is made here, of what an answer of the vendor held.
 
     Attributes:
@@ -27,7 +27,7 @@ class Made:
     content: bytes = field(repr=False)
 
 
-def written(task: Task, result: TaskResult, *, text_suffix: str = ".txt") -> tuple[Made, ...]:
+def written(task: Task, result: TaskResult, *, text_suffix: str = ".txt") -> tuple[GeneratedFile, ...]:
     """A result's text and data as files, named by the vendor's id of the task: ``44.txt``, ``44.json``.
 
     Args:
@@ -38,11 +38,11 @@ def written(task: Task, result: TaskResult, *, text_suffix: str = ".txt") -> tup
     return tuple(_written(str(task.native_id), result, text_suffix))
 
 
-def _written(name: str, result: TaskResult, text_suffix: str) -> Iterator[Made]:
+def _written(name: str, result: TaskResult, text_suffix: str) -> Iterator[GeneratedFile]:
     if result.text is not None:
-        yield Made("text", f"{name}{text_suffix}", as_text(result.text))
+        yield GeneratedFile("text", f"{name}{text_suffix}", as_text(result.text))
     if result.data is not None:
-        yield Made("data", f"{name}.json", as_json(result.data))
+        yield GeneratedFile("data", f"{name}.json", as_json(result.data))
 
 
 def as_text(text: str) -> bytes:

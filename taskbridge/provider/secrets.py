@@ -1,7 +1,7 @@
 """Keeping credentials out of tracebacks: people's error reports print what every frame holds.
 
-A credential is a `SecretStr` until a provider makes header fields of it, and `Hidden` from there to the wire. Where a
-library below needs it as it is, the error that comes out of there is made `bare`: its traceback begins where we let it
+A credential is a `SecretStr` until a provider makes header fields of it, and `SecretHeader` from there to the wire. Where a
+library below needs it as it is, the error that comes out of there is made `without_traceback`: its traceback begins where we let it
 pass, and shows no frame of those that held it.
 """
 
@@ -18,7 +18,7 @@ from taskbridge.errors import TaskbridgeError
 if TYPE_CHECKING:
     pass
 
-__all__ = ["Hidden", "bare", "guarded"]
+__all__ = ["SecretHeader", "without_traceback", "redact_errors"]
 
 E = TypeVar("E", bound=BaseException)
 
@@ -29,7 +29,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Hidden(str):
+class SecretHeader(str):
     """A text that goes into a header as it is, and shows as stars wherever it is only looked at."""
 
     __slots__ = ()
@@ -38,7 +38,7 @@ class Hidden(str):
         return "'***'"
 
 
-def bare(error: E) -> E:
+def without_traceback(error: E) -> E:
     """An error without the frames that it went through, and without the strangers that it came from.
 
     Args:
@@ -50,7 +50,7 @@ def bare(error: E) -> E:
     return error.with_traceback(None)
 
 
-def guarded(function: Callable[P, R]) -> Callable[P, R]:
+def redact_errors(function: Callable[P, R]) -> Callable[P, R]:
     """A function that holds credentials in plain, or the environment: its errors are ours, and bare."""
 
     @wraps(function)
@@ -61,7 +61,7 @@ def guarded(function: Callable[P, R]) -> Callable[P, R]:
             fault = error
         del args, kwargs
         try:
-            raise bare(fault)
+            raise without_traceback(fault)
         finally:
             del fault  # or the error and this frame hold each other
 

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from taskbridge.errors import MalformedResponse, ResponseTooLarge, TaskbridgeError, TruncatedResponse
 
-__all__ = ["Progress", "Sink"]
+__all__ = ["Progress", "ResponseSink"]
 
 Progress: TypeAlias = Callable[[int, int | None], object]
 """Told bytes that are there, and bytes in all or None where nobody knows; called in whatever thread does the work."""
@@ -28,7 +28,7 @@ _PART: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII
 _STRONG: Final = re.compile(r'"[\x21\x23-\x7e]*"', re.ASCII)  # ETag; a weak one begins with W/
 
 
-class Sink:
+class ResponseSink:
     """A file that takes the body of an answer.
 
     Args:

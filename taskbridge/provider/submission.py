@@ -1,4 +1,4 @@
-"""What is submitted and what is listed, as data; pure, and beside `taskbridge.provider`.
+"""What is submitted and what is listed, as data; pure, and beside `taskbridge.provider.base`.
 
 A `Submission` is an order as a provider sees it: the operation in the vendor's word, documents as bytes or paths (never
 open handles, so that each can be sent again), options as the caller wrote them. A `Query` is what a list is asked for,
@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from taskbridge.models import Task, TaskStatus
 
-__all__ = ["Bulk", "Document", "Link", "Listing", "Page", "Query", "Source", "Stored", "Submission", "safe_name"]
+__all__ = ["ListPolling", "Document", "Link", "Listing", "Page", "Query", "Source", "Stored", "Submission", "safe_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Bulk:
+class ListPolling:
     """How a vendor's list can tell of many tasks in flight at once.
 
     Attributes:

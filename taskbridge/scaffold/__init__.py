@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from taskbridge.errors import InvalidInput, plain
+from taskbridge.errors import InvalidInput, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,13 +87,13 @@ def new_provider(name: str, to: Path, taken: frozenset[str] = frozenset()) -> Pa
     names = Names(name)
     _check(names, taken)
     if not to.is_dir():
-        raise InvalidInput(f"there is no folder {plain(str(to), 300)}; make it, or name another one with --to")
+        raise InvalidInput(f"there is no folder {printable(str(to), 300)}; make it, or name another one with --to")
     folder = to / names.distribution
     try:
         folder.mkdir()
     except FileExistsError:
         raise InvalidInput(
-            f"{plain(str(folder), 300)} is there already; choose another name, or another place with --to"
+            f"{printable(str(folder), 300)} is there already; choose another name, or another place with --to"
         ) from None
     for path, text in _written(names):
         target = folder / path
@@ -103,7 +103,7 @@ def new_provider(name: str, to: Path, taken: frozenset[str] = frozenset()) -> Pa
 
 
 def _check(names: Names, taken: frozenset[str]) -> None:
-    name, shown = names.entry, repr(plain(names.entry, 60))
+    name, shown = names.entry, repr(printable(names.entry, 60))
     guess = re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()).strip("-")
     guess = guess.removeprefix("taskbridge-")
     hint = f"; {guess!r} would do" if NAME.fullmatch(guess) and len(guess) <= LONGEST and guess != name else ""

@@ -21,13 +21,13 @@ from taskbridge._transport.requests import RequestsTransport
 from taskbridge.models import TaskStatus
 from taskbridge.provider.addresses import origin_of
 from taskbridge.provider.base import Provider
-from taskbridge.provider.results import Made
+from taskbridge.provider.results import GeneratedFile
 from taskbridge.testing.looks import LookConformance, look_up
 from taskbridge.testing.samples import Sample, asks, client_of, endless, recorded
 from taskbridge.transport import Network
 
 if TYPE_CHECKING:
-    from taskbridge._engine.connection import Channel
+    from taskbridge._engine.connection import Connection
     from taskbridge.models import Task, TaskFile, TaskResult
     from taskbridge.provider.http import Flow
 
@@ -46,7 +46,7 @@ CALLS: Final[Mapping[str, tuple[str, Callable[[Any, str], object]]]] = {
 
 # Claim that is no call of its own -> the provider's method behind it.
 METHODS: Final[Mapping[str, str]] = {
-    "look_options": "get_with",
+    "get_options": "get_with",
     "long_poll": "hold",
     "result_apart": "result",
     "webhooks": "parse_webhook",
@@ -92,9 +92,9 @@ class ClaimConformance(LookConformance):
         found = [info for info in tb.providers() if info.name == self.provider]
         assert [info.problem for info in found] == [None]
 
-    def test_claims_and_methods_agree(self, channel: Channel) -> None:
+    def test_claims_and_methods_agree(self, connection: Connection) -> None:
         """What is claimed is written, and what is written is claimed."""
-        kind, claims = type(channel.provider), channel.provider.capabilities
+        kind, claims = type(connection.provider), connection.provider.capabilities
         for claim, method in {**{call: method for call, (method, _) in CALLS.items()}, **METHODS}.items():
             claimed = claim in claims.calls if claim in CALLS else bool(getattr(claims, claim))
             written = getattr(kind, method) is not getattr(Provider, method)
@@ -102,9 +102,9 @@ class ClaimConformance(LookConformance):
             if claim != "result_apart":  # a result may be made of the status answer in a way of its own
                 assert claimed or not written, f"{claim}: {method}() is written, but not claimed"
 
-    def test_the_claims_hold_together(self, channel: Channel) -> None:
+    def test_the_claims_hold_together(self, connection: Connection) -> None:
         """Claims that need or rule out each other do."""
-        claims = channel.provider.capabilities
+        claims = connection.provider.capabilities
         assert claims.authentication, "authentication: say how the vendor knows who is asking"
         assert claims.inputs <= INPUTS, f"inputs: {sorted(claims.inputs - INPUTS)} are none of {sorted(INPUTS)}"
         assert bool(claims.inputs) == bool(claims.operations), "inputs: belong to operations"
@@ -117,40 +117,40 @@ class ClaimConformance(LookConformance):
         if (home := claims.downloads) is not None:
             assert "files" in home.parts or not (home.links or home.resumes), "downloads: links and ranges are of files"
 
-    def test_what_the_provider_claims_is_true(self, channel: Channel, samples: Mapping[str, Sample]) -> None:
+    def test_what_the_provider_claims_is_true(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
         """What `capabilities` says and what the samples show is the same."""
-        claims = channel.provider.capabilities
-        tasks = {label: look_up(channel, sample) for label, sample in samples.items()}
+        claims = connection.provider.capabilities
+        tasks = {label: look_up(connection, sample) for label, sample in samples.items()}
         every = [*tasks.values(), *(each for task in tasks.values() for each in task.subtasks)]
         assert any(task.progress is not None for task in every) == claims.progress, "progress"
         assert any(task.subtasks for task in every) == claims.subtasks, "subtasks"
-        held = [channel.provider.hold(sample.task_id) is not None for sample in samples.values()]
+        held = [connection.provider.hold(sample.task_id) is not None for sample in samples.values()]
         assert any(held) == claims.long_poll, "long_poll"
         for label, task in tasks.items():
             if task.status is TaskStatus.COMPLETED:
-                assert asks(channel.provider.result(task)) == claims.result_apart, f"result_apart: {label}"
+                assert asks(connection.provider.result(task)) == claims.result_apart, f"result_apart: {label}"
         seen = {task.reason for task in every if task.reason is not None}
         assert seen <= set(claims.reasons), f"reasons: {sorted(seen - set(claims.reasons))} occur and are not claimed"
 
     def test_every_kind_and_reason_is_shown(
-        self, emulator: Any, channel: Channel, samples: Mapping[str, Sample]
+        self, emulator: Any, connection: Connection, samples: Mapping[str, Sample]
     ) -> None:
         """A kind of id or a reason that no sample has is no more than an assertion."""
         if emulator is None:
             pytest.skip("only a vendor can show it; there is no emulator")
-        claims = channel.provider.capabilities
-        tasks = [look_up(channel, sample) for sample in samples.values()]
+        claims = connection.provider.capabilities
+        tasks = [look_up(connection, sample) for sample in samples.values()]
         seen = {task.reason for each in tasks for task in (each, *each.subtasks) if task.reason is not None}
         assert set(claims.reasons) <= seen, f"reasons: no sample shows {sorted(set(claims.reasons) - seen)}"
-        kinds = {channel.provider.split_id(sample.task_id)[0].prefix for sample in samples.values()}
+        kinds = {connection.provider.split_id(sample.task_id)[0].prefix for sample in samples.values()}
         assert kinds == {kind.prefix for kind in claims.kinds}, "kinds: each needs a sample"
 
     def test_what_is_not_claimed_is_refused_and_nothing_is_sent(
-        self, channel: Channel, samples: Mapping[str, Sample], tmp_path: Path
+        self, connection: Connection, samples: Mapping[str, Sample], tmp_path: Path
     ) -> None:
         """A call, an input, a filter or an option that the vendor does not have is UnsupportedFeature at once."""
-        claims, task_id = channel.provider.capabilities, next(iter(samples.values())).task_id
-        client, transport = client_of(channel, ())
+        claims, task_id = connection.provider.capabilities, next(iter(samples.values())).task_id
+        client, transport = client_of(connection, ())
         refused: dict[str, Callable[[], object]] = {
             call: (lambda make=make: make(client, task_id))  # type: ignore[misc]  # mypy cannot infer a lambda's default
             for call, (_, make) in CALLS.items()
@@ -201,28 +201,28 @@ class ClaimConformance(LookConformance):
         self,
         emulator: Any,
         settings: Mapping[str, Any],
-        channel: Channel,
+        connection: Connection,
         samples: Mapping[str, Sample],
         tmp_path: Path,
     ) -> None:
         """Each completed sample becomes whole files of the parts that are claimed; what is not claimed is refused."""
-        claims = channel.provider.capabilities.downloads
+        claims = connection.provider.capabilities.downloads
         if claims is None:
-            client, transport = client_of(channel, ())
+            client, transport = client_of(connection, ())
             with pytest.raises(tb.UnsupportedFeature):
                 client.download(next(iter(samples.values())).task_id, tmp_path)
             assert transport.requests == []
             return
         seen: set[str] = set()
         for label, sample in samples.items():
-            task = look_up(channel, sample)
+            task = look_up(connection, sample)
             if task.status is not TaskStatus.COMPLETED:
                 continue
             if emulator is None:
-                seen |= _parts(channel, task, client_of(channel, endless(channel, sample))[0].result(task))
+                seen |= _parts(connection, task, client_of(connection, endless(connection, sample))[0].result(task))
                 continue
             with tb.connect(self.provider, **settings) as client:
-                seen |= _parts(channel, task, client.result(task))
+                seen |= _parts(connection, task, client.result(task))
                 paths = client.download(task, tmp_path / label)
             assert sorted((tmp_path / label).iterdir()) == sorted(paths), label
             assert all(path.is_file() for path in paths), label
@@ -280,31 +280,33 @@ class ClaimConformance(LookConformance):
         tasks = [client.get(task_id) for task_id in vendor.samples(self.provider).values()]
         return [task for task in tasks if task.status in statuses]
 
-    def _driven(self, channel: Channel, flow: Flow[Any] | None) -> Any:
+    def _driven(self, connection: Connection, flow: Flow[Any] | None) -> Any:
         """What a flow makes of the vendor's own answers."""
         assert flow is not None
         transport = RequestsTransport(Network())
         try:
-            credential, _ = recorded(transport, channel, channel.provider.authorise(), {})
-            return recorded(transport, channel, flow, credential.headers)[0]
+            credential, _ = recorded(transport, connection, connection.provider.authorize(), {})
+            return recorded(transport, connection, flow, credential.headers)[0]
         finally:
             transport.close()
 
 
-def _parts(channel: Channel, task: Task, result: TaskResult) -> set[str]:
+def _parts(connection: Connection, task: Task, result: TaskResult) -> set[str]:
     """The parts of a result that become files; the credential goes to the vendor's own host only."""
-    provider, parts = channel.provider, set[str]()
+    provider, parts = connection.provider, set[str]()
     for piece in provider.written(task, result):
-        if isinstance(piece, Made):
+        if isinstance(piece, GeneratedFile):
             parts.add(piece.part)
             continue
         parts.add("files")
         request = provider.source(piece)
         assert request.method == "GET"
-        if request.authorised:
+        if request.authorized:
             assert origin_of(request.url) == origin_of(provider.base_url), "the credential goes elsewhere"
     return parts
 
 
 def _in_doubt(client: tb.Client) -> tb.SubmitUncertain:
-    return tb.SubmitUncertain("x", clue={"connection": client.name, "provider": client.provider, "reference": "r"})
+    return tb.SubmitUncertain(
+        "x", recovery_token={"connection": client.name, "provider": client.provider, "reference": "r"}
+    )

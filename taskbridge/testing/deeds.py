@@ -19,12 +19,12 @@ from taskbridge.provider.policy import SystemClock
 from taskbridge.provider.submission import Query
 from taskbridge.testing.claims import ClaimConformance
 from taskbridge.testing.looks import look_up
-from taskbridge.testing.samples import Sample, channel_of
+from taskbridge.testing.samples import Sample, connection_of
 from taskbridge.testing.stage import Losing, Weighing, until, visited
 from taskbridge.transport import Network
 
 if TYPE_CHECKING:
-    from taskbridge._engine.connection import Channel
+    from taskbridge._engine.connection import Connection
     from taskbridge.models import Task
     from taskbridge.provider.http import Request
     from taskbridge.provider.submission import Page
@@ -51,12 +51,12 @@ class DeedConformance(ClaimConformance):
             assert connected.get(task).native_id == task.native_id, operation
 
     def test_every_claimed_input_is_taken(
-        self, connected: tb.Client, vendor: Any, channel: Channel, samples: Mapping[str, Sample], tmp_path: Path
+        self, connected: tb.Client, vendor: Any, connection: Connection, samples: Mapping[str, Sample], tmp_path: Path
     ) -> None:
         """A document may be given in each claimed form, and who fetches a URL is who is said to."""
         del vendor
         claims = connected.capabilities
-        tasks = [look_up(channel, sample) for sample in samples.values()] if "file" in claims.inputs else []
+        tasks = [look_up(connection, sample) for sample in samples.values()] if "file" in claims.inputs else []
         files = [file for task in tasks if task.result is not None for file in task.result.files]
         assert files or "file" not in claims.inputs, "inputs: no sample shows a file that could be handed on"
         with visited(self.document) as host:
@@ -72,11 +72,11 @@ class DeedConformance(ClaimConformance):
 
     def test_several_documents_are_taken_where_claimed(self, vendor: Any) -> None:
         """An operation of many documents becomes one task, and the order tells of all of them."""
-        channel = channel_of(self.provider, vendor.settings(self.provider))
-        claims, transport = channel.provider.capabilities, Weighing(Network())
+        connection = connection_of(self.provider, vendor.settings(self.provider))
+        claims, transport = connection.provider.capabilities, Weighing(Network())
         names = {native: neutral for neutral, native in claims.operations.items()}
         one = self.document if "bytes" in claims.inputs else "https://documents.invalid/document.pdf"
-        with tb.Client(channel, clock=SystemClock(), transport=transport) as client:
+        with tb.Client(connection, clock=SystemClock(), transport=transport) as client:
             for native in sorted(claims.many_inputs):
                 transport.weights.clear()
                 for documents in (one, [one, one]):
@@ -122,16 +122,16 @@ class DeedConformance(ClaimConformance):
         def hear(_clue: Mapping[str, Any]) -> None:
             told.append(len(vendor.requests))
 
-        self._order(connected, on_commit=hear)
+        self._order(connected, before_submit=hear)
         assert told, "submit: none of its requests is marked commits=True"
         assert told[-1] < len(vendor.requests), "submit: nothing was sent after the request that is marked commits=True"
 
     def test_an_order_in_doubt_is_found_where_claimed(self, vendor: Any) -> None:
         """An order whose answer was lost is found again, and it is that one."""
-        channel = channel_of(self.provider, vendor.settings(self.provider))
-        if channel.provider.capabilities.recover is None:
+        connection = connection_of(self.provider, vendor.settings(self.provider))
+        if connection.provider.capabilities.recover is None:
             return
-        with tb.Client(channel, clock=SystemClock(), transport=Losing(Network())) as client:
+        with tb.Client(connection, clock=SystemClock(), transport=Losing(Network())) as client:
             with pytest.raises(tb.SubmitUncertain) as caught:
                 self._order(client)
             found = client.recover(caught.value)
@@ -192,66 +192,68 @@ class DeedConformance(ClaimConformance):
         """The vendor holds a look-up until the task has ended."""
         from taskbridge.emulator import Plan  # noqa: PLC0415  # needs an extra
 
-        channel = channel_of(self.provider, vendor.settings(self.provider))
-        if not channel.provider.capabilities.long_poll:
+        connection = connection_of(self.provider, vendor.settings(self.provider))
+        if not connection.provider.capabilities.long_poll:
             return
-        with tb.Client(channel, clock=SystemClock(), transport=RequestsTransport(Network())) as client:
+        with tb.Client(connection, clock=SystemClock(), transport=RequestsTransport(Network())) as client:
             vendor.plan_next(self.provider, Plan(queued=20, working=20))
             task = self._order(client)
-            flow = channel.provider.hold(task.id)
+            flow = connection.provider.hold(task.id)
             assert flow is not None, "long_poll: no line is held for the id of an order"
             asked = next(flow)
             assert asked.hold, "long_poll: the request does not say how long the vendor may hold it"
-            ended: Task = self._driven(channel, channel.provider.hold(task.id))
+            ended: Task = self._driven(connection, connection.provider.hold(task.id))
         assert ended.is_terminal, f"long_poll: the vendor answered {ended.native_status!r} before the end"
 
     # Lists.
 
-    def _pages(self, channel: Channel, query: Query) -> list[Page]:
+    def _pages(self, connection: Connection, query: Query) -> list[Page]:
         """All pages of a list."""
-        pages: list[Page] = [self._driven(channel, channel.provider.list_page(query, None))]
+        pages: list[Page] = [self._driven(connection, connection.provider.list_page(query, None))]
         while pages[-1].next_cursor is not None and len(pages) < MOST_TASKS:
-            pages.append(self._driven(channel, channel.provider.list_page(query, pages[-1].next_cursor)))
+            pages.append(self._driven(connection, connection.provider.list_page(query, pages[-1].next_cursor)))
         return pages
 
     def test_the_list_is_as_claimed(self, connected: tb.Client, vendor: Any) -> None:
         """The list has every sample of the kinds that it shows; statuses and filters are heard by the vendor."""
-        channel = channel_of(self.provider, vendor.settings(self.provider))
-        listing = channel.provider.capabilities.listing
+        connection = connection_of(self.provider, vendor.settings(self.provider))
+        listing = connection.provider.capabilities.listing
         if listing is None:
             return
         whole = {task.id: task for task in connected.list()}
-        kinds = {channel.provider.split_id(task_id)[0].prefix for task_id in whole}
-        wanted = {i for i in vendor.samples(self.provider).values() if channel.provider.split_id(i)[0].prefix in kinds}
+        kinds = {connection.provider.split_id(task_id)[0].prefix for task_id in whole}
+        wanted = {
+            i for i in vendor.samples(self.provider).values() if connection.provider.split_id(i)[0].prefix in kinds
+        }
         assert wanted, "listing: the list shows none of the samples"
         assert wanted <= whole.keys(), f"listing: {sorted(wanted - whole.keys())} are not in the list"
         for status in listing.statuses:
-            chosen = {task.id for page in self._pages(channel, Query(status)) for task in page.tasks}
+            chosen = {task.id for page in self._pages(connection, Query(status)) for task in page.tasks}
             assert {i for i, task in whole.items() if task.status is status} <= chosen, f"statuses: {status}"
             assert chosen < whole.keys(), f"statuses: the vendor was not asked for {status} only"
-        unfiltered = next(channel.provider.list_page(Query(), None))
+        unfiltered = next(connection.provider.list_page(Query(), None))
         for name in listing.filters:
-            asked = self._filtered(channel, name)
+            asked = self._filtered(connection, name)
             assert asked is None or asked.url != unfiltered.url, f"filters: {name} does not reach the vendor"
 
-    def _filtered(self, channel: Channel, name: str) -> Request | None:
+    def _filtered(self, connection: Connection, name: str) -> Request | None:
         """The request for a list with a filter; None where the provider refuses the value made up for it."""
         for value in ("conformance", 1, [1]):
             with suppress(tb.TaskbridgeError, TypeError, ValueError):
-                return next(channel.provider.list_page(Query(filters={name: value}), None))
+                return next(connection.provider.list_page(Query(filters={name: value}), None))
         return None
 
     def test_a_page_is_as_long_as_claimed(self, connected: tb.Client, vendor: Any) -> None:
         """Of more tasks than a page takes, the first page is full, and no task comes twice."""
-        channel = channel_of(self.provider, vendor.settings(self.provider))
-        listing = channel.provider.capabilities.listing
-        if listing is None or not channel.provider.capabilities.operations or listing.page_size > MOST_TASKS:
+        connection = connection_of(self.provider, vendor.settings(self.provider))
+        listing = connection.provider.capabilities.listing
+        if listing is None or not connection.provider.capabilities.operations or listing.page_size > MOST_TASKS:
             return
-        there = sum(len(page.tasks) for page in self._pages(channel, Query()))
+        there = sum(len(page.tasks) for page in self._pages(connection, Query()))
         own = self._own_file(connected) if "file" in connected.capabilities.inputs else None
         for _ in range(listing.page_size + 1 - there):
             self._order(connected, own)
-        first, *others = self._pages(channel, Query())
+        first, *others = self._pages(connection, Query())
         assert len(first.tasks) == listing.page_size, f"page_size: the first page has {len(first.tasks)}"
         assert others, "page_size: there is no second page"
         ids = [task.id for page in (first, *others) for task in page.tasks]
@@ -259,17 +261,17 @@ class DeedConformance(ClaimConformance):
 
     def test_a_sweep_shows_what_goes_on_where_claimed(self, connected: tb.Client, vendor: Any) -> None:
         """The lists of a sweep have a task that goes on, in as many requests as are claimed."""
-        channel = channel_of(self.provider, vendor.settings(self.provider))
-        bulk = channel.provider.capabilities.bulk
+        connection = connection_of(self.provider, vendor.settings(self.provider))
+        bulk = connection.provider.capabilities.bulk
         if bulk is None:
             return
-        prefixes = {kind.prefix for kind in channel.provider.capabilities.kinds}
+        prefixes = {kind.prefix for kind in connection.provider.capabilities.kinds}
         assert bulk.prefixes <= prefixes, f"bulk: {sorted(bulk.prefixes - prefixes)} are no kinds of ids"
         going_on = self._running(connected, vendor)
-        prefix = channel.provider.split_id(going_on.id)[0].prefix
-        queries = channel.provider.sweep(frozenset({prefix}), connected.get(going_on).observed_at, 60.0)
+        prefix = connection.provider.split_id(going_on.id)[0].prefix
+        queries = connection.provider.sweep(frozenset({prefix}), connected.get(going_on).observed_at, 60.0)
         assert 0 < len(queries) <= bulk.queries, f"bulk: {len(queries)} queries for one kind, {bulk.queries} claimed"
-        pages = [page for query in queries for page in self._pages(channel, query)]
+        pages = [page for query in queries for page in self._pages(connection, query)]
         assert all(len(page.tasks) <= bulk.page_size for page in pages), "bulk: page_size"
         if prefix in bulk.prefixes:
             assert going_on.id in {task.id for page in pages for task in page.tasks}, "bulk: the task is not shown"
@@ -278,7 +280,7 @@ class DeedConformance(ClaimConformance):
 
     def test_webhooks_are_as_claimed(self, vendor: Any) -> None:
         """A delivery is proved by the claimed scheme, has a claimed event, and a changed one is refused."""
-        can = channel_of(self.provider, vendor.settings(self.provider)).provider.capabilities
+        can = connection_of(self.provider, vendor.settings(self.provider)).provider.capabilities
         if can.webhooks is None:
             return
         with visited(b"") as host:

@@ -18,7 +18,7 @@ from taskbridge.provider.policy import SystemClock
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from taskbridge._engine.connection import Channel
+    from taskbridge._engine.connection import Connection
     from taskbridge.provider.http import Request, Response
     from taskbridge.provider.policy import Clock
     from taskbridge.transport import AsyncTransport, Transport
@@ -37,21 +37,21 @@ class _Virtual(Protocol):
 class RealTransports:
     """Makes the transports that a client makes by itself, for whatever clock the connection has."""
 
-    def transport(self, channel: Channel) -> Transport:
-        """See `taskbridge.surroundings.TransportMaker`."""
+    def transport(self, connection: Connection) -> Transport:
+        """See `taskbridge.current_defaults.TransportMaker`."""
         from taskbridge._transport.requests import RequestsTransport  # noqa: PLC0415  # only once something is sent
 
-        size = channel.settings.max_in_flight
-        real = RequestsTransport(network_key(channel)[0], user_agent=user_agent(channel), size=size)
-        return _Line(real, channel.clock, channel.clock) if isinstance(channel.clock, _Virtual) else real
+        size = connection.settings.max_in_flight
+        real = RequestsTransport(network_key(connection)[0], user_agent=user_agent(connection), size=size)
+        return _Line(real, connection.clock, connection.clock) if isinstance(connection.clock, _Virtual) else real
 
-    def async_transport(self, channel: Channel) -> AsyncTransport:
-        """See `taskbridge.surroundings.TransportMaker`."""
+    def async_transport(self, connection: Connection) -> AsyncTransport:
+        """See `taskbridge.current_defaults.TransportMaker`."""
         from taskbridge._transport.aiohttp import AiohttpTransport  # noqa: PLC0415  # the same, and an extra
 
-        size = channel.settings.max_in_flight
-        real = AiohttpTransport(network_key(channel)[0], user_agent=user_agent(channel), size=size)
-        return _AsyncLine(real, channel.clock, channel.clock) if isinstance(channel.clock, _Virtual) else real
+        size = connection.settings.max_in_flight
+        real = AiohttpTransport(network_key(connection)[0], user_agent=user_agent(connection), size=size)
+        return _AsyncLine(real, connection.clock, connection.clock) if isinstance(connection.clock, _Virtual) else real
 
 
 class _Line:

@@ -27,8 +27,8 @@ from taskbridge.testing.samples import (
     Recording,
     Sample,
     answered,
-    channel_of,
     client_of,
+    connection_of,
     emulator_of,
     endless,
     rested,
@@ -37,7 +37,7 @@ from taskbridge.testing.samples import (
 from taskbridge.testing.transport import AsyncScriptedTransport
 
 if TYPE_CHECKING:
-    from taskbridge._engine.connection import Channel
+    from taskbridge._engine.connection import Connection
     from taskbridge.models import Task
     from taskbridge.provider.capabilities import IdKind
 
@@ -117,24 +117,26 @@ class LookConformance:
 
     @pytest.fixture
     def logins(self, recording: Recording | None) -> Sequence[Response]:
-        """What the vendor answers to the requests of `authorise`; empty where it sends none."""
+        """What the vendor answers to the requests of `authorize`; empty where it sends none."""
         return () if recording is None else recording.logins
 
     @pytest.fixture
-    def channel(self, settings: Mapping[str, Any], logins: Sequence[Response]) -> Channel:
+    def connection(self, settings: Mapping[str, Any], logins: Sequence[Response]) -> Connection:
         """The connection under test, with its credential."""
-        channel = channel_of(self.provider, settings)
-        channel.credential = replace(answered(channel.provider.authorise(), logins), expires_at=None)
-        return channel
+        connection = connection_of(self.provider, settings)
+        connection.credential = replace(answered(connection.provider.authorize(), logins), expires_at=None)
+        return connection
 
     # Flows.
 
-    def test_operations_are_flows_that_do_no_io_and_end(self, channel: Channel, samples: Mapping[str, Sample]) -> None:
+    def test_operations_are_flows_that_do_no_io_and_end(
+        self, connection: Connection, samples: Mapping[str, Sample]
+    ) -> None:
         """Each operation is a generator; between its requests it touches no socket and no file."""
         for label, sample in samples.items():
 
             def operate(sample: Sample = sample, label: str = label) -> None:
-                flow = channel.provider.get(sample.task_id)
+                flow = connection.provider.get(sample.task_id)
                 assert hasattr(flow, "send"), f"{label}: get returned {type(flow).__name__}, which is no flow"
                 answered(flow, sample.answers)
 
@@ -143,79 +145,83 @@ class LookConformance:
                 within_limit(operate, label)
             assert watch.seen == [], f"{label}: a flow did I/O"
 
-    def test_an_abandoned_flow_ends(self, channel: Channel, samples: Mapping[str, Sample]) -> None:
+    def test_an_abandoned_flow_ends(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
         """A flow that is closed in the middle does not go on."""
         for sample in samples.values():
-            flow = channel.provider.get(sample.task_id)
+            flow = connection.provider.get(sample.task_id)
             next(flow)
             within_limit(flow.close, sample.task_id)
 
     # Ids.
 
     @pytest.mark.parametrize("task_id", IMPOSSIBLE_IDS, ids=lambda text: repr(text[:20]))
-    def test_impossible_ids_are_refused_before_any_request(self, channel: Channel, task_id: str) -> None:
+    def test_impossible_ids_are_refused_before_any_request(self, connection: Connection, task_id: str) -> None:
         """What cannot be an id is InvalidTaskId, and nothing is sent."""
-        client, transport = client_of(channel, ())
+        client, transport = client_of(connection, ())
         with pytest.raises(tb.InvalidTaskId):
             client.get(task_id)
         assert transport.requests == []
 
-    def test_the_example_of_each_kind_is_an_id_of_that_kind(self, channel: Channel) -> None:
+    def test_the_example_of_each_kind_is_an_id_of_that_kind(self, connection: Connection) -> None:
         """Messages show the examples, so they have to be right."""
-        for kind in channel.provider.capabilities.kinds:
+        for kind in connection.provider.capabilities.kinds:
             assert kind.example, f"the kind {kind.prefix or kind.noun!r} has no example"
-            assert channel.provider.split_id(kind.example)[0] is kind
+            assert connection.provider.split_id(kind.example)[0] is kind
 
     # Look-ups.
 
-    def test_each_sample_gives_a_sound_task(self, channel: Channel, samples: Mapping[str, Sample]) -> None:
+    def test_each_sample_gives_a_sound_task(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
         """A look-up of each sample gives a task that keeps the model's promises."""
         for label, sample in samples.items():
-            task = look_up(channel, sample)
+            task = look_up(connection, sample)
             assert task.id == sample.task_id, label
             assert task.provider == self.provider, label
-            assert task.recognised, f"{label}: the provider does not know the word {task.native_status!r}"
+            assert task.recognized, f"{label}: the provider does not know the word {task.native_status!r}"
             check_task(task, label)
 
-    def test_the_samples_show_both_ends(self, channel: Channel, samples: Mapping[str, Sample]) -> None:
+    def test_the_samples_show_both_ends(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
         """A suite that never saw a completed and a failed task proves little."""
-        seen = {look_up(channel, sample).status for sample in samples.values()}
+        seen = {look_up(connection, sample).status for sample in samples.values()}
         assert seen >= {TaskStatus.COMPLETED, TaskStatus.FAILED}
 
-    def test_an_answer_about_another_task_is_noticed(self, channel: Channel, samples: Mapping[str, Sample]) -> None:
+    def test_an_answer_about_another_task_is_noticed(
+        self, connection: Connection, samples: Mapping[str, Sample]
+    ) -> None:
         """An answer with another task's id is IdentityMismatch, once it came twice."""
-        pairs = [pair for kind in channel.provider.capabilities.kinds for pair in _pairs(channel, kind, samples)]
+        pairs = [pair for kind in connection.provider.capabilities.kinds for pair in _pairs(connection, kind, samples)]
         if not pairs:
-            assert all(kind.identity is None for kind in channel.provider.capabilities.kinds) or len(samples) < 2
+            assert all(kind.identity is None for kind in connection.provider.capabilities.kinds) or len(samples) < 2
             pytest.skip("the vendor's answers do not say which task they are about")
         for asked, other in pairs:
-            client, transport = client_of(channel, (*other.answers, *other.answers))
+            client, transport = client_of(connection, (*other.answers, *other.answers))
             with pytest.raises(tb.IdentityMismatch):
                 client.get(asked.task_id)
             assert transport.left == 0
 
-    def test_a_new_word_is_processing_and_not_recognised(self, channel: Channel, samples: Mapping[str, Sample]) -> None:
+    def test_a_new_word_is_processing_and_not_recognised(
+        self, connection: Connection, samples: Mapping[str, Sample]
+    ) -> None:
         """A word that the vendor adds neither ends nor breaks anything; strict settings refuse it."""
         for label, sample in samples.items():
-            word = look_up(channel, sample).native_status
+            word = look_up(connection, sample).native_status
             answers = tuple(with_word(answer, word, self.status_fields) for answer in sample.answers)
-            task = look_up(channel, Sample(sample.task_id, answers))
-            assert (task.status, task.recognised) == (TaskStatus.PROCESSING, False), label
+            task = look_up(connection, Sample(sample.task_id, answers))
+            assert (task.status, task.recognized) == (TaskStatus.PROCESSING, False), label
             assert task.native_status in (NEW_WORD, str(NEW_NUMBER)), label
             check_task(task, label)
 
     @pytest.mark.parametrize(("what", "body"), UNREADABLE, ids=[what for what, _ in UNREADABLE])
     def test_an_unreadable_answer_is_a_contract_error(
-        self, channel: Channel, samples: Mapping[str, Sample], what: str, body: bytes
+        self, connection: Connection, samples: Mapping[str, Sample], what: str, body: bytes
     ) -> None:
         """No KeyError leaves a provider, and no task is made of nothing."""
         del what
         for sample in samples.values():
-            client, transport = client_of(channel, lambda _: Response(200, {}, body))
+            client, transport = client_of(connection, lambda _: Response(200, {}, body))
             with pytest.raises(tb.ContractError) as caught:
                 client.get(sample.task_id)
             assert "is broken" not in caught.value.message
-            assert len(transport.requests) <= channel.retry.attempts
+            assert len(transport.requests) <= connection.retry.attempts
 
     # Refusals.
 
@@ -235,23 +241,23 @@ class LookConformance:
         ],
     )
     def test_refusals_have_their_class(
-        self, channel: Channel, samples: Mapping[str, Sample], status: int, kind: type[tb.TaskbridgeError]
+        self, connection: Connection, samples: Mapping[str, Sample], status: int, kind: type[tb.TaskbridgeError]
     ) -> None:
         """A refused look-up raises by its status, also where its body is empty, and says nothing of the task."""
         sample = next(iter(samples.values()))
         for body in (b"", b"<html>", b"[]", b'{"message": null, "code": 7, "status": "completed"}'):
-            client, _ = client_of(channel, lambda _, body=body: Response(status, {}, body))  # type: ignore[misc]  # mypy cannot infer a lambda's default
+            client, _ = client_of(connection, lambda _, body=body: Response(status, {}, body))  # type: ignore[misc]  # mypy cannot infer a lambda's default
             with pytest.raises(kind) as caught:
                 client.get(sample.task_id)
             assert caught.value.http_status == status
-            assert caught.value.ref == f"{channel.name}:{sample.task_id}"
-            channel.resume()
+            assert caught.value.ref == f"{connection.name}:{sample.task_id}"
+            connection.resume()
 
-    def test_redirects_are_not_followed(self, channel: Channel, samples: Mapping[str, Sample]) -> None:
+    def test_redirects_are_not_followed(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
         """The credential goes to the vendor's host and to no other."""
         sample = next(iter(samples.values()))
         away = Response(302, {"location": "https://elsewhere.test/"})
-        client, transport = client_of(channel, (away,))
+        client, transport = client_of(connection, (away,))
         with pytest.raises(tb.UnexpectedRedirect):
             client.get(sample.task_id)
         assert len({urlsplit(request.url).netloc for request in transport.requests}) == 1
@@ -279,47 +285,47 @@ class LookConformance:
         caplog.set_level(logging.DEBUG)
         keys = _secret_keys(self.provider, settings)
         assert keys, "the settings hold no SecretStr: how does the vendor know who is asking?"
-        channel = channel_of(self.provider, {**settings, **dict.fromkeys(keys, CANARY)})
-        channel.credential = None
+        connection = connection_of(self.provider, {**settings, **dict.fromkeys(keys, CANARY)})
+        connection.credential = None
         echo = json.dumps({"message": f"bad key {CANARY}", "code": CANARY, "title": CANARY, "error": CANARY}).encode()
         sample = next(iter(samples.values()))
-        shown = [repr(channel), repr(channel.provider), repr(channel.provider.settings)]
+        shown = [repr(connection), repr(connection.provider), repr(connection.provider.settings)]
         for status in (200, 400, 401, 403, 404, 422, 500):
-            client, transport = client_of(channel, lambda _, status=status: Response(status, {}, echo))  # type: ignore[misc]  # mypy cannot infer a lambda's default
+            client, transport = client_of(connection, lambda _, status=status: Response(status, {}, echo))  # type: ignore[misc]  # mypy cannot infer a lambda's default
             with pytest.raises(tb.TaskbridgeError) as caught:
                 client.get(sample.task_id)
             shown += [repr(client), everything(caught.value), *(repr(request) for request in transport.requests)]
         assert CANARY not in "\n".join([*shown, caplog.text])
 
     def test_no_task_keeps_a_credential(
-        self, channel: Channel, settings: Mapping[str, Any], samples: Mapping[str, Sample]
+        self, connection: Connection, settings: Mapping[str, Any], samples: Mapping[str, Sample]
     ) -> None:
         """Where the vendor's answer repeats a credential, it is left out of all that is kept."""
         secrets = [str(settings[key]) for key in _secret_keys(self.provider, settings)]
         for label, sample in samples.items():
-            task = look_up(channel, sample)
+            task = look_up(connection, sample)
             kept = f"{task!r} {task.raw!r} {pickle.dumps(task)!r}"
             assert not [secret for secret in secrets if secret in kept], f"{label}: a credential is kept in the task"
 
-    def test_settings_and_clients_are_not_pickled(self, channel: Channel) -> None:
+    def test_settings_and_clients_are_not_pickled(self, connection: Connection) -> None:
         """What holds a credential refuses to be written down."""
-        client, _ = client_of(channel, ())
-        for each in (client, channel.provider.settings):
+        client, _ = client_of(connection, ())
+        for each in (client, connection.provider.settings):
             with pytest.raises(TypeError):
                 pickle.dumps(each)
 
     # Both interfaces.
 
-    def test_both_interfaces_say_the_same(self, channel: Channel, samples: Mapping[str, Sample]) -> None:
+    def test_both_interfaces_say_the_same(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
         """`get`, `wait` and `result` send the same requests and give the same, synchronous or not."""
         for label, sample in samples.items():
-            if not look_up(channel, sample).is_terminal:
+            if not look_up(connection, sample).is_terminal:
                 continue
-            assert _synchronous(channel, sample) == asyncio.run(_asynchronous(channel, sample)), label
+            assert _synchronous(connection, sample) == asyncio.run(_asynchronous(connection, sample)), label
 
 
-def _synchronous(channel: Channel, sample: Sample) -> list[object]:
-    client, transport = client_of(channel, endless(channel, sample))
+def _synchronous(connection: Connection, sample: Sample) -> list[object]:
+    client, transport = client_of(connection, endless(connection, sample))
     said: list[object] = [client.get(sample.task_id), client.wait(sample.task_id)]
     try:
         said.append(client.result(sample.task_id))
@@ -328,9 +334,9 @@ def _synchronous(channel: Channel, sample: Sample) -> list[object]:
     return [*said, [(r.method, r.url, dict(r.headers), r.body) for r in transport.requests]]
 
 
-async def _asynchronous(channel: Channel, sample: Sample) -> list[object]:
-    transport = AsyncScriptedTransport(endless(channel, sample))
-    client = aio.Client(channel, clock=rested(channel), transport=transport)
+async def _asynchronous(connection: Connection, sample: Sample) -> list[object]:
+    transport = AsyncScriptedTransport(endless(connection, sample))
+    client = aio.Client(connection, clock=rested(connection), transport=transport)
     said: list[object] = [await client.get(sample.task_id), await client.wait(sample.task_id)]
     try:
         said.append(await client.result(sample.task_id))
@@ -339,16 +345,16 @@ async def _asynchronous(channel: Channel, sample: Sample) -> list[object]:
     return [*said, [(r.method, r.url, dict(r.headers), r.body) for r in transport.requests]]
 
 
-def _pairs(channel: Channel, kind: IdKind, samples: Mapping[str, Sample]) -> list[tuple[Sample, Sample]]:
+def _pairs(connection: Connection, kind: IdKind, samples: Mapping[str, Sample]) -> list[tuple[Sample, Sample]]:
     """A sample to ask for and another to answer with, of one kind and with different ids."""
     if kind.identity is None:
         return []
-    same = [s for s in samples.values() if channel.provider.split_id(s.task_id)[0] is kind]
+    same = [s for s in samples.values() if connection.provider.split_id(s.task_id)[0] is kind]
     return [(same[0], other) for other in same[1:2]]
 
 
 def _secret_keys(provider: str, settings: Mapping[str, Any]) -> list[str]:
-    fields = channel_of(provider, settings).provider.Settings.model_fields
+    fields = connection_of(provider, settings).provider.Settings.model_fields
     return [key for key in settings if key in fields and _is_secret(fields[key].annotation)]
 
 
@@ -356,7 +362,7 @@ def _is_secret(annotation: object) -> bool:
     return annotation is SecretStr or annotation == SecretStr | None
 
 
-def look_up(channel: Channel, sample: Sample) -> Task:
+def look_up(connection: Connection, sample: Sample) -> Task:
     """The task that a look-up of a sample gives."""
-    client, _ = client_of(channel, sample.answers)
+    client, _ = client_of(connection, sample.answers)
     return client.get(sample.task_id)

@@ -47,15 +47,15 @@ def taskbridge_clock() -> Iterator[VirtualClock]:
     It begins at the present. Emulators that ``taskbridge_emulator`` runs in the same test live in it too.
     """
     from taskbridge._config.defaults import (
-        surrounded,  # noqa: PLC0415  # the same
-        surroundings,  # noqa: PLC0415  # the same
+        current_defaults,  # noqa: PLC0415  # the same
+        override_defaults,  # noqa: PLC0415  # the same
     )
     from taskbridge.provider.policy import SystemClock  # noqa: PLC0415  # only where it is used
     from taskbridge.testing.clock import VirtualClock  # noqa: PLC0415  # the same
     from taskbridge.testing.lines import RealTransports  # noqa: PLC0415  # the same
 
     clock = VirtualClock(now=SystemClock().now())
-    with surrounded(clock=clock, transports=surroundings().transports or RealTransports()):
+    with override_defaults(clock=clock, transports=current_defaults().transports or RealTransports()):
         yield clock
 
 
@@ -159,10 +159,10 @@ def taskbridge_script(
 
     The connections named lead to it, where the application names no configuration file itself.
     """
-    from taskbridge._config.defaults import surroundings  # noqa: PLC0415  # only where it is used
+    from taskbridge._config.defaults import current_defaults  # noqa: PLC0415  # only where it is used
     from taskbridge.testing.scripted import ScriptedVendor  # noqa: PLC0415  # the same
 
-    with ScriptedVendor(clock=taskbridge_clock, inner=surroundings().transports) as vendor:
+    with ScriptedVendor(clock=taskbridge_clock, inner=current_defaults().transports) as vendor:
 
         def make(*connections: str) -> ScriptedVendor:
             _taskbridge_configuration.add({name: {"provider": "scripted"} for name in connections or ("scripted",)})
@@ -177,14 +177,14 @@ def taskbridge_recording(request: pytest.FixtureRequest) -> Iterator[RecordingTr
 
     A replay sends nothing and takes no time: it runs in virtual time from the moment of the recording on.
     """
-    from taskbridge._config.defaults import surrounded  # noqa: PLC0415  # only where it is used
+    from taskbridge._config.defaults import override_defaults  # noqa: PLC0415  # only where it is used
     from taskbridge.testing.recording import RecordingTransport, ReplayTransport  # noqa: PLC0415  # the same
 
     path = _recording_path(request)
     mode = request.config.getoption("--taskbridge-record")
     if mode == "record" or (mode == "auto" and not path.exists()):
         recording = RecordingTransport(path)
-        with surrounded(transports=recording):
+        with override_defaults(transports=recording):
             yield recording
         return
     if not path.exists():
@@ -193,7 +193,7 @@ def taskbridge_recording(request: pytest.FixtureRequest) -> Iterator[RecordingTr
     clock: VirtualClock = request.getfixturevalue("taskbridge_clock")
     if replay.began is not None:
         clock.step_wall((replay.began - clock.now()).total_seconds())
-    with surrounded(transports=replay):
+    with override_defaults(transports=replay):
         yield replay
 
 

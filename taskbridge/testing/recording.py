@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import os
 
     from taskbridge._config.defaults import TransportMaker
-    from taskbridge._engine.connection import Channel
+    from taskbridge._engine.connection import Connection
     from taskbridge.transport import AsyncTransport, Transport
 
 __all__ = ["Exchange", "RecordingTransport", "ReplayTransport", "UnexpectedRequest", "read_recording"]
@@ -75,13 +75,13 @@ def _key(method: str, url: str) -> tuple[str, str]:
     return method, _REFERENCE.sub("taskbridge-", url)
 
 
-def masks_of(channel: Channel) -> Masks:
+def masks_of(connection: Connection) -> Masks:
     """What must not be written down of a connection."""
-    settings: Mapping[str, object] = channel.provider.settings.__dict__
+    settings: Mapping[str, object] = connection.provider.settings.__dict__
     texts = [value for name, value in settings.items() if name.endswith("_url") and isinstance(value, str)]
-    base = getattr(channel.provider, "base_url", None)
+    base = getattr(connection.provider, "base_url", None)
     hosts = [urlsplit(text).netloc for text in [*texts, *([base] if isinstance(base, str) else [])]]
-    return Masks(channel.secrets, hosts)
+    return Masks(connection.secrets, hosts)
 
 
 # Writing down.
@@ -101,13 +101,13 @@ class RecordingTransport:
         self._lock = Lock()
         self._begun = False
 
-    def transport(self, channel: Channel) -> Transport:
-        """See `taskbridge.surroundings.TransportMaker`."""
-        return _Recorder(self._maker().transport(channel), _Pen(self, channel))
+    def transport(self, connection: Connection) -> Transport:
+        """See `taskbridge.current_defaults.TransportMaker`."""
+        return _Recorder(self._maker().transport(connection), _Pen(self, connection))
 
-    def async_transport(self, channel: Channel) -> AsyncTransport:
-        """See `taskbridge.surroundings.TransportMaker`."""
-        return _AsyncRecorder(self._maker().async_transport(channel), _Pen(self, channel))
+    def async_transport(self, connection: Connection) -> AsyncTransport:
+        """See `taskbridge.current_defaults.TransportMaker`."""
+        return _AsyncRecorder(self._maker().async_transport(connection), _Pen(self, connection))
 
     def _maker(self) -> TransportMaker:
         from taskbridge.testing.lines import RealTransports  # noqa: PLC0415  # only where there is traffic
@@ -128,17 +128,17 @@ class RecordingTransport:
 class _Pen:
     """Writes down the exchanges of one connection."""
 
-    def __init__(self, recording: RecordingTransport, channel: Channel) -> None:
+    def __init__(self, recording: RecordingTransport, connection: Connection) -> None:
         self._recording = recording
-        self._channel = channel
-        self._masks = masks_of(channel)
+        self._connection = connection
+        self._masks = masks_of(connection)
 
     def note(self, request: Request, came: Response | TaskbridgeError) -> None:
         self._masks.learn_from(request)
         said = self._answered(request, came) if isinstance(came, Response) else {"error": self._failed(came)}
         line = {
-            "at": self._channel.clock.now().isoformat(),
-            "connection": self._channel.name,
+            "at": self._connection.clock.now().isoformat(),
+            "connection": self._connection.name,
             "method": request.method,
             "url": self._masks.url(request.url),
         }
@@ -150,7 +150,7 @@ class _Pen:
         body = request.body
         if body is None:
             return None
-        if not request.authorised:
+        if not request.authorized:
             return MASK  # a login, or a form that is a capability
         if not isinstance(body, bytes):
             return f"({_KINDS.get(type(body), 'a file')})"
@@ -163,7 +163,7 @@ class _Pen:
             body = request.save_to.path.read_bytes()
             if response.status == 206:
                 body = body[int(_RANGE.sub(r"\1", response.headers.get("content-range", ""))) :]
-        login = request.method != "GET" and not request.authorised and not request.foreign
+        login = request.method != "GET" and not request.authorized and not request.external
         text = self._masks.document(body, login=login)
         shown = {"status": response.status, "headers": self._masks.headers(response.headers)}
         if text is None:
@@ -291,13 +291,13 @@ class ReplayTransport:
         """Answers that nobody has asked for yet."""
         return len(self._left)
 
-    def transport(self, channel: Channel) -> Transport:
-        """See `taskbridge.surroundings.TransportMaker`."""
-        return _Player(self, channel)
+    def transport(self, connection: Connection) -> Transport:
+        """See `taskbridge.current_defaults.TransportMaker`."""
+        return _Player(self, connection)
 
-    def async_transport(self, channel: Channel) -> AsyncTransport:
-        """See `taskbridge.surroundings.TransportMaker`."""
-        return _AsyncPlayer(_Player(self, channel))
+    def async_transport(self, connection: Connection) -> AsyncTransport:
+        """See `taskbridge.current_defaults.TransportMaker`."""
+        return _AsyncPlayer(_Player(self, connection))
 
     def take(self, method: str, url: str) -> Exchange:
         """The exchange that is due.
@@ -327,10 +327,10 @@ class ReplayTransport:
 
 
 class _Player:
-    def __init__(self, replay: ReplayTransport, channel: Channel) -> None:
+    def __init__(self, replay: ReplayTransport, connection: Connection) -> None:
         self._replay = replay
-        self._clock = channel.clock
-        self._masks = masks_of(channel)
+        self._clock = connection.clock
+        self._masks = masks_of(connection)
 
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
         del deadline, max_body

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import taskbridge as tb
 from taskbridge._config.connections import connection_settings
-from taskbridge._config.files import Connection
+from taskbridge._config.files import ConnectionConfig
 from taskbridge._config.registry import load_provider
-from taskbridge._engine.connection import Channel
-from taskbridge._engine.throttle import Governor
+from taskbridge._engine.connection import Connection
+from taskbridge._engine.throttle import Throttle
 from taskbridge._transport.requests import RequestsTransport
 from taskbridge.provider.http import Flow, Request, Response
 from taskbridge.provider.policy import SystemClock
@@ -31,7 +31,7 @@ __all__ = [
     "Sample",
     "answered",
     "asks",
-    "channel_of",
+    "connection_of",
     "client_of",
     "emulator_of",
     "endless",
@@ -94,13 +94,13 @@ class Recording:
             provider: Entry-point name of the provider.
             emulator: A running `taskbridge.testing.Emulator` of that vendor.
         """
-        channel = channel_of(provider, emulator.settings(provider))
-        translator = channel.provider
+        connection = connection_of(provider, emulator.settings(provider))
+        translator = connection.provider
         transport = RequestsTransport(Network())
         try:
-            credential, logins = recorded(transport, channel, translator.authorise(), {})
+            credential, logins = recorded(transport, connection, translator.authorize(), {})
             samples = {
-                label: Sample(task_id, recorded(transport, channel, translator.get(task_id), credential.headers)[1])
+                label: Sample(task_id, recorded(transport, connection, translator.get(task_id), credential.headers)[1])
                 for label, task_id in emulator.samples(provider).items()
             }
         finally:
@@ -109,15 +109,15 @@ class Recording:
 
 
 def recorded(
-    transport: RequestsTransport, channel: Channel, flow: Flow[T], credential: Mapping[str, str]
+    transport: RequestsTransport, connection: Connection, flow: Flow[T], credential: Mapping[str, str]
 ) -> tuple[T, tuple[Response, ...]]:
     """What a flow makes of a vendor's answers, and those answers."""
     answers: list[Response] = []
 
     def send(request: Request) -> Response:
-        whole = replace(request, headers={**request.headers, **credential}) if request.authorised else request
+        whole = replace(request, headers={**request.headers, **credential}) if request.authorized else request
         deadline = SystemClock().monotonic() + TIME_LIMIT
-        answers.append(transport.send(whole, deadline=deadline, max_body=channel.max_body))
+        answers.append(transport.send(whole, deadline=deadline, max_body=connection.max_body))
         return answers[-1]
 
     return driven(flow, send), tuple(answers)
@@ -159,10 +159,10 @@ def asks(flow: Flow[Any]) -> bool:
     return True
 
 
-def endless(channel: Channel, sample: Sample) -> Callable[[Request], Answer]:
+def endless(connection: Connection, sample: Sample) -> Callable[[Request], Answer]:
     """Answers each look-up anew, and any other request with an object that no status answer is."""
     paths: dict[str, Response] = {}
-    flow = channel.provider.get(sample.task_id)
+    flow = connection.provider.get(sample.task_id)
     try:
         request = next(flow)
         for answer in sample.answers:
@@ -175,7 +175,7 @@ def endless(channel: Channel, sample: Sample) -> Callable[[Request], Answer]:
     return lambda request: paths.get(request.url, Response(200, {}, b'{"made": ["of", "this"]}'))
 
 
-def channel_of(provider: str, settings: Mapping[str, Any]) -> Channel:
+def connection_of(provider: str, settings: Mapping[str, Any]) -> Connection:
     """A connection with pauses that no test minds.
 
     Args:
@@ -184,9 +184,9 @@ def channel_of(provider: str, settings: Mapping[str, Any]) -> Channel:
     """
     quick = {"retry": {"first": 0.0}, "poll": {"interval": 0.01}}
     kind = _loaded(provider)
-    common, own = connection_settings(Connection(provider, provider, {**quick, **settings}), kind)
+    common, own = connection_settings(ConnectionConfig(provider, provider, {**quick, **settings}), kind)
     clock = SystemClock()
-    return Channel(provider, kind(own, provider), common, Governor(None, clock.random), clock)
+    return Connection(provider, kind(own, provider), common, Throttle(None, clock.random), clock)
 
 
 @cache
@@ -194,7 +194,7 @@ def _loaded(provider: str) -> type[Provider[Any]]:
     return load_provider(provider)
 
 
-def client_of(channel: Channel, script: Script) -> tuple[tb.Client, ScriptedTransport]:
+def client_of(connection: Connection, script: Script) -> tuple[tb.Client, ScriptedTransport]:
     """A client whose vendor is a script, and the record of what it sent.
 
     Args:
@@ -202,14 +202,14 @@ def client_of(channel: Channel, script: Script) -> tuple[tb.Client, ScriptedTran
         script: What the vendor answers.
     """
     transport = ScriptedTransport(script)
-    return tb.Client(channel, clock=rested(channel), transport=transport), transport
+    return tb.Client(connection, clock=rested(connection), transport=transport), transport
 
 
-def rested(channel: Channel) -> VirtualClock:
+def rested(connection: Connection) -> VirtualClock:
     """Give the connection a new clock and forget what it went through."""
-    channel.clock = clock = VirtualClock(now=SystemClock().now())
-    channel.governor = Governor(None, clock.random)
-    channel.resume()
+    connection.clock = clock = VirtualClock(now=SystemClock().now())
+    connection.throttle = Throttle(None, clock.random)
+    connection.resume()
     return clock
 
 

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 from urllib.parse import urlsplit
 
-from taskbridge._config.defaults import TransportMaker, surrounded
+from taskbridge._config.defaults import TransportMaker, override_defaults
 from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus
 from taskbridge.provider.base import Provider, ProviderSettings, no_requests
 from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, Credential, IdKind
@@ -30,7 +30,7 @@ from taskbridge.testing.clock import VirtualClock
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taskbridge._engine.connection import Channel
+    from taskbridge._engine.connection import Connection
     from taskbridge.transport import AsyncTransport, Transport
 
 __all__ = ["Scripted", "ScriptedVendor"]
@@ -73,7 +73,7 @@ class Scripted(Provider[ScriptedSettings]):
         """An address that nobody answers at."""
         return _HOST
 
-    def authorise(self) -> Flow[Credential]:
+    def authorize(self) -> Flow[Credential]:
         """Nothing proves anything."""
         return no_requests(Credential({}))
 
@@ -89,7 +89,7 @@ class Scripted(Provider[ScriptedSettings]):
         """Begin a task."""
         names = [source.name for source in order.sources if isinstance(source, Document)]
         said = {"operation": order.native_operation, "names": names, "external_id": order.external_id}
-        response = yield self.request("POST", "/tasks", json={**said, "options": dict(order.options)}, commits=True)
+        response = yield self.request("POST", "/tasks", json={**said, "options": dict(order.options)}, starts_work=True)
         return self.task(self.payload(response))
 
     def _ask(self, method: str, task_id: str) -> Flow[Task]:
@@ -116,10 +116,10 @@ class Scripted(Provider[ScriptedSettings]):
             native_id=payload.text("id"),
             status=state.status,
             reason=state.reason,
-            recognised=state.recognised,
+            recognized=state.recognized,
             native_status=word,
             operation=payload.maybe_text("operation"),
-            progress=payload.maybe_share("progress", 1.0),
+            progress=payload.maybe_fraction("progress", 1.0),
             message=payload.maybe_words("message"),
             created_at=payload.maybe_time("created_at"),
             result=result,
@@ -212,19 +212,25 @@ class ScriptedVendor:
     # What the clients reach it by.
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(surrounded(clock=self.clock, transports=self, providers={"scripted": Scripted}))
+        self._stack.enter_context(
+            override_defaults(clock=self.clock, transports=self, providers={"scripted": Scripted})
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def transport(self, channel: Channel) -> Transport:
-        """See `taskbridge.surroundings.TransportMaker`."""
-        return _Line(self) if isinstance(channel.provider, Scripted) else self._others().transport(channel)
+    def transport(self, connection: Connection) -> Transport:
+        """See `taskbridge.current_defaults.TransportMaker`."""
+        return _Line(self) if isinstance(connection.provider, Scripted) else self._others().transport(connection)
 
-    def async_transport(self, channel: Channel) -> AsyncTransport:
-        """See `taskbridge.surroundings.TransportMaker`."""
-        return _AsyncLine(self) if isinstance(channel.provider, Scripted) else self._others().async_transport(channel)
+    def async_transport(self, connection: Connection) -> AsyncTransport:
+        """See `taskbridge.current_defaults.TransportMaker`."""
+        return (
+            _AsyncLine(self)
+            if isinstance(connection.provider, Scripted)
+            else self._others().async_transport(connection)
+        )
 
     def _others(self) -> TransportMaker:
         from taskbridge.testing.lines import RealTransports  # noqa: PLC0415  # only beside other vendors

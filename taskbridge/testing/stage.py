@@ -112,7 +112,7 @@ class Weighing(RequestsTransport):
 
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
         """See `taskbridge.transport.Transport`."""
-        if request.commits and (body := stream(request)) is not None:
+        if request.starts_work and (body := stream(request)) is not None:
             self.weights.append(body.length)
         return super().send(request, deadline=deadline, max_body=max_body)
 
@@ -127,7 +127,7 @@ class Losing(RequestsTransport):
             TruncatedResponse: The request commits an order.
         """
         answer = super().send(request, deadline=deadline, max_body=max_body)
-        if request.commits:
+        if request.starts_work:
             raise TruncatedResponse("the line broke before the answer came")
         return answer
 

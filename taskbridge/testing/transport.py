@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from taskbridge._transport.responses import saver
 from taskbridge.provider.http import Request, Response
-from taskbridge.provider.sink import Sink
+from taskbridge.provider.sink import ResponseSink
 
 if TYPE_CHECKING:
     from taskbridge.provider.policy import Clock
@@ -89,8 +89,8 @@ class _Recorder:
         return self._left.popleft()
 
 
-def save(status: int, fields: Mapping[str, str], body: bytes, sink: Sink) -> None:
-    """Take a whole body into a file, as transports do it block by block; see `taskbridge.transport.shared.saver`."""
+def save(status: int, fields: Mapping[str, str], body: bytes, sink: ResponseSink) -> None:
+    """Take a whole body into a file, as transports do it block by block; see `taskbridge._transport.responses.saver`."""
     with closing(saver(status, fields, sink)) as file:
         next(file)
         if body:

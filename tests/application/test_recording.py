@@ -12,7 +12,7 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import aio
-from taskbridge._engine.locate import one_channel
+from taskbridge._engine.locate import one_connection
 from taskbridge.provider.http import Request, Response
 from taskbridge.testing import (
     AsyncScriptedTransport,
@@ -167,12 +167,12 @@ class Echo:
     def __init__(self, answer: Response) -> None:
         self._answer = answer
 
-    def transport(self, channel: object) -> ScriptedTransport:
-        del channel
+    def transport(self, connection: object) -> ScriptedTransport:
+        del connection
         return ScriptedTransport(lambda _: self._answer)
 
-    def async_transport(self, channel: object) -> AsyncScriptedTransport:
-        del channel
+    def async_transport(self, connection: object) -> AsyncScriptedTransport:
+        del connection
         return AsyncScriptedTransport(lambda _: self._answer)
 
 
@@ -195,9 +195,9 @@ def test_an_answer_that_gives_secrets_away(name: str, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     headers = {"set-cookie": CANARY, "x-api-key": CANARY, "x-ratelimit-note": CANARY, "location": LINK, "date": "now"}
     recording = RecordingTransport(path, Echo(Response(200, headers, LEAKS[name])))
-    channel, _ = one_channel("scan-documents", None, None, {"api_key": CANARY}, VirtualClock())
+    connection, _ = one_connection("scan-documents", None, None, {"api_key": CANARY}, VirtualClock())
     asked = Request("GET", f"https://api.test/{CANARY}", headers={"Authorization": f"Bearer {CANARY}"})
-    recording.transport(channel).send(asked, deadline=0.0, max_body=0)
+    recording.transport(connection).send(asked, deadline=0.0, max_body=0)
     text = path.read_text()
     for form in [*spelt(CANARY), *spelt("whsec_of-nobody-here"), "abc.def", "set-cookie", "x-api-key"]:
         assert form not in text
@@ -212,8 +212,8 @@ def test_no_credential_of_a_whole_story_is_written(vendor: str, tmp_path: Path) 
     seen: set[str] = set()
 
     class Eavesdropper(RecordingTransport):
-        def transport(self, channel: Any) -> Any:
-            inner = super().transport(channel)
+        def transport(self, connection: Any) -> Any:
+            inner = super().transport(connection)
 
             class Line:
                 def send(self, request: Request, *, deadline: float, max_body: int) -> Response:

@@ -51,7 +51,7 @@ def test_reasons_errors_and_unknown_words(vendor: ScriptedVendor, client: tb.Cli
     vendor.task("t2", {0: "on-holiday"})
     failed, odd = client.get("t1"), client.get("t2")
     assert (failed.reason, failed.error) == ("expired", tb.TaskFailure(code="gone", message="too late"))
-    assert (odd.status, odd.recognised, odd.native_status) == ("processing", False, "on-holiday")
+    assert (odd.status, odd.recognized, odd.native_status) == ("processing", False, "on-holiday")
 
 
 def test_a_look_up_may_fail_while_the_task_goes_on(vendor: ScriptedVendor, client: tb.Client) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import aio
-from taskbridge._config.defaults import surrounded, surroundings
+from taskbridge._config.defaults import current_defaults, override_defaults
 from taskbridge.emulator import Plan
 from taskbridge.testing import Emulator, ScriptedTransport, VirtualClock
 from taskbridge.testing.lines import RealTransports
@@ -31,7 +31,7 @@ def document(vendor: str) -> str | bytes:
 @pytest.fixture
 def clock() -> Iterator[VirtualClock]:
     clock = VirtualClock()
-    with surrounded(clock=clock, transports=RealTransports()):
+    with override_defaults(clock=clock, transports=RealTransports()):
         yield clock
 
 
@@ -176,19 +176,19 @@ def test_a_lock_is_waited_for_in_virtual_time() -> None:
 
 def test_what_surrounds_ends_with_its_block() -> None:
     clock = VirtualClock()
-    with surrounded(clock=clock):
-        assert surroundings().clock is clock
-    assert surroundings().clock is None
+    with override_defaults(clock=clock):
+        assert current_defaults().clock is clock
+    assert current_defaults().clock is None
 
 
 def test_blocks_may_end_in_any_order() -> None:
-    one, two = surrounded(clock=VirtualClock()), surrounded(clock=VirtualClock())
+    one, two = override_defaults(clock=VirtualClock()), override_defaults(clock=VirtualClock())
     one.__enter__()
     inner = two.__enter__()
     one.__exit__(None, None, None)
-    assert surroundings() is inner
+    assert current_defaults() is inner
     two.__exit__(None, None, None)
-    assert surroundings().clock is None
+    assert current_defaults().clock is None
 
 
 def test_a_clock_and_a_transport_may_be_given_to_connect() -> None:

@@ -10,7 +10,7 @@ from subprocess import CompletedProcess, Popen
 from typing import Any
 
 from taskbridge.cli.explain import _REASONS
-from taskbridge.events import Why
+from taskbridge.events import PollReason
 
 Run = Callable[..., CompletedProcess[str]]
 Ref = Callable[[str, str], str]
@@ -52,7 +52,7 @@ def test_json_has_a_record_for_each_and_the_outcome(run_here: Run, ref: Ref) -> 
         which,
     )
     assert (observation["event"], observation["why"], observation["status"]) == ("observation", "asked", "failed")
-    assert (observation["next_in"], observation["attempts"]) == (None, 1)
+    assert (observation["next_poll_in"], observation["attempts"]) == (None, 1)
     assert (outcome["final"], outcome["exit_code"]) == (True, 1)
 
 
@@ -97,5 +97,5 @@ def test_a_closed_pipe_ends_it_quietly(start: Callable[..., Popen[str]], ref: Re
 
 
 def test_every_reason_has_words() -> None:
-    assert set(_REASONS) == set(Why)
+    assert set(_REASONS) == set(PollReason)
     assert max(map(len, _REASONS.values())) <= 25

@@ -94,7 +94,9 @@ def test_an_interrupted_result_tells_the_way_back(environment: dict[str, str], r
 
 
 def test_the_words_given_make_the_way_back_before_the_configuration_is_read(environment: dict[str, str]) -> None:
-    seen = self_interrupted(environment, "taskbridge.config", "wait", "--json", "--config", "no such", "44", "--", "-5")
+    seen = self_interrupted(
+        environment, "taskbridge._config.connections", "wait", "--json", "--config", "no such", "44", "--", "-5"
+    )
 
     assert (seen.returncode, seen.stderr) == (130, "")
     resume = "taskbridge wait --config 'no such' -- 44 -5"

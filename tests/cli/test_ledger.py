@@ -19,7 +19,7 @@ from taskbridge.emulator.texts import config_toml
 from taskbridge.provider.capabilities import Credential
 from taskbridge.provider.http import Request, Response
 from taskbridge.testing import Emulator, ScriptedTransport
-from taskbridge.testing.samples import channel_of
+from taskbridge.testing.samples import connection_of
 
 TERMS = Terms("contracts", "smartdocumentor", "extract-text", {})
 URL = "https://files.example/contract.pdf"
@@ -41,7 +41,11 @@ def test_what_is_written_is_there_after_a_crash(path: Path) -> None:
     with Ledger.open(copy) as again:
         first, second = again.entries()
         assert again.terms() == TERMS
-    assert (first.phase, first.ref, first.clue) == (Phase.TAKEN, "contracts:44", {"reference": "r-1", "files": ["f"]})
+    assert (first.phase, first.ref, first.recovery_token) == (
+        Phase.TAKEN,
+        "contracts:44",
+        {"reference": "r-1", "files": ["f"]},
+    )
     assert first.seen == Print(7, 2**62, "d")
     assert (second.source, second.phase, second.seen) == ("/in/caf\udce9.pdf", Phase.PLANNED, None)
     ledger.close()
@@ -129,7 +133,7 @@ def test_an_order_that_shows_up_late_is_not_sent_again(path: Path) -> None:
     orders: list[str] = []
 
     def vendor(request: Request) -> Response:
-        if request.commits:
+        if request.starts_work:
             orders.append(request.url)
             return answer(504, b"")
         if "externalId" in request.url:
@@ -140,11 +144,11 @@ def test_an_order_that_shows_up_late_is_not_sent_again(path: Path) -> None:
             return answer(200, DONE.replace(b"null", f'"{reference}"'.encode()))
         return answer(200, DONE)
 
-    channel = channel_of("smartdocumentor", {"access_token": "k-of-nobody", "poll": {"interval": 0.05}})
-    channel.credential = Credential({"Authorization": "Bearer k-of-nobody"})
-    terms = Terms(channel.name, "smartdocumentor", "extract-text", {})
+    connection = connection_of("smartdocumentor", {"access_token": "k-of-nobody", "poll": {"interval": 0.05}})
+    connection.credential = Credential({"Authorization": "Bearer k-of-nobody"})
+    terms = Terms(connection.name, "smartdocumentor", "extract-text", {})
     ended: list[News] = []
-    with Client(channel, transport=ScriptedTransport(vendor)) as client, Ledger.open(path) as ledger:
+    with Client(connection, transport=ScriptedTransport(vendor)) as client, Ledger.open(path) as ledger:
         ledger.begin(terms, [Entry(1, URL, "contract.pdf")])
         batch = Batch(Carrier(client, ledger, terms, path.parent / "out", Rules(patience=20.0)), 1)
         batch.start(ledger.entries())

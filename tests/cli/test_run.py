@@ -337,11 +337,11 @@ def test_an_order_that_nobody_can_look_for_is_not_sent_again_unasked(
 def _killed_while_sending(place: Path, vendor: str) -> None:
     """The ledger of a run of two files, as a kill leaves it while the first is sent."""
     files = [Entry(n, str(place / "in" / name), name) for n, name in enumerate(("a.pdf", "b.pdf"), 1)]
-    clue = {"provider": vendor, "connection": vendor, "operation": "convert", "reference": "r", "tag": "r"}
+    recovery_token = {"provider": vendor, "connection": vendor, "operation": "convert", "reference": "r", "tag": "r"}
     (place / "out").mkdir()
     with Ledger.open(place / "out" / "taskbridge-run.sqlite") as ledger:
         ledger.begin(Terms(vendor, vendor, "extract-text", {}), files)
-        ledger.sending(1, {**clue, "time": datetime.now(UTC).isoformat()}, None)
+        ledger.sending(1, {**recovery_token, "time": datetime.now(UTC).isoformat()}, None)
 
 
 @pytest.mark.parametrize("status", [504, 503])  # a gateway answers, or the server, and the vendor has nothing of it

@@ -114,7 +114,7 @@ def test_nothing_asked_is_answered_with_the_help(run: Run) -> None:
 
 def test_a_bug_does_not_look_like_a_failed_task() -> None:
     seen = python(
-        "import sys, taskbridge.registry as r; r.providers = lambda: 1 / 0;"
+        "import sys, taskbridge._config.registry as r; r.providers = lambda: 1 / 0;"
         "from taskbridge.cli import main; sys.exit(main(['providers']))"
     )
 

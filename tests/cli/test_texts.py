@@ -21,7 +21,7 @@ from taskbridge.cli.many import Progress
 from taskbridge.cli.screen import Screen
 from taskbridge.cli.texts import provider_block, result_block, row, span, task_block
 from taskbridge.errors import ServerError, TaskNotFound
-from taskbridge.events import Observation, Source, Why
+from taskbridge.events import Observation, ObservationSource, PollReason
 from taskbridge.models import Outcome, Task, TaskFailure, TaskFile, TaskRef, TaskResult, TaskStatus
 
 NASTY = "\x1b[31m[bold]hi[/bold]\u202e\a"
@@ -39,7 +39,7 @@ def task(**changes: Any) -> Task:
 @pytest.mark.parametrize(
     "odd",
     [
-        task(native_status=NASTY, recognised=False),
+        task(native_status=NASTY, recognized=False),
         task(message=NASTY, operation=NASTY, external_id=NASTY),
         task(status=TaskStatus.FAILED, error=TaskFailure(code=NASTY, message=NASTY)),
         task(subtasks=(task(operation=NASTY),)),
@@ -54,7 +54,7 @@ def test_a_task_is_shown_without_control_characters(odd: Task) -> None:
 
 
 def test_a_word_that_is_not_known_is_said_to_be() -> None:
-    assert "busy, a word that taskbridge does not know" in task_block(task(recognised=False))
+    assert "busy, a word that taskbridge does not know" in task_block(task(recognized=False))
 
 
 def test_a_message_that_is_the_status_word_is_not_told_twice() -> None:
@@ -117,7 +117,7 @@ def test_the_live_table_says_why_nothing_is_known_or_nothing_new() -> None:
 
 
 def look(ref: TaskRef, **what: Any) -> Observation:
-    return Observation(datetime.now(UTC), "acme", ref, Source.LOOK, Why.FIRST, **what)
+    return Observation(datetime.now(UTC), "acme", ref, ObservationSource.LOOK, PollReason.FIRST, **what)
 
 
 def test_more_tasks_than_lines_show_those_that_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,9 @@ def test_the_table_of_a_run_tells_how_long_a_file_took_and_when_its_task_is_look
     entry = Entry(number=1, source="in/a.pdf", folder="a.pdf")
     progress = Progress([entry])
     progress.take(News(entry, "waiting", task=(running := task())))
-    seen = Observation(MOMENT, "acme", running.ref, Source.LOOK, Why.FIRST, running, next_in=12.5)
+    seen = Observation(
+        MOMENT, "acme", running.ref, ObservationSource.LOOK, PollReason.FIRST, running, next_poll_in=12.5
+    )
     progress.observe(seen)
     shown = io.StringIO()
     Console(file=shown, width=80).print(LiveRun(Screen(as_json=False), progress)._picture())

@@ -114,8 +114,13 @@ def test_an_order_of_unknown_fate_tells_the_command_that_looks_for_it(go: Run, o
 
 def test_recover_shows_the_task_of_an_order_that_arrived(go: Run) -> None:
     ref = go("submit", "extract-text", "report.pdf", "--external-id", "INV-9").stdout.splitlines()[0]
-    clue = {"provider": "cloudconvert", "connection": "cloudconvert", "operation": "convert", "reference": "INV-9"}
-    seen = go("recover", json.dumps({**clue, "tag": "INV-9"}))
+    recovery_token = {
+        "provider": "cloudconvert",
+        "connection": "cloudconvert",
+        "operation": "convert",
+        "reference": "INV-9",
+    }
+    seen = go("recover", json.dumps({**recovery_token, "tag": "INV-9"}))
 
     assert (seen.returncode, seen.stdout.splitlines()[0]) == (0, ref)
 

@@ -15,9 +15,9 @@ from taskbridge._config.registry import load_provider
 from taskbridge.provider.base import no_requests
 from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, Downloads, IdKind, Webhooks
 from taskbridge.provider.http import Request, Response
-from taskbridge.provider.submission import Bulk, Listing
+from taskbridge.provider.submission import Listing, ListPolling
 from taskbridge.testing import Emulator, ProviderConformance
-from taskbridge.testing.samples import Recording, channel_of
+from taskbridge.testing.samples import Recording, connection_of
 
 CC, SD, SM, XA = "cloudconvert", "scan-documents", "smartdocumentor", "expertai-extract"
 AGREE = "test_claims_and_methods_agree"
@@ -48,9 +48,9 @@ class Trial:
         suite: Any = kind()
         settings = self.vendor.settings(self.provider)
         with tb.connect(self.provider, **suite.quick_settings(self.vendor)) as client:
-            channel = channel_of(self.provider, settings)
+            connection = connection_of(self.provider, settings)
             at_hand: dict[str, Callable[[], Any]] = {
-                "channel": lambda: channel,
+                "channel": lambda: connection,
                 "samples": lambda: Recording.of(self.provider, self.vendor).samples,
                 "vendor": lambda: self.vendor,
                 "emulator": lambda: self.vendor,
@@ -59,13 +59,13 @@ class Trial:
                 "tmp_path": lambda: self.folder,
             }
             test = getattr(suite, name)
-            if channel.credential is None and "channel" in inspect.signature(test).parameters:
-                channel.credential = suite_credential(suite, channel)
+            if connection.credential is None and "channel" in inspect.signature(test).parameters:
+                connection.credential = suite_credential(suite, connection)
             test(**{each: at_hand[each]() for each in inspect.signature(test).parameters})
 
 
-def suite_credential(suite: Any, channel: Any) -> Any:
-    return replace(suite._driven(channel, channel.provider.authorise()), expires_at=None)
+def suite_credential(suite: Any, connection: Any) -> Any:
+    return replace(suite._driven(connection, connection.provider.authorize()), expires_at=None)
 
 
 @pytest.fixture
@@ -101,11 +101,11 @@ CLAIMS: list[tuple[str, dict[str, Any], str]] = [
     (SD, {"webhooks": Webhooks(("task.other",), "svix", signed_time=True)}, "test_webhooks_are_as_claimed"),
     (SD, {"webhooks": Webhooks((), "svix", signed_time=False)}, "test_webhooks_are_as_claimed"),
     (CC, {"webhooks": Webhooks((), "HMAC", signed_time=True)}, "test_webhooks_are_as_claimed"),
-    (CC, {"look_options": frozenset[str]()}, AGREE),
-    (SD, {"look_options": frozenset({"include"})}, AGREE),
+    (CC, {"get_options": frozenset[str]()}, AGREE),
+    (SD, {"get_options": frozenset({"include"})}, AGREE),
     (CC, {"bulk": None}, AGREE),
-    (SD, {"bulk": Bulk(50, frozenset({"job"}))}, "test_a_sweep_shows_what_goes_on_where_claimed"),
-    (SD, {"bulk": Bulk(2)}, "test_a_sweep_shows_what_goes_on_where_claimed"),
+    (SD, {"bulk": ListPolling(50, frozenset({"job"}))}, "test_a_sweep_shows_what_goes_on_where_claimed"),
+    (SD, {"bulk": ListPolling(2)}, "test_a_sweep_shows_what_goes_on_where_claimed"),
     (SD, {"downloads": Downloads(("files",))}, "test_what_is_claimed_comes_home"),
     (SM, {"downloads": Downloads(("files", "data"))}, "test_what_is_claimed_comes_home"),
     (SM, {"downloads": Downloads(("data",), links=True)}, HOLD_TOGETHER),
@@ -185,7 +185,7 @@ def keeps_quiet(self: Any, order: Any) -> Generator[Request, Response, tb.Task]:
     try:
         request = next(flow)
         while True:
-            request = flow.send((yield replace(request, commits=False)))
+            request = flow.send((yield replace(request, starts_work=False)))
     except StopIteration as end:
         made: tb.Task = end.value
         return made
@@ -218,7 +218,7 @@ def test_a_proof_that_proves_nothing_is_caught(trial: Callable[[str], Trial], mo
     def nods(*_: object) -> None:
         pass
 
-    monkeypatch.setattr("taskbridge.webhooks.verify_hex_hmac", nods)
+    monkeypatch.setattr("taskbridge._engine.webhooks.verify_hex_hmac", nods)
     with pytest.raises(FAILURES):
         trial(CC).run("test_webhooks_are_as_claimed")
 

@@ -13,11 +13,11 @@ from taskbridge.emulator.shell import GROUP
 from taskbridge.models import Task, TaskResult, TaskStatus
 from taskbridge.provider.http import Flow, Response
 from taskbridge.testing import ProviderConformance, Sample
-from taskbridge.testing.samples import channel_of, emulator_of
+from taskbridge.testing.samples import connection_of, emulator_of
 from taskbridge_scan_documents import ScanDocuments
 
 if TYPE_CHECKING:
-    from taskbridge._engine.connection import Channel
+    from taskbridge._engine.connection import Connection
 
 SETTINGS = {"api_key": "key-of-the-suite"}
 
@@ -59,11 +59,11 @@ class Bent(ProviderConformance):
         pass
 
     @pytest.mark.xfail(reason="the vendor has no such thing")
-    def test_the_samples_show_both_ends(self, channel: Channel, samples: Mapping[str, Sample]) -> None:
+    def test_the_samples_show_both_ends(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
         raise NotImplementedError
 
     @pytest.mark.xfail
-    def test_what_the_provider_claims_is_true(self, channel: Channel, samples: Mapping[str, Sample]) -> None:
+    def test_what_the_provider_claims_is_true(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
         raise NotImplementedError
 
 
@@ -96,7 +96,9 @@ def test_an_emulator_that_cannot_be_imported_is_not_passed_over(monkeypatch: pyt
 # Each makes a provider that breaks one promise; the suite's test of that name has to fail.
 
 
-def broken(get: Callable[[ScanDocuments, str], Any] | None = None, change: Mapping[str, Any] | None = None) -> Channel:
+def broken(
+    get: Callable[[ScanDocuments, str], Any] | None = None, change: Mapping[str, Any] | None = None
+) -> Connection:
     """A connection to a provider that changes each task, or looks it up in its own way."""
 
     class Broken(ScanDocuments):
@@ -109,9 +111,9 @@ def broken(get: Callable[[ScanDocuments, str], Any] | None = None, change: Mappi
             task = yield from flow
             return task.model_copy(update=dict(change or {}))
 
-    channel = channel_of("scan-documents", SETTINGS)
-    channel.provider = Broken(channel.provider.settings, "scan-documents")
-    return channel
+    connection = connection_of("scan-documents", SETTINGS)
+    connection.provider = Broken(connection.provider.settings, "scan-documents")
+    return connection
 
 
 def reads_a_file(self: ScanDocuments, task_id: str) -> Flow[Task]:
@@ -147,16 +149,16 @@ def indexes(self: ScanDocuments, task_id: str) -> Flow[Task]:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_suite_catches_a_broken_promise(name: str, channel: Channel) -> None:
+def test_the_suite_catches_a_broken_promise(name: str, connection: Connection) -> None:
     suite = TestWithoutAnEmulator()
     with pytest.raises((AssertionError, NotImplementedError)):
-        getattr(suite, name)(channel, SAMPLES)
+        getattr(suite, name)(connection, SAMPLES)
 
 
 def test_the_suite_catches_a_task_that_keeps_the_key() -> None:
-    channel = broken(change={"raw": {"key": SETTINGS["api_key"]}})
+    connection = broken(change={"raw": {"key": SETTINGS["api_key"]}})
     with pytest.raises(AssertionError, match="a credential is kept"):
-        TestWithoutAnEmulator().test_no_task_keeps_a_credential(channel, SETTINGS, SAMPLES)
+        TestWithoutAnEmulator().test_no_task_keeps_a_credential(connection, SETTINGS, SAMPLES)
 
 
 def test_the_suite_catches_a_provider_that_trips_over_an_answer() -> None:
@@ -170,7 +172,7 @@ def test_the_suite_catches_a_provider_that_takes_any_id() -> None:
         response = yield self.request("GET", "/tasks/t1")
         return self.task(self.payload(response), "t1")
 
-    channel = broken(anything)
-    channel.provider.split_id = lambda _: (channel.provider.capabilities.kinds[0], "t1")  # type: ignore[assignment, method-assign]
+    connection = broken(anything)
+    connection.provider.split_id = lambda _: (connection.provider.capabilities.kinds[0], "t1")  # type: ignore[assignment, method-assign]
     with pytest.raises((AssertionError, pytest.fail.Exception)):
-        TestWithoutAnEmulator().test_impossible_ids_are_refused_before_any_request(channel, "..")
+        TestWithoutAnEmulator().test_impossible_ids_are_refused_before_any_request(connection, "..")

@@ -14,9 +14,9 @@ from pydantic import SecretStr
 import taskbridge as tb
 from taskbridge import aio
 from taskbridge._config.connections import connection_settings
-from taskbridge._config.files import Connection
-from taskbridge._engine.connection import Channel
-from taskbridge._engine.throttle import Governor
+from taskbridge._config.files import ConnectionConfig
+from taskbridge._engine.connection import Connection
+from taskbridge._engine.throttle import Throttle
 from taskbridge.models import Task, TaskFailure, TaskStatus
 from taskbridge.provider.base import Provider, ProviderSettings, no_requests
 from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, Credential, IdKind
@@ -58,14 +58,14 @@ class Acme(Provider[AcmeSettings]):
     translated = 0
     """Payloads that were made into tasks."""
 
-    def authorise(self) -> Flow[Credential]:
+    def authorize(self) -> Flow[Credential]:
         key = self.settings.api_key.get_secret_value()
         if self.settings.token_life is None:
             return no_requests(Credential({"X-Key": key}))
         return self._log_in(key, self.settings.token_life)
 
     def _log_in(self, key: str, life: float) -> Flow[Credential]:
-        response = yield Request("POST", f"{self.base_url}/token", body=key.encode(), idempotent=True, authorised=False)
+        response = yield Request("POST", f"{self.base_url}/token", body=key.encode(), idempotent=True, authorized=False)
         said = self.payload(response)
         return Credential({"X-Token": said.text("token")}, response.received_at + timedelta(seconds=life))
 
@@ -92,7 +92,7 @@ class Acme(Provider[AcmeSettings]):
             id=asked,
             native_id=payload.text("id"),
             status=state.status,
-            recognised=state.recognised,
+            recognized=state.recognized,
             native_status=word,
             message=payload.maybe_words("message"),
             error=TaskFailure(message=payload.maybe_words("message")) if state.status is TaskStatus.FAILED else None,
@@ -103,16 +103,16 @@ class Acme(Provider[AcmeSettings]):
 class Made:
     """A connection to Acme, its clock, and the script that stands for the vendor."""
 
-    def __init__(self, channel: Channel, clock: VirtualClock, script: Script) -> None:
-        self.channel = channel
+    def __init__(self, connection: Connection, clock: VirtualClock, script: Script) -> None:
+        self.connection = connection
         self.clock = clock
         self.transport = ScriptedTransport(script, clock=clock)
-        self.client = tb.Client(channel, clock=clock, transport=self.transport)
+        self.client = tb.Client(connection, clock=clock, transport=self.transport)
         self._script = script
 
     def asynchronous(self) -> tuple[aio.Client, AsyncScriptedTransport]:
         transport = AsyncScriptedTransport(self._script, clock=self.clock)
-        return aio.Client(self.channel, clock=self.clock, transport=transport), transport
+        return aio.Client(self.connection, clock=self.clock, transport=transport), transport
 
 
 @pytest.fixture
@@ -134,9 +134,9 @@ def acme(clock: VirtualClock) -> Maker:
 
     def make(script: Script = (), *, name: str = "acme", provider: type[Provider[Any]] = Acme, **settings: Any) -> Made:
         values = {"api_key": "key-of-acme-123", **settings}
-        common, own = connection_settings(Connection(name, "acme", values), provider)
-        governor = Governor(common.requests_per_second, clock.random)
-        return Made(Channel(name, provider(own, name), common, governor, clock), clock, script)
+        common, own = connection_settings(ConnectionConfig(name, "acme", values), provider)
+        throttle = Throttle(common.requests_per_second, clock.random)
+        return Made(Connection(name, provider(own, name), common, throttle, clock), clock, script)
 
     return make
 

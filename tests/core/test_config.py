@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 import taskbridge as tb
 from taskbridge._config.connections import connection_settings
-from taskbridge._config.files import Config, Connection, find_config, load_config, read_config
+from taskbridge._config.files import Config, ConnectionConfig, find_config, load_config, read_config
 from taskbridge._config.network import network_of
 from taskbridge._config.registry import loaded_providers
 from taskbridge._config.settings import CommonSettings
@@ -37,11 +37,11 @@ api_key = "sk-live-0123456789abcdef"
 """
 
 
-def connection(provider: str = "cloudconvert", **values: Any) -> Connection:
-    return Connection("invoices", provider, {"api_key": KEY, **values}, {})
+def connection(provider: str = "cloudconvert", **values: Any) -> ConnectionConfig:
+    return ConnectionConfig("invoices", provider, {"api_key": KEY, **values}, {})
 
 
-def checked(each: Connection) -> tuple[CommonSettings, Any]:
+def checked(each: ConnectionConfig) -> tuple[CommonSettings, Any]:
     return connection_settings(each, PROVIDERS[each.provider], PROVIDERS)
 
 
@@ -119,7 +119,7 @@ def test_a_file_names_connections_and_the_default_one() -> None:
 
 
 def test_the_only_connection_needs_no_default_and_of_several_one_is_named() -> None:
-    one = Connection("a", "cloudconvert", {}, {})
+    one = ConnectionConfig("a", "cloudconvert", {}, {})
     assert Config(None, {"a": one}).connection() is one
     with pytest.raises(tb.ConfigError, match=r"name a connection.*there are a, b"):
         Config(None, {"a": one, "b": one}).connection()
@@ -319,7 +319,7 @@ def test_a_setting_of_another_provider_says_whose_it_is() -> None:
 
 def test_a_setting_that_is_missing_says_what_to_write() -> None:
     with pytest.raises(tb.ConfigError, match=r'api_key is missing; add api_key = "\$\{API_KEY\}"'):
-        checked(Connection("a", "cloudconvert", {}, {}))
+        checked(ConnectionConfig("a", "cloudconvert", {}, {}))
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,11 @@ class OneHangs:
 
 @pytest.fixture
 def bridge(acme: Maker) -> Iterator[tb.Bridge]:
-    channels = {name: acme(name=name, base_url=f"https://{name}.test/v1").channel for name in ("hangs", "answers")}
+    connections = {
+        name: acme(name=name, base_url=f"https://{name}.test/v1").connection for name in ("hangs", "answers")
+    }
     transport = OneHangs()
-    with tb.Bridge(channels, transport=transport) as made:
+    with tb.Bridge(connections, transport=transport) as made:
         yield made
         transport.released.set()
 

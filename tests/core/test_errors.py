@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import taskbridge as tb
 from taskbridge import errors
-from taskbridge.errors import TaskbridgeError, plain
+from taskbridge.errors import TaskbridgeError, printable
 
 CLASSES: list[type[TaskbridgeError]] = [
     each
@@ -64,7 +64,7 @@ def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
 
 
 def test_every_error_is_public() -> None:
-    assert {each.__name__ for each in CLASSES} | {"plain"} == set(errors.__all__)
+    assert {each.__name__ for each in CLASSES} == set(errors.__all__)
     assert {each.__name__ for each in CLASSES} <= set(tb.__all__)
 
 
@@ -145,12 +145,12 @@ def test_only_errors_from_before_the_first_byte_say_so() -> None:
     ],
 )
 def test_a_strangers_text_is_made_safe_to_show(text: str, shown: str) -> None:
-    assert plain(text) == shown
+    assert printable(text) == shown
 
 
 @given(st.text(st.characters(), max_size=200), st.integers(1, 50))
 def test_cleaned_text_is_printable_and_encodable(text: str, limit: int) -> None:
-    shown = plain(text, limit)
+    shown = printable(text, limit)
     assert shown.replace("␀", "").isprintable()
     shown.encode()
     if len(text) > limit:
@@ -158,4 +158,4 @@ def test_cleaned_text_is_printable_and_encodable(text: str, limit: int) -> None:
 
 
 def test_long_text_is_clipped() -> None:
-    assert len(plain("x" * 1_000_000)) == 2048
+    assert len(printable("x" * 1_000_000)) == 2048

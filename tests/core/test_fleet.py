@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import taskbridge as tb
-from taskbridge._engine.lookup import Look
-from taskbridge._polling.commands import Done, Idle, LookAt, News, WaitUntil
-from taskbridge._polling.scheduler import Fleet
+from taskbridge._engine.lookup import PollResult
+from taskbridge._polling.commands import Done, Idle, PollTask, Update, WaitUntil
+from taskbridge._polling.scheduler import PollScheduler
 from taskbridge.models import Task
 
 if TYPE_CHECKING:
-    from taskbridge._engine.connection import Channel
+    from taskbridge._engine.connection import Connection
 
     from .conftest import Acme, Maker
 
@@ -23,54 +23,54 @@ if TYPE_CHECKING:
 class Driven:
     """A fleet driven by hand: the vendor's words stand in a dict."""
 
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self.fleet = Fleet()
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.scheduler = PollScheduler()
         self.now = 0.0
         self.words: dict[str, str] = {}
         self.looks: list[str] = []
 
     def add(self, task_id: str, **kwargs: Any) -> Any:
         self.words.setdefault(task_id, "working")
-        return self.fleet.add(self.channel, task_id, self.now, **kwargs)
+        return self.scheduler.add(self.connection, task_id, self.now, **kwargs)
 
     def command(self) -> Any:
-        return self.fleet.next(self.now)
+        return self.scheduler.next(self.now)
 
-    def look(self) -> LookAt:
+    def poll(self) -> PollTask:
         command = self.command()
-        assert isinstance(command, LookAt), command
+        assert isinstance(command, PollTask), command
         self.looks.append(command.task_id)
         return command
 
-    def answer(self, look: LookAt) -> None:
+    def answer(self, poll: PollTask) -> None:
         """Answer a look with the vendor's word."""
-        body = json.dumps({"id": look.task_id, "state": self.words[look.task_id]}).encode()
-        received_at = self.channel.clock.now()
-        if body == look.seen:
-            self.fleet.looked(look, self.now, Look(None, body, received_at))
+        body = json.dumps({"id": poll.task_id, "state": self.words[poll.task_id]}).encode()
+        received_at = self.connection.clock.now()
+        if body == poll.seen:
+            self.scheduler.looked(poll, self.now, PollResult(None, body, received_at))
             return
-        flow = self.channel.provider.get(look.task_id)
+        flow = self.connection.provider.get(poll.task_id)
         next(flow)
         with pytest.raises(StopIteration) as end:
             flow.send(tb_response(body))
-        self.fleet.looked(look, self.now, Look(end.value.value, body, received_at))
+        self.scheduler.looked(poll, self.now, PollResult(end.value.value, body, received_at))
 
-    def news(self) -> list[News]:
-        found: list[News] = []
-        while (one := self.fleet.news()) is not None:
+    def update(self) -> list[Update]:
+        found: list[Update] = []
+        while (one := self.scheduler.update()) is not None:
             found.append(one)
         return found
 
-    def run(self, until: float = inf) -> list[News]:
+    def run(self, until: float = inf) -> list[Update]:
         """Answer every look until nothing is left or the time has come."""
-        found: list[News] = []
+        found: list[Update] = []
         for _ in range(10_000):
             command = self.command()
-            found += self.news()
+            found += self.update()
             if isinstance(command, Done) or self.now >= until:
                 return found
-            if isinstance(command, LookAt):
+            if isinstance(command, PollTask):
                 self.looks.append(command.task_id)
                 self.answer(command)
             else:
@@ -88,60 +88,60 @@ def tb_response(body: bytes) -> Any:
 
 @pytest.fixture
 def driven(acme: Maker) -> Driven:
-    return Driven(acme(poll={"interval": 2.0}).channel)
+    return Driven(acme(poll={"interval": 2.0}).connection)
 
 
 def test_an_empty_fleet_has_nothing_to_do() -> None:
-    assert Fleet().next(0.0) == Done()
+    assert PollScheduler().next(0.0) == Done()
 
 
 def test_a_task_is_looked_at_at_once_and_its_end_is_told(driven: Driven) -> None:
-    ticket = driven.add("t1", owner="me", place=7)
+    waiter = driven.add("t1", owner="me", place=7)
     driven.words["t1"] = "done"
-    driven.answer(driven.look())
-    [news] = driven.news()
-    assert (news.ticket, news.final, ticket.owner, ticket.place) == (ticket, True, "me", 7)
-    assert news.outcome.unwrap().status == "completed"
+    driven.answer(driven.poll())
+    [update] = driven.update()
+    assert (update.waiter, update.final, waiter.owner, waiter.place) == (waiter, True, "me", 7)
+    assert update.outcome.unwrap().status == "completed"
     assert driven.command() == Done()
-    assert len(driven.fleet) == 0
+    assert len(driven.scheduler) == 0
 
 
 def test_while_a_look_is_under_way_there_is_nothing_to_do(driven: Driven) -> None:
     driven.add("t1")
-    driven.look()
+    driven.poll()
     assert driven.command() == Idle()
 
 
 def test_a_task_that_goes_on_is_looked_at_again_after_the_interval(driven: Driven) -> None:
     driven.add("t1")
     for _ in range(20):
-        driven.answer(driven.look())
+        driven.answer(driven.poll())
         pause = driven.command()
         assert isinstance(pause, WaitUntil)
         assert 1.0 <= pause.time - driven.now <= 3.0
-        assert isinstance(driven.fleet.next(pause.time - 0.01), WaitUntil)
+        assert isinstance(driven.scheduler.next(pause.time - 0.01), WaitUntil)
         driven.now = pause.time
-    assert driven.news() == []
+    assert driven.update() == []
 
 
 def test_the_same_task_twice_is_looked_up_once_and_told_twice(driven: Driven) -> None:
-    tickets = [driven.add("t1", place=n) for n in range(3)]
+    waiters = [driven.add("t1", place=n) for n in range(3)]
     driven.words["t1"] = "done"
-    news = driven.run()
+    update = driven.run()
     assert driven.looks == ["t1"]
-    assert [one.ticket for one in news] == tickets
-    assert len({one.outcome.ref for one in news}) == 1
+    assert [one.waiter for one in update] == waiters
+    assert len({one.outcome.ref for one in update}) == 1
 
 
 def test_a_deadline_is_exact_and_carries_the_last_snapshot(driven: Driven) -> None:
     driven.add("t1", deadline=5.0)
     assert driven.run(until=4.999) == []
-    [news] = driven.run()
+    [update] = driven.run()
     assert driven.now == 5.0
-    error = news.outcome.error
+    error = update.outcome.error
     assert isinstance(error, tb.WaitTimeout)
     assert error.task is not None
-    assert error.task == news.outcome.task
+    assert error.task == update.outcome.task
     assert (error.task.native_status, error.ref, error.retryable) == ("working", "acme:t1", True)
     assert "stopped waiting after 5 s, the task goes on: it is processing, vendor says 'working'" in error.message
 
@@ -150,20 +150,20 @@ def test_each_party_has_its_own_deadline(driven: Driven) -> None:
     first, second = driven.add("t1", deadline=3.0), driven.add("t1", deadline=8.0)
     ended: list[tuple[Any, float]] = []
     for until in (3.0, 8.0):
-        ended += [(news.ticket, driven.now) for news in driven.run(until=until)]
+        ended += [(update.waiter, driven.now) for update in driven.run(until=until)]
     assert ended == [(first, 3.0), (second, 8.0)]
 
 
 def test_a_deadline_that_comes_before_any_answer_says_so(driven: Driven) -> None:
     driven.add("t1", deadline=1.0)
-    look = driven.look()
+    poll = driven.poll()
     driven.now = 1.0
     driven.command()
-    [news] = driven.news()
-    assert "it was never seen" in str(news.outcome.error)
-    assert news.outcome.task is None
-    driven.answer(look)  # comes too late, and harms nobody
-    assert driven.news() == []
+    [update] = driven.update()
+    assert "it was never seen" in str(update.outcome.error)
+    assert update.outcome.task is None
+    driven.answer(poll)  # comes too late, and harms nobody
+    assert driven.update() == []
     assert driven.command() == Done()
 
 
@@ -171,14 +171,14 @@ def test_a_timeout_names_the_last_error(driven: Driven) -> None:
     driven.add("t1", deadline=4.0)
     for _ in range(10):
         command = driven.command()
-        if isinstance(command, LookAt):
-            driven.fleet.failed(command, driven.now, tb.ServerError("the machine is on fire"))
+        if isinstance(command, PollTask):
+            driven.scheduler.failed(command, driven.now, tb.ServerError("the machine is on fire"))
         elif isinstance(command, WaitUntil):
             driven.now = command.time
         else:
             break
-    [news] = driven.news()
-    error = news.outcome.error
+    [update] = driven.update()
+    error = update.outcome.error
     assert isinstance(error, tb.WaitTimeout)
     assert "every look failed, the last with: the machine is on fire" in error.message
     assert isinstance(error.last_error, tb.ServerError)
@@ -187,40 +187,40 @@ def test_a_timeout_names_the_last_error(driven: Driven) -> None:
 def test_a_timeout_names_a_word_that_nobody_knows(driven: Driven) -> None:
     driven.add("t1", deadline=4.0)
     driven.words["t1"] = "polishing"
-    [news] = driven.run()
-    assert "the vendor says 'polishing', a word that taskbridge does not know" in str(news.outcome.error)
+    [update] = driven.run()
+    assert "the vendor says 'polishing', a word that taskbridge does not know" in str(update.outcome.error)
 
 
 def test_who_stops_waiting_while_a_look_is_under_way_is_told_nothing(driven: Driven) -> None:
-    ticket = driven.add("t1")
-    look = driven.look()
-    driven.fleet.drop([ticket])
+    waiter = driven.add("t1")
+    poll = driven.poll()
+    driven.scheduler.drop([waiter])
     assert driven.command() == Done()
     driven.words["t1"] = "done"
-    driven.answer(look)
-    assert driven.news() == []
-    driven.fleet.drop([ticket])  # twice does no harm
+    driven.answer(poll)
+    assert driven.update() == []
+    driven.scheduler.drop([waiter])  # twice does no harm
 
 
 def test_a_task_that_comes_back_while_its_old_look_is_under_way_is_looked_at_anew(driven: Driven) -> None:
-    ticket = driven.add("t1")
-    old = driven.look()
-    driven.fleet.drop([ticket])
+    waiter = driven.add("t1")
+    old = driven.poll()
+    driven.scheduler.drop([waiter])
     again = driven.add("t1")
     driven.words["t1"] = "done"
     driven.answer(old)
-    assert [news.ticket for news in driven.run()] == [again]
+    assert [update.waiter for update in driven.run()] == [again]
 
 
 def test_dropping_one_of_two_parties_leaves_the_other(driven: Driven) -> None:
     first, second = driven.add("t1"), driven.add("t1")
-    driven.fleet.drop([first])
+    driven.scheduler.drop([first])
     driven.words["t1"] = "done"
-    assert [news.ticket for news in driven.run()] == [second]
+    assert [update.waiter for update in driven.run()] == [second]
 
 
 def test_an_unchanged_answer_is_not_translated(driven: Driven, acme_type: type[Acme]) -> None:
-    provider = driven.channel.provider
+    provider = driven.connection.provider
     assert isinstance(provider, acme_type)
     driven.add("t1", deadline=60.0)
     driven.run(until=50.0)
@@ -235,8 +235,8 @@ def test_only_changes_are_told_to_who_asks_for_changes(driven: Driven) -> None:
     seen: list[tuple[Any, str]] = []
     for word in ("waiting", "waiting", "working", "working", "done"):
         driven.words["t1"] = word
-        driven.answer(driven.look())
-        seen += [(one.ticket, str(one.outcome.task and one.outcome.task.native_status)) for one in driven.news()]
+        driven.answer(driven.poll())
+        seen += [(one.waiter, str(one.outcome.task and one.outcome.task.native_status)) for one in driven.update()]
         pause = driven.command()
         driven.now = pause.time if isinstance(pause, WaitUntil) else driven.now
     assert seen == [(watcher, "waiting"), (watcher, "working"), (watcher, "done"), (waiter, "done")]
@@ -245,12 +245,12 @@ def test_only_changes_are_told_to_who_asks_for_changes(driven: Driven) -> None:
 def test_a_failure_in_passing_ends_nothing_and_is_told_to_nobody(driven: Driven) -> None:
     driven.add("t1")
     for error in (tb.ServerError("no"), tb.ConnectFailed("no"), tb.RateLimited("no"), tb.MalformedResponse("no")):
-        driven.fleet.failed(driven.look(), driven.now, error)
+        driven.scheduler.failed(driven.poll(), driven.now, error)
         pause = driven.command()
         assert isinstance(pause, WaitUntil)
         assert pause.time > driven.now + 0.9
         driven.now = pause.time
-    assert driven.news() == []
+    assert driven.update() == []
     driven.words["t1"] = "done"
     assert driven.run()[0].outcome.error is None
 
@@ -271,83 +271,83 @@ def test_a_failure_in_passing_ends_nothing_and_is_told_to_nobody(driven: Driven)
 def test_a_failure_that_will_not_pass_ends_its_task_and_no_other(driven: Driven, error: tb.TaskbridgeError) -> None:
     bad = driven.add("bad")
     driven.add("good")
-    looks = {look.task_id: look for look in (driven.look(), driven.look())}
+    looks = {poll.task_id: poll for poll in (driven.poll(), driven.poll())}
     driven.answer(looks["good"])
-    driven.fleet.failed(looks["bad"], driven.now, error)
-    [news] = driven.news()
-    assert (news.ticket, news.outcome.error, news.outcome.task) == (bad, error, None)
+    driven.scheduler.failed(looks["bad"], driven.now, error)
+    [update] = driven.update()
+    assert (update.waiter, update.outcome.error, update.outcome.task) == (bad, error, None)
     assert isinstance(driven.command(), WaitUntil)
 
 
 def test_a_failure_after_a_snapshot_keeps_the_snapshot(driven: Driven) -> None:
     driven.add("t1")
-    driven.answer(driven.look())
+    driven.answer(driven.poll())
     pause = driven.command()
     assert isinstance(pause, WaitUntil)
     driven.now = pause.time
-    driven.fleet.failed(driven.look(), driven.now, tb.TaskNotFound("gone"))
-    [news] = driven.news()
-    assert isinstance(news.outcome.task, Task)
-    assert news.outcome.task.status == "processing"
+    driven.scheduler.failed(driven.poll(), driven.now, tb.TaskNotFound("gone"))
+    [update] = driven.update()
+    assert isinstance(update.outcome.task, Task)
+    assert update.outcome.task.status == "processing"
 
 
 def test_a_401_ends_every_task_of_its_connection_and_no_other(acme: Maker) -> None:
-    ours, theirs = acme(name="ours").channel, acme(name="theirs").channel
-    fleet = Fleet()
-    for channel in (ours, theirs):
+    ours, theirs = acme(name="ours").connection, acme(name="theirs").connection
+    scheduler = PollScheduler()
+    for connection in (ours, theirs):
         for n in range(3):
-            fleet.add(channel, f"t{n}", 0.0)
-    looks = [fleet.next(0.0) for _ in range(6)]
+            scheduler.add(connection, f"t{n}", 0.0)
+    looks = [scheduler.next(0.0) for _ in range(6)]
     error = tb.AuthenticationError("wrong key")
-    mine = next(look for look in looks if isinstance(look, LookAt) and look.channel is ours)
+    mine = next(poll for poll in looks if isinstance(poll, PollTask) and poll.connection is ours)
     ours.refuse(error)
-    fleet.failed(mine, 0.0, error)
+    scheduler.failed(mine, 0.0, error)
     ended: list[tb.Outcome] = []
-    while (news := fleet.news()) is not None:
-        ended.append(news.outcome)
+    while (update := scheduler.update()) is not None:
+        ended.append(update.outcome)
     assert sorted(outcome.ref for outcome in ended) == ["ours:t0", "ours:t1", "ours:t2"]
     assert len({id(outcome.error) for outcome in ended}) == 3
     assert all(isinstance(o.error, tb.AuthenticationError) and o.error.ref == o.ref for o in ended)
-    assert len(fleet) == 3
+    assert len(scheduler) == 3
 
 
 def test_after_the_first_look_the_line_is_held_and_a_broken_line_falls_back_to_looking(driven: Driven) -> None:
     driven.add("t1", hold=True)
-    first = driven.look()
+    first = driven.poll()
     assert not first.hold
     driven.answer(first)
-    held = driven.look()
+    held = driven.poll()
     assert held.hold
-    driven.fleet.failed(held, driven.now, tb.DeadlineExceeded("cut after a minute"))
-    back = driven.look()
+    driven.scheduler.failed(held, driven.now, tb.DeadlineExceeded("cut after a minute"))
+    back = driven.poll()
     assert not back.hold
     driven.answer(back)
     assert isinstance(driven.command(), WaitUntil)
-    assert driven.news() == []
+    assert driven.update() == []
 
 
 def test_an_answer_before_the_end_ends_the_holding(driven: Driven) -> None:
     driven.add("t1", hold=True)
-    driven.answer(driven.look())
-    driven.answer(driven.look())
+    driven.answer(driven.poll())
+    driven.answer(driven.poll())
     pause = driven.command()
     assert isinstance(pause, WaitUntil)
     driven.now = pause.time
-    assert not driven.look().hold
+    assert not driven.poll().hold
 
 
 def test_no_more_looks_are_under_way_than_allowed(acme: Maker) -> None:
-    driven = Driven(acme(max_in_flight=3).channel)
+    driven = Driven(acme(max_in_flight=3).connection)
     for n in range(10):
         driven.add(f"t{n}")
-    looks = [driven.look() for _ in range(3)]
+    looks = [driven.poll() for _ in range(3)]
     assert driven.command() == Idle()
     driven.answer(looks[0])
-    assert isinstance(driven.command(), LookAt)
+    assert isinstance(driven.command(), PollTask)
 
 
 def test_the_rate_of_the_connection_is_kept(acme: Maker) -> None:
-    driven = Driven(acme(requests_per_second=5.0, poll={"interval": 1.0}).channel)
+    driven = Driven(acme(requests_per_second=5.0, poll={"interval": 1.0}).connection)
     for n in range(100):
         driven.add(f"t{n}")
     driven.run(until=20.0)
@@ -355,25 +355,25 @@ def test_the_rate_of_the_connection_is_kept(acme: Maker) -> None:
 
 
 def test_one_crowded_connection_does_not_hold_up_another(acme: Maker) -> None:
-    slow, fast = acme(name="slow", requests_per_second=0.1).channel, acme(name="fast").channel
-    fleet = Fleet()
+    slow, fast = acme(name="slow", requests_per_second=0.1).connection, acme(name="fast").connection
+    scheduler = PollScheduler()
     for n in range(5):
-        fleet.add(slow, f"t{n}", 0.0)
-    fleet.add(fast, "t9", 0.0)
-    commands = [fleet.next(0.0) for _ in range(3)]
-    assert "fast" in [command.channel.name for command in commands if isinstance(command, LookAt)]
+        scheduler.add(slow, f"t{n}", 0.0)
+    scheduler.add(fast, "t9", 0.0)
+    commands = [scheduler.next(0.0) for _ in range(3)]
+    assert "fast" in [command.connection.name for command in commands if isinstance(command, PollTask)]
 
 
 def test_tasks_that_come_together_are_spread(acme: Maker) -> None:
     made = acme(poll={"interval": 10.0}, max_in_flight=1000)
     made.clock.pinned = None
-    driven = Driven(made.channel)
+    driven = Driven(made.connection)
     for n in range(1000):
         driven.add(f"t{n}")
     per_second: dict[int, int] = {}
     for _ in range(20_000):
         command = driven.command()
-        if isinstance(command, LookAt):
+        if isinstance(command, PollTask):
             per_second[int(driven.now)] = per_second.get(int(driven.now), 0) + 1
             driven.answer(command)
         elif isinstance(command, WaitUntil):
@@ -384,32 +384,32 @@ def test_tasks_that_come_together_are_spread(acme: Maker) -> None:
 
 
 def test_closing_tells_everybody_that_the_task_goes_on(driven: Driven) -> None:
-    tickets = [driven.add("t1"), driven.add("t2", changes=True)]
-    driven.answer(driven.look())
-    driven.news()
-    driven.fleet.close()
-    news = driven.news()
-    assert [one.ticket for one in news] == tickets
-    assert all(isinstance(one.outcome.error, tb.WaitTimeout) and one.final for one in news)
-    assert news[0].outcome.task is not None
+    waiters = [driven.add("t1"), driven.add("t2", changes=True)]
+    driven.answer(driven.poll())
+    driven.update()
+    driven.scheduler.close()
+    update = driven.update()
+    assert [one.waiter for one in update] == waiters
+    assert all(isinstance(one.outcome.error, tb.WaitTimeout) and one.final for one in update)
+    assert update[0].outcome.task is not None
     assert driven.command() == Done()
 
 
 def test_a_hint_brings_the_next_look_forward(driven: Driven) -> None:
     driven.add("t1")
-    driven.answer(driven.look())
-    driven.fleet.hint("acme:t1", driven.now)
-    assert driven.look().task_id == "t1"
-    driven.fleet.hint("acme:t9", driven.now)  # nobody waits for it
+    driven.answer(driven.poll())
+    driven.scheduler.hint("acme:t1", driven.now)
+    assert driven.poll().task_id == "t1"
+    driven.scheduler.hint("acme:t9", driven.now)  # nobody waits for it
 
 
 def test_what_was_heard_from_outside_ends_a_task_without_a_look(driven: Driven) -> None:
-    ticket = driven.add("t1")
-    driven.answer(driven.look())
-    other = Driven(driven.channel)
+    waiter = driven.add("t1")
+    driven.answer(driven.poll())
+    other = Driven(driven.connection)
     other.add("t1")
     other.words["t1"] = "done"
     task = other.run()[0].outcome.unwrap()
-    driven.fleet.heard(task, driven.now)
-    assert [(one.ticket, one.outcome.task) for one in driven.news()] == [(ticket, task)]
+    driven.scheduler.heard(task, driven.now)
+    assert [(one.waiter, one.outcome.task) for one in driven.update()] == [(waiter, task)]
     assert driven.command() == Done()

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import taskbridge as tb
-from taskbridge._engine.effects import Authorise, Send
-from taskbridge._engine.lookup import look
-from taskbridge._engine.retry import Effort, authorise, lift
+from taskbridge._engine.effects import RefreshCredential, Send
+from taskbridge._engine.lookup import poll
+from taskbridge._engine.retry import RequestOptions, authorize, with_policies
 from taskbridge.provider.capabilities import Credential
 from taskbridge.provider.http import Flow, Request, Response
 from taskbridge.testing import VirtualClock
@@ -121,23 +121,23 @@ def test_a_kept_connection_to_another_host_says_nothing_of_a_probe(acme: Maker) 
     stale = tb.TruncatedResponse("closed")
     stale.stale = True
     made = acme()
-    governor, now = made.channel.governor, made.clock.monotonic()
+    throttle, now = made.connection.throttle, made.clock.monotonic()
     for _ in range(5):
-        governor.failed(now)
-    assert governor.take(now + 8.0).granted  # the one probe is under way
+        throttle.failed(now)
+    assert throttle.take(now + 8.0).granted  # the one probe is under way
 
     def fetch() -> Flow[Response]:
-        return (yield Request("GET", "https://files.test/a", authorised=False, foreign=True, expect="bytes"))
+        return (yield Request("GET", "https://files.test/a", authorized=False, external=True, expect="bytes"))
 
-    flow = lift(made.channel, fetch(), now + 60.0)
+    flow = with_policies(made.connection, fetch(), now + 60.0)
     assert isinstance(next(flow), Send)
     assert isinstance(flow.throw(stale), Send)  # once more, on a new connection
-    assert not governor.take(now + 8.0).granted
+    assert not throttle.take(now + 8.0).granted
 
 
 def test_when_the_budget_is_empty_the_first_error_is_raised_at_once(acme: Maker) -> None:
     made = acme(lambda _: Response(408))
-    while made.channel.governor.may_retry():
+    while made.connection.throttle.may_retry():
         pass
     with pytest.raises(tb.ApiError) as caught:
         made.client.get("t1")
@@ -155,7 +155,7 @@ def post(url: str = "https://acme.test/v1/orders") -> Flow[int]:
 )
 def test_a_post_whose_fate_is_unknown_is_sent_once(acme: Maker, fault: tb.TaskbridgeError) -> None:
     made = acme([fault])
-    flow = lift(made.channel, post(), made.clock.monotonic() + 30.0)
+    flow = with_policies(made.connection, post(), made.clock.monotonic() + 30.0)
     action = driven_to_send(flow)
     assert isinstance(action, Send)
     with pytest.raises(type(fault)):
@@ -164,7 +164,7 @@ def test_a_post_whose_fate_is_unknown_is_sent_once(acme: Maker, fault: tb.Taskbr
 
 @pytest.mark.parametrize("answer", [Response(500), Response(503), Response(408)], ids=lambda r: str(r.status))
 def test_a_post_that_was_answered_is_sent_once(acme: Maker, answer: Response) -> None:
-    flow = lift(acme().channel, post(), 2000.0)
+    flow = with_policies(acme().connection, post(), 2000.0)
     driven_to_send(flow)
     with pytest.raises(StopIteration) as end:
         flow.send(answer)
@@ -174,17 +174,17 @@ def test_a_post_that_was_answered_is_sent_once(acme: Maker, answer: Response) ->
 def test_a_post_that_never_left_or_was_turned_away_is_sent_again(acme: Maker) -> None:
     for first in (tb.ConnectFailed("no"), Response(429)):
         made = acme()
-        flow = lift(made.channel, post(), 2000.0)
+        flow = with_policies(made.connection, post(), 2000.0)
         driven_to_send(flow)
         action = flow.throw(first) if isinstance(first, Exception) else flow.send(first)
         while not isinstance(action, Send):
-            action = flow.send(Credential({}) if isinstance(action, Authorise) else None)
+            action = flow.send(Credential({}) if isinstance(action, RefreshCredential) else None)
         flow.close()
 
 
 def driven_to_send(flow: Any) -> Any:
     action = next(flow)
-    while isinstance(action, Authorise):
+    while isinstance(action, RefreshCredential):
         action = flow.send(Credential({}))
     return action
 
@@ -197,7 +197,7 @@ def test_the_credential_goes_along_and_out_of_repr(acme: Maker, says: Says) -> N
     made.client.get("t1")
     assert made.transport.requests[0].headers["X-Key"] == "key-of-acme-123"
     assert "key-of-acme-123" not in repr(made.transport.requests)
-    assert "key-of-acme-123" not in repr(made.channel)
+    assert "key-of-acme-123" not in repr(made.connection)
 
 
 def test_a_401_is_replayed_once_with_a_new_credential(acme: Maker, says: Says) -> None:
@@ -236,12 +236,12 @@ def test_a_refusal_that_comes_while_one_is_logged_is_not_logged_again(
     class Meanwhile(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             del record
-            made.channel.refuse(tb.AuthenticationError("another thread's"))
+            made.connection.refuse(tb.AuthenticationError("another thread's"))
 
     logger, meanwhile = logging.getLogger("taskbridge"), Meanwhile()
     logger.addHandler(meanwhile)
     try:
-        made.channel.refuse(tb.AuthenticationError("no"))
+        made.connection.refuse(tb.AuthenticationError("no"))
     finally:
         logger.removeHandler(meanwhile)
     assert [record.message for record in caplog.records] == ["connection acme pauses: no"]
@@ -251,11 +251,11 @@ def test_a_403_is_the_tasks_own_unless_the_table_blames_the_account(acme: Maker,
     own = acme([Response(403, {}, b'{"code": "not_yours"}'), says("t2", "done")])
     with pytest.raises(tb.PermissionDenied):
         own.client.get("t1")
-    assert own.channel.refusal is None
+    assert own.connection.refusal is None
     account = acme([Response(403, {}, b'{"code": "no_account"}')])
     with pytest.raises(tb.PermissionDenied):
         account.client.get("t1")
-    assert account.channel.refusal is not None
+    assert account.connection.refusal is not None
 
 
 def token_vendor(clock: VirtualClock, says: Says) -> Callable[[Request], Response]:
@@ -312,7 +312,7 @@ def test_a_token_service_that_is_down_is_no_wrong_credential(acme: Maker) -> Non
     made = acme(lambda _: Response(503), token_life=60.0)
     with pytest.raises(tb.ServerError):
         made.client.get("t1")
-    assert made.channel.refusal is None
+    assert made.connection.refusal is None
 
 
 def test_after_an_outage_a_connection_with_tokens_comes_back(acme: Maker, says: Says, clock: VirtualClock) -> None:
@@ -342,22 +342,22 @@ def test_after_an_outage_a_connection_with_tokens_comes_back(acme: Maker, says: 
 
 def test_slots_that_nobody_waits_for_are_not_lost(acme: Maker) -> None:
     made = acme(requests_per_second=1.0)
-    made.channel.credential = Credential({})
-    waiting = [look(made.channel, f"t{n}", made.clock.monotonic() + 30.0) for n in range(200)]
+    made.connection.credential = Credential({})
+    waiting = [poll(made.connection, f"t{n}", made.clock.monotonic() + 30.0) for n in range(200)]
     for flow in waiting:
         next(flow)
     for flow in waiting:
         flow.close()
     made.clock.advance(2.0)
-    action = next(look(made.channel, "t1", made.clock.monotonic() + 30.0))
+    action = next(poll(made.connection, "t1", made.clock.monotonic() + 30.0))
     assert isinstance(action, Send)
 
 
 def test_a_credential_that_needs_no_request_costs_no_slot(acme: Maker) -> None:
     made = acme(requests_per_second=0.25)
-    flow = look(made.channel, "t1", made.clock.monotonic() + 30.0, plan=Effort(granted=True))
-    made.channel.governor.take(made.clock.monotonic())
-    assert isinstance(next(flow), Authorise)
+    flow = poll(made.connection, "t1", made.clock.monotonic() + 30.0, plan=RequestOptions(granted=True))
+    made.connection.throttle.take(made.clock.monotonic())
+    assert isinstance(next(flow), RefreshCredential)
     assert isinstance(flow.send(Credential({})), Send)
     flow.close()
 
@@ -371,7 +371,7 @@ def test_an_unknown_word_is_logged_once_and_is_processing(
     made = acme(lambda _: says("t1", "Polishing\x1b[31m"))
     for _ in range(3):
         task = made.client.get("t1")
-        assert (task.status, task.recognised, task.native_status) == ("processing", False, "Polishing\x1b[31m")
+        assert (task.status, task.recognized, task.native_status) == ("processing", False, "Polishing\x1b[31m")
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert "Polishing" in warnings[0].message
@@ -452,10 +452,10 @@ def test_a_token_that_is_echoed_is_taken_out(acme: Maker) -> None:
 
 def test_a_lifted_flow_asks_for_a_credential_and_then_sends(acme: Maker, says: Says) -> None:
     made = acme(token_life=3600.0)
-    flow = look(made.channel, "t1", made.clock.monotonic() + 30.0)
+    flow = poll(made.connection, "t1", made.clock.monotonic() + 30.0)
     first = next(flow)
-    assert isinstance(first, Authorise)
-    renewal = authorise(made.channel, first.deadline)
+    assert isinstance(first, RefreshCredential)
+    renewal = authorize(made.connection, first.deadline)
     login = next(renewal)
     assert isinstance(login, Send)
     assert login.request.headers == {}

@@ -8,41 +8,41 @@ from random import Random
 
 import pytest
 
-from taskbridge._engine.throttle import Governor
+from taskbridge._engine.throttle import Throttle
 
 
-def starts(governor: Governor, wanted: int, now: float = 0.0) -> list[float]:
+def starts(throttle: Throttle, wanted: int, now: float = 0.0) -> list[float]:
     """When so many requests start that are all wanted at once."""
     found: list[float] = []
     while len(found) < wanted:
-        grant = governor.take(now)
-        if grant.granted:
-            found.append(now + grant.wait)
+        permit = throttle.take(now)
+        if permit.granted:
+            found.append(now + permit.wait)
         else:
-            now += grant.wait
+            now += permit.wait
     return found
 
 
-def in_outage(now: float = 0.0) -> Governor:
-    governor = Governor(None, lambda: 0.5)
+def in_outage(now: float = 0.0) -> Throttle:
+    throttle = Throttle(None, lambda: 0.5)
     for _ in range(5):
-        assert governor.take(now).granted
-        governor.failed(now)
-    assert governor.is_probing
-    return governor
+        assert throttle.take(now).granted
+        throttle.failed(now)
+    assert throttle.is_probing
+    return throttle
 
 
-def refused_for_a_minute(governor: Governor, retry_after: float) -> int:
+def refused_for_a_minute(throttle: Throttle, retry_after: float) -> int:
     """How many requests go out in a minute in which each of them gets a 429."""
     now, sent = 0.0, 0
     for _ in range(10_000):
-        grant = governor.take(now)
-        now += grant.wait
+        permit = throttle.take(now)
+        now += permit.wait
         if now >= 60.0:
             break
-        if grant.granted:
+        if permit.granted:
             sent += 1
-            governor.slow_down(now, retry_after)
+            throttle.slow_down(now, retry_after)
     return sent
 
 
@@ -50,165 +50,165 @@ def refused_for_a_minute(governor: Governor, retry_after: float) -> int:
 
 
 def test_without_a_limit_everything_goes_at_once() -> None:
-    assert starts(Governor(None, lambda: 0.5), 1000) == [0.0] * 1000
+    assert starts(Throttle(None, lambda: 0.5), 1000) == [0.0] * 1000
 
 
 def test_a_rate_is_kept_whatever_is_wanted() -> None:
-    times = starts(Governor(10.0, lambda: 0.5), 100)
+    times = starts(Throttle(10.0, lambda: 0.5), 100)
     for second in range(10):
         assert sum(second <= time < second + 1 for time in times) <= 20  # a burst of one second, once
     assert times[-1] >= 8.9
 
 
 def test_after_a_silence_one_seconds_worth_may_go_at_once() -> None:
-    governor = Governor(10.0, lambda: 0.5)
-    starts(governor, 50)
-    assert sum(time == 100.0 for time in starts(governor, 30, now=100.0)) <= 10
+    throttle = Throttle(10.0, lambda: 0.5)
+    starts(throttle, 50)
+    assert sum(time == 100.0 for time in starts(throttle, 30, now=100.0)) <= 10
 
 
 def test_a_slow_rate_lets_one_request_go_and_then_waits() -> None:
-    assert starts(Governor(0.5, lambda: 0.5), 3) == [0.0, 2.0, 4.0]
+    assert starts(Throttle(0.5, lambda: 0.5), 3) == [0.0, 2.0, 4.0]
 
 
 def test_what_is_not_granted_takes_nothing() -> None:
-    governor = Governor(1.0, lambda: 0.5)
-    governor.take(0.0)
-    assert [(g.wait, g.granted) for g in (governor.take(0.0) for _ in range(3))] == [(1.0, False)] * 3
+    throttle = Throttle(1.0, lambda: 0.5)
+    throttle.take(0.0)
+    assert [(g.wait, g.granted) for g in (throttle.take(0.0) for _ in range(3))] == [(1.0, False)] * 3
 
 
 def test_the_next_slot_alone_may_be_taken_ahead() -> None:
-    governor = Governor(1.0, lambda: 0.5)
-    governor.take(0.0)
-    assert [(g.wait, g.granted) for g in (governor.take(0.0, ahead=True) for _ in range(2))] == [
+    throttle = Throttle(1.0, lambda: 0.5)
+    throttle.take(0.0)
+    assert [(g.wait, g.granted) for g in (throttle.take(0.0, ahead=True) for _ in range(2))] == [
         (1.0, True),
         (2.0, False),
     ]
 
 
 def test_a_slot_that_is_given_back_is_there_for_the_next() -> None:
-    governor = Governor(1.0, lambda: 0.5)
-    governor.take(0.0)
-    governor.give_back()
-    assert governor.take(0.0).granted
+    throttle = Throttle(1.0, lambda: 0.5)
+    throttle.take(0.0)
+    throttle.give_back()
+    assert throttle.take(0.0).granted
 
 
 def test_a_pause_holds_for_slots_taken_before() -> None:
-    governor = Governor(1.0, lambda: 0.5)
-    assert not governor.holds(0.0)
-    governor.slow_down(0.0, 60.0)
-    assert governor.holds(59.0)
+    throttle = Throttle(1.0, lambda: 0.5)
+    assert not throttle.holds(0.0)
+    throttle.slow_down(0.0, 60.0)
+    assert throttle.holds(59.0)
 
 
 # 429.
 
 
 def test_a_429_halves_what_was_flowing_and_answers_let_it_climb() -> None:
-    governor = Governor(None, lambda: 0.5)
+    throttle = Throttle(None, lambda: 0.5)
     for n in range(200):  # a hundred a second
-        governor.take(n / 100)
-        governor.answered(n / 100, {})
-    governor.slow_down(2.0, None)
-    assert 40 <= governor.rate <= 60
-    cut = governor.rate
+        throttle.take(n / 100)
+        throttle.answered(n / 100, {})
+    throttle.slow_down(2.0, None)
+    assert 40 <= throttle.rate <= 60
+    cut = throttle.rate
     for n in range(10):
-        governor.answered(2.0 + n, {})
-    assert cut < governor.rate < 2 * cut
+        throttle.answered(2.0 + n, {})
+    assert cut < throttle.rate < 2 * cut
 
 
 def test_a_thousand_429s_slow_the_connection_and_never_stop_it() -> None:
-    governor = Governor(100.0, lambda: 0.5)
+    throttle = Throttle(100.0, lambda: 0.5)
     now = 0.0
     for _ in range(1000):
-        grant = governor.take(now)
-        now += grant.wait
-        if grant.granted:
-            governor.slow_down(now, None)
-    assert 0.0 < governor.rate <= 0.1
-    assert governor.take(now).wait <= 30.0
+        permit = throttle.take(now)
+        now += permit.wait
+        if permit.granted:
+            throttle.slow_down(now, None)
+    assert 0.0 < throttle.rate <= 0.1
+    assert throttle.take(now).wait <= 30.0
 
 
 def test_one_429_on_a_quiet_connection_does_not_freeze_it() -> None:
-    governor = Governor(None, lambda: 0.5)
-    governor.take(0.0)
-    governor.slow_down(1.5, None)  # the vendor took its time to say no
-    assert starts(governor, 3, now=1.5)[-1] <= 1.5 + 6.0
+    throttle = Throttle(None, lambda: 0.5)
+    throttle.take(0.0)
+    throttle.slow_down(1.5, None)  # the vendor took its time to say no
+    assert starts(throttle, 3, now=1.5)[-1] <= 1.5 + 6.0
 
 
 def test_a_rate_that_was_cut_recovers_its_ceiling_and_no_more() -> None:
-    governor = Governor(20.0, lambda: 0.5)
-    governor.take(0.0)
-    governor.slow_down(0.0, None)
+    throttle = Throttle(20.0, lambda: 0.5)
+    throttle.take(0.0)
+    throttle.slow_down(0.0, None)
     now = 0.0
     for _ in range(2000):
-        grant = governor.take(now)
-        now += grant.wait
-        governor.answered(now, {})
-    assert governor.rate == 20.0
+        permit = throttle.take(now)
+        now += permit.wait
+        throttle.answered(now, {})
+    assert throttle.rate == 20.0
 
 
 def test_retry_after_pauses_the_whole_connection_and_adds_jitter() -> None:
-    governor = Governor(None, lambda: 0.5)
-    governor.take(0.0)
-    governor.slow_down(0.0, 30.0)
-    grant = governor.take(1.0)
-    assert not grant.granted
-    assert 29.0 <= grant.wait <= 40.0
+    throttle = Throttle(None, lambda: 0.5)
+    throttle.take(0.0)
+    throttle.slow_down(0.0, 30.0)
+    permit = throttle.take(1.0)
+    assert not permit.granted
+    assert 29.0 <= permit.wait <= 40.0
 
 
 def test_retry_after_every_second_costs_few_requests() -> None:
-    governor = Governor(None, Random(1).random)
-    assert refused_for_a_minute(governor, 1.0) <= 10
+    throttle = Throttle(None, Random(1).random)
+    assert refused_for_a_minute(throttle, 1.0) <= 10
 
 
 def test_an_empty_window_pauses_for_a_moment() -> None:
-    governor = Governor(None, lambda: 0.5)
-    governor.answered(0.0, {"x-ratelimit-remaining": "0"})
-    assert not governor.take(0.5).granted
-    assert governor.take(1.0).granted
+    throttle = Throttle(None, lambda: 0.5)
+    throttle.answered(0.0, {"x-ratelimit-remaining": "0"})
+    assert not throttle.take(0.5).granted
+    assert throttle.take(1.0).granted
 
 
 # Outage.
 
 
 def test_five_failures_in_a_row_make_an_outage_and_an_answer_between_them_does_not() -> None:
-    governor = Governor(None, lambda: 0.5)
+    throttle = Throttle(None, lambda: 0.5)
     for _ in range(4):
-        governor.failed(0.0)
-    governor.answered(0.0, {})
+        throttle.failed(0.0)
+    throttle.answered(0.0, {})
     for _ in range(4):
-        governor.failed(0.0)
-    assert not governor.is_probing
-    governor.failed(0.0)
-    assert governor.is_probing
+        throttle.failed(0.0)
+    assert not throttle.is_probing
+    throttle.failed(0.0)
+    assert throttle.is_probing
 
 
 def test_in_an_outage_one_probe_goes_out_at_a_time() -> None:
-    governor = in_outage()
-    assert not governor.take(4.9).granted
-    assert governor.take(7.5).granted
-    assert not governor.take(7.5).granted
-    assert not governor.take(20.0).granted
-    governor.failed(20.0)
-    assert not governor.take(24.9).granted
-    assert governor.take(27.5).granted
+    throttle = in_outage()
+    assert not throttle.take(4.9).granted
+    assert throttle.take(7.5).granted
+    assert not throttle.take(7.5).granted
+    assert not throttle.take(20.0).granted
+    throttle.failed(20.0)
+    assert not throttle.take(24.9).granted
+    assert throttle.take(27.5).granted
 
 
 def test_a_probe_that_was_never_sent_lets_another_go() -> None:
-    governor = in_outage()
-    assert governor.take(7.5).granted
-    governor.abandoned()
-    assert governor.take(7.5).granted
+    throttle = in_outage()
+    assert throttle.take(7.5).granted
+    throttle.abandoned()
+    assert throttle.take(7.5).granted
 
 
 def test_the_first_answer_ends_the_outage_and_the_rate_ramps_up() -> None:
-    governor = in_outage()
-    governor.take(7.5)
-    governor.answered(8.0, {})
-    assert not governor.is_probing
-    assert len([time for time in starts(governor, 20, now=8.0) if time < 9.0]) <= 2
+    throttle = in_outage()
+    throttle.take(7.5)
+    throttle.answered(8.0, {})
+    assert not throttle.is_probing
+    assert len([time for time in starts(throttle, 20, now=8.0) if time < 9.0]) <= 2
     for second in range(1, 12):
-        governor.answered(8.0 + second, {})
-    assert governor.rate == float("inf")
+        throttle.answered(8.0 + second, {})
+    assert throttle.rate == float("inf")
 
 
 def test_a_probe_that_is_answered_with_429_is_no_leave_to_probe_at_once() -> None:
@@ -219,28 +219,28 @@ def test_a_probe_that_is_answered_with_429_is_no_leave_to_probe_at_once() -> Non
 
 
 def test_retries_are_paid_from_a_budget_that_answers_refill() -> None:
-    governor = Governor(None, lambda: 0.5)
-    assert sum(governor.may_retry() for _ in range(100)) == 10
+    throttle = Throttle(None, lambda: 0.5)
+    assert sum(throttle.may_retry() for _ in range(100)) == 10
     for _ in range(200):
-        governor.answered(0.0, {})
-    assert sum(governor.may_retry() for _ in range(100)) == 10
+        throttle.answered(0.0, {})
+    assert sum(throttle.may_retry() for _ in range(100)) == 10
 
 
 def test_beside_answers_retries_add_a_tenth_at_most() -> None:
-    governor = Governor(None, lambda: 0.5)
+    throttle = Throttle(None, lambda: 0.5)
     retries = 0
     for _ in range(1000):
-        governor.answered(0.0, {})
-        retries += governor.may_retry() + governor.may_retry()
+        throttle.answered(0.0, {})
+        retries += throttle.may_retry() + throttle.may_retry()
     assert retries <= 1000 * 0.1 + 10
 
 
 def test_ten_threads_spend_no_more_than_there_is() -> None:
-    governor = Governor(None, lambda: 0.5)
+    throttle = Throttle(None, lambda: 0.5)
     spent: list[bool] = []
 
     def spend() -> None:
-        spent.extend(governor.may_retry() for _ in range(100))
+        spent.extend(throttle.may_retry() for _ in range(100))
 
     threads = [threading.Thread(target=spend) for _ in range(10)]
     for thread in threads:
@@ -257,7 +257,7 @@ def test_ten_threads_spend_no_more_than_there_is() -> None:
 def test_a_herd_costs_little_in_an_outage_and_comes_back_gently(tasks: int) -> None:
     """Many tasks polled every ten seconds; the vendor answers 503 from second 30 to second 90."""
     random = Random(7)
-    governor = Governor(200.0, random.random)
+    throttle = Throttle(200.0, random.random)
     due = [(random.random() * 10.0, n) for n in range(tasks)]
     heapq.heapify(due)
     per_second: dict[int, int] = {}
@@ -269,18 +269,18 @@ def test_a_herd_costs_little_in_an_outage_and_comes_back_gently(tasks: int) -> N
         while in_flight and in_flight[0][0] <= now:
             answered, asked, task = heapq.heappop(in_flight)
             if 30.0 <= asked < 90.0:
-                governor.failed(answered)
+                throttle.failed(answered)
             else:
-                governor.answered(answered, {})
+                throttle.answered(answered, {})
             heapq.heappush(due, (answered + 10.0, task))
         if due and due[0][0] <= now and len(in_flight) < 32:
-            grant = governor.take(now)
-            if grant.granted and now + grant.wait < 120.0:
-                begin = now + grant.wait
+            permit = throttle.take(now)
+            if permit.granted and now + permit.wait < 120.0:
+                begin = now + permit.wait
                 per_second[int(begin)] = per_second.get(int(begin), 0) + 1
                 heapq.heappush(in_flight, (begin + 0.1, begin, heapq.heappop(due)[1]))
                 continue
-            wake = now + max(grant.wait, 0.001)
+            wake = now + max(permit.wait, 0.001)
         else:
             wake = due[0][0] if due and len(in_flight) < 32 else 1e9
         now = min(wake, in_flight[0][0] if in_flight else wake)

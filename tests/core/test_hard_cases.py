@@ -16,9 +16,9 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import aio
-from taskbridge._engine.lookup import look
-from taskbridge._engine.retry import Effort
-from taskbridge._polling.scheduler import Fleet
+from taskbridge._engine.lookup import poll
+from taskbridge._engine.retry import RequestOptions
+from taskbridge._polling.scheduler import PollScheduler
 from taskbridge._runtime.sync import Driver
 from taskbridge.provider.http import Request, Response
 from taskbridge.testing import AsyncScriptedTransport, ScriptedTransport, VirtualClock
@@ -85,7 +85,7 @@ def test_ten_thousand_refs_of_which_a_hundred_do_not_exist(acme: Maker, says: Sa
         return some_missing(says)(request)
 
     transport = ScriptedTransport(counting, clock=made.clock)
-    with tb.Client(made.channel, clock=made.clock, transport=transport) as client:
+    with tb.Client(made.connection, clock=made.clock, transport=transport) as client:
         outcomes = client.wait_all([f"t{n}" for n in range(10_000)], timeout=None)
     check_ten_thousand(outcomes, len(transport.requests))
     assert 1 <= most <= 8
@@ -101,7 +101,7 @@ def test_the_same_asynchronously_without_a_thread(acme: Maker, says: Says) -> No
         async with client:
             outcomes = await client.wait_all([f"t{n}" for n in range(10_000)], timeout=None)
             assert threading.active_count() == before
-            assert len(asyncio.all_tasks()) <= 2 + made.channel.settings.max_in_flight
+            assert len(asyncio.all_tasks()) <= 2 + made.connection.settings.max_in_flight
         check_ten_thousand(outcomes, len(transport.requests))
 
     asyncio.run(run())
@@ -130,7 +130,7 @@ def test_a_401_in_the_middle_pauses_its_connection_only_and_the_wait_can_be_resu
     refused = [f"refuses:t{n}" for n in range(20)]
     with (
         caplog.at_level(logging.WARNING, logger="taskbridge"),
-        tb.Bridge({name: each.channel for name, each in made.items()}, clock=clock, transport=transport) as bridge,
+        tb.Bridge({name: each.connection for name, each in made.items()}, clock=clock, transport=transport) as bridge,
     ):
         outcomes = bridge.wait_all([*refused, *(f"goes:t{n}" for n in range(20))], timeout=600.0)
         assert {type(outcome.error) for outcome in outcomes[:20]} == {tb.AuthenticationError}
@@ -185,7 +185,7 @@ def test_an_interrupt_ends_the_wait_and_leaves_no_thread(acme: Maker, says: Says
     def vendor(request: Request) -> Response:
         return says(asked(request), "working")
 
-    with tb.Client(made.channel, clock=tb_clock(), transport=ScriptedTransport(vendor)) as client:
+    with tb.Client(made.connection, clock=tb_clock(), transport=ScriptedTransport(vendor)) as client:
         timer = threading.Timer(0.02, interrupt)
         timer.start()
         refs = [f"t{n}" for n in range(number)]
@@ -234,7 +234,7 @@ def test_an_event_loop_that_is_closed_under_a_wait_hangs_nobody(acme: Maker, say
         with pytest.raises(tb.ConfigError, match="another event loop"):
             await client.wait_all(["t1"])
         await client.close()
-        async with aio.Client(made.channel, clock=made.clock, transport=transport) as fresh:
+        async with aio.Client(made.connection, clock=made.clock, transport=transport) as fresh:
             assert [outcome.unwrap().id for outcome in await fresh.wait_all(["t1", "t2"])] == ["t1", "t2"]
 
     asyncio.run(go_on())
@@ -255,7 +255,7 @@ def test_a_bridge_and_its_client_renew_a_credential_once(acme: Maker, says: Says
 
     async def run() -> None:
         made = acme(token_life=3600.0)
-        async with aio.Bridge({"acme": made.channel}, clock=clock, transport=transport) as bridge:
+        async with aio.Bridge({"acme": made.connection}, clock=clock, transport=transport) as bridge:
             await asyncio.gather(bridge.get("acme:t1"), bridge["acme"].get("t2"), bridge["acme"].get("t3"))
 
     asyncio.run(run())
@@ -278,20 +278,20 @@ class Slept:
             return says(asked(request), "done" if clock.monotonic() >= self.ends else "working")
 
         self.driver = Driver(clock, lambda _: ScriptedTransport(vendor, clock=clock))
-        self.fleet = Fleet()
+        self.scheduler = PollScheduler()
         for n in range(number):
-            self.fleet.add(self.made.channel, f"t{n}", clock.monotonic(), deadline=clock.monotonic() + 900.0)
+            self.scheduler.add(self.made.connection, f"t{n}", clock.monotonic(), deadline=clock.monotonic() + 900.0)
         self.outcomes: list[tb.Outcome] = []
 
     def run(self, happens: Callable[[], object] | None = None, at: float = 0.0) -> None:
         began = self.clock.monotonic()
-        while self.driver.step(self.fleet):
-            while (news := self.fleet.news()) is not None:
+        while self.driver.step(self.scheduler):
+            while (news := self.scheduler.news()) is not None:
                 self.outcomes.append(news.outcome)
             if happens is not None and self.clock.monotonic() >= began + at:
                 happens()
                 happens = None
-        while (news := self.fleet.news()) is not None:
+        while (news := self.scheduler.news()) is not None:
             self.outcomes.append(news.outcome)
 
 
@@ -344,13 +344,13 @@ class Party:
 
 
 def test_waits_that_are_over_leave_nothing_behind(acme: Maker) -> None:
-    made, fleet = acme(), Fleet()
+    made, scheduler = acme(), PollScheduler()
     gone: list[weakref.ref[Party]] = []
 
     def wait(number: int) -> None:
         party = Party()
         gone.append(weakref.ref(party))
-        fleet.drop([fleet.add(made.channel, f"t{number}", 0.0, deadline=1e6 + number, owner=party)])
+        scheduler.drop([scheduler.add(made.connection, f"t{number}", 0.0, deadline=1e6 + number, owner=party)])
 
     for number in range(1000):
         wait(number)
@@ -367,11 +367,11 @@ class Broken(Acme):
 
 def test_a_leave_to_probe_that_is_not_used_is_given_back(acme: Maker) -> None:
     made = acme(provider=Broken)
-    governor, now = made.channel.governor, made.clock.monotonic()
+    throttle, now = made.connection.throttle, made.clock.monotonic()
     for _ in range(5):
-        governor.failed(now)
-    assert governor.is_probing
-    assert governor.take(now + 8.0).granted
+        throttle.failed(now)
+    assert throttle.is_probing
+    assert throttle.take(now + 8.0).granted
     with pytest.raises(tb.ContractError, match="broken"):
-        next(look(made.channel, "t1", now + 60.0, plan=Effort(attempts=1, granted=True)))
-    assert governor.take(now + 8.0).granted  # at once, for the next one
+        next(poll(made.connection, "t1", now + 60.0, plan=RequestOptions(attempts=1, granted=True)))
+    assert throttle.take(now + 8.0).granted  # at once, for the next one

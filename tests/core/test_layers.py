@@ -88,8 +88,8 @@ def _imported(node: ast.AST, *, typing_only: bool) -> Iterator[tuple[str, bool]]
             yield "." * child.level + (child.module or ""), typing_only
             if child.level == 0 and child.module == "taskbridge":
                 yield from ((f"taskbridge.{alias.name}", typing_only) for alias in child.names)
-        guarded = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
-        yield from _imported(child, typing_only=typing_only or guarded)
+        redact_errors = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        yield from _imported(child, typing_only=typing_only or redact_errors)
 
 
 def name_of(path: Path) -> str:

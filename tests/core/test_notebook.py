@@ -61,7 +61,7 @@ def everywhere(words: str) -> tb.Task:
         id=words,
         status="failed",
         native_status=words,
-        recognised=False,
+        recognized=False,
         operation=words,
         message=words,
         error={"code": words, "message": words, "details": {words: words}},

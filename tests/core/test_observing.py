@@ -13,11 +13,11 @@ import pytest
 
 import taskbridge as tb
 from taskbridge._engine.logs import RECORDS
-from taskbridge._engine.lookup import Look
+from taskbridge._engine.lookup import PollResult
 from taskbridge._engine.operations import get
-from taskbridge._polling.commands import LookAt, LookAtMany, WaitUntil
-from taskbridge._polling.scheduler import Fleet
-from taskbridge.events import Event, Source, Why
+from taskbridge._polling.commands import PollList, PollTask, WaitUntil
+from taskbridge._polling.scheduler import PollScheduler
+from taskbridge.events import Event, ObservationSource, PollReason
 from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, IdKind, Webhooks
 from taskbridge.provider.http import Flow, Request, Response
 from taskbridge.provider.payload import Payload
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from taskbridge.testing import Emulator
     from taskbridge.testing.transport import Answer
 
-    from .conftest import Made, Maker
+    from .conftest import GeneratedFile, Maker
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ def of(kind: type[T], events: list[Event]) -> list[T]:
     return [event for event in events if isinstance(event, kind)]
 
 
-def observed(made: Made, **wait: Any) -> list[tb.Observation]:
+def observed(made: GeneratedFile, **wait: Any) -> list[tb.Observation]:
     """What an observer hears of the observations while `made` waits for t1."""
     events: list[Event] = []
     with made.client.observe(events.append):
@@ -62,10 +62,15 @@ def test_each_look_is_told_with_its_reason_and_the_next(acme: Maker) -> None:
     assert [each.native_status for each in seen] == ["waiting", "working", "working", "done"]
     assert [each.status for each in seen] == ["pending", "processing", "processing", "completed"]
     assert [each.unchanged for each in seen] == [False, False, True, False]
-    assert [each.why for each in seen] == [Why.FIRST, Why.INTERVAL, Why.INTERVAL, Why.INTERVAL]
-    assert [each.next_in for each in seen] == [4.0, 4.0, 4.0, None]
-    assert [each.next_why for each in seen] == [Why.INTERVAL] * 3 + [None]
-    assert {(each.source, each.http_status, each.ref) for each in seen} == {(Source.LOOK, 200, "acme:t1")}
+    assert [each.why for each in seen] == [
+        PollReason.FIRST,
+        PollReason.INTERVAL,
+        PollReason.INTERVAL,
+        PollReason.INTERVAL,
+    ]
+    assert [each.next_poll_in for each in seen] == [4.0, 4.0, 4.0, None]
+    assert [each.next_poll_reason for each in seen] == [PollReason.INTERVAL] * 3 + [None]
+    assert {(each.source, each.http_status, each.ref) for each in seen} == {(ObservationSource.LOOK, 200, "acme:t1")}
     assert [each.delay for each in seen] == [None, None, None, 2.0]
     assert [each.is_final for each in seen] == [False, False, False, True]
     spans = [(after.time - before.time).total_seconds() for before, after in pairwise(seen)]
@@ -75,22 +80,22 @@ def test_each_look_is_told_with_its_reason_and_the_next(acme: Maker) -> None:
 @pytest.mark.parametrize(
     ("poll", "why"),
     [
-        ({"interval": 3.0}, Why.INTERVAL),
-        ({"latency": 3.0}, Why.LATENCY),
-        ({}, Why.AGE),
-        ({"interval": 30.0, "at_most": 3.0}, Why.AT_MOST),
+        ({"interval": 3.0}, PollReason.INTERVAL),
+        ({"latency": 3.0}, PollReason.LATENCY),
+        ({}, PollReason.AGE),
+        ({"interval": 30.0, "at_most": 3.0}, PollReason.AT_MOST),
     ],
 )
-def test_a_pause_says_which_setting_made_it(acme: Maker, poll: dict[str, float], why: Why) -> None:
+def test_a_pause_says_which_setting_made_it(acme: Maker, poll: dict[str, float], why: PollReason) -> None:
     seen = observed(acme([says("working"), says("done")], poll=poll))
-    assert (seen[0].next_why, seen[1].why) == (why, why)
+    assert (seen[0].next_poll_reason, seen[1].why) == (why, why)
 
 
 def test_a_learnt_schedule_says_so(acme: Maker) -> None:
     made = acme([says("working"), says("done")], poll={"latency": 1.0})
     for _ in range(12):
-        made.channel.durations_of(None).watched(9.0, 10.0, ended=True)
-    assert observed(made)[0].next_why is Why.LEARNT
+        made.connection.durations_of(None).watched(9.0, 10.0, ended=True)
+    assert observed(made)[0].next_poll_reason is PollReason.LEARNT
 
 
 def test_a_failed_look_is_told_with_its_error_and_when_it_is_made_again(acme: Maker) -> None:
@@ -103,8 +108,13 @@ def test_a_failed_look_is_told_with_its_error_and_when_it_is_made_again(acme: Ma
     seen = observed(acme(script, poll={"interval": 1.0}))
     assert [type(each.error) for each in seen] == [tb.ServerError, tb.RateLimited, tb.ConnectFailed, type(None)]
     assert [each.http_status for each in seen] == [503, 429, None, 200]
-    assert [each.next_why for each in seen] == [Why.RETRY, Why.RETRY_AFTER, Why.RETRY, None]
-    assert seen[1].next_in == 40.0
+    assert [each.next_poll_reason for each in seen] == [
+        PollReason.RETRY,
+        PollReason.RETRY_AFTER,
+        PollReason.RETRY,
+        None,
+    ]
+    assert seen[1].next_poll_in == 40.0
     assert [each.task is None for each in seen] == [True, True, True, False]
 
 
@@ -115,7 +125,7 @@ def test_a_wait_whose_deadline_comes_first_says_that_no_look_follows(acme: Maker
     with pytest.raises(tb.WaitTimeout):
         made.client.wait("t1", timeout=10.0)
     (only,) = of(tb.Observation, events)
-    assert (only.next_in, only.next_why) == (None, Why.DEADLINE)
+    assert (only.next_poll_in, only.next_poll_reason) == (None, PollReason.DEADLINE)
     (ended,) = of(tb.CallEnded, events)
     assert (ended.call, ended.duration, type(ended.error)) == ("wait", 10.0, tb.WaitTimeout)
 
@@ -127,18 +137,30 @@ def test_a_held_line_is_another_source(acme: Maker) -> None:
         poll={"interval": 2.0},
     )
     seen = observed(made)
-    assert [each.source for each in seen] == [Source.LOOK, Source.LINE, Source.LOOK, Source.LOOK]
-    assert [each.why for each in seen] == [Why.FIRST, Why.LINE, Why.LINE_BROKE, Why.INTERVAL]
+    assert [each.source for each in seen] == [
+        ObservationSource.LOOK,
+        ObservationSource.LINE,
+        ObservationSource.LOOK,
+        ObservationSource.LOOK,
+    ]
+    assert [each.why for each in seen] == [
+        PollReason.FIRST,
+        PollReason.LINE,
+        PollReason.LINE_BROKE,
+        PollReason.INTERVAL,
+    ]
     assert [each.exchanges[0].host for each in seen] == ["acme.test", "hold.test", "acme.test", "acme.test"]
 
 
 def test_a_progress_that_is_reported_moves_the_look_and_says_so(acme: Maker) -> None:
     class Telling(Acme):
         def task(self, payload: Payload, asked: str) -> tb.Task:
-            return super().task(payload, asked).model_copy(update={"progress": payload.maybe_share("percent", 100.0)})
+            return (
+                super().task(payload, asked).model_copy(update={"progress": payload.maybe_fraction("percent", 100.0)})
+            )
 
     made = acme([says("working"), says("working", percent=50), says("done")], provider=Telling, poll={"interval": 8.0})
-    assert [each.next_why for each in observed(made)] == [Why.INTERVAL, Why.PROGRESS, None]
+    assert [each.next_poll_reason for each in observed(made)] == [PollReason.INTERVAL, PollReason.PROGRESS, None]
 
 
 class Calling(Acme):
@@ -151,70 +173,70 @@ class Calling(Acme):
 
 def test_an_event_that_is_expected_and_one_that_comes_say_so(acme: Maker) -> None:
     made = acme(provider=Calling, poll={"interval": 8.0}, webhook_secrets=["a-secret-of-a-test"])
-    made.channel.audience.join(lambda _: None)
-    fleet = Fleet()
-    fleet.add(made.channel, "t1", 0.0)
-    flow = made.channel.provider.get("t1")
+    made.connection.observers.join(lambda _: None)
+    scheduler = PollScheduler()
+    scheduler.add(made.connection, "t1", 0.0)
+    flow = made.connection.provider.get("t1")
     next(flow)
     with pytest.raises(StopIteration) as end:
         flow.send(says("working"))
-    first = fleet.next(0.0)
-    assert isinstance(first, LookAt)
-    fleet.looked(first, 0.0, Look(end.value.value, b"", made.clock.now()))
-    made.channel.audience.join((events := list[Event]()).append)
-    fleet.witness.tell()
+    first = scheduler.next(0.0)
+    assert isinstance(first, PollTask)
+    scheduler.looked(first, 0.0, PollResult(end.value.value, b"", made.clock.now()))
+    made.connection.observers.join((events := list[Event]()).append)
+    scheduler.observations.tell()
     (seen,) = of(tb.Observation, events)
-    assert (seen.next_why, seen.next_in) == (Why.WEBHOOK_EXPECTED, 40.0)
-    fleet.hint("acme:t1", 3.0)
-    second = fleet.next(3.0)
-    assert isinstance(second, LookAt)
-    assert second.trail is not None
-    assert second.trail.why is Why.EVENT
+    assert (seen.next_poll_reason, seen.next_poll_in) == (PollReason.WEBHOOK_EXPECTED, 40.0)
+    scheduler.hint("acme:t1", 3.0)
+    second = scheduler.next(3.0)
+    assert isinstance(second, PollTask)
+    assert second.trace is not None
+    assert second.trace.why is PollReason.EVENT
 
 
 def test_an_event_that_is_overdue_is_waited_for_no_longer(acme: Maker) -> None:
     made = acme(provider=Calling, poll={"interval": 2.0}, webhook_secrets=["a-secret-of-a-test"])
-    fleet, now = Fleet(), 0.0
+    scheduler, now = PollScheduler(), 0.0
 
-    def look(state: str) -> None:
+    def poll(state: str) -> None:
         nonlocal now
-        while not isinstance(action := fleet.next(now), LookAt):
+        while not isinstance(action := scheduler.next(now), PollTask):
             assert isinstance(action, WaitUntil)
             now = action.time
-        flow = made.channel.provider.get("t1")
+        flow = made.connection.provider.get("t1")
         next(flow)
         with pytest.raises(StopIteration) as end:
             flow.send(says(state))
-        fleet.looked(action, now, Look(end.value.value, b"", made.clock.now()))
-        fleet.witness.tell()
+        scheduler.looked(action, now, PollResult(end.value.value, b"", made.clock.now()))
+        scheduler.observations.tell()
 
-    fleet.add(made.channel, "t1", now)
-    look("working")
-    look("done")  # seen at 10 s
-    made.channel.audience.join((events := list[Event]()).append)
-    fleet.add(made.channel, "t1", now)
+    scheduler.add(made.connection, "t1", now)
+    poll("working")
+    poll("done")  # seen at 10 s
+    made.connection.observers.join((events := list[Event]()).append)
+    scheduler.add(made.connection, "t1", now)
     for _ in range(8):
-        look("working")
-    seen = [(each.next_why, each.next_in) for each in of(tb.Observation, events)]
+        poll("working")
+    seen = [(each.next_poll_reason, each.next_poll_in) for each in of(tb.Observation, events)]
     # The first ended between 0 and 10 s, so this one is overdue at 10 s.
-    assert seen == [(Why.WEBHOOK_EXPECTED, 10.0), *[(Why.INTERVAL, 2.0)] * 7]
+    assert seen == [(PollReason.WEBHOOK_EXPECTED, 10.0), *[(PollReason.INTERVAL, 2.0)] * 7]
 
 
 def test_a_look_that_a_limit_holds_back_says_how_late_it_is(acme: Maker) -> None:
     made = acme(lambda _: says("done"), requests_per_second=0.5, poll={"interval": 1.0})
     events: list[Event] = []
     made.client.observe(events.append)
-    fleet = Fleet()
+    scheduler = PollScheduler()
     for n in range(4):
-        fleet.add(made.channel, f"t{n}", 0.0)
+        scheduler.add(made.connection, f"t{n}", 0.0)
     now, late = 0.0, list[float]()
     while len(late) < 4:
-        command = fleet.next(now)
+        command = scheduler.next(now)
         if isinstance(command, WaitUntil):
             now = command.time
-        elif isinstance(command, LookAt):
-            assert command.trail is not None
-            late.append(command.trail.late)
+        elif isinstance(command, PollTask):
+            assert command.trace is not None
+            late.append(command.trace.late)
     assert late[0] == 0.0
     assert late == sorted(late)
     assert late[-1] > 1.0
@@ -223,14 +245,14 @@ def test_a_look_that_a_limit_holds_back_says_how_late_it_is(acme: Maker) -> None
 def test_a_list_tells_of_many_tasks_and_its_requests_are_told_once(acme: Maker) -> None:
     made = acme(provider=Listed, poll={"latency": 1.0}, max_in_flight=1000)
     events: list[Event] = []
-    made.channel.audience.join(events.append)
-    fleet, now = Fleet(), 0.0
+    made.connection.observers.join(events.append)
+    scheduler, now = PollScheduler(), 0.0
     tasks = {f"t{n}": None for n in range(50)}
     for task_id in tasks:
-        fleet.add(made.channel, task_id, now)
+        scheduler.add(made.connection, task_id, now)
 
     def snapshot(task_id: str, state: str) -> tb.Task:
-        flow = made.channel.provider.get(task_id)
+        flow = made.connection.provider.get(task_id)
         next(flow)
         with pytest.raises(StopIteration) as end:
             flow.send(Response(200, {}, json.dumps({"id": task_id, "state": state}).encode()))
@@ -239,29 +261,29 @@ def test_a_list_tells_of_many_tasks_and_its_requests_are_told_once(acme: Maker) 
 
     pages = 0
     while pages < 1:
-        command = fleet.next(now)
+        command = scheduler.next(now)
         match command:
-            case LookAt():
-                fleet.looked(command, now, Look(snapshot(command.task_id, "working"), b"", made.clock.now()))
-            case LookAtMany():
+            case PollTask():
+                scheduler.looked(command, now, PollResult(snapshot(command.task_id, "working"), b"", made.clock.now()))
+            case PollList():
                 pages += 1
                 page = [snapshot("t1", "working"), snapshot("t2", "done")]
-                fleet.listed(command, now, Page(tuple(page), None))
+                scheduler.poll_list(command, now, Page(tuple(page), None))
             case WaitUntil():
                 now = command.time
             case _:
                 raise AssertionError(command)
-    fleet.witness.tell()
-    looks = [each for each in of(tb.Observation, events) if each.source is Source.LOOK]
-    assert {each.next_why for each in looks} == {Why.LIST}
-    told = {each.ref.id: each for each in of(tb.Observation, events) if each.source is Source.LIST}
+    scheduler.observations.tell()
+    looks = [each for each in of(tb.Observation, events) if each.source is ObservationSource.LOOK]
+    assert {each.next_poll_reason for each in looks} == {PollReason.LIST}
+    told = {each.ref.id: each for each in of(tb.Observation, events) if each.source is ObservationSource.LIST}
     assert told.keys() == {"t1", "t2"}
-    assert (told["t1"].next_why, told["t2"].next_why) == (Why.LIST, Why.LISTED)
-    assert told["t2"].next_in == 0.0
-    missed = fleet.next(now)
-    assert isinstance(missed, LookAt)
-    assert missed.trail is not None
-    assert missed.trail.why in {Why.UNLISTED, Why.LISTED}
+    assert (told["t1"].next_poll_reason, told["t2"].next_poll_reason) == (PollReason.LIST, PollReason.LISTED)
+    assert told["t2"].next_poll_in == 0.0
+    missed = scheduler.next(now)
+    assert isinstance(missed, PollTask)
+    assert missed.trace is not None
+    assert missed.trace.why in {PollReason.UNLISTED, PollReason.LISTED}
 
 
 # Requests.
@@ -302,15 +324,15 @@ def test_a_credentials_request_is_told_and_belongs_to_no_task(acme: Maker) -> No
 def test_an_address_that_may_be_a_key_has_no_path(acme: Maker) -> None:
     class Linked(Acme):
         def _look(self, task_id: str, base: str, hold: float | None) -> Flow[tb.Task]:
-            yield Request("GET", "https://files.test/very-secret-path?signature=abc", authorised=False, expect="bytes")
+            yield Request("GET", "https://files.test/very-secret-path?signature=abc", authorized=False, expect="bytes")
             return (yield from super()._look(task_id, base, hold))
 
     made = acme([Response(200), says("done")], provider=Linked)
     events: list[Event] = []
     made.client.observe(events.append)
     made.client.get("t1")
-    foreign = of(tb.Exchange, events)[0]
-    assert (foreign.host, foreign.path) == ("files.test", None)
+    external = of(tb.Exchange, events)[0]
+    assert (external.host, external.path) == ("files.test", None)
     assert "secret-path" not in repr(events)
     assert "signature" not in repr(events)
 
@@ -329,8 +351,8 @@ def test_what_a_webhook_tells_is_an_observation(acme: Maker) -> None:
     )
     made.client.ingest(tb.WebhookEvent("acme", "acme", "task.done", "2", needs_confirmation=True, ref=task.ref))
     believed, confirmed = of(tb.Observation, events)
-    assert (believed.source, believed.why, believed.exchanges) == (Source.WEBHOOK, Why.HEARD, ())
-    assert (confirmed.source, confirmed.why, confirmed.http_status) == (Source.LOOK, Why.EVENT, 200)
+    assert (believed.source, believed.why, believed.exchanges) == (ObservationSource.WEBHOOK, PollReason.HEARD, ())
+    assert (confirmed.source, confirmed.why, confirmed.http_status) == (ObservationSource.LOOK, PollReason.EVENT, 200)
     assert believed.is_final
     assert confirmed.is_final
 
@@ -343,7 +365,7 @@ def test_a_submit_and_a_download_are_told_with_their_requests(own_vendors: Emula
         done = own_vendors.samples("scan-documents")["completed"]
         client.download(done, tmp_path)
     seen = of(tb.Observation, events)[0]
-    assert (seen.source, seen.ref, seen.http_status) == (Source.SUBMIT, task.ref, 200)
+    assert (seen.source, seen.ref, seen.http_status) == (ObservationSource.SUBMIT, task.ref, 200)
     assert [each.kind for each in seen.exchanges] == ["submit"] * len(seen.exchanges)
     assert [each.call for each in of(tb.CallStarted, events)] == ["submit", "download"]
     assert [each.error for each in of(tb.CallEnded, events)] == [None, None]
@@ -387,7 +409,7 @@ def test_an_observer_may_call_back_in_and_leave(acme: Maker) -> None:
     seen: list[str] = []
 
     def nosy(event: Event) -> None:
-        if isinstance(event, tb.Observation) and event.why is not Why.ASKED:
+        if isinstance(event, tb.Observation) and event.why is not PollReason.ASKED:
             seen.append(made.client.get("t1").status)
             watching.close()
 
@@ -440,7 +462,7 @@ def test_both_sides_tell_the_same(acme: Maker) -> None:
     assert len(ours) == 13
 
 
-def all_events(made: Made) -> list[Event]:
+def all_events(made: GeneratedFile) -> list[Event]:
     events: list[Event] = []
     with made.client.observe(events.append):
         made.client.wait("t1")
@@ -454,12 +476,12 @@ def without_time(event: Event) -> dict[str, Any]:
 def test_nothing_is_noted_where_nobody_observes(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "taskbridge")
     made = acme()
-    fleet = Fleet()
-    fleet.add(made.channel, "t1", 0.0)
-    command = fleet.next(0.0)
-    assert isinstance(command, LookAt)
-    assert command.trail is None
-    flow = get(made.channel, "t1", None)
+    scheduler = PollScheduler()
+    scheduler.add(made.connection, "t1", 0.0)
+    command = scheduler.next(0.0)
+    assert isinstance(command, PollTask)
+    assert command.trace is None
+    flow = get(made.connection, "t1", None)
     next(flow)
     flow.close()
 

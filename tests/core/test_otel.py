@@ -24,7 +24,7 @@ from taskbridge.otel import Telemetry
 from taskbridge.provider.http import Request, Response
 
 if TYPE_CHECKING:
-    from .conftest import Made, Maker
+    from .conftest import GeneratedFile, Maker
 
 WANTED: Final = {
     http_attributes.HTTP_REQUEST_METHOD,
@@ -97,7 +97,7 @@ def id_of(span: ReadableSpan) -> int:
     return context.span_id
 
 
-def waited(made: Made, seen: Seen) -> None:
+def waited(made: GeneratedFile, seen: Seen) -> None:
     with made.client.observe(seen.telemetry):
         made.client.wait("t1")
 

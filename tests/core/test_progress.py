@@ -24,7 +24,7 @@ class Telling(Acme):
     """Acme with progress."""
 
     def task(self, payload: Payload, asked: str) -> tb.Task:
-        return super().task(payload, asked).model_copy(update={"progress": payload.maybe_share("percent", 100.0)})
+        return super().task(payload, asked).model_copy(update={"progress": payload.maybe_fraction("percent", 100.0)})
 
 
 def says(state: str, **more: Any) -> Response:
@@ -40,12 +40,12 @@ def mixed(request: Request) -> Response:
 def test_a_tally_counts_what_ends_and_adds_what_is_reported(acme: Maker) -> None:
     script = [says("waiting"), says("working", percent=25), says("working", percent=50), says("done")]
     made = acme(script, provider=Telling, poll={"interval": 1.0})
-    tally = Tally()
+    counters = Tally()
     steps: list[float] = []
-    with made.client.observe(tally), made.client.observe(lambda _: steps.append(tally.done)):
+    with made.client.observe(counters), made.client.observe(lambda _: steps.append(counters.done)):
         made.client.wait("t1")
     assert sorted(set(steps)) == [0.0, 0.25, 0.5, 1.0]
-    assert (tally.total, tally.ended, tally.failed) == (1, 1, 0)
+    assert (counters.total, counters.ended, counters.failed) == (1, 1, 0)
 
 
 def many(made: Any, observer: Any) -> None:
@@ -54,9 +54,9 @@ def many(made: Any, observer: Any) -> None:
 
 
 def test_a_tally_counts_duplicates_failures_and_what_was_never_asked_for(acme: Maker) -> None:
-    tally = Tally()
-    many(acme(mixed), tally)
-    assert (tally.total, tally.ended, tally.failed, tally.done) == (5, 5, 2, 5.0)
+    counters = Tally()
+    many(acme(mixed), counters)
+    assert (counters.total, counters.ended, counters.failed, counters.done) == (5, 5, 2, 5.0)
 
 
 def test_a_bar_of_rich_ends_full_and_tells_of_failures(acme: Maker) -> None:
@@ -94,7 +94,7 @@ def test_a_bar_is_an_on_update_too(acme: Maker, make: Callable[[], Rich | Tqdm])
 
 def test_a_wait_that_times_out_leaves_a_bar_that_is_over(acme: Maker) -> None:
     made = acme([says("working", percent=40)], provider=Telling, poll={"interval": 60.0})
-    tally = Tally()
-    with made.client.observe(tally), pytest.raises(tb.WaitTimeout):
+    counters = Tally()
+    with made.client.observe(counters), pytest.raises(tb.WaitTimeout):
         made.client.wait("t1", timeout=5.0)
-    assert (tally.ended, tally.failed) == (1, 1)
+    assert (counters.ended, counters.failed) == (1, 1)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from taskbridge._engine.lookup import Look
-from taskbridge._polling.commands import LookAt, WaitUntil
-from taskbridge._polling.scheduler import Fleet
+from taskbridge._engine.lookup import PollResult
+from taskbridge._polling.commands import PollTask, WaitUntil
+from taskbridge._polling.scheduler import PollScheduler
 from taskbridge.models import Task, TaskStatus
 
 if TYPE_CHECKING:
@@ -21,14 +21,14 @@ def looks(acme: Maker, done: Callable[[float], float], until: float) -> list[flo
     """When a task is looked at, by its progress at each second; it ends where all is done."""
     made = acme(poll={"interval": INTERVAL})
     made.clock.pinned = 0.5  # no spread
-    fleet, now, times = Fleet(), 0.0, list[float]()
-    fleet.add(made.channel, "t1", now)
+    scheduler, now, times = PollScheduler(), 0.0, list[float]()
+    scheduler.add(made.connection, "t1", now)
     while now < until:
-        command = fleet.next(now)
+        command = scheduler.next(now)
         if isinstance(command, WaitUntil):
             now = command.time
             continue
-        if not isinstance(command, LookAt):
+        if not isinstance(command, PollTask):
             break
         times.append(now)
         share = done(now)
@@ -42,7 +42,7 @@ def looks(acme: Maker, done: Callable[[float], float], until: float) -> list[flo
             progress=share,
             observed_at=made.clock.now(),
         )
-        fleet.looked(command, now, Look(seen, f"{now}".encode(), seen.observed_at))
+        scheduler.looked(command, now, PollResult(seen, f"{now}".encode(), seen.observed_at))
     return times
 
 

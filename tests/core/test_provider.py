@@ -59,19 +59,19 @@ def payload(**fields: Any) -> Payload:
 )
 def test_a_word_is_read_without_regard_to_case_and_spaces(word: str, status: TaskStatus, reason: Reason | None) -> None:
     state = read_state(TABLE, word)
-    assert (state.status, state.reason, state.recognised) == (status, reason, True)
+    assert (state.status, state.reason, state.recognized) == (status, reason, True)
 
 
 @pytest.mark.parametrize("word", [None, "", "finished", "Failed?", "Odd1x", "Odd[1]x", "undone", "*"])
 def test_a_word_that_no_row_has_is_processing_and_not_recognised(word: str | None) -> None:
     state = read_state({k: v for k, v in TABLE.items() if k != "*Failed"}, word)
-    assert (state.status, state.reason, state.recognised) == (TaskStatus.PROCESSING, None, False)
+    assert (state.status, state.reason, state.recognized) == (TaskStatus.PROCESSING, None, False)
 
 
 @given(st.text(st.characters(), max_size=40))
 def test_no_word_crashes_a_table(word: str) -> None:
     state = read_state(TABLE, word)
-    assert state.recognised or state.status is TaskStatus.PROCESSING
+    assert state.recognized or state.status is TaskStatus.PROCESSING
 
 
 # Times.
@@ -157,7 +157,7 @@ def test_forgiving_getters_never_raise(value: Any) -> None:
     assert text is None or text.encode() is not None
     number = said.maybe_number("field")
     assert number is None or number not in (float("inf"), float("-inf"))
-    share = said.maybe_share("field", 100.0)
+    share = said.maybe_fraction("field", 100.0)
     assert share is None or 0.0 <= share <= 1.0
     time = said.maybe_time("field")
     assert time is None or time.tzinfo is not None
@@ -181,7 +181,7 @@ def test_forgiving_getters_never_raise(value: Any) -> None:
     ],
 )
 def test_progress_stays_between_nothing_and_all(value: object, share: float | None) -> None:
-    assert payload(progress=value).maybe_share("progress", 100.0) == share
+    assert payload(progress=value).maybe_fraction("progress", 100.0) == share
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_a_body_that_is_no_object_has_the_wrong_shape(document: object, kind: st
 def test_an_id_that_would_change_the_path_is_refused(acme: Callable[..., Any], task_id: str) -> None:
     assert PLAIN_ID.fullmatch(task_id) is None
     with pytest.raises(tb.InvalidTaskId, match="ids look like t1") as caught:
-        acme().channel.provider.split_id(task_id)
+        acme().connection.provider.split_id(task_id)
     assert len(str(caught.value)) < 400
     assert caught.value.message.isprintable()
 
@@ -301,7 +301,9 @@ def test_an_id_that_would_change_the_path_is_refused(acme: Callable[..., Any], t
 def test_a_refusal_has_its_class_by_status(
     acme: Callable[..., Any], status: int, kind: type[tb.TaskbridgeError], *, retryable: bool
 ) -> None:
-    error = acme().channel.provider.error(Response(status, {"x-request-id": "r7"}, b'{"code": "E7", "message": "no"}'))
+    error = acme().connection.provider.error(
+        Response(status, {"x-request-id": "r7"}, b'{"code": "E7", "message": "no"}')
+    )
     assert type(error) is kind
     assert (error.http_status, error.retryable) == (status, retryable)
     if issubclass(kind, tb.ApiError):
@@ -310,7 +312,7 @@ def test_a_refusal_has_its_class_by_status(
 
 
 def test_every_status_has_an_error(acme: Callable[..., Any]) -> None:
-    provider = acme().channel.provider
+    provider = acme().connection.provider
     for status in range(100, 1000):
         error = provider.error(Response(status))
         expected = tb.ServerError if 500 <= status <= 599 else tb.ApiError
@@ -330,12 +332,12 @@ def test_no_error_body_hides_the_status(document: Any) -> None:
 def test_attempts_are_told(acme: Callable[..., Any]) -> None:
     response = Response(503)
     response.attempts = 3
-    assert "after 3 attempts" in acme().channel.provider.error(response).message
+    assert "after 3 attempts" in acme().connection.provider.error(response).message
 
 
 def test_credentials_are_out_of_repr_and_settings_are_not_pickled(acme: Callable[..., Any]) -> None:
     assert "hush" not in repr(Credential({"X-Key": "hush"}))
-    settings = acme(api_key="hush-hush").channel.provider.settings
+    settings = acme(api_key="hush-hush").connection.provider.settings
     assert "hush" not in repr(settings)
     with pytest.raises(TypeError, match="pass the connection's name"):
         pickle.dumps(settings)

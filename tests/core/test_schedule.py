@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskbridge._engine.durations import Durations
-from taskbridge._polling.intervals import Pace
+from taskbridge._engine.durations import DurationModel
+from taskbridge._polling.intervals import IntervalPolicy
 
 Draw = Callable[[random.Random], float]
 
 LATENCY: Final = 0.9  # seconds of mean delay aimed at
 
 
-def watched(pace: Pace, draw: Draw, count: int, chance: random.Random) -> tuple[float, float]:
+def watched(pace: IntervalPolicy, draw: Draw, count: int, chance: random.Random) -> tuple[float, float]:
     """Requests a task and mean delay, of tasks watched one after the other; the pace learns from them."""
     requests, delay = 0, 0.0
     for _ in range(count):
@@ -33,8 +33,8 @@ def watched(pace: Pace, draw: Draw, count: int, chance: random.Random) -> tuple[
     return requests / count, delay / count
 
 
-def steady(interval: float) -> Pace:
-    return Pace(None, interval, 300.0)
+def steady(interval: float) -> IntervalPolicy:
+    return IntervalPolicy(None, interval, 300.0)
 
 
 DISTRIBUTIONS: Final[dict[str, Draw]] = {
@@ -46,19 +46,19 @@ DISTRIBUTIONS: Final[dict[str, Draw]] = {
 
 
 def test_nothing_known_looks_at_twice_the_latency() -> None:
-    assert Pace(3.0, None, 300.0).pause(0.0) == 6.0
-    assert Pace(3.0, None, 300.0).pause(1000.0) == 6.0
+    assert IntervalPolicy(3.0, None, 300.0).pause(0.0) == 6.0
+    assert IntervalPolicy(3.0, None, 300.0).pause(1000.0) == 6.0
 
 
 def test_no_wish_and_nothing_known_looks_in_proportion_to_the_age() -> None:
-    pace = Pace(None, None, 300.0)
+    pace = IntervalPolicy(None, None, 300.0)
     assert pace.pause(0.0) == pytest.approx(0.5)
     assert pace.pause(30.0) == pytest.approx(4.0)
     assert pace.pause(7200.0) == pytest.approx(40.0)
 
 
 def test_without_a_wish_short_tasks_do_not_wait_for_what_is_right_for_long_ones() -> None:
-    pace = Pace(None, None, 300.0)
+    pace = IntervalPolicy(None, None, 300.0)
     for n in range(200):  # two seconds to two hours, evenly in the logarithm
         duration = 2.0 * 3600.0 ** (n / 199)
         pace.durations.watched(0.0, duration, ended=False)
@@ -82,7 +82,7 @@ def test_a_plain_interval_is_kept_whatever_is_learnt() -> None:
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_what_is_learnt_costs_no_more_than_a_steady_interval_with_the_same_delay(name: str) -> None:
     chance = random.Random(7)
-    pace = Pace(LATENCY, None, 300.0)
+    pace = IntervalPolicy(LATENCY, None, 300.0)
     watched(pace, DISTRIBUTIONS[name], 200, chance)
     requests, delay = watched(pace, DISTRIBUTIONS[name], 1000, chance)
     fixed_requests, fixed_delay = watched(steady(2.0 * delay), DISTRIBUTIONS[name], 1000, chance)
@@ -93,7 +93,7 @@ def test_what_is_learnt_costs_no_more_than_a_steady_interval_with_the_same_delay
 @pytest.mark.parametrize("name", ["narrow", "uniform", "two kinds"])
 def test_where_the_durations_have_a_shape_it_costs_less(name: str) -> None:
     chance = random.Random(7)
-    pace = Pace(LATENCY, None, 300.0)
+    pace = IntervalPolicy(LATENCY, None, 300.0)
     watched(pace, DISTRIBUTIONS[name], 200, chance)
     requests, delay = watched(pace, DISTRIBUTIONS[name], 1000, chance)
     fixed_requests, fixed_delay = watched(steady(2.0 * delay), DISTRIBUTIONS[name], 1000, chance)
@@ -102,28 +102,28 @@ def test_where_the_durations_have_a_shape_it_costs_less(name: str) -> None:
 
 def test_a_gap_between_two_kinds_of_tasks_is_slept_through() -> None:
     chance = random.Random(3)
-    pace = Pace(LATENCY, None, 300.0)
+    pace = IntervalPolicy(LATENCY, None, 300.0)
     watched(pace, DISTRIBUTIONS["two kinds"], 400, chance)
     assert pace.pause(10.0) > 15.0  # nothing ends between 3 and 45 seconds
     assert pace.pause(58.0) < 6.0
 
 
 def test_nobody_is_left_alone_for_longer_than_said() -> None:
-    pace = Pace(LATENCY, None, 30.0)
+    pace = IntervalPolicy(LATENCY, None, 30.0)
     watched(pace, DISTRIBUTIONS["narrow"], 100, random.Random(5))
     assert all(pace.pause(age) <= 30.0 for age in (0.0, 100.0, 10_000.0, 1e9))
 
 
 def test_more_is_to_be_expected_of_whoever_was_not_looked_at_for_longer() -> None:
-    durations = Durations()
-    pace = Pace(LATENCY, None, 300.0)
+    durations = DurationModel()
+    pace = IntervalPolicy(LATENCY, None, 300.0)
     pace.durations = durations
     watched(pace, DISTRIBUTIONS["lognormal"], 100, random.Random(5))
     assert 0.0 == durations.expected(4.0, 4.0) < durations.expected(4.0, 6.0) < durations.expected(4.0, 12.0)
 
 
 def test_the_mean_is_the_mean() -> None:
-    durations = Durations()
+    durations = DurationModel()
     for end in (4.0, 8.0, 12.0):
         durations.watched(0.0, end, ended=False)
         durations.watched(end, end, ended=True)
@@ -141,7 +141,7 @@ def test_the_mean_is_the_mean() -> None:
 def test_whatever_was_seen_the_next_look_is_soon_enough_and_not_at_once(
     steps: list[tuple[float, float, bool]], age: float, latency: float | None
 ) -> None:
-    pace = Pace(latency, None, 300.0)
+    pace = IntervalPolicy(latency, None, 300.0)
     for since, until, ended in steps:
         pace.durations.watched(since, until, ended=ended)
     assert 0.0 < pace.pause(age) <= 300.0

@@ -24,7 +24,7 @@ import pytest
 
 from taskbridge import Bridge, Client
 from taskbridge._config.files import read_config
-from taskbridge._engine.locate import channels_of
+from taskbridge._engine.locate import connections_of
 from taskbridge.provider.policy import SystemClock
 from taskbridge.testing import Emulator
 
@@ -222,7 +222,7 @@ def test_tests_of_an_application_pass(page: Path, pytester: pytest.Pytester, mon
 def test_configurations_are_valid(block: Block, environment: Mapping[str, str]) -> None:
     credentials = {**{variable: environment[variable] for variable in VARIABLES}, **SIGNING}
     config = read_config(block.code, environ=credentials)
-    assert channels_of(config, SystemClock()).keys() == config.connections.keys()
+    assert connections_of(config, SystemClock()).keys() == config.connections.keys()
 
 
 def command() -> str | None:

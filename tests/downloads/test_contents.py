@@ -12,9 +12,9 @@ import pytest
 
 import taskbridge as tb
 from taskbridge.models import Task, TaskFile, TaskResult
-from taskbridge.provider.results import Made, as_json, as_text, written
+from taskbridge.provider.results import GeneratedFile, as_json, as_text, written
 from taskbridge.testing import Emulator
-from taskbridge.testing.samples import channel_of
+from taskbridge.testing.samples import connection_of
 
 Maker = Callable[..., Any]
 
@@ -82,11 +82,11 @@ def a_task(native_id: str | int) -> Task:
 
 
 def test_words_that_cannot_be_read_lose_nothing_else() -> None:
-    provider = channel_of("expertai-extract", {"access_token": "a-token"}).provider
+    provider = connection_of("expertai-extract", {"access_token": "a-token"}).provider
     good = "H4sIAK+FKGIC/ytJLS5hYGJgYEgB4lQgrgHiIiAGAEjL9hsZAAAA"  # the vendor's own sample
     made = provider.written(a_task("t-1"), TaskResult(data={"words": [good, "no", 7]}, text="test"))
     assert [each.name for each in made] == ["t-1.txt", "t-1.json", "t-1.words.json"]
-    assert isinstance(made[-1], Made)
+    assert isinstance(made[-1], GeneratedFile)
     pages: Any = json.loads(made[-1].content)
     assert [page is None for page in pages] == [False, True, True]
     assert pages[0][0]["text"] == "test"

@@ -52,7 +52,7 @@ class Account:
         url = self.emulator.settings()["sync_url"] + path
         return self.session.request(method, url, timeout=5, allow_redirects=False, **options)
 
-    def bare(self, method: str, url: str, **options: Any) -> requests.Response:
+    def without_traceback(self, method: str, url: str, **options: Any) -> requests.Response:
         """A request without the key."""
         return requests.request(method, url, timeout=5, **options)
 
@@ -104,13 +104,13 @@ def account() -> Iterator[Account]:
 @pytest.mark.parametrize("host", ["base_url", "sync_url"])
 def test_a_wrong_key_is_refused_by_both_hosts(account: Account, host: str, headers: dict[str, str]) -> None:
     url = f"{account.emulator.settings()[host]}/tasks/{NOBODY}"
-    answer = account.bare("GET", url, headers=headers)
+    answer = account.without_traceback("GET", url, headers=headers)
     assert answer.status_code == 401
     assert answer.json() == {"message": "Unauthenticated.", "code": "UNAUTHENTICATED"}
 
 
 def test_operations_are_public(account: Account) -> None:
-    answer = account.bare("GET", account.emulator.settings()["base_url"] + "/operations")
+    answer = account.without_traceback("GET", account.emulator.settings()["base_url"] + "/operations")
     assert answer.status_code == 200
     assert {"convert", "import/url", "export/url"} <= {entry["operation"] for entry in answer.json()["data"]}
 
@@ -596,7 +596,7 @@ def test_the_sync_host_gives_up_with_html(account: Account) -> None:
 def test_a_task_deleted_while_it_is_waited_for_is_not_found(account: Account) -> None:
     job_id = account.job()["id"]
     deleter = threading.Timer(
-        0.02, account.bare, ["DELETE", f"{account.emulator.settings()['base_url']}/jobs/{job_id}"]
+        0.02, account.without_traceback, ["DELETE", f"{account.emulator.settings()['base_url']}/jobs/{job_id}"]
     )
     deleter.kwargs = {"headers": {"Authorization": account.session.headers["Authorization"]}}
     deleter.start()
@@ -640,7 +640,7 @@ def test_redirect_leads_to_the_file(account: Account) -> None:
         account.ask_sync("GET", path, params={"redirect": "true"}),
     ):
         assert answer.status_code == 302
-        assert account.bare("GET", answer.headers["Location"]).content.startswith(b"Emulated contents")
+        assert account.without_traceback("GET", answer.headers["Location"]).content.startswith(b"Emulated contents")
 
 
 def test_redirect_on_creation_needs_an_export(account: Account) -> None:
@@ -655,7 +655,7 @@ def test_redirect_on_creation_leads_to_the_file(account: Account) -> None:
     answer = account.ask_sync("POST", "/jobs", json={"tasks": chain(), "redirect": True})
     mover.join()
     assert answer.status_code == 302
-    assert account.bare("GET", answer.headers["Location"]).text == "Text of report.docx\n"
+    assert account.without_traceback("GET", answer.headers["Location"]).text == "Text of report.docx\n"
 
 
 # Upload.
@@ -664,7 +664,7 @@ def test_redirect_on_creation_leads_to_the_file(account: Account) -> None:
 def upload(account: Account, task: Mapping[str, Any], name: str = "scan.pdf", **change: Any) -> requests.Response:
     form = task["result"]["form"]
     fields = {**form["parameters"], **change}
-    return account.bare("POST", form["url"], data=fields, files={"file": (name, b"\r\n%PDF\r\n--")})
+    return account.without_traceback("POST", form["url"], data=fields, files={"file": (name, b"\r\n%PDF\r\n--")})
 
 
 def test_an_upload_task_waits_with_a_form(account: Account) -> None:
@@ -734,13 +734,13 @@ def test_an_upload_with_the_api_key_is_refused(account: Account) -> None:
 def test_a_broken_form_is_refused(account: Account, body: bytes) -> None:
     form = account.post("/import/upload", {})["result"]["form"]
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
-    assert account.bare("POST", form["url"], data=body, headers=headers).status_code == 400
+    assert account.without_traceback("POST", form["url"], data=body, headers=headers).status_code == 400
 
 
 def test_the_file_comes_last(account: Account) -> None:
     form = account.post("/import/upload", {})["result"]["form"]
     files = [("file", ("a.pdf", b"x")), *((name, (None, value)) for name, value in form["parameters"].items())]
-    assert account.bare("POST", form["url"], files=files).status_code == 400
+    assert account.without_traceback("POST", form["url"], files=files).status_code == 400
 
 
 def test_a_cancelled_upload_can_be_retried(account: Account) -> None:
@@ -765,7 +765,7 @@ def exported(account: Account, **options: Any) -> Any:
 
 def test_an_export_can_be_downloaded_by_its_link(account: Account) -> None:
     file = exported(account)
-    answer = account.bare("GET", file["url"])
+    answer = account.without_traceback("GET", file["url"])
     assert answer.status_code == 200
     assert len(answer.content) == file["size"]
     assert answer.headers["Content-Type"] == "application/pdf"
@@ -776,16 +776,16 @@ def test_an_export_can_be_downloaded_by_its_link(account: Account) -> None:
 
 def test_a_download_can_be_continued(account: Account) -> None:
     url = exported(account)["url"]
-    whole = account.bare("GET", url).content
-    rest = account.bare("GET", url, headers={"Range": "bytes=5-"})
+    whole = account.without_traceback("GET", url).content
+    rest = account.without_traceback("GET", url, headers={"Range": "bytes=5-"})
     assert (rest.status_code, rest.content) == (206, whole[5:])
     assert rest.headers["Content-Range"] == f"bytes 5-{len(whole) - 1}/{len(whole)}"
-    assert account.bare("GET", url, headers={"Range": "bytes=2-3"}).content == whole[2:4]
-    assert account.bare("GET", url, headers={"Range": "bytes=9999-"}).status_code == 416
+    assert account.without_traceback("GET", url, headers={"Range": "bytes=2-3"}).content == whole[2:4]
+    assert account.without_traceback("GET", url, headers={"Range": "bytes=9999-"}).status_code == 416
 
 
 def test_inline_is_the_callers_choice(account: Account) -> None:
-    answer = account.bare("GET", exported(account, inline=True)["url"])
+    answer = account.without_traceback("GET", exported(account, inline=True)["url"])
     assert answer.headers["Content-Disposition"].startswith("inline;")
 
 
@@ -795,8 +795,8 @@ def test_a_link_with_the_api_key_is_refused(account: Account) -> None:
 
 def test_a_changed_link_is_refused(account: Account) -> None:
     url = exported(account)["url"]
-    assert account.bare("GET", url.replace("Expires=", "Expires=9")).status_code == 403
-    assert account.bare("GET", url.partition("?")[0]).status_code == 403
+    assert account.without_traceback("GET", url.replace("Expires=", "Expires=9")).status_code == 403
+    assert account.without_traceback("GET", url.partition("?")[0]).status_code == 403
 
 
 def test_a_link_dies_after_a_day_and_with_its_task(account: Account) -> None:
@@ -805,9 +805,9 @@ def test_a_link_dies_after_a_day_and_with_its_task(account: Account) -> None:
     account.pass_time(1)
     other = account.get(f"/tasks/{task_id}")["result"]["files"][0]["url"]
     assert account.ask("DELETE", f"/tasks/{task_id}").status_code == 204
-    assert account.bare("GET", other).status_code == 404
+    assert account.without_traceback("GET", other).status_code == 404
     account.pass_time(DAY)
-    assert account.bare("GET", url).status_code == 403
+    assert account.without_traceback("GET", url).status_code == 403
 
 
 def test_several_files_can_be_exported_as_one(account: Account) -> None:
@@ -815,7 +815,7 @@ def test_several_files_can_be_exported_as_one(account: Account) -> None:
     task = account.post("/export/url", {"input": ids, "archive_multiple_files": True})
     account.pass_time(2)
     (file,) = account.get(f"/tasks/{task['id']}")["result"]["files"]
-    with zipfile.ZipFile(io.BytesIO(account.bare("GET", file["url"]).content)) as archive:
+    with zipfile.ZipFile(io.BytesIO(account.without_traceback("GET", file["url"]).content)) as archive:
         assert {name: archive.read(name) for name in archive.namelist()} == {"one.txt": b"one", "two.txt": b"two"}
 
 
@@ -826,7 +826,7 @@ def test_odd_file_names_survive(account: Account) -> None:
     account.pass_time(2)
     (file,) = account.get(f"/tasks/{task['id']}")["result"]["files"]
     assert file["filename"] == name
-    assert account.bare("GET", file["url"]).content == b"hi"
+    assert account.without_traceback("GET", file["url"]).content == b"hi"
 
 
 # Webhooks.

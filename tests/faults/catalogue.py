@@ -321,7 +321,7 @@ _BODIES: Final = (
     Row("F55", "another id in the body", lambda v: [(READ, answer(200, v.body(**{v.key: OTHER[v.name]})), FIN)],
         IdentityMismatch, 2, vendors=WITH_TIME),
     Row("F56", "a word that no table has", says(lambda v: v.body("levitating")), None, 1, state="as answered",
-        check=status_is(TaskStatus.PROCESSING, recognised=False)),
+        check=status_is(TaskStatus.PROCESSING, recognized=False)),
     Row("F56", "the word in another case, with spaces",
         says(lambda v: v.body(f"  {v.words[1].swapcase()} ")), None, 1, state="as answered",
         check=status_is(TaskStatus.COMPLETED)),

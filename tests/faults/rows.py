@@ -191,11 +191,11 @@ def sent(_vendor: Vendor, error: Any) -> None:
     assert error.written is True
 
 
-def status_is(status: TaskStatus, *, recognised: bool = True) -> Callable[[Vendor, Any], None]:
+def status_is(status: TaskStatus, *, recognized: bool = True) -> Callable[[Vendor, Any], None]:
     """The task has a status."""
 
     def check(_vendor: Vendor, task: Task) -> None:
-        assert (task.status, task.recognised) == (status, recognised)
+        assert (task.status, task.recognized) == (status, recognized)
 
     return check
 

@@ -199,7 +199,7 @@ class FaultServer:
         connection.settimeout(10.0)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._open.add(connection)
-        plain = connection
+        printable = connection
         try:
             if self._tls is not None:
                 connection = self._tls.wrap_socket(connection, server_side=True)
@@ -211,9 +211,9 @@ class FaultServer:
         except OSError:
             pass  # the other side had enough
         finally:
-            self._open -= {connection, plain}
+            self._open -= {connection, printable}
             connection.close()
-            plain.close()
+            printable.close()
 
 
 def _converse(connection: socket.socket, play: Play, answers: Callable[[Seen], bytes], number: int) -> None:

@@ -15,10 +15,10 @@ import pytest
 
 from taskbridge import aio
 from taskbridge._config.connections import connection_settings
-from taskbridge._config.files import Connection
+from taskbridge._config.files import ConnectionConfig
 from taskbridge._config.registry import load_provider
-from taskbridge._engine.connection import Channel
-from taskbridge._engine.throttle import Governor
+from taskbridge._engine.connection import Connection
+from taskbridge._engine.throttle import Throttle
 from taskbridge.provider.http import Request, Response
 from taskbridge.testing import AsyncScriptedTransport, VirtualClock
 
@@ -54,12 +54,12 @@ def test_p10_a_herd_in_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
 
     provider = load_provider("expertai-extract")
     values = {"access_token": "canary-of-the-herd-1", "requests_per_second": RATE, "poll": {"interval": 10.0}}
-    common, own = connection_settings(Connection("herd", provider.name, values), provider)
-    channel = Channel("herd", provider(own, "herd"), common, Governor(RATE, clock.random), clock)
+    common, own = connection_settings(ConnectionConfig("herd", provider.name, values), provider)
+    connection = Connection("herd", provider(own, "herd"), common, Throttle(RATE, clock.random), clock)
 
     async def wait() -> int:
         transport = AsyncScriptedTransport(vendor, clock=clock)
-        async with aio.Client(channel, clock=clock, transport=transport) as client:
+        async with aio.Client(connection, clock=clock, transport=transport) as client:
             ids = [f"t-{n}" for n in range(TASKS)]
             return sum([outcome.task is not None async for outcome in client.as_completed(ids, timeout=600.0)])
 

@@ -25,7 +25,7 @@ from taskbridge._transport.requests import RequestsTransport
 from taskbridge.errors import ConfigError, TaskbridgeError, TransportError
 from taskbridge.provider.capabilities import Credential
 from taskbridge.provider.http import Request
-from taskbridge.provider.secrets import Hidden, bare, guarded
+from taskbridge.provider.secrets import SecretHeader, redact_errors, without_traceback
 from taskbridge.transport import Network
 
 from ..canaries import Watch, found_in  # noqa: TID252  # beside this folder
@@ -210,7 +210,7 @@ def test_the_query_of_an_address_is_in_no_log(places: dict[str, Place], caplog: 
     assert place.server is not None
     place.server.play((READ, answer(200, b"{}"), FIN))
     transport = RequestsTransport(Network())
-    request = Request("GET", f"{place.url}/file?signature=hush-hush", authorised=False)
+    request = Request("GET", f"{place.url}/file?signature=hush-hush", authorized=False)
     with caplog.at_level(logging.DEBUG, "urllib3"):
         transport.send(request, deadline=1e9, max_body=100)
     transport.close()
@@ -226,7 +226,7 @@ def test_a_credential_is_hidden_from_who_looks_and_goes_out_as_it_is() -> None:
     headers = {"Accept": "*/*", **credential.headers}
     assert "canary" not in f"{credential} {headers} {list(headers.values())}"
     assert headers["Authorization"].encode() == b"Bearer canary-1"
-    assert Hidden("a") == "a"
+    assert SecretHeader("a") == "a"
 
 
 def test_a_bare_error_has_no_past_but_ours() -> None:
@@ -238,11 +238,11 @@ def test_a_bare_error_has_no_past_but_ours() -> None:
             raise TaskbridgeError("ours") from TaskbridgeError("ours too")
 
     with pytest.raises(TaskbridgeError) as caught:
-        guarded(fail)()
+        redact_errors(fail)()
     assert (caught.value.__context__, type(caught.value.__cause__)) == (None, TaskbridgeError)
     assert holds(caught.value, "canary-1") == []
-    foreign = bare(KeyError("a"))
-    assert (foreign.__traceback__, foreign.__cause__, foreign.__context__) == (None, None, None)
+    external = without_traceback(KeyError("a"))
+    assert (external.__traceback__, external.__cause__, external.__context__) == (None, None, None)
 
 
 # The watch itself.

@@ -89,8 +89,8 @@ def test_a_submit(row: Row, vendor: Vendor, driver: Driver, places: dict[str, Pl
     assert CANARY not in f"{seen} {seen!r} {seen.args} {seen.__dict__}"
     if isinstance(seen, SubmitUncertain):
         assert not seen.retryable
-        assert seen.clue["provider"] == vendor.name
-        assert seen.clue.get("files") == ([STORED] if before else None)
+        assert seen.recovery_token["provider"] == vendor.name
+        assert seen.recovery_token.get("files") == ([STORED] if before else None)
     if play is None:
         return
     if fate.repeats:
@@ -134,7 +134,7 @@ def test_an_upload(of: str, driver: Driver, name: str, places: dict[str, Place])
     assert isinstance(seen, TaskbridgeError)
     assert type(seen) is row.error, repr(seen)
     assert play.arrived == len(made) + 1  # the upload once, and nothing after it
-    assert seen.clue.get("task") == (f"job/{JOB}" if made else None)
+    assert seen.recovery_token.get("task") == (f"job/{JOB}" if made else None)
     if made:
         assert CANARY not in play.requests[-1].raw.decode("latin-1")  # the form is another host's
 
@@ -194,7 +194,7 @@ class Reader:
 
 def send(driver: Driver, url: str, body: bytes | Path, seconds: float) -> Response:
     """Send a large body by one of the transports."""
-    request = Request("POST", url, headers={"Authorization": f"Bearer {CANARY}"}, body=body, commits=True)
+    request = Request("POST", url, headers={"Authorization": f"Bearer {CANARY}"}, body=body, starts_work=True)
 
     async def later() -> Response:
         transport = AiohttpTransport(Network())

@@ -25,7 +25,7 @@ from taskbridge.errors import (
 )
 from taskbridge.provider.addresses import is_public
 from taskbridge.provider.http import Base64, Request, Response, Upload
-from taskbridge.provider.sink import Sink
+from taskbridge.provider.sink import ResponseSink
 from taskbridge.transport import Network
 
 from .conftest import Place
@@ -125,7 +125,7 @@ def test_a_body_is_saved(send: Send, server: FaultServer, tmp_path: Path) -> Non
     data = bytes(n * 7 % 256 for n in range(300_000))
     server.reply(lambda _: answer(200, data))
     path = tmp_path / "result"
-    assert send(Request("GET", server.url, save_to=Sink(path)), max_body=1024).body == b""
+    assert send(Request("GET", server.url, save_to=ResponseSink(path)), max_body=1024).body == b""
     assert path.read_bytes() == data
 
 
@@ -135,25 +135,25 @@ def test_a_body_over_the_limit_is_not_saved_to_its_end(
 ) -> None:
     server.reply(lambda _: answer(200, bytes(300_000), length=length))
     with pytest.raises(ResponseTooLarge, match="1000"):
-        send(Request("GET", server.url, save_to=Sink(tmp_path / "result", 1000)))
+        send(Request("GET", server.url, save_to=ResponseSink(tmp_path / "result", 1000)))
 
 
 def test_a_cut_body_is_not_saved_in_silence(send: Send, server: FaultServer, tmp_path: Path) -> None:
     server.play((READ, answer(200, bytes(300_000))[:-1], FIN))
     with pytest.raises(TruncatedResponse):
-        send(Request("GET", server.url, save_to=Sink(tmp_path / "result")))
+        send(Request("GET", server.url, save_to=ResponseSink(tmp_path / "result")))
 
 
 def test_a_packed_body_is_not_saved_as_it_is(send: Send, server: FaultServer, tmp_path: Path) -> None:
     server.reply(lambda _: answer(200, packed(b"data"), "Content-Encoding: br"))
     with pytest.raises(MalformedResponse, match="encoding"):
-        send(Request("GET", server.url, save_to=Sink(tmp_path / "result")))
+        send(Request("GET", server.url, save_to=ResponseSink(tmp_path / "result")))
 
 
 def test_a_refusal_is_read_and_not_saved(send: Send, server: FaultServer, tmp_path: Path) -> None:
     server.reply(lambda _: answer(404, b'{"a": 1}'))
     path = tmp_path / "result"
-    assert send(Request("GET", server.url, save_to=Sink(path))).body == b'{"a": 1}'
+    assert send(Request("GET", server.url, save_to=ResponseSink(path))).body == b'{"a": 1}'
     assert not path.exists()
 
 

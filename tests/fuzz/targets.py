@@ -80,9 +80,9 @@ ASKED: Final[tuple[tuple[str, Callable[[Provider[Any]], Flow[Any]]], ...]] = (
     ("smartdocumentor", lambda provider: provider.get("44")),
     ("smartdocumentor", lambda provider: provider.get("external/INV-7")),
     ("smartdocumentor", lambda provider: provider.list_page(Query(), None)),
-    ("smartdocumentor", lambda provider: provider.authorise()),
+    ("smartdocumentor", lambda provider: provider.authorize()),
     ("expertai-extract", lambda provider: provider.get("a")),
-    ("expertai-extract", lambda provider: provider.authorise()),
+    ("expertai-extract", lambda provider: provider.authorize()),
 )
 STATUSES: Final = (200, 200, 200, 200, 201, 202, 204, 301, 400, 401, 402, 403, 404, 409, 422, 429, 500, 503)
 

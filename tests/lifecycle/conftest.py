@@ -17,7 +17,7 @@ from taskbridge import Client, aio
 from taskbridge.provider.capabilities import Credential
 from taskbridge.provider.http import Request
 from taskbridge.testing import Emulator, ScriptedTransport, VirtualClock
-from taskbridge.testing.samples import channel_of
+from taskbridge.testing.samples import connection_of
 from taskbridge.testing.transport import Answer, Script
 
 # 10 by 10 pixels.
@@ -136,14 +136,14 @@ def scripted() -> Callable[..., Scripted]:
 
     def make(provider: str, *script: Answer | Callable[[Request], Answer], **settings: Any) -> Scripted:
         clock = VirtualClock()
-        channel = channel_of(provider, {**SETTINGS[provider], **settings})
-        channel.clock = clock
-        channel.credential = Credential({"Authorization": "Bearer canary-key"})
+        connection = connection_of(provider, {**SETTINGS[provider], **settings})
+        connection.clock = clock
+        connection.credential = Credential({"Authorization": "Bearer canary-key"})
         answers: Script = [each for each in script if not callable(each)]
         for each in script:
             if callable(each):
                 answers = each
         transport = ScriptedTransport(answers, clock=clock)
-        return Scripted(Client(channel, clock=clock, transport=transport), transport, clock)
+        return Scripted(Client(connection, clock=clock, transport=transport), transport, clock)
 
     return make

@@ -28,17 +28,17 @@ class Bare(Provider[ProviderSettings]):
 
 
 def test_a_provider_that_claims_nothing_refuses_all() -> None:
-    bare = Bare(ProviderSettings(), "here")
-    assert bare.capabilities.calls == ()
+    without_traceback = Bare(ProviderSettings(), "here")
+    assert without_traceback.capabilities.calls == ()
     begun: list[Callable[[], object]] = [
-        lambda: bare.submit(Submission("x", "x", "r")),
-        lambda: bare.list_page(Query(), None),
-        lambda: bare.cancel("t"),
-        lambda: bare.retry("t"),
-        lambda: bare.delete("t"),
-        lambda: bare.restart("t"),
-        lambda: bare.recover({}),
-        lambda: bare.get_with("t", {}),
+        lambda: without_traceback.submit(Submission("x", "x", "r")),
+        lambda: without_traceback.list_page(Query(), None),
+        lambda: without_traceback.cancel("t"),
+        lambda: without_traceback.retry("t"),
+        lambda: without_traceback.delete("t"),
+        lambda: without_traceback.restart("t"),
+        lambda: without_traceback.recover({}),
+        lambda: without_traceback.get_with("t", {}),
     ]
     for begin in begun:
         with pytest.raises(tb.UnsupportedFeature, match=r"Bare cannot .+; it offers get, wait, result"):

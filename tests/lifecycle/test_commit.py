@@ -35,26 +35,26 @@ class Crash(Exception):  # as the end of the process would
 def test_the_clue_comes_before_the_order_leaves_and_finds_it(vendor: str, both: Maker, own_vendors: Emulator) -> None:
     told: list[tuple[str, int]] = []
 
-    def keep(clue: Mapping[str, Any]) -> None:
-        told.append((json.dumps(clue), own_vendors.count(vendor, "POST", COMMITS[vendor])))
+    def keep(recovery_token: Mapping[str, Any]) -> None:
+        told.append((json.dumps(recovery_token), own_vendors.count(vendor, "POST", COMMITS[vendor])))
 
     client = both(vendor)
-    task = client.submit("extract-text", INPUTS[vendor], on_commit=keep)
+    task = client.submit("extract-text", INPUTS[vendor], before_submit=keep)
 
-    ((clue, sent),) = told
+    ((recovery_token, sent),) = told
     assert sent == 0
-    found = client.recover(tb.SubmitUncertain("the process was killed", clue=json.loads(clue)))
+    found = client.recover(tb.SubmitUncertain("the process was killed", recovery_token=json.loads(recovery_token)))
     assert found.id == task.id
 
 
 @pytest.mark.parametrize("vendor", INPUTS)
 def test_what_the_listener_raises_keeps_the_order_here(vendor: str, both: Maker, own_vendors: Emulator) -> None:
-    def refuse(clue: Mapping[str, Any]) -> None:
-        raise Crash(clue["reference"])
+    def refuse(recovery_token: Mapping[str, Any]) -> None:
+        raise Crash(recovery_token["reference"])
 
     client = both(vendor, max_in_flight=1)
     with pytest.raises(Crash, match="taskbridge-"):
-        client.submit("extract-text", INPUTS[vendor], on_commit=refuse)
+        client.submit("extract-text", INPUTS[vendor], before_submit=refuse)
     assert own_vendors.count(vendor, "POST", COMMITS[vendor]) == 0
 
 
@@ -66,7 +66,7 @@ def test_a_refusing_listener_leaves_the_pace_as_it_was(scripted: Maker) -> None:
 
     for _ in range(3):
         with pytest.raises(Crash):
-            made.client.submit("extract-text", INPUTS["smartdocumentor"], on_commit=refuse)
+            made.client.submit("extract-text", INPUTS["smartdocumentor"], before_submit=refuse)
     assert made.client.submit("extract-text", INPUTS["smartdocumentor"]).id == "44"
 
 
@@ -75,7 +75,7 @@ def test_it_is_told_of_each_attempt(scripted: Maker) -> None:
     made = scripted("smartdocumentor", refused, Response(200, {}, b'{"taskId": 44}'))
     told: list[Mapping[str, Any]] = []
 
-    made.client.submit("extract-text", INPUTS["smartdocumentor"], on_commit=told.append)
+    made.client.submit("extract-text", INPUTS["smartdocumentor"], before_submit=told.append)
 
     first, second = told
     assert first == second
@@ -84,13 +84,13 @@ def test_it_is_told_of_each_attempt(scripted: Maker) -> None:
 
 def test_the_clue_is_the_one_of_the_error(scripted: Maker) -> None:
     def vendor(request: Request) -> Response:
-        return Response(504 if request.commits else 200, {}, b'{"id": "file_1"}')
+        return Response(504 if request.starts_work else 200, {}, b'{"id": "file_1"}')
 
     made = scripted("scan-documents", vendor)
     told: list[Mapping[str, Any]] = []
     with pytest.raises(tb.SubmitUncertain) as caught:
-        made.client.submit("extract-text", PDF, on_commit=told.append)
-    assert told == [caught.value.clue]
+        made.client.submit("extract-text", PDF, before_submit=told.append)
+    assert told == [caught.value.recovery_token]
     assert told[0]["files"] == ["file_1"]
 
 
@@ -98,13 +98,13 @@ def test_the_asynchronous_side_awaits_its_listener(own_vendors: Emulator) -> Non
     settings = own_vendors.settings("smartdocumentor")
     told: list[str] = []
 
-    async def keep(clue: Mapping[str, Any]) -> None:
+    async def keep(recovery_token: Mapping[str, Any]) -> None:
         await asyncio.sleep(0)
-        told.append(clue["reference"])
+        told.append(recovery_token["reference"])
 
     async def go() -> tb.Task:
         async with aio.connect("smartdocumentor", **settings) as client:
-            return await client.submit("extract-text", INPUTS["smartdocumentor"], on_commit=keep)
+            return await client.submit("extract-text", INPUTS["smartdocumentor"], before_submit=keep)
 
     assert asyncio.run(go()).external_id == told[0]
 
@@ -119,14 +119,14 @@ def test_an_order_without_its_document_gets_it_when_it_is_found(
     path.write_bytes(PDF)
     clues: list[Mapping[str, Any]] = []
 
-    def lose(clue: Mapping[str, Any]) -> None:
-        clues.append(clue)
+    def lose(recovery_token: Mapping[str, Any]) -> None:
+        clues.append(recovery_token)
         path.unlink()
 
     client = both("cloudconvert")
     with pytest.raises((tb.TaskbridgeError, OSError)):
-        client.submit("extract-text", path, on_commit=lose)
-    lost = tb.SubmitUncertain("the process was killed", clue=clues[0])
+        client.submit("extract-text", path, before_submit=lose)
+    lost = tb.SubmitUncertain("the process was killed", recovery_token=clues[0])
     assert tb.Reason.AWAITING_UPLOAD in {part.reason for part in client.recover(lost).subtasks}
     path.write_bytes(PDF)
 

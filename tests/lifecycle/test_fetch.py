@@ -114,7 +114,7 @@ def test_a_fetch_carries_no_credential_and_follows_hop_by_hop(tmp_path: Path) ->
     flow = fetch("https://example.com/dir/a b.pdf", tmp_path / "1", OPEN)
     first = next(flow)
     assert first.url == "https://example.com/dir/a%20b.pdf"
-    assert (first.authorised, first.foreign, first.fresh, first.public_only) == (False, True, True, True)
+    assert (first.authorized, first.external, first.fresh, first.public_only) == (False, True, True, True)
     assert first.save_to is not None
     assert (first.save_to.path, first.save_to.limit) == (tmp_path / "1", OPEN.max_bytes)
     second = flow.send(Response(302, {"location": "../b.pdf"}))
@@ -197,7 +197,7 @@ def test_a_name_that_leads_to_this_machine_is_refused(both: Maker, documents: An
 
 def test_a_broken_host_of_documents_does_not_slow_the_vendor(scripted: Maker) -> None:
     def world(request: Any) -> Response:
-        if request.foreign:
+        if request.external:
             return Response(503, {}, b"")
         raise AssertionError("the vendor was asked")
 
@@ -206,4 +206,4 @@ def test_a_broken_host_of_documents_does_not_slow_the_vendor(scripted: Maker) ->
         made.client.submit("extract-text", "https://example.com/a.png")
     assert caught.value.retryable
     assert len(made.transport.requests) == 3
-    assert made.client._channel.governor.take(made.clock.monotonic()).wait == 0.0
+    assert made.client._connection.throttle.take(made.clock.monotonic()).wait == 0.0

@@ -15,7 +15,7 @@ from taskbridge.errors import TaskbridgeError, UnsupportedFeature
 from taskbridge.provider.base import Provider
 from taskbridge.provider.http import Base64, Request, Response, Upload
 from taskbridge.provider.submission import Document, Link, Query, Stored, Submission
-from taskbridge.testing.samples import channel_of
+from taskbridge.testing.samples import connection_of
 from taskbridge_expertai_extract.wire import layout_text
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -27,7 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def of(name: str) -> Provider[Any]:
-    return channel_of(name, SETTINGS[name]).provider
+    return connection_of(name, SETTINGS[name]).provider
 
 
 def said(body: object, status: int = 200) -> Response:
@@ -114,10 +114,10 @@ def test_scan_documents_uploads_then_orders() -> None:
     task, (upload, create) = walk(of("scan-documents").submit(given), said({"id": "file_1"}), said(made))
     assert upload.url == "https://api.scan-documents.com/v1/files"
     assert upload.body == Upload((("name", "a.png"),), "file", "a.png", b"data")
-    assert not upload.commits
+    assert not upload.starts_work
     assert create.url == "https://api.scan-documents.com/v1/image-operations/extract-text"
     assert sent(create) == {"input": "file_1", "format": "plain", "callback_url": "https://e.com/hook"}
-    assert (create.commits, create.clue) == (True, {"files": ["file_1"]})
+    assert (create.starts_work, create.recovery_token) == (True, {"files": ["file_1"]})
     assert task.id == "task_1"
 
 
@@ -158,7 +158,7 @@ def test_cloudconvert_makes_a_job_of_import_work_and_export() -> None:
             "export-1": {"operation": "export/url", "input": "extract-text"},
         },
     }
-    assert (task.id, create.clue) == ("job/73df1e16-fd8b", {"tag": "ref-1"})
+    assert (task.id, create.recovery_token) == ("job/73df1e16-fd8b", {"tag": "ref-1"})
 
 
 def test_cloudconverts_list_is_asked_by_number_and_never_by_link() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import taskbridge as tb
-from taskbridge._engine.inputs import Spool
+from taskbridge._engine.inputs import TemporaryFiles
 from taskbridge.models import TaskFile
 from taskbridge.provider.http import Request, Response
 from taskbridge.provider.submission import safe_name
@@ -176,7 +176,7 @@ def test_an_option_that_the_vendor_rejects_keeps_its_field_errors(scripted: Make
     with pytest.raises(tb.InvalidRequest, match="target_format: must be one of image/png") as caught:
         made.client.submit("convert", PDF, options={"target_format": "gif"})
     assert caught.value.raw["errors"] == errors
-    assert caught.value.clue["files"] == ["file_1"]
+    assert caught.value.recovery_token["files"] == ["file_1"]
 
 
 def test_a_stream_is_read_to_its_end_once_and_can_be_sent_twice(scripted: Maker) -> None:
@@ -193,7 +193,7 @@ def test_a_stream_is_read_to_its_end_once_and_can_be_sent_twice(scripted: Maker)
 
 
 def test_temporary_files_are_gone_afterwards() -> None:
-    with Spool() as spool:
+    with TemporaryFiles() as spool:
         path = spool.take(io.BytesIO(PDF))
         assert path.read_bytes() == PDF
     assert not path.parent.exists()

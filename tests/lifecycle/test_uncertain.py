@@ -21,7 +21,7 @@ from taskbridge._transport.aiohttp import AiohttpTransport
 from taskbridge._transport.requests import RequestsTransport
 from taskbridge.provider.http import Request, Response
 from taskbridge.testing import Emulator
-from taskbridge.testing.samples import channel_of
+from taskbridge.testing.samples import connection_of
 from taskbridge.transport import Network
 
 Maker = Callable[..., Any]
@@ -55,13 +55,13 @@ class Vendor:
     """Takes uploads, and does the next of its deeds at each commit; the last for ever."""
 
     def __init__(self, name: str, *deeds: Response | Exception) -> None:
-        self.name, self.deeds, self.commits = name, deeds, 0
+        self.name, self.deeds, self.starts_work = name, deeds, 0
 
     def __call__(self, request: Request) -> Response:
-        if not request.commits:
+        if not request.starts_work:
             return answer(200, {"id": "file_1"})
-        deed = self.deeds[min(self.commits, len(self.deeds) - 1)]
-        self.commits += 1
+        deed = self.deeds[min(self.starts_work, len(self.deeds) - 1)]
+        self.starts_work += 1
         if isinstance(deed, Exception):
             raise deed
         return deed
@@ -103,15 +103,15 @@ def test_an_order_of_unknown_fate_is_sent_once_and_says_so(vendor: str, fault: s
     with pytest.raises(tb.SubmitUncertain) as caught:
         made.client.submit("extract-text", INPUTS[vendor])
     error = caught.value
-    assert script.commits == 1
+    assert script.starts_work == 1
     assert not error.retryable
     assert (error.provider, error.connection) == (vendor, vendor)
-    assert error.clue["provider"] == vendor
-    assert error.clue["time"].startswith("2026-01-01T12:00")
-    assert error.clue["reference"].startswith("taskbridge-")
-    assert error.clue.get("files") == (["file_1"] if vendor == "scan-documents" else None)
-    assert "canary" not in f"{error!r} {error} {error.clue}"
-    assert pickle.loads(pickle.dumps(error)).clue == error.clue
+    assert error.recovery_token["provider"] == vendor
+    assert error.recovery_token["time"].startswith("2026-01-01T12:00")
+    assert error.recovery_token["reference"].startswith("taskbridge-")
+    assert error.recovery_token.get("files") == (["file_1"] if vendor == "scan-documents" else None)
+    assert "canary" not in f"{error!r} {error} {error.recovery_token}"
+    assert pickle.loads(pickle.dumps(error)).recovery_token == error.recovery_token
 
 
 def test_the_cause_of_an_unreadable_yes_is_kept(scripted: Maker) -> None:
@@ -145,15 +145,15 @@ def test_a_refusal_is_a_refusal_and_not_repeated(
 ) -> None:
     script = Vendor(vendor, answer(status, b"", location="https://other.test/"))
     made = scripted(vendor, script)
-    if status in load_provider(vendor).doubtful_statuses:
+    if status in load_provider(vendor).uncertain_statuses:
         kind = tb.SubmitUncertain
     with pytest.raises(tb.TaskbridgeError) as caught:
         made.client.submit("extract-text", INPUTS[vendor])
     assert isinstance(caught.value, kind)
-    assert script.commits == (2 if status == 401 else 1)  # refused before any work, so a new credential is tried
+    assert script.starts_work == (2 if status == 401 else 1)  # refused before any work, so a new credential is tried
     if status >= 500:
         assert not caught.value.retryable
-    assert caught.value.clue["reference"]
+    assert caught.value.recovery_token["reference"]
 
 
 @pytest.mark.parametrize("vendor", INPUTS)
@@ -161,7 +161,7 @@ def test_what_never_left_is_sent_again(vendor: str, scripted: Maker) -> None:
     script = Vendor(vendor, broken(tb.ConnectFailed, written=False), answer(429), TAKEN[vendor])
     made = scripted(vendor, script)
     assert made.client.submit("extract-text", INPUTS[vendor]).status == "pending"
-    assert script.commits == 3
+    assert script.starts_work == 3
 
 
 @pytest.mark.parametrize("vendor", INPUTS)
@@ -170,7 +170,7 @@ def test_a_host_that_is_not_there_is_the_error_itself(vendor: str, scripted: Mak
     made = scripted(vendor, script)
     with pytest.raises(tb.ConnectFailed):
         made.client.submit("extract-text", INPUTS[vendor])
-    assert script.commits == 3
+    assert script.starts_work == 3
 
 
 def test_a_failed_upload_is_its_own_error_with_what_was_made(scripted: Maker) -> None:
@@ -178,7 +178,7 @@ def test_a_failed_upload_is_its_own_error_with_what_was_made(scripted: Maker) ->
     made = scripted("scan-documents", *answers)
     with pytest.raises(tb.TruncatedResponse) as caught:
         made.client.submit("merge", [PDF, PDF])
-    assert caught.value.clue["files"] == ["file_1"]
+    assert caught.value.recovery_token["files"] == ["file_1"]
 
 
 def test_an_upload_form_that_is_refused_leaves_the_account_alone(scripted: Maker, tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ def test_an_upload_form_that_is_refused_leaves_the_account_alone(scripted: Maker
     made = scripted("cloudconvert", job, answer(403, b"<Error><Code>AccessDenied</Code></Error>"))
     with pytest.raises(tb.PermissionDenied, match="the upload was refused") as caught:
         made.client.submit("extract-text", path)
-    assert caught.value.clue["task"] == "job/j-1"
-    assert made.client._channel.refusal is None
+    assert caught.value.recovery_token["task"] == "job/j-1"
+    assert made.client._connection.refusal is None
     upload = made.transport.requests[1]
     assert "Authorization" not in upload.headers
     assert upload.body.fields == (("key", "a/${filename}"), ("expires", "7"))
@@ -268,7 +268,7 @@ class Lossy:
 
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
         answered: Response = self._real.send(request, deadline=deadline, max_body=max_body)
-        if request.commits:
+        if request.starts_work:
             raise broken(tb.TruncatedResponse, written=True)
         return answered
 
@@ -279,7 +279,7 @@ class Lossy:
 class LossyAsync(Lossy):
     async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:  # type: ignore[override]
         answered: Response = await self._real.send(request, deadline=deadline, max_body=max_body)
-        if request.commits:
+        if request.starts_work:
             raise broken(tb.TruncatedResponse, written=True)
         return answered
 
@@ -292,8 +292,8 @@ class LossyAsync(Lossy):
 def test_an_order_left_in_doubt_is_found_again(vendor: str, external_id: str | None, own_vendors: Emulator) -> None:
     if external_id and not load_provider(vendor).capabilities.external_id:
         external_id = None
-    channel = channel_of(vendor, own_vendors.settings(vendor))
-    with tb.Client(channel, transport=Lossy(RequestsTransport(Network()))) as client:
+    connection = connection_of(vendor, own_vendors.settings(vendor))
+    with tb.Client(connection, transport=Lossy(RequestsTransport(Network()))) as client:
         with pytest.raises(tb.SubmitUncertain) as caught:
             client.submit("extract-text", INPUTS[vendor], external_id=external_id)
         found = client.recover(caught.value)
@@ -301,15 +301,17 @@ def test_an_order_left_in_doubt_is_found_again(vendor: str, external_id: str | N
     with tb.connect(vendor, **own_vendors.settings(vendor)) as other:
         assert other.get(found).native_id == found.native_id
         unknown = {"tag": "taskbridge-none", "files": ["file_none"], "external_id": "taskbridge-none"}
-        assert other.recover(tb.SubmitUncertain("lost", clue={**caught.value.clue, **unknown})) is None
+        assert (
+            other.recover(tb.SubmitUncertain("lost", recovery_token={**caught.value.recovery_token, **unknown})) is None
+        )
 
 
 @pytest.mark.parametrize("vendor", RECOVERABLE)
 def test_it_is_found_again_on_the_asynchronous_side(vendor: str, own_vendors: Emulator) -> None:
     async def main() -> Any:
-        channel = channel_of(vendor, own_vendors.settings(vendor))
+        connection = connection_of(vendor, own_vendors.settings(vendor))
         transport: Any = LossyAsync(AiohttpTransport(Network()))
-        async with aio.Client(channel, transport=transport) as client:
+        async with aio.Client(connection, transport=transport) as client:
             try:
                 await client.submit("extract-text", INPUTS[vendor])
             except tb.SubmitUncertain as error:
@@ -346,15 +348,15 @@ def test_recover_takes_errors_of_orders_of_its_own_connection(scripted: Maker) -
     with pytest.raises(tb.ConfigError, match="nothing of an order"):
         client.recover(tb.ServerError("no"))
     with pytest.raises(tb.ConfigError, match="'other'"):
-        client.recover(tb.SubmitUncertain("x", clue={"connection": "other", "provider": "smartdocumentor"}))
+        client.recover(tb.SubmitUncertain("x", recovery_token={"connection": "other", "provider": "smartdocumentor"}))
 
 
 def test_a_tag_used_before_finds_the_new_job_only(own_vendors: Emulator) -> None:
     settings = own_vendors.settings("cloudconvert")
     with tb.connect("cloudconvert", **settings) as client:
         old = client.submit("extract-text", PDF, external_id="INV-7")
-        channel = channel_of("cloudconvert", settings)
-        with tb.Client(channel, transport=Lossy(RequestsTransport(Network()))) as lossy:
+        connection = connection_of("cloudconvert", settings)
+        with tb.Client(connection, transport=Lossy(RequestsTransport(Network()))) as lossy:
             own_vendors.clock.advance(30)
             with pytest.raises(tb.SubmitUncertain) as caught:
                 lossy.submit("extract-text", PDF, external_id="INV-7")
@@ -373,7 +375,7 @@ def test_a_retry_of_unknown_fate_is_uncertain(scripted: Maker) -> None:
     made = scripted("cloudconvert", Vendor("cloudconvert", broken(tb.TruncatedResponse, written=True)))
     with pytest.raises(tb.SubmitUncertain) as caught:
         made.client.retry("c85f3ca9-164c-4e89-8ae2-c08192a7cb08")
-    assert caught.value.clue["retry_of"] == "c85f3ca9-164c-4e89-8ae2-c08192a7cb08"
+    assert caught.value.recovery_token["retry_of"] == "c85f3ca9-164c-4e89-8ae2-c08192a7cb08"
 
 
 def test_an_order_that_was_cancelled_here_passes_the_cancellation_on(raw_server: Maker) -> None:

@@ -46,7 +46,7 @@ def test_get_asks_for_a_task(drive: Drive, answer: Answer) -> None:
     assert (request.method, request.url) == ("GET", f"https://api.cloudconvert.com/v2/tasks/{TASK}")
     assert request.headers == {"Accept": "application/json"}
     assert request.body is None
-    assert request.authorised
+    assert request.authorized
     assert request.hold is None
     assert task.ref == f"invoices:{TASK}"
 
@@ -115,7 +115,7 @@ def test_an_address_contradicts_sandbox_and_region(other: dict[str, Any]) -> Non
 
 
 def test_authorise_needs_no_request(drive: Drive) -> None:
-    credential, requests = drive(provider().authorise())
+    credential, requests = drive(provider().authorize())
     assert credential == Credential({"Authorization": "Bearer canary-key"})
     assert requests == []
 
@@ -294,7 +294,7 @@ def test_a_failed_job_without_tasks_has_an_empty_cause(drive: Drive, answer: Ans
 
 def test_a_job_without_a_status_word_is_not_recognised(drive: Drive, answer: Answer) -> None:
     job, _ = drive(provider().get(f"job/{JOB}"), answer(200, job_of(status=None)))
-    assert (job.status, job.recognised, job.native_status) == (TaskStatus.PROCESSING, False, None)
+    assert (job.status, job.recognized, job.native_status) == (TaskStatus.PROCESSING, False, None)
 
 
 def test_a_job_whose_status_is_missing_breaks_the_contract(drive: Drive, answer: Answer) -> None:

@@ -43,7 +43,7 @@ def provider(**settings: Any) -> ExpertAiExtract:
 def test_get_asks_for_a_state(drive: Drive, answer: Answer) -> None:
     task, (request,) = drive(provider().get(TASK), answer(200, {"state": "PENDING", "current": 0, "message": ""}))
     assert (request.method, request.url) == ("GET", f"https://extract.expert.ai/beta/status/{TASK}")
-    assert request.authorised
+    assert request.authorized
     assert (task.id, task.native_id, task.ref) == (TASK, TASK, f"layouts:{TASK}")
     assert task.message is None
 
@@ -68,12 +68,12 @@ def test_an_endless_wait_is_explained() -> None:
 
 
 def test_authorise_logs_in_and_reads_plain_text(drive: Drive, answer: Answer) -> None:
-    credential, (request,) = drive(provider().authorise(), answer(200, f" {EXPIRED}\n".encode()))
+    credential, (request,) = drive(provider().authorize(), answer(200, f" {EXPIRED}\n".encode()))
     assert (request.method, request.url) == ("POST", "https://developer.expert.ai/oauth2/token")
     assert request.headers == {"Content-Type": "application/json; charset=utf-8"}
     assert isinstance(request.body, bytes)
     assert json.loads(request.body) == ACCOUNT
-    assert (request.authorised, request.idempotent, request.expect) == (False, True, "bytes")
+    assert (request.authorized, request.idempotent, request.expect) == (False, True, "bytes")
     assert "canary" not in repr(request)
     assert credential.headers == {"Authorization": f"Bearer {EXPIRED}"}
     assert credential.expires_at == datetime.fromtimestamp(1642493226, UTC)
@@ -99,12 +99,12 @@ def claims(value: object) -> str:
     ],
 )
 def test_a_token_without_an_end_has_none(drive: Drive, answer: Answer, token: str) -> None:
-    credential, _ = drive(provider().authorise(), answer(200, token.encode()))
+    credential, _ = drive(provider().authorize(), answer(200, token.encode()))
     assert credential == Credential({"Authorization": f"Bearer {token}"}, None)
 
 
 def test_a_token_of_the_settings_needs_no_request(drive: Drive) -> None:
-    credential, requests = drive(provider(access_token=EXPIRED).authorise())
+    credential, requests = drive(provider(access_token=EXPIRED).authorize())
     assert credential.headers == {"Authorization": f"Bearer {EXPIRED}"}
     assert credential.expires_at == datetime.fromtimestamp(1642493226, UTC)
     assert requests == []
@@ -116,7 +116,7 @@ def test_a_token_of_the_settings_needs_no_request(drive: Drive) -> None:
 )
 def test_a_token_that_cannot_be_read_is_not_shown(drive: Drive, answer: Answer, body: bytes) -> None:
     with pytest.raises(MalformedResponse) as caught:
-        drive(provider().authorise(), answer(200, body))
+        drive(provider().authorize(), answer(200, body))
     assert "canary" not in str(caught.value) + repr(caught.value.raw)
 
 
@@ -125,12 +125,12 @@ def test_a_token_that_cannot_be_read_is_not_shown(drive: Drive, answer: Answer, 
 )
 def test_a_refused_login_is_named(drive: Drive, answer: Answer, status: int, expected: type[ApiError]) -> None:
     with pytest.raises(expected):
-        drive(provider().authorise(), answer(status, b"no"))
+        drive(provider().authorize(), answer(status, b"no"))
 
 
 def test_any_other_success_is_no_token(drive: Drive, answer: Answer) -> None:
     with pytest.raises(MalformedResponse):
-        drive(provider().authorise(), answer(201, EXPIRED.encode()))
+        drive(provider().authorize(), answer(201, EXPIRED.encode()))
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,11 @@ def body(said: object) -> bytes:
     return said.encode() if isinstance(said, str) else json.dumps(said).encode()
 
 
-def plain(value: Any) -> Any:
+def printable(value: Any) -> Any:
     """A result as JSON has it."""
     if isinstance(value, Task):
         dump = value.model_dump(mode="json", exclude={"raw", "subtasks"})
-        return {**dump, "ref": str(value.ref), "subtasks": [plain(each) for each in value.subtasks]}
+        return {**dump, "ref": str(value.ref), "subtasks": [printable(each) for each in value.subtasks]}
     credential = {"headers": dict(value.headers), "expires_at": value.expires_at}
     return {**credential, "expires_at": value.expires_at and value.expires_at.isoformat().replace("+00:00", "Z")}
 
@@ -88,7 +88,7 @@ def test_an_example_is_read_as_it_says(drive: Drive, answer: Answer, file: Path)
         assert {key: getattr(caught.value, key) for key in facts} == facts
         return
     result, _ = drive(flow, response)
-    compare(case["expect"], plain(result), file.stem)
+    compare(case["expect"], printable(result), file.stem)
     if isinstance(result, Task):
         sent = case["response"]["body"]
         assert result.raw == (sent["data"] if file.parent.name == "cloudconvert" else sent)

@@ -54,7 +54,7 @@ def test_cloudconvert_tasks(
         body = {"data": {"id": "x441E6HMhG", "status": said, "operation": operation, "code": code}}
         task, _ = drive(CLOUDCONVERT.get("x441E6HMhG"), answer(200, body))
         assert (task.status, task.reason) == row
-        assert (task.native_status, task.recognised) == (said, True)
+        assert (task.native_status, task.recognized) == (said, True)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_cloudconvert_jobs(drive: Drive, answer: Answer, word: str, status: str)
 def test_scan_documents(drive: Drive, answer: Answer, word: str) -> None:
     for said in spellings(word):
         task, _ = drive(SCAN.get("task_1"), answer(200, {"id": "task_1", "status": said}))
-        assert (task.status, task.reason, task.native_status, task.recognised) == (word, None, said, True)
+        assert (task.status, task.reason, task.native_status, task.recognized) == (word, None, said, True)
 
 
 SMART_ROWS: list[tuple[int | None, str | None, Row]] = [
@@ -111,19 +111,19 @@ def test_smartdocumentor_texts(drive: Drive, answer: Answer, number: int | None,
     for said in spellings(text):
         body = {"taskId": 44, "taskStatusText": said, "taskStatus": number}
         task, _ = drive(SMART.get("44"), answer(200, body))
-        assert (task.status, task.reason, task.native_status, task.recognised) == (*row, said, True)
+        assert (task.status, task.reason, task.native_status, task.recognized) == (*row, said, True)
 
 
 @pytest.mark.parametrize(("number", "row"), [(number, row) for number, _, row in SMART_ROWS if number is not None])
 def test_smartdocumentor_numbers(drive: Drive, answer: Answer, number: int, row: Row) -> None:
     task, _ = drive(SMART.get("44"), answer(200, {"taskId": 44, "taskStatus": number}))
-    assert (task.status, task.reason, task.native_status, task.recognised) == (*row, str(number), True)
+    assert (task.status, task.reason, task.native_status, task.recognized) == (*row, str(number), True)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3, 5, 18, 21, 29, 36, 37, -4, 10**30])
 def test_smartdocumentor_numbers_are_not_extrapolated(drive: Drive, answer: Answer, number: int) -> None:
     task, _ = drive(SMART.get("44"), answer(200, {"taskId": 44, "taskStatus": number}))
-    assert (task.status, task.native_status, task.recognised) == ("processing", str(number), False)
+    assert (task.status, task.native_status, task.recognized) == ("processing", str(number), False)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_smartdocumentor_numbers_are_not_extrapolated(drive: Drive, answer: Answ
 def test_expertai_extract(drive: Drive, answer: Answer, word: str, row: Row) -> None:
     for said in spellings(word):
         task, _ = drive(EXPERT.get("a"), answer(200, {"state": said, "current": 100, "message": "completed"}))
-        assert (task.status, task.reason, task.native_status, task.recognised) == (*row, said, True)
+        assert (task.status, task.reason, task.native_status, task.recognized) == (*row, said, True)
 
 
 @pytest.mark.parametrize("word", [*UNHEARD, "REJECTED", "IGNORED"])
@@ -157,5 +157,5 @@ def test_an_unheard_word_is_processing(drive: Drive, answer: Answer, word: str) 
     ]
     for flow, body in looks:
         task, _ = drive(flow, answer(200, body))
-        assert (task.status, task.recognised, task.native_status) == ("processing", False, word)
+        assert (task.status, task.recognized, task.native_status) == ("processing", False, word)
         assert (task.result, task.error) == (None, None)

@@ -41,7 +41,7 @@ def test_get_asks_for_a_task(drive: Drive, answer: Answer) -> None:
     task, (request,) = drive(provider().get(TASK), answer(200, said()))
     assert (request.method, request.url) == ("GET", f"https://api.scan-documents.com/v1/tasks/{TASK}")
     assert request.headers == {"Accept": "application/json"}
-    assert request.authorised
+    assert request.authorized
     assert task.ref == f"scans:{TASK}"
 
 
@@ -54,7 +54,7 @@ def test_there_is_no_line_to_hold() -> None:
 
 
 def test_authorise_needs_no_request(drive: Drive) -> None:
-    assert drive(provider().authorise()) == (Credential({"x-api-key": "canary-key"}), [])
+    assert drive(provider().authorize()) == (Credential({"x-api-key": "canary-key"}), [])
 
 
 # https://scan-documents.com/docs/errors and /docs/v1/tasks/id/get (read 2026-11-22)

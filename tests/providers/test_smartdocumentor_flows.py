@@ -42,7 +42,7 @@ def said(**fields: Any) -> dict[str, Any]:
 def test_get_asks_by_number(drive: Drive, answer: Answer) -> None:
     task, (request,) = drive(provider().get("44"), answer(200, said(taskStatusText="Processed")))
     assert (request.method, request.url) == ("GET", f"{BASE}/sdtask/status?taskId=44")
-    assert request.authorised
+    assert request.authorized
     assert (task.id, task.native_id, task.ref) == ("44", 44, "invoices:44")
 
 
@@ -106,7 +106,7 @@ def test_there_is_no_line_to_hold() -> None:
 
 def test_authorise_sends_the_client_credentials_as_a_form(drive: Drive, answer: Answer) -> None:
     body = {"access_token": "eyJ.a.b", "expires_in": 3600, "token_type": "Bearer", "scope": "WebAPI"}
-    credential, (request,) = drive(provider().authorise(), answer(200, body))
+    credential, (request,) = drive(provider().authorize(), answer(200, body))
     assert (request.method, request.url) == ("POST", "https://cloud.smartdocumentor.net/connect/token")
     assert request.headers == {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
     assert isinstance(request.body, bytes)
@@ -116,7 +116,7 @@ def test_authorise_sends_the_client_credentials_as_a_form(drive: Drive, answer: 
         "client_id": ["me"],
         "client_secret": ["canary & secret"],
     }
-    assert (request.authorised, request.idempotent) == (False, True)
+    assert (request.authorized, request.idempotent) == (False, True)
     assert "canary" not in repr(request)
     assert credential.headers == {"Authorization": "Bearer eyJ.a.b"}
     assert credential.expires_at == datetime(2026, 11, 22, 13, 0, tzinfo=UTC)
@@ -130,11 +130,11 @@ def test_authorise_sends_the_client_credentials_as_a_form(drive: Drive, answer: 
     ],
 )
 def test_the_token_service_is_a_setting(settings: dict[str, Any], url: str) -> None:
-    assert next(provider(**settings).authorise()).url == url
+    assert next(provider(**settings).authorize()).url == url
 
 
 def test_a_token_of_the_settings_needs_no_request(drive: Drive) -> None:
-    assert drive(provider(access_token="tok").authorise()) == (Credential({"Authorization": "Bearer tok"}), [])
+    assert drive(provider(access_token="tok").authorize()) == (Credential({"Authorization": "Bearer tok"}), [])
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_refused_token_is_named(
     drive: Drive, answer: Answer, status: int, body: object, expected: type[ApiError]
 ) -> None:
     with pytest.raises(ApiError) as caught:
-        drive(provider().authorise(), answer(status, body))
+        drive(provider().authorize(), answer(status, body))
     assert type(caught.value) is expected
 
 
@@ -184,13 +184,13 @@ def test_a_refused_token_is_named(
 )
 def test_a_token_that_cannot_be_read_is_not_shown(drive: Drive, answer: Answer, body: object) -> None:
     with pytest.raises(MalformedResponse) as caught:
-        drive(provider().authorise(), answer(200, body))
+        drive(provider().authorize(), answer(200, body))
     assert "canary" not in str(caught.value) + repr(caught.value.raw)
 
 
 @pytest.mark.parametrize("lifetime", [None, "3600", True, float("1e300"), -5])
 def test_an_odd_lifetime_does_no_harm(drive: Drive, answer: Answer, lifetime: object) -> None:
-    credential, _ = drive(provider().authorise(), answer(200, {"access_token": "t", "expires_in": lifetime}))
+    credential, _ = drive(provider().authorize(), answer(200, {"access_token": "t", "expires_in": lifetime}))
     assert credential.headers == {"Authorization": "Bearer t"}
 
 
@@ -301,7 +301,7 @@ def test_the_text_decides_and_the_integration_only_refines(
 ) -> None:
     task, _ = drive(provider().get("44"), answer(200, said(**fields)))
     assert (task.status, task.reason, task.native_status, task.message) == (status, reason, native, message)
-    assert task.recognised
+    assert task.recognized
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_what_nobody_knows_is_processing(
     drive: Drive, answer: Answer, fields: dict[str, Any], native: str | None
 ) -> None:
     task, _ = drive(provider().get("44"), answer(200, said(**fields)))
-    assert (task.status, task.recognised, task.native_status) == (TaskStatus.PROCESSING, False, native)
+    assert (task.status, task.recognized, task.native_status) == (TaskStatus.PROCESSING, False, native)
 
 
 @pytest.mark.parametrize(

@@ -126,8 +126,8 @@ class Acme(Provider[AcmeSettings]):
     Settings = AcmeSettings
     capabilities = tb.Capabilities(kinds=(IdKind(PLAIN_ID),), authentication="none")
 
-    def authorise(self) -> Flow[Credential]:
-        response = yield Request("POST", "https://acme.test/token", authorised=False)
+    def authorize(self) -> Flow[Credential]:
+        response = yield Request("POST", "https://acme.test/token", authorized=False)
         return Credential({"X-Token": self.payload(response).text("token")})
 
     def get(self, task_id: str) -> Flow[tb.Task]:
@@ -142,26 +142,26 @@ class Acme(Provider[AcmeSettings]):
             id=asked,
             native_id=payload.text("id"),
             status=state.status,
-            recognised=state.recognised,
+            recognized=state.recognized,
             observed_at=payload.observed_at,
             raw=payload.raw,
         )
 
 
 def orders(client: tb.Client, kept: list[Mapping[str, Any]]) -> None:
-    task = assert_type(client.submit("extract-text", b"%PDF", on_commit=kept.append), tb.Task)
-    lost = tb.SubmitUncertain("the process was killed", clue=kept[0])
+    task = assert_type(client.submit("extract-text", b"%PDF", before_submit=kept.append), tb.Task)
+    lost = tb.SubmitUncertain("the process was killed", recovery_token=kept[0])
     assert_type(client.recover(lost), tb.Task | None)
     assert_type(client.recover(lost, Path("a.pdf")), tb.Task | None)
     assert_type(task.ref, tb.TaskRef)
 
 
 async def asynchronous_orders(client: aio.Client) -> None:
-    async def keep(clue: Mapping[str, Any]) -> None:
-        assert_type(clue, Mapping[str, Any])
+    async def keep(recovery_token: Mapping[str, Any]) -> None:
+        assert_type(recovery_token, Mapping[str, Any])
 
-    assert_type(await client.submit("extract-text", "a.pdf", on_commit=keep), tb.Task)
-    assert_type(await client.submit("extract-text", "a.pdf", on_commit=print), tb.Task)
+    assert_type(await client.submit("extract-text", "a.pdf", before_submit=keep), tb.Task)
+    assert_type(await client.submit("extract-text", "a.pdf", before_submit=print), tb.Task)
 
 
 def tested() -> None:

@@ -157,7 +157,7 @@ def stopped() -> Iterator[Emulator]:
 
 @pytest.fixture
 def header_of() -> Callable[[Mapping[str, str]], Callable[[str], str | None]]:
-    """Looks headers up, as `taskbridge.signatures` wants it."""
+    """Looks headers up, as `taskbridge.provider.signatures` wants it."""
 
     def build(headers: Mapping[str, str]) -> Callable[[str], str | None]:
         return headers.get

@@ -15,7 +15,7 @@ import requests
 
 import taskbridge as tb
 from taskbridge import TaskStatus
-from taskbridge._engine.event_bus import KEPT, Inbox
+from taskbridge._engine.event_bus import KEPT, EventBus
 from taskbridge._engine.webhooks import Note
 from taskbridge.models import TaskRef
 from taskbridge.testing import Emulator
@@ -163,14 +163,14 @@ def test_a_look_may_show_that_a_task_goes_on(stopped: Emulator, connected: Conne
     client = connected(stopped, "smartdocumentor", SECRET)
     settings, native = stopped.settings("smartdocumentor"), stopped.samples("smartdocumentor")["completed"]
     assert client.get(native).is_terminal
-    inbox = client._channel.inbox
+    event_bus = client._connection.event_bus
     ref = TaskRef(f"smartdocumentor:{native}")
-    assert inbox.has_ended(ref)
-    (token,) = client._channel.credential.headers.values() if client._channel.credential else ("",)
+    assert event_bus.has_ended(ref)
+    (token,) = client._connection.credential.headers.values() if client._connection.credential else ("",)
     url = f"{settings['base_url']}/sdtask/restartprocessing?taskId={native}"
     requests.patch(url, headers={"Authorization": token}, timeout=5).raise_for_status()
     assert not client.get(native).is_terminal
-    assert not inbox.has_ended(ref)
+    assert not event_bus.has_ended(ref)
 
 
 def test_events_of_other_things_are_taken_in_once(scans: tb.Client, svix_headers: Sign) -> None:
@@ -225,24 +225,24 @@ def test_the_async_side_takes_events_in_too(stopped: Emulator, run: Callable[...
 
 
 def test_the_record_is_bounded() -> None:
-    inbox = Inbox()
+    event_bus = EventBus()
     assert KEPT >= 10_000
-    assert all(inbox.take(f"event {n}") for n in range(KEPT + 10))
-    assert not inbox.take(f"event {KEPT}")
-    assert inbox.take("event 0")  # the oldest are forgotten
-    assert len(inbox._taken) == KEPT
+    assert all(event_bus.take(f"event {n}") for n in range(KEPT + 10))
+    assert not event_bus.take(f"event {KEPT}")
+    assert event_bus.take("event 0")  # the oldest are forgotten
+    assert len(event_bus._taken) == KEPT
 
 
 def test_those_who_left_hear_nothing() -> None:
-    inbox = Inbox()
+    event_bus = EventBus()
     told: list[object] = []
-    leave = inbox.listen(told.append, TaskRef("a:1"))
-    also = inbox.listen(told.append)
-    inbox.tell(TaskRef("a:1"))
-    inbox.tell(TaskRef("a:2"))
+    leave = event_bus.listen(told.append, TaskRef("a:1"))
+    also = event_bus.listen(told.append)
+    event_bus.tell(TaskRef("a:1"))
+    event_bus.tell(TaskRef("a:2"))
     assert told == ["a:1", "a:1", "a:2"]
     leave()
     also()
-    inbox.tell(TaskRef("a:1"))
+    event_bus.tell(TaskRef("a:1"))
     assert len(told) == 3
-    assert inbox._listeners == {}
+    assert event_bus._listeners == {}

@@ -40,7 +40,7 @@ def test_no_secret_is_loud() -> None:
     with tb.connect("cloudconvert", api_key="cc-test-key") as client:
         with pytest.raises(tb.ConfigError, match="no webhook_secrets"):
             client.parse_webhook(hexed(b"{}"), b"{}")
-        assert not client._channel.expects_webhook
+        assert not client._connection.expects_webhook
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_no_parser_sees_what_is_not_proved(
     def explode(_: bytes) -> None:
         raise AssertionError("a parser ran")
 
-    monkeypatch.setattr("taskbridge.webhooks.read_json", explode)
+    monkeypatch.setattr("taskbridge._engine.webhooks.read_json", explode)
     for client, headers in ((jobs, hexed(b"x")), (scans, svix_headers(b"x")), (exports, {})):
         with pytest.raises(tb.WebhookRejected) as caught:
             client.parse_webhook(headers, BOMB, url="/hooks", now=NOW)

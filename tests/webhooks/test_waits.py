@@ -16,8 +16,8 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import TaskStatus
-from taskbridge._engine.lookup import Look
-from taskbridge._polling.scheduler import Fleet
+from taskbridge._engine.lookup import PollResult
+from taskbridge._polling.scheduler import PollScheduler
 from taskbridge.testing import Emulator
 
 NOW: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -76,7 +76,7 @@ def test_a_wait_in_another_thread_ends(
     assert monotonic() - began < 1.0  # the next look is a minute away
     assert ended.status == kind.removeprefix("task.")
     assert looks(stopped) == 1
-    assert client._channel.inbox._listeners == {}
+    assert client._connection.event_bus._listeners == {}
 
 
 def test_a_wait_that_tells_changes_tells_the_end(
@@ -95,7 +95,7 @@ def test_an_event_before_the_first_look_is_done_ends_the_wait(
 ) -> None:
     client = connected(stopped, "scan-documents", SVIX)
     with beside(lambda: client.wait(task)) as results:
-        eventually(lambda: bool(client._channel.inbox._listeners))
+        eventually(lambda: bool(client._connection.event_bus._listeners))
         client.ingest(ending(client))
     assert results[0].status is TaskStatus.COMPLETED
     assert looks(stopped) <= 1
@@ -166,7 +166,7 @@ def test_a_held_line_is_not_used_where_a_webhook_is_expected(
     with beside(lambda: client.wait(job)) as results:
         eventually(lambda: stopped.count(vendor="cloudconvert") == 1)
         stopped.clock.advance(60)
-        client._channel.inbox.tell(client.get(job))
+        client._connection.event_bus.tell(client.get(job))
     assert results[0].status is TaskStatus.COMPLETED
     assert stopped.count(path_contains="cloudconvert-sync") == 0
 
@@ -194,7 +194,7 @@ def test_an_export_ends_the_wait_for_the_callers_own_id(stopped: Emulator, conne
     external = stopped.samples("smartdocumentor")["external"]
     task = client.get(external)
     told: list[Any] = []
-    client._channel.inbox.listen(told.append, tb.TaskRef(f"smartdocumentor:{external}"))
+    client._connection.event_bus.listen(told.append, tb.TaskRef(f"smartdocumentor:{external}"))
     body = f'{{"taskId": {task.native_id}}}'.encode()
     client.ingest(client.parse_webhook({}, body, url=f"/{SECRET}"))
     assert [each.ref for each in told] == [f"smartdocumentor:{external}"]
@@ -260,21 +260,21 @@ def test_an_async_pause_that_was_ended_costs_nothing_afterwards(
     stopped: Emulator, aio: Any, task: str, run: Callable[[Coroutine[Any, Any, Any]], Any], monkeypatch: Any
 ) -> None:
     asked = 0
-    real = Fleet.next
+    real = PollScheduler.next
 
-    def counted(self: Fleet, now: float) -> Any:
+    def counted(self: PollScheduler, now: float) -> Any:
         nonlocal asked
         asked += 1
         return real(self, now)
 
-    monkeypatch.setattr(Fleet, "next", counted)
+    monkeypatch.setattr(PollScheduler, "next", counted)
 
     async def main() -> None:
         async with aio() as client:
             waits = [asyncio.create_task(client.wait(task)), asyncio.create_task(client.wait_all([task]))]
             await until(lambda: looks(stopped) == 2)
             while looks(stopped) < 4:  # a hint during a look is no news
-                client._channel.inbox.tell(tb.TaskRef(f"scan-documents:{task}"))
+                client._connection.event_bus.tell(tb.TaskRef(f"scan-documents:{task}"))
                 await asyncio.sleep(0.02)
             before = asked
             await asyncio.sleep(0.05)
@@ -290,11 +290,11 @@ def test_an_async_pause_that_was_ended_costs_nothing_afterwards(
 
 
 def test_a_look_that_lands_after_the_end_does_not_hide_a_new_wait(scans: tb.Client, task: str, ending: Any) -> None:
-    fleet, channel = Fleet(), scans._channel
-    fleet.add(channel, task, 0.0)
-    look = fleet.next(0.0)
+    scheduler, connection = PollScheduler(), scans._connection
+    scheduler.add(connection, task, 0.0)
+    poll = scheduler.next(0.0)
     ended = ending(scans).task
-    fleet.heard(ended.model_copy(update={"connection": channel.name}), 0.1)
-    fleet.add(channel, task, 0.2)
-    fleet.looked(look, 0.3, Look(ended, None, NOW))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # it is a LookAt
-    assert len(fleet) == 1
+    scheduler.heard(ended.model_copy(update={"connection": connection.name}), 0.1)
+    scheduler.add(connection, task, 0.2)
+    scheduler.looked(poll, 0.3, PollResult(ended, None, NOW))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # it is a PollTask
+    assert len(scheduler) == 1

@@ -15,37 +15,39 @@ from datetime import datetime
 from typing import Any, Final
 
 from pydantic import SecretStr
-from taskbridge.provider.http import Flow
-from taskbridge.provider.http import Form
-from taskbridge.provider.http import Request
-from taskbridge.provider.http import Upload
+from taskbridge.provider import (
+    Capabilities,
+    Credential,
+    Document,
+    Downloads,
+    ErrorDetails,
+    Flow,
+    Form,
+    IdKind,
+    ListPolling,
+    Listing,
+    NO_TIME,
+    Page,
+    Payload,
+    Provider,
+    ProviderSettings,
+    Query,
+    Request,
+    State,
+    StateTable,
+    Stored,
+    Submission,
+    Upload,
+    no_requests,
+    path_id,
+    read_state,
+)
 from taskbridge.models import Reason
 from taskbridge.models import Task
 from taskbridge.models import TaskFailure
 from taskbridge.models import TaskFile
 from taskbridge.models import TaskResult
 from taskbridge.models import TaskStatus
-from taskbridge.provider.payload import NO_TIME
-from taskbridge.provider.capabilities import Capabilities
-from taskbridge.provider.capabilities import Credential
-from taskbridge.provider.capabilities import Downloads
-from taskbridge.provider.capabilities import IdKind
-from taskbridge.provider.payload import Payload
-from taskbridge.provider.base import Provider
-from taskbridge.provider.base import ProviderSettings
-from taskbridge.provider.payload import State
-from taskbridge.provider.payload import StateTable
-from taskbridge.provider.base import Verdict
-from taskbridge.provider.base import no_requests
-from taskbridge.provider.payload import path_id
-from taskbridge.provider.payload import read_state
-from taskbridge.provider.submission import Bulk
-from taskbridge.provider.submission import Document
-from taskbridge.provider.submission import Listing
-from taskbridge.provider.submission import Page
-from taskbridge.provider.submission import Query
-from taskbridge.provider.submission import Stored
-from taskbridge.provider.submission import Submission
 
 # `status` of a job -> ours.                       zamzar/models/job.py
 STATES: Final[StateTable] = {
@@ -100,12 +102,12 @@ class Zamzar(Provider[ZamzarSettings]):
         inputs=frozenset({"path", "bytes", "stream", "url", "file"}),
         cancel=True,
         listing=Listing(PAGE, statuses=frozenset({TaskStatus.COMPLETED})),
-        bulk=Bulk(PAGE),
+        bulk=ListPolling(PAGE),
     )
 
     # Requests, in the order in which a task lives.
 
-    def authorise(self) -> Flow[Credential]:
+    def authorize(self) -> Flow[Credential]:
         """The API key, as a bearer token."""
         return no_requests(Credential({"Authorization": f"Bearer {self.settings.api_key.get_secret_value()}"}))
 
@@ -126,7 +128,7 @@ class Zamzar(Provider[ZamzarSettings]):
         """``POST /jobs``: a form that holds the file, its number, or the URL that the vendor fetches it from."""
         said = {"target_format": TEXT} if order.operation == "extract-text" else {}
         body = _form({**said, **order.options}, order)
-        response = yield self.request("POST", "/jobs", body=body, commits=True)
+        response = yield self.request("POST", "/jobs", body=body, starts_work=True)
         return self.task(self.payload(response))
 
     def sweep(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
@@ -170,7 +172,7 @@ class Zamzar(Provider[ZamzarSettings]):
             native_id=native,
             status=state.status,
             reason=state.reason,
-            recognised=state.recognised,
+            recognized=state.recognized,
             native_status=word,
             created_at=payload.maybe_time("created_at"),
             finished_at=payload.maybe_time("finished_at"),
@@ -179,7 +181,7 @@ class Zamzar(Provider[ZamzarSettings]):
             raw=_without_keys(payload.raw),
         )
 
-    def verdict(self, document: Mapping[str, Any]) -> Verdict:
+    def verdict(self, document: Mapping[str, Any]) -> ErrorDetails:
         """Read ``{"errors": [{"code": 22, "message": …}]}``: the first of them.
 
         Args:
@@ -187,8 +189,8 @@ class Zamzar(Provider[ZamzarSettings]):
         """
         for said in Payload(document, self.connection, NO_TIME).children("errors"):
             code = said.maybe_integer("code")
-            return Verdict(None if code is None else str(code), said.maybe_words("message"))
-        return Verdict()
+            return ErrorDetails(None if code is None else str(code), said.maybe_words("message"))
+        return ErrorDetails()
 
 
 def _form(options: Mapping[str, Any], order: Submission) -> Form | Upload:

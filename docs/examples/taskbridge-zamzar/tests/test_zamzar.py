@@ -114,7 +114,7 @@ def test_an_order_is_one_form(source: Source, body: Form | Upload) -> None:
     options = {"target_format": "pdf", "options": {"quality": 90}}
     request = next(provider().submit(Submission("convert", "convert", "r", (source,), options)))
     assert (request.method, request.url, request.body) == ("POST", "https://api.zamzar.com/v1/jobs", body)
-    assert request.commits
+    assert request.starts_work
 
 
 def test_text_is_a_format() -> None:

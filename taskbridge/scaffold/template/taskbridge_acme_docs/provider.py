@@ -12,34 +12,36 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 from taskbridge.errors import QuotaExceeded
-from taskbridge.provider.http import Flow
-from taskbridge.provider.http import Request
-from taskbridge.provider.http import Upload
+from taskbridge.provider import (
+    Capabilities,
+    CodeTable,
+    Credential,
+    Document,
+    Downloads,
+    ErrorDetails,
+    Flow,
+    IdKind,
+    Listing,
+    NO_TIME,
+    Page,
+    Payload,
+    Provider,
+    ProviderSettings,
+    Query,
+    Request,
+    StateTable,
+    Submission,
+    Upload,
+    no_requests,
+    path_id,
+    read_state,
+)
 from taskbridge.models import Reason
 from taskbridge.models import Task
 from taskbridge.models import TaskFailure
 from taskbridge.models import TaskFile
 from taskbridge.models import TaskResult
 from taskbridge.models import TaskStatus
-from taskbridge.provider.payload import NO_TIME
-from taskbridge.provider.capabilities import Capabilities
-from taskbridge.provider.base import CodeTable
-from taskbridge.provider.capabilities import Credential
-from taskbridge.provider.capabilities import Downloads
-from taskbridge.provider.capabilities import IdKind
-from taskbridge.provider.payload import Payload
-from taskbridge.provider.base import Provider
-from taskbridge.provider.base import ProviderSettings
-from taskbridge.provider.payload import StateTable
-from taskbridge.provider.base import Verdict
-from taskbridge.provider.base import no_requests
-from taskbridge.provider.payload import path_id
-from taskbridge.provider.payload import read_state
-from taskbridge.provider.submission import Document
-from taskbridge.provider.submission import Listing
-from taskbridge.provider.submission import Page
-from taskbridge.provider.submission import Query
-from taskbridge.provider.submission import Submission
 
 # `state` -> ours. A word that stands here not is processing, and not recognised.
 #                                                  https://docs.example.com/v1/tasks
@@ -103,7 +105,7 @@ class AcmeDocs(Provider[AcmeDocsSettings]):
 
     # Requests, in the order in which a task lives.
 
-    def authorise(self) -> Flow[Credential]:
+    def authorize(self) -> Flow[Credential]:
         """The API key."""
         return no_requests(Credential({"X-Api-Key": self.settings.api_key.get_secret_value()}))
 
@@ -127,7 +129,7 @@ class AcmeDocs(Provider[AcmeDocsSettings]):
             if isinstance(source, Document):
                 body = Upload(fields, "document", source.name, source.content)
                 # The one request after which the vendor may have the order: never repeated blindly.
-                response = yield self.request("POST", "/tasks", body=body, commits=True)
+                response = yield self.request("POST", "/tasks", body=body, starts_work=True)
                 return self.task(self.payload(response))
         raise self.unsupported("work without a document")
 
@@ -163,10 +165,10 @@ class AcmeDocs(Provider[AcmeDocsSettings]):
             native_id=native,
             status=state.status,
             reason=state.reason,
-            recognised=state.recognised,
+            recognized=state.recognized,
             native_status=word,
             operation=payload.maybe_text("operation"),
-            progress=payload.maybe_share("percent", WHOLE),
+            progress=payload.maybe_fraction("percent", WHOLE),
             created_at=payload.maybe_time("created"),
             finished_at=payload.maybe_time("ended"),
             result=_result(payload) if state.status is TaskStatus.COMPLETED else None,
@@ -174,14 +176,14 @@ class AcmeDocs(Provider[AcmeDocsSettings]):
             raw=payload.raw,
         )
 
-    def verdict(self, document: Mapping[str, Any]) -> Verdict:
+    def verdict(self, document: Mapping[str, Any]) -> ErrorDetails:
         """Read ``{"code": …, "message": …, "request": …}``, the body of a refusal.
 
         Args:
             document: The decoded body.
         """
         said = Payload(document, self.connection, NO_TIME)
-        return Verdict(said.maybe_text("code"), said.maybe_words("message"), said.maybe_text("request"))
+        return ErrorDetails(said.maybe_text("code"), said.maybe_words("message"), said.maybe_text("request"))
 
 
 def _result(task: Payload) -> TaskResult | None:

@@ -1,0 +1,18 @@
+"""Every name of ``taskbridge.*``, written once; `taskbridge` loads this module when the first of them is used."""
+
+from taskbridge import aio as aio
+from taskbridge import errors as errors
+from taskbridge._config.registry import ProviderInfo as ProviderInfo
+from taskbridge._config.registry import providers as providers
+from taskbridge._engine.connection import ConnectionStats as ConnectionStats
+from taskbridge._engine.operations import CheckResult as CheckResult
+from taskbridge._engine.webhooks import Ingested as Ingested
+from taskbridge.client import Bridge as Bridge
+from taskbridge.client import Client as Client
+from taskbridge.client import connect as connect
+from taskbridge.errors import *
+from taskbridge.events import *
+from taskbridge.models import *
+from taskbridge.provider.capabilities import Capabilities as Capabilities
+from taskbridge.provider.policy import PollPolicy as PollPolicy
+from taskbridge.provider.policy import RetryPolicy as RetryPolicy
