@@ -61,7 +61,7 @@ def _settled(server: Server, side: str, number: int) -> tuple[float, int]:
     with child:
         process = psutil.Process(child.pid)
         threads, patience = 0, time.monotonic() + 120.0
-        while server.counts(run).get("look", 0) < number:
+        while server.counts(run).get("poll", 0) < number:
             threads = max(threads, process.num_threads())
             if time.monotonic() > patience:
                 raise RuntimeError(f"{side}: not every task was looked at")
@@ -88,10 +88,10 @@ def looks(server: Server, *, quick: bool) -> dict[str, Any]:
             stack.enter_context(child)
             process = psutil.Process(child.pid)
             time.sleep(min(0.8, window))  # noqa: TID251  # threads and connections begin
-            before, used = server.counts(run).get("look", 0), sum(process.cpu_times()[:2])
+            before, used = server.counts(run).get("poll", 0), sum(process.cpu_times()[:2])
             time.sleep(window)  # noqa: TID251
             used = sum(process.cpu_times()[:2]) - used
-            return float(used / max(1, server.counts(run).get("look", 0) - before))
+            return float(used / max(1, server.counts(run).get("poll", 0) - before))
 
     found = in_turn({name: (lambda side=side: one(*side)) for name, side in sides.items()}, ROUNDS)
     return {"to_threads": ratios(found, "no-session"), "tasks": ours, "naive_tasks": naive}

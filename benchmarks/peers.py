@@ -35,7 +35,7 @@ _serial = count()
 
 def run(*, quick: bool) -> dict[str, Any]:
     with Server() as server:
-        return {"look": looks(server, quick=quick), "waiting": waiting(server, quick=quick)}
+        return {"poll": looks(server, quick=quick), "waiting": waiting(server, quick=quick)}
 
 
 def looks(server: Server, *, quick: bool) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def looks(server: Server, *, quick: bool) -> dict[str, Any]:
             ids = [task_id(run, n, duration) for n in range(number)]
             said = {"run": run, "ids": ids, "interval": interval, "even": True}
             used = children[side].ask(said)["cpu"]
-            return float(used / server.counts(run)["look"])
+            return float(used / server.counts(run)["poll"])
 
         for side in sides:
             one(side)  # connections and threads begin
@@ -86,5 +86,5 @@ def _wait(server: Server, side: str, durations: list[float], more: dict[str, Any
         child.hear()
         found = child.ask(said)
     counts = server.counts(run)
-    requests = counts.get("look", 0) + counts.get("list", 0)
+    requests = counts.get("poll", 0) + counts.get("list", 0)
     return {**found, "requests": requests, "lists": counts.get("list", 0), "cpu_per_look": found["cpu"] / requests}

@@ -147,7 +147,7 @@ def _waiting(results: Mapping[str, Any]) -> list[str]:
 
 
 def _looks(results: Mapping[str, Any]) -> list[str]:
-    found = results["peers"]["look"]["to_azure"]
+    found = results["peers"]["poll"]["to_azure"]
     return _grid(("CPU of a look", "× azure-core"), [(TITLES[side], _range(figure)) for side, figure in found.items()])
 
 
@@ -330,7 +330,7 @@ def _draw_schedules(results: Mapping[str, Any]) -> Any:
 
 
 def _draw_looks(results: Mapping[str, Any]) -> Any:
-    found = results["peers"]["look"]["to_azure"]
+    found = results["peers"]["poll"]["to_azure"]
     return _bars(
         {_plain(TITLES[side]): (figure, _colour(side)) for side, figure in found.items()}, "CPU of a look, × azure-core"
     )

@@ -104,11 +104,13 @@ class Size:
     coarse: float = 1.0
     names: tuple[str, ...] = tuple(DISTRIBUTIONS)
     limits: tuple[float, ...] = (50.0, 100.0, 200.0)
-    bulk: int = 1000
+    list_polling: int = 1000
 
 
-QUICK: Final = Size(tasks=300, rounds=2, seconds=80.0, coarse=2.0, limits=(100.0,), bulk=300)
-TINY: Final = Size(tasks=60, rounds=1, seconds=12.0, coarse=6.0, names=("exponential",), limits=(50.0,), bulk=40)
+QUICK: Final = Size(tasks=300, rounds=2, seconds=80.0, coarse=2.0, limits=(100.0,), list_polling=300)
+TINY: Final = Size(
+    tasks=60, rounds=1, seconds=12.0, coarse=6.0, names=("exponential",), limits=(50.0,), list_polling=40
+)
 
 
 def run(*, quick: bool) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def simulations(size: Size) -> dict[str, Any]:
         "unknown_scale": unknown_scale(size),
         "one_limit": {f"{limit:g}": one_limit(limit, size) for limit in size.limits},
         "waiting": waiting(size),
-        "bulk": bulk(size),
+        "bulk": list_polling(size),
     }
 
 
@@ -280,10 +282,10 @@ def waiting(size: Size) -> dict[str, float]:
     return _means(rows)
 
 
-def bulk(size: Size) -> dict[str, Any]:
+def list_polling(size: Size) -> dict[str, Any]:
     """Lists in place of single looks."""
     chance = Random(77)
-    durations = DISTRIBUTIONS["lognormal-1"].spread(chance, size.bulk)
+    durations = DISTRIBUTIONS["lognormal-1"].spread(chance, size.list_polling)
     with_lists = waits(durations, latency=0.5)
     singles = sim.at_latency(durations, lambda pause: lambda: sim.fixed(pause), max(0.05, with_lists["mean"]))
     before_final = max(1, with_lists["requests"] - with_lists["final"])  # the lists, and looks that saw no end

@@ -44,21 +44,21 @@ class Shop:
         if head == "v2":
             if name in ("tasks", "jobs"):
                 return 200, b"", vendor.page(name, dict(parse_qsl(query)), now)
-            vendor.of(name).count("look")
+            vendor.of(name).count("poll")
             return 200, b"", vendor.show(name, now)
         if head == "sync":
             run = vendor.of(name)
             left = min(_HOLD, run.epoch + end_of(name) - now)
             if left > 0:
                 return left
-            run.count("look")
+            run.count("poll")
             return 200, b"", vendor.show(name, time.time())
         if head in _SHAPES:
             if method == "POST":
                 vendor.of(name).count("begin")
                 place = f"Operation-Location: {host}/azure/{name}\r\n".encode()
                 return 202, place, b'{"status": "Running"}'
-            vendor.of(name).count("look")
+            vendor.of(name).count("poll")
             return 200, b"", vendor.show(name, now, _SHAPES[head])
         if head == "_begin":
             run = vendor.begin(name, time.time(), json.loads(body) if body else [])

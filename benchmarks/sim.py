@@ -30,7 +30,7 @@ _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Time:
-    """Virtual time, for `taskbridge.provider.policy.Clock`."""
+    """Virtual time, for `taskbridge.provider.clock.Clock`."""
 
     def __init__(self, seed: int) -> None:
         self.chance = Random(seed)
@@ -160,7 +160,7 @@ def simulate(
                 if refill is not None:
                     known.append(refill())
                     heappush(to_come, (known[-1].start, len(known) - 1))
-        while scheduler.news() is not None:
+        while scheduler.next_update() is not None:
             pass
         command = scheduler.next(clock.at)
         if isinstance(command, PollTask):

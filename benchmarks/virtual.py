@@ -59,7 +59,7 @@ def single_looks(connection: Connection) -> Connection:
     """The same connection to a vendor that has no list."""
     can = connection.provider.capabilities
     if hasattr(can, "bulk"):
-        connection.provider.capabilities = replace(can, bulk=None)  # type: ignore[misc]  # of this one provider object
+        connection.provider.capabilities = replace(can, list_polling=None)  # type: ignore[misc]  # of this one provider object
     return connection
 
 
@@ -100,9 +100,9 @@ def waits(durations: Sequence[float], *, latency: float) -> dict[str, Any]:
         scheduler.add(connection, name, clock.monotonic(), known=_known(connection, name, clock))
     delays: list[float] = []
     while driver.step(scheduler):
-        while (news := scheduler.news()) is not None:
+        while (news := scheduler.next_update()) is not None:
             delays.append(line.now - epoch - end_of(news.outcome.ref.id))
-    while (news := scheduler.news()) is not None:
+    while (news := scheduler.next_update()) is not None:
         delays.append(line.now - epoch - end_of(news.outcome.ref.id))
     return {
         "tasks": len(ids),

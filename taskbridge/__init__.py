@@ -12,7 +12,7 @@ from importlib import import_module
 TYPE_CHECKING = False  # importing typing would double the time of this import
 
 if TYPE_CHECKING:
-    from taskbridge._public import *
+    from taskbridge._public import *  # noqa: F403  # that file names them
 
 __version__ = "0.1.0"
 
@@ -20,11 +20,13 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     if name == "__all__":
         return __dir__()
-    if name.startswith("_") or name not in (public := vars(import_module("taskbridge._public"))):
+    public = import_module("taskbridge._public")
+    if name.startswith("_") or not hasattr(public, name):
         raise AttributeError(f"module 'taskbridge' has no attribute {name!r}")
-    value = globals()[name] = public[name]
+    value = globals()[name] = getattr(public, name)
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted(name for name in vars(import_module("taskbridge._public")) if not name.startswith("_"))
+    names = vars(import_module("taskbridge._public"))
+    return sorted(name for name in names if name.isidentifier() and not name.startswith("_"))

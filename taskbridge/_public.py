@@ -10,9 +10,9 @@ from taskbridge._engine.webhooks import Ingested as Ingested
 from taskbridge.client import Bridge as Bridge
 from taskbridge.client import Client as Client
 from taskbridge.client import connect as connect
-from taskbridge.errors import *
-from taskbridge.events import *
-from taskbridge.models import *
+from taskbridge.errors import *  # noqa: F403  # their `__all__` names them
+from taskbridge.events import *  # noqa: F403  # their `__all__` names them
+from taskbridge.models import *  # noqa: F403  # their `__all__` names them
 from taskbridge.provider.capabilities import Capabilities as Capabilities
 from taskbridge.provider.policy import PollPolicy as PollPolicy
 from taskbridge.provider.policy import RetryPolicy as RetryPolicy

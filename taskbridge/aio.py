@@ -47,7 +47,7 @@ from taskbridge._runtime.base import (
 )
 from taskbridge.errors import InvalidInput, TaskbridgeError
 from taskbridge.models import Outcome, Outcomes, Task, TaskFile, TaskResult, TaskStatus, WebhookEvent, raise_if_failed
-from taskbridge.provider.policy import Clock
+from taskbridge.provider.clock import Clock
 from taskbridge.provider.secrets import redact_errors
 
 if TYPE_CHECKING:

@@ -45,9 +45,9 @@ __all__ = [
 class ObservationSource(StrEnum):
     """How something was learnt of a task."""
 
-    LOOK = "look"
+    POLL = "poll"
     """A look-up of its own."""
-    LINE = "line"
+    LONG_POLL = "long-poll"
     """A look-up on a line that the vendor holds until the end."""
     LIST = "list"
     """A page of the vendor's list."""
@@ -70,7 +70,7 @@ class PollReason(StrEnum):
     """Pauses from the `poll.latency` that is stated; nothing is learnt yet."""
     INTERVAL = "interval"
     """The `poll.interval` that is stated."""
-    LEARNT = "learnt"
+    LEARNED = "learned"
     """The end is likely then, by the durations learnt."""
     AT_MOST = "at-most"
     """`poll.at_most`: whatever is known, no pause is longer."""
@@ -80,9 +80,9 @@ class PollReason(StrEnum):
     """The vendor is to tell the end, so looks are rare."""
     EVENT = "event"
     """Something came from outside that is worth a look at once."""
-    LINE = "line"
+    LONG_POLL = "long-poll"
     """The vendor holds the line until the end."""
-    LINE_BROKE = "line-broke"
+    LONG_POLL_BROKE = "long-poll-broke"
     """The held line broke before the end: from now on, looks."""
     LIST = "list"
     """The vendor's list is read for many tasks at once."""
@@ -96,7 +96,7 @@ class PollReason(StrEnum):
     """The vendor said when to come back."""
     DEADLINE = "deadline"
     """No further look: the wait ends before it would be due."""
-    HEARD = "heard"
+    NOTIFIED = "notified"
     """The vendor told unasked."""
 
 
@@ -170,13 +170,13 @@ class Observation:
         provider: Entry-point name of the provider.
         ref: Which task.
         source: How it was learnt.
-        why: Why the look was made.
+        poll_reason: Why the look was made.
         task: The snapshot; None where the look failed.
         unchanged: Whether the answer was the one before, byte for byte.
         error: Why the look failed; that says nothing of the task.
         exchanges: The requests that it took, in order; none where the vendor told unasked.
         duration: Seconds that it took.
-        late: Seconds by which the look came after it was due: a limit (pace, connections, Retry-After) held it.
+        overdue: Seconds by which the look came after it was due: a limit (pace, connections, Retry-After) held it.
         delay: Seconds by which the end is older than the news of it, as far as can be expected; None before the end,
             and where the vendor tells at once.
         next_poll_in: Seconds to the next look; None where there is none.
@@ -187,13 +187,13 @@ class Observation:
     provider: str
     ref: TaskRef
     source: ObservationSource
-    why: PollReason
+    poll_reason: PollReason
     task: Task | None = None
     unchanged: bool = False
     error: TaskbridgeError | None = None
-    exchanges: tuple[RequestEnded, ...] = field(default=(), repr=False)
+    requests: tuple[RequestEnded, ...] = field(default=(), repr=False)
     duration: float = 0.0
-    late: float = 0.0
+    overdue: float = 0.0
     delay: float | None = None
     next_poll_in: float | None = None
     next_poll_reason: PollReason | None = None
@@ -221,8 +221,8 @@ class Observation:
     @property
     def http_status(self) -> int | None:
         """Of the last answer."""
-        if self.exchanges:
-            return self.exchanges[-1].http_status
+        if self.requests:
+            return self.requests[-1].http_status
         return None if self.error is None else self.error.http_status
 
     @property
@@ -240,18 +240,18 @@ class Observation:
             "connection": self.connection,
             "ref": self.ref,
             "source": self.source.value,
-            "why": self.why.value,
+            "poll_reason": self.poll_reason.value,
             "status": None if task is None else str(task.status),
             "reason": None if task is None or task.reason is None else str(task.reason),
             "native_status": None if task is None else task.native_status,
-            "recognised": None if task is None else task.recognized,
+            "recognized": None if task is None else task.recognized,
             "progress": None if task is None else task.progress,
             "unchanged": self.unchanged,
             "http_status": self.http_status,
             "error": None if self.error is None else type(self.error).__name__,
-            "attempts": len(self.exchanges),
+            "attempts": len(self.requests),
             "duration": self.duration,
-            "late": self.late,
+            "overdue": self.overdue,
             "delay": self.delay,
             "next_poll_in": self.next_poll_in,
             "next_poll_reason": None if self.next_poll_reason is None else self.next_poll_reason.value,

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Self, SupportsIndex, overload
+from functools import cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Self, SupportsIndex, cast, overload
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation
-
-from taskbridge.errors import InvalidTaskId, TaskFailed, printable
+from taskbridge.errors import InvalidInput, InvalidTaskId, TaskFailed, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
+
+    from pydantic import TypeAdapter
 
     from taskbridge.errors import TaskbridgeError
 
@@ -115,16 +117,71 @@ class TaskRef(str):
         return f"TaskRef({str(self)!r})"
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        defer_build=True,
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-    )
+class _Model:
+    """What the models share: a dictionary and back, for a database or another process."""
+
+    __slots__ = ()
+    __pydantic_config__ = MappingProxyType({"extra": "forbid", "hide_input_in_errors": True})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON has them: times as ISO 8601 text, lists for tuples, the vendor's data as it is.
+
+        Links of files and `raw` are part of it: it may hold what `repr` leaves out.
+        """
+        found: dict[str, Any] = _adapter(type(self)).dump_python(self, mode="json")
+        return found
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The opposite of `to_dict`.
+
+        Args:
+            values: The fields, with times as ISO 8601 text; what is left out has its default.
+
+        Raises:
+            InvalidInput: A field is unknown, missing or of another type; the message names it.
+        """
+        from pydantic import ValidationError  # noqa: PLC0415  # only here
+
+        try:
+            made: Self = _adapter(cls).validate_python(dict(values))
+        except ValidationError as error:
+            faults = [
+                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+                for fault in error.errors(include_input=False, include_url=False, include_context=False)
+            ]
+        else:
+            faults = [f"{name}: Input should have a time zone" for name in _naive_times(made)]
+            if not faults:
+                return made
+        told = "; ".join(faults[:5])
+        raise InvalidInput(f"{cls.__name__}.from_dict: {printable(told, 500)}")
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema of what `to_dict` gives."""
+        return _adapter(cls).json_schema(mode="serialization")
 
 
+def _naive_times(model: _Model, above: str = "") -> Iterator[str]:
+    for each in fields(cast("Any", model)):
+        value: object = getattr(model, each.name)
+        several = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
+        for one in several:
+            if isinstance(one, datetime) and one.tzinfo is None:
+                yield f"{above}{each.name}"
+            elif isinstance(one, _Model):
+                yield from _naive_times(one, f"{above}{each.name}.")
+
+
+@cache
+def _adapter(model: type) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter  # noqa: PLC0415  # costs more than all else here, and few ask for it
+
+    return TypeAdapter(model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFile(_Model):
     """A file that a task made."""
 
@@ -132,7 +189,7 @@ class TaskFile(_Model):
     """Verbatim: the vendor's file id, where it has one."""
     name: str | None = None
     """Verbatim: the vendor's file name; a stranger wrote it: make it safe before using it as a path."""
-    url: str | None = Field(default=None, repr=False)
+    url: str | None = field(default=None, repr=False)
     """Verbatim: a capability (whoever has it has the file), so out of repr and logs."""
     size: int | None = None
     """Normalised: bytes."""
@@ -140,21 +197,23 @@ class TaskFile(_Model):
     """Verbatim: such as ``application/pdf``."""
     expires_at: datetime | None = None
     """Normalised: aware UTC time after which the link is dead."""
-    properties: SkipValidation[Mapping[str, Any]] | None = None
+    properties: Mapping[str, Any] | None = None
     """Verbatim: what else the vendor says of the file (width, height, pages, …)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult(_Model):
     """What a completed task made."""
 
     files: tuple[TaskFile, ...] = ()
     """Normalised: the files, in the vendor's order."""
-    text: str | None = Field(default=None, repr=False)
+    text: str | None = field(default=None, repr=False)
     """Verbatim: recognised text, in the format that was asked for."""
-    data: SkipValidation[Any] = Field(default=None, repr=False)
+    data: Any = field(default=None, repr=False)
     """Verbatim: structured output, decoded from JSON and left as the vendor shaped it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFailure(_Model):
     """Why a task failed."""
 
@@ -162,10 +221,11 @@ class TaskFailure(_Model):
     """Verbatim: the vendor's code."""
     message: str | None = None
     """Verbatim: the vendor's words."""
-    details: SkipValidation[Any] = None
+    details: Any = None
     """Verbatim: what else the vendor says about the cause."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Task(_Model):
     """One look at a task: a frozen snapshot.
 
@@ -179,7 +239,7 @@ class Task(_Model):
     id: str
     """Normalised: the shared id, as it was asked for: the vendor's id as text, with its kind in front where the vendor
     has several kinds of thing (``job/73df…``)."""
-    native_id: SkipValidation[str | int]
+    native_id: str | int
     """Verbatim: the vendor's id, in its own type."""
     status: TaskStatus
     """Normalised: pending, processing, completed or failed."""
@@ -203,7 +263,7 @@ class Task(_Model):
     """Normalised: aware UTC."""
     finished_at: datetime | None = None
     """Normalised: aware UTC."""
-    observed_at: datetime
+    observed_at: datetime = field(compare=False)
     """Normalised: aware UTC time at which we looked."""
     result: TaskResult | None = None
     """Normalised: what the status answer itself carries, only when completed; `client.result` fetches the rest."""
@@ -219,7 +279,7 @@ class Task(_Model):
     """Normalised: shared id of the task that this one retries."""
     restarts: int | None = None
     """Verbatim: how often the vendor started it anew."""
-    raw: SkipValidation[Mapping[str, Any]] = Field(default_factory=dict[str, Any], repr=False)
+    raw: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False, compare=False)
     """Verbatim: the vendor's object inside its envelope; may hold links and options, so out of repr."""
 
     @property
@@ -235,11 +295,11 @@ class Task(_Model):
     def __str__(self) -> str:
         return f"{printable(self.ref, 600)}: {self.describe()}"
 
-    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """What is known, the most telling first."""
-        known = {name: value for name, value in super().__repr_args__() if value is not None and value != ()}
+    def __repr__(self) -> str:
         first = ("connection", "id", "status", "native_status", "reason")
-        return [(name, known.pop(name)) for name in first if name in known] + list(known.items())
+        names = [*first, *(each.name for each in fields(self) if each.repr and each.name not in first)]
+        known = ((name, getattr(self, name)) for name in names)
+        return f"Task({', '.join(f'{name}={value!r}' for name, value in known if value is not None and value != ())})"
 
     def _repr_html_(self) -> str:
         from taskbridge.notebook import task_html  # noqa: PLC0415  # only in notebooks
@@ -252,35 +312,8 @@ class Task(_Model):
         word = f", vendor says {printable(str(self.native_status), 60)!r}" if self.native_status else ""
         return f"{self.status}{refinement}{word}"
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Task):
-            return NotImplemented
-        mine, theirs = self.__dict__, other.__dict__
-        return all(mine[name] == theirs[name] for name in _COMPARED)
-
     def __hash__(self) -> int:
         return hash(self.ref)
-
-
-def _trusted(**fields: Any) -> Task:
-    task = Task.__new__(Task)
-    put = object.__setattr__
-    put(task, "__dict__", {**_DEFAULTS, **fields})
-    put(task, "__pydantic_fields_set__", _ALL)
-    put(task, "__pydantic_extra__", None)
-    put(task, "__pydantic_private__", None)
-    return task
-
-
-_ALL: Final = set(Task.model_fields)  # a snapshot says something of each field, be it None
-
-
-_DEFAULTS: Final[Mapping[str, Any]] = {
-    name: field.get_default() for name, field in Task.model_fields.items() if not field.is_required() and name != "raw"
-}
-
-
-_COMPARED: Final = tuple(name for name in Task.model_fields if name not in {"raw", "observed_at"})
 
 
 @dataclass(frozen=True, slots=True)

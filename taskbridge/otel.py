@@ -208,7 +208,7 @@ class Telemetry:
         came = "error" if event.task is None else "unchanged" if event.unchanged else "changed"
         whose = _whose(event)
         self._polls.add(1, {**whose, "taskbridge.source": event.source.value, "taskbridge.poll.result": came})
-        if event.why in _AGAIN:
+        if event.poll_reason in _AGAIN:
             self._retries.add(1, {**whose, "taskbridge.kind": event.source.value})
         if event.is_final:
             self._detections.add(
@@ -218,7 +218,7 @@ class Telemetry:
                 self._delay.record(event.delay, whose)
         names = (
             "source",
-            "why",
+            "poll_reason",
             "status",
             "native_status",
             "unchanged",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -199,7 +200,9 @@ def _upload(
         raise MalformedResponse("the upload form is not on https")
     fields = tuple((key, str(value)) for key, value in form.child("parameters").raw.items())
     upload = Upload(fields, "file", document.name, document.content, document.media_type or "application/octet-stream")
-    response = yield Request("POST", url, body=upload, authorized=False, expect="bytes", recovery_token=recovery_token)
+    response = yield Request(
+        "POST", url, body=upload, authorized=False, response_type="bytes", recovery_token=recovery_token
+    )
     if response.status not in UPLOADED:
         error = vendor.error(response)
         error.message = f"the upload was refused, and the job waits for it: {error.message}"
@@ -251,7 +254,7 @@ def delete(vendor: CloudConvert, task_id: str) -> Flow[None]:
     """``DELETE /tasks/{id}`` or ``/jobs/{id}``: all its data goes at once."""
     kind, native = vendor.split_id(task_id)
     path = f"/{'jobs' if kind.prefix else 'tasks'}/{path_id(native)}"
-    response = yield vendor.request("DELETE", path, idempotent=True, expect="bytes")
+    response = yield vendor.request("DELETE", path, idempotent=True, response_type="bytes")
     if response.status == 404 and response.attempts > 1:
         return  # the attempt before was heard
     vendor.accept(response)
@@ -319,7 +322,7 @@ def result(task: Task, found: TaskResult, *, public_only: bool) -> Flow[TaskResu
     if len(links) != 1 or not any(each.raw.get("name") == TEXT for each in task.subtasks):
         return found
     request = Request(
-        "GET", links[0], headers={"Accept": "*/*"}, authorized=False, expect="bytes", public_only=public_only
+        "GET", links[0], headers={"Accept": "*/*"}, authorized=False, response_type="bytes", public_only=public_only
     )
     try:
         response = yield request
@@ -331,7 +334,7 @@ def result(task: Task, found: TaskResult, *, public_only: bool) -> Flow[TaskResu
         text = response.body.decode("utf-8-sig")
     except UnicodeDecodeError:
         return found
-    return found.model_copy(update={"text": text})
+    return replace(found, text=text)
 
 
 def _expired(status: int) -> ApiError:

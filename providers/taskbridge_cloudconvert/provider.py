@@ -34,10 +34,10 @@ from taskbridge.provider import (
     Request,
     StateTable,
     Submission,
+    generated_files,
     no_requests,
     path_id,
     read_state,
-    written,
 )
 
 from . import orders
@@ -154,7 +154,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
         retry=True,
         delete=True,
         listing=orders.LISTING,
-        bulk=orders.BULK,
+        list_polling=orders.BULK,
         recover="tag",
         external_id=True,
         callback=True,
@@ -173,19 +173,19 @@ class CloudConvert(Provider[CloudConvertSettings]):
         """``GET /tasks/{id}`` or ``GET /jobs/{id}``."""
         return self._look(task_id, self.base_url)
 
-    def hold(self, task_id: str) -> Flow[Task] | None:
+    def long_poll(self, task_id: str) -> Flow[Task] | None:
         """The same path on the host that answers at the end; None where no such host is known."""
         sync_url = self.settings.hosts[1]
         return None if sync_url is None else self._look(task_id, sync_url, HOLD)
 
-    def _look(self, task_id: str, base: str, hold: float | None = None) -> Flow[Task]:
+    def _look(self, task_id: str, base: str, long_poll: float | None = None) -> Flow[Task]:
         kind, native = self.split_id(task_id)
         folder, translate, hint = (
             ("/jobs/", self.job, f"if it is the id of a task, ask for {native}")
             if kind is JOB
             else ("/tasks/", self.task, f"if it is the id of a job, ask for job/{native}")
         )
-        response = yield self.request("GET", f"{folder}{path_id(native)}", base=base, hold=hold)
+        response = yield self.request("GET", f"{folder}{path_id(native)}", base=base, long_poll=long_poll)
         try:
             payload = self.payload(response)
         except TaskNotFound as error:
@@ -207,10 +207,10 @@ class CloudConvert(Provider[CloudConvertSettings]):
         found = yield from super().result(task)
         return (yield from orders.result(task, found, public_only=self.base_url.startswith("https://")))
 
-    def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
+    def result_files(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
         """The files that have links, else the data: a task that only looks at a file names that file too."""
         linked = tuple(file for file in result.files if file.url)
-        return linked or written(task, result) or result.files
+        return linked or generated_files(task, result) or result.files
 
     def source(self, file: TaskFile) -> Request:
         """The file's link, which only `export/url` tasks make."""
@@ -224,7 +224,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
         """``POST /jobs`` and uploads, or ``POST /{operation}``."""
         return orders.submit(self, order)
 
-    def sweep(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
+    def list_queries(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
         """Lists of what waits and of what is being done; ``filter[status]=waiting`` is not documented for jobs."""
         del now, age
         return tuple(query for prefix, query in orders.SWEEP if prefix in prefixes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from json import dumps
 from types import MappingProxyType
@@ -138,7 +138,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
             body=dumps({"username": username, "password": password.get_secret_value()}).encode(),
             idempotent=True,
             authorized=False,
-            expect="bytes",  # the token itself, as plain text
+            response_type="bytes",  # the token itself, as plain text
         )
         if response.status != 200:
             raise self.error(response)
@@ -156,11 +156,11 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
     def result(self, task: Task) -> Flow[TaskResult]:
         """What the status answer carried, with the text of its layout."""
         found = yield from super().result(task)
-        return found if found.text is not None else found.model_copy(update={"text": layout_text(found.data)})
+        return found if found.text is not None else replace(found, text=layout_text(found.data))
 
-    def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
+    def result_files(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
         """The text, the result as it came, and its words unpacked: a list a page, null where it cannot be read."""
-        found = super().written(task, result)
+        found = super().result_files(task, result)
         data: Any = result.data
         pages = cast("dict[str, object]", data).get("words") if isinstance(data, dict) else None
         if not isinstance(pages, list):
@@ -230,7 +230,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
             raw=payload.raw,
         )
 
-    def verdict(self, document: Mapping[str, Any]) -> ErrorDetails:
+    def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:
         """Read a refusal: only the body of 403 is known, by what the vendor's client takes from it.
 
         Args:

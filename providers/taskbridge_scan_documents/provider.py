@@ -43,11 +43,11 @@ from taskbridge.provider import (
     Stored,
     Submission,
     Upload,
+    generated_files,
     no_requests,
     path_id,
     read_json,
     read_state,
-    written,
 )
 
 from .webhook import WEBHOOKS, read_delivery
@@ -132,7 +132,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         fetches_urls=True,
         many_inputs=MANY,
         listing=Listing(PAGE),
-        bulk=ListPolling(PAGE),
+        list_polling=ListPolling(PAGE),
         recover="the uploaded file's id",
         callback=True,
         downloads=Downloads(("files", "text", "data")),
@@ -151,20 +151,20 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         response = yield self.request("GET", f"/tasks/{path_id(native)}")
         return self.task(self.payload(response), task_id)
 
-    def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
+    def result_files(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
         """The files, else the text in the format that was asked for, else the data."""
         said = task.raw.get("result")
         form = cast("dict[str, object]", said).get("format") if isinstance(said, dict) else None
         if result.text is not None and form in SUFFIXES:
-            result = result.model_copy(update={"data": None})  # the text says it too
-            return result.files or written(task, result, text_suffix=SUFFIXES[cast("str", form)])
-        return super().written(task, result)
+            result = replace(result, data=None)  # the text says it too
+            return result.files or generated_files(task, result, text_suffix=SUFFIXES[cast("str", form)])
+        return super().result_files(task, result)
 
     def source(self, file: TaskFile) -> Request:
         """``GET /files/{id}/download``; the vendor's own client asks for ``image/png`` even where it gets a PDF."""
         if file.id is None:
             return super().source(file)
-        asked = self.request("GET", f"/files/{path_id(file.id)}/download", expect="bytes")
+        asked = self.request("GET", f"/files/{path_id(file.id)}/download", response_type="bytes")
         return replace(asked, headers={"Accept": "*/*"})
 
     def submit(self, order: Submission) -> Flow[Task]:
@@ -193,7 +193,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
             return f"/{native}"
         raise self.unsupported(f"do {printable(native, 60)!r}: its operations are {', '.join(FOLDERS)}")
 
-    def sweep(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
+    def list_queries(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
         """The whole list: the vendor has no filter, and its order is not documented."""
         del prefixes, now, age
         return (Query(),)
@@ -269,7 +269,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
             raw=payload.raw,
         )
 
-    def verdict(self, document: Mapping[str, Any]) -> ErrorDetails:
+    def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:
         """Read a problem document: `type` ends in the code, and a validation error has `errors` but no `message`.
 
         Args:

@@ -11,6 +11,7 @@ only as far as a secret in that URL goes, and is no more than a hint to look.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from taskbridge.errors import ContractError, InvalidTaskId, MalformedResponse
@@ -69,7 +70,7 @@ def _event(provider: ScanDocuments, said: Payload) -> WebhookEvent:
         status = STATUS_OF.get(kind)
         if status is not None:
             whole = Payload({**data.raw, "status": status}, said.connection, said.observed_at)
-            task = provider.task(whole).model_copy(update={"native_status": None, "raw": data.raw})
+            task = replace(provider.task(whole), native_status=None, raw=data.raw)
     return WebhookEvent(
         provider=provider.name,
         connection=said.connection,

@@ -94,7 +94,7 @@ def _rows(vendor: SmartDocumentor, response: Response) -> Iterator[Payload]:
 def restart(vendor: SmartDocumentor, task_id: str, params: Mapping[str, str]) -> Flow[Task]:
     """``PATCH /sdtask/restartprocessing``; it is answered without a body, so the task is looked up after it."""
     request = vendor.request(
-        "PATCH", "/sdtask/restartprocessing", params=params, idempotent=False, expect="bytes", starts_work=True
+        "PATCH", "/sdtask/restartprocessing", params=params, idempotent=False, response_type="bytes", starts_work=True
     )
     vendor.accept((yield request))
     return (yield from vendor.get(task_id))

@@ -160,7 +160,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         operations={"extract-text": orders.PROCESS},
         inputs=frozenset({"url"}),
         restart=True,
-        bulk=ListPolling(orders.PAGE, numbered=True),
+        list_polling=ListPolling(orders.PAGE, numbered=True),
         listing=Listing(orders.PAGE, orders.FILTERS, order="by createdOn, or by the field that sort names"),
         recover="externalId",
         external_id=True,
@@ -199,7 +199,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
             body=urlencode(form).encode(),
             idempotent=True,
             authorized=False,
-            expect="bytes",  # decoded here, where what cannot be read is not kept: it may hold the token
+            response_type="bytes",  # decoded here, where what cannot be read is not kept: it may hold the token
         )
         try:
             said = self.payload(response)
@@ -229,7 +229,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         """``POST /sdtask/process``; see `orders`, beside this file, for this and all that follows."""
         return orders.submit(self, order)
 
-    def sweep(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
+    def list_queries(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
         """All tasks since the oldest; which numbers mean that a task goes on is not published."""
         del prefixes
         began = now - timedelta(seconds=age) - EARLIER
@@ -290,7 +290,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
             raw=payload.raw,
         )
 
-    def verdict(self, document: Mapping[str, Any]) -> ErrorDetails:
+    def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:
         """Read a refusal of the token service; all others have no documented body.
 
         Args:

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
-from taskbridge.provider.policy import SystemClock
+from taskbridge.provider.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from taskbridge._config.settings import CommonSettings
     from taskbridge.provider.base import Provider
-    from taskbridge.provider.policy import Clock
+    from taskbridge.provider.clock import Clock
     from taskbridge.transport import AsyncTransport, Transport
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from taskbridge._config.settings import CommonSettings
     from taskbridge._engine.throttle import Throttle
     from taskbridge.models import Task
-    from taskbridge.provider.policy import Clock, RetryPolicy
+    from taskbridge.provider.clock import Clock
+    from taskbridge.provider.policy import RetryPolicy
 
 NOT_FOUND_GRACE: Final = 10.0  # seconds after a submit of ours in which "not found" means "not yet"
 
@@ -34,14 +35,14 @@ class Counters:
         failures: Requests without a usable answer.
         unchanged: Looks whose answer was the one before, byte for byte.
         ends: Ends of tasks that were noticed by looking.
-        delay: Seconds of delay expected over all of `ends`: half the time since the look before.
+        delay: Seconds of delay expected over all of `finished`: half the time since the look before.
     """
 
     requests: dict[str, int] = field(default_factory=dict[str, int])
     failures: int = 0
     unchanged: int = 0
-    ends: int = 0
-    delay: float = 0.0
+    finished: int = 0
+    detection_delay: float = 0.0
 
     def sent(self, kind: str) -> None:
         """Count a request."""
@@ -67,9 +68,9 @@ class ConnectionStats:
     requests: Mapping[str, int]
     failures: int
     unchanged: int
-    ends: int
-    delay: float | None
-    duration: Mapping[str, float]
+    finished: int
+    detection_delay: float | None
+    durations: Mapping[str, float]
     rate: float
     is_probing: bool
     is_refused: bool
@@ -121,7 +122,7 @@ class Connection:
         """Whether the vendor is set up to tell of ends, so that looking is only a safety net."""
         return bool(self.settings.webhook_secrets) and self.provider.capabilities.webhooks is not None
 
-    def born(self, task: Task) -> None:
+    def note_submitted(self, task: Task) -> None:
         """Remember that a task was submitted just now, by each of the ids that it can be asked for."""
         now = self.clock.monotonic()
         for old in [task_id for task_id, since in list(self.recent_submits.items()) if now - since > NOT_FOUND_GRACE]:
@@ -146,9 +147,9 @@ class Connection:
             requests=dict(counters.requests),
             failures=counters.failures,
             unchanged=counters.unchanged,
-            ends=counters.ends,
-            delay=counters.delay / counters.ends if counters.ends else None,
-            duration=learnt,
+            finished=counters.finished,
+            detection_delay=counters.detection_delay / counters.finished if counters.finished else None,
+            durations=learnt,
             rate=self.throttle.rate,
             is_probing=self.throttle.is_probing,
             is_refused=self.refusal is not None,
@@ -176,7 +177,7 @@ class Connection:
         blamed = self.provider.account_refusals
         return isinstance(error, ApiError) and (error.vendor_code in blamed or error.http_status in blamed)
 
-    def told(self, error: TaskbridgeError, ref: str | None = None) -> TaskbridgeError:
+    def add_context(self, error: TaskbridgeError, ref: str | None = None) -> TaskbridgeError:
         """Fill in where an error happened, and take out what a vendor may have echoed of our credentials."""
         error.about(provider=self.provider.name, connection=self.name, ref=ref)
         secrets = self.secrets | secrets_in_headers(self.credential.headers if self.credential else {})
@@ -189,7 +190,7 @@ class Connection:
         error.request_id = scrub(error.request_id, secrets)
         return error
 
-    def note(self, task: Task) -> None:
+    def record_task(self, task: Task) -> None:
         """Remember whether a task has ended, and log a word that the provider's table does not know, once.
 
         Raises:

@@ -117,7 +117,7 @@ def download_file(connection: Connection, file: TaskFile, want: DownloadOptions)
     try:
         return (yield from _landed(connection, file, landing, _DownloadProgress(want, [file.size])))
     except TaskbridgeError as error:
-        fault = connection.told(error)
+        fault = connection.add_context(error)
     raise fault
 
 
@@ -151,7 +151,7 @@ def download_task(
     try:
         return (yield from _all_of(connection, task, want))
     except TaskbridgeError as error:
-        fault = connection.told(error, TaskRef.of(connection.name, task_id))
+        fault = connection.add_context(error, TaskRef.of(connection.name, task_id))
     raise fault
 
 
@@ -188,7 +188,7 @@ def _pieces(connection: Connection, task: Task) -> EffectFlow[Sequence[TaskFile 
         # What the status answer does not hold, or not in the words of `client.result`.
         result = yield from act(connection, lambda: connection.provider.result(task), task.id)
     found = result
-    return _asked(connection, lambda: connection.provider.written(task, found))
+    return _asked(connection, lambda: connection.provider.result_files(task, found))
 
 
 def _asked(connection: Connection, ask: Callable[[], T]) -> T:

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from taskbridge.provider.capabilities import Credential
 from taskbridge.provider.http import Request
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 

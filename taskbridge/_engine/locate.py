@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
-    from taskbridge.provider.policy import Clock
+    from taskbridge.provider.clock import Clock
 
 AnyId: TypeAlias = str | TaskRef | Task
 """A shared id, a ref or its text, or a task."""

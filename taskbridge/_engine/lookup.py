@@ -66,7 +66,7 @@ def poll(
         task_id: A shared id.
         deadline: Monotonic seconds by which it must be over.
         seen: The bytes of the last answer; the same again are not translated.
-        operation: `Provider.get` by default, or `Provider.hold`.
+        operation: `Provider.get` by default, or `Provider.long_poll`.
         plan: How much each request is worth.
         trail: Where its requests are noted, where somebody wants to know.
 
@@ -97,14 +97,14 @@ def poll(
                 raise broken_provider(connection, "a look-up returned no Task")
             mismatch = identity_mismatch(kind, native, task)
             if mismatch is None:
-                connection.note(task)
+                connection.record_task(task)
                 return PollResult(task, watched.body, received_at)
             if fresh:
                 raise mismatch
             fresh = True
             plan = replace(plan, granted=False)
     except TaskbridgeError as error:
-        connection.told(error, f"{connection.name}:{task_id}")
+        connection.add_context(error, f"{connection.name}:{task_id}")
         if connection.blames_account(error):
             connection.refuse(error)
         raise error from None
@@ -115,7 +115,7 @@ def has_long_poll(connection: Connection, task_id: str) -> bool:
     if not connection.provider.capabilities.long_poll:
         return False
     try:
-        flow = connection.provider.hold(task_id)
+        flow = connection.provider.long_poll(task_id)
     except Exception:  # noqa: BLE001  # whatever a provider's own code may raise: then it holds none
         return False
     if flow is None:
@@ -177,7 +177,7 @@ class _Watched:
 
 
 def _on_its_own(request: Request) -> Request:
-    return replace(request, fresh=True)
+    return replace(request, new_connection=True)
 
 
 def poll_list(
@@ -193,7 +193,7 @@ def poll_list(
     try:
         return (yield from with_policies(connection, flow, deadline, plan=plan))
     except TaskbridgeError as error:
-        connection.told(error)
+        connection.add_context(error)
         if connection.blames_account(error):
             connection.refuse(error)
         raise error from None

@@ -78,7 +78,7 @@ def submit(connection: Connection, prepared: PreparedSubmission) -> EffectFlow[T
     begun = {"operation": order.native_operation, "reference": order.reference}
     deadline = _deadline(connection, order.size)
     task = yield from _commit(connection, lambda: connection.provider.submit(order), begun, deadline)
-    connection.born(task)
+    connection.note_submitted(task)
     return task
 
 
@@ -111,7 +111,7 @@ def _fetched(connection: Connection, flow: Flow[Fetched], deadline: float) -> Ef
         if not isinstance(error, InvalidInput):
             error.message = f"the document could not be fetched: {error.message}"
             error.args = (error.message,)
-    raise connection.told(fault)
+    raise connection.add_context(fault)
 
 
 def _deadline(connection: Connection, size: int = 0) -> float:
@@ -128,8 +128,8 @@ def retry(connection: Connection, task_id: str) -> EffectFlow[Task]:
     begun = {"operation": "retry", "retry_of": task_id}
     task = yield from _commit(connection, lambda: connection.provider.retry(task_id), begun, _deadline(connection))
     if task.retry_of is None:
-        task = task.model_copy(update={"retry_of": task_id})
-    connection.born(task)
+        task = replace(task, retry_of=task_id)
+    connection.note_submitted(task)
     return task
 
 
@@ -181,7 +181,7 @@ def recover(
     if found is not None and prepared is not None and not found.is_terminal:
         found = yield from _finished(connection, found, prepared.order)
     if found is not None:
-        connection.note(found)
+        connection.record_task(found)
     return found
 
 
@@ -234,7 +234,7 @@ def act(
             )
         )
     except TaskbridgeError as error:
-        fault = connection.told(error, None if task_id is None else f"{connection.name}:{task_id}")
+        fault = connection.add_context(error, None if task_id is None else f"{connection.name}:{task_id}")
         if connection.blames_account(fault):
             connection.refuse(fault)
     raise fault
@@ -249,7 +249,7 @@ def cancel(connection: Connection, task_id: str) -> EffectFlow[Task]:
     task = yield from act(connection, lambda: connection.provider.cancel(task_id), task_id)
     mismatch = identity_mismatch(*connection.provider.split_id(task_id), task)
     if mismatch is not None:
-        raise connection.told(mismatch, f"{connection.name}:{task_id}")
+        raise connection.add_context(mismatch, f"{connection.name}:{task_id}")
     return task
 
 
@@ -357,7 +357,7 @@ class Pager:
         for task in page.tasks:
             if task.id in before or self._query.status not in (None, task.status):
                 continue
-            self.connection.note(task)
+            self.connection.record_task(task)
             if self._left is not None:
                 self._left -= 1
                 self._over = self._over or self._left == 0

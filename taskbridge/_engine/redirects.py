@@ -67,9 +67,9 @@ def fetch(url: str, save_to: Path, rules: Rules) -> Flow[Fetched]:
         url,
         headers={"Accept": "*/*"},
         authorized=False,
-        expect="bytes",
+        response_type="bytes",
         save_to=ResponseSink(save_to, rules.max_bytes),
-        fresh=True,
+        new_connection=True,
         external=True,
     )
     _, response = yield from hops(request, rules, _document_fault)

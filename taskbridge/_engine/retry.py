@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from taskbridge._engine.tracing import PollTrace
-    from taskbridge.provider.policy import Clock
+    from taskbridge.provider.clock import Clock
 
 # XXDOC Lifts a provider's flow to what a driver runs: pace, credential, retries, strict reading.
 #
@@ -203,7 +203,7 @@ def _noted(tried: EffectFlow[Attempt], connection: Connection, request: Request,
         duration=clock.monotonic() - began,
     )
     if note.trace is not None:
-        note.trace.exchanges.append(told)
+        note.trace.requests.append(told)
     connection.observers.tell(told)
     return done
 
@@ -241,9 +241,9 @@ def _sent(
 
 def _read(request: Request, answer: Response, pause: float | None) -> Attempt:
     """What an answer is worth, before the flow sees it."""
-    if request.expect == "json" and (answer.status == 304 or answer.status in _NO_ANSWERS):
+    if request.response_type == "json" and (answer.status == 304 or answer.status in _NO_ANSWERS):
         return Attempt(answer, None, 1, pause)
-    if answer.status >= 300 or request.expect != "json" or request.save_to is not None:
+    if answer.status >= 300 or request.response_type != "json" or request.save_to is not None:
         return Attempt(answer, None, retries_for(answer.status), pause)
     try:
         answer.json()
@@ -262,7 +262,7 @@ def _with(request: Request, credential: Credential | None) -> Request:
 
 
 def _limit(request: Request, deadline: float, clock: Clock) -> float:
-    return min(deadline, clock.monotonic() + request.hold) if request.hold is not None else deadline
+    return min(deadline, clock.monotonic() + request.long_poll) if request.long_poll is not None else deadline
 
 
 def _note_answer(connection: Connection, answer: Response, now: float) -> float | None:
@@ -306,7 +306,7 @@ class RequestOptions:
 FULL: Final = RequestOptions()
 
 
-LOOK: Final = RequestOptions(kind="look")
+LOOK: Final = RequestOptions(kind="poll")
 
 
 TOKEN: Final = RequestOptions(kind="token")
@@ -403,8 +403,8 @@ def _exchange(
             renewed = True
             yield RefreshCredential(credential, deadline)
             continue
-        if tried.is_accident and request.may_repeat and not request.fresh:
-            request, last = replace(request, fresh=True), tried
+        if tried.is_accident and request.may_repeat and not request.new_connection:
+            request, last = replace(request, new_connection=True), tried
             continue
         tried = tried.after(last)
         if tried.repeats == 0:
@@ -415,7 +415,7 @@ def _exchange(
         if not (allowed and _fits(wait, connection.clock.monotonic(), deadline) and connection.throttle.may_retry()):
             return tried.settle(failures)
         if tried.error is not None:
-            request = replace(request, fresh=True)
+            request = replace(request, new_connection=True)
         yield Sleep(wait)
 
 

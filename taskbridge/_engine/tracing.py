@@ -20,7 +20,7 @@ from taskbridge.events import (
     WaitOutcome,
 )
 from taskbridge.models import Outcome, Task, TaskRef
-from taskbridge.provider.policy import Clock
+from taskbridge.provider.clock import Clock
 
 _NUMBERS: Final = count(1)
 
@@ -99,17 +99,17 @@ class PollTrace:
         late: Seconds since it was due.
     """
 
-    __slots__ = ("began", "exchanges", "late", "ref", "why")
+    __slots__ = ("began", "requests", "overdue", "ref", "poll_reason")
 
-    def __init__(self, ref: TaskRef | None, why: PollReason, began: float, late: float = 0.0) -> None:
+    def __init__(self, ref: TaskRef | None, poll_reason: PollReason, began: float, overdue: float = 0.0) -> None:
         self.ref = ref
-        self.why = why
+        self.poll_reason = poll_reason
         self.began = began
-        self.late = late
-        self.exchanges: list[RequestEnded] = []
+        self.overdue = overdue
+        self.requests: list[RequestEnded] = []
 
 
-def begin_trace(connection: Connection, task_id: str, why: PollReason = PollReason.ASKED) -> PollTrace | None:
+def begin_trace(connection: Connection, task_id: str, poll_reason: PollReason = PollReason.ASKED) -> PollTrace | None:
     """What to note a look in that somebody asked for; None where nobody wants to know.
 
     Args:
@@ -119,13 +119,13 @@ def begin_trace(connection: Connection, task_id: str, why: PollReason = PollReas
     """
     if not connection.observers.wants_tasks:
         return None
-    return PollTrace(TaskRef.of(connection.name, task_id), why, connection.clock.monotonic())
+    return PollTrace(TaskRef.of(connection.name, task_id), poll_reason, connection.clock.monotonic())
 
 
 def report_observation(
     connection: Connection,
     trace: PollTrace | None,
-    source: ObservationSource = ObservationSource.LOOK,
+    source: ObservationSource = ObservationSource.POLL,
     *,
     task: Task | None = None,
     error: TaskbridgeError | None = None,
@@ -147,10 +147,10 @@ def report_observation(
         provider=connection.provider.name,
         ref=ref,
         source=source,
-        why=trace.why,
+        poll_reason=trace.poll_reason,
         task=task,
         error=error,
-        exchanges=tuple(trace.exchanges),
+        requests=tuple(trace.requests),
         duration=connection.clock.monotonic() - trace.began,
     )
     connection.observers.tell(observation)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from taskbridge._engine.connection import Connection
 from taskbridge._engine.flows import intercepted
@@ -23,10 +23,6 @@ from taskbridge.errors import (
     printable,
 )
 from taskbridge.provider.http import Flow, Request, Response
-
-if TYPE_CHECKING:
-    pass
-
 
 T = TypeVar("T")
 
@@ -67,7 +63,7 @@ class _Sent:
     def _ready(self, request: Request) -> Request:
         if request.starts_work:
             self._time = self._connection.clock.now()
-            request = replace(request, fresh=True, recovery_token=self._clue(request.recovery_token))
+            request = replace(request, new_connection=True, recovery_token=self._clue(request.recovery_token))
             name, begun = self._connection.name, self._begun
             told = " ".join(f"{key}={printable(str(value), 200)}" for key, value in begun.items())
             log("order", connection=name, order=told, **_extra(begun))
@@ -92,10 +88,10 @@ class _Sent:
             error.retryable = False
         error.recovery_token = self._clue({} if last is None else last.recovery_token)
         if isinstance(error.__cause__, TaskbridgeError):
-            connection.told(error.__cause__)
+            connection.add_context(error.__cause__)
         if connection.blames_account(error):
             connection.refuse(error)
-        return connection.told(error)
+        return connection.add_context(error)
 
 
 def _extra(begun: Mapping[str, Any]) -> dict[str, Any]:

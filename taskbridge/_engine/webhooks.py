@@ -9,7 +9,7 @@ bytes, then, and only for what is proved, the parser. A provider cannot get at a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -177,7 +177,7 @@ def receive(
         refused: TaskbridgeError = error
     except (ConfigError, UnsupportedFeature) as error:
         refused = error
-    raise connection.told(refused)
+    raise connection.add_context(refused)
 
 
 def _parsed(connection: Connection, delivery: Received) -> WebhookEvent:
@@ -327,7 +327,7 @@ def _truth(
         connection.event_bus.saw(event.task)
         report_observation(
             connection,
-            begin_trace(connection, event.ref.id, PollReason.HEARD),
+            begin_trace(connection, event.ref.id, PollReason.NOTIFIED),
             ObservationSource.WEBHOOK,
             task=event.task,
         )
@@ -336,7 +336,10 @@ def _truth(
         log("webhook-late", connection=connection.name, type=printable(event.type, 60), ref=event.ref)
         return Ingested(event, Note.LATE)
     report_observation(
-        connection, begin_trace(connection, event.ref.id, PollReason.HEARD), ObservationSource.WEBHOOK, task=event.task
+        connection,
+        begin_trace(connection, event.ref.id, PollReason.NOTIFIED),
+        ObservationSource.WEBHOOK,
+        task=event.task,
     )
     connection.event_bus.tell(event.ref)  # an event tells less than a look-up: those who watch look for themselves
     return Ingested(event, Note.APPLIED, event.task)
@@ -360,7 +363,7 @@ def _apply(connection: Connection, event: WebhookEvent, task: Task) -> Ingested:
         connection.event_bus.tell(part)
     for kind in connection.provider.capabilities.kinds:
         if kind.identity == "external_id" and task.external_id and kind.pattern.fullmatch(task.external_id):
-            connection.event_bus.tell(task.model_copy(update={"id": f"{kind.prefix}/{task.external_id}"}))
+            connection.event_bus.tell(replace(task, id=f"{kind.prefix}/{task.external_id}"))
     return Ingested(event, Note.APPLIED, task)
 
 

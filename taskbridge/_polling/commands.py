@@ -32,7 +32,7 @@ class PollTask:
     task_id: str
     deadline: float
     seen: bytes | None
-    hold: bool
+    long_poll: bool
     key: PolledTask
     trace: PollTrace | None = None
 

@@ -76,7 +76,7 @@ class PolledTask:
         "error",
         "failures",
         "hinted",
-        "hold",
+        "long_poll",
         "is_alone",
         "is_missed",
         "is_pending",
@@ -121,7 +121,7 @@ class PolledTask:
         self.failures = 0
         self.looks = 0
         self.looking = False
-        self.hold = False
+        self.long_poll = False
         self.hinted = False  # whether an event came during the look under way
         self.native: str | None = None  # the vendor's word at the last look
         self.parked = False  # whether it waits for a list instead of a look of its own
@@ -204,8 +204,8 @@ class PolledTask:
         age, ended = now - self.submitted_at, task is not None and task.is_terminal
         if self.pace is not None and self.looks:
             counters = connection.counters
-            counters.ends += ended
-            counters.delay += (age - self.age) / 2 if ended and not exact else 0.0
+            counters.finished += ended
+            counters.detection_delay += (age - self.age) / 2 if ended and not exact else 0.0
             self.pace.durations.watched(self.age, age, ended=ended and not exact)
             if ended and exact:
                 self.pace.durations.watched(age, age, ended=True)

@@ -68,7 +68,7 @@ class IntervalPolicy:
         if self._interval is not None:
             return PollReason.INTERVAL
         if self.durations.is_known:
-            return PollReason.LEARNT
+            return PollReason.LEARNED
         return PollReason.AGE if self._latency is None else PollReason.LATENCY
 
     def period(self, age: float) -> float:

@@ -72,7 +72,7 @@ class ConnectionQueue:
             deque()
         )  # `ready` in order of coming, by due time, and some that left
         self.in_flight = 0
-        self.bulk = connection.provider.capabilities.bulk
+        self.list_polling = connection.provider.capabilities.list_polling
         self.parked = 0
         self.period = inf  # seconds between sweeps that the most urgent parked task asks for
         self.sweep: ListScan | None = None
@@ -87,13 +87,18 @@ class ConnectionQueue:
 
     def may_park(self, item: PolledTask, now: float) -> bool:
         """Whether a task should wait for a list."""
-        if self.bulk is None or item.hold or item.pace is None or item.prefix not in self.bulk.prefixes:
+        if (
+            self.list_polling is None
+            or item.long_poll
+            or item.pace is None
+            or item.prefix not in self.list_polling.prefixes
+        ):
             return False
         return self.is_worth(now)
 
     def is_worth(self, now: float) -> bool:
         """Whether so many wait that a list costs less than looks."""
-        if self.bulk is None:
+        if self.list_polling is None:
             return False
         waste = self.waste if now - self.wasted_at < _REMEMBER else 0.0
         return len(self.members) >= _WORTH * (self.own_pages + waste)
@@ -101,15 +106,15 @@ class ConnectionQueue:
     @property
     def is_numbered(self) -> bool:
         """Whether any page can be asked for by its number."""
-        return self.bulk is not None and self.bulk.numbered
+        return self.list_polling is not None and self.list_polling.numbered
 
     @property
     def own_pages(self) -> int:
         """Pages that a sweep takes where nobody else has tasks, as far as can be told before."""
-        if self.bulk is None:
+        if self.list_polling is None:
             return 0
-        beside = len(self.lengths) - 1 if self.lengths else self.bulk.queries  # more, as long as nobody knows
-        return ceil(len(self.members) / self.bulk.page_size) + beside
+        beside = len(self.lengths) - 1 if self.lengths else self.list_polling.queries  # more, as long as nobody knows
+        return ceil(len(self.members) / self.list_polling.page_size) + beside
 
     def wants_page(self, now: float) -> bool:
         """Whether a page of a list should be read now."""
@@ -157,7 +162,7 @@ class ConnectionQueue:
     def _queries(self, prefixes: frozenset[str], age: float) -> tuple[Query, ...]:
         connection = self.connection
         try:
-            return connection.provider.sweep(prefixes, connection.clock.now(), age)
+            return connection.provider.list_queries(prefixes, connection.clock.now(), age)
         except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
             log(
                 "lists-unused",
@@ -165,7 +170,7 @@ class ConnectionQueue:
                 provider=connection.provider.name,
                 error=type(error).__name__,
             )
-        self.bulk = None  # single looks are surer
+        self.list_polling = None  # single looks are surer
         return ()
 
     def saw(self, item: PolledTask) -> None:

@@ -83,15 +83,15 @@ class ObservationBuffer:
             provider=connection.provider.name,
             ref=item.ref,
             source=source,
-            why=trace.why,
+            poll_reason=trace.poll_reason,
             task=task,
             unchanged=unchanged,
             error=error,
-            exchanges=tuple(trace.exchanges),
+            requests=tuple(trace.requests),
             duration=now - trace.began,
-            late=trace.late,
+            overdue=trace.overdue,
             delay=(item.age - before) / 2
-            if ended and before is not None and source is ObservationSource.LOOK
+            if ended and before is not None and source is ObservationSource.POLL
             else None,
             next_poll_in=next_poll_in,
             next_poll_reason=next_poll_reason,

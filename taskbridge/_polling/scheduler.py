@@ -78,7 +78,7 @@ class PollScheduler:
         owner: Any = None,
         place: int = 0,
         changes: bool = False,
-        hold: bool = False,
+        long_poll: bool = False,
         known: Task | None = None,
     ) -> Waiter:
         """Wait for a task; the same task twice is looked up once and told twice.
@@ -108,7 +108,7 @@ class PollScheduler:
                 queue.park(item, due)
             else:
                 self._queue(item, due, PollReason.FIRST if due <= now else None)
-        item.hold = hold
+        item.long_poll = long_poll
         if changes and item.looks and not item.changes:
             item.shown = item.snapshot()
         waiter = Waiter(item, owner, place, now, deadline, changes=changes)
@@ -145,16 +145,16 @@ class PollScheduler:
             item.connection.counters.unchanged += 1
         else:
             item.body, item.native = seen.body, seen.task.native_status
-        item.learn(now, seen.task, exact=poll.hold)
+        item.learn(now, seen.task, exact=poll.long_poll)
         if seen.task is not None:
             self._tell(item, seen.task)
         if item.waiters:
-            if poll.hold:
-                item.hold = False  # an answer before the end: the line is of no use
+            if poll.long_poll:
+                item.long_poll = False  # an answer before the end: the line is of no use
             self._lane(item).futile += missed
             self._later(item, now)
         if poll.trace is not None:
-            source = ObservationSource.LINE if poll.hold else ObservationSource.LOOK
+            source = ObservationSource.LONG_POLL if poll.long_poll else ObservationSource.POLL
             task = seen.task or item.told or item.snapshot()
             self.observations.note(
                 item,
@@ -170,12 +170,12 @@ class PollScheduler:
     def failed(self, poll: PollTask, now: float, error: TaskbridgeError) -> None:
         """A look ended with an error, which says nothing of the task."""
         item = self._landed(poll)
-        if poll.hold:
-            item.hold = False  # the line broke: from now on we ask
-            self._queue(item, now, PollReason.LINE_BROKE)
+        if poll.long_poll:
+            item.long_poll = False  # the line broke: from now on we ask
+            self._queue(item, now, PollReason.LONG_POLL_BROKE)
             if poll.trace is not None:
                 self.observations.note(
-                    item, poll.trace, now, self._lane(item).scan_at, ObservationSource.LINE, error=error
+                    item, poll.trace, now, self._lane(item).scan_at, ObservationSource.LONG_POLL, error=error
                 )
             return
         item.error = error
@@ -190,7 +190,7 @@ class PollScheduler:
             wait = max(item.steady(), retry.pause(item.failures, chance), error.retry_after or 0.0)
             self._queue(item, now + wait, PollReason.RETRY_AFTER if wait == error.retry_after else PollReason.RETRY)
         if poll.trace is not None:
-            self.observations.note(item, poll.trace, now, self._lane(item).scan_at, ObservationSource.LOOK, error=error)
+            self.observations.note(item, poll.trace, now, self._lane(item).scan_at, ObservationSource.POLL, error=error)
 
     def poll_list(self, poll: PollList, now: float, page: Page) -> None:
         """A page of a list came.
@@ -235,7 +235,7 @@ class PollScheduler:
         if poll.connection.refusal is not None and poll.connection.blames_account(error):
             self._end_all(queue, error)
         elif is_final(error) or queue.troubles >= TROUBLES:
-            queue.bulk = None  # single looks are surer
+            queue.list_polling = None  # single looks are surer
             self._unpark_all(queue, now)
         else:
             pause = queue.connection.retry.pause(queue.troubles, queue.connection.clock.random())
@@ -278,7 +278,7 @@ class PollScheduler:
             wake = min(wake, self._deadlines[0][0])
         return WaitUntil(wake) if wake != inf else Idle()
 
-    def update(self) -> Update | None:
+    def next_update(self) -> Update | None:
         """The next thing to tell somebody, or None."""
         return self._updates.popleft() if self._updates else None
 
@@ -321,7 +321,7 @@ class PollScheduler:
         queue.in_flight += 1
         trace = self.observations.trace(item, now) if queue.connection.observers.wants_tasks else None
         return PollTask(
-            queue.connection, item.task_id, item.deadline, item.body, item.hold and item.looks > 0, item, trace
+            queue.connection, item.task_id, item.deadline, item.body, item.long_poll and item.looks > 0, item, trace
         )
 
     def _landed(self, poll: PollTask) -> PolledTask:
@@ -364,8 +364,8 @@ class PollScheduler:
 
     def _later(self, item: PolledTask, now: float) -> None:
         """Look again in time, alone or with others."""
-        if item.hold or item.hinted:
-            self._queue(item, now, PollReason.EVENT if item.hinted else PollReason.LINE)
+        if item.long_poll or item.hinted:
+            self._queue(item, now, PollReason.EVENT if item.hinted else PollReason.LONG_POLL)
             item.hinted = False
         elif self._lane(item).may_park(item, now):
             self._lane(item).park(item, now + item.period())

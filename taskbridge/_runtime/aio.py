@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
     from taskbridge._engine.lookup import PollResult
     from taskbridge.provider.capabilities import Credential
+    from taskbridge.provider.clock import Clock
     from taskbridge.provider.http import Flow
-    from taskbridge.provider.policy import Clock
     from taskbridge.provider.submission import Page
     from taskbridge.transport import AsyncTransport
 
@@ -94,7 +94,7 @@ class AsyncDriver:
         try:
             return await self.run(connection, with_policies(connection, flow, deadline))
         except TaskbridgeError as error:
-            fault = connection.told(error)
+            fault = connection.add_context(error)
         raise fault
 
     async def _do(self, connection: Connection, action: Send | Sleep | RefreshCredential | RunBlocking) -> Any:
@@ -343,7 +343,7 @@ class PollLoop:
 
     def _tell(self) -> bool:
         told = False
-        while (update := self._scheduler.update()) is not None:
+        while (update := self._scheduler.next_update()) is not None:
             update.waiter.owner.put(update)
             told = True
         return told

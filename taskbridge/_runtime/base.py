@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from taskbridge.events import Observer
     from taskbridge.models import WebhookEvent
     from taskbridge.provider.capabilities import Capabilities
+    from taskbridge.provider.clock import Clock
     from taskbridge.provider.http import Flow
-    from taskbridge.provider.policy import Clock
     from taskbridge.transport import Network
 
 DEFAULT_TIMEOUT: Final = 900.0  # seconds that a wait lasts where the caller says nothing
@@ -283,14 +283,14 @@ class Waiting:
         self._call = CallSpan("wait", [place.connection], clock, [place], timeout)
         told = on_update is not None
         # A line that is held cannot be left, so it is not used where a webhook is to end the wait.
-        hold = not told and not place.connection.expects_webhook and has_long_poll(place.connection, place.task_id)
+        long_poll = not told and not place.connection.expects_webhook and has_long_poll(place.connection, place.task_id)
         self.scheduler.add(
             place.connection,
             place.task_id,
             now,
             deadline=deadline_of(now, timeout),
             changes=told,
-            hold=hold,
+            long_poll=long_poll,
             known=place.known,
         )
         self._leave = place.connection.event_bus.listen(self._hear, TaskRef.of(place.connection.name, place.task_id))
@@ -320,7 +320,7 @@ class Waiting:
         """
         while self._heard:
             hear(self.scheduler, self._heard.popleft(), self._clock.monotonic())
-        while (update := self.scheduler.update()) is not None:
+        while (update := self.scheduler.next_update()) is not None:
             outcome = update.outcome
             if update.final:
                 self._call.tell(outcome)
@@ -391,10 +391,10 @@ def deadline_of(now: float, timeout: float | None) -> float:
     return float("inf") if timeout is None else now + timeout
 
 
-_ONE_TRY: Final = RequestOptions(attempts=1, granted=True, kind="look")  # in a fleet, the next look is the retry
+_ONE_TRY: Final = RequestOptions(attempts=1, granted=True, kind="poll")  # in a fleet, the next look is the retry
 
 
-_ONE_HOLD: Final = RequestOptions(attempts=1, granted=True, kind="hold")
+_ONE_LONG_POLL: Final = RequestOptions(attempts=1, granted=True, kind="long-poll")
 
 
 _ONE_LIST: Final = RequestOptions(attempts=1, granted=True, kind="list")
@@ -411,16 +411,16 @@ def flow_for(command: PollTask | PollList, now: float) -> EffectFlow[PollResult 
         flow = guarded_flow(connection, connection.provider.list_page, command.query, command.cursor)
         deadline = now + connection.settings.request_timeout
         return poll_list(connection, flow, deadline, plan=_ONE_LIST, trace=command.trace)
-    operation: Callable[[str], Flow[Any] | None] | None = connection.provider.hold if command.hold else None
-    budget = now + (_hold_limit(connection) if command.hold else connection.settings.request_timeout)
+    operation: Callable[[str], Flow[Any] | None] | None = connection.provider.long_poll if command.long_poll else None
+    budget = now + (_long_poll_limit(connection) if command.long_poll else connection.settings.request_timeout)
     deadline = min(command.deadline, budget)
-    plan = _ONE_HOLD if command.hold else _ONE_TRY
+    plan = _ONE_LONG_POLL if command.long_poll else _ONE_TRY
     return poll(
         connection, command.task_id, deadline, seen=command.seen, operation=operation, plan=plan, trace=command.trace
     )
 
 
-def _hold_limit(connection: Connection) -> float:
+def _long_poll_limit(connection: Connection) -> float:
     # The request itself says how long the line is held; this only bounds what comes around it.
     return connection.settings.request_timeout + 3600.0
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from taskbridge.provider.capabilities import Credential
+    from taskbridge.provider.clock import Clock
     from taskbridge.provider.http import Flow
-    from taskbridge.provider.policy import Clock
     from taskbridge.transport import Transport
 
 # XXDOC The threads that wait for many tasks of one client or bridge, and what each waiting call gets of their news.
@@ -128,7 +128,7 @@ class Driver:
         try:
             return self.run(connection, with_policies(connection, flow, deadline))
         except TaskbridgeError as error:
-            fault = connection.told(error)
+            fault = connection.add_context(error)
         raise fault
 
     def _do(self, connection: Connection, action: Send | Sleep | RefreshCredential | RunBlocking) -> Any:
@@ -341,5 +341,5 @@ class WorkerPool:
         self._threads.discard(threading.current_thread())
 
     def _tell(self) -> None:
-        while (update := self._scheduler.update()) is not None:
+        while (update := self._scheduler.next_update()) is not None:
             update.waiter.owner.put(update)

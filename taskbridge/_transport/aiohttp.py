@@ -188,7 +188,7 @@ class AiohttpTransport:
             self._loop = loop
         elif self._loop is not loop:
             raise ConfigError("this client belongs to another event loop; make one per loop")
-        key = (request.fresh or request.public_only, request.public_only and proxy is None)
+        key = (request.new_connection or request.public_only, request.public_only and proxy is None)
         session = self._sessions.get(key)
         if session is None:
             session = self._sessions[key] = self._open(once=key[0], public=key[1])
@@ -220,7 +220,7 @@ class AiohttpTransport:
         session = self._session(request, proxy)
         if request.public_only and proxy is None and is_ip_address(url.host) and not is_public(url.host or ""):
             raise not_public()
-        silence = max(READ_LIMIT, request.hold or 0.0)
+        silence = max(READ_LIMIT, request.long_poll or 0.0)
         async with session.request(
             request.method,
             url,

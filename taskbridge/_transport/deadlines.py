@@ -57,7 +57,7 @@ class _Trace(local):
     def begin(self, request: Request, deadline: float, max_body: int) -> None:
         """Forget the request before."""
         self.request, self.deadline, self.max_body = request, deadline, max_body
-        self.silence = max(READ_LIMIT, request.hold or 0.0)
+        self.silence = max(READ_LIMIT, request.long_poll or 0.0)
         self.written = self.reused = self.ended = False
         self.sending = True
         self.received = 0
@@ -277,7 +277,7 @@ class _Pool(HTTPConnectionPool):
 
     def _get_conn(self, timeout: float | None = None) -> Any:
         connection = super()._get_conn(timeout)
-        if trace.request.fresh or trace.request.public_only:
+        if trace.request.new_connection or trace.request.public_only:
             connection.close()  # it opens anew when used
         return connection
 

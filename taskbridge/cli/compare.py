@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from taskbridge.cli.screen import Screen
     from taskbridge.client import Bridge
     from taskbridge.models import Outcome, TaskResult
-    from taskbridge.provider.policy import Clock
+    from taskbridge.provider.clock import Clock
 
 __all__ = ["compare"]
 

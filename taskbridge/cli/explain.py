@@ -39,20 +39,20 @@ _REASONS: Final[Mapping[PollReason, str]] = {
     PollReason.AGE: "by the task's age",
     PollReason.LATENCY: "poll.latency",
     PollReason.INTERVAL: "poll.interval",
-    PollReason.LEARNT: "durations learnt",
+    PollReason.LEARNED: "durations learnt",
     PollReason.AT_MOST: "poll.at_most",
     PollReason.PROGRESS: "by its progress",
     PollReason.WEBHOOK_EXPECTED: "a webhook is expected",
     PollReason.EVENT: "an event came",
-    PollReason.LINE: "the vendor holds the line",
-    PollReason.LINE_BROKE: "the held line broke",
+    PollReason.LONG_POLL: "the vendor holds the line",
+    PollReason.LONG_POLL_BROKE: "the held line broke",
     PollReason.LIST: "the vendor's list",
     PollReason.LISTED: "the list shows a change",
     PollReason.UNLISTED: "the list lacks it",
     PollReason.RETRY: "the look failed",
     PollReason.RETRY_AFTER: "the vendor's Retry-After",
     PollReason.DEADLINE: "the time is up before",
-    PollReason.HEARD: "the vendor told",
+    PollReason.NOTIFIED: "the vendor told",
 }
 
 _Told: TypeAlias = "Event | Outcome | BaseException"
@@ -197,8 +197,8 @@ def _notes(seen: Observation) -> Iterator[str]:
         yield "taskbridge does not know that word; the task counts as processing"
     if seen.error is not None and seen.next_poll_reason is not None:  # else it is told at the end
         yield printable(seen.error.message, 300)
-    if seen.late > _LATE:
-        yield f"{seen.late:.1f} s late: a limit of the connection held it back"
+    if seen.overdue > _LATE:
+        yield f"{seen.overdue:.1f} s late: a limit of the connection held it back"
     if seen.delay is not None:
         yield f"it ended about {seen.delay:.1f} s before that look, as far as can be told"
 

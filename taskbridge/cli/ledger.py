@@ -213,7 +213,7 @@ class Ledger:
     def sending(self, number: int, recovery_token: Mapping[str, Any], seen: Print | None) -> None:
         """The order of a file is about to leave."""
         size, changed, digest = (None, None, None) if seen is None else (seen.size, seen.changed, seen.digest)
-        known = {"size": size, "changed": changed, "digest": digest, "clue": json.dumps(dict(recovery_token))}
+        known = {"size": size, "changed": changed, "digest": digest, "recovery_token": json.dumps(dict(recovery_token))}
         self._set(number, phase=Phase.SENDING, ref=None, fault=None, **known)
 
     def taken(self, number: int, ref: str) -> None:

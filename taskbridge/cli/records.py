@@ -10,7 +10,7 @@ from taskbridge.cli.codes import code_of, outcome_code
 from taskbridge.errors import TaskbridgeError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from taskbridge._config.registry import ProviderInfo
     from taskbridge._engine.webhooks import Ingested
@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 # A link to a file is a key to it: only `result`, which is asked for it, tells it.
-_HIDDEN: Final[Mapping[str, Any]] = {"raw": True, "subtasks": True, "result": {"files": {"__all__": {"url"}}}}
 _CONTEXT: Final = (
     "provider",
     "connection",
@@ -61,7 +60,10 @@ def outcome_record(outcome: Outcome) -> dict[str, Any]:
 
 
 def _task(task: Task) -> dict[str, Any]:
-    shown = task.model_dump(mode="json", exclude=dict(_HIDDEN))
+    shown = task.to_dict()
+    del shown["raw"]
+    for file in (shown["result"] or {}).get("files", ()):
+        del file["url"]
     shown["subtasks"] = [_task(subtask) for subtask in task.subtasks]
     return shown
 
@@ -70,7 +72,7 @@ def result_record(ref: str, result: TaskResult | None, error: TaskbridgeError | 
     """What a task made, or why there is nothing."""
     return {
         "ref": ref,
-        "result": None if result is None else result.model_dump(mode="json"),
+        "result": None if result is None else result.to_dict(),
         "error": None if error is None else error_record(error),
         "exit_code": 0 if error is None else code_of(error),
     }

@@ -71,7 +71,7 @@ def submit(
 
 
 @click.command()
-@click.argument("clue")
+@click.argument("recovery_token")
 @click.argument("documents", nargs=-1, metavar="[DOCUMENT...]")
 @with_json
 @with_config

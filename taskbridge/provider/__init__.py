@@ -18,7 +18,7 @@ from taskbridge.provider.capabilities import (
 from taskbridge.provider.http import Base64, Body, Flow, Form, Request, Response, Upload
 from taskbridge.provider.json import read_json
 from taskbridge.provider.payload import NO_TIME, Payload, State, StateTable, path_id, read_state, read_time
-from taskbridge.provider.results import GeneratedFile, as_json, as_text, written
+from taskbridge.provider.results import GeneratedFile, as_json, as_text, generated_files
 from taskbridge.provider.signatures import SVIX_PREFIX, TOLERANCE, is_in_url, verify_hex_hmac, verify_svix
 from taskbridge.provider.submission import (
     NATIVE,
@@ -73,6 +73,7 @@ __all__ = [
     "Webhooks",
     "as_json",
     "as_text",
+    "generated_files",
     "is_in_url",
     "no_requests",
     "path_id",
@@ -82,5 +83,4 @@ __all__ = [
     "safe_name",
     "verify_hex_hmac",
     "verify_svix",
-    "written",
 ]

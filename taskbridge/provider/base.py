@@ -36,7 +36,7 @@ from taskbridge.models import Reason, Task, TaskFile, TaskResult, TaskStatus, We
 from taskbridge.provider.capabilities import Capabilities, Credential, Delivery, IdKind
 from taskbridge.provider.http import Body, Flow, Form, Request, Response, Upload
 from taskbridge.provider.payload import NO_TIME, Payload
-from taskbridge.provider.results import GeneratedFile, written
+from taskbridge.provider.results import GeneratedFile
 from taskbridge.provider.submission import Page, Query, Submission
 
 __all__ = ["Provider", "no_requests"]
@@ -163,9 +163,9 @@ class Dialogue(Generic[S]):
         params: Mapping[str, Any] | None = None,
         json: object = None,
         body: Body = None,
-        hold: float | None = None,
+        long_poll: float | None = None,
         idempotent: bool | None = None,
-        expect: str = "json",
+        response_type: str = "json",
         starts_work: bool = False,
         recovery_token: Mapping[str, Any] | None = None,
     ) -> Request:
@@ -194,9 +194,9 @@ class Dialogue(Generic[S]):
             url,
             headers=_ACCEPT if body is None or isinstance(body, Form | Upload) else _SEND_JSON,
             body=body,
-            hold=hold,
+            long_poll=long_poll,
             idempotent=idempotent,
-            expect=expect,
+            response_type=response_type,
             starts_work=starts_work,
             recovery_token=recovery_token or {},
         )
@@ -237,18 +237,18 @@ class Dialogue(Generic[S]):
         if status < 400 or status > 599:
             return MalformedResponse(f"HTTP {status} is no answer to this call", repeats=1, http_status=status)
         document = _readable(response)
-        verdict = self.verdict(document) if type(document) in _OBJECT else ErrorDetails()
-        kind = self._class_of(status, verdict.code)
-        words = printable(verdict.message, 500) if verdict.message else _default_words(status)
-        if verdict.message and kind is AuthenticationError:
+        error_details = self.error_details(document) if type(document) in _OBJECT else ErrorDetails()
+        kind = self._class_of(status, error_details.code)
+        words = printable(error_details.message, 500) if error_details.message else _default_words(status)
+        if error_details.message and kind is AuthenticationError:
             words = f"{words.rstrip('.')}; {_CHECK_CREDENTIAL}"
         if response.attempts > 1:
             words = f"{words} (after {response.attempts} attempts)"
         return kind(
             words,
             http_status=status,
-            vendor_code=verdict.code,
-            request_id=verdict.request_id or response.headers.get("x-request-id"),
+            vendor_code=error_details.code,
+            request_id=error_details.request_id or response.headers.get("x-request-id"),
             retry_after=response.retry_after,
             retryable=status not in _NEVER_REPEATED and (status in _REPEATABLE or kind.retryable_by_default),
             raw=document if document is not None else response.body[:2048].decode("utf-8", "replace"),
@@ -259,7 +259,7 @@ class Dialogue(Generic[S]):
         default = ServerError if status >= 500 else ApiError
         return by_code or self.statuses.get(status) or _BY_STATUS.get(status, default)
 
-    def verdict(self, document: Mapping[str, Any]) -> ErrorDetails:
+    def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:
         """Read the body of a refusal; the default reads ``message`` and ``code``."""
         said = Payload(document, self.connection, NO_TIME)
         return ErrorDetails(said.maybe_text("code"), said.maybe_words("message"))
@@ -365,7 +365,7 @@ class Provider(Dialogue[S], ABC):
             task_id: A shared id that `split_id` accepts.
         """
 
-    def hold(self, task_id: str) -> Flow[Task] | None:
+    def long_poll(self, task_id: str) -> Flow[Task] | None:
         """Look a task up on a line that the vendor holds until the end; None where it has none for this id."""
         del task_id
         return None
@@ -380,14 +380,14 @@ class Provider(Dialogue[S], ABC):
             raise MalformedResponse("the task is completed, but the vendor's answer has no result", raw=task.raw)
         return (yield from no_requests(task.result))
 
-    def written(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
+    def result_files(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
         """The files that a result makes: those that the vendor keeps, else its text and its data.
 
         Args:
             task: A completed task.
             result: What it made.
         """
-        return result.files or written(task, result)
+        return result.files or generated_files(task, result)
 
     def source(self, file: TaskFile) -> Request:
         """The request for the bytes of a file; the default asks its link, without a credential.
@@ -399,7 +399,9 @@ class Provider(Dialogue[S], ABC):
         """
         if not file.url:
             raise MalformedResponse(f"{self.title} gives no link to the file {printable(file.name or '', 80)!r}")
-        return Request("GET", file.url, headers={"Accept": "*/*"}, authorized=False, expect="bytes", external=True)
+        return Request(
+            "GET", file.url, headers={"Accept": "*/*"}, authorized=False, response_type="bytes", external=True
+        )
 
     # Requests that change something. What `capabilities` does not claim is refused before it comes here.
 
@@ -425,7 +427,7 @@ class Provider(Dialogue[S], ABC):
         del order
         raise self.unsupported("submit")
 
-    def sweep(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
+    def list_queries(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
         """What to ask the list for, so that it shows the tasks that go on; those it does not show are looked at.
 
         Args:

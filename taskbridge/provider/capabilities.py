@@ -135,7 +135,7 @@ class Capabilities:
     reasons: tuple[Reason, ...] = ()
     webhooks: Webhooks | None = None
     get_options: frozenset[str] = frozenset()
-    bulk: ListPolling | None = None
+    list_polling: ListPolling | None = None
     operations: Mapping[str, str] = field(default_factory=dict[str, str])
     inputs: frozenset[str] = frozenset()
     fetches_urls: bool = False

@@ -102,7 +102,7 @@ class Request:
         hold: Seconds for which the vendor may hold the line before it answers; replaces the usual limits.
         expect: ``json`` (decoded before the flow sees it, and asked for again where that may help) or ``bytes``.
         save_to: Stream the body of an answer that is no refusal into this file instead of memory.
-        fresh: Use a new connection to the host.
+        new_connection: Use a new connection to the host.
         commits: Whether the vendor may have taken an order once this was sent: it is never sent again blindly.
         clue: What was made so far on the way to the order (ids at the vendor), for errors of this request.
         foreign: Whether it goes to a host that is not the vendor's, and so takes no part in the connection's pace.
@@ -116,10 +116,10 @@ class Request:
     body: Body = field(default=None, repr=False)
     idempotent: bool | None = None
     authorized: bool = True
-    hold: float | None = None
-    expect: str = "json"
+    long_poll: float | None = None
+    response_type: str = "json"
     save_to: ResponseSink | None = None
-    fresh: bool = False
+    new_connection: bool = False
     starts_work: bool = False
     recovery_token: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
     external: bool = False

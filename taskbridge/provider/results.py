@@ -9,7 +9,7 @@ from typing import Any
 
 from taskbridge.models import Task, TaskResult
 
-__all__ = ["GeneratedFile", "as_json", "as_text", "written"]
+__all__ = ["GeneratedFile", "as_json", "as_text", "generated_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class GeneratedFile:
     content: bytes = field(repr=False)
 
 
-def written(task: Task, result: TaskResult, *, text_suffix: str = ".txt") -> tuple[GeneratedFile, ...]:
+def generated_files(task: Task, result: TaskResult, *, text_suffix: str = ".txt") -> tuple[GeneratedFile, ...]:
     """A result's text and data as files, named by the vendor's id of the task: ``44.txt``, ``44.json``.
 
     Args:
@@ -35,10 +35,10 @@ def written(task: Task, result: TaskResult, *, text_suffix: str = ".txt") -> tup
         result: What it made.
         text_suffix: Suffix for the text, with its dot.
     """
-    return tuple(_written(str(task.native_id), result, text_suffix))
+    return tuple(_generate(str(task.native_id), result, text_suffix))
 
 
-def _written(name: str, result: TaskResult, text_suffix: str) -> Iterator[GeneratedFile]:
+def _generate(name: str, result: TaskResult, text_suffix: str) -> Iterator[GeneratedFile]:
     if result.text is not None:
         yield GeneratedFile("text", f"{name}{text_suffix}", as_text(result.text))
     if result.data is not None:

@@ -10,13 +10,10 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 from urllib.parse import quote
 
 from taskbridge.errors import TaskbridgeError
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["SecretHeader", "without_traceback", "redact_errors"]
 

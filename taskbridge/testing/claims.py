@@ -47,7 +47,7 @@ CALLS: Final[Mapping[str, tuple[str, Callable[[Any, str], object]]]] = {
 # Claim that is no call of its own -> the provider's method behind it.
 METHODS: Final[Mapping[str, str]] = {
     "get_options": "get_with",
-    "long_poll": "hold",
+    "long_poll": "long_poll",
     "result_apart": "result",
     "webhooks": "parse_webhook",
     "bulk": "sweep",
@@ -109,7 +109,7 @@ class ClaimConformance(LookConformance):
         assert claims.inputs <= INPUTS, f"inputs: {sorted(claims.inputs - INPUTS)} are none of {sorted(INPUTS)}"
         assert bool(claims.inputs) == bool(claims.operations), "inputs: belong to operations"
         assert not claims.fetches_urls or "url" in claims.inputs, "fetches_urls: without url among the inputs"
-        assert claims.bulk is None or claims.listing is not None, "bulk: needs a list"
+        assert claims.list_polling is None or claims.listing is not None, "bulk: needs a list"
         assert claims.recover is None or claims.operations, "recover: of orders that cannot be given"
         assert claims.upload_limit is None or claims.upload_limit > 0, "upload_limit"
         assert claims.result_ttl is None or claims.result_ttl > 0, "result_ttl"
@@ -124,7 +124,7 @@ class ClaimConformance(LookConformance):
         every = [*tasks.values(), *(each for task in tasks.values() for each in task.subtasks)]
         assert any(task.progress is not None for task in every) == claims.progress, "progress"
         assert any(task.subtasks for task in every) == claims.subtasks, "subtasks"
-        held = [connection.provider.hold(sample.task_id) is not None for sample in samples.values()]
+        held = [connection.provider.long_poll(sample.task_id) is not None for sample in samples.values()]
         assert any(held) == claims.long_poll, "long_poll"
         for label, task in tasks.items():
             if task.status is TaskStatus.COMPLETED:
@@ -294,7 +294,7 @@ class ClaimConformance(LookConformance):
 def _parts(connection: Connection, task: Task, result: TaskResult) -> set[str]:
     """The parts of a result that become files; the credential goes to the vendor's own host only."""
     provider, parts = connection.provider, set[str]()
-    for piece in provider.written(task, result):
+    for piece in provider.result_files(task, result):
         if isinstance(piece, GeneratedFile):
             parts.add(piece.part)
             continue

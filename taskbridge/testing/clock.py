@@ -155,7 +155,7 @@ class _Sleeper:
 
 
 class VirtualClock:
-    """Implements `taskbridge.provider.policy.Clock`; may be used from many threads.
+    """Implements `taskbridge.provider.clock.Clock`; may be used from many threads.
 
     Args:
         now: Aware wall-clock time to start at.
@@ -187,15 +187,15 @@ class VirtualClock:
     # What a clock says.
 
     def monotonic(self) -> float:
-        """See `taskbridge.provider.policy.Clock`."""
+        """See `taskbridge.provider.clock.Clock`."""
         return self._times.monotonic
 
     def now(self) -> datetime:
-        """See `taskbridge.provider.policy.Clock`."""
+        """See `taskbridge.provider.clock.Clock`."""
         return self._times.wall
 
     def random(self) -> float:
-        """See `taskbridge.provider.policy.Clock`."""
+        """See `taskbridge.provider.clock.Clock`."""
         return self._random.random() if self.pinned is None else self.pinned
 
     # Moving it.
@@ -224,7 +224,7 @@ class VirtualClock:
 
     @contextmanager
     def acting(self) -> Generator[None]:
-        """See `taskbridge.provider.policy.Clock`."""
+        """See `taskbridge.provider.clock.Clock`."""
         depth, thread = self._depth, get_ident()
         depth.level += 1
         self._times.work(thread)
@@ -265,7 +265,7 @@ class VirtualClock:
     # Waiting on it.
 
     def sleep(self, seconds: float) -> None:
-        """See `taskbridge.provider.policy.Clock`; returns at once, later."""
+        """See `taskbridge.provider.clock.Clock`; returns at once, later."""
         self.slept.append(seconds)
         with self._sleeper(seconds) as sleeper:
             while not sleeper.is_over():
@@ -273,7 +273,7 @@ class VirtualClock:
                     self._glance.wait(_GLANCE)
 
     async def asleep(self, seconds: float) -> None:
-        """See `taskbridge.provider.policy.Clock`; of several sleepers the earliest wakes first."""
+        """See `taskbridge.provider.clock.Clock`; of several sleepers the earliest wakes first."""
         import asyncio  # noqa: PLC0415  # synchronous tests never pay for it
 
         self.slept.append(seconds)
@@ -285,7 +285,7 @@ class VirtualClock:
                 await asyncio.sleep(_GLANCE if self._times.stands else 0)
 
     async def await_on(self, event: Event, seconds: float) -> None:
-        """See `taskbridge.provider.policy.Clock`."""
+        """See `taskbridge.provider.clock.Clock`."""
         import asyncio  # noqa: PLC0415  # synchronous tests never pay for it
 
         def ring(_: asyncio.Task[None]) -> None:
@@ -300,7 +300,7 @@ class VirtualClock:
             timer.cancel()
 
     def wait_on(self, condition: Condition, seconds: float | None) -> None:
-        """See `taskbridge.provider.policy.Clock`; without a limit it really waits, for somebody has to notify.
+        """See `taskbridge.provider.clock.Clock`; without a limit it really waits, for somebody has to notify.
 
         With a limit it may return before, as a condition may: whoever waits looks again at what he waits for.
         """
@@ -314,7 +314,7 @@ class VirtualClock:
                 condition.wait(_GLANCE)  # the caller looks again at what there is to do
 
     def acquire(self, lock: Lock, seconds: float) -> bool:
-        """See `taskbridge.provider.policy.Clock`."""
+        """See `taskbridge.provider.clock.Clock`."""
         if lock.acquire(blocking=False):
             return True
         with self._sleeper(seconds) as sleeper:

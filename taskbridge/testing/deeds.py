@@ -15,7 +15,7 @@ import pytest
 import taskbridge as tb
 from taskbridge._transport.requests import RequestsTransport
 from taskbridge.models import TaskStatus
-from taskbridge.provider.policy import SystemClock
+from taskbridge.provider.clock import SystemClock
 from taskbridge.provider.submission import Query
 from taskbridge.testing.claims import ClaimConformance
 from taskbridge.testing.looks import look_up
@@ -198,11 +198,11 @@ class DeedConformance(ClaimConformance):
         with tb.Client(connection, clock=SystemClock(), transport=RequestsTransport(Network())) as client:
             vendor.plan_next(self.provider, Plan(queued=20, working=20))
             task = self._order(client)
-            flow = connection.provider.hold(task.id)
+            flow = connection.provider.long_poll(task.id)
             assert flow is not None, "long_poll: no line is held for the id of an order"
             asked = next(flow)
-            assert asked.hold, "long_poll: the request does not say how long the vendor may hold it"
-            ended: Task = self._driven(connection, connection.provider.hold(task.id))
+            assert asked.long_poll, "long_poll: the request does not say how long the vendor may hold it"
+            ended: Task = self._driven(connection, connection.provider.long_poll(task.id))
         assert ended.is_terminal, f"long_poll: the vendor answered {ended.native_status!r} before the end"
 
     # Lists.
@@ -262,18 +262,22 @@ class DeedConformance(ClaimConformance):
     def test_a_sweep_shows_what_goes_on_where_claimed(self, connected: tb.Client, vendor: Any) -> None:
         """The lists of a sweep have a task that goes on, in as many requests as are claimed."""
         connection = connection_of(self.provider, vendor.settings(self.provider))
-        bulk = connection.provider.capabilities.bulk
-        if bulk is None:
+        list_polling = connection.provider.capabilities.list_polling
+        if list_polling is None:
             return
         prefixes = {kind.prefix for kind in connection.provider.capabilities.kinds}
-        assert bulk.prefixes <= prefixes, f"bulk: {sorted(bulk.prefixes - prefixes)} are no kinds of ids"
+        assert list_polling.prefixes <= prefixes, (
+            f"bulk: {sorted(list_polling.prefixes - prefixes)} are no kinds of ids"
+        )
         going_on = self._running(connected, vendor)
         prefix = connection.provider.split_id(going_on.id)[0].prefix
-        queries = connection.provider.sweep(frozenset({prefix}), connected.get(going_on).observed_at, 60.0)
-        assert 0 < len(queries) <= bulk.queries, f"bulk: {len(queries)} queries for one kind, {bulk.queries} claimed"
+        queries = connection.provider.list_queries(frozenset({prefix}), connected.get(going_on).observed_at, 60.0)
+        assert 0 < len(queries) <= list_polling.queries, (
+            f"bulk: {len(queries)} queries for one kind, {list_polling.queries} claimed"
+        )
         pages = [page for query in queries for page in self._pages(connection, query)]
-        assert all(len(page.tasks) <= bulk.page_size for page in pages), "bulk: page_size"
-        if prefix in bulk.prefixes:
+        assert all(len(page.tasks) <= list_polling.page_size for page in pages), "bulk: page_size"
+        if prefix in list_polling.prefixes:
             assert going_on.id in {task.id for page in pages for task in page.tasks}, "bulk: the task is not shown"
 
     # What the vendor tells unasked.

@@ -13,14 +13,14 @@ from taskbridge._engine.locate import network_key
 from taskbridge._runtime.base import user_agent
 from taskbridge.emulator.clock import TOOK
 from taskbridge.errors import DeadlineExceeded
-from taskbridge.provider.policy import SystemClock
+from taskbridge.provider.clock import SystemClock
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from taskbridge._engine.connection import Connection
+    from taskbridge.provider.clock import Clock
     from taskbridge.provider.http import Request, Response
-    from taskbridge.provider.policy import Clock
     from taskbridge.transport import AsyncTransport, Transport
 
 __all__ = ["RealTransports"]

@@ -50,7 +50,7 @@ def taskbridge_clock() -> Iterator[VirtualClock]:
         current_defaults,  # noqa: PLC0415  # the same
         override_defaults,  # noqa: PLC0415  # the same
     )
-    from taskbridge.provider.policy import SystemClock  # noqa: PLC0415  # only where it is used
+    from taskbridge.provider.clock import SystemClock  # noqa: PLC0415  # only where it is used
     from taskbridge.testing.clock import VirtualClock  # noqa: PLC0415  # the same
     from taskbridge.testing.lines import RealTransports  # noqa: PLC0415  # the same
 

@@ -15,8 +15,8 @@ from taskbridge._config.registry import load_provider
 from taskbridge._engine.connection import Connection
 from taskbridge._engine.throttle import Throttle
 from taskbridge._transport.requests import RequestsTransport
+from taskbridge.provider.clock import SystemClock
 from taskbridge.provider.http import Flow, Request, Response
-from taskbridge.provider.policy import SystemClock
 from taskbridge.testing.clock import VirtualClock
 from taskbridge.testing.transport import Answer, Script, ScriptedTransport
 from taskbridge.transport import Network

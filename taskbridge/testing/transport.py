@@ -19,7 +19,7 @@ from taskbridge.provider.http import Request, Response
 from taskbridge.provider.sink import ResponseSink
 
 if TYPE_CHECKING:
-    from taskbridge.provider.policy import Clock
+    from taskbridge.provider.clock import Clock
 
 __all__ = ["Answer", "AsyncScriptedTransport", "Script", "ScriptedTransport", "save"]
 

@@ -26,7 +26,7 @@ def test_each_observation_is_a_line_and_the_last_tells_the_end(run_here: Run, re
     assert (seen.returncode, seen.stderr) == (0, "")
     title, head, *lines = seen.stdout.splitlines()
     assert title == which
-    assert head.split() == ["time", "source", "HTTP", "vendor", "says", "next", "look"]
+    assert head.split() == ["time", "source", "HTTP", "vendor", "says", "next", "poll"]
     assert re.fullmatch(r"\d\d:\d\d:\d\d {2}look {5}200 {3}SUCCESS +none: completed", lines[-1])
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in seen.stdout
@@ -47,7 +47,7 @@ def test_json_has_a_record_for_each_and_the_outcome(run_here: Run, ref: Ref) -> 
     request, observation, outcome = records(seen.stdout)
     assert (request["event"], request["kind"], request["http_status"], request["ref"]) == (
         "request",
-        "look",
+        "poll",
         200,
         which,
     )

@@ -117,7 +117,7 @@ def test_the_live_table_says_why_nothing_is_known_or_nothing_new() -> None:
 
 
 def look(ref: TaskRef, **what: Any) -> Observation:
-    return Observation(datetime.now(UTC), "acme", ref, ObservationSource.LOOK, PollReason.FIRST, **what)
+    return Observation(datetime.now(UTC), "acme", ref, ObservationSource.POLL, PollReason.FIRST, **what)
 
 
 def test_more_tasks_than_lines_show_those_that_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ def test_the_table_of_a_run_tells_how_long_a_file_took_and_when_its_task_is_look
     progress = Progress([entry])
     progress.take(News(entry, "waiting", task=(running := task())))
     seen = Observation(
-        MOMENT, "acme", running.ref, ObservationSource.LOOK, PollReason.FIRST, running, next_poll_in=12.5
+        MOMENT, "acme", running.ref, ObservationSource.POLL, PollReason.FIRST, running, next_poll_in=12.5
     )
     progress.observe(seen)
     shown = io.StringIO()

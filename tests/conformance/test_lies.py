@@ -50,7 +50,7 @@ class Trial:
         with tb.connect(self.provider, **suite.quick_settings(self.vendor)) as client:
             connection = connection_of(self.provider, settings)
             at_hand: dict[str, Callable[[], Any]] = {
-                "channel": lambda: connection,
+                "connection": lambda: connection,
                 "samples": lambda: Recording.of(self.provider, self.vendor).samples,
                 "vendor": lambda: self.vendor,
                 "emulator": lambda: self.vendor,
@@ -59,7 +59,7 @@ class Trial:
                 "tmp_path": lambda: self.folder,
             }
             test = getattr(suite, name)
-            if connection.credential is None and "channel" in inspect.signature(test).parameters:
+            if connection.credential is None and "connection" in inspect.signature(test).parameters:
                 connection.credential = suite_credential(suite, connection)
             test(**{each: at_hand[each]() for each in inspect.signature(test).parameters})
 
@@ -197,7 +197,7 @@ IDLE: list[tuple[str, str, Callable[..., Any], str]] = [
     (CC, "retry", shows, "test_retry_makes_a_new_task_where_claimed"),
     (CC, "delete", shows_and_is_silent, "test_delete_removes_a_task_where_claimed"),
     (SM, "restart", shows, "test_restart_begins_anew_where_claimed"),
-    (CC, "hold", shows, "test_a_held_line_answers_at_the_end_where_claimed"),
+    (CC, "long_poll", shows, "test_a_held_line_answers_at_the_end_where_claimed"),
     (CC, "recover", finds_nothing, "test_an_order_in_doubt_is_found_where_claimed"),
     (CC, "submit", keeps_quiet, "test_an_order_is_announced_before_it_leaves"),
     (CC, "sweep", asks_for_nothing, "test_a_sweep_shows_what_goes_on_where_claimed"),

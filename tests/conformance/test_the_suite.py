@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -109,7 +110,7 @@ def broken(
 
         def _changed(self, flow: Flow[Task]) -> Flow[Task]:
             task = yield from flow
-            return task.model_copy(update=dict(change or {}))
+            return replace(task, **dict(change or {}))
 
     connection = connection_of("scan-documents", SETTINGS)
     connection.provider = Broken(connection.provider.settings, "scan-documents")
@@ -133,19 +134,19 @@ def indexes(self: ScanDocuments, task_id: str) -> Flow[Task]:
 
 
 @pytest.mark.parametrize(
-    ("name", "channel"),
+    ("name", "connection"),
     [
         ("test_operations_are_flows_that_do_no_io_and_end", broken(reads_a_file)),
         ("test_operations_are_flows_that_do_no_io_and_end", broken(never_ends)),
         ("test_each_sample_gives_a_sound_task", broken(change={"result": TaskResult(text="x")})),
         ("test_each_sample_gives_a_sound_task", broken(change={"status": TaskStatus.FAILED})),
         ("test_each_sample_gives_a_sound_task", broken(change={"progress": 1.5})),
-        ("test_each_sample_gives_a_sound_task", broken(change={"recognised": False})),
+        ("test_each_sample_gives_a_sound_task", broken(change={"recognized": False})),
         ("test_each_sample_gives_a_sound_task", broken(change={"native_status": 7})),
         ("test_what_the_provider_claims_is_true", broken(change={"progress": 0.5})),
         ("test_what_the_provider_claims_is_true", broken(change={"reason": "partial"})),
         ("test_the_samples_show_both_ends", broken(change={"status": TaskStatus.PENDING})),
-        ("test_a_new_word_is_processing_and_not_recognised", broken(change={"recognised": True})),
+        ("test_a_new_word_is_processing_and_not_recognised", broken(change={"recognized": True})),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -72,13 +72,13 @@ class Acme(Provider[AcmeSettings]):
     def get(self, task_id: str) -> Flow[Task]:
         return self._look(task_id, self.base_url, None)
 
-    def hold(self, task_id: str) -> Flow[Task] | None:
+    def long_poll(self, task_id: str) -> Flow[Task] | None:
         sync_url = self.settings.sync_url
         return None if sync_url is None else self._look(task_id, sync_url, 60.0)
 
-    def _look(self, task_id: str, base: str, hold: float | None) -> Flow[Task]:
+    def _look(self, task_id: str, base: str, long_poll: float | None) -> Flow[Task]:
         _, native = self.split_id(task_id)
-        response = yield self.request("GET", f"/tasks/{path_id(native)}", base=base, hold=hold)
+        response = yield self.request("GET", f"/tasks/{path_id(native)}", base=base, long_poll=long_poll)
         return self.task(self.payload(response), task_id)
 
     def task(self, payload: Payload, asked: str) -> Task:

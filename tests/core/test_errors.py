@@ -33,7 +33,7 @@ TASK: tb.Task = tb.Task(
 OWN: dict[str, dict[str, Any]] = {
     "TaskFailed": {"task": TASK},
     "WaitTimeout": {"task": TASK, "last_error": errors.ServerError("down")},
-    "SubmitUncertain": {"clue": {"external_id": "INV-7"}},
+    "SubmitUncertain": {"recovery_token": {"external_id": "INV-7"}},
     "WebhookRejected": {"answer": 413},
 }
 

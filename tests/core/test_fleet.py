@@ -312,28 +312,28 @@ def test_a_401_ends_every_task_of_its_connection_and_no_other(acme: Maker) -> No
 
 
 def test_after_the_first_look_the_line_is_held_and_a_broken_line_falls_back_to_looking(driven: Driven) -> None:
-    driven.add("t1", hold=True)
+    driven.add("t1", long_poll=True)
     first = driven.poll()
-    assert not first.hold
+    assert not first.long_poll
     driven.answer(first)
     held = driven.poll()
-    assert held.hold
+    assert held.long_poll
     driven.scheduler.failed(held, driven.now, tb.DeadlineExceeded("cut after a minute"))
     back = driven.poll()
-    assert not back.hold
+    assert not back.long_poll
     driven.answer(back)
     assert isinstance(driven.command(), WaitUntil)
     assert driven.update() == []
 
 
 def test_an_answer_before_the_end_ends_the_holding(driven: Driven) -> None:
-    driven.add("t1", hold=True)
+    driven.add("t1", long_poll=True)
     driven.answer(driven.poll())
     driven.answer(driven.poll())
     pause = driven.command()
     assert isinstance(pause, WaitUntil)
     driven.now = pause.time
-    assert not driven.poll().hold
+    assert not driven.poll().long_poll
 
 
 def test_no_more_looks_are_under_way_than_allowed(acme: Maker) -> None:

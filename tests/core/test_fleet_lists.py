@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,10 +24,13 @@ class Listed(Acme):
     """Acme with a list of the tasks that go on."""
 
     capabilities = Capabilities(
-        kinds=(IdKind(PLAIN_ID, example="t1"),), authentication="API key", listing=Listing(10), bulk=ListPolling(10)
+        kinds=(IdKind(PLAIN_ID, example="t1"),),
+        authentication="API key",
+        listing=Listing(10),
+        list_polling=ListPolling(10),
     )
 
-    def sweep(self, prefixes: frozenset[str], now: Any, age: float) -> tuple[Query, ...]:
+    def list_queries(self, prefixes: frozenset[str], now: Any, age: float) -> tuple[Query, ...]:
         assert prefixes == {""}
         del now, age
         return (Query(tb.TaskStatus.PROCESSING),)
@@ -39,10 +43,10 @@ class Numbered(Acme):
         kinds=(IdKind(PLAIN_ID, example="t1"),),
         authentication="API key",
         listing=Listing(10),
-        bulk=ListPolling(10, queries=2, numbered=True),
+        list_polling=ListPolling(10, queries=2, numbered=True),
     )
 
-    def sweep(self, prefixes: frozenset[str], now: Any, age: float) -> tuple[Query, ...]:
+    def list_queries(self, prefixes: frozenset[str], now: Any, age: float) -> tuple[Query, ...]:
         del prefixes, now, age
         return (Query(tb.TaskStatus.PENDING), Query(tb.TaskStatus.PROCESSING))
 
@@ -94,7 +98,7 @@ class Vendor:
     def run(self, until: float = 1e6) -> None:
         for _ in range(100_000):
             command = self.scheduler.next(self.now)
-            while (news := self.scheduler.news()) is not None:
+            while (news := self.scheduler.next_update()) is not None:
                 self.delays[news.outcome.ref.id] = self.now - self.ends[news.outcome.ref.id]
             match command:
                 case PollTask():
@@ -152,7 +156,7 @@ class Reader:
         """Hand in a page with the tasks named, as they are but for what is told of the first."""
         assert isinstance(command, PollList)
         tasks = [self.vendor.snapshot(each) for each in ids]
-        tasks[:1] = [task.model_copy(update=told) for task in tasks[:1]]
+        tasks[:1] = [replace(task, **told) for task in tasks[:1]]
         self.scheduler.poll_list(command, self.now, Page(tuple(tasks), more))
 
     def whole(self) -> tuple[list[PollTask | PollList], list[str]]:
@@ -233,7 +237,7 @@ def test_a_refused_account_ends_every_wait_with_one_error(poll_list: Connection)
             vendor.list(command)
         elif isinstance(command, WaitUntil):
             vendor.now = command.time
-        while (news := vendor.scheduler.news()) is not None:
+        while (news := vendor.scheduler.next_update()) is not None:
             told.append(news.outcome)
     assert len(told) == 200
     assert {type(outcome.error) for outcome in told} == {tb.AuthenticationError}
@@ -269,7 +273,7 @@ def test_where_a_limit_binds_those_likely_to_have_ended_go_first(acme: Maker) ->
     vendor = Vendor(made.connection, {})
     vendor.ends = {f"t{n}": 1e9 for n in range(40)}
     for n, task_id in enumerate(vendor.ends):
-        known = vendor.snapshot(task_id).model_copy(update={"operation": "quick" if n < 20 else "slow"})
+        known = replace(vendor.snapshot(task_id), operation="quick" if n < 20 else "slow")
         vendor.scheduler.add(made.connection, task_id, 0.0, known=known)
     vendor.run(until=20.0)
     first = [task_id for task_id in vendor.looks if int(task_id[1:]) < 20]
@@ -307,7 +311,7 @@ def test_what_waits_is_not_asked_for_where_nothing_waits(numbered: Connection) -
 
 def test_where_something_waits_both_lists_are_read_one_after_the_other(numbered: Connection) -> None:
     reader = Reader(numbered, 40)
-    waiting = reader.vendor.snapshot("t000").model_copy(update={"status": tb.TaskStatus.PENDING})
+    waiting = replace(reader.vendor.snapshot("t000"), status=tb.TaskStatus.PENDING)
     first = reader.scheduler.next(0.0)
     assert isinstance(first, PollTask)
     reader.scheduler.looked(first, 0.0, PollResult(waiting, None, waiting.observed_at))
@@ -382,11 +386,11 @@ def test_watching_parties_hear_of_what_a_list_tells_by_one_look(poll_list: Conne
     (page, poll) = sorted(reader.next(), key=lambda each: isinstance(each, PollTask))
     assert isinstance(poll, PollTask)
     assert poll.task_id == "t000"
-    while reader.scheduler.news() is not None:
+    while reader.scheduler.next_update() is not None:
         pass
-    seen = reader.vendor.snapshot("t000").model_copy(update=told)
+    seen = replace(reader.vendor.snapshot("t000"), **told)
     reader.scheduler.looked(poll, reader.now, PollResult(seen, b"", seen.observed_at))
-    news = reader.scheduler.news()
+    news = reader.scheduler.next_update()
     assert news is not None
     assert news.outcome.task == seen
     reader.page(page, *others)
@@ -422,7 +426,7 @@ def test_a_cursor_that_is_no_number_after_all_is_followed(numbered: Connection) 
 
 def test_a_provider_that_trips_over_its_list_ends_no_wait(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
     class Tripping(Listed):
-        def sweep(self, prefixes: frozenset[str], now: Any, age: float) -> tuple[Query, ...]:
+        def list_queries(self, prefixes: frozenset[str], now: Any, age: float) -> tuple[Query, ...]:
             raise ZeroDivisionError(f"{prefixes}{now}{age}")
 
     connection = acme(provider=Tripping, poll={"latency": 1.0}, max_in_flight=1000).connection

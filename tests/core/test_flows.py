@@ -55,7 +55,7 @@ def test_after_the_last_attempt_the_error_says_how_many_there_were(acme: Maker) 
 def test_a_look_up_without_an_answer_is_repeated(acme: Maker, says: Says, fault: type[tb.TransportError]) -> None:
     made = acme([fault("no"), fault("no"), says("t1", "done")])
     assert made.client.get("t1").status == "completed"
-    assert [request.fresh for request in made.transport.requests] == [False, True, True]
+    assert [request.new_connection for request in made.transport.requests] == [False, True, True]
 
 
 def test_a_certificate_that_cannot_be_trusted_is_not_tried_again(acme: Maker) -> None:
@@ -114,7 +114,7 @@ def test_a_stale_connection_is_replaced_outside_the_budget(acme: Maker, says: Sa
     stale.stale = True
     made = acme([stale, says("t1", "done")], retry={"attempts": 1})
     assert made.client.get("t1").status == "completed"
-    assert [request.fresh for request in made.transport.requests] == [False, True]
+    assert [request.new_connection for request in made.transport.requests] == [False, True]
 
 
 def test_a_kept_connection_to_another_host_says_nothing_of_a_probe(acme: Maker) -> None:
@@ -127,7 +127,7 @@ def test_a_kept_connection_to_another_host_says_nothing_of_a_probe(acme: Maker) 
     assert throttle.take(now + 8.0).granted  # the one probe is under way
 
     def fetch() -> Flow[Response]:
-        return (yield Request("GET", "https://files.test/a", authorized=False, external=True, expect="bytes"))
+        return (yield Request("GET", "https://files.test/a", authorized=False, external=True, response_type="bytes"))
 
     flow = with_policies(made.connection, fetch(), now + 60.0)
     assert isinstance(next(flow), Send)
@@ -146,7 +146,7 @@ def test_when_the_budget_is_empty_the_first_error_is_raised_at_once(acme: Maker)
 
 
 def post(url: str = "https://acme.test/v1/orders") -> Flow[int]:
-    response = yield Request("POST", url, body=b"{}", expect="bytes")
+    response = yield Request("POST", url, body=b"{}", response_type="bytes")
     return response.status
 
 
@@ -390,7 +390,7 @@ def test_strict_settings_refuse_an_unknown_word(acme: Maker, says: Says) -> None
 def test_an_answer_about_another_task_is_asked_for_again_on_a_new_connection(acme: Maker, says: Says) -> None:
     made = acme([says("t2", "done"), says("t1", "done")])
     assert made.client.get("t1").native_id == "t1"
-    assert [request.fresh for request in made.transport.requests] == [False, True]
+    assert [request.new_connection for request in made.transport.requests] == [False, True]
     made = acme([says("t2", "done"), says("t2", "done")])
     with pytest.raises(tb.IdentityMismatch, match="asked for 't1', the vendor answered for 't2'"):
         made.client.get("t1")

@@ -206,7 +206,7 @@ def interrupt() -> None:
 
 
 def tb_clock() -> Any:
-    from taskbridge.provider.policy import SystemClock  # noqa: PLC0415  # only here
+    from taskbridge.provider.clock import SystemClock  # noqa: PLC0415  # only here
 
     return SystemClock()
 
@@ -286,12 +286,12 @@ class Slept:
     def run(self, happens: Callable[[], object] | None = None, at: float = 0.0) -> None:
         began = self.clock.monotonic()
         while self.driver.step(self.scheduler):
-            while (news := self.scheduler.news()) is not None:
+            while (news := self.scheduler.next_update()) is not None:
                 self.outcomes.append(news.outcome)
             if happens is not None and self.clock.monotonic() >= began + at:
                 happens()
                 happens = None
-        while (news := self.scheduler.news()) is not None:
+        while (news := self.scheduler.next_update()) is not None:
             self.outcomes.append(news.outcome)
 
 

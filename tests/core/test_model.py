@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 import taskbridge as tb
 
@@ -30,7 +30,7 @@ IDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_si
 
 
 def test_snapshots_that_say_the_same_are_equal_whenever_they_were_made() -> None:
-    later = TASK.model_copy(update={"observed_at": SEEN + timedelta(hours=1), "raw": {"trace": 7}})
+    later = replace(TASK, observed_at=SEEN + timedelta(hours=1), raw={"trace": 7})
     assert later == TASK
     assert hash(later) == hash(TASK)
 
@@ -43,13 +43,13 @@ def test_snapshots_that_say_the_same_are_equal_whenever_they_were_made() -> None
         {"message": "page 2"},
         {"reason": tb.Reason.AWAITING_REVIEW},
         {"connection": "other"},
-        {"recognised": False},
+        {"recognized": False},
         {"subtasks": (TASK,)},
     ],
     ids=lambda change: next(iter(change)),
 )
 def test_snapshots_that_differ_in_a_field_are_not_equal(change: dict[str, object]) -> None:
-    assert TASK.model_copy(update=change) != TASK
+    assert replace(TASK, **change) != TASK
 
 
 def test_a_task_is_not_equal_to_anything_else() -> None:
@@ -61,7 +61,7 @@ def test_a_task_hashes_by_its_ref() -> None:
 
 
 def test_a_task_is_frozen() -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(FrozenInstanceError):
         TASK.status = tb.TaskStatus.COMPLETED  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -73,7 +73,7 @@ def test_a_task_pickles_with_what_it_does_not_compare() -> None:
 
 def test_links_and_raw_data_are_out_of_repr() -> None:
     result = tb.TaskResult(files=(tb.TaskFile(name="a.pdf", url="https://storage.test/?sig=abc"),), text="private")
-    done = TASK.model_copy(update={"status": tb.TaskStatus.COMPLETED, "result": result})
+    done = replace(TASK, status=tb.TaskStatus.COMPLETED, result=result)
     assert "sig=abc" not in repr(done)
     assert "private" not in repr(done)
     assert "a.pdf" in repr(done)
@@ -86,8 +86,8 @@ def test_a_task_prints_as_a_line_and_shows_what_is_known_of_it() -> None:
 
 
 def test_a_model_refuses_fields_that_it_does_not_have() -> None:
-    with pytest.raises(ValidationError):
-        tb.TaskFile.model_validate({"name": "a", "colour": "red"})
+    with pytest.raises(tb.InvalidInput, match=r"TaskFile.from_dict: color: "):
+        tb.TaskFile.from_dict({"name": "a", "color": "red"})
 
 
 def test_only_completed_and_failed_are_terminal() -> None:
@@ -112,9 +112,7 @@ def test_the_statuses_and_reasons_are_the_documented_ones() -> None:
 
 
 def test_an_outcome_unwraps_to_its_task_or_raises() -> None:
-    failed = TASK.model_copy(
-        update={"status": tb.TaskStatus.FAILED, "error": tb.TaskFailure(code="E7", message="no text\x1b[31m")}
-    )
+    failed = replace(TASK, status=tb.TaskStatus.FAILED, error=tb.TaskFailure(code="E7", message="no text\x1b[31m"))
     assert tb.Outcome(TASK.ref, TASK).unwrap() is TASK
     with pytest.raises(tb.TaskFailed, match="no text") as caught:
         tb.Outcome(failed.ref, failed).unwrap()

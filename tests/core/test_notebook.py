@@ -51,7 +51,7 @@ def task(**fields: object) -> tb.Task:
         "native_status": "working",
         "observed_at": SEEN,
     }
-    return tb.Task.model_validate({**values, **fields})
+    return tb.Task.from_dict({**values, **fields})
 
 
 def everywhere(words: str) -> tb.Task:
@@ -89,7 +89,7 @@ def test_a_vendors_words_are_never_markup(words: str) -> None:
 def test_a_task_shows_what_is_known_and_no_link_to_a_file() -> None:
     made = tb.TaskResult(
         files=(tb.TaskFile(id="f1", name="out.pdf", url=LINK, size=2048, media_type="application/pdf"),),
-        text="recognised",
+        text="recognized",
         data={"total": 7},
     )
     done = task(status="completed", native_status="finished", message=f"see {LINK}", result=made, progress=1.0)

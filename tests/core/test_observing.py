@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import threading
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -62,7 +63,7 @@ def test_each_look_is_told_with_its_reason_and_the_next(acme: Maker) -> None:
     assert [each.native_status for each in seen] == ["waiting", "working", "working", "done"]
     assert [each.status for each in seen] == ["pending", "processing", "processing", "completed"]
     assert [each.unchanged for each in seen] == [False, False, True, False]
-    assert [each.why for each in seen] == [
+    assert [each.poll_reason for each in seen] == [
         PollReason.FIRST,
         PollReason.INTERVAL,
         PollReason.INTERVAL,
@@ -70,7 +71,7 @@ def test_each_look_is_told_with_its_reason_and_the_next(acme: Maker) -> None:
     ]
     assert [each.next_poll_in for each in seen] == [4.0, 4.0, 4.0, None]
     assert [each.next_poll_reason for each in seen] == [PollReason.INTERVAL] * 3 + [None]
-    assert {(each.source, each.http_status, each.ref) for each in seen} == {(ObservationSource.LOOK, 200, "acme:t1")}
+    assert {(each.source, each.http_status, each.ref) for each in seen} == {(ObservationSource.POLL, 200, "acme:t1")}
     assert [each.delay for each in seen] == [None, None, None, 2.0]
     assert [each.is_final for each in seen] == [False, False, False, True]
     spans = [(after.time - before.time).total_seconds() for before, after in pairwise(seen)]
@@ -88,14 +89,14 @@ def test_each_look_is_told_with_its_reason_and_the_next(acme: Maker) -> None:
 )
 def test_a_pause_says_which_setting_made_it(acme: Maker, poll: dict[str, float], why: PollReason) -> None:
     seen = observed(acme([says("working"), says("done")], poll=poll))
-    assert (seen[0].next_poll_reason, seen[1].why) == (why, why)
+    assert (seen[0].next_poll_reason, seen[1].poll_reason) == (why, why)
 
 
 def test_a_learnt_schedule_says_so(acme: Maker) -> None:
     made = acme([says("working"), says("done")], poll={"latency": 1.0})
     for _ in range(12):
         made.connection.durations_of(None).watched(9.0, 10.0, ended=True)
-    assert observed(made)[0].next_poll_reason is PollReason.LEARNT
+    assert observed(made)[0].next_poll_reason is PollReason.LEARNED
 
 
 def test_a_failed_look_is_told_with_its_error_and_when_it_is_made_again(acme: Maker) -> None:
@@ -138,26 +139,24 @@ def test_a_held_line_is_another_source(acme: Maker) -> None:
     )
     seen = observed(made)
     assert [each.source for each in seen] == [
-        ObservationSource.LOOK,
-        ObservationSource.LINE,
-        ObservationSource.LOOK,
-        ObservationSource.LOOK,
+        ObservationSource.POLL,
+        ObservationSource.LONG_POLL,
+        ObservationSource.POLL,
+        ObservationSource.POLL,
     ]
-    assert [each.why for each in seen] == [
+    assert [each.poll_reason for each in seen] == [
         PollReason.FIRST,
-        PollReason.LINE,
-        PollReason.LINE_BROKE,
+        PollReason.LONG_POLL,
+        PollReason.LONG_POLL_BROKE,
         PollReason.INTERVAL,
     ]
-    assert [each.exchanges[0].host for each in seen] == ["acme.test", "hold.test", "acme.test", "acme.test"]
+    assert [each.requests[0].host for each in seen] == ["acme.test", "hold.test", "acme.test", "acme.test"]
 
 
 def test_a_progress_that_is_reported_moves_the_look_and_says_so(acme: Maker) -> None:
     class Telling(Acme):
         def task(self, payload: Payload, asked: str) -> tb.Task:
-            return (
-                super().task(payload, asked).model_copy(update={"progress": payload.maybe_fraction("percent", 100.0)})
-            )
+            return replace(super().task(payload, asked), progress=payload.maybe_fraction("percent", 100.0))
 
     made = acme([says("working"), says("working", percent=50), says("done")], provider=Telling, poll={"interval": 8.0})
     assert [each.next_poll_reason for each in observed(made)] == [PollReason.INTERVAL, PollReason.PROGRESS, None]
@@ -191,7 +190,7 @@ def test_an_event_that_is_expected_and_one_that_comes_say_so(acme: Maker) -> Non
     second = scheduler.next(3.0)
     assert isinstance(second, PollTask)
     assert second.trace is not None
-    assert second.trace.why is PollReason.EVENT
+    assert second.trace.poll_reason is PollReason.EVENT
 
 
 def test_an_event_that_is_overdue_is_waited_for_no_longer(acme: Maker) -> None:
@@ -236,7 +235,7 @@ def test_a_look_that_a_limit_holds_back_says_how_late_it_is(acme: Maker) -> None
             now = command.time
         elif isinstance(command, PollTask):
             assert command.trace is not None
-            late.append(command.trace.late)
+            late.append(command.trace.overdue)
     assert late[0] == 0.0
     assert late == sorted(late)
     assert late[-1] > 1.0
@@ -274,7 +273,7 @@ def test_a_list_tells_of_many_tasks_and_its_requests_are_told_once(acme: Maker) 
             case _:
                 raise AssertionError(command)
     scheduler.observations.tell()
-    looks = [each for each in of(tb.Observation, events) if each.source is ObservationSource.LOOK]
+    looks = [each for each in of(tb.Observation, events) if each.source is ObservationSource.POLL]
     assert {each.next_poll_reason for each in looks} == {PollReason.LIST}
     told = {each.ref.id: each for each in of(tb.Observation, events) if each.source is ObservationSource.LIST}
     assert told.keys() == {"t1", "t2"}
@@ -283,7 +282,7 @@ def test_a_list_tells_of_many_tasks_and_its_requests_are_told_once(acme: Maker) 
     missed = scheduler.next(now)
     assert isinstance(missed, PollTask)
     assert missed.trace is not None
-    assert missed.trace.why in {PollReason.UNLISTED, PollReason.LISTED}
+    assert missed.trace.poll_reason in {PollReason.UNLISTED, PollReason.LISTED}
 
 
 # Requests.
@@ -294,7 +293,7 @@ def test_each_request_is_told_without_query_body_or_credential(acme: Maker) -> N
     events: list[Event] = []
     made.client.observe(events.append)
     made.client.get("t1")
-    first, second = of(tb.Exchange, events)[:2]
+    first, second = of(tb.RequestEnded, events)[:2]
     assert (first.method, first.scheme, first.host, first.port, first.path) == (
         "GET",
         "https",
@@ -303,7 +302,7 @@ def test_each_request_is_told_without_query_body_or_credential(acme: Maker) -> N
         "/v1/tasks/t1",
     )
     assert (first.http_status, first.resends, second.http_status, second.resends) == (503, 0, 200, 1)
-    assert (first.kind, first.ref, first.connection, first.provider) == ("look", "acme:t1", "acme", "acme")
+    assert (first.kind, first.ref, first.connection, first.provider) == ("poll", "acme:t1", "acme", "acme")
     assert KEY not in repr(events)
     assert KEY not in json.dumps([event.record() for event in events])
 
@@ -314,24 +313,26 @@ def test_a_credentials_request_is_told_and_belongs_to_no_task(acme: Maker) -> No
     events: list[Event] = []
     made.client.observe(events.append)
     made.client.get("t1")
-    assert [(each.kind, each.method, each.path, each.ref) for each in of(tb.Exchange, events)] == [
+    assert [(each.kind, each.method, each.path, each.ref) for each in of(tb.RequestEnded, events)] == [
         ("token", "POST", "/v1/token", None),
-        ("look", "GET", "/v1/tasks/t1", "acme:t1"),
+        ("poll", "GET", "/v1/tasks/t1", "acme:t1"),
     ]
     assert "secret-token-xyz" not in repr(events)
 
 
 def test_an_address_that_may_be_a_key_has_no_path(acme: Maker) -> None:
     class Linked(Acme):
-        def _look(self, task_id: str, base: str, hold: float | None) -> Flow[tb.Task]:
-            yield Request("GET", "https://files.test/very-secret-path?signature=abc", authorized=False, expect="bytes")
-            return (yield from super()._look(task_id, base, hold))
+        def _look(self, task_id: str, base: str, long_poll: float | None) -> Flow[tb.Task]:
+            yield Request(
+                "GET", "https://files.test/very-secret-path?signature=abc", authorized=False, response_type="bytes"
+            )
+            return (yield from super()._look(task_id, base, long_poll))
 
     made = acme([Response(200), says("done")], provider=Linked)
     events: list[Event] = []
     made.client.observe(events.append)
     made.client.get("t1")
-    external = of(tb.Exchange, events)[0]
+    external = of(tb.RequestEnded, events)[0]
     assert (external.host, external.path) == ("files.test", None)
     assert "secret-path" not in repr(events)
     assert "signature" not in repr(events)
@@ -345,14 +346,22 @@ def test_what_a_webhook_tells_is_an_observation(acme: Maker) -> None:
     task = made.client.get("t1")
     events: list[Event] = []
     made.client.observe(events.append)
-    ended = task.model_copy(update={"status": tb.TaskStatus.COMPLETED, "native_status": "done"})
+    ended = replace(task, status=tb.TaskStatus.COMPLETED, native_status="done")
     made.client.ingest(
         tb.WebhookEvent("acme", "acme", "task.done", "1", needs_confirmation=False, ref=task.ref, task=ended)
     )
     made.client.ingest(tb.WebhookEvent("acme", "acme", "task.done", "2", needs_confirmation=True, ref=task.ref))
     believed, confirmed = of(tb.Observation, events)
-    assert (believed.source, believed.why, believed.exchanges) == (ObservationSource.WEBHOOK, PollReason.HEARD, ())
-    assert (confirmed.source, confirmed.why, confirmed.http_status) == (ObservationSource.LOOK, PollReason.EVENT, 200)
+    assert (believed.source, believed.poll_reason, believed.requests) == (
+        ObservationSource.WEBHOOK,
+        PollReason.NOTIFIED,
+        (),
+    )
+    assert (confirmed.source, confirmed.poll_reason, confirmed.http_status) == (
+        ObservationSource.POLL,
+        PollReason.EVENT,
+        200,
+    )
     assert believed.is_final
     assert confirmed.is_final
 
@@ -366,7 +375,7 @@ def test_a_submit_and_a_download_are_told_with_their_requests(own_vendors: Emula
         client.download(done, tmp_path)
     seen = of(tb.Observation, events)[0]
     assert (seen.source, seen.ref, seen.http_status) == (ObservationSource.SUBMIT, task.ref, 200)
-    assert [each.kind for each in seen.exchanges] == ["submit"] * len(seen.exchanges)
+    assert [each.kind for each in seen.requests] == ["submit"] * len(seen.requests)
     assert [each.call for each in of(tb.CallStarted, events)] == ["submit", "download"]
     assert [each.error for each in of(tb.CallEnded, events)] == [None, None]
 
@@ -409,7 +418,7 @@ def test_an_observer_may_call_back_in_and_leave(acme: Maker) -> None:
     seen: list[str] = []
 
     def nosy(event: Event) -> None:
-        if isinstance(event, tb.Observation) and event.why is not PollReason.ASKED:
+        if isinstance(event, tb.Observation) and event.poll_reason is not PollReason.ASKED:
             seen.append(made.client.get("t1").status)
             watching.close()
 

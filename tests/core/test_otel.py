@@ -138,7 +138,7 @@ def test_a_wait_is_a_span_around_its_requests_and_tells_its_observations(acme: M
     assert {parent_of(span) for span in seen.named("GET")} == {id_of(wait)}
     told = [dict(event.attributes or {}) for event in wait.events if event.name == "taskbridge.observation"]
     assert [each["taskbridge.native_status"] for each in told] == ["working", "working", "done"]
-    assert [each.get("taskbridge.next_why") for each in told] == ["interval", "interval", None]
+    assert [each.get("taskbridge.next_poll_reason") for each in told] == ["interval", "interval", None]
     assert (wait.end_time or 0) - (wait.start_time or 0) == 4_000_000_000
     assert of(wait)["taskbridge.ref"] == "acme:t1"
 

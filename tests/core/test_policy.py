@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskbridge.errors import ConfigError
-from taskbridge.provider.policy import PollPolicy, RetryPolicy, SystemClock, parse_retry_after, retries_for
+from taskbridge.provider.clock import SystemClock
+from taskbridge.provider.policy import PollPolicy, RetryPolicy, parse_retry_after, retries_for
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 LATER = "Sun, 22 Nov 2026 12:02:00 GMT"  # two minutes

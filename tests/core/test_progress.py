@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ class Telling(Acme):
     """Acme with progress."""
 
     def task(self, payload: Payload, asked: str) -> tb.Task:
-        return super().task(payload, asked).model_copy(update={"progress": payload.maybe_fraction("percent", 100.0)})
+        return replace(super().task(payload, asked), progress=payload.maybe_fraction("percent", 100.0))
 
 
 def says(state: str, **more: Any) -> Response:

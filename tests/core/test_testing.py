@@ -10,8 +10,8 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import testing
+from taskbridge.provider.clock import Clock
 from taskbridge.provider.http import Flow, Request, Response
-from taskbridge.provider.policy import Clock
 from taskbridge.testing import AsyncScriptedTransport, ScriptedTransport, VirtualClock
 from taskbridge.transport import AsyncTransport, Transport
 

@@ -25,7 +25,7 @@ import pytest
 from taskbridge import Bridge, Client
 from taskbridge._config.files import read_config
 from taskbridge._engine.locate import connections_of
-from taskbridge.provider.policy import SystemClock
+from taskbridge.provider.clock import SystemClock
 from taskbridge.testing import Emulator
 
 ROOT: Final = Path(__file__).resolve().parents[2]

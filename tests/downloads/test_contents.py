@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def a_task(native_id: str | int) -> Task:
 def test_words_that_cannot_be_read_lose_nothing_else() -> None:
     provider = connection_of("expertai-extract", {"access_token": "a-token"}).provider
     good = "H4sIAK+FKGIC/ytJLS5hYGJgYEgB4lQgrgHiIiAGAEjL9hsZAAAA"  # the vendor's own sample
-    made = provider.written(a_task("t-1"), TaskResult(data={"words": [good, "no", 7]}, text="test"))
+    made = provider.result_files(a_task("t-1"), TaskResult(data={"words": [good, "no", 7]}, text="test"))
     assert [each.name for each in made] == ["t-1.txt", "t-1.json", "t-1.words.json"]
     assert isinstance(made[-1], GeneratedFile)
     pages: Any = json.loads(made[-1].content)
@@ -163,7 +164,7 @@ def test_a_file_that_cannot_be_had_leaves_those_before_it(both: Maker, tmp_path:
     lost = TaskFile(id="file_of_nobody", name="lost.png")
     both_files = TaskResult(files=(*task.result.files, lost))
     with pytest.raises(tb.TaskNotFound) as caught:
-        client.download(task.model_copy(update={"result": both_files}), tmp_path)
+        client.download(replace(task, result=both_files), tmp_path)
     assert caught.value.ref == task.ref
     assert [path.name for path in tmp_path.iterdir()] == [task.result.files[0].name]
 

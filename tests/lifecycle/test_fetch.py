@@ -114,7 +114,7 @@ def test_a_fetch_carries_no_credential_and_follows_hop_by_hop(tmp_path: Path) ->
     flow = fetch("https://example.com/dir/a b.pdf", tmp_path / "1", OPEN)
     first = next(flow)
     assert first.url == "https://example.com/dir/a%20b.pdf"
-    assert (first.authorized, first.external, first.fresh, first.public_only) == (False, True, True, True)
+    assert (first.authorized, first.external, first.new_connection, first.public_only) == (False, True, True, True)
     assert first.save_to is not None
     assert (first.save_to.path, first.save_to.limit) == (tmp_path / "1", OPEN.max_bytes)
     second = flow.send(Response(302, {"location": "../b.pdf"}))

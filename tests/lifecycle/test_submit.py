@@ -197,7 +197,7 @@ def test_an_order_takes_a_connection_of_its_own_and_time_by_its_size(scripted: M
     made.client.submit("extract-text", b"%PDF-" + b"x" * 999_995)
     (request,) = made.transport.requests
     assert request.starts_work
-    assert request.fresh
+    assert request.new_connection
     assert made.transport.deadlines[0] - made.clock.monotonic() == pytest.approx(30.0 + 10.0)
 
 

@@ -47,7 +47,7 @@ def test_get_asks_for_a_task(drive: Drive, answer: Answer) -> None:
     assert request.headers == {"Accept": "application/json"}
     assert request.body is None
     assert request.authorized
-    assert request.hold is None
+    assert request.long_poll is None
     assert task.ref == f"invoices:{TASK}"
 
 
@@ -59,12 +59,12 @@ def test_get_asks_for_a_job(drive: Drive, answer: Answer) -> None:
 
 @pytest.mark.parametrize(("task_id", "path"), [(TASK, f"/tasks/{TASK}"), (f"job/{JOB}", f"/jobs/{JOB}")])
 def test_hold_waits_on_the_synchronous_host(drive: Drive, answer: Answer, task_id: str, path: str) -> None:
-    flow = provider().hold(task_id)
+    flow = provider().long_poll(task_id)
     assert flow is not None
     native = task_id.rpartition("/")[2]
     task, (request,) = drive(flow, answer(200, {"data": {"id": native, "status": "finished"}}))
     assert request.url == f"https://sync.api.cloudconvert.com/v2{path}"
-    assert request.hold == 60.0
+    assert request.long_poll == 60.0
     assert task.status is TaskStatus.COMPLETED
 
 
@@ -104,7 +104,7 @@ def test_hold_waits_on_the_synchronous_host(drive: Drive, answer: Answer, task_i
 def test_addresses_follow_the_settings(settings: dict[str, Any], now: str, end: str | None) -> None:
     cloudconvert = provider(**settings)
     assert next(cloudconvert.get(TASK)).url == f"{now}/tasks/{TASK}"
-    flow = cloudconvert.hold(TASK)
+    flow = cloudconvert.long_poll(TASK)
     assert (flow and next(flow).url) == (end and f"{end}/tasks/{TASK}")
 
 
@@ -180,7 +180,7 @@ def test_a_refusal_may_be_a_web_page(drive: Drive, answer: Answer) -> None:
 def test_an_unknown_id_hints_at_the_other_kind(
     drive: Drive, answer: Answer, task_id: str, hint: str, held: bool
 ) -> None:
-    flow = provider().hold(task_id) if held else provider().get(task_id)
+    flow = provider().long_poll(task_id) if held else provider().get(task_id)
     with pytest.raises(TaskNotFound) as caught:
         drive(flow, answer(404))
     assert str(caught.value) == f"the vendor does not know this id, or no longer; {hint} (HTTP 404)"
@@ -289,7 +289,7 @@ def test_the_secondary_failure_stands_in_where_no_other_is_left(drive: Drive, an
 
 def test_a_failed_job_without_tasks_has_an_empty_cause(drive: Drive, answer: Answer) -> None:
     job, _ = drive(provider().get(f"job/{JOB}"), answer(200, job_of()))
-    assert job.error.model_dump() == {"code": None, "message": None, "details": None}
+    assert job.error.to_dict() == {"code": None, "message": None, "details": None}
 
 
 def test_a_job_without_a_status_word_is_not_recognised(drive: Drive, answer: Answer) -> None:

@@ -53,7 +53,7 @@ def test_the_answer_holds_no_id_to_compare() -> None:
 
 
 def test_there_is_no_line_to_hold() -> None:
-    assert provider().hold(TASK) is None
+    assert provider().long_poll(TASK) is None
 
 
 def test_a_result_may_be_large() -> None:
@@ -73,7 +73,7 @@ def test_authorise_logs_in_and_reads_plain_text(drive: Drive, answer: Answer) ->
     assert request.headers == {"Content-Type": "application/json; charset=utf-8"}
     assert isinstance(request.body, bytes)
     assert json.loads(request.body) == ACCOUNT
-    assert (request.authorized, request.idempotent, request.expect) == (False, True, "bytes")
+    assert (request.authorized, request.idempotent, request.response_type) == (False, True, "bytes")
     assert "canary" not in repr(request)
     assert credential.headers == {"Authorization": f"Bearer {EXPIRED}"}
     assert credential.expires_at == datetime.fromtimestamp(1642493226, UTC)

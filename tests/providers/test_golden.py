@@ -1,7 +1,7 @@
 """The vendors' own examples, field by field: ``tests/golden/<provider>/<name>.json``.
 
 Each file has its `source`, the `response`, what was `asked` (with the `flow`, where it is not ``get``), and what is to
-`expect` or what it `raises`. Of an object only the fields that are named are compared; lists are compared whole.
+`response_type` or what it `raises`. Of an object only the fields that are named are compared; lists are compared whole.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def body(said: object) -> bytes:
 def printable(value: Any) -> Any:
     """A result as JSON has it."""
     if isinstance(value, Task):
-        dump = value.model_dump(mode="json", exclude={"raw", "subtasks"})
+        dump = {k: v for k, v in value.to_dict().items() if k not in {"raw", "subtasks"}}
         return {**dump, "ref": str(value.ref), "subtasks": [printable(each) for each in value.subtasks]}
     credential = {"headers": dict(value.headers), "expires_at": value.expires_at}
     return {**credential, "expires_at": value.expires_at and value.expires_at.isoformat().replace("+00:00", "Z")}

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -149,7 +150,7 @@ def check(task: Task) -> None:
     """What holds for every task, whatever it was made of."""
     assert isinstance(task.status, TaskStatus)
     assert task.ref.id == task.id
-    assert task == task.model_copy()
+    assert task == replace(task)
     assert (task.error is not None) == (task.status is TaskStatus.FAILED)
     assert task.result is None or task.status is TaskStatus.COMPLETED
     assert task.progress is None or 0.0 <= task.progress <= 1.0

@@ -50,7 +50,7 @@ def test_the_address_is_a_setting() -> None:
 
 
 def test_there_is_no_line_to_hold() -> None:
-    assert provider().hold(TASK) is None
+    assert provider().long_poll(TASK) is None
 
 
 def test_authorise_needs_no_request(drive: Drive) -> None:
@@ -203,7 +203,7 @@ def test_a_failure_has_words_and_details(drive: Drive, answer: Answer) -> None:
     body = said(status="failed", result={"error": "Invalid page range", "details": {"pages": "9"}})
     task, _ = drive(provider().get(TASK), answer(200, body))
     assert task.status is TaskStatus.FAILED
-    assert task.error.model_dump() == {"code": None, "message": "Invalid page range", "details": {"pages": "9"}}
+    assert task.error.to_dict() == {"code": None, "message": "Invalid page range", "details": {"pages": "9"}}
 
 
 @pytest.mark.parametrize("result", [None, {}, "text"])

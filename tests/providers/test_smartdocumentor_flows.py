@@ -98,7 +98,7 @@ def test_an_external_look_up_is_answered_by_its_external_id() -> None:
 
 
 def test_there_is_no_line_to_hold() -> None:
-    assert provider().hold("44") is None
+    assert provider().long_poll("44") is None
 
 
 # The token.

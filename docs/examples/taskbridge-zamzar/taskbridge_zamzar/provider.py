@@ -102,7 +102,7 @@ class Zamzar(Provider[ZamzarSettings]):
         inputs=frozenset({"path", "bytes", "stream", "url", "file"}),
         cancel=True,
         listing=Listing(PAGE, statuses=frozenset({TaskStatus.COMPLETED})),
-        bulk=ListPolling(PAGE),
+        list_polling=ListPolling(PAGE),
     )
 
     # Requests, in the order in which a task lives.
@@ -121,7 +121,7 @@ class Zamzar(Provider[ZamzarSettings]):
         """``GET /files/{id}/content``."""
         if file.id is None:
             return super().source(file)
-        asked = self.request("GET", f"/files/{path_id(file.id)}/content", expect="bytes")
+        asked = self.request("GET", f"/files/{path_id(file.id)}/content", response_type="bytes")
         return replace(asked, headers={"Accept": "application/octet-stream"})
 
     def submit(self, order: Submission) -> Flow[Task]:
@@ -131,7 +131,7 @@ class Zamzar(Provider[ZamzarSettings]):
         response = yield self.request("POST", "/jobs", body=body, starts_work=True)
         return self.task(self.payload(response))
 
-    def sweep(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
+    def list_queries(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
         """The whole list: what goes on cannot be picked out."""
         del prefixes, now, age
         return (Query(),)
@@ -181,7 +181,7 @@ class Zamzar(Provider[ZamzarSettings]):
             raw=_without_keys(payload.raw),
         )
 
-    def verdict(self, document: Mapping[str, Any]) -> ErrorDetails:
+    def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:
         """Read ``{"errors": [{"code": 22, "message": …}]}``: the first of them.
 
         Args:

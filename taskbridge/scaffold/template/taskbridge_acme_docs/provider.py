@@ -119,7 +119,7 @@ class AcmeDocs(Provider[AcmeDocsSettings]):
         """``GET /files/{id}``."""
         if file.id is None:
             return super().source(file)
-        asked = self.request("GET", f"/files/{path_id(file.id)}", expect="bytes")
+        asked = self.request("GET", f"/files/{path_id(file.id)}", response_type="bytes")
         return replace(asked, headers={"Accept": "*/*"})
 
     def submit(self, order: Submission) -> Flow[Task]:
@@ -176,7 +176,7 @@ class AcmeDocs(Provider[AcmeDocsSettings]):
             raw=payload.raw,
         )
 
-    def verdict(self, document: Mapping[str, Any]) -> ErrorDetails:
+    def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:
         """Read ``{"code": …, "message": …, "request": …}``, the body of a refusal.
 
         Args:
