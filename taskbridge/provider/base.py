@@ -36,7 +36,7 @@ from taskbridge.models import Reason, Task, TaskFile, TaskResult, TaskStatus, We
 from taskbridge.provider.capabilities import Capabilities, Credential, Delivery, IdKind
 from taskbridge.provider.http import Body, Flow, Form, Request, Response, Upload
 from taskbridge.provider.payload import NO_TIME, Payload
-from taskbridge.provider.results import GeneratedFile
+from taskbridge.provider.results import GeneratedFile, generated_files
 from taskbridge.provider.submission import Page, Query, Submission
 
 __all__ = ["Provider", "no_requests"]
