@@ -43,7 +43,7 @@ class ConnectionQueue:
     """
 
     __slots__ = (
-        "bulk",
+        "list_polling",
         "connection",
         "futile",
         "heap",
