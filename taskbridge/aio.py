@@ -385,7 +385,7 @@ class _Calls(Front):
             ):
                 while (update := await waits.take()) is not None:
                     if update.final:
-                        told.tell(update.outcome)
+                        told.record_outcome(update.outcome)
                     yield update
         finally:
             self._pool.leave(waits)

@@ -576,7 +576,7 @@ class _Calls(Front):
             ):
                 while (update := waits.take()) is not None:
                     if update.final:
-                        told.tell(update.outcome)
+                        told.record_outcome(update.outcome)
                     yield update
         finally:
             self._pool.leave(waits)

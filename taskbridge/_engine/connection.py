@@ -209,7 +209,7 @@ class Connection:
             self.unknown_words.add(word)
         if not known:
             log(
-                "unknown-word",
+                "unknown-status",
                 connection=self.name,
                 native_status=word,
                 vendor=self.provider.title,

@@ -48,27 +48,27 @@ RECORDS: Final[Mapping[str, Record]] = {
         "connection %(connection)s pauses: %(reason)s",
         "The vendor refuses the account; once, until somebody asks anew.",
     ),
-    "unknown-word": Record(
+    "unknown-status": Record(
         LOG,
         logging.WARNING,
         "%(connection)s: unknown status word %(native_status)r of %(vendor)s; the task counts as processing",
         "The vendor uses a status word that the provider's table does not know; once for each word.",
         ("ref",),
     ),
-    "lists-unused": Record(
+    "list-polling-failed": Record(
         LOG,
         logging.WARNING,
         "%(connection)s: the provider %(provider)s raised %(error)s when asked for its list, which is read no more",
         "A provider broke down where it says what to ask its list for; once for each wait.",
     ),
-    "order": Record(
+    "submission": Record(
         LOG,
         logging.INFO,
-        "%(connection)s: sending an order: %(order)s",
+        "%(connection)s: sending a submission: %(submission)s",
         "Just before the request after which the vendor may have taken an order.",
-        ("order_operation", "order_reference", "order_restart_of", "order_retry_of"),
+        ("submission_operation", "submission_reference", "submission_restart_of", "submission_retry_of"),
     ),
-    "webhook-refused": Record(
+    "webhook-rejected": Record(
         LOG,
         logging.WARNING,
         "connection %(connection)s: a webhook is refused: %(reason)s",

@@ -37,21 +37,21 @@ class Observers:
         """Whether anybody wants to know of observations."""
         return bool(self.callbacks) or TASKS.isEnabledFor(logging.DEBUG)
 
-    def join(self, observer: Observer) -> None:
+    def add(self, observer: Observer) -> None:
         """Let somebody hear; once, however often it joins."""
         with self._lock:
             if observer not in self.callbacks:
                 self.callbacks = (*self.callbacks, observer)
 
-    def leave(self, observer: Observer) -> None:
+    def remove(self, observer: Observer) -> None:
         """Let somebody hear no more."""
         with self._lock:
             self.callbacks = tuple(each for each in self.callbacks if each != observer)
             self.failed = tuple(each for each in self.failed if each != observer)
 
-    def tell(self, event: Event) -> None:
+    def notify(self, event: Event) -> None:
         """Tell everybody."""
-        tell_all((self,), event)
+        notify_all((self,), event)
         if isinstance(event, RequestEnded):
             if REQUESTS.isEnabledFor(logging.DEBUG):
                 log(**_request_record(event))
@@ -59,7 +59,7 @@ class Observers:
             log(**_observation_record(event))
 
 
-def tell_all(audiences: Iterable[Observers], event: Event) -> None:
+def notify_all(audiences: Iterable[Observers], event: Event) -> None:
     """Tell the members of several audiences, each once."""
     told: list[Observer] = []  # not a set: what can be called need not be hashable
     for observers in audiences:
@@ -94,12 +94,12 @@ class ObserverHandle:
         self._audiences = tuple(audiences)
         self._observer = observer
         for observers in self._audiences:
-            observers.join(observer)
+            observers.add(observer)
 
     def close(self) -> None:
         """Tell it no more."""
         for observers in self._audiences:
-            observers.leave(self._observer)
+            observers.remove(self._observer)
 
     def __enter__(self) -> Self:
         return self

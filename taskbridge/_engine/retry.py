@@ -204,7 +204,7 @@ def _noted(tried: EffectFlow[Attempt], connection: Connection, request: Request,
     )
     if note.trace is not None:
         note.trace.requests.append(told)
-    connection.observers.tell(told)
+    connection.observers.notify(told)
     return done
 
 

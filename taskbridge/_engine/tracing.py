@@ -7,7 +7,7 @@ from itertools import count
 from typing import Final, Protocol, Self
 
 from taskbridge._engine.connection import Connection
-from taskbridge._engine.observers import Observers, tell_all
+from taskbridge._engine.observers import Observers, notify_all
 from taskbridge.errors import TaskbridgeError
 from taskbridge.events import (
     CallEnded,
@@ -65,21 +65,21 @@ class CallSpan:
             self._number, self._began = next(_NUMBERS), self._clock.monotonic()
             refs = tuple(each.ref for each in self._places)
             names = tuple(self._connections)
-            self._tell(CallStarted(self._number, self._clock.now(), self._name, names, refs, self._timeout))
+            self._notify(CallStarted(self._number, self._clock.now(), self._name, names, refs, self._timeout))
 
-    def tell(self, outcome: Outcome) -> None:
+    def record_outcome(self, outcome: Outcome) -> None:
         """Tell how waiting for one of its tasks ended."""
         if self._audiences:
-            self._tell(WaitOutcome(self._number, self._clock.now(), outcome))
+            self._notify(WaitOutcome(self._number, self._clock.now(), outcome))
 
     def end(self, error: BaseException | None = None) -> None:
         """Tell that it ended."""
         if self._audiences:
             took = self._clock.monotonic() - self._began
-            self._tell(CallEnded(self._number, self._clock.now(), self._name, took, error))
+            self._notify(CallEnded(self._number, self._clock.now(), self._name, took, error))
 
-    def _tell(self, event: Event) -> None:
-        tell_all(self._audiences, event)
+    def _notify(self, event: Event) -> None:
+        notify_all(self._audiences, event)
 
     def __enter__(self) -> Self:
         self.start()
@@ -153,4 +153,4 @@ def report_observation(
         requests=tuple(trace.requests),
         duration=connection.clock.monotonic() - trace.began,
     )
-    connection.observers.tell(observation)
+    connection.observers.notify(observation)

@@ -66,7 +66,7 @@ class _Sent:
             request = replace(request, new_connection=True, recovery_token=self._clue(request.recovery_token))
             name, begun = self._connection.name, self._begun
             told = " ".join(f"{key}={printable(str(value), 200)}" for key, value in begun.items())
-            log("order", connection=name, order=told, **_extra(begun))
+            log("submission", connection=name, submission=told, **_extra(begun))
         self._last, self._answered = request, False
         return request
 
@@ -95,7 +95,7 @@ class _Sent:
 
 
 def _extra(begun: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"order_{key}": value for key, value in begun.items()}
+    return {f"submission_{key}": value for key, value in begun.items()}
 
 
 def _leaves_uncertain(error: TaskbridgeError, doubtful: frozenset[int]) -> bool:

@@ -173,7 +173,7 @@ def receive(
         )
         return _parsed(connection, delivery)
     except WebhookRejected as error:
-        log("webhook-refused", connection=connection.name, reason=error.message)
+        log("webhook-rejected", connection=connection.name, reason=error.message)
         refused: TaskbridgeError = error
     except (ConfigError, UnsupportedFeature) as error:
         refused = error

@@ -165,7 +165,7 @@ class ConnectionQueue:
             return connection.provider.list_queries(prefixes, connection.clock.now(), age)
         except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
             log(
-                "lists-unused",
+                "list-polling-failed",
                 connection=connection.name,
                 provider=connection.provider.name,
                 error=type(error).__name__,

@@ -29,14 +29,14 @@ class ObservationBuffer:
     def __bool__(self) -> bool:
         return bool(self._seen)
 
-    def tell(self) -> None:
+    def deliver(self) -> None:
         """Tell those who observe; any thread may, with no lock held."""
         while True:
             try:
                 observers, observation = self._seen.popleft()
             except IndexError:  # another thread may have taken the last
                 return
-            observers.tell(observation)
+            observers.notify(observation)
 
     def trace(self, item: PolledTask, now: float) -> PollTrace:
         """What to note a look in that begins now (monotonic seconds)."""

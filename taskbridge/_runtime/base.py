@@ -323,7 +323,7 @@ class Waiting:
         while (update := self.scheduler.next_update()) is not None:
             outcome = update.outcome
             if update.final:
-                self._call.tell(outcome)
+                self._call.record_outcome(outcome)
             if outcome.error is not None:
                 raise outcome.error
             if outcome.task is not None and self._on_update is not None:
@@ -336,9 +336,9 @@ class Waiting:
 def hear(scheduler: PollScheduler, told: TaskUpdate, now: float) -> None:
     """Tell a fleet what came from outside."""
     if isinstance(told, Task):
-        scheduler.heard(told, now)
+        scheduler.on_event(told, now)
     else:
-        scheduler.hint(told, now)
+        scheduler.on_hint(told, now)
 
 
 def enlist(
@@ -356,7 +356,7 @@ def enlist(
     deadline = deadline_of(now, timeout)
     for place, found in enumerate(places):
         if isinstance(found, Rejected):
-            rejected.append(Update(Waiter.apart(owner, place), found.outcome, final=True))
+            rejected.append(Update(Waiter.detached(owner, place), found.outcome, final=True))
         else:
             waiters.append(
                 scheduler.add(
@@ -365,7 +365,7 @@ def enlist(
                     now,
                     deadline=deadline,
                     owner=owner,
-                    place=place,
+                    index=place,
                     changes=changes,
                     known=found.known,
                 )
@@ -375,7 +375,7 @@ def enlist(
 
 def in_order(update: Iterable[Update], count: int) -> Outcomes:
     """Final outcomes in the order in which their tasks were given."""
-    found = {one.waiter.place: one.outcome for one in update}
+    found = {one.waiter.index: one.outcome for one in update}
     return Outcomes(found[n] for n in range(count))
 
 
@@ -416,7 +416,7 @@ def flow_for(command: PollTask | PollList, now: float) -> EffectFlow[PollResult 
     deadline = min(command.deadline, budget)
     plan = _ONE_LONG_POLL if command.long_poll else _ONE_TRY
     return poll(
-        connection, command.task_id, deadline, seen=command.seen, operation=operation, plan=plan, trace=command.trace
+        connection, command.task_id, deadline, seen=command.last_body, operation=operation, plan=plan, trace=command.trace
     )
 
 
@@ -441,10 +441,10 @@ def land(
     """Tell the fleet what came of what it wanted to know."""
     if isinstance(command, PollList):
         if isinstance(seen, Page):
-            scheduler.poll_list(command, now, seen)
+            scheduler.on_page(command, now, seen)
         else:
-            scheduler.unlisted(command, now, seen if isinstance(seen, TaskbridgeError) else BROKEN.again())
+            scheduler.on_page_failed(command, now, seen if isinstance(seen, TaskbridgeError) else BROKEN.again())
     elif isinstance(seen, PollResult):
-        scheduler.looked(command, now, seen)
+        scheduler.on_polled(command, now, seen)
     else:
-        scheduler.failed(command, now, seen if isinstance(seen, TaskbridgeError) else BROKEN.again())
+        scheduler.on_poll_failed(command, now, seen if isinstance(seen, TaskbridgeError) else BROKEN.again())

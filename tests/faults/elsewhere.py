@@ -330,7 +330,7 @@ PROMISES: Final[tuple[Promise, ...]] = (
              "core/test_config::test_an_address_that_would_harm_is_refused")),
     Promise("P17", "What is stored holds no secret: refs are plain text, clients and settings refuse to be pickled",
             ("core/test_client::test_a_client_refuses_to_be_pickled_and_shows_no_key",
-             "core/test_model::test_a_ref_pickles_as_a_ref")),
+             "core/test_models::test_a_ref_pickles_as_a_ref")),
     Promise("P18", "A vendor's links are never fetched unasked, and never into a private network",
             ("lifecycle/test_fetch::test_an_address_that_may_not_be_asked_is_refused",
              "lifecycle/test_fetch::test_a_name_that_leads_to_this_machine_is_refused")),

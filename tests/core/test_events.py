@@ -172,7 +172,7 @@ class Calling(Acme):
 
 def test_an_event_that_is_expected_and_one_that_comes_say_so(acme: Maker) -> None:
     made = acme(provider=Calling, poll={"interval": 8.0}, webhook_secrets=["a-secret-of-a-test"])
-    made.connection.observers.join(lambda _: None)
+    made.connection.observers.add(lambda _: None)
     scheduler = PollScheduler()
     scheduler.add(made.connection, "t1", 0.0)
     flow = made.connection.provider.get("t1")
@@ -181,12 +181,12 @@ def test_an_event_that_is_expected_and_one_that_comes_say_so(acme: Maker) -> Non
         flow.send(says("working"))
     first = scheduler.next(0.0)
     assert isinstance(first, PollTask)
-    scheduler.looked(first, 0.0, PollResult(end.value.value, b"", made.clock.now()))
-    made.connection.observers.join((events := list[Event]()).append)
-    scheduler.observations.tell()
+    scheduler.on_polled(first, 0.0, PollResult(end.value.value, b"", made.clock.now()))
+    made.connection.observers.add((events := list[Event]()).append)
+    scheduler.observations.deliver()
     (seen,) = of(tb.Observation, events)
     assert (seen.next_poll_reason, seen.next_poll_in) == (PollReason.WEBHOOK_EXPECTED, 40.0)
-    scheduler.hint("acme:t1", 3.0)
+    scheduler.on_hint("acme:t1", 3.0)
     second = scheduler.next(3.0)
     assert isinstance(second, PollTask)
     assert second.trace is not None
@@ -206,13 +206,13 @@ def test_an_event_that_is_overdue_is_waited_for_no_longer(acme: Maker) -> None:
         next(flow)
         with pytest.raises(StopIteration) as end:
             flow.send(says(state))
-        scheduler.looked(action, now, PollResult(end.value.value, b"", made.clock.now()))
-        scheduler.observations.tell()
+        scheduler.on_polled(action, now, PollResult(end.value.value, b"", made.clock.now()))
+        scheduler.observations.deliver()
 
     scheduler.add(made.connection, "t1", now)
     poll("working")
     poll("done")  # seen at 10 s
-    made.connection.observers.join((events := list[Event]()).append)
+    made.connection.observers.add((events := list[Event]()).append)
     scheduler.add(made.connection, "t1", now)
     for _ in range(8):
         poll("working")
@@ -244,7 +244,7 @@ def test_a_look_that_a_limit_holds_back_says_how_late_it_is(acme: Maker) -> None
 def test_a_list_tells_of_many_tasks_and_its_requests_are_told_once(acme: Maker) -> None:
     made = acme(provider=Listed, poll={"latency": 1.0}, max_in_flight=1000)
     events: list[Event] = []
-    made.connection.observers.join(events.append)
+    made.connection.observers.add(events.append)
     scheduler, now = PollScheduler(), 0.0
     tasks = {f"t{n}": None for n in range(50)}
     for task_id in tasks:
@@ -263,16 +263,16 @@ def test_a_list_tells_of_many_tasks_and_its_requests_are_told_once(acme: Maker) 
         command = scheduler.next(now)
         match command:
             case PollTask():
-                scheduler.looked(command, now, PollResult(snapshot(command.task_id, "working"), b"", made.clock.now()))
+                scheduler.on_polled(command, now, PollResult(snapshot(command.task_id, "working"), b"", made.clock.now()))
             case PollList():
                 pages += 1
                 page = [snapshot("t1", "working"), snapshot("t2", "done")]
-                scheduler.poll_list(command, now, Page(tuple(page), None))
+                scheduler.on_page(command, now, Page(tuple(page), None))
             case WaitUntil():
                 now = command.time
             case _:
                 raise AssertionError(command)
-    scheduler.observations.tell()
+    scheduler.observations.deliver()
     looks = [each for each in of(tb.Observation, events) if each.source is ObservationSource.POLL]
     assert {each.next_poll_reason for each in looks} == {PollReason.LIST}
     told = {each.ref.id: each for each in of(tb.Observation, events) if each.source is ObservationSource.LIST}
@@ -527,7 +527,7 @@ def test_every_record_has_the_attributes_that_its_row_names(acme: Maker, caplog:
         named = {part.partition(")")[0] for part in row.text.split("%(")[1:]} | set(row.more) | {"event"}
         assert set(record.__dict__) - usual == named
         assert not usual & named
-    assert seen == {"request", "observation", "unknown-word", "observer-failed"}
+    assert seen == {"request", "observation", "unknown-status", "observer-failed"}
 
 
 def test_nothing_is_shown_where_the_application_asks_for_nothing() -> None:
