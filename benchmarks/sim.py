@@ -1,4 +1,4 @@
-"""The real fleet, its governor and its learning in virtual time: a loop around `PollScheduler.next` and `PollScheduler.looked`."""
+"""The real fleet, its governor and its learning in virtual time: a loop around `PollScheduler.next` and `PollScheduler.on_polled`."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def simulate(
             job = known[number]
             over = clock.at - round_trip / 2 >= job.end  # the vendor answers halfway
             through.throttle.answered(clock.at, {})
-            scheduler.looked(poll, clock.at, PollResult(_snapshot(number, job, clock, over=over), b"", _EPOCH))
+            scheduler.on_polled(poll, clock.at, PollResult(_snapshot(number, job, clock, over=over), b"", _EPOCH))
             if over:
                 seen.delays[number] = clock.at - job.end
                 if refill is not None:

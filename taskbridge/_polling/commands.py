@@ -31,9 +31,9 @@ class PollTask:
     connection: Connection
     task_id: str
     deadline: float
-    seen: bytes | None
+    last_body: bytes | None
     long_poll: bool
-    key: PolledTask
+    entry: PolledTask
     trace: PollTrace | None = None
 
 
@@ -52,7 +52,7 @@ class PollList:
     connection: Connection
     query: Query
     cursor: str | None
-    key: ListScan
+    scan: ListScan
     trace: PollTrace | None = None
 
 

@@ -45,22 +45,22 @@ class Waiter:
         changes: Whether each change is to be told, not only the end.
     """
 
-    __slots__ = ("changes", "deadline", "item", "owner", "place", "since")
+    __slots__ = ("changes", "deadline", "entry", "owner", "index", "since")
 
     def __init__(
-        self, item: PolledTask | None, owner: Any, place: int, since: float, deadline: float, *, changes: bool
+        self, entry: PolledTask | None, owner: Any, index: int, since: float, deadline: float, *, changes: bool
     ) -> None:
-        self.item = item
+        self.entry = entry
         self.owner = owner
-        self.place = place
+        self.index = index
         self.since = since
         self.deadline = deadline
         self.changes = changes
 
     @classmethod
-    def apart(cls, owner: Any, place: int) -> Waiter:
+    def detached(cls, owner: Any, index: int) -> Waiter:
         """A ticket for what never enters the fleet."""
-        return cls(None, owner, place, 0.0, inf, changes=False)
+        return cls(None, owner, index, 0.0, inf, changes=False)
 
 
 class PolledTask:

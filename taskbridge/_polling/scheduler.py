@@ -51,11 +51,11 @@ class PollScheduler:
     """Every task that is waited for. Not for several threads at once: its driver takes care of that.
 
     Args:
-        hands: Looks that can be under way at the same time in all; no connection gets so many that others starve.
+        max_parallel: Looks that can be under way at the same time in all; no connection gets so many that others starve.
     """
 
-    def __init__(self, hands: int | None = None) -> None:
-        self._hands = hands
+    def __init__(self, max_parallel: int | None = None) -> None:
+        self._max_parallel = max_parallel
         self._queues: dict[str, ConnectionQueue] = {}
         self._deadlines: list[tuple[float, int, Waiter]] = []
         self._gone = 0  # tickets in it that nobody waits for any more
@@ -76,7 +76,7 @@ class PollScheduler:
         *,
         deadline: float = inf,
         owner: Any = None,
-        place: int = 0,
+        index: int = 0,
         changes: bool = False,
         long_poll: bool = False,
         known: Task | None = None,
@@ -111,7 +111,7 @@ class PollScheduler:
         item.long_poll = long_poll
         if changes and item.looks and not item.changes:
             item.shown = item.snapshot()
-        waiter = Waiter(item, owner, place, now, deadline, changes=changes)
+        waiter = Waiter(item, owner, index, now, deadline, changes=changes)
         item.waiters.append(waiter)
         if deadline != inf:
             heappush(self._deadlines, (deadline, next(self._serial), waiter))
@@ -134,7 +134,7 @@ class PollScheduler:
             error = item.given_up(f"{why}; the task goes on", item.snapshot())
             self._end(item, Outcome(item.ref, error.task, error))
 
-    def looked(self, poll: PollTask, now: float, seen: PollResult) -> None:
+    def on_polled(self, poll: PollTask, now: float, seen: PollResult) -> None:
         """A look ended with an answer."""
         item = self._landed(poll)
         missed, item.is_missed = item.is_missed, False
@@ -167,7 +167,7 @@ class PollScheduler:
                 before=before,
             )
 
-    def failed(self, poll: PollTask, now: float, error: TaskbridgeError) -> None:
+    def on_poll_failed(self, poll: PollTask, now: float, error: TaskbridgeError) -> None:
         """A look ended with an error, which says nothing of the task."""
         item = self._landed(poll)
         if poll.long_poll:
@@ -192,12 +192,12 @@ class PollScheduler:
         if poll.trace is not None:
             self.observations.note(item, poll.trace, now, self._lane(item).scan_at, ObservationSource.POLL, error=error)
 
-    def poll_list(self, poll: PollList, now: float, page: Page) -> None:
+    def on_page(self, poll: PollList, now: float, page: Page) -> None:
         """A page of a list came.
 
         A task that it shows goes on; one that it shows as ended is looked at once more, for the whole snapshot.
         """
-        sweep = poll.key
+        sweep = poll.scan
         queue = self._queues[poll.connection.name]
         queue.in_flight -= 1
         queue.troubles = 0
@@ -223,9 +223,9 @@ class PollScheduler:
         if sweep.is_over:
             self._swept(queue, sweep, now)
 
-    def unlisted(self, poll: PollList, now: float, error: TaskbridgeError) -> None:
+    def on_page_failed(self, poll: PollList, now: float, error: TaskbridgeError) -> None:
         """A page of a list could not be had, which says nothing of any task."""
-        sweep = poll.key
+        sweep = poll.scan
         queue = self._queues[poll.connection.name]
         queue.in_flight -= 1
         if queue.sweep is not sweep:
@@ -241,7 +241,7 @@ class PollScheduler:
             pause = queue.connection.retry.pause(queue.troubles, queue.connection.clock.random())
             queue.scan_at = now + max(pause, error.retry_after or 0.0, _LEAST_PAUSE)
 
-    def heard(self, task: Task, now: float) -> None:
+    def on_event(self, task: Task, now: float) -> None:
         """An event from outside told the truth about a task (a confirmed webhook)."""
         item = self._find(task.connection, task.id)
         if item is None:
@@ -252,7 +252,7 @@ class PollScheduler:
         if item.waiters and not item.looking and not item.parked:
             self._queue(item, now + item.steady(), None)
 
-    def hint(self, ref: str, now: float) -> None:
+    def on_hint(self, ref: str, now: float) -> None:
         """An event from outside may be true: look soon."""
         item = self._find(*ref.split(":", 1))
         if item is not None and item.looking:
@@ -299,10 +299,10 @@ class PollScheduler:
         return now if permit.granted else now + max(permit.wait, JUST_NOW * 2)
 
     def _share(self) -> float:
-        if self._hands is None:
+        if self._max_parallel is None:
             return inf
         busy = sum(1 for queue in self._queues.values() if queue.members or queue.in_flight)
-        return ceil(self._hands / max(1, busy))
+        return ceil(self._max_parallel / max(1, busy))
 
     def _launch(self, queue: ConnectionQueue, now: float) -> PollTask | PollList | None:
         if queue.wants_page(now):
@@ -325,7 +325,7 @@ class PollScheduler:
         )
 
     def _landed(self, poll: PollTask) -> PolledTask:
-        item = poll.key
+        item = poll.entry
         item.looking = item.is_alone = False
         self._lane(item).in_flight -= 1
         return item
@@ -389,14 +389,14 @@ class PollScheduler:
 
     def _end(self, item: PolledTask, outcome: Outcome) -> None:
         for waiter in item.waiters:
-            waiter.item = None
+            waiter.entry = None
             self._leave(waiter)
             self._updates.append(Update(waiter, outcome, final=True))
         item.waiters = []
         self._forget(item)
 
     def _detach(self, waiter: Waiter) -> None:
-        item, waiter.item = waiter.item, None
+        item, waiter.entry = waiter.entry, None
         if item is not None:
             item.waiters.remove(waiter)
             self._leave(waiter)
@@ -407,7 +407,7 @@ class PollScheduler:
         """Note that a ticket's deadline counts no more; when most of them do not, forget those."""
         self._gone += waiter.deadline != inf
         if self._gone > max(_FEW, len(self._deadlines) // 2):
-            self._deadlines = [each for each in self._deadlines if each[2].item is not None]
+            self._deadlines = [each for each in self._deadlines if each[2].entry is not None]
             heapify(self._deadlines)
             self._gone = 0
 
@@ -418,9 +418,9 @@ class PollScheduler:
             del self._lane(item).members[item.task_id]
 
     def _expire(self, now: float) -> None:
-        while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].item is None):
+        while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].entry is None):
             waiter = heappop(self._deadlines)[2]
-            item = waiter.item
+            item = waiter.entry
             if item is None:
                 self._gone -= 1
             else:

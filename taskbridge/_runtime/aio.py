@@ -103,7 +103,7 @@ class AsyncDriver:
                 transport = self._transport_for(connection)
                 return await transport.send(action.request, deadline=action.deadline, max_body=action.max_body)
             case Sleep():
-                return await self.clock.asleep(action.seconds)
+                return await self.clock.async_sleep(action.seconds)
             case RunBlocking():
                 return await asyncio.to_thread(action.work)
             case RefreshCredential():
@@ -146,7 +146,7 @@ class AsyncDriver:
                 rota.until = command.time if isinstance(command, WaitUntil) else inf
                 match command:
                     case WaitUntil():
-                        await self.clock.await_on(wake, max(0.0, command.time - self.clock.monotonic()))
+                        await self.clock.async_wait_on(wake, max(0.0, command.time - self.clock.monotonic()))
                     case Idle():
                         await wake.wait()
                     case Done():
@@ -167,13 +167,13 @@ class AsyncDriver:
         match command:
             case PollTask() | PollList():
                 land(scheduler, command, await self.poll(command), self.clock.monotonic())
-                scheduler.observations.tell()
+                scheduler.observations.deliver()
             case WaitUntil():
                 seconds = max(0.0, command.time - self.clock.monotonic())
                 if wake is None:
-                    await self.clock.asleep(seconds)
+                    await self.clock.async_sleep(seconds)
                 else:
-                    await self.clock.await_on(wake, seconds)
+                    await self.clock.async_wait_on(wake, seconds)
                     wake.clear()
             case Idle():
                 raise AssertionError("a fleet of one task has nothing under way between its steps")
@@ -234,7 +234,7 @@ class _Workers:
                 seen = await driver.poll(command)
             finally:
                 land(scheduler, command, seen, driver.clock.monotonic())
-                scheduler.observations.tell()
+                scheduler.observations.deliver()
             if self._tell():
                 await asyncio.sleep(0)  # whoever was told goes on before the next look
             following = scheduler.next(driver.clock.monotonic())

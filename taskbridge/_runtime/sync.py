@@ -182,7 +182,7 @@ class Driver:
                         if scheduler.observations:
                             shift.lock.release()
                             try:
-                                scheduler.observations.tell()
+                                scheduler.observations.deliver()
                             finally:
                                 shift.lock.acquire()
                     case WaitUntil():
@@ -205,7 +205,7 @@ class Driver:
         match command:
             case PollTask() | PollList():
                 land(scheduler, command, self._look(command), self.clock.monotonic())
-                scheduler.observations.tell()
+                scheduler.observations.deliver()
             case WaitUntil():
                 (pause or self.clock.sleep)(max(0.0, command.time - self.clock.monotonic()))
             case Idle():

@@ -25,7 +25,7 @@ from taskbridge.provider.payload import Payload
 from taskbridge.provider.submission import Page
 
 from .conftest import Acme
-from .test_fleet_lists import Listed
+from .test_scheduler_lists import Listed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -42,7 +42,7 @@ def looks(acme: Maker, done: Callable[[float], float], until: float) -> list[flo
             progress=share,
             observed_at=made.clock.now(),
         )
-        scheduler.looked(command, now, PollResult(seen, f"{now}".encode(), seen.observed_at))
+        scheduler.on_polled(command, now, PollResult(seen, f"{now}".encode(), seen.observed_at))
     return times
 
 

@@ -177,7 +177,7 @@ def test_a_job_that_ended_ends_the_waits_for_its_tasks(
     client = connected(stopped, "cloudconvert", SECRET)
     job = client.get(stopped.samples("cloudconvert")["job-running"])
     part = job.subtasks[0].id
-    stopped.forget()
+    stopped.clear_requests()
     event = tb.WebhookEvent(
         "cloudconvert", "cloudconvert", "job.finished", "once", needs_confirmation=True, ref=job.ref
     )
@@ -294,7 +294,7 @@ def test_a_look_that_lands_after_the_end_does_not_hide_a_new_wait(scans: tb.Clie
     scheduler.add(connection, task, 0.0)
     poll = scheduler.next(0.0)
     ended = ending(scans).task
-    scheduler.heard(replace(ended, connection=connection.name), 0.1)
+    scheduler.on_event(replace(ended, connection=connection.name), 0.1)
     scheduler.add(connection, task, 0.2)
-    scheduler.looked(poll, 0.3, PollResult(ended, None, NOW))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # it is a PollTask
+    scheduler.on_polled(poll, 0.3, PollResult(ended, None, NOW))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # it is a PollTask
     assert len(scheduler) == 1

@@ -47,18 +47,18 @@ class Driven:
         """Answer a look with the vendor's word."""
         body = json.dumps({"id": poll.task_id, "state": self.words[poll.task_id]}).encode()
         received_at = self.connection.clock.now()
-        if body == poll.seen:
-            self.scheduler.looked(poll, self.now, PollResult(None, body, received_at))
+        if body == poll.last_body:
+            self.scheduler.on_polled(poll, self.now, PollResult(None, body, received_at))
             return
         flow = self.connection.provider.get(poll.task_id)
         next(flow)
         with pytest.raises(StopIteration) as end:
             flow.send(tb_response(body))
-        self.scheduler.looked(poll, self.now, PollResult(end.value.value, body, received_at))
+        self.scheduler.on_polled(poll, self.now, PollResult(end.value.value, body, received_at))
 
     def update(self) -> list[Update]:
         found: list[Update] = []
-        while (one := self.scheduler.update()) is not None:
+        while (one := self.scheduler.next_update()) is not None:
             found.append(one)
         return found
 
@@ -96,11 +96,11 @@ def test_an_empty_fleet_has_nothing_to_do() -> None:
 
 
 def test_a_task_is_looked_at_at_once_and_its_end_is_told(driven: Driven) -> None:
-    waiter = driven.add("t1", owner="me", place=7)
+    waiter = driven.add("t1", owner="me", index=7)
     driven.words["t1"] = "done"
     driven.answer(driven.poll())
     [update] = driven.update()
-    assert (update.waiter, update.final, waiter.owner, waiter.place) == (waiter, True, "me", 7)
+    assert (update.waiter, update.final, waiter.owner, waiter.index) == (waiter, True, "me", 7)
     assert update.outcome.unwrap().status == "completed"
     assert driven.command() == Done()
     assert len(driven.scheduler) == 0
@@ -125,7 +125,7 @@ def test_a_task_that_goes_on_is_looked_at_again_after_the_interval(driven: Drive
 
 
 def test_the_same_task_twice_is_looked_up_once_and_told_twice(driven: Driven) -> None:
-    waiters = [driven.add("t1", place=n) for n in range(3)]
+    waiters = [driven.add("t1", index=n) for n in range(3)]
     driven.words["t1"] = "done"
     update = driven.run()
     assert driven.looks == ["t1"]
@@ -172,7 +172,7 @@ def test_a_timeout_names_the_last_error(driven: Driven) -> None:
     for _ in range(10):
         command = driven.command()
         if isinstance(command, PollTask):
-            driven.scheduler.failed(command, driven.now, tb.ServerError("the machine is on fire"))
+            driven.scheduler.on_poll_failed(command, driven.now, tb.ServerError("the machine is on fire"))
         elif isinstance(command, WaitUntil):
             driven.now = command.time
         else:
@@ -245,7 +245,7 @@ def test_only_changes_are_told_to_who_asks_for_changes(driven: Driven) -> None:
 def test_a_failure_in_passing_ends_nothing_and_is_told_to_nobody(driven: Driven) -> None:
     driven.add("t1")
     for error in (tb.ServerError("no"), tb.ConnectFailed("no"), tb.RateLimited("no"), tb.MalformedResponse("no")):
-        driven.scheduler.failed(driven.poll(), driven.now, error)
+        driven.scheduler.on_poll_failed(driven.poll(), driven.now, error)
         pause = driven.command()
         assert isinstance(pause, WaitUntil)
         assert pause.time > driven.now + 0.9
@@ -273,7 +273,7 @@ def test_a_failure_that_will_not_pass_ends_its_task_and_no_other(driven: Driven,
     driven.add("good")
     looks = {poll.task_id: poll for poll in (driven.poll(), driven.poll())}
     driven.answer(looks["good"])
-    driven.scheduler.failed(looks["bad"], driven.now, error)
+    driven.scheduler.on_poll_failed(looks["bad"], driven.now, error)
     [update] = driven.update()
     assert (update.waiter, update.outcome.error, update.outcome.task) == (bad, error, None)
     assert isinstance(driven.command(), WaitUntil)
@@ -285,7 +285,7 @@ def test_a_failure_after_a_snapshot_keeps_the_snapshot(driven: Driven) -> None:
     pause = driven.command()
     assert isinstance(pause, WaitUntil)
     driven.now = pause.time
-    driven.scheduler.failed(driven.poll(), driven.now, tb.TaskNotFound("gone"))
+    driven.scheduler.on_poll_failed(driven.poll(), driven.now, tb.TaskNotFound("gone"))
     [update] = driven.update()
     assert isinstance(update.outcome.task, Task)
     assert update.outcome.task.status == "processing"
@@ -301,9 +301,9 @@ def test_a_401_ends_every_task_of_its_connection_and_no_other(acme: Maker) -> No
     error = tb.AuthenticationError("wrong key")
     mine = next(poll for poll in looks if isinstance(poll, PollTask) and poll.connection is ours)
     ours.refuse(error)
-    scheduler.failed(mine, 0.0, error)
+    scheduler.on_poll_failed(mine, 0.0, error)
     ended: list[tb.Outcome] = []
-    while (update := scheduler.update()) is not None:
+    while (update := scheduler.next_update()) is not None:
         ended.append(update.outcome)
     assert sorted(outcome.ref for outcome in ended) == ["ours:t0", "ours:t1", "ours:t2"]
     assert len({id(outcome.error) for outcome in ended}) == 3
@@ -318,7 +318,7 @@ def test_after_the_first_look_the_line_is_held_and_a_broken_line_falls_back_to_l
     driven.answer(first)
     held = driven.poll()
     assert held.long_poll
-    driven.scheduler.failed(held, driven.now, tb.DeadlineExceeded("cut after a minute"))
+    driven.scheduler.on_poll_failed(held, driven.now, tb.DeadlineExceeded("cut after a minute"))
     back = driven.poll()
     assert not back.long_poll
     driven.answer(back)
@@ -398,9 +398,9 @@ def test_closing_tells_everybody_that_the_task_goes_on(driven: Driven) -> None:
 def test_a_hint_brings_the_next_look_forward(driven: Driven) -> None:
     driven.add("t1")
     driven.answer(driven.poll())
-    driven.scheduler.hint("acme:t1", driven.now)
+    driven.scheduler.on_hint("acme:t1", driven.now)
     assert driven.poll().task_id == "t1"
-    driven.scheduler.hint("acme:t9", driven.now)  # nobody waits for it
+    driven.scheduler.on_hint("acme:t9", driven.now)  # nobody waits for it
 
 
 def test_what_was_heard_from_outside_ends_a_task_without_a_look(driven: Driven) -> None:
@@ -410,6 +410,6 @@ def test_what_was_heard_from_outside_ends_a_task_without_a_look(driven: Driven) 
     other.add("t1")
     other.words["t1"] = "done"
     task = other.run()[0].outcome.unwrap()
-    driven.scheduler.heard(task, driven.now)
+    driven.scheduler.on_event(task, driven.now)
     assert [(one.waiter, one.outcome.task) for one in driven.update()] == [(waiter, task)]
     assert driven.command() == Done()

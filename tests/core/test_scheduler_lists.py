@@ -83,17 +83,17 @@ class Vendor:
         self.looks.append(command.task_id)
         self.times.append(self.now)
         seen = PollResult(self.snapshot(command.task_id), self.task(command.task_id), self.connection.clock.now())
-        self.scheduler.looked(command, self.now, seen)
+        self.scheduler.on_polled(command, self.now, seen)
 
     def list(self, command: PollList) -> None:
         self.pages += 1
         if self.fails:
-            self.scheduler.unlisted(command, self.now, self.fails.pop(0))
+            self.scheduler.on_page_failed(command, self.now, self.fails.pop(0))
             return
         going = [i for i, end in self.ends.items() if self.now < end and i not in self.missing]
         first = int(command.cursor or 0)
         more = str(first + 10) if len(going) > first + 10 else None
-        self.scheduler.poll_list(command, self.now, Page(tuple(map(self.snapshot, going[first : first + 10])), more))
+        self.scheduler.on_page(command, self.now, Page(tuple(map(self.snapshot, going[first : first + 10])), more))
 
     def run(self, until: float = 1e6) -> None:
         for _ in range(100_000):
@@ -142,7 +142,7 @@ class Reader:
         found: list[PollTask | PollList] = []
         while len(found) < 1000:
             command = self.scheduler.next(self.now)
-            if isinstance(command, PollTask) and command.key.looks == 0:
+            if isinstance(command, PollTask) and command.entry.looks == 0:
                 self.vendor.poll(command)
             elif isinstance(command, PollTask | PollList):
                 found.append(command)
@@ -157,7 +157,7 @@ class Reader:
         assert isinstance(command, PollList)
         tasks = [self.vendor.snapshot(each) for each in ids]
         tasks[:1] = [replace(task, **told) for task in tasks[:1]]
-        self.scheduler.poll_list(command, self.now, Page(tuple(tasks), more))
+        self.scheduler.on_page(command, self.now, Page(tuple(tasks), more))
 
     def whole(self) -> tuple[list[PollTask | PollList], list[str]]:
         """The next sweep, every page of which is full of ours; the pages in order, and the ids."""
@@ -314,7 +314,7 @@ def test_where_something_waits_both_lists_are_read_one_after_the_other(numbered:
     waiting = replace(reader.vendor.snapshot("t000"), status=tb.TaskStatus.PENDING)
     first = reader.scheduler.next(0.0)
     assert isinstance(first, PollTask)
-    reader.scheduler.looked(first, 0.0, PollResult(waiting, None, waiting.observed_at))
+    reader.scheduler.on_polled(first, 0.0, PollResult(waiting, None, waiting.observed_at))
     (pending,) = reader.next()
     assert isinstance(pending, PollList)
     assert pending.query.status is tb.TaskStatus.PENDING
@@ -389,7 +389,7 @@ def test_watching_parties_hear_of_what_a_list_tells_by_one_look(poll_list: Conne
     while reader.scheduler.next_update() is not None:
         pass
     seen = replace(reader.vendor.snapshot("t000"), **told)
-    reader.scheduler.looked(poll, reader.now, PollResult(seen, b"", seen.observed_at))
+    reader.scheduler.on_polled(poll, reader.now, PollResult(seen, b"", seen.observed_at))
     news = reader.scheduler.next_update()
     assert news is not None
     assert news.outcome.task == seen
@@ -434,5 +434,5 @@ def test_a_provider_that_trips_over_its_list_ends_no_wait(acme: Maker, caplog: p
     vendor.run()
     assert len(vendor.delays) == 100
     assert vendor.pages == 0
-    told = [record for record in caplog.records if getattr(record, "event", "") == "lists-unused"]
+    told = [record for record in caplog.records if getattr(record, "event", "") == "list-polling-failed"]
     assert [record.levelname for record in told] == ["WARNING"]
