@@ -148,12 +148,12 @@ LAYERS: Final = ("data", "providers' base", "decisions", "work without I/O", "I/
 
 def layer_table() -> tuple[tuple[str, ...], ...]:
     """The layers in force, from the test that enforces them."""
-    source = (ROOT / "tests" / "core" / "test_layers.py").read_text(encoding="utf-8")
+    source = (ROOT / "tests" / "core" / "test_architecture.py").read_text(encoding="utf-8")
     for node in ast.parse(source).body:
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "LAYERS" and node.value is not None:
             table: tuple[tuple[str, ...], ...] = ast.literal_eval(node.value)
             return table
-    raise LookupError("tests/core/test_layers.py has no LAYERS")
+    raise LookupError("tests/core/test_architecture.py has no LAYERS")
 
 
 def wrapped(words: Iterable[str], room: int) -> Iterator[str]:
