@@ -1,24 +1,24 @@
-"""What the library tells of itself while it works: observations of tasks, requests, and the calls that they belong to.
+"""Events for observers: observations of tasks, HTTP requests, and the calls that cause them.
 
-An observer is a function of one argument, the event. It is called in the thread, or the asyncio task, in which the
-thing happened, so it should be quick and must not block; events of one connection may come from several threads. What
-it raises is logged, once for each observer, and hurts nothing.
+An observer is a function that takes one event. It is called in the thread, or the asyncio task, in which the event
+happens, so it should return quickly and must not block. The events of one connection may come from several threads. If
+an observer raises, the error is logged once for that observer and has no other effect.
 
     def show(event):
         match event:
             case tb.Observation():
-                print(event.ref, event.native_status, event.next_in, event.next_why)
+                print(event.ref, event.native_status, event.next_poll_in, event.next_poll_reason)
 
     with client.observe(show):
         client.wait_all(ids)
 
-Where nobody listens, nothing is made: an audience is asked before an event is.
+Without observers, no events are created.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -33,94 +33,94 @@ __all__ = [
     "CallEnded",
     "CallStarted",
     "Event",
-    "RequestEnded",
     "Observation",
-    "Observer",
     "ObservationSource",
-    "WaitOutcome",
+    "Observer",
     "PollReason",
+    "RequestEnded",
+    "WaitOutcome",
 ]
 
 
 class ObservationSource(StrEnum):
-    """How something was learnt of a task."""
+    """How the state of a task was learned."""
 
     POLL = "poll"
-    """A look-up of its own."""
+    """A status request."""
     LONG_POLL = "long-poll"
-    """A look-up on a line that the vendor holds until the end."""
+    """A status request that the vendor keeps open until the task ends."""
     LIST = "list"
-    """A page of the vendor's list."""
+    """A page of the vendor's task list."""
     WEBHOOK = "webhook"
-    """An event of the vendor, proved or confirmed."""
+    """A verified webhook event."""
     SUBMIT = "submit"
-    """The vendor's answer to the order."""
+    """The vendor's response to the submission."""
 
 
 class PollReason(StrEnum):
-    """Why a task is looked at, or why not."""
+    """Why a task is polled at a certain time, or not polled."""
 
     FIRST = "first"
-    """The first look of a wait comes at once."""
+    """The first poll of a wait; it is made at once."""
     ASKED = "asked"
-    """A single look: somebody asked for it."""
+    """A call such as `get` asked for it."""
     AGE = "age"
-    """Nothing is stated and nothing learnt: pauses in proportion to the task's age."""
+    """The interval grows with the age of the task: nothing is configured and nothing learned yet."""
     LATENCY = "latency"
-    """Pauses from the `poll.latency` that is stated; nothing is learnt yet."""
+    """The interval follows from the configured `poll.latency`; nothing is learned yet."""
     INTERVAL = "interval"
-    """The `poll.interval` that is stated."""
+    """The configured `poll.interval`."""
     LEARNED = "learned"
-    """The end is likely then, by the durations learnt."""
+    """The task is likely to end then, judging by the durations of earlier tasks."""
     AT_MOST = "at-most"
-    """`poll.at_most`: whatever is known, no pause is longer."""
+    """`poll.at_most`, the upper limit of every interval."""
     PROGRESS = "progress"
-    """The end is likely then, by the progress that the vendor reports."""
+    """The task is likely to end then, judging by the progress that the vendor reports."""
     WEBHOOK_EXPECTED = "webhook-expected"
-    """The vendor is to tell the end, so looks are rare."""
+    """A webhook is expected to report the end, so polls are rare."""
     EVENT = "event"
-    """Something came from outside that is worth a look at once."""
+    """An event from outside, such as a webhook, calls for a poll at once."""
     LONG_POLL = "long-poll"
-    """The vendor holds the line until the end."""
+    """The vendor keeps the request open until the task ends."""
     LONG_POLL_BROKE = "long-poll-broke"
-    """The held line broke before the end: from now on, looks."""
+    """The long poll broke before the task ended; normal polling resumes."""
     LIST = "list"
-    """The vendor's list is read for many tasks at once."""
+    """The vendor's list covers many tasks with one request."""
     LISTED = "listed"
-    """The list shows a change; a look has the whole of it."""
+    """The list shows a change; a poll gets the complete task."""
     UNLISTED = "unlisted"
-    """The list did not show it: it ended, or fell between two pages."""
+    """The task is missing from the list: it ended, or was skipped between two pages."""
     RETRY = "retry"
-    """The last look failed; the pause of a retry."""
+    """The last poll failed and is retried."""
     RETRY_AFTER = "retry-after"
-    """The vendor said when to come back."""
+    """The vendor's Retry-After time."""
     DEADLINE = "deadline"
-    """No further look: the wait ends before it would be due."""
+    """No further poll: the wait ends before the next one is due."""
     NOTIFIED = "notified"
-    """The vendor told unasked."""
+    """No poll was needed: a webhook event had the state."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestEnded:
-    """A request that was sent, and what came of it.
+    """An HTTP request ended, with or without a response.
 
     Attributes:
-        time: Aware UTC time at which it was sent.
+        time: When it was sent; aware UTC time.
         provider: Entry-point name of the provider.
         connection: Name of the connection.
-        kind: What it was for: look, hold, list, submit, download, token, other.
-        ref: The task that it was about, where it was a look at one.
+        kind: Purpose of the request: poll, long-poll, list, submit, download, token or other.
+        ref: The task, if the request is a poll of a single task.
         method: HTTP method.
         scheme: ``https`` or ``http``.
-        host: Whom it was sent to.
-        port: Port there.
-        path: Path of the URL, without query. Only of requests that carry the credential or fetch it: another address
-            (of a presigned upload, of a file) may be a key as a whole, and has no path here.
-        http_status: Of the answer; None where there was none.
-        error: Name of the error's class, where no usable answer came.
-        resends: How often the same was sent before.
-        retry_after: Seconds after which the vendor wants to be asked again, where it says so.
-        duration: Seconds until the answer was read, or missing.
+        host: Host name of the URL.
+        port: Port of the URL.
+        path: Path of the URL, without the query; only for requests that carry or fetch the credential. Other URLs
+            (presigned uploads, files) may be secret as a whole, so theirs is None.
+        http_status: Status of the response; None without a response.
+        error: Name of the error class, if there is no usable response.
+        resends: How many times the same request was sent before.
+        retry_after: Seconds to wait before the next request, if the vendor says so.
+        duration: Seconds until the response was read or the request failed.
     """
 
     time: datetime
@@ -140,47 +140,30 @@ class RequestEnded:
     duration: float
 
     def record(self) -> dict[str, Any]:
-        """What it says, as JSON has it."""
-        return {
-            "event": "request",
-            "time": self.time.isoformat(),
-            "provider": self.provider,
-            "connection": self.connection,
-            "kind": self.kind,
-            "ref": self.ref,
-            "method": self.method,
-            "scheme": self.scheme,
-            "host": self.host,
-            "port": self.port,
-            "path": self.path,
-            "http_status": self.http_status,
-            "error": self.error,
-            "resends": self.resends,
-            "retry_after": self.retry_after,
-            "duration": self.duration,
-        }
+        """Return the event as a JSON-compatible dictionary."""
+        return _record("request", self)
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was learnt of a task, or that a look at it failed.
+    """The state of a task was learned, or a poll failed.
 
     Attributes:
-        time: Aware UTC time.
+        time: When it was learned; aware UTC time.
         provider: Entry-point name of the provider.
-        ref: Which task.
-        source: How it was learnt.
-        poll_reason: Why the look was made.
-        task: The snapshot; None where the look failed.
-        unchanged: Whether the answer was the one before, byte for byte.
-        error: Why the look failed; that says nothing of the task.
-        exchanges: The requests that it took, in order; none where the vendor told unasked.
-        duration: Seconds that it took.
-        overdue: Seconds by which the look came after it was due: a limit (pace, connections, Retry-After) held it.
-        delay: Seconds by which the end is older than the news of it, as far as can be expected; None before the end,
-            and where the vendor tells at once.
-        next_poll_in: Seconds to the next look; None where there is none.
-        next_poll_reason: Why then, or why not; None where nothing is left to look for.
+        ref: The task.
+        source: How the state was learned.
+        poll_reason: Why the poll was made.
+        task: The snapshot; None if the poll failed.
+        unchanged: Whether the response is identical to the previous one, byte for byte.
+        error: Why the poll failed; this says nothing about the task itself.
+        requests: The HTTP requests of the poll, in order; empty for a webhook event.
+        duration: Seconds that the poll took.
+        overdue: Seconds by which the poll started late because of a limit (rate, connections, Retry-After).
+        detection_delay: Expected seconds between the end of the task and its detection; None before the end, and if the
+            vendor reports the end at once.
+        next_poll_in: Seconds until the next poll; None if there is none.
+        next_poll_reason: Why then, or why there is no next poll; None if the task has ended.
     """
 
     time: datetime
@@ -194,7 +177,7 @@ class Observation:
     requests: tuple[RequestEnded, ...] = field(default=(), repr=False)
     duration: float = 0.0
     overdue: float = 0.0
-    delay: float | None = None
+    detection_delay: float | None = None
     next_poll_in: float | None = None
     next_poll_reason: PollReason | None = None
 
@@ -205,33 +188,33 @@ class Observation:
 
     @property
     def status(self) -> TaskStatus | None:
-        """Ours."""
+        """The normalized status; None if the poll failed."""
         return None if self.task is None else self.task.status
 
     @property
     def reason(self) -> Reason | None:
-        """Ours."""
+        """The normalized reason."""
         return None if self.task is None else self.task.reason
 
     @property
     def native_status(self) -> str | None:
-        """The vendor's word, verbatim."""
+        """The vendor's status word, verbatim."""
         return None if self.task is None else self.task.native_status
 
     @property
     def http_status(self) -> int | None:
-        """Of the last answer."""
+        """Status of the last HTTP response."""
         if self.requests:
             return self.requests[-1].http_status
         return None if self.error is None else self.error.http_status
 
     @property
-    def is_final(self) -> bool:
+    def is_terminal(self) -> bool:
         """Whether the task has ended."""
         return self.task is not None and self.task.is_terminal
 
     def record(self) -> dict[str, Any]:
-        """What it says, as JSON has it; without results, links and the vendor's object."""
+        """Return the event as a JSON-compatible dictionary, without results, links and the vendor's object."""
         task = self.task
         return {
             "event": "observation",
@@ -241,18 +224,18 @@ class Observation:
             "ref": self.ref,
             "source": self.source.value,
             "poll_reason": self.poll_reason.value,
-            "status": None if task is None else str(task.status),
-            "reason": None if task is None or task.reason is None else str(task.reason),
-            "native_status": None if task is None else task.native_status,
+            "status": None if task is None else task.status.value,
+            "reason": None if task is None or task.reason is None else task.reason.value,
+            "native_status": self.native_status,
             "recognized": None if task is None else task.recognized,
             "progress": None if task is None else task.progress,
             "unchanged": self.unchanged,
             "http_status": self.http_status,
-            "error": None if self.error is None else type(self.error).__name__,
+            "error": _class_name(self.error),
             "attempts": len(self.requests),
             "duration": self.duration,
             "overdue": self.overdue,
-            "delay": self.delay,
+            "detection_delay": self.detection_delay,
             "next_poll_in": self.next_poll_in,
             "next_poll_reason": None if self.next_poll_reason is None else self.next_poll_reason.value,
         }
@@ -260,14 +243,14 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class CallStarted:
-    """Somebody called ``wait``, ``wait_all``, ``as_completed``, ``watch``, ``submit`` or ``download``.
+    """A call of ``wait``, ``wait_all``, ``as_completed``, ``watch``, ``submit`` or ``download`` started.
 
     Attributes:
-        number: Of the call, within this process; its further events have the same.
+        number: Identifies the call within this process; its later events have the same number.
         time: Aware UTC time.
         call: Name of the method.
         connections: Names of the connections that it uses.
-        refs: The tasks that are waited for, duplicates included.
+        refs: The tasks to wait for, duplicates included.
         timeout: Seconds to wait at most; None for no deadline.
     """
 
@@ -279,26 +262,18 @@ class CallStarted:
     timeout: float | None = None
 
     def record(self) -> dict[str, Any]:
-        """What it says, as JSON has it."""
-        return {
-            "event": "call-started",
-            "time": self.time.isoformat(),
-            "number": self.number,
-            "call": self.call,
-            "connections": list(self.connections),
-            "refs": list(self.refs),
-            "timeout": self.timeout,
-        }
+        """Return the event as a JSON-compatible dictionary."""
+        return {**_record("call-started", self), "connections": list(self.connections), "refs": list(self.refs)}
 
 
 @dataclass(frozen=True, slots=True)
 class WaitOutcome:
-    """Waiting for one of the tasks of a call ended.
+    """A call stopped waiting for one of its tasks.
 
     Attributes:
-        number: Of the call.
+        number: Number of the call.
         time: Aware UTC time.
-        outcome: How.
+        outcome: How the wait for the task ended.
     """
 
     number: int
@@ -306,15 +281,15 @@ class WaitOutcome:
     outcome: Outcome
 
     def record(self) -> dict[str, Any]:
-        """What it says, as JSON has it."""
-        task, error = self.outcome.task, self.outcome.error
+        """Return the event as a JSON-compatible dictionary."""
+        task = self.outcome.task
         return {
             "event": "outcome",
             "time": self.time.isoformat(),
             "number": self.number,
             "ref": self.outcome.ref,
-            "status": None if task is None else str(task.status),
-            "error": None if error is None else type(error).__name__,
+            "status": None if task is None else task.status.value,
+            "error": _class_name(self.outcome.error),
         }
 
 
@@ -323,11 +298,11 @@ class CallEnded:
     """A call ended.
 
     Attributes:
-        number: Of the call.
+        number: Number of the call.
         time: Aware UTC time.
         call: Name of the method.
         duration: Seconds that it took.
-        error: What it raised, if it is ours.
+        error: The error that it raised; None if it returned.
     """
 
     number: int
@@ -337,18 +312,21 @@ class CallEnded:
     error: BaseException | None = None
 
     def record(self) -> dict[str, Any]:
-        """What it says, as JSON has it."""
-        return {
-            "event": "call-ended",
-            "time": self.time.isoformat(),
-            "number": self.number,
-            "call": self.call,
-            "duration": self.duration,
-            "error": None if self.error is None else type(self.error).__name__,
-        }
+        """Return the event as a JSON-compatible dictionary."""
+        return {**_record("call-ended", self), "error": _class_name(self.error)}
 
 
 Event: TypeAlias = Observation | RequestEnded | CallStarted | WaitOutcome | CallEnded
-
+"""Anything that an observer may be called with."""
 
 Observer: TypeAlias = Callable[[Event], object]
+"""A function that takes an event; its result is ignored."""
+
+
+def _record(kind: str, event: RequestEnded | CallStarted | CallEnded) -> dict[str, Any]:
+    values = {each.name: getattr(event, each.name) for each in fields(event)}
+    return {"event": kind, **values, "time": event.time.isoformat()}
+
+
+def _class_name(error: BaseException | None) -> str | None:
+    return None if error is None else type(error).__name__

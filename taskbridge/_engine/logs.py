@@ -1,8 +1,9 @@
-"""What is logged: every record that the library writes, as a table.
+"""The log records of the library, as a table.
 
-Standard `logging`, below the logger ``taskbridge``, which has a `logging.NullHandler`: nothing is shown unless the
-application asks. Each record carries what it says as attributes too (``extra``), under the names in the table, and its
-row's name as ``event``. No record holds a credential, a body, or the query of a URL.
+Everything is logged by standard `logging`, below the logger ``taskbridge``. That logger has a `logging.NullHandler`, so
+nothing is shown unless the application configures logging. Each record also carries its facts as attributes
+(``extra``), under the names in the table, and the name of its row as ``event``. No record holds a credential, a body,
+or the query of a URL.
 """
 
 from __future__ import annotations
@@ -12,26 +13,21 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 LOG: Final = logging.getLogger("taskbridge")
-
-
 REQUESTS: Final = logging.getLogger("taskbridge.requests")
-
-
 TASKS: Final = logging.getLogger("taskbridge.tasks")
-
 
 LOG.addHandler(logging.NullHandler())
 
 
 class Record(NamedTuple):
-    """A kind of record.
+    """A kind of log record.
 
     Attributes:
-        logger: Writes it.
-        level: Of `logging`.
-        text: The message, with the attributes that it shows.
-        meaning: When it is written.
-        more: Attributes that are not in the message.
+        logger: Where it is logged.
+        level: Its `logging` level.
+        text: The message, with placeholders for attributes.
+        meaning: When it is logged.
+        more: Attributes that the message does not show.
     """
 
     logger: logging.Logger
@@ -46,51 +42,51 @@ RECORDS: Final[Mapping[str, Record]] = {
         LOG,
         logging.WARNING,
         "connection %(connection)s pauses: %(reason)s",
-        "The vendor refuses the account; once, until somebody asks anew.",
+        "The vendor refuses the account; logged once, until the next call.",
     ),
     "unknown-status": Record(
         LOG,
         logging.WARNING,
         "%(connection)s: unknown status word %(native_status)r of %(vendor)s; the task counts as processing",
-        "The vendor uses a status word that the provider's table does not know; once for each word.",
+        "The vendor uses a status word that is missing from the provider's table; logged once for each word.",
         ("ref",),
     ),
     "list-polling-failed": Record(
         LOG,
         logging.WARNING,
-        "%(connection)s: the provider %(provider)s raised %(error)s when asked for its list, which is read no more",
-        "A provider broke down where it says what to ask its list for; once for each wait.",
+        "%(connection)s: list_queries of the provider %(provider)s raised %(error)s; polling tasks one by one",
+        "A provider raised when asked what to list; tasks are polled one by one. Logged once for each wait.",
     ),
     "submission": Record(
         LOG,
         logging.INFO,
-        "%(connection)s: sending a submission: %(submission)s",
-        "Just before the request after which the vendor may have taken an order.",
+        "%(connection)s: submitting: %(submission)s",
+        "Just before the request that may start work at the vendor.",
         ("submission_operation", "submission_reference", "submission_restart_of", "submission_retry_of"),
     ),
     "webhook-rejected": Record(
         LOG,
         logging.WARNING,
-        "connection %(connection)s: a webhook is refused: %(reason)s",
-        "A delivery is not to be believed.",
+        "connection %(connection)s: rejected a webhook: %(reason)s",
+        "A webhook delivery failed verification.",
     ),
     "webhook-late": Record(
         LOG,
         logging.INFO,
-        "connection %(connection)s: late %(type)s of %(ref)s, which has ended",
-        "An event tells of a state before the end that is known already.",
+        "connection %(connection)s: late %(type)s event for %(ref)s, which has ended",
+        "An event reports an earlier state of a task that is known to have ended.",
     ),
     "webhook-unknown": Record(
         LOG,
         logging.INFO,
-        "connection %(connection)s: a webhook of %(ref)s, which the vendor does not know",
-        "A look-up to confirm an event found no such task.",
+        "connection %(connection)s: webhook for %(ref)s, which the vendor does not know",
+        "A status request to confirm an event found no such task.",
     ),
     "observer-failed": Record(
         LOG,
         logging.ERROR,
-        "an observer raised %(error)s; nothing else is hurt, and its further errors are not told",
-        "An observer of yours raised; once for each observer, with the traceback.",
+        "an observer raised %(error)s; work continues, and further errors of this observer are not logged",
+        "One of your observers raised; logged once for each observer, with the traceback.",
     ),
     "request": Record(
         REQUESTS,
@@ -102,19 +98,19 @@ RECORDS: Final[Mapping[str, Record]] = {
     "observation": Record(
         TASKS,
         logging.DEBUG,
-        "%(ref)s: %(said)s (%(source)s, %(poll_reason)s); next: %(plan)s",
-        "Something was learnt of a task, or a look at it failed.",
+        "%(ref)s: %(result)s (%(source)s, %(poll_reason)s); next poll: %(plan)s",
+        "The state of a task was learned, or a poll failed.",
         (
             "attempts",
             "connection",
-            "delay",
+            "detection_delay",
             "duration",
             "error",
             "http_status",
-            "overdue",
             "native_status",
             "next_poll_in",
             "next_poll_reason",
+            "overdue",
             "progress",
             "provider",
             "reason",
@@ -128,14 +124,14 @@ RECORDS: Final[Mapping[str, Record]] = {
 
 
 def log(event: str, *, raised: BaseException | None = None, **values: Any) -> None:
-    """Write a record.
+    """Log a record.
 
     Args:
-        event: Its row.
-        raised: An error whose traceback belongs to it.
-        values: What it says, by the row's names.
+        event: Name of its row in `RECORDS`.
+        raised: An error to log the traceback of.
+        values: The attributes that the row names.
     """
     row = RECORDS[event]
     if row.logger.isEnabledFor(row.level):
-        # A mapping as the one argument fills the names in the text.
+        # With a mapping as its only argument, logging fills the placeholders by name.
         row.logger.log(row.level, row.text, values, exc_info=raised, extra={"event": event, **values}, stacklevel=2)

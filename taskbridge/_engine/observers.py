@@ -1,4 +1,4 @@
-"""Who observes a connection, and how they are told (`taskbridge.events` has what)."""
+"""Observers of a connection, and how they are notified. See `taskbridge.events` for the events."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-# XXDOC Calls that last, told to those who observe.
-
-
 class Observers:
-    """Those who listen to one connection; for any number of threads."""
+    """The observers of one connection; safe to use from any number of threads."""
 
-    __slots__ = ("_lock", "failed", "callbacks")
+    __slots__ = ("_lock", "callbacks", "failed")
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -29,28 +26,28 @@ class Observers:
 
     @property
     def wants_requests(self) -> bool:
-        """Whether anybody wants to know of requests."""
+        """Whether an observer or the log takes `RequestEnded` events."""
         return bool(self.callbacks) or REQUESTS.isEnabledFor(logging.DEBUG)
 
     @property
     def wants_tasks(self) -> bool:
-        """Whether anybody wants to know of observations."""
+        """Whether an observer or the log takes `Observation` events."""
         return bool(self.callbacks) or TASKS.isEnabledFor(logging.DEBUG)
 
     def add(self, observer: Observer) -> None:
-        """Let somebody hear; once, however often it joins."""
+        """Add an observer; adding it again has no effect."""
         with self._lock:
             if observer not in self.callbacks:
                 self.callbacks = (*self.callbacks, observer)
 
     def remove(self, observer: Observer) -> None:
-        """Let somebody hear no more."""
+        """Remove an observer."""
         with self._lock:
             self.callbacks = tuple(each for each in self.callbacks if each != observer)
             self.failed = tuple(each for each in self.failed if each != observer)
 
     def notify(self, event: Event) -> None:
-        """Tell everybody."""
+        """Call each observer with the event, and log the event at DEBUG."""
         notify_all((self,), event)
         if isinstance(event, RequestEnded):
             if REQUESTS.isEnabledFor(logging.DEBUG):
@@ -59,17 +56,17 @@ class Observers:
             log(**_observation_record(event))
 
 
-def notify_all(audiences: Iterable[Observers], event: Event) -> None:
-    """Tell the members of several audiences, each once."""
-    told: list[Observer] = []  # not a set: what can be called need not be hashable
-    for observers in audiences:
+def notify_all(groups: Iterable[Observers], event: Event) -> None:
+    """Call the observers of several connections with an event, each observer once."""
+    notified: list[Observer] = []  # not a set: a callable need not be hashable
+    for observers in groups:
         for observer in observers.callbacks:
-            if observer in told:
+            if observer in notified:
                 continue
-            told.append(observer)
+            notified.append(observer)
             try:
                 observer(event)
-            except Exception as error:  # noqa: BLE001  # a stranger's code; no wait may end by it
+            except Exception as error:  # noqa: BLE001  # application code; it must not end a wait
                 if observer not in observers.failed:
                     observers.failed = (*observers.failed, observer)
                     log("observer-failed", error=type(error).__name__, raised=error)
@@ -82,23 +79,24 @@ def _request_record(event: RequestEnded) -> dict[str, Any]:
 
 def _observation_record(event: Observation) -> dict[str, Any]:
     record = event.record()
-    said = event.task.describe() if event.task is not None else f"the look failed with {record['error']}"
-    plan = "no look" if event.next_poll_in is None else f"a look in {event.next_poll_in:.2f} s"
-    return {**record, "said": said, "plan": f"{plan} ({event.next_poll_reason})" if event.next_poll_reason else plan}
+    result = event.task.describe() if event.task is not None else f"the request failed with {record['error']}"
+    plan = "none" if event.next_poll_in is None else f"in {event.next_poll_in:.2f} s"
+    reason = f" ({event.next_poll_reason})" if event.next_poll_reason else ""
+    return {**record, "result": result, "plan": f"{plan}{reason}"}
 
 
 class ObserverHandle:
-    """An observer at its place; `close` it, or use it in a ``with`` statement, to end that."""
+    """A registered observer; `close` it, or use it in a ``with`` statement, to remove the observer."""
 
-    def __init__(self, audiences: Iterable[Observers], observer: Observer) -> None:
-        self._audiences = tuple(audiences)
+    def __init__(self, groups: Iterable[Observers], observer: Observer) -> None:
+        self._groups = tuple(groups)
         self._observer = observer
-        for observers in self._audiences:
+        for observers in self._groups:
             observers.add(observer)
 
     def close(self) -> None:
-        """Tell it no more."""
-        for observers in self._audiences:
+        """Remove the observer."""
+        for observers in self._groups:
             observers.remove(self._observer)
 
     def __enter__(self) -> Self:
@@ -108,6 +106,3 @@ class ObserverHandle:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-# Looks apart from a wait.

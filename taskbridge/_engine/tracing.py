@@ -1,4 +1,4 @@
-"""."""
+"""Calls and single polls, as reported to observers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from taskbridge.errors import TaskbridgeError
 from taskbridge.events import (
     CallEnded,
     CallStarted,
-    Event,
     Observation,
     ObservationSource,
     PollReason,
@@ -31,14 +30,14 @@ class _HasRef(Protocol):
 
 
 class CallSpan:
-    """A call that lasts, told to those who observe the connections that it uses; silent where nobody does.
+    """Notifies observers when a call starts and ends; does nothing for connections without observers.
 
     Args:
-        name: Of the method.
-        channels: The connections that it uses.
-        clock: Time.
-        places: The tasks that it waits for.
-        timeout: Seconds that it waits at most; None for no deadline.
+        name: Name of the method.
+        connections: The connections that the call uses.
+        clock: The clock.
+        targets: The tasks that the call waits for.
+        timeout: Seconds to wait at most; None for no deadline.
     """
 
     def __init__(
@@ -46,40 +45,38 @@ class CallSpan:
         name: str,
         connections: Iterable[Connection],
         clock: Clock,
-        places: Iterable[_HasRef] = (),
+        targets: Iterable[_HasRef] = (),
         timeout: float | None = None,
     ) -> None:
         self._name = name
         self._connections = {connection.name: connection for connection in connections}
         self._clock = clock
-        self._places = places
+        self._targets = targets
         self._timeout = timeout
-        self._audiences: tuple[Observers, ...] = ()
+        self._groups: tuple[Observers, ...] = ()
         self._number = 0
-        self._began = 0.0
+        self._started = 0.0
 
     def start(self) -> None:
-        """Tell that it starts."""
-        self._audiences = tuple(each.observers for each in self._connections.values() if each.observers.callbacks)
-        if self._audiences:
-            self._number, self._began = next(_NUMBERS), self._clock.monotonic()
-            refs = tuple(each.ref for each in self._places)
+        """Notify observers that the call starts."""
+        self._groups = tuple(each.observers for each in self._connections.values() if each.observers.callbacks)
+        if self._groups:
+            self._number, self._started = next(_NUMBERS), self._clock.monotonic()
+            refs = tuple(each.ref for each in self._targets)
             names = tuple(self._connections)
-            self._notify(CallStarted(self._number, self._clock.now(), self._name, names, refs, self._timeout))
+            started = CallStarted(self._number, self._clock.now(), self._name, names, refs, self._timeout)
+            notify_all(self._groups, started)
 
     def record_outcome(self, outcome: Outcome) -> None:
-        """Tell how waiting for one of its tasks ended."""
-        if self._audiences:
-            self._notify(WaitOutcome(self._number, self._clock.now(), outcome))
+        """Notify observers that waiting for one of the tasks ended."""
+        if self._groups:
+            notify_all(self._groups, WaitOutcome(self._number, self._clock.now(), outcome))
 
     def end(self, error: BaseException | None = None) -> None:
-        """Tell that it ended."""
-        if self._audiences:
-            took = self._clock.monotonic() - self._began
-            self._notify(CallEnded(self._number, self._clock.now(), self._name, took, error))
-
-    def _notify(self, event: Event) -> None:
-        notify_all(self._audiences, event)
+        """Notify observers that the call ended."""
+        if self._groups:
+            duration = self._clock.monotonic() - self._started
+            notify_all(self._groups, CallEnded(self._number, self._clock.now(), self._name, duration, error))
 
     def __enter__(self) -> Self:
         self.start()
@@ -90,16 +87,16 @@ class CallSpan:
 
 
 class PollTrace:
-    """What is known of a look while it goes on.
+    """The facts about a poll in progress, for its `Observation`.
 
     Args:
         ref: The task; None for a page of a list.
-        why: Why it is looked at.
-        began: Monotonic seconds.
-        late: Seconds since it was due.
+        poll_reason: Why the poll is made.
+        began: When it began, in monotonic seconds.
+        overdue: Seconds between the time at which it was due and its start.
     """
 
-    __slots__ = ("began", "requests", "overdue", "ref", "poll_reason")
+    __slots__ = ("began", "overdue", "poll_reason", "ref", "requests")
 
     def __init__(self, ref: TaskRef | None, poll_reason: PollReason, began: float, overdue: float = 0.0) -> None:
         self.ref = ref
@@ -110,12 +107,12 @@ class PollTrace:
 
 
 def begin_trace(connection: Connection, task_id: str, poll_reason: PollReason = PollReason.ASKED) -> PollTrace | None:
-    """What to note a look in that somebody asked for; None where nobody wants to know.
+    """Return a trace for a poll outside of a wait; None if no observer wants it.
 
     Args:
-        channel: The connection.
+        connection: The connection.
         task_id: A shared id.
-        why: Why it is looked at.
+        poll_reason: Why the poll is made.
     """
     if not connection.observers.wants_tasks:
         return None
@@ -130,14 +127,14 @@ def report_observation(
     task: Task | None = None,
     error: TaskbridgeError | None = None,
 ) -> None:
-    """Tell those who want to know what was learnt of a task apart from a wait.
+    """Notify observers of a task's state, learned outside of a wait.
 
     Args:
-        channel: The connection.
-        trail: What was noted; None where nobody wants to know.
-        source: How it was learnt.
+        connection: The connection.
+        trace: The trace of the poll; None if no observer wants it.
+        source: How the state was learned.
         task: The snapshot.
-        error: Why there is none.
+        error: Why there is no snapshot.
     """
     ref = task.ref if task is not None else trace.ref if trace is not None else None
     if trace is None or ref is None:

@@ -90,7 +90,7 @@ class ObservationBuffer:
             requests=tuple(trace.requests),
             duration=now - trace.began,
             overdue=trace.overdue,
-            delay=(item.age - before) / 2
+            detection_delay=(item.age - before) / 2
             if ended and before is not None and source is ObservationSource.POLL
             else None,
             next_poll_in=next_poll_in,

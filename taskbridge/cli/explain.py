@@ -181,7 +181,7 @@ def _word(seen: Observation) -> str:
 
 def _next(seen: Observation) -> str:
     if seen.next_poll_reason is None:
-        return f"none: {seen.status}{f' ({seen.reason})' if seen.reason else ''}" if seen.is_final else "none"
+        return f"none: {seen.status}{f' ({seen.reason})' if seen.reason else ''}" if seen.is_terminal else "none"
     when = (
         "none"
         if seen.next_poll_in is None
@@ -199,8 +199,8 @@ def _notes(seen: Observation) -> Iterator[str]:
         yield printable(seen.error.message, 300)
     if seen.overdue > _LATE:
         yield f"{seen.overdue:.1f} s late: a limit of the connection held it back"
-    if seen.delay is not None:
-        yield f"it ended about {seen.delay:.1f} s before that look, as far as can be told"
+    if seen.detection_delay is not None:
+        yield f"it ended about {seen.detection_delay:.1f} s before that look, as far as can be told"
 
 
 def _request(event: RequestEnded) -> str:

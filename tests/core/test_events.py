@@ -1,4 +1,4 @@
-"""What the library tells of itself: each observation with its reason, each request, each call; and no secrets."""
+"""Events: each observation with its reason, each request, each call; and no secrets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 KEY: Final = "key-of-acme-123"
 
 
-def says(state: str, status: int = 200, **more: Any) -> Response:
+def answer(state: str, status: int = 200, **more: Any) -> Response:
     headers = {name.replace("_", "-"): str(value) for name, value in more.pop("headers", {}).items()}
     return Response(status, headers, json.dumps({"id": "t1", "state": state, **more}).encode())
 
@@ -50,15 +50,15 @@ def of(kind: type[T], events: list[Event]) -> list[T]:
 
 
 def observed(made: GeneratedFile, **wait: Any) -> list[tb.Observation]:
-    """What an observer hears of the observations while `made` waits for t1."""
+    """Return the observations that an observer gets during a wait for t1."""
     events: list[Event] = []
     with made.client.observe(events.append):
         made.client.wait("t1", **wait)
     return of(tb.Observation, events)
 
 
-def test_each_look_is_told_with_its_reason_and_the_next(acme: Maker) -> None:
-    made = acme([says("waiting"), says("working"), says("working"), says("done")], poll={"interval": 4.0})
+def test_each_poll_is_reported_with_its_reason_and_the_next_one(acme: Maker) -> None:
+    made = acme([answer("waiting"), answer("working"), answer("working"), answer("done")], poll={"interval": 4.0})
     seen = observed(made)
     assert [each.native_status for each in seen] == ["waiting", "working", "working", "done"]
     assert [each.status for each in seen] == ["pending", "processing", "processing", "completed"]
@@ -72,14 +72,14 @@ def test_each_look_is_told_with_its_reason_and_the_next(acme: Maker) -> None:
     assert [each.next_poll_in for each in seen] == [4.0, 4.0, 4.0, None]
     assert [each.next_poll_reason for each in seen] == [PollReason.INTERVAL] * 3 + [None]
     assert {(each.source, each.http_status, each.ref) for each in seen} == {(ObservationSource.POLL, 200, "acme:t1")}
-    assert [each.delay for each in seen] == [None, None, None, 2.0]
-    assert [each.is_final for each in seen] == [False, False, False, True]
+    assert [each.detection_delay for each in seen] == [None, None, None, 2.0]
+    assert [each.is_terminal for each in seen] == [False, False, False, True]
     spans = [(after.time - before.time).total_seconds() for before, after in pairwise(seen)]
     assert spans == [4.0, 4.0, 4.0]
 
 
 @pytest.mark.parametrize(
-    ("poll", "why"),
+    ("poll", "reason"),
     [
         ({"interval": 3.0}, PollReason.INTERVAL),
         ({"latency": 3.0}, PollReason.LATENCY),
@@ -87,24 +87,26 @@ def test_each_look_is_told_with_its_reason_and_the_next(acme: Maker) -> None:
         ({"interval": 30.0, "at_most": 3.0}, PollReason.AT_MOST),
     ],
 )
-def test_a_pause_says_which_setting_made_it(acme: Maker, poll: dict[str, float], why: PollReason) -> None:
-    seen = observed(acme([says("working"), says("done")], poll=poll))
-    assert (seen[0].next_poll_reason, seen[1].poll_reason) == (why, why)
+def test_a_poll_interval_names_the_setting_that_it_follows_from(
+    acme: Maker, poll: dict[str, float], reason: PollReason
+) -> None:
+    seen = observed(acme([answer("working"), answer("done")], poll=poll))
+    assert (seen[0].next_poll_reason, seen[1].poll_reason) == (reason, reason)
 
 
-def test_a_learnt_schedule_says_so(acme: Maker) -> None:
-    made = acme([says("working"), says("done")], poll={"latency": 1.0})
+def test_a_learned_schedule_says_so(acme: Maker) -> None:
+    made = acme([answer("working"), answer("done")], poll={"latency": 1.0})
     for _ in range(12):
-        made.connection.durations_of(None).watched(9.0, 10.0, ended=True)
+        made.connection.durations_of(None).observe(9.0, 10.0, ended=True)
     assert observed(made)[0].next_poll_reason is PollReason.LEARNED
 
 
-def test_a_failed_look_is_told_with_its_error_and_when_it_is_made_again(acme: Maker) -> None:
+def test_a_failed_poll_is_reported_with_its_error_and_the_time_of_the_retry(acme: Maker) -> None:
     script: list[Answer] = [
-        says("", 503),
-        says("", 429, headers={"retry_after": 40}),
+        answer("", 503),
+        answer("", 429, headers={"retry_after": 40}),
         tb.ConnectFailed("no route"),
-        says("done"),
+        answer("done"),
     ]
     seen = observed(acme(script, poll={"interval": 1.0}))
     assert [type(each.error) for each in seen] == [tb.ServerError, tb.RateLimited, tb.ConnectFailed, type(None)]
@@ -119,8 +121,8 @@ def test_a_failed_look_is_told_with_its_error_and_when_it_is_made_again(acme: Ma
     assert [each.task is None for each in seen] == [True, True, True, False]
 
 
-def test_a_wait_whose_deadline_comes_first_says_that_no_look_follows(acme: Maker) -> None:
-    made = acme([says("working")], poll={"interval": 60.0})
+def test_a_wait_whose_deadline_comes_first_says_that_no_poll_follows(acme: Maker) -> None:
+    made = acme([answer("working")], poll={"interval": 60.0})
     events: list[Event] = []
     made.client.observe(events.append)
     with pytest.raises(tb.WaitTimeout):
@@ -131,9 +133,9 @@ def test_a_wait_whose_deadline_comes_first_says_that_no_look_follows(acme: Maker
     assert (ended.call, ended.duration, type(ended.error)) == ("wait", 10.0, tb.WaitTimeout)
 
 
-def test_a_held_line_is_another_source(acme: Maker) -> None:
+def test_a_long_poll_is_a_source_of_its_own(acme: Maker) -> None:
     made = acme(
-        [says("working"), tb.TruncatedResponse("cut"), says("working"), says("done")],
+        [answer("working"), tb.TruncatedResponse("cut"), answer("working"), answer("done")],
         sync_url="https://hold.test",
         poll={"interval": 2.0},
     )
@@ -153,16 +155,20 @@ def test_a_held_line_is_another_source(acme: Maker) -> None:
     assert [each.requests[0].host for each in seen] == ["acme.test", "hold.test", "acme.test", "acme.test"]
 
 
-def test_a_progress_that_is_reported_moves_the_look_and_says_so(acme: Maker) -> None:
-    class Telling(Acme):
+def test_reported_progress_moves_the_next_poll_and_says_so(acme: Maker) -> None:
+    class WithProgress(Acme):
         def task(self, payload: Payload, asked: str) -> tb.Task:
             return replace(super().task(payload, asked), progress=payload.maybe_fraction("percent", 100.0))
 
-    made = acme([says("working"), says("working", percent=50), says("done")], provider=Telling, poll={"interval": 8.0})
+    made = acme(
+        [answer("working"), answer("working", percent=50), answer("done")],
+        provider=WithProgress,
+        poll={"interval": 8.0},
+    )
     assert [each.next_poll_reason for each in observed(made)] == [PollReason.INTERVAL, PollReason.PROGRESS, None]
 
 
-class Calling(Acme):
+class WithWebhooks(Acme):
     capabilities = Capabilities(
         kinds=(IdKind(PLAIN_ID, example="t1"),),
         authentication="API key",
@@ -170,15 +176,15 @@ class Calling(Acme):
     )
 
 
-def test_an_event_that_is_expected_and_one_that_comes_say_so(acme: Maker) -> None:
-    made = acme(provider=Calling, poll={"interval": 8.0}, webhook_secrets=["a-secret-of-a-test"])
+def test_an_expected_webhook_and_one_that_arrives_are_reasons(acme: Maker) -> None:
+    made = acme(provider=WithWebhooks, poll={"interval": 8.0}, webhook_secrets=["a-secret-of-a-test"])
     made.connection.observers.add(lambda _: None)
     scheduler = PollScheduler()
     scheduler.add(made.connection, "t1", 0.0)
     flow = made.connection.provider.get("t1")
     next(flow)
     with pytest.raises(StopIteration) as end:
-        flow.send(says("working"))
+        flow.send(answer("working"))
     first = scheduler.next(0.0)
     assert isinstance(first, PollTask)
     scheduler.on_polled(first, 0.0, PollResult(end.value.value, b"", made.clock.now()))
@@ -193,8 +199,8 @@ def test_an_event_that_is_expected_and_one_that_comes_say_so(acme: Maker) -> Non
     assert second.trace.poll_reason is PollReason.EVENT
 
 
-def test_an_event_that_is_overdue_is_waited_for_no_longer(acme: Maker) -> None:
-    made = acme(provider=Calling, poll={"interval": 2.0}, webhook_secrets=["a-secret-of-a-test"])
+def test_an_overdue_webhook_is_not_waited_for(acme: Maker) -> None:
+    made = acme(provider=WithWebhooks, poll={"interval": 2.0}, webhook_secrets=["a-secret-of-a-test"])
     scheduler, now = PollScheduler(), 0.0
 
     def poll(state: str) -> None:
@@ -205,7 +211,7 @@ def test_an_event_that_is_overdue_is_waited_for_no_longer(acme: Maker) -> None:
         flow = made.connection.provider.get("t1")
         next(flow)
         with pytest.raises(StopIteration) as end:
-            flow.send(says(state))
+            flow.send(answer(state))
         scheduler.on_polled(action, now, PollResult(end.value.value, b"", made.clock.now()))
         scheduler.observations.deliver()
 
@@ -221,27 +227,27 @@ def test_an_event_that_is_overdue_is_waited_for_no_longer(acme: Maker) -> None:
     assert seen == [(PollReason.WEBHOOK_EXPECTED, 10.0), *[(PollReason.INTERVAL, 2.0)] * 7]
 
 
-def test_a_look_that_a_limit_holds_back_says_how_late_it_is(acme: Maker) -> None:
-    made = acme(lambda _: says("done"), requests_per_second=0.5, poll={"interval": 1.0})
+def test_a_poll_that_a_limit_holds_back_says_how_overdue_it_is(acme: Maker) -> None:
+    made = acme(lambda _: answer("done"), requests_per_second=0.5, poll={"interval": 1.0})
     events: list[Event] = []
     made.client.observe(events.append)
     scheduler = PollScheduler()
     for n in range(4):
         scheduler.add(made.connection, f"t{n}", 0.0)
-    now, late = 0.0, list[float]()
-    while len(late) < 4:
+    now, overdue = 0.0, list[float]()
+    while len(overdue) < 4:
         command = scheduler.next(now)
         if isinstance(command, WaitUntil):
             now = command.time
         elif isinstance(command, PollTask):
             assert command.trace is not None
-            late.append(command.trace.overdue)
-    assert late[0] == 0.0
-    assert late == sorted(late)
-    assert late[-1] > 1.0
+            overdue.append(command.trace.overdue)
+    assert overdue[0] == 0.0
+    assert overdue == sorted(overdue)
+    assert overdue[-1] > 1.0
 
 
-def test_a_list_tells_of_many_tasks_and_its_requests_are_told_once(acme: Maker) -> None:
+def test_a_list_reports_many_tasks_with_one_observation_each(acme: Maker) -> None:
     made = acme(provider=Listed, poll={"latency": 1.0}, max_in_flight=1000)
     events: list[Event] = []
     made.connection.observers.add(events.append)
@@ -263,7 +269,9 @@ def test_a_list_tells_of_many_tasks_and_its_requests_are_told_once(acme: Maker) 
         command = scheduler.next(now)
         match command:
             case PollTask():
-                scheduler.on_polled(command, now, PollResult(snapshot(command.task_id, "working"), b"", made.clock.now()))
+                scheduler.on_polled(
+                    command, now, PollResult(snapshot(command.task_id, "working"), b"", made.clock.now())
+                )
             case PollList():
                 pages += 1
                 page = [snapshot("t1", "working"), snapshot("t2", "done")]
@@ -273,12 +281,12 @@ def test_a_list_tells_of_many_tasks_and_its_requests_are_told_once(acme: Maker) 
             case _:
                 raise AssertionError(command)
     scheduler.observations.deliver()
-    looks = [each for each in of(tb.Observation, events) if each.source is ObservationSource.POLL]
-    assert {each.next_poll_reason for each in looks} == {PollReason.LIST}
-    told = {each.ref.id: each for each in of(tb.Observation, events) if each.source is ObservationSource.LIST}
-    assert told.keys() == {"t1", "t2"}
-    assert (told["t1"].next_poll_reason, told["t2"].next_poll_reason) == (PollReason.LIST, PollReason.LISTED)
-    assert told["t2"].next_poll_in == 0.0
+    polls = [each for each in of(tb.Observation, events) if each.source is ObservationSource.POLL]
+    assert {each.next_poll_reason for each in polls} == {PollReason.LIST}
+    listed = {each.ref.id: each for each in of(tb.Observation, events) if each.source is ObservationSource.LIST}
+    assert listed.keys() == {"t1", "t2"}
+    assert (listed["t1"].next_poll_reason, listed["t2"].next_poll_reason) == (PollReason.LIST, PollReason.LISTED)
+    assert listed["t2"].next_poll_in == 0.0
     missed = scheduler.next(now)
     assert isinstance(missed, PollTask)
     assert missed.trace is not None
@@ -288,8 +296,8 @@ def test_a_list_tells_of_many_tasks_and_its_requests_are_told_once(acme: Maker) 
 # Requests.
 
 
-def test_each_request_is_told_without_query_body_or_credential(acme: Maker) -> None:
-    made = acme([says("", 503), says("working")])
+def test_each_request_is_reported_without_query_body_or_credential(acme: Maker) -> None:
+    made = acme([answer("", 503), answer("working")])
     events: list[Event] = []
     made.client.observe(events.append)
     made.client.get("t1")
@@ -307,9 +315,9 @@ def test_each_request_is_told_without_query_body_or_credential(acme: Maker) -> N
     assert KEY not in json.dumps([event.record() for event in events])
 
 
-def test_a_credentials_request_is_told_and_belongs_to_no_task(acme: Maker) -> None:
+def test_the_request_for_a_credential_is_reported_and_belongs_to_no_task(acme: Maker) -> None:
     token = Response(200, {}, b'{"token": "secret-token-xyz"}')
-    made = acme([token, says("done")], token_life=60.0)
+    made = acme([token, answer("done")], token_life=60.0)
     events: list[Event] = []
     made.client.observe(events.append)
     made.client.get("t1")
@@ -320,15 +328,15 @@ def test_a_credentials_request_is_told_and_belongs_to_no_task(acme: Maker) -> No
     assert "secret-token-xyz" not in repr(events)
 
 
-def test_an_address_that_may_be_a_key_has_no_path(acme: Maker) -> None:
-    class Linked(Acme):
+def test_a_url_that_may_be_secret_has_no_path(acme: Maker) -> None:
+    class WithLink(Acme):
         def _look(self, task_id: str, base: str, long_poll: float | None) -> Flow[tb.Task]:
             yield Request(
                 "GET", "https://files.test/very-secret-path?signature=abc", authorized=False, response_type="bytes"
             )
             return (yield from super()._look(task_id, base, long_poll))
 
-    made = acme([Response(200), says("done")], provider=Linked)
+    made = acme([Response(200), answer("done")], provider=WithLink)
     events: list[Event] = []
     made.client.observe(events.append)
     made.client.get("t1")
@@ -338,11 +346,11 @@ def test_an_address_that_may_be_a_key_has_no_path(acme: Maker) -> None:
     assert "signature" not in repr(events)
 
 
-# What is learnt apart from waiting.
+# Observations outside of waits.
 
 
-def test_what_a_webhook_tells_is_an_observation(acme: Maker) -> None:
-    made = acme([says("working"), says("done")])
+def test_a_webhook_event_is_an_observation(acme: Maker) -> None:
+    made = acme([answer("working"), answer("done")])
     task = made.client.get("t1")
     events: list[Event] = []
     made.client.observe(events.append)
@@ -362,11 +370,11 @@ def test_what_a_webhook_tells_is_an_observation(acme: Maker) -> None:
         PollReason.EVENT,
         200,
     )
-    assert believed.is_final
-    assert confirmed.is_final
+    assert believed.is_terminal
+    assert confirmed.is_terminal
 
 
-def test_a_submit_and_a_download_are_told_with_their_requests(own_vendors: Emulator, tmp_path: Path) -> None:
+def test_a_submit_and_a_download_are_reported_with_their_requests(own_vendors: Emulator, tmp_path: Path) -> None:
     events: list[Event] = []
     settings: dict[str, Any] = {**own_vendors.settings("scan-documents"), "poll": {"interval": 0.01}}
     with tb.connect("scan-documents", **settings) as client, client.observe(events.append):
@@ -380,59 +388,61 @@ def test_a_submit_and_a_download_are_told_with_their_requests(own_vendors: Emula
     assert [each.error for each in of(tb.CallEnded, events)] == [None, None]
 
 
-# Calls and listeners.
+# Calls and observers.
 
 
-def test_the_calls_are_told_with_the_outcome_of_each_task(acme: Maker) -> None:
+def test_calls_are_reported_with_the_outcome_of_each_task(acme: Maker) -> None:
     made = acme(by_id)
     events: list[Event] = []
     with made.client.observe(events.append):
         batch = made.client.wait_all(["t1", "t2", "\0"], timeout=None)
-    made.client.wait_all(["t1"], timeout=None)  # nobody is told of this
+    made.client.wait_all(["t1"], timeout=None)  # without an observer
     (started,), (ended,) = of(tb.CallStarted, events), of(tb.CallEnded, events)
     assert (started.call, started.refs[:2], started.connections) == ("wait_all", ("acme:t1", "acme:t2"), ("acme",))
-    told = of(tb.WaitOutcome, events)
-    assert {each.outcome.ref for each in told} == {each.ref for each in batch}
-    assert {each.number for each in told} == {started.number} == {ended.number}
+    outcomes = of(tb.WaitOutcome, events)
+    assert {each.outcome.ref for each in outcomes} == {each.ref for each in batch}
+    assert {each.number for each in outcomes} == {started.number} == {ended.number}
     assert isinstance(batch, tb.Outcomes)
 
 
-def test_an_observer_that_raises_hurts_nobody_and_is_logged_once(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
-    made = acme([says("working"), says("working"), says("done")], poll={"interval": 1.0})
-    heard: list[Event] = []
+def test_an_observer_that_raises_has_no_other_effect_and_is_logged_once(
+    acme: Maker, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = acme([answer("working"), answer("working"), answer("done")], poll={"interval": 1.0})
+    events: list[Event] = []
 
     def broken(event: Event) -> None:
         raise RuntimeError(f"no {event}")
 
     made.client.observe(broken)
-    made.client.observe(heard.append)
+    made.client.observe(events.append)
     assert made.client.wait("t1").status == "completed"
-    assert len(of(tb.Observation, heard)) == 3
+    assert len(of(tb.Observation, events)) == 3
     (record,) = [each for each in caplog.records if each.__dict__.get("event") == "observer-failed"]
     assert record.exc_info is not None
     assert record.__dict__["error"] == "RuntimeError"
 
 
-def test_an_observer_may_call_back_in_and_leave(acme: Maker) -> None:
-    made = acme(lambda _: says("done"), poll={"interval": 1.0})
+def test_an_observer_may_call_the_client_and_remove_itself(acme: Maker) -> None:
+    made = acme(lambda _: answer("done"), poll={"interval": 1.0})
     seen: list[str] = []
 
-    def nosy(event: Event) -> None:
+    def calls_back(event: Event) -> None:
         if isinstance(event, tb.Observation) and event.poll_reason is not PollReason.ASKED:
             seen.append(made.client.get("t1").status)
             watching.close()
 
-    watching = made.client.observe(nosy)
+    watching = made.client.observe(calls_back)
     with made.client:
         made.client.wait_all(["t1"], timeout=None)
         made.client.wait_all(["t1"], timeout=None)
     assert seen == ["completed"]
 
 
-def test_an_observer_is_called_with_no_lock_held(acme: Maker) -> None:
+def test_an_observer_is_called_without_a_lock_held(acme: Maker) -> None:
     made = acme(by_id)
     free: list[bool] = []
-    over = threading.Event()
+    done = threading.Event()
 
     def other_thread(event: Event) -> None:
         if isinstance(event, tb.Observation):
@@ -441,12 +451,12 @@ def test_an_observer_is_called_with_no_lock_held(acme: Maker) -> None:
             thread.start()
             thread.join(5.0)
             free.append(not thread.is_alive())
-            over.set()
+            done.set()
 
     watching = made.client.observe(other_thread)
     with made.client:
         made.client.wait_all(["t1"], timeout=None)
-        assert over.wait(10.0)
+        assert done.wait(10.0)
     assert free == [True]
 
 
@@ -454,10 +464,10 @@ def by_id(request: Request) -> Response:
     return Response(200, {}, json.dumps({"id": request.url.rpartition("/")[2], "state": "done"}).encode())
 
 
-def test_both_sides_tell_the_same(acme: Maker) -> None:
-    script = [says("", 503), says("waiting"), says("working"), says("working"), says("done")]
+def test_the_sync_and_the_async_client_report_the_same(acme: Maker) -> None:
+    script = [answer("", 503), answer("waiting"), answer("working"), answer("working"), answer("done")]
     made, other = acme(list(script), poll={"interval": 2.0}), acme(list(script), poll={"interval": 2.0})
-    ours = [without_time(event) for event in all_events(made)]
+    expected = [without_time(event) for event in all_events(made)]
     client, _ = other.asynchronous()
     events: list[Event] = []
 
@@ -467,8 +477,8 @@ def test_both_sides_tell_the_same(acme: Maker) -> None:
                 await client.wait("t1")
 
     asyncio.run(run())
-    assert [without_time(event) for event in events] == ours
-    assert len(ours) == 13
+    assert [without_time(event) for event in events] == expected
+    assert len(expected) == 13
 
 
 def all_events(made: GeneratedFile) -> list[Event]:
@@ -482,7 +492,7 @@ def without_time(event: Event) -> dict[str, Any]:
     return {key: value for key, value in event.record().items() if key not in {"time", "number"}}
 
 
-def test_nothing_is_noted_where_nobody_observes(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_recorded_without_observers(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "taskbridge")
     made = acme()
     scheduler = PollScheduler()
@@ -498,14 +508,14 @@ def test_nothing_is_noted_where_nobody_observes(acme: Maker, caplog: pytest.LogC
 # Logging.
 
 
-def test_the_log_says_the_same_at_debug(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_has_the_same_at_debug(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "taskbridge")
-    made = acme([says("", 503), says("working"), says("done")], poll={"interval": 2.0})
+    made = acme([answer("", 503), answer("working"), answer("done")], poll={"interval": 2.0})
     made.client.wait("t1")
     assert [record.getMessage() for record in caplog.records if record.name == "taskbridge.tasks"] == [
-        "acme:t1: the look failed with ServerError (look, first); next: a look in 2.00 s (retry)",
-        "acme:t1: processing, vendor says 'working' (look, retry); next: a look in 2.00 s (interval)",
-        "acme:t1: completed, vendor says 'done' (look, interval); next: no look",
+        "acme:t1: the request failed with ServerError (poll, first); next poll: in 2.00 s (retry)",
+        "acme:t1: processing, vendor says 'working' (poll, retry); next poll: in 2.00 s (interval)",
+        "acme:t1: completed, vendor says 'done' (poll, interval); next poll: none",
     ]
     request = next(record for record in caplog.records if record.name == "taskbridge.requests")
     assert request.getMessage() == "acme: GET acme.test/v1/tasks/t1: HTTP 503 after 0.000 s"
@@ -515,7 +525,7 @@ def test_the_log_says_the_same_at_debug(acme: Maker, caplog: pytest.LogCaptureFi
 
 def test_every_record_has_the_attributes_that_its_row_names(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "taskbridge")
-    made = acme([says("strange"), says("done")], poll={"interval": 2.0})
+    made = acme([answer("strange"), answer("done")], poll={"interval": 2.0})
     made.client.observe(lambda _: 1 / 0)
     made.client.wait("t1")
     usual = set(logging.makeLogRecord({}).__dict__) | {"taskName", "message", "asctime"}
@@ -530,6 +540,6 @@ def test_every_record_has_the_attributes_that_its_row_names(acme: Maker, caplog:
     assert seen == {"request", "observation", "unknown-status", "observer-failed"}
 
 
-def test_nothing_is_shown_where_the_application_asks_for_nothing() -> None:
+def test_nothing_is_shown_unless_the_application_configures_logging() -> None:
     handlers = logging.getLogger("taskbridge").handlers
     assert any(isinstance(handler, logging.NullHandler) for handler in handlers)

@@ -93,7 +93,7 @@ def test_scan_documents_does_all_its_ten_operations(
 def test_a_file_that_a_task_made_is_used_by_its_id(both: Maker, own_vendors: Emulator) -> None:
     client = both("scan-documents")
     pages = client.result(client.submit("split", PDF), timeout=20).files
-    own_vendors.forget()
+    own_vendors.clear_requests()
     merged = client.result(client.submit("merge", list(pages)), timeout=20)
     assert merged.files[0].properties["page_count"] == 2
     assert own_vendors.count("scan-documents", "POST", "/files") == 0
@@ -188,7 +188,7 @@ def test_an_order_is_logged_before_it_is_sent(scripted: Maker, caplog: pytest.Lo
     made = scripted("smartdocumentor", vendor)
     with pytest.raises(AssertionError):
         made.client.submit("extract-text", "https://example.com/a.pdf", external_id="INV-9")
-    assert seen == ["smartdocumentor: sending an order: operation=process reference=INV-9"]
+    assert seen == ["smartdocumentor: submitting: operation=process reference=INV-9"]
     assert "canary" not in caplog.text
 
 

@@ -107,7 +107,7 @@ def test_a_refusal_is_one_line_of_log(jobs: tb.Client, caplog: pytest.LogCapture
     with caplog.at_level(logging.DEBUG, logger="taskbridge"), pytest.raises(tb.WebhookRejected):
         jobs.parse_webhook({}, of_a_job())
     (line,) = [record.message for record in caplog.records]
-    assert line.startswith("connection cloudconvert: a webhook is refused: the delivery is not signed")
+    assert line.startswith("connection cloudconvert: rejected a webhook: the delivery is not signed")
 
 
 def test_no_parser_sees_what_is_not_proved(
