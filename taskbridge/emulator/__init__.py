@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.emulator.clock import VendorClock
-from taskbridge.emulator.vendor import Host, Outcome, Plan, VendorEmulator
+from taskbridge.emulator.vendor import Host, Plan, PlannedOutcome, VendorEmulator
 
 if TYPE_CHECKING:
     from taskbridge.emulator.shell import Emulator
 
-__all__ = ["Emulator", "Host", "Outcome", "Plan", "VendorClock", "VendorEmulator"]
+__all__ = ["Emulator", "Host", "Plan", "PlannedOutcome", "VendorClock", "VendorEmulator"]
 
 
 def __getattr__(name: str) -> Any:

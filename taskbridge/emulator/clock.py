@@ -1,4 +1,4 @@
-"""Vendor time: runs as fast as asked, and can be moved by hand."""
+"""Vendor time: runs at any speed, and can be advanced by hand."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-__all__ = ["TOOK", "SharedClock", "VendorClock", "VirtualTime"]
+__all__ = ["SIMULATED_SECONDS", "SharedClock", "VendorClock", "VirtualTime"]
 
-TOOK: Final = "taskbridge-took"
-"""Header that says how many seconds an answer would have taken, where time is virtual and nobody really waits."""
+SIMULATED_SECONDS: Final = "taskbridge-simulated-seconds"
+"""Response header: how many seconds the response would have taken, if time is virtual and nothing really waits."""
 
-_STEP: Final = 0.5  # virtual seconds between two looks of a request that is held
+_STEP: Final = 0.5  # virtual seconds between two checks while a request is held
 
 
 class VendorClock:
-    """The time that an emulated vendor lives in.
+    """The clock of an emulated vendor.
 
-    It starts at the wall clock's present and runs ``speed`` times as fast. Tests stop it with ``speed=0`` and move it
+    It starts at the present and runs ``speed`` times as fast as real time. Tests stop it with ``speed=0`` and move it
     with :meth:`advance`, so that a task of twenty minutes takes no time.
 
     Args:
-        speed: Vendor seconds per real second; 0 stands still.
-        monotonic: Where real seconds come from.
+        speed: Vendor seconds per real second; 0 stops the clock.
+        monotonic: Source of real seconds.
 
     Attributes:
-        is_virtual: Whether a test's clock gives the time.
+        is_virtual: Whether it follows a test's virtual clock.
     """
 
     is_virtual = False
@@ -41,17 +41,17 @@ class VendorClock:
             raise ValueError(f"speed must be between 0 and 1000000, not {speed!r}")
         self.speed = speed
         self._monotonic = monotonic
-        self._began = monotonic()
+        self._started_at = monotonic()
         self._epoch = time.time()
         self._skipped = 0.0
         self._lock = Lock()
 
     def time(self) -> float:
-        """Vendor time in seconds since the epoch (UTC)."""
-        return self._epoch + (self._monotonic() - self._began) * self.speed + self._skipped
+        """Return vendor time in seconds since the epoch (UTC)."""
+        return self._epoch + (self._monotonic() - self._started_at) * self.speed + self._skipped
 
     def now(self) -> datetime:
-        """Vendor time as an aware UTC datetime."""
+        """Return vendor time as an aware UTC datetime."""
         return datetime.fromtimestamp(self.time(), UTC)
 
     def advance(self, seconds: float) -> None:
@@ -60,14 +60,14 @@ class VendorClock:
             self._skipped += seconds
 
     def wall(self) -> float:
-        """The time that the callers live in, in seconds since the epoch (UTC); signatures are made at it."""
+        """Return the callers' time in seconds since the epoch (UTC), for the timestamps in signatures."""
         return time.time()
 
-    async def pause(self, seconds: float) -> float:
+    async def hold(self, seconds: float) -> float:
         """Let time pass while a request is held.
 
         Args:
-            seconds: Seconds of real time; where time is virtual, a step of its own.
+            seconds: Seconds of real time; a virtual clock ignores it and takes a step of its own.
 
         Returns:
             The seconds that passed.
@@ -81,27 +81,27 @@ class VirtualTime(Protocol):
     """What an emulator needs of a `taskbridge.testing.VirtualClock`."""
 
     def now(self) -> datetime:
-        """Aware UTC time."""
+        """Return aware UTC time."""
         ...
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Move time forward."""
         ...
 
-    def lent(self) -> AbstractContextManager[None]:
-        """Let time pass although a caller is at work."""
+    def released(self) -> AbstractContextManager[None]:
+        """Let time pass although a request is in flight."""
         ...
 
     async def asleep(self, seconds: float) -> None:
-        """Sleep on it."""
+        """Sleep in virtual time."""
         ...
 
 
 class SharedClock(VendorClock):
-    """The time of a test's virtual clock: the vendors live in it together with their callers.
+    """A vendor clock that follows a test's virtual clock, so that vendors and their callers share one time.
 
     Args:
-        virtual: The clock.
+        virtual: The test's clock.
     """
 
     is_virtual = True
@@ -111,20 +111,20 @@ class SharedClock(VendorClock):
         self._virtual = virtual
 
     def time(self) -> float:
-        """Virtual time in seconds since the epoch (UTC)."""
+        """Return virtual time in seconds since the epoch (UTC)."""
         return self._virtual.now().timestamp()
 
     def advance(self, seconds: float) -> None:
-        """Move the time of all who share the clock."""
+        """Move the shared time forward."""
         self._virtual.advance(seconds)
 
     def wall(self) -> float:
         """See `VendorClock.wall`."""
         return self.time()
 
-    async def pause(self, seconds: float) -> float:
-        """See `VendorClock.pause`."""
+    async def hold(self, seconds: float) -> float:
+        """See `VendorClock.hold`."""
         del seconds
-        with self._virtual.lent():
+        with self._virtual.released():
             await self._virtual.asleep(_STEP)
         return _STEP

@@ -3,9 +3,9 @@
     with Emulator("cloudconvert", speed=60) as emulator:
         client = tb.connect("cloudconvert", **emulator.settings("cloudconvert"))
 
-Emulators are found through the entry points ``taskbridge.emulators``, whoever brings them. The shell lends each of them
-an address, a clock and a seeded source of ids (`taskbridge.emulator.vendor.Host`), hangs its routes under its prefixes,
-and stands in front of all of them with a log of requests and a queue of failures to order. It knows no vendor.
+Emulators are found through the entry points ``taskbridge.emulators``. The shell gives each of them an address, a clock
+and a seeded source of ids (`taskbridge.emulator.vendor.Host`), mounts its routes under its prefixes, logs every request
+and injects the faults that a test asks for. It contains nothing specific to a vendor.
 """
 
 from __future__ import annotations
@@ -19,29 +19,28 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Router
 
 from taskbridge.emulator.clock import SharedClock, VendorClock, VirtualTime
-from taskbridge.emulator.deliveries import Courier, SentDelivery
 from taskbridge.emulator.faults import WEBHOOK_FAULTS
-from taskbridge.emulator.journal import Journal, SeenRequest
+from taskbridge.emulator.request_log import RequestLog, SeenRequest
 from taskbridge.emulator.server import LoopbackServer, listen, loopback
 from taskbridge.emulator.vendor import Host, Plan, VendorEmulator
+from taskbridge.emulator.webhooks import SentDelivery, WebhookSender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from socket import socket
-    from types import TracebackType
     from typing import Self
 
 __all__ = ["Emulator", "SeenRequest", "SentDelivery", "emulators"]
 
 GROUP: Final = "taskbridge.emulators"
-_LATE: Final = 60.0  # vendor seconds by which a webhook is late where nobody says how many
+_LATE: Final = 60.0  # vendor seconds by which a late webhook is delayed by default
 
 
 def emulators() -> dict[str, EntryPoint]:
-    """The installed emulators by name, not yet imported.
+    """Return the installed emulators by name, not yet imported.
 
     Raises:
-        RuntimeError: Two distributions bring different emulators of one name.
+        RuntimeError: Two distributions contain different emulators of one name.
     """
     found: dict[str, EntryPoint] = {}
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
@@ -56,29 +55,29 @@ class _Running:
     base_url: str
     clock: VendorClock
     vendors: Mapping[str, VendorEmulator]
-    courier: Courier
-    journal: Journal
+    webhooks: WebhookSender
+    log: RequestLog
     server: LoopbackServer
 
 
 def _choose(
     names: Sequence[str], vendors: Mapping[str, type[VendorEmulator]] | None
 ) -> dict[str, type[VendorEmulator]]:
-    offered: Mapping[str, EntryPoint | type[VendorEmulator]] = emulators() if vendors is None else vendors
-    unknown = [name for name in names if name not in offered]
-    if unknown or not offered:
+    available: Mapping[str, EntryPoint | type[VendorEmulator]] = emulators() if vendors is None else vendors
+    unknown = [name for name in names if name not in available]
+    if unknown or not available:
         wanted = ", ".join(unknown) or "anything"
-        raise ValueError(f"no emulator of {wanted} is installed; there is: {', '.join(offered) or 'none'}")
-    return {name: _load(offered[name]) for name in names or offered}
+        raise ValueError(f"no emulator of {wanted} is installed; available: {', '.join(available) or 'none'}")
+    return {name: _load(available[name]) for name in names or available}
 
 
-def _load(offer: EntryPoint | type[VendorEmulator]) -> type[VendorEmulator]:
-    if not isinstance(offer, EntryPoint):
-        return offer
-    kind = offer.load()
-    if not (isinstance(kind, type) and issubclass(kind, VendorEmulator)):
-        raise TypeError(f"entry point {offer.name} = {offer.value} is no VendorEmulator")
-    return kind
+def _load(emulator: EntryPoint | type[VendorEmulator]) -> type[VendorEmulator]:
+    if not isinstance(emulator, EntryPoint):
+        return emulator
+    loaded = emulator.load()
+    if not (isinstance(loaded, type) and issubclass(loaded, VendorEmulator)):
+        raise TypeError(f"entry point {emulator.name} = {emulator.value} is not a VendorEmulator")
+    return loaded
 
 
 def _url(bound: socket) -> str:
@@ -87,14 +86,14 @@ def _url(bound: socket) -> str:
 
 
 def _mount(vendors: Mapping[str, VendorEmulator]) -> tuple[dict[str, str], Starlette]:
-    """Names of vendors by prefix, and the application with all their routes."""
+    """Return the vendors' names by prefix, and the application with all their routes."""
     prefixes: dict[str, str] = {}
     mounts: list[Mount] = []
     for name, vendor in vendors.items():
         for prefix, routes in vendor.mounts().items():
             if prefixes.setdefault(prefix, name) != name:
-                raise ValueError(f"{name} and {prefixes[prefix]} both want the prefix {prefix!r}")
-            # a redirect to another spelling of the path would be an answer that no vendor gave
+                raise ValueError(f"{name} and {prefixes[prefix]} both use the prefix {prefix!r}")
+            # without this, Starlette would answer with redirects that no vendor sends
             mounts.append(Mount(f"/{prefix}", app=Router(routes, redirect_slashes=False)))
     return prefixes, Starlette(routes=mounts)
 
@@ -105,16 +104,15 @@ class Emulator:
     Args:
         names: Which vendors; none means all that are installed (or all in ``vendors``).
         host: A loopback address; the emulator never listens on any other.
-        port: 0 takes a free one.
-        speed: Vendor seconds per real second; 0 stands still until ``emulator.clock.advance(seconds)``.
+        port: 0 picks a free one.
+        speed: Vendor seconds per real second; 0 stops time until ``emulator.clock.advance(seconds)``.
         seed: The same seed gives the same ids.
-        plan: How long tasks take and how they end, where their documents' names ask for nothing.
+        plan: How long tasks take and how they end, unless the name of a document says otherwise.
         vendors: Emulator classes by name, in place of the installed ones.
-        clock: A `taskbridge.testing.VirtualClock` in which the vendors live together with their callers; ``speed`` then
-            says nothing.
+        clock: A `taskbridge.testing.VirtualClock` that the vendors share with their callers; ``speed`` is then ignored.
 
     Raises:
-        ValueError: The host is no loopback address, or a name is not known.
+        ValueError: The host is not a loopback address, or a name is unknown.
     """
 
     def __init__(
@@ -136,27 +134,25 @@ class Emulator:
         self._plan = plan or Plan()
         self._running: _Running | None = None
 
-    # Life.
+    # Starting and stopping.
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start(self) -> None:
-        """Serve from a daemon thread; returns once requests are answered.
+        """Serve from a daemon thread; returns once the server responds.
 
         Raises:
-            RuntimeError: The port is in use, or the emulator runs already.
+            RuntimeError: The port is in use, or the emulator is already running.
         """
         self._build().server.start()
 
     def stop(self) -> None:
-        """Stop serving and forget all tasks; does nothing where nothing runs."""
+        """Stop serving and discard all tasks; does nothing if it is not running."""
         running, self._running = self._running, None
         if running is not None:
             running.server.stop()
@@ -165,10 +161,10 @@ class Emulator:
         """Serve in the calling thread until Ctrl-C, or until `stop` is called from another thread.
 
         Args:
-            ready: Called once requests are answered; addresses, settings and samples are known by then.
+            ready: Called once the server responds; addresses, settings and samples are known by then.
 
         Raises:
-            RuntimeError: The port is in use, or the emulator runs already.
+            RuntimeError: The port is in use, or the emulator is already running.
         """
         try:
             self._build(ready).server.serve_here()
@@ -177,35 +173,35 @@ class Emulator:
 
     def _build(self, ready: Callable[[], None] | None = None) -> _Running:
         if self._running is not None:
-            raise RuntimeError("this emulator runs already; make another one to have two")
+            raise RuntimeError("this emulator is already running; create another one to have two")
         bound = listen(*self._address)
         try:
-            self._running = self._fill(bound, ready)
+            self._running = self._assemble(bound, ready)
         except BaseException:
             bound.close()
             raise
         return self._running
 
-    def _fill(self, bound: socket, ready: Callable[[], None] | None) -> _Running:
+    def _assemble(self, bound: socket, ready: Callable[[], None] | None) -> _Running:
         base_url = _url(bound)
         clock = VendorClock(self._speed) if self._clock is None else SharedClock(self._clock)
-        courier = Courier(clock)
+        webhooks = WebhookSender(clock)
         vendors = {
-            name: kind(Host(base_url, clock, Random(f"{self._seed}/{name}"), courier, self._plan))  # noqa: S311  # ids, no secrets
+            name: kind(Host(base_url, clock, Random(f"{self._seed}/{name}"), webhooks, self._plan))  # noqa: S311  # ids, no secrets
             for name, kind in self._classes.items()
         }
         prefixes, app = _mount(vendors)
-        journal = Journal(clock, prefixes)
+        log = RequestLog(clock, prefixes)
 
         def tick() -> None:
             for vendor in vendors.values():
                 vendor.tick()
 
-        server = LoopbackServer(journal.around(app), bound, ready, lambda: courier.run(tick))
-        journal.line_of = server.line_of
-        return _Running(base_url, clock, vendors, courier, journal, server)
+        server = LoopbackServer(log.wrap(app), bound, ready, lambda: webhooks.run(tick))
+        log.transport_of = server.transport_of
+        return _Running(base_url, clock, vendors, webhooks, log, server)
 
-    # What runs.
+    # The running vendors.
 
     @property
     def base_url(self) -> str:
@@ -214,7 +210,7 @@ class Emulator:
 
     @property
     def clock(self) -> VendorClock:
-        """The time that all its vendors share."""
+        """The clock that all its vendors share."""
         return self._now.clock
 
     @property
@@ -223,35 +219,35 @@ class Emulator:
         return self._now.vendors
 
     def settings(self, name: str | None = None) -> dict[str, Any]:
-        """Keywords with which ``taskbridge.connect(name, **settings)`` reaches a vendor.
+        """Return the keywords with which ``taskbridge.connect(name, **settings)`` reaches a vendor.
 
         Args:
-            name: Which vendor; may be left out where there is only one.
+            name: Which vendor; may be omitted if only one is running.
         """
         return dict(self._vendor(name).settings())
 
     def environment(self, connection: str, name: str | None = None) -> dict[str, str]:
-        """Environment variables that lead a configured connection here, whatever its configuration says.
+        """Return environment variables that point a configured connection here, overriding its configuration.
 
         Args:
             connection: The connection's name.
-            name: Which vendor; may be left out where there is only one.
+            name: Which vendor; may be omitted if only one is running.
         """
         vendor = self._vendor(name)
         prefix = f"TASKBRIDGE_{connection.replace('-', '_').upper()}__"
-        given = {"provider": vendor.name, **vendor.settings()}
-        return {f"{prefix}{key.upper()}": value for key, value in given.items()}
+        settings = {"provider": vendor.name, **vendor.settings()}
+        return {f"{prefix}{key.upper()}": value for key, value in settings.items()}
 
     def samples(self, name: str | None = None) -> dict[str, str]:
-        """Shared ids of tasks that exist from the start, by label.
+        """Return the shared ids of tasks that exist from the start, by label.
 
         Args:
-            name: Which vendor; may be left out where there is only one.
+            name: Which vendor; may be omitted if only one is running.
         """
         return dict(self._vendor(name).samples())
 
     def plan_next(self, name: str, *plans: Plan) -> None:
-        """Give the next tasks that are created at a vendor these plans, first in first out.
+        """Use these plans for the next tasks that are created at a vendor, first in first out.
 
         Args:
             name: Which vendor.
@@ -259,20 +255,20 @@ class Emulator:
         """
         self._vendor(name).host.next_plans.extend(plans)
 
-    # What was asked, and what goes wrong.
+    # Requests and faults.
 
     @property
     def requests(self) -> list[SeenRequest]:
-        """The requests answered up to now; without header values and bodies."""
-        return list(self._now.journal)
+        """The requests answered so far; without header values and bodies."""
+        return self._now.log.requests
 
     def count(self, vendor: str | None = None, method: str | None = None, path_contains: str | None = None) -> int:
-        """How many of the `requests` match.
+        """Count the `requests` that match.
 
         Args:
             vendor: Only those to this vendor.
             method: Only those with this HTTP method.
-            path_contains: Only those whose path, prefix included, holds this text.
+            path_contains: Only those whose path, prefix included, contains this text.
         """
         return sum(
             vendor in {None, seen.vendor}
@@ -281,9 +277,9 @@ class Emulator:
             for seen in self.requests
         )
 
-    def forget(self) -> None:
-        """Empty the log of requests; tasks and ordered failures stay."""
-        self._now.journal.forget()
+    def clear_requests(self) -> None:
+        """Empty the log of requests; tasks and pending faults remain."""
+        self._now.log.clear()
 
     def fail_next(
         self,
@@ -299,31 +295,31 @@ class Emulator:
         headers: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> None:
-        """Let the next requests go wrong; several orders are worked off in order, each by the requests it is for.
+        """Inject a fault into the next requests that match; several faults are used in the order of the calls.
 
         Args:
-            fault: An HTTP status that is answered before a vendor sees the request, or the name of a fault, of which
-                `taskbridge.emulator.faults` has the table. Names that begin with ``webhook-`` are for the next
-                webhooks of any vendor.
-            times: How many requests, or webhooks, go wrong.
-            vendor: Only requests to this vendor; None means any request.
+            fault: An HTTP status to answer with before the vendor sees the request, or the name of a fault from the
+                table in `taskbridge.emulator.faults`. Names that begin with ``webhook-`` apply to the next webhooks of
+                any vendor.
+            times: How many requests, or webhooks, are affected.
+            vendor: Only requests to this vendor; None means any.
             method: Only requests with this HTTP method; None means any.
-            path_contains: Only requests whose path, prefix included, holds this text.
+            path_contains: Only requests whose path, prefix included, contains this text.
             retry_after: Value of ``Retry-After``, in seconds or as an HTTP date.
-            seconds: How long, for faults that take time: of the callers' time for requests (real seconds, unless the
-                emulator has a virtual clock), of vendor time for webhooks.
-            body: The answer's body, as it is, where ``fault`` is a status.
-            headers: More headers of the answer.
-            content_type: The answer's media type, where ``fault`` is a status.
+            seconds: Duration, for faults that take time: real seconds for requests (virtual ones if the emulator has a
+                virtual clock), vendor seconds for webhooks.
+            body: The response's body, if ``fault`` is a status.
+            headers: Additional response headers.
+            content_type: The response's media type, if ``fault`` is a status.
 
         Raises:
-            ValueError: There is no fault of that name, or the vendor does not run.
+            ValueError: There is no fault of that name, or the vendor is not running.
         """
         if fault in WEBHOOK_FAULTS:
-            late = _LATE if seconds is None else seconds
-            self._now.courier.next_faults.extend([(str(fault), late)] * times)
+            delay = _LATE if seconds is None else seconds
+            self._now.webhooks.next_faults.extend([(str(fault), delay)] * times)
             return
-        self._now.journal.fail_next(
+        self._now.log.fail_next(
             fault,
             times=times,
             vendor=None if vendor is None else self._vendor(vendor).name,
@@ -336,28 +332,27 @@ class Emulator:
             content_type=content_type,
         )
 
-    # What the vendors tell unasked.
+    # Webhooks.
 
     @property
     def deliveries(self) -> list[SentDelivery]:
-        """The webhook deliveries attempted up to now, in order."""
-        return self._now.courier.log
+        """The webhook deliveries attempted so far, in order."""
+        return self._now.webhooks.log
 
     def disturb_deliveries(self, *, duplicate: bool = False, shuffle: bool = False) -> None:
-        """Send webhooks as badly as vendors do.
+        """Deliver webhooks more than once, or out of order, as real vendors sometimes do.
 
         Args:
             duplicate: Send each one twice.
-            shuffle: Of two that follow each other, send the later one first; the earlier one waits for it for up to
-                30 vendor seconds.
+            shuffle: Swap each pair of consecutive webhooks; the first waits for the second for up to 30 vendor seconds.
         """
-        self._now.courier.duplicate = duplicate
-        self._now.courier.shuffle = shuffle
+        self._now.webhooks.duplicate = duplicate
+        self._now.webhooks.shuffle = shuffle
 
     @property
     def _now(self) -> _Running:
         if self._running is None:
-            raise RuntimeError("the emulator does not run; use it in a with statement, or call start()")
+            raise RuntimeError("the emulator is not running; use it in a with statement, or call start()")
         return self._running
 
     def _vendor(self, name: str | None) -> VendorEmulator:

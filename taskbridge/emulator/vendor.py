@@ -1,12 +1,12 @@
-"""What an emulated vendor is made of.
+"""The base class of vendor emulators, and what the shell gives them.
 
-An emulator is written from the vendor's documents, never from our translator: it imports nothing of the provider in
-whose folder it lies, and shares no table with it. The shell (`taskbridge.emulator.shell`) gives it a clock, an address
-and a seeded source of ids; the emulator gives back routes, settings that connect to it, and sample tasks.
+Write an emulator from the vendor's documents, never from the provider: it imports nothing from the provider in the same
+folder and shares no table with it. The shell (`taskbridge.emulator.shell`) supplies a clock, an address and a seeded
+source of ids; the emulator supplies routes, the settings that connect to it, and sample tasks.
 
-Tasks move by themselves: a `Plan` says how long a task queues and works and how it ends, and the emulator derives the
-native state from the vendor's clock at the moment of asking. Only where somebody wants to be told (webhooks) is it
-asked every few milliseconds whether there is something to tell.
+Tasks advance by themselves: a `Plan` says how long a task queues and runs and how it ends, and the emulator derives the
+native state from the vendor's clock when a request comes in. Only while webhooks are enabled does the shell call the
+emulator every few milliseconds, so that it can send those that are due.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from taskbridge.emulator.clock import VendorClock
-    from taskbridge.emulator.deliveries import Courier
+    from taskbridge.emulator.webhooks import WebhookSender
 
-__all__ = ["Host", "Outcome", "Plan", "VendorEmulator"]
+__all__ = ["Host", "Plan", "PlannedOutcome", "VendorEmulator"]
 
-Outcome = Literal["completed", "failed", "cancelled", "partial", "stuck"]
-"""How a planned task ends; `stuck` never does. A vendor that has no such end does the nearest thing that it has."""
+PlannedOutcome = Literal["completed", "failed", "cancelled", "partial", "stuck"]
+"""How a planned task ends; `stuck` never does. An emulator without such an end uses the closest one that it has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The life of one task, in vendor seconds.
+    """How long one task takes and how it ends, in vendor seconds.
 
     Attributes:
         queued: Seconds before work starts.
         working: Seconds of work after that.
-        review: Seconds that a person's review takes after the work, where the vendor has reviews.
+        review: Seconds of human review after the work, where the vendor has reviews.
         outcome: How it ends.
     """
 
     queued: float = 2.0
     working: float = 4.0
     review: float = 0.0
-    outcome: Outcome = "completed"
+    outcome: PlannedOutcome = "completed"
 
     @property
     def duration(self) -> float:
-        """Seconds from creation to the end (infinite for a stuck task)."""
+        """Seconds from submission to the end (infinite for a stuck task)."""
         return float("inf") if self.outcome == "stuck" else self.queued + self.working + self.review
 
     @classmethod
     def for_name(cls, name: str, default: Plan | None = None) -> Plan:
-        """The plan that a document's name asks for.
+        """Return the plan for a document of this name.
 
         Words in the name, separated by anything but letters and digits, change the plan: ``fail``, ``cancel``,
         ``partial``, ``stuck``, ``review`` (a long human review), ``slow`` (ten times), ``fast`` (a tenth), ``instant``.
@@ -65,62 +65,47 @@ class Plan:
         """
         plan = default or cls()
         for word in re.findall(r"[a-z0-9]+", name.lower()):
-            change = _WORDS.get(word)
-            if change is not None:
-                plan = change.apply(plan)
+            if word in _OUTCOMES:
+                plan = replace(plan, outcome=_OUTCOMES[word])
+            elif word in _FACTORS:
+                plan = replace(plan, queued=plan.queued * _FACTORS[word], working=plan.working * _FACTORS[word])
+            elif word == "review":
+                plan = replace(plan, review=_REVIEW)
         return plan
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
-    outcome: Outcome | None = None
-    factor: float = 1.0
-    review: float | None = None
-
-    def apply(self, plan: Plan) -> Plan:
-        return replace(
-            plan,
-            outcome=self.outcome or plan.outcome,
-            queued=plan.queued * self.factor,
-            working=plan.working * self.factor,
-            review=plan.review if self.review is None else self.review,
-        )
-
-
-_WORDS: Final[Mapping[str, _Change]] = {
-    "fail": _Change(outcome="failed"),
-    "cancel": _Change(outcome="cancelled"),
-    "partial": _Change(outcome="partial"),
-    "stuck": _Change(outcome="stuck"),
-    "review": _Change(review=6.0),
-    "slow": _Change(factor=10.0),
-    "fast": _Change(factor=0.1),
-    "instant": _Change(factor=0.0),
+_OUTCOMES: Final[Mapping[str, PlannedOutcome]] = {
+    "fail": "failed",
+    "cancel": "cancelled",
+    "partial": "partial",
+    "stuck": "stuck",
 }
+_FACTORS: Final[Mapping[str, float]] = {"slow": 10.0, "fast": 0.1, "instant": 0.0}
+_REVIEW: Final = 6.0  # vendor seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What the shell lends to an emulator.
+    """What the shell gives an emulator.
 
     Attributes:
         base_url: ``http://127.0.0.1:PORT`` without a trailing slash.
         clock: The vendor's time.
-        random: Seeded source of ids; use nothing else, so that a run can be repeated.
-        default_plan: The plan of tasks whose document names ask for nothing.
-        courier: Delivers webhooks.
-        next_plans: Plans for the next created tasks, first in first out; `take_plan` reads them.
+        random: Seeded source of ids; use no other, so that a run can be repeated.
+        webhooks: Sends webhooks.
+        default_plan: The plan of tasks whose document names contain no words of `Plan.for_name`.
+        next_plans: Plans for the next tasks, first in first out; `take_plan` reads them.
     """
 
     base_url: str
     clock: VendorClock
     random: Random
-    courier: Courier
+    webhooks: WebhookSender
     default_plan: Plan = field(default_factory=Plan)
     next_plans: list[Plan] = field(default_factory=list["Plan"])
 
     def take_plan(self, name: str = "") -> Plan:
-        """The plan for a task created now: a queued one, else what its document's ``name`` asks for."""
+        """Return the plan for a task created now: the next of `next_plans`, else `Plan.for_name`."""
         return self.next_plans.pop(0) if self.next_plans else Plan.for_name(name, self.default_plan)
 
 
@@ -128,7 +113,7 @@ class VendorEmulator(ABC):
     """One emulated vendor.
 
     Args:
-        host: What the shell lends.
+        host: What the shell supplies.
     """
 
     name: ClassVar[str]
@@ -137,26 +122,26 @@ class VendorEmulator(ABC):
     def __init__(self, host: Host) -> None:
         self.host = host
 
-    def tick(self) -> None:  # noqa: B027  # a vendor that tells nothing has nothing to do
-        """Tell what is due to be told, through the host's courier; called often once the courier is needed."""
+    def tick(self) -> None:  # noqa: B027  # an emulator without webhooks has nothing to do
+        """Send the webhooks that are due; called every few milliseconds once ``host.webhooks.enable()`` was called."""
 
     def subscribe(self, url: str) -> str:
-        """Tell an address of everything from now on, as the vendor's dashboard would be asked to.
+        """Send all events to ``url`` from now on, as if it had been entered in the vendor's dashboard.
 
         Args:
-            url: Where events are sent; the emulator may add to it what proves the sender.
+            url: Where events are sent; the emulator may add a secret to it that authenticates the sender.
 
         Returns:
-            The secret that proves the sender, for `webhook_secrets`.
+            The secret that authenticates the sender, for `webhook_secrets`.
 
         Raises:
-            NotImplementedError: This vendor tells nothing unasked.
+            NotImplementedError: This vendor has no webhooks.
         """
-        raise NotImplementedError(f"{self.name} tells nothing unasked")
+        raise NotImplementedError(f"{self.name} has no webhooks")
 
     @abstractmethod
     def mounts(self) -> Mapping[str, Sequence[BaseRoute]]:
-        """Routes by the path prefix they hang under: ``{"acme": […], "acme-sync": […]}``, each below the base URL."""
+        """Routes by path prefix: ``{"acme": […], "acme-sync": […]}``, each below the base URL."""
 
     @abstractmethod
     def settings(self) -> Mapping[str, str]:
@@ -164,4 +149,4 @@ class VendorEmulator(ABC):
 
     @abstractmethod
     def samples(self) -> Mapping[str, str]:
-        """Shared ids of tasks that exist at once, by label: ``{"completed": id, "failed": id, …}``."""
+        """Shared ids of tasks that exist from the start, by label: ``{"completed": id, "failed": id, …}``."""

@@ -1,4 +1,4 @@
-"""The shell around emulated vendors: addresses, life cycle, log, ordered failures, texts."""
+"""The shell around emulated vendors: addresses, starting and stopping, request log, faults, exported text."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from starlette.routing import BaseRoute, Route
 
 from taskbridge.emulator import Emulator, Host, Plan, VendorEmulator
 from taskbridge.emulator import shell as shell_module
-from taskbridge.emulator.texts import config_toml, connections_json, samples_json
+from taskbridge.emulator.export import config_toml, connections_json, samples_json
 from taskbridge_cloudconvert.emulator import CloudConvertEmulator
 
 
 class Acme(VendorEmulator):
-    """A vendor that tells the length of its next plan."""
+    """A vendor that answers with the duration of its next plan."""
 
     name: ClassVar[str] = "acme"
 
@@ -66,15 +66,15 @@ def emulator() -> Iterator[Emulator]:
         yield running
 
 
-# Where it is.
+# Addresses.
 
 
-def test_it_answers_on_a_free_loopback_port(emulator: Emulator) -> None:
+def test_it_listens_on_a_free_loopback_port(emulator: Emulator) -> None:
     assert emulator.base_url.startswith("http://127.0.0.1:")
     assert get(emulator, "/acme/plan").json() == 6.0
 
 
-def test_ipv6_loopback_is_written_in_brackets() -> None:
+def test_an_ipv6_address_is_written_in_brackets() -> None:
     try:
         with acme(host="::1") as emulator:
             assert emulator.base_url.startswith("http://[::1]:")
@@ -84,12 +84,12 @@ def test_ipv6_loopback_is_written_in_brackets() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "example.com", ""])
-def test_no_other_address_than_loopback(host: str) -> None:
+def test_only_loopback_addresses_are_accepted(host: str) -> None:
     with pytest.raises(ValueError, match="loopback"):
         acme(host=host)
 
 
-def test_a_taken_port_is_named() -> None:
+def test_a_port_in_use_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         emulator = acme(port=port)
@@ -98,7 +98,7 @@ def test_a_taken_port_is_named() -> None:
         emulator.stop()
 
 
-def test_a_port_can_be_taken_again_at_once() -> None:
+def test_a_port_can_be_reused_at_once() -> None:
     with acme() as first:
         port = int(first.base_url.rpartition(":")[2])
         get(first, "/acme/plan")
@@ -106,32 +106,32 @@ def test_a_port_can_be_taken_again_at_once() -> None:
         assert get(second, "/acme/plan").status_code == 200
 
 
-# Life.
+# Starting and stopping.
 
 
-def test_before_the_start_nothing_is_known() -> None:
+def test_it_has_no_address_before_it_starts() -> None:
     emulator = acme()
-    with pytest.raises(RuntimeError, match="does not run"):
+    with pytest.raises(RuntimeError, match="is not running"):
         _ = emulator.base_url
     emulator.stop()
 
 
-def test_it_does_not_start_twice(emulator: Emulator) -> None:
-    with pytest.raises(RuntimeError, match="runs already"):
+def test_it_cannot_be_started_twice(emulator: Emulator) -> None:
+    with pytest.raises(RuntimeError, match="is already running"):
         emulator.start()
 
 
-def test_after_the_end_nobody_answers() -> None:
+def test_stop_closes_the_port_and_ends_the_thread() -> None:
     before = set(threading.enumerate())
     with acme() as emulator:
         address = emulator.base_url
     with pytest.raises(requests.ConnectionError):
         requests.get(address, timeout=5)
-    left = set(threading.enumerate()) - before
-    assert not any(thread.name == "taskbridge-emulator" for thread in left)
+    remaining = set(threading.enumerate()) - before
+    assert not any(thread.name == "taskbridge-emulator" for thread in remaining)
 
 
-def test_the_end_does_not_wait_for_idle_connections() -> None:
+def test_stop_does_not_wait_for_idle_connections() -> None:
     with acme() as emulator:
         host = emulator.base_url.removeprefix("http://")
         connection = http.client.HTTPConnection(host, timeout=5)
@@ -154,21 +154,21 @@ def test_it_serves_in_the_calling_thread_until_stopped() -> None:
     assert not thread.is_alive()
 
 
-def test_ctrl_c_ends_serving_as_a_normal_end() -> None:
+def test_ctrl_c_stops_it_normally() -> None:
     emulator = acme()
     emulator.serve(ready=lambda: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(RuntimeError, match="does not run"):
+    with pytest.raises(RuntimeError, match="is not running"):
         _ = emulator.clock
 
 
-def test_it_can_be_started_again() -> None:
+def test_it_can_be_restarted() -> None:
     emulator = acme()
     for _ in range(2):
         with emulator:
             assert get(emulator, "/acme/plan").status_code == 200
 
 
-def test_it_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     with acme() as emulator:
         get(emulator, "/acme/plan")
         get(emulator, "/nowhere")
@@ -178,19 +178,19 @@ def test_it_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
 # Vendors.
 
 
-def test_without_names_all_run_and_with_names_only_those() -> None:
+def test_all_vendors_run_unless_some_are_named() -> None:
     with acme() as both, acme("beta") as one:
         assert list(both.vendors) == ["acme", "beta"]
         assert list(one.vendors) == ["beta"]
 
 
-def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="no emulator of gamma is installed; there is: acme, beta"):
+def test_an_unknown_name_is_rejected_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="no emulator of gamma is installed; available: acme, beta"):
         acme("gamma")
 
 
-def offer(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
-    """Install these entry points."""
+def install(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
+    """Replace the installed entry points by these."""
 
     def entry_points(*, group: str) -> list[EntryPoint]:
         return [point for point in points if point.group == group]
@@ -198,65 +198,65 @@ def offer(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
     monkeypatch.setattr(shell_module, "entry_points", entry_points)
 
 
-def test_installed_emulators_come_through_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_emulators_are_found_by_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("cloudconvert", "taskbridge_cloudconvert.emulator:CloudConvertEmulator", "taskbridge.emulators")
-    offer(monkeypatch, point)
+    install(monkeypatch, point)
     with Emulator() as emulator:
         assert isinstance(emulator.vendors["cloudconvert"], CloudConvertEmulator)
 
 
-def test_two_emulators_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_emulators_of_one_name_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint("acme", value, "taskbridge.emulators") for value in ("a:A", "b:B")]
-    offer(monkeypatch, *points)
+    install(monkeypatch, *points)
     with pytest.raises(RuntimeError, match="two emulators are named 'acme': a:A and b:B"):
         Emulator()
 
 
 def test_an_entry_point_must_be_an_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("acme", "json:dumps", "taskbridge.emulators")
-    offer(monkeypatch, point)
-    with pytest.raises(TypeError, match="acme = json:dumps is no VendorEmulator"):
+    install(monkeypatch, point)
+    with pytest.raises(TypeError, match="acme = json:dumps is not a VendorEmulator"):
         Emulator()
 
 
 def test_two_vendors_cannot_share_a_prefix() -> None:
-    with pytest.raises(ValueError, match="both want the prefix 'acme'"):
+    with pytest.raises(ValueError, match="both use the prefix 'acme'"):
         Emulator(vendors={"acme": Acme, "other": Acme}).start()
 
 
-def test_the_seed_decides_what_is_random() -> None:
+def test_the_seed_determines_what_is_random() -> None:
     with acme("acme", seed=7) as one, acme("acme", seed=7) as same, acme("acme", seed=8) as other:
         assert one.settings()["api_key"] == same.settings()["api_key"] != other.settings()["api_key"]
 
 
-def test_settings_and_samples_need_no_name_where_there_is_one_vendor() -> None:
+def test_settings_and_samples_need_no_name_if_only_one_vendor_runs() -> None:
     with acme("beta") as one:
         assert one.samples() == {"completed": "44", "named": "external/INV-7"}
         assert one.settings()["base_url"] == f"{one.base_url}/acme"
 
 
-def test_settings_need_a_name_where_there_are_several(emulator: Emulator) -> None:
+def test_settings_need_a_name_if_several_vendors_run(emulator: Emulator) -> None:
     with pytest.raises(ValueError, match=r"name one of the running vendors \(acme, beta\), not None"):
         emulator.settings()
 
 
-def test_plans_are_taken_by_the_next_tasks(emulator: Emulator) -> None:
+def test_the_next_tasks_use_the_given_plans(emulator: Emulator) -> None:
     emulator.plan_next("acme", Plan(1, 2), Plan(10, 20))
     assert [get(emulator, f"/{path}/plan").json() for path in ("acme", "beta", "acme", "acme")] == [3, 6, 30, 6]
 
 
-def test_the_default_plan_is_shared_by_all() -> None:
+def test_all_vendors_share_the_default_plan() -> None:
     with acme(plan=Plan(0, 1)) as emulator:
         assert get(emulator, "/beta/plan").json() == 1
 
 
-def test_time_moves_by_hand(emulator: Emulator) -> None:
+def test_time_can_be_advanced_by_hand(emulator: Emulator) -> None:
     before = emulator.clock.time()
     emulator.clock.advance(90)
     assert emulator.clock.time() == before + 90
 
 
-# Log and failures.
+# Request log and faults.
 
 
 def test_requests_are_logged_without_headers_and_bodies(emulator: Emulator) -> None:
@@ -271,51 +271,51 @@ def test_requests_are_logged_without_headers_and_bodies(emulator: Emulator) -> N
     assert "secret" not in repr(emulator.requests)
 
 
-def test_requests_are_counted_and_forgotten(emulator: Emulator) -> None:
+def test_requests_are_counted_and_cleared(emulator: Emulator) -> None:
     for path in ("/acme/plan", "/acme/other", "/beta/plan"):
         get(emulator, path)
     assert emulator.count() == 3
     assert emulator.count("acme") == 2
     assert emulator.count(vendor="acme", method="get", path_contains="/plan") == 1
     assert emulator.count(method="POST") == 0
-    emulator.forget()
+    emulator.clear_requests()
     assert emulator.requests == []
 
 
-def test_failures_come_in_order_and_only_so_often(emulator: Emulator) -> None:
+def test_faults_are_injected_in_order_and_as_often_as_requested(emulator: Emulator) -> None:
     emulator.fail_next(503, times=2)
     emulator.fail_next(429, retry_after=7, body=b'{"slow": true}', headers={"X-Request-Id": "r1"})
-    answers = [get(emulator, "/acme/plan") for _ in range(4)]
-    assert [answer.status_code for answer in answers] == [503, 503, 429, 200]
-    assert answers[0].content == b""
-    assert answers[2].json() == {"slow": True}
-    assert answers[2].headers["Retry-After"] == "7"
-    assert answers[2].headers["X-Request-Id"] == "r1"
-    assert answers[2].headers["Content-Type"] == "application/json"
+    responses = [get(emulator, "/acme/plan") for _ in range(4)]
+    assert [response.status_code for response in responses] == [503, 503, 429, 200]
+    assert responses[0].content == b""
+    assert responses[2].json() == {"slow": True}
+    assert responses[2].headers["Retry-After"] == "7"
+    assert responses[2].headers["X-Request-Id"] == "r1"
+    assert responses[2].headers["Content-Type"] == "application/json"
     assert [seen.status for seen in emulator.requests] == [503, 503, 429, 200]
 
 
-def test_a_failure_can_be_for_one_vendor(emulator: Emulator) -> None:
+def test_a_fault_can_apply_to_one_vendor(emulator: Emulator) -> None:
     emulator.fail_next(500, vendor="beta", body=b"<html>", content_type="text/html")
     assert get(emulator, "/acme/plan").status_code == 200
     assert get(emulator, "/beta/plan").headers["Content-Type"].startswith("text/html")
     assert get(emulator, "/beta/plan").status_code == 200
 
 
-def test_the_server_names_no_software_and_gives_its_date(emulator: Emulator) -> None:
+def test_responses_have_a_date_but_no_server_header(emulator: Emulator) -> None:
     headers = get(emulator, "/acme/plan").headers
     assert "server" not in headers
     assert headers["date"].endswith("GMT")
 
 
-def test_a_slash_too_many_is_not_redirected(emulator: Emulator) -> None:
+def test_a_trailing_slash_is_not_redirected(emulator: Emulator) -> None:
     assert get(emulator, "/acme/plan/", allow_redirects=False).status_code == 404
 
 
-# Texts.
+# Exported text.
 
 
-def test_connections_and_samples_are_lines_of_json(emulator: Emulator) -> None:
+def test_connections_and_samples_are_single_lines_of_json(emulator: Emulator) -> None:
     connections, samples = connections_json(emulator), samples_json(emulator)
     assert "\n" not in connections + samples
     assert json.loads(connections)["beta"]["base_url"] == f"{emulator.base_url}/acme"
@@ -332,7 +332,7 @@ def test_the_configuration_is_toml(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "# acme:external/INV-7  (named)\n" in text
 
 
-def test_a_vendor_gets_the_address_it_will_have() -> None:
+def test_an_emulator_knows_its_final_address() -> None:
     seen: list[Host] = []
 
     class Curious(Acme):

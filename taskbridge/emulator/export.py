@@ -1,4 +1,4 @@
-"""What a running emulator tells people and scripts: where it is, what to put into a configuration, what to look at."""
+"""How to reach a running emulator, as text: a configuration file for people, JSON for scripts."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["config_toml", "connections_json", "samples_json"]
 
 
 def connections_json(emulator: Emulator) -> str:
-    """One line of JSON: the settings by vendor, as ``taskbridge.connect`` takes them."""
+    """Return one line of JSON: the settings by vendor, as ``taskbridge.connect`` takes them."""
     return json.dumps({name: emulator.settings(name) for name in emulator.vendors})
 
 
 def samples_json(emulator: Emulator) -> str:
-    """One line of JSON: ``{"samples": {vendor: {label: shared id}}}``."""
+    """Return one line of JSON: ``{"samples": {vendor: {label: shared id}}}``."""
     return json.dumps({"samples": {name: emulator.samples(name) for name in emulator.vendors}})
 
 
 def config_toml(emulator: Emulator) -> str:
-    """A configuration file for the running vendors, with refs of their sample tasks as comments."""
+    """Return a configuration file for the running vendors, with refs of their sample tasks as comments."""
     lines = [f"default = {_text(next(iter(emulator.vendors)))}"]
     for name in emulator.vendors:
         lines += ["", f"[connections.{_key(name)}]", f"provider = {_text(name)}"]
@@ -40,5 +40,5 @@ def _key(key: str) -> str:
 
 
 def _text(value: str) -> str:
-    # a JSON string is a TOML basic string, except for surrogate pairs and the DEL that JSON leaves alone
+    # a JSON string is a TOML basic string, except for surrogate pairs and the DEL that JSON does not escape
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

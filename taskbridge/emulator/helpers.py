@@ -1,6 +1,6 @@
-"""What emulators have in common: a task's life, refusals, bearer tokens, bodies, and the texts of times.
+"""Helpers for emulators: a task's life, routes, error responses, bearer tokens, request bodies, ids and timestamps.
 
-Nothing here knows a vendor: no word, no code, no address. What a vendor says stands in its own emulator.
+Nothing here is specific to a vendor: no status words, codes or addresses. Those are in the vendor's own emulator.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 __all__ = [
     "BearerTokens",
     "Endpoint",
+    "ErrorResponse",
     "FormPart",
     "JsonObject",
     "Life",
     "Phase",
-    "Refused",
     "as_list",
     "as_object",
     "count_pdf_pages",
@@ -49,7 +49,7 @@ Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 Phase: TypeAlias = Literal["queued", "working", "review", "ended"]
 
 GRAIN: Final = 1e-6
-"""Seconds; moments closer than this are one moment, so that sums of floats do not postpone an end."""
+"""Seconds; times closer than this are equal, so that rounding errors do not postpone an end."""
 
 
 # The life of a task.
@@ -57,95 +57,96 @@ GRAIN: Final = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """A plan that began at a moment. All times are vendor seconds since the epoch.
+    """A plan, and the time at which it began. All times are vendor seconds since the epoch.
 
     Attributes:
-        born: When the task was created.
-        plan: How it goes on.
+        submitted_at: When the task was created.
+        plan: How long it takes and how it ends.
     """
 
-    born: float
+    submitted_at: float
     plan: Plan
 
     @property
-    def began(self) -> float:
+    def started_at(self) -> float:
         """When work starts."""
-        return self.born + self.plan.queued
+        return self.submitted_at + self.plan.queued
 
     @property
-    def worked(self) -> float:
-        """When work is over (never, for a stuck task)."""
-        return float("inf") if self.plan.outcome == "stuck" else self.began + self.plan.working
+    def work_ends_at(self) -> float:
+        """When work ends (never, for a stuck task)."""
+        return float("inf") if self.plan.outcome == "stuck" else self.started_at + self.plan.working
 
     @property
-    def ends(self) -> float:
-        """When all is over, a person's review included."""
-        return self.worked + self.plan.review
+    def finished_at(self) -> float:
+        """When the task ends, human review included."""
+        return self.work_ends_at + self.plan.review
 
     def phase(self, now: float) -> Phase:
-        """Where the task is at ``now``."""
-        if not _reached(self.began, now):
+        """Return the task's phase at ``now``."""
+        if not _reached(self.started_at, now):
             return "queued"
-        if not _reached(self.worked, now):
+        if not _reached(self.work_ends_at, now):
             return "working"
-        return "ended" if _reached(self.ends, now) else "review"
+        return "ended" if _reached(self.finished_at, now) else "review"
 
-    def changed(self, now: float) -> float:
-        """When the phase of ``now`` began."""
+    def phase_since(self, now: float) -> float:
+        """Return when the phase at ``now`` began."""
         return max(
-            (moment for moment in (self.began, self.worked, self.ends) if _reached(moment, now)),
-            default=self.born,
+            (moment for moment in (self.started_at, self.work_ends_at, self.finished_at) if _reached(moment, now)),
+            default=self.submitted_at,
         )
 
-    def share(self, now: float) -> float:
-        """How much of the work is done, from 0 to 1; a stuck task counts on, and stays below 1."""
-        if _reached(self.worked, now):
+    def progress(self, now: float) -> float:
+        """Return how much of the work is done, from 0 to 1; a stuck task stays below 1."""
+        if _reached(self.work_ends_at, now):
             return 1.0
-        return max(0.0, min((now - self.began) / self.plan.working, 0.99)) if self.plan.working else 0.0
+        return max(0.0, min((now - self.started_at) / self.plan.working, 0.99)) if self.plan.working else 0.0
 
 
 def _reached(moment: float, now: float) -> bool:
     return now - moment > -GRAIN
 
 
-# Routes and refusals.
+# Routes and error responses.
 
 
-class Refused(Exception):  # it carries an answer; nothing is in error
-    """Ends a request with an answer that the vendor gives instead of a result.
+class ErrorResponse(Exception):  # it carries a response; nothing went wrong here
+    """Raise it in an endpoint to end the request with this response.
 
     Args:
-        answer: What is sent.
+        response: What is sent.
     """
 
-    def __init__(self, answer: Response) -> None:
-        super().__init__(answer.status_code)
-        self.answer = answer
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status_code)
+        self.response = response
 
 
 def routes(table: Iterable[tuple[str, str, Endpoint]], check: Callable[[Request], None]) -> list[Route]:
-    """Routes for rows of method, path and endpoint.
+    """Return routes for rows of method, path and endpoint.
 
     Args:
-        table: One row per call of the vendor.
-        check: Looks at each request first; it and the endpoints may raise `Refused`.
+        table: One row per call of the vendor's API.
+        check: Called with each request first, for example to check its key; it and the endpoints may raise
+            `ErrorResponse`.
     """
-    return [Route(path, _guarded(endpoint, check), methods=[method]) for method, path, endpoint in table]
+    return [Route(path, _checked(endpoint, check), methods=[method]) for method, path, endpoint in table]
 
 
-def _guarded(endpoint: Endpoint, check: Callable[[Request], None]) -> Endpoint:
-    async def answer(request: Request) -> Response:
+def _checked(endpoint: Endpoint, check: Callable[[Request], None]) -> Endpoint:
+    async def respond(request: Request) -> Response:
         try:
             check(request)
             return await endpoint(request)
-        except Refused as refusal:
-            return refusal.answer
+        except ErrorResponse as error:
+            return error.response
 
-    return answer
+    return respond
 
 
 class BearerTokens:
-    """Tokens that were handed out, valid for a while in vendor time.
+    """Bearer tokens that expire in vendor time.
 
     Args:
         clock: The vendor's time.
@@ -160,17 +161,17 @@ class BearerTokens:
         self._expiry[token] = self._clock.time() + lifetime_s
 
     def check(self, request: Request) -> None:
-        """Refuse with 401 and no body a request whose bearer token is missing, unknown or expired."""
+        """Raise a 401 without a body if the request's bearer token is missing, unknown or expired."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or self._clock.time() >= self._expiry.get(token.strip(), 0):
-            raise Refused(Response(status_code=401))
+            raise ErrorResponse(Response(status_code=401))
 
 
 # Bodies.
 
 
 def from_json(body: bytes) -> JsonObject | None:
-    """The JSON object in ``body``; None for anything else."""
+    """Return the JSON object in ``body``; None for anything else."""
     try:
         return as_object(json.loads(body))
     except (ValueError, RecursionError):
@@ -178,12 +179,12 @@ def from_json(body: bytes) -> JsonObject | None:
 
 
 def as_object(value: object) -> JsonObject | None:
-    """``value`` from decoded JSON if it is an object; None for anything else."""
+    """Return ``value`` from decoded JSON if it is an object; None for anything else."""
     return value if _is_object(value) else None
 
 
 def as_list(value: object) -> list[Any] | None:
-    """``value`` from decoded JSON if it is an array; None for anything else."""
+    """Return ``value`` from decoded JSON if it is an array; None for anything else."""
     return value if _is_list(value) else None
 
 
@@ -196,7 +197,7 @@ def _is_list(value: object) -> TypeGuard[list[Any]]:
 
 
 def to_json(value: object, status: int = 200, media_type: str = "application/json") -> Response:
-    """An answer with ``value`` as JSON in UTF-8."""
+    """Return a response with ``value`` as JSON in UTF-8."""
     body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     return Response(body, status_code=status, media_type=media_type)
 
@@ -217,7 +218,7 @@ class FormPart:
 
 
 def from_multipart(body: bytes, content_type: str) -> dict[str, FormPart]:
-    """The parts of a ``multipart/form-data`` body by name; empty when it is none."""
+    """Return the parts of a ``multipart/form-data`` body by name; empty for any other body."""
     header = Message()
     header["content-type"] = content_type
     boundary = header.get_boundary()
@@ -237,21 +238,21 @@ def _part(section: bytes) -> tuple[str, FormPart] | None:
     return name, FormPart(data, headers.get_filename(), content_type)
 
 
-# Texts.
+# Ids, timestamps, documents.
 
 
 def random_text(random: Random, length: int, alphabet: str = "abcdefghijklmnopqrstuvwxyz0123456789") -> str:
-    """``length`` characters, the same for the same seed."""
+    """Return ``length`` random characters, the same for the same seed."""
     return "".join(random.choices(alphabet, k=length))
 
 
 def utc_text(moment: float, digits: int = 0) -> str:
-    """``moment`` (seconds since the epoch) as ISO 8601 with ``Z`` and so many digits of a second."""
+    """Return ``moment`` (seconds since the epoch) as ISO 8601 with ``Z`` and ``digits`` digits of a second."""
     exact = datetime.fromtimestamp(moment, UTC)
     fraction = f".{exact.microsecond:06}".ljust(digits + 1, "0")[: digits + 1] if digits else ""
     return f"{exact:%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
 
 def count_pdf_pages(data: bytes) -> int:
-    """Pages of a PDF whose objects are not compressed; 1 when none can be seen."""
+    """Return the number of pages of a PDF whose objects are not compressed; 1 if none is found."""
     return len(re.findall(rb"/Type\s*/Page\b", data)) or 1

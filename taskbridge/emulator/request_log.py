@@ -1,0 +1,178 @@
+"""The layer in front of all emulated vendors: it logs each request and injects faults.
+
+Pure ASGI. It keeps neither header values nor bodies, so a test can print the whole log without printing a key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+
+from taskbridge.emulator.faults import FaultContext, fault_named, respond_with
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Mapping
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from taskbridge.emulator.clock import VendorClock
+    from taskbridge.emulator.faults import Fault
+
+__all__ = ["RequestLog", "SeenRequest"]
+
+_SLOW: Final = 5.0  # seconds that a slow response takes by default
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRequest:
+    """One request that reached the emulator.
+
+    Attributes:
+        vendor: Name of the emulated vendor; empty if the path belongs to none.
+        prefix: First part of the path, under which the vendor's routes are mounted.
+        method: HTTP method.
+        path: Decoded path, prefix included.
+        query: Query string as it was sent, without the question mark.
+        status: HTTP status of the response; 0 if there was none.
+        time: Vendor seconds since the epoch (UTC) when the request arrived.
+    """
+
+    vendor: str
+    prefix: str
+    method: str
+    path: str
+    query: str
+    status: int
+    time: float
+
+
+@dataclass(slots=True)
+class _PendingFault:
+    fault: Fault
+    vendor: str | None
+    method: str | None
+    path_contains: str
+    seconds: float
+    headers: Mapping[str, str]
+    times: int
+
+    def matches(self, scope: Scope, vendor: str | None) -> bool:
+        return (
+            self.vendor in {None, vendor}
+            and self.method in {None, scope["method"]}
+            and self.path_contains in scope["path"]
+        )
+
+
+class RequestLog:
+    """The log of requests and the queue of faults.
+
+    Args:
+        clock: The vendors' time.
+        prefixes: Names of vendors by path prefix.
+
+    Attributes:
+        transport_of: Finds the TCP connection of a request.
+    """
+
+    def __init__(self, clock: VendorClock, prefixes: Mapping[str, str]) -> None:
+        self.transport_of: Callable[[Scope], asyncio.Transport | None] = lambda _: None
+        self._clock = clock
+        self._prefixes = dict(prefixes)
+        self._requests: list[SeenRequest] = []
+        self._faults: list[_PendingFault] = []
+        self._lock = Lock()
+
+    @property
+    def requests(self) -> list[SeenRequest]:
+        """The requests so far, in the order of their responses."""
+        with self._lock:
+            return list(self._requests)
+
+    def clear(self) -> None:
+        """Empty the log; pending faults remain."""
+        with self._lock:
+            self._requests.clear()
+
+    def fail_next(
+        self,
+        fault: int | str,
+        *,
+        times: int,
+        vendor: str | None,
+        method: str | None,
+        path_contains: str,
+        retry_after: float | str | None,
+        seconds: float | None,
+        body: bytes,
+        headers: Mapping[str, str] | None,
+        content_type: str,
+    ) -> None:
+        """Queue a fault; see `taskbridge.emulator.shell.Emulator.fail_next`."""
+        pending = _PendingFault(
+            respond_with(fault, body, content_type) if isinstance(fault, int) else fault_named(fault),
+            vendor,
+            method and method.upper(),
+            path_contains,
+            _SLOW if seconds is None else seconds,
+            dict(headers or {}) | ({} if retry_after is None else {"Retry-After": str(retry_after)}),
+            times,
+        )
+        with self._lock:
+            self._faults.append(pending)
+
+    def wrap(self, app: ASGIApp) -> ASGIApp:
+        """Return an ASGI application that logs each request, and passes it to ``app`` or injects a fault."""
+
+        async def logged(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            time = self._clock.time()
+            prefix = scope["path"].lstrip("/").partition("/")[0]
+            status = 0
+
+            def record() -> None:
+                seen = SeenRequest(
+                    vendor=self._prefixes.get(prefix, ""),
+                    prefix=prefix,
+                    method=scope["method"],
+                    path=scope["path"],
+                    query=scope["query_string"].decode("latin-1"),
+                    status=status,
+                    time=time,
+                )
+                with self._lock:
+                    self._requests.append(seen)
+
+            async def send_logged(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                    record()  # before the caller can have the response, so that it finds the record
+                await send(message)
+
+            pending = self._take_fault(scope, self._prefixes.get(prefix))
+            if pending is None:
+                await app(scope, receive, send_logged)
+                return
+            transport = self.transport_of(scope)
+            await pending.fault(
+                FaultContext(scope, receive, send_logged, app, self._clock, transport, pending.seconds, pending.headers)
+            )
+            if not status:
+                record()
+
+        return logged
+
+    def _take_fault(self, scope: Scope, vendor: str | None) -> _PendingFault | None:
+        with self._lock:
+            for position, pending in enumerate(self._faults):
+                if pending.matches(scope, vendor):
+                    pending.times -= 1
+                    if pending.times <= 0:
+                        del self._faults[position]
+                    return pending
+        return None
