@@ -80,13 +80,13 @@ def test_every_module_is_in_the_documented_layout() -> None:
 
 
 @pytest.mark.parametrize("module", sorted(KNOWN - {"taskbridge"}))
-def test_a_module_imports_from_its_left_only(module: str) -> None:
+def test_a_module_imports_only_from_its_own_layer_and_those_below(module: str) -> None:
     mine = RANK[layer_of(module)]
     wrong = [name for name in GRAPH[module] if RANK.get(layer_of(name), -1) > mine and (module, name) not in ALLOWED]
     assert wrong == []
 
 
-def test_no_module_takes_part_in_a_cycle() -> None:
+def test_there_is_no_import_cycle() -> None:
     graph = {
         module: {name for name in names if (module, name) not in ALLOWED | ONE_UNIT and name != "taskbridge"}
         for module, names in GRAPH.items()
@@ -98,7 +98,7 @@ def test_no_module_takes_part_in_a_cycle() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
-def test_only_the_transport_knows_an_http_library(path: Path) -> None:
+def test_only_the_transports_import_an_http_library(path: Path) -> None:
     if layer_of(dotted(path)) in ("_transport", "emulator"):
         return
     libraries = {name.partition(".")[0] for name in imported(path)} & HTTP_LIBRARIES
@@ -107,7 +107,7 @@ def test_only_the_transport_knows_an_http_library(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [*MODULES, *PROVIDERS], ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_the_systems_clock_sleeps(path: Path) -> None:
+def test_only_the_system_clock_sleeps(path: Path) -> None:
     calls = [
         ast.unparse(node.func)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
@@ -118,7 +118,7 @@ def test_only_the_systems_clock_sleeps(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PROVIDERS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_providers_files_keep_to_themselves(path: Path) -> None:
+def test_a_provider_imports_only_the_public_packages(path: Path) -> None:
     emulates = path.name.startswith("emulator")
     for name in imported(path):
         assert not name.startswith("providers")
@@ -133,7 +133,7 @@ def test_a_providers_files_keep_to_themselves(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [p for p in PROVIDERS if p.name == "provider.py"], ids=lambda p: p.parent.name)
-def test_a_provider_reads_no_clock_and_no_environment(path: Path) -> None:
+def test_a_provider_reads_neither_clock_nor_environment(path: Path) -> None:
     names = {name.partition(".")[0] for name in imported(path)}
     assert names & {"time", "os", "random", "threading", "asyncio", "socket", "logging"} == set()
 
@@ -162,11 +162,11 @@ def loaded_by(code: str) -> set[str]:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_not_needed_is_not_loaded(code: str, free_of: tuple[str, ...]) -> None:
+def test_unneeded_modules_are_not_loaded(code: str, free_of: tuple[str, ...]) -> None:
     assert loaded_by(code) & set(free_of) == set()
 
 
-def test_the_public_names_are_sorted_and_all_there() -> None:
+def test_the_public_names_are_sorted_and_exist() -> None:
     import taskbridge  # noqa: PLC0415  # only here
 
     assert taskbridge.__all__ == sorted(taskbridge.__all__)

@@ -40,7 +40,7 @@ def waiting_threads() -> list[threading.Thread]:
 
 
 @pytest.mark.parametrize("name", VENDORS)
-def test_a_look_up_gives_a_snapshot(vendors: Emulator, interface: Interface, name: str) -> None:
+def test_get_returns_a_snapshot(vendors: Emulator, interface: Interface, name: str) -> None:
     for label, task_id in vendors.samples(name).items():
         task = interface.call(name, quick(vendors, name), "get", task_id)
         assert (task.id, task.provider, task.connection, task.ref) == (task_id, name, name, f"{name}:{task_id}"), label
@@ -54,7 +54,7 @@ def test_a_wait_ends_with_the_terminal_snapshot(vendors: Emulator, interface: In
 
 
 @pytest.mark.parametrize("name", VENDORS)
-def test_a_result_is_what_the_task_made(vendors: Emulator, interface: Interface, name: str) -> None:
+def test_result_returns_the_output_of_a_task(vendors: Emulator, interface: Interface, name: str) -> None:
     result = interface.call(name, quick(vendors, name), "result", vendors.samples(name)["completed"])
     assert isinstance(result, tb.TaskResult)
     assert result.files or result.text or result.data
@@ -73,7 +73,7 @@ def test_the_result_of_a_failed_task_raises_with_the_vendors_reason(
     assert str(error.task.error.message) in error.message
 
 
-def test_an_id_may_be_given_as_a_text_a_ref_or_a_task(vendors: Emulator, interface: Interface) -> None:
+def test_an_id_may_be_a_string_a_ref_or_a_task(vendors: Emulator, interface: Interface) -> None:
     settings = quick(vendors, "scan-documents")
     task_id = vendors.samples("scan-documents")["completed"]
     task = interface.call("scan-documents", settings, "get", task_id)
@@ -81,7 +81,7 @@ def test_an_id_may_be_given_as_a_text_a_ref_or_a_task(vendors: Emulator, interfa
         assert interface.call("scan-documents", settings, "get", given) == task
 
 
-def test_a_task_that_has_ended_is_not_looked_up_again_for_its_result(own_vendors: Emulator) -> None:
+def test_a_finished_task_is_not_requested_again_for_its_result(own_vendors: Emulator) -> None:
     with tb.connect("scan-documents", **quick(own_vendors, "scan-documents")) as client:
         task = client.wait(own_vendors.samples("scan-documents")["completed"])
         before = own_vendors.count()
@@ -89,7 +89,7 @@ def test_a_task_that_has_ended_is_not_looked_up_again_for_its_result(own_vendors
     assert own_vendors.count() == before
 
 
-def test_a_wait_tells_of_each_change(own_vendors: Emulator, interface: Interface) -> None:
+def test_a_wait_reports_each_change(own_vendors: Emulator, interface: Interface) -> None:
     seen: list[tb.Task] = []
     settings = quick(own_vendors, "cloudconvert")
     task_id = started(own_vendors)
@@ -117,7 +117,7 @@ def started(vendors: Emulator, plan: Plan | None = None) -> str:
     return post("/convert", input=source, output_format="pdf")
 
 
-def test_a_wait_that_runs_out_of_time_hands_back_what_it_saw(vendors: Emulator, interface: Interface) -> None:
+def test_a_wait_timeout_contains_the_last_snapshot(vendors: Emulator, interface: Interface) -> None:
     task_id = vendors.samples("expertai-extract")["processing"]
     with pytest.raises(tb.WaitTimeout) as caught:
         interface.call("expertai-extract", quick(vendors, "expertai-extract"), "wait", task_id, timeout=0.5)
@@ -131,16 +131,16 @@ def test_a_wait_that_runs_out_of_time_hands_back_what_it_saw(vendors: Emulator, 
 # Held lines.
 
 
-def test_a_wait_holds_the_line_where_the_vendor_has_one(own_vendors: Emulator, interface: Interface) -> None:
+def test_a_wait_uses_a_long_poll_where_the_vendor_has_one(own_vendors: Emulator, interface: Interface) -> None:
     task_id = started(own_vendors, Plan(queued=8.0, working=8.0))
-    own_vendors.forget()
+    own_vendors.clear_requests()
     assert interface.call("cloudconvert", quick(own_vendors, "cloudconvert"), "wait", task_id).status == "completed"
     assert [seen.prefix for seen in own_vendors.requests] == ["cloudconvert", "cloudconvert-sync"]
 
 
-def test_a_line_that_nobody_answers_falls_back_to_looking(own_vendors: Emulator, interface: Interface) -> None:
+def test_an_unreachable_long_poll_falls_back_to_polling(own_vendors: Emulator, interface: Interface) -> None:
     task_id = started(own_vendors, Plan(queued=8.0, working=8.0))
-    own_vendors.forget()
+    own_vendors.clear_requests()
     settings = quick(own_vendors, "cloudconvert")
     sync_url = settings["sync_url"].replace("cloudconvert-sync", "nobody-home")
     task = interface.call("cloudconvert", {**settings, "sync_url": sync_url}, "wait", task_id)
@@ -150,7 +150,7 @@ def test_a_line_that_nobody_answers_falls_back_to_looking(own_vendors: Emulator,
     assert set(prefixes[2:]) == {"cloudconvert"}
 
 
-def test_a_line_that_is_cut_falls_back_to_looking(
+def test_a_broken_long_poll_falls_back_to_polling(
     own_vendors: Emulator, interface: Interface, raw_server: Callable[..., Any], http_answer: Callable[..., bytes]
 ) -> None:
     for script in ([], [http_answer(504)], [b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"]):
@@ -161,7 +161,7 @@ def test_a_line_that_is_cut_falls_back_to_looking(
         assert server.received
 
 
-def test_a_vendor_of_the_same_api_is_reached_by_its_address_alone(vendors: Emulator, interface: Interface) -> None:
+def test_base_url_alone_is_enough_for_a_compatible_vendor(vendors: Emulator, interface: Interface) -> None:
     settings = vendors.settings("cloudconvert")
     own = {"api_key": settings["api_key"], "base_url": settings["base_url"] + "/", **QUICK}
     assert (
@@ -173,7 +173,7 @@ def test_a_vendor_of_the_same_api_is_reached_by_its_address_alone(vendors: Emula
 
 
 @pytest.mark.parametrize("name", VENDORS)
-def test_waiting_for_all_gives_outcomes_in_order_with_duplicates(
+def test_wait_all_returns_outcomes_in_order_with_duplicates(
     vendors: Emulator, interface: Interface, name: str
 ) -> None:
     samples = vendors.samples(name)
@@ -184,7 +184,7 @@ def test_waiting_for_all_gives_outcomes_in_order_with_duplicates(
     assert [outcome.ref.id for outcome in outcomes] == ids
 
 
-def test_as_completed_tells_of_each_and_at_the_deadline_of_the_rest(vendors: Emulator, interface: Interface) -> None:
+def test_as_completed_yields_each_end_and_the_rest_at_the_deadline(vendors: Emulator, interface: Interface) -> None:
     samples = vendors.samples("expertai-extract")
     ids = [samples["completed"], samples["processing"], samples["pending"], samples["completed"]]
     outcomes = interface.call("expertai-extract", quick(vendors, "expertai-extract"), "as_completed", ids, timeout=0.5)
@@ -202,7 +202,7 @@ def test_waiting_for_nothing_ends_at_once(vendors: Emulator, interface: Interfac
     assert interface.call("scan-documents", settings, "watch", iter(())) == []
 
 
-def test_watch_tells_of_every_change_and_of_the_end(own_vendors: Emulator, interface: Interface) -> None:
+def test_watch_yields_every_change_and_the_end(own_vendors: Emulator, interface: Interface) -> None:
     ids = [started(own_vendors, Plan(queued=8.0, working=8.0)) for _ in range(2)]
     outcomes = interface.call("cloudconvert", quick(own_vendors, "cloudconvert"), "watch", ids)
     for task_id in ids:
@@ -213,7 +213,7 @@ def test_watch_tells_of_every_change_and_of_the_end(own_vendors: Emulator, inter
         assert all(before != after for before, after in pairwise(seen))
 
 
-def test_one_bad_task_hides_no_other(own_vendors: Emulator, interface: Interface) -> None:
+def test_one_bad_task_does_not_affect_the_others(own_vendors: Emulator, interface: Interface) -> None:
     samples = own_vendors.samples("scan-documents")
     ids = ["task_nobodyhasit1", samples["completed"], samples["failed"]]
     outcomes = interface.call("scan-documents", quick(own_vendors, "scan-documents"), "wait_all", ids)
@@ -230,7 +230,7 @@ def test_a_wrong_key_ends_every_wait_with_few_requests(own_vendors: Emulator, in
     assert own_vendors.count() <= 6
 
 
-def test_waiting_again_and_again_never_hangs(vendors: Emulator) -> None:
+def test_repeated_waits_never_hang(vendors: Emulator) -> None:
     done = vendors.samples("scan-documents")["completed"]
 
     def wait() -> None:
@@ -244,7 +244,7 @@ def test_waiting_again_and_again_never_hangs(vendors: Emulator) -> None:
     assert not thread.is_alive()
 
 
-def test_a_wait_that_begins_while_the_last_threads_leave_is_served(vendors: Emulator) -> None:
+def test_a_wait_that_starts_while_the_last_worker_exits_is_served(vendors: Emulator) -> None:
     """A thread that has found nothing to do is no help to the next wait, even if it has not ended yet."""
     done = vendors.samples("scan-documents")["completed"]
     leaving, gone = threading.Event(), threading.Event()
@@ -304,7 +304,7 @@ def test_breaking_out_of_as_completed_leaves_no_thread_behind(vendors: Emulator)
         assert client.wait(samples["completed"]).status == "completed"  # the client goes on
 
 
-def test_closing_a_client_ends_its_threads_and_tells_those_who_wait(vendors: Emulator) -> None:
+def test_closing_a_client_ends_its_threads_and_its_waits(vendors: Emulator) -> None:
     outcomes: list[tb.Outcome] = []
     begun = threading.Event()
     client = tb.connect("expertai-extract", **quick(vendors, "expertai-extract"))
@@ -378,7 +378,7 @@ def test_a_client_refuses_to_be_pickled_and_shows_no_key(vendors: Emulator) -> N
 
 
 def test_a_bridge_addresses_every_connection_by_ref(vendors: Emulator, tmp_path: Any, interface: Interface) -> None:
-    from taskbridge.emulator.texts import config_toml  # noqa: PLC0415  # only here
+    from taskbridge.emulator.export import config_toml  # noqa: PLC0415  # only here
 
     path = tmp_path / "taskbridge.toml"
     path.write_text(config_toml(vendors))
@@ -429,7 +429,7 @@ def test_a_bridge_addresses_every_connection_by_ref(vendors: Emulator, tmp_path:
     ],
     ids=lambda text: repr(text[:12]),
 )
-def test_what_cannot_be_an_id_is_refused_before_anything_is_sent(
+def test_an_impossible_id_is_refused_before_anything_is_sent(
     vendors: Emulator, interface: Interface, name: str, task_id: str
 ) -> None:
     before = vendors.count()
@@ -441,13 +441,13 @@ def test_what_cannot_be_an_id_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("given", [None, 7, b"t1", 1.5, ["t1"]], ids=str)
-def test_what_is_no_text_is_no_id(interface: Interface, given: Any) -> None:
+def test_an_id_that_is_not_a_string_is_refused(interface: Interface, given: Any) -> None:
     with pytest.raises(tb.InvalidTaskId, match=f"not {type(given).__name__}"):
         interface.call("scan-documents", {"api_key": "k-of-nobody"}, "get", given)
 
 
 @pytest.mark.parametrize("native", ["INV 7/2026", "..", "../x", "ünï/文書", "a?b=c&d#e", "100%", "a+b", "'\""])
-def test_an_id_of_the_callers_own_travels_as_it_is(own_vendors: Emulator, interface: Interface, native: str) -> None:
+def test_an_external_id_is_sent_unchanged(own_vendors: Emulator, interface: Interface, native: str) -> None:
     with pytest.raises(tb.TaskNotFound) as caught:
         interface.call("smartdocumentor", quick(own_vendors, "smartdocumentor"), "get", f"external/{native}")
     [seen] = [seen for seen in own_vendors.requests if seen.method == "GET"]
@@ -480,7 +480,7 @@ def test_an_id_of_the_callers_own_travels_as_it_is(own_vendors: Emulator, interf
         (520, tb.ServerError, True),
     ],
 )
-def test_a_refusal_has_its_class_and_carries_what_the_vendor_said(
+def test_an_api_error_has_its_class_and_the_vendors_fields(
     own_vendors: Emulator, interface: Interface, status: int, kind: type[tb.ApiError], *, retryable: bool
 ) -> None:
     body = json.dumps({"type": "https://scan-documents.com/docs/errors/odd-code", "message": "No.", "status": 200})
@@ -495,7 +495,7 @@ def test_a_refusal_has_its_class_and_carries_what_the_vendor_said(
     assert str(error).startswith("scan-documents:task_1: No")
 
 
-def test_a_wish_to_wait_longer_than_we_may_is_told(own_vendors: Emulator, interface: Interface) -> None:
+def test_a_retry_after_beyond_the_deadline_is_in_the_error(own_vendors: Emulator, interface: Interface) -> None:
     own_vendors.fail_next(429, times=9, retry_after=3000)
     with pytest.raises(tb.RateLimited) as caught:
         interface.call("scan-documents", quick(own_vendors, "scan-documents"), "get", "task_1")
@@ -503,7 +503,7 @@ def test_a_wish_to_wait_longer_than_we_may_is_told(own_vendors: Emulator, interf
     assert own_vendors.count() == 1
 
 
-def test_a_refusal_that_passes_is_never_seen(own_vendors: Emulator, interface: Interface) -> None:
+def test_a_temporary_error_is_retried_unseen(own_vendors: Emulator, interface: Interface) -> None:
     own_vendors.fail_next(503, times=2)
     task_id = own_vendors.samples("scan-documents")["completed"]
     assert interface.call("scan-documents", quick(own_vendors, "scan-documents"), "get", task_id).status == "completed"
@@ -524,7 +524,7 @@ def test_a_refusal_that_passes_is_never_seen(own_vendors: Emulator, interface: I
         (b'{"id": "task_1", "status": "comp', "may be cut"),
     ],
 )
-def test_an_answer_that_cannot_be_read_says_why(
+def test_an_unreadable_response_says_why(
     own_vendors: Emulator, interface: Interface, body: bytes, words: str
 ) -> None:
     own_vendors.fail_next(200, times=9, body=body)
@@ -533,7 +533,7 @@ def test_an_answer_that_cannot_be_read_says_why(
     assert words in caught.value.message
 
 
-def test_an_answer_about_another_task_is_a_mismatch(own_vendors: Emulator, interface: Interface) -> None:
+def test_a_response_about_another_task_is_a_mismatch(own_vendors: Emulator, interface: Interface) -> None:
     own_vendors.fail_next(200, times=9, body=b'{"id": "task_2", "status": "completed"}')
     with pytest.raises(tb.IdentityMismatch):
         interface.call("scan-documents", quick(own_vendors, "scan-documents"), "get", "task_1")

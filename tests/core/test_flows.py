@@ -37,14 +37,14 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("status", "requests"), REFUSALS.items())
-def test_the_status_decides_how_often_a_look_up_is_sent(acme: Maker, status: int, requests: int) -> None:
+def test_the_http_status_decides_how_often_a_status_request_is_sent(acme: Maker, status: int, requests: int) -> None:
     made = acme(lambda _: Response(status))
     with pytest.raises(tb.TaskbridgeError):
         made.client.get("t1")
     assert len(made.transport.requests) == requests
 
 
-def test_after_the_last_attempt_the_error_says_how_many_there_were(acme: Maker) -> None:
+def test_the_final_error_gives_the_number_of_attempts(acme: Maker) -> None:
     made = acme(lambda _: Response(503))
     with pytest.raises(tb.ServerError, match=r"\(after 3 attempts\)"):
         made.client.get("t1")
@@ -52,20 +52,20 @@ def test_after_the_last_attempt_the_error_says_how_many_there_were(acme: Maker) 
 
 
 @pytest.mark.parametrize("fault", [tb.ConnectFailed, tb.TruncatedResponse, tb.DeadlineExceeded])
-def test_a_look_up_without_an_answer_is_repeated(acme: Maker, says: Says, fault: type[tb.TransportError]) -> None:
+def test_a_status_request_without_a_response_is_retried(acme: Maker, says: Says, fault: type[tb.TransportError]) -> None:
     made = acme([fault("no"), fault("no"), says("t1", "done")])
     assert made.client.get("t1").status == "completed"
     assert [request.new_connection for request in made.transport.requests] == [False, True, True]
 
 
-def test_a_certificate_that_cannot_be_trusted_is_not_tried_again(acme: Maker) -> None:
+def test_an_untrusted_certificate_is_not_retried(acme: Maker) -> None:
     made = acme([tb.TlsError("no")])
     with pytest.raises(tb.TlsError):
         made.client.get("t1")
     assert len(made.transport.requests) == 1
 
 
-def test_pauses_grow_and_are_full_of_jitter(acme: Maker, clock: VirtualClock) -> None:
+def test_pauses_grow_and_have_full_jitter(acme: Maker, clock: VirtualClock) -> None:
     clock.pinned = 1.0
     made = acme(lambda _: Response(500), retry={"attempts": 5, "first": 0.5, "at_most": 1.5}, request_timeout=60.0)
     with pytest.raises(tb.ServerError):
@@ -73,13 +73,13 @@ def test_pauses_grow_and_are_full_of_jitter(acme: Maker, clock: VirtualClock) ->
     assert clock.slept == [0.5, 1.0, 1.5, 1.5]
 
 
-def test_retry_after_is_a_floor(acme: Maker, says: Says, clock: VirtualClock) -> None:
+def test_retry_after_is_a_lower_bound(acme: Maker, says: Says, clock: VirtualClock) -> None:
     made = acme([Response(429, {"retry-after": "7"}), says("t1", "done")])
     assert made.client.get("t1").status == "completed"
     assert 7.0 <= sum(clock.slept) <= 10.0
 
 
-def test_a_retry_after_beyond_the_deadline_is_told_and_not_slept(acme: Maker, clock: VirtualClock) -> None:
+def test_a_retry_after_beyond_the_deadline_is_reported_and_not_slept(acme: Maker, clock: VirtualClock) -> None:
     made = acme([Response(503, {"retry-after": "120"})])
     with pytest.raises(tb.ServerError) as caught:
         made.client.get("t1")
@@ -96,7 +96,7 @@ def test_a_retry_after_of_more_than_an_hour_is_never_slept(acme: Maker, clock: V
     assert clock.slept == []
 
 
-def test_the_total_time_holds_for_all_attempts_together(acme: Maker, clock: VirtualClock) -> None:
+def test_request_timeout_covers_all_attempts(acme: Maker, clock: VirtualClock) -> None:
     def slow(_: Request) -> Response:
         clock.advance(4.0)
         return Response(503)
@@ -109,7 +109,7 @@ def test_the_total_time_holds_for_all_attempts_together(acme: Maker, clock: Virt
     assert all(deadline == began + 10.0 for deadline in made.transport.deadlines)
 
 
-def test_a_stale_connection_is_replaced_outside_the_budget(acme: Maker, says: Says) -> None:
+def test_a_stale_connection_is_replaced_without_using_the_retry_budget(acme: Maker, says: Says) -> None:
     stale = tb.TruncatedResponse("closed")
     stale.stale = True
     made = acme([stale, says("t1", "done")], retry={"attempts": 1})
@@ -117,7 +117,7 @@ def test_a_stale_connection_is_replaced_outside_the_budget(acme: Maker, says: Sa
     assert [request.new_connection for request in made.transport.requests] == [False, True]
 
 
-def test_a_kept_connection_to_another_host_says_nothing_of_a_probe(acme: Maker) -> None:
+def test_a_stale_connection_to_another_host_does_not_release_the_probe(acme: Maker) -> None:
     stale = tb.TruncatedResponse("closed")
     stale.stale = True
     made = acme()
@@ -135,7 +135,7 @@ def test_a_kept_connection_to_another_host_says_nothing_of_a_probe(acme: Maker) 
     assert not throttle.take(now + 8.0).granted
 
 
-def test_when_the_budget_is_empty_the_first_error_is_raised_at_once(acme: Maker) -> None:
+def test_without_a_retry_budget_the_first_error_is_raised(acme: Maker) -> None:
     made = acme(lambda _: Response(408))
     while made.connection.throttle.may_retry():
         pass
@@ -153,7 +153,7 @@ def post(url: str = "https://acme.test/v1/orders") -> Flow[int]:
 @pytest.mark.parametrize(
     "fault", [tb.TruncatedResponse("no"), tb.DeadlineExceeded("no")], ids=lambda e: type(e).__name__
 )
-def test_a_post_whose_fate_is_unknown_is_sent_once(acme: Maker, fault: tb.TaskbridgeError) -> None:
+def test_a_post_without_a_response_is_sent_once(acme: Maker, fault: tb.TaskbridgeError) -> None:
     made = acme([fault])
     flow = with_policies(made.connection, post(), made.clock.monotonic() + 30.0)
     action = driven_to_send(flow)
@@ -163,7 +163,7 @@ def test_a_post_whose_fate_is_unknown_is_sent_once(acme: Maker, fault: tb.Taskbr
 
 
 @pytest.mark.parametrize("answer", [Response(500), Response(503), Response(408)], ids=lambda r: str(r.status))
-def test_a_post_that_was_answered_is_sent_once(acme: Maker, answer: Response) -> None:
+def test_a_post_with_an_error_response_is_sent_once(acme: Maker, answer: Response) -> None:
     flow = with_policies(acme().connection, post(), 2000.0)
     driven_to_send(flow)
     with pytest.raises(StopIteration) as end:
@@ -171,7 +171,7 @@ def test_a_post_that_was_answered_is_sent_once(acme: Maker, answer: Response) ->
     assert end.value.value == answer.status
 
 
-def test_a_post_that_never_left_or_was_turned_away_is_sent_again(acme: Maker) -> None:
+def test_a_post_that_was_never_sent_or_got_429_is_retried(acme: Maker) -> None:
     for first in (tb.ConnectFailed("no"), Response(429)):
         made = acme()
         flow = with_policies(made.connection, post(), 2000.0)
@@ -192,7 +192,7 @@ def driven_to_send(flow: Any) -> Any:
 # Credentials.
 
 
-def test_the_credential_goes_along_and_out_of_repr(acme: Maker, says: Says) -> None:
+def test_the_credential_is_sent_and_not_in_the_repr(acme: Maker, says: Says) -> None:
     made = acme([says("t1", "done")])
     made.client.get("t1")
     assert made.transport.requests[0].headers["X-Key"] == "key-of-acme-123"
@@ -228,7 +228,7 @@ def test_a_second_401_pauses_the_connection_and_is_logged_once(acme: Maker, capl
     assert all("acme pauses" in words for words in warnings)
 
 
-def test_a_refusal_that_comes_while_one_is_logged_is_not_logged_again(
+def test_a_second_refusal_during_logging_is_not_logged_again(
     acme: Maker, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = acme()
@@ -247,7 +247,7 @@ def test_a_refusal_that_comes_while_one_is_logged_is_not_logged_again(
     assert [record.message for record in caplog.records] == ["connection acme pauses: no"]
 
 
-def test_a_403_is_the_tasks_own_unless_the_table_blames_the_account(acme: Maker, says: Says) -> None:
+def test_a_403_concerns_the_task_unless_the_table_blames_the_account(acme: Maker, says: Says) -> None:
     own = acme([Response(403, {}, b'{"code": "not_yours"}'), says("t2", "done")])
     with pytest.raises(tb.PermissionDenied):
         own.client.get("t1")
@@ -301,21 +301,21 @@ def test_one_token_serves_many_asyncio_tasks(acme: Maker, says: Says, clock: Vir
     assert sorted(asyncio.run(run())) == ["GET"] * 8 + ["POST"]
 
 
-def test_a_token_service_that_says_no_means_a_wrong_credential(acme: Maker) -> None:
+def test_a_refused_token_request_means_a_wrong_credential(acme: Maker) -> None:
     made = acme([Response(400, {}, b'{"code": "invalid_client"}')], token_life=60.0)
     with pytest.raises(tb.AuthenticationError) as caught:
         made.client.get("t1")
     assert (caught.value.http_status, caught.value.vendor_code) == (400, "invalid_client")
 
 
-def test_a_token_service_that_is_down_is_no_wrong_credential(acme: Maker) -> None:
+def test_a_failing_token_service_does_not_mean_a_wrong_credential(acme: Maker) -> None:
     made = acme(lambda _: Response(503), token_life=60.0)
     with pytest.raises(tb.ServerError):
         made.client.get("t1")
     assert made.connection.refusal is None
 
 
-def test_after_an_outage_a_connection_with_tokens_comes_back(acme: Maker, says: Says, clock: VirtualClock) -> None:
+def test_a_connection_with_tokens_recovers_from_an_outage(acme: Maker, says: Says, clock: VirtualClock) -> None:
     """The probe that ends the outage needs a token first, which is a request of its own."""
     down = True
 
@@ -340,7 +340,7 @@ def test_after_an_outage_a_connection_with_tokens_comes_back(acme: Maker, says: 
     pytest.fail("the connection never came back")
 
 
-def test_slots_that_nobody_waits_for_are_not_lost(acme: Maker) -> None:
+def test_permits_of_abandoned_requests_are_not_lost(acme: Maker) -> None:
     made = acme(requests_per_second=1.0)
     made.connection.credential = Credential({})
     waiting = [poll(made.connection, f"t{n}", made.clock.monotonic() + 30.0) for n in range(200)]
@@ -353,7 +353,7 @@ def test_slots_that_nobody_waits_for_are_not_lost(acme: Maker) -> None:
     assert isinstance(action, Send)
 
 
-def test_a_credential_that_needs_no_request_costs_no_slot(acme: Maker) -> None:
+def test_a_credential_without_a_request_needs_no_permit(acme: Maker) -> None:
     made = acme(requests_per_second=0.25)
     flow = poll(made.connection, "t1", made.clock.monotonic() + 30.0, plan=RequestOptions(granted=True))
     made.connection.throttle.take(made.clock.monotonic())
@@ -387,7 +387,7 @@ def test_strict_settings_refuse_an_unknown_word(acme: Maker, says: Says) -> None
         made.client.wait("t1", timeout=60.0)
 
 
-def test_an_answer_about_another_task_is_asked_for_again_on_a_new_connection(acme: Maker, says: Says) -> None:
+def test_a_response_about_another_task_is_requested_again_on_a_new_connection(acme: Maker, says: Says) -> None:
     made = acme([says("t2", "done"), says("t1", "done")])
     assert made.client.get("t1").native_id == "t1"
     assert [request.new_connection for request in made.transport.requests] == [False, True]
@@ -410,7 +410,7 @@ def test_an_answer_about_another_task_is_asked_for_again_on_a_new_connection(acm
         (b'{"id": "t1", "state": null}', 1),
     ],
 )
-def test_an_answer_that_cannot_be_read_is_asked_for_again_where_that_may_help(
+def test_an_unreadable_response_is_requested_again_where_that_may_help(
     acme: Maker, body: bytes, requests: int
 ) -> None:
     made = acme(lambda _: Response(200, {"content-type": "text/html"}, body))
@@ -423,7 +423,7 @@ def test_an_answer_that_cannot_be_read_is_asked_for_again_where_that_may_help(
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 200])
-def test_what_a_vendor_echoes_of_the_credential_is_taken_out(
+def test_an_echoed_credential_is_redacted(
     acme: Maker, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = "key-of-acme-123"
@@ -436,7 +436,7 @@ def test_what_a_vendor_echoes_of_the_credential_is_taken_out(
     assert key not in "".join(shown)
 
 
-def test_a_token_that_is_echoed_is_taken_out(acme: Maker) -> None:
+def test_an_echoed_token_is_redacted(acme: Maker) -> None:
     def vendor(request: Request) -> Response:
         if request.method == "POST":
             return Response(200, {}, b'{"token": "token-0123456789"}')
@@ -450,7 +450,7 @@ def test_a_token_that_is_echoed_is_taken_out(acme: Maker) -> None:
 # By hand.
 
 
-def test_a_lifted_flow_asks_for_a_credential_and_then_sends(acme: Maker, says: Says) -> None:
+def test_a_flow_with_policies_refreshes_the_credential_and_then_sends(acme: Maker, says: Says) -> None:
     made = acme(token_life=3600.0)
     flow = poll(made.connection, "t1", made.clock.monotonic() + 30.0)
     first = next(flow)
@@ -470,7 +470,7 @@ def test_a_lifted_flow_asks_for_a_credential_and_then_sends(acme: Maker, says: S
     assert end.value.value.task.status == "completed"
 
 
-def test_the_wall_clock_may_jump_without_harm(acme: Maker, says: Says, clock: VirtualClock) -> None:
+def test_a_wall_clock_jump_does_no_harm(acme: Maker, says: Says, clock: VirtualClock) -> None:
     for step in (-3600.0, 86_400.0, 3600.0 * 8):
         words = ["working"] * 5 + ["done"]
         made = acme([says("t1", word) for word in words], poll={"interval": 2.0})

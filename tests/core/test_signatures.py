@@ -42,7 +42,7 @@ def test_both_take_the_same_parameters(ours: type[Any], theirs: type[Any], name:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS, ids=lambda kind: kind.__module__)
-def test_both_make_the_same_things(ours: type[Any], theirs: type[Any]) -> None:
+def test_both_return_the_same_types(ours: type[Any], theirs: type[Any]) -> None:
     swap = {"Iterator": "AsyncIterator", "ContextManager": "AsyncContextManager"}
     for name, function in public(ours).items():
         if not inspect.isfunction(function):
@@ -55,13 +55,13 @@ def test_both_make_the_same_things(ours: type[Any], theirs: type[Any]) -> None:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS, ids=lambda kind: kind.__module__)
-def test_what_does_io_is_awaited(ours: type[Any], theirs: type[Any]) -> None:
+def test_methods_with_io_are_coroutines(ours: type[Any], theirs: type[Any]) -> None:
     del ours
     for name in ("get", "wait", "result", "wait_all", "close"):
         assert inspect.iscoroutinefunction(getattr(theirs, name))
 
 
-def test_both_connect_alike() -> None:
+def test_both_connect_functions_take_the_same_parameters() -> None:
     theirs = [(name, kind, default, said.replace("Async", "")) for name, kind, default, said in parameters(aio.connect)]
     assert parameters(tb.connect) == theirs
 

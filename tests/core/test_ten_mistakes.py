@@ -174,9 +174,9 @@ MISTAKES: tuple[Mistake, ...] = (
 )
 
 HEAD = """\
-# The ten commonest mistakes
+# The ten most common mistakes
 
-What you wrote, and what taskbridge answers. This page is rendered from what is really raised.
+What you wrote, and the error that taskbridge raises. A test compares this page with the actual messages.
 """
 
 
@@ -217,7 +217,7 @@ def rendered() -> str:
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.title)
-def test_a_mistake_is_told_what_to_do(mistake: Mistake, tmp_path: Path) -> None:
+def test_a_mistake_gets_advice(mistake: Mistake, tmp_path: Path) -> None:
     error, text = told(mistake, tmp_path)
     assert type(error) is mistake.kind
     assert mistake.advice in text
@@ -225,11 +225,11 @@ def test_a_mistake_is_told_what_to_do(mistake: Mistake, tmp_path: Path) -> None:
     assert text.isprintable()
 
 
-def test_there_are_ten() -> None:
+def test_there_are_ten_mistakes() -> None:
     assert len({mistake.title for mistake in MISTAKES}) == 10
 
 
-def test_the_page_says_what_is_really_raised() -> None:
+def test_the_page_shows_the_errors_that_are_raised() -> None:
     assert PAGE.read_text(encoding="utf-8") == rendered()
 
 

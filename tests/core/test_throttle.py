@@ -49,34 +49,34 @@ def refused_for_a_minute(throttle: Throttle, retry_after: float) -> int:
 # Rate.
 
 
-def test_without_a_limit_everything_goes_at_once() -> None:
+def test_without_a_limit_all_requests_start_at_once() -> None:
     assert starts(Throttle(None, lambda: 0.5), 1000) == [0.0] * 1000
 
 
-def test_a_rate_is_kept_whatever_is_wanted() -> None:
+def test_the_rate_is_kept_under_any_load() -> None:
     times = starts(Throttle(10.0, lambda: 0.5), 100)
     for second in range(10):
         assert sum(second <= time < second + 1 for time in times) <= 20  # a burst of one second, once
     assert times[-1] >= 8.9
 
 
-def test_after_a_silence_one_seconds_worth_may_go_at_once() -> None:
+def test_after_an_idle_period_one_seconds_worth_may_start_at_once() -> None:
     throttle = Throttle(10.0, lambda: 0.5)
     starts(throttle, 50)
     assert sum(time == 100.0 for time in starts(throttle, 30, now=100.0)) <= 10
 
 
-def test_a_slow_rate_lets_one_request_go_and_then_waits() -> None:
+def test_a_slow_rate_permits_one_request_and_then_waits() -> None:
     assert starts(Throttle(0.5, lambda: 0.5), 3) == [0.0, 2.0, 4.0]
 
 
-def test_what_is_not_granted_takes_nothing() -> None:
+def test_a_refused_permit_uses_nothing() -> None:
     throttle = Throttle(1.0, lambda: 0.5)
     throttle.take(0.0)
     assert [(g.wait, g.granted) for g in (throttle.take(0.0) for _ in range(3))] == [(1.0, False)] * 3
 
 
-def test_the_next_slot_alone_may_be_taken_ahead() -> None:
+def test_only_the_next_permit_may_be_taken_ahead() -> None:
     throttle = Throttle(1.0, lambda: 0.5)
     throttle.take(0.0)
     assert [(g.wait, g.granted) for g in (throttle.take(0.0, ahead=True) for _ in range(2))] == [
@@ -85,14 +85,14 @@ def test_the_next_slot_alone_may_be_taken_ahead() -> None:
     ]
 
 
-def test_a_slot_that_is_given_back_is_there_for_the_next() -> None:
+def test_a_returned_permit_is_available_again() -> None:
     throttle = Throttle(1.0, lambda: 0.5)
     throttle.take(0.0)
     throttle.give_back()
     assert throttle.take(0.0).granted
 
 
-def test_a_pause_holds_for_slots_taken_before() -> None:
+def test_a_pause_applies_to_permits_granted_before() -> None:
     throttle = Throttle(1.0, lambda: 0.5)
     assert not throttle.holds(0.0)
     throttle.slow_down(0.0, 60.0)
@@ -102,7 +102,7 @@ def test_a_pause_holds_for_slots_taken_before() -> None:
 # 429.
 
 
-def test_a_429_halves_what_was_flowing_and_answers_let_it_climb() -> None:
+def test_a_429_halves_the_rate_and_responses_raise_it() -> None:
     throttle = Throttle(None, lambda: 0.5)
     for n in range(200):  # a hundred a second
         throttle.take(n / 100)
@@ -115,7 +115,7 @@ def test_a_429_halves_what_was_flowing_and_answers_let_it_climb() -> None:
     assert cut < throttle.rate < 2 * cut
 
 
-def test_a_thousand_429s_slow_the_connection_and_never_stop_it() -> None:
+def test_a_thousand_429s_slow_the_connection_but_never_stop_it() -> None:
     throttle = Throttle(100.0, lambda: 0.5)
     now = 0.0
     for _ in range(1000):
@@ -134,7 +134,7 @@ def test_one_429_on_a_quiet_connection_does_not_freeze_it() -> None:
     assert starts(throttle, 3, now=1.5)[-1] <= 1.5 + 6.0
 
 
-def test_a_rate_that_was_cut_recovers_its_ceiling_and_no_more() -> None:
+def test_a_reduced_rate_recovers_to_its_limit_and_no_further() -> None:
     throttle = Throttle(20.0, lambda: 0.5)
     throttle.take(0.0)
     throttle.slow_down(0.0, None)
@@ -160,7 +160,7 @@ def test_retry_after_every_second_costs_few_requests() -> None:
     assert refused_for_a_minute(throttle, 1.0) <= 10
 
 
-def test_an_empty_window_pauses_for_a_moment() -> None:
+def test_an_empty_rate_limit_window_pauses_briefly() -> None:
     throttle = Throttle(None, lambda: 0.5)
     throttle.answered(0.0, {"x-ratelimit-remaining": "0"})
     assert not throttle.take(0.5).granted
@@ -170,7 +170,7 @@ def test_an_empty_window_pauses_for_a_moment() -> None:
 # Outage.
 
 
-def test_five_failures_in_a_row_make_an_outage_and_an_answer_between_them_does_not() -> None:
+def test_five_consecutive_failures_make_an_outage_and_a_response_resets_the_count() -> None:
     throttle = Throttle(None, lambda: 0.5)
     for _ in range(4):
         throttle.failed(0.0)
@@ -182,7 +182,7 @@ def test_five_failures_in_a_row_make_an_outage_and_an_answer_between_them_does_n
     assert throttle.is_probing
 
 
-def test_in_an_outage_one_probe_goes_out_at_a_time() -> None:
+def test_in_an_outage_one_probe_is_sent_at_a_time() -> None:
     throttle = in_outage()
     assert not throttle.take(4.9).granted
     assert throttle.take(7.5).granted
@@ -193,14 +193,14 @@ def test_in_an_outage_one_probe_goes_out_at_a_time() -> None:
     assert throttle.take(27.5).granted
 
 
-def test_a_probe_that_was_never_sent_lets_another_go() -> None:
+def test_a_probe_that_was_never_sent_permits_another() -> None:
     throttle = in_outage()
     assert throttle.take(7.5).granted
     throttle.abandoned()
     assert throttle.take(7.5).granted
 
 
-def test_the_first_answer_ends_the_outage_and_the_rate_ramps_up() -> None:
+def test_the_first_response_ends_the_outage_and_the_rate_ramps_up() -> None:
     throttle = in_outage()
     throttle.take(7.5)
     throttle.answered(8.0, {})
@@ -211,14 +211,14 @@ def test_the_first_answer_ends_the_outage_and_the_rate_ramps_up() -> None:
     assert throttle.rate == float("inf")
 
 
-def test_a_probe_that_is_answered_with_429_is_no_leave_to_probe_at_once() -> None:
+def test_a_probe_answered_with_429_does_not_permit_another_at_once() -> None:
     assert refused_for_a_minute(in_outage(), 10.0) <= 10
 
 
 # Budget.
 
 
-def test_retries_are_paid_from_a_budget_that_answers_refill() -> None:
+def test_retries_use_a_budget_that_responses_refill() -> None:
     throttle = Throttle(None, lambda: 0.5)
     assert sum(throttle.may_retry() for _ in range(100)) == 10
     for _ in range(200):
@@ -226,7 +226,7 @@ def test_retries_are_paid_from_a_budget_that_answers_refill() -> None:
     assert sum(throttle.may_retry() for _ in range(100)) == 10
 
 
-def test_beside_answers_retries_add_a_tenth_at_most() -> None:
+def test_retries_add_at_most_a_tenth_to_the_requests() -> None:
     throttle = Throttle(None, lambda: 0.5)
     retries = 0
     for _ in range(1000):
@@ -235,7 +235,7 @@ def test_beside_answers_retries_add_a_tenth_at_most() -> None:
     assert retries <= 1000 * 0.1 + 10
 
 
-def test_ten_threads_spend_no_more_than_there_is() -> None:
+def test_ten_threads_do_not_overspend_the_retry_budget() -> None:
     throttle = Throttle(None, lambda: 0.5)
     spent: list[bool] = []
 
@@ -254,7 +254,7 @@ def test_ten_threads_spend_no_more_than_there_is() -> None:
 
 
 @pytest.mark.parametrize("tasks", [1000, 10_000])
-def test_a_herd_costs_little_in_an_outage_and_comes_back_gently(tasks: int) -> None:
+def test_many_tasks_cost_little_in_an_outage_and_resume_gently(tasks: int) -> None:
     """Many tasks polled every ten seconds; the vendor answers 503 from second 30 to second 90."""
     random = Random(7)
     throttle = Throttle(200.0, random.random)

@@ -15,7 +15,7 @@ import taskbridge as tb
 from taskbridge.models import Task, TaskFile, TaskResult
 from taskbridge.provider.results import GeneratedFile, as_json, as_text, written
 from taskbridge.testing import Emulator
-from taskbridge.testing.samples import connection_of
+from taskbridge.testing.conformance.samples import connection_of
 
 Maker = Callable[..., Any]
 
@@ -29,7 +29,7 @@ def names(paths: tuple[Path, ...]) -> list[str]:
 @pytest.mark.parametrize(
     ("form", "suffix"), [("plain", ".txt"), ("markdown", ".md"), ("html", ".html"), ("json", ".json")]
 )
-def test_a_text_of_scan_documents_gets_the_suffix_of_its_format(
+def test_text_from_scan_documents_gets_the_suffix_of_its_format(
     form: str, suffix: str, both: Maker, tmp_path: Path, png: bytes
 ) -> None:
     client = both("scan-documents")
@@ -40,7 +40,7 @@ def test_a_text_of_scan_documents_gets_the_suffix_of_its_format(
     assert path.read_text(encoding="utf-8") == task.result.text
 
 
-def test_found_documents_of_scan_documents_are_data(both: Maker, tmp_path: Path, png: bytes) -> None:
+def test_detected_documents_of_scan_documents_are_data(both: Maker, tmp_path: Path, png: bytes) -> None:
     client = both("scan-documents")
     task = client.made("native:detect-documents", png)
     (path,) = client.download(task, tmp_path)
@@ -103,14 +103,14 @@ def test_a_jobs_text_is_fetched_once(both: Maker, tmp_path: Path, own_vendors: E
     assert own_vendors.count("cloudconvert", "GET", "storage") - before <= 1
 
 
-def test_what_looks_at_a_file_gives_what_it_saw(both: Maker, tmp_path: Path, own_vendors: Emulator) -> None:
+def test_a_metadata_task_gives_its_data_as_a_file(both: Maker, tmp_path: Path, own_vendors: Emulator) -> None:
     client = both("cloudconvert")
     task = client.get(own_vendors.samples("cloudconvert")["metadata"])
     (path,) = client.download(task, tmp_path)
     assert json.loads(path.read_bytes()) == task.result.data
 
 
-def test_a_task_that_is_no_export_has_no_links(both: Maker, tmp_path: Path) -> None:
+def test_a_task_that_is_not_an_export_has_no_links(both: Maker, tmp_path: Path) -> None:
     client = both("cloudconvert")
     job = client.made()
     work = next(each for each in job.subtasks if each.operation == "convert")
@@ -119,7 +119,7 @@ def test_a_task_that_is_no_export_has_no_links(both: Maker, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_of_one_name_are_numbered_and_progress_adds_up(both: Maker, tmp_path: Path, told: Any) -> None:
+def test_files_with_the_same_name_are_numbered_and_progress_adds_up(both: Maker, tmp_path: Path, told: Any) -> None:
     client = both("cloudconvert")
     tasks = {
         **{
@@ -138,7 +138,7 @@ def test_files_of_one_name_are_numbered_and_progress_adds_up(both: Maker, tmp_pa
     assert told[-1] == (6000, 6000)
 
 
-def test_a_link_that_is_a_day_old_says_so(both: Maker, tmp_path: Path, own_vendors: Emulator) -> None:
+def test_an_expired_link_is_an_error_that_says_so(both: Maker, tmp_path: Path, own_vendors: Emulator) -> None:
     client = both("cloudconvert")
     task = client.made()
     own_vendors.clock.advance(DAY + 60)
@@ -158,7 +158,7 @@ def test_a_file_that_was_deleted_is_not_found(both: Maker, tmp_path: Path) -> No
         client.download(task.result.files[0], tmp_path)
 
 
-def test_a_file_that_cannot_be_had_leaves_those_before_it(both: Maker, tmp_path: Path) -> None:
+def test_a_failed_file_leaves_the_earlier_ones(both: Maker, tmp_path: Path) -> None:
     client = both("scan-documents")
     task = client.made()
     lost = TaskFile(id="file_of_nobody", name="lost.png")
@@ -169,14 +169,14 @@ def test_a_file_that_cannot_be_had_leaves_those_before_it(both: Maker, tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == [task.result.files[0].name]
 
 
-def test_a_failed_task_made_nothing(both: Maker, tmp_path: Path, own_vendors: Emulator) -> None:
+def test_a_failed_task_has_nothing_to_download(both: Maker, tmp_path: Path, own_vendors: Emulator) -> None:
     for vendor in ("cloudconvert", "scan-documents", "smartdocumentor", "expertai-extract"):
         with pytest.raises(tb.TaskFailed):
             both(vendor).download(own_vendors.samples(vendor)["failed"], tmp_path / "none")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_task_that_goes_on_is_not_waited_for(both: Maker, tmp_path: Path, own_vendors: Emulator) -> None:
+def test_download_does_not_wait_for_a_running_task(both: Maker, tmp_path: Path, own_vendors: Emulator) -> None:
     client = both("scan-documents")
     task_id = own_vendors.samples("scan-documents")["processing"]
     with pytest.raises(tb.WaitTimeout, match="goes on") as caught:
@@ -187,7 +187,7 @@ def test_a_task_that_goes_on_is_not_waited_for(both: Maker, tmp_path: Path, own_
 
 
 @pytest.mark.parametrize("limit", [0, 10])
-def test_the_limit_holds_for_what_is_made_here_too(limit: int, both: Maker, tmp_path: Path) -> None:
+def test_max_bytes_applies_to_generated_files_too(limit: int, both: Maker, tmp_path: Path) -> None:
     client = both("smartdocumentor")
     task = client.made()
     with pytest.raises(tb.ResponseTooLarge, match="max_bytes"):
@@ -195,7 +195,7 @@ def test_the_limit_holds_for_what_is_made_here_too(limit: int, both: Maker, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_nobody_would_await_is_refused(both: Maker, tmp_path: Path) -> None:
+def test_an_async_on_progress_is_refused(both: Maker, tmp_path: Path) -> None:
     async def tell(_done: int, _total: int | None) -> None:
         raise AssertionError
 
@@ -211,12 +211,12 @@ def test_a_ref_of_another_connection_is_refused(both: Maker, tmp_path: Path) -> 
 # Pure.
 
 
-def test_a_result_without_anything_makes_nothing() -> None:
+def test_an_empty_result_generates_no_files() -> None:
     assert written(a_task(44), TaskResult()) == ()
     assert [each.name for each in written(a_task(44), TaskResult(text="", data=[]))] == ["44.txt", "44.json"]
 
 
-def test_what_utf_8_cannot_spell_does_not_stop_a_file() -> None:
+def test_characters_that_utf_8_cannot_encode_are_replaced() -> None:
     assert as_text("a\ud800b") == b"a?b"
     assert json.loads(as_json({"a": "\ud800", "b": "é"})) == {"a": "\ud800", "b": "é"}
     assert as_json({"b": "é"}) == '{"b": "é"}\n'.encode()

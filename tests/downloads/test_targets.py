@@ -15,7 +15,7 @@ Maker = Callable[..., Any]
 
 
 @pytest.mark.parametrize("vendor", ["cloudconvert", "scan-documents"])
-def test_all_files_of_a_task_come_home(vendor: str, both: Maker, tmp_path: Path) -> None:
+def test_all_files_of_a_task_are_downloaded(vendor: str, both: Maker, tmp_path: Path) -> None:
     client = both(vendor)
     task = client.made()
     paths = client.download(task.ref, tmp_path / "new" / "folder")
@@ -24,7 +24,7 @@ def test_all_files_of_a_task_come_home(vendor: str, both: Maker, tmp_path: Path)
     assert sorted((tmp_path / "new" / "folder").iterdir()) == sorted(paths)
 
 
-def test_a_file_goes_into_a_folder_or_to_a_name(both: Maker, tmp_path: Path) -> None:
+def test_a_file_can_be_saved_in_a_folder_or_under_a_name(both: Maker, tmp_path: Path) -> None:
     client = both("scan-documents")
     file = client.made().result.files[0]
     assert client.download(file, tmp_path) == tmp_path / "document.png"
@@ -33,7 +33,7 @@ def test_a_file_goes_into_a_folder_or_to_a_name(both: Maker, tmp_path: Path) -> 
     assert len({path.read_bytes() for path in (tmp_path / "document.png", tmp_path / "mine")}) == 1
 
 
-def test_a_file_that_is_there_is_left_alone_unless_it_may_be_replaced(both: Maker, tmp_path: Path) -> None:
+def test_an_existing_file_is_kept_unless_overwrite_is_set(both: Maker, tmp_path: Path) -> None:
     client = both("cloudconvert")
     task = client.made()
     name = task.result.files[0].name
@@ -47,7 +47,7 @@ def test_a_file_that_is_there_is_left_alone_unless_it_may_be_replaced(both: Make
     assert path.stat().st_size == task.result.files[0].size
 
 
-def test_a_new_file_has_the_rights_that_any_new_file_has(both: Maker, tmp_path: Path) -> None:
+def test_a_downloaded_file_has_default_permissions(both: Maker, tmp_path: Path) -> None:
     client = both("scan-documents")
     (path,) = client.download(client.made(), tmp_path)
     (tmp_path / "other").touch()
@@ -55,7 +55,7 @@ def test_a_new_file_has_the_rights_that_any_new_file_has(both: Maker, tmp_path: 
 
 
 @pytest.mark.parametrize("case", ["no folder", "a folder", "a file for a folder"])
-def test_a_place_that_is_none_is_refused_before_anything_is_sent(
+def test_an_impossible_target_is_refused_before_anything_is_sent(
     case: str, both: Maker, tmp_path: Path, own_vendors: Any
 ) -> None:
     client = both("scan-documents")
@@ -78,7 +78,7 @@ def test_a_place_that_is_none_is_refused_before_anything_is_sent(
     [{"to": 7}, {"to": b"folder"}, {"to": "x", "max_bytes": -1}],
     ids=["a number", "bytes", "a negative limit"],
 )
-def test_a_wish_that_makes_no_sense_is_refused(wrong: dict[str, Any], both: Maker) -> None:
+def test_invalid_arguments_are_refused(wrong: dict[str, Any], both: Maker) -> None:
     with pytest.raises(tb.InvalidInput):
         both("scan-documents").download("task_1", **wrong)
 

@@ -17,7 +17,7 @@ from taskbridge import Client, aio
 from taskbridge.provider.capabilities import Credential
 from taskbridge.provider.http import Request
 from taskbridge.testing import Emulator, ScriptedTransport, VirtualClock
-from taskbridge.testing.samples import connection_of
+from taskbridge.testing.conformance.samples import connection_of
 from taskbridge.testing.transport import Answer, Script
 
 # 10 by 10 pixels.

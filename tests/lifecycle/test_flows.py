@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from taskbridge._transport.bodies import stream
+from taskbridge._transport.bodies import body_stream
 from taskbridge.errors import TaskbridgeError, UnsupportedFeature
 from taskbridge.provider.base import Provider
 from taskbridge.provider.http import Base64, Request, Response, Upload
 from taskbridge.provider.submission import Document, Link, Query, Stored, Submission
-from taskbridge.testing.samples import connection_of
+from taskbridge.testing.conformance.samples import connection_of
 from taskbridge_expertai_extract.wire import layout_text
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -45,7 +45,7 @@ def walk(flow: Any, *answers: Response) -> tuple[Any, list[Request]]:
 
 
 def sent(request: Request) -> Any:
-    body = stream(request)
+    body = body_stream(request)
     assert body is not None
     data = b"".join(body.blocks())
     assert len(data) == body.length
@@ -75,7 +75,7 @@ def test_expertai_takes_base64_inside_json_from_disk(size: int, tmp_path: Path) 
     assert (task.id, task.status, task.native_status) == ("t-1", "pending", None)
 
 
-def test_a_place_that_occurs_twice_is_refused() -> None:
+def test_a_placeholder_that_occurs_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="occurs once"):
         Base64.of({"a": "x", "b": "x"}, "x", b"")
     with pytest.raises(ValueError, match="occurs once"):
@@ -102,7 +102,7 @@ def test_smartdocumentor_takes_a_link_in_its_context() -> None:
 
 
 # https://scan-documents.com/docs/v1/image-operations/extract-text
-def test_scan_documents_uploads_then_orders() -> None:
+def test_scan_documents_uploads_then_submits() -> None:
     given = order(
         "extract-text",
         Document("a.png", b"data", 4),
@@ -121,7 +121,7 @@ def test_scan_documents_uploads_then_orders() -> None:
     assert task.id == "task_1"
 
 
-def test_a_native_operation_gets_nothing_filled_in() -> None:
+def test_a_native_operation_gets_no_defaults() -> None:
     made: dict[str, Any] = {"id": "task_1", "operation": "extract-text", "status": "pending", "result": {}}
     _, (create,) = walk(of("scan-documents").submit(order("extract-text", Stored("file_9"))), said(made))
     assert sent(create) == {"input": "file_9"}
@@ -130,7 +130,7 @@ def test_a_native_operation_gets_nothing_filled_in() -> None:
     assert create.url.endswith("/v1/image-operations/straighten")
 
 
-def test_a_create_call_may_answer_with_the_end() -> None:
+def test_a_submission_may_return_a_finished_task() -> None:
     made: dict[str, Any] = {
         "id": "task_1",
         "operation": "x",
@@ -142,7 +142,7 @@ def test_a_create_call_may_answer_with_the_end() -> None:
 
 
 # https://cloudconvert.com/docs/api-reference/jobs
-def test_cloudconvert_makes_a_job_of_import_work_and_export() -> None:
+def test_cloudconvert_creates_a_job_with_import_work_and_export() -> None:
     given = order(
         "convert", Link("https://e.com/a.docx", "b.docx"), operation="extract-text", callback_url="https://e.com/hook"
     )
@@ -161,7 +161,7 @@ def test_cloudconvert_makes_a_job_of_import_work_and_export() -> None:
     assert (task.id, create.recovery_token) == ("job/73df1e16-fd8b", {"tag": "ref-1"})
 
 
-def test_cloudconverts_list_is_asked_by_number_and_never_by_link() -> None:
+def test_cloudconverts_list_is_read_by_page_number_and_never_by_link() -> None:
     links: dict[str, Any] = {"next": "https://evil.test/v2/jobs?page=9"}
     flow = of("cloudconvert").list_page(Query(), None)
     page, (request,) = walk(flow, said({"data": [{"id": "73df1e16-fd8b", "status": "waiting"}], "links": links}))
@@ -183,7 +183,7 @@ def test_cloudconverts_list_is_asked_by_number_and_never_by_link() -> None:
         ("expertai-extract", order("status")),
     ],
 )
-def test_what_cannot_be_said_to_a_vendor_is_refused_before_a_request(name: str, given: Submission) -> None:
+def test_unsupported_submissions_are_refused_before_a_request(name: str, given: Submission) -> None:
     with pytest.raises(UnsupportedFeature):
         next(of(name).submit(given))
 
@@ -195,7 +195,7 @@ LOST: dict[str, Callable[[Provider[Any]], Any]] = {
 
 
 @pytest.mark.parametrize("name", LOST)
-def test_an_order_that_left_no_mark_cannot_be_looked_for(name: str) -> None:
+def test_a_submission_without_a_mark_cannot_be_recovered(name: str) -> None:
     with pytest.raises(TaskbridgeError, match="cannot look for"):
         next(LOST[name](of(name)))
 

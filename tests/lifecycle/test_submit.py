@@ -45,7 +45,7 @@ def given_as(kind: str, url: str, folder: Path) -> Any:
 
 @pytest.mark.parametrize("kind", ["url", "path", "bytes", "stream", "file"])
 @pytest.mark.parametrize("vendor", TEXTS)
-def test_a_document_is_taken_as_claimed(vendor: str, kind: str, both: Maker, documents: Any, tmp_path: Path) -> None:
+def test_every_claimed_kind_of_input_is_accepted(vendor: str, kind: str, both: Maker, documents: Any, tmp_path: Path) -> None:
     claimed = load_provider(vendor).capabilities.inputs
     client = both(vendor)
     given = given_as(kind, documents.url, tmp_path)
@@ -81,7 +81,7 @@ def test_a_redirected_document_is_fetched_without_the_key(both: Maker, documents
         ("extract-pages", PDF, {"pages": "1"}),
     ],
 )
-def test_scan_documents_does_all_its_ten_operations(
+def test_scan_documents_supports_all_its_ten_operations(
     both: Maker, native: str, given: Any, options: dict[str, Any]
 ) -> None:
     client = both("scan-documents")
@@ -90,7 +90,7 @@ def test_scan_documents_does_all_its_ten_operations(
     assert done.operation == native
 
 
-def test_a_file_that_a_task_made_is_used_by_its_id(both: Maker, own_vendors: Emulator) -> None:
+def test_the_output_file_of_a_task_is_passed_by_id(both: Maker, own_vendors: Emulator) -> None:
     client = both("scan-documents")
     pages = client.result(client.submit("split", PDF), timeout=20).files
     own_vendors.clear_requests()
@@ -139,7 +139,7 @@ def test_native_jobs_and_single_tasks_pass_through(both: Maker) -> None:
     assert "pdf-ocr" in {each.raw["name"] for each in worked.subtasks}
 
 
-def test_smartdocumentor_keeps_an_external_id_of_ours_or_yours(both: Maker) -> None:
+def test_smartdocumentor_stores_a_given_or_generated_external_id(both: Maker) -> None:
     client = both("smartdocumentor")
     mine = client.submit("extract-text", "https://example.com/a.pdf", external_id="INV-8", name="Invoice 8")
     assert (mine.id, mine.external_id) == (str(mine.native_id), "INV-8")
@@ -149,7 +149,7 @@ def test_smartdocumentor_keeps_an_external_id_of_ours_or_yours(both: Maker) -> N
     assert client.get(f"external/{ours.external_id}").native_id == ours.native_id
 
 
-def test_the_connection_has_defaults(own_vendors: Emulator) -> None:
+def test_the_connection_has_submit_defaults(own_vendors: Emulator) -> None:
     settings = own_vendors.settings("scan-documents")
     submit = {"operation": "extract-text", "options": {"format": "markdown"}}
     with tb.connect("scan-documents", submit=submit, **settings) as client:
@@ -169,7 +169,7 @@ def test_a_bridge_submits_lists_and_cancels_by_connection(own_vendors: Emulator,
         assert bridge.cancel(job.ref).status is TaskStatus.FAILED
 
 
-def test_a_result_whose_text_is_gone_says_so(both: Maker, own_vendors: Emulator) -> None:
+def test_a_result_whose_text_has_expired_says_so(both: Maker, own_vendors: Emulator) -> None:
     client = both("cloudconvert")
     done = client.wait(client.submit("extract-text", PNG), timeout=20)
     own_vendors.clock.advance(25 * 3600)
@@ -177,7 +177,7 @@ def test_a_result_whose_text_is_gone_says_so(both: Maker, own_vendors: Emulator)
         client.result(done)
 
 
-def test_an_order_is_logged_before_it_is_sent(scripted: Maker, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_submission_is_logged_before_it_is_sent(scripted: Maker, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "taskbridge")
     seen: list[str] = []
 
@@ -192,7 +192,7 @@ def test_an_order_is_logged_before_it_is_sent(scripted: Maker, caplog: pytest.Lo
     assert "canary" not in caplog.text
 
 
-def test_an_order_takes_a_connection_of_its_own_and_time_by_its_size(scripted: Maker) -> None:
+def test_a_submission_uses_a_new_connection_and_a_deadline_by_its_size(scripted: Maker) -> None:
     made = scripted("expertai-extract", tb_answer({"taskId": "t-1"}, 202))
     made.client.submit("extract-text", b"%PDF-" + b"x" * 999_995)
     (request,) = made.transport.requests
@@ -209,7 +209,7 @@ def tb_answer(body: dict[str, Any], status: int = 200) -> Any:
     return Response(status, {"content-type": "application/json"}, json.dumps(body).encode())
 
 
-def test_a_task_of_ours_that_is_not_found_yet_is_asked_for_again(scripted: Maker) -> None:
+def test_a_just_submitted_task_that_is_not_found_yet_is_requested_again(scripted: Maker) -> None:
     from taskbridge.provider.http import Response  # noqa: PLC0415
 
     queued = {"taskId": 44, "externalId": "INV-7", "taskStatusText": "QueuedForPreProcessing"}
@@ -220,7 +220,7 @@ def test_a_task_of_ours_that_is_not_found_yet_is_asked_for_again(scripted: Maker
     assert made.transport.left == 0
 
 
-def test_after_ten_seconds_not_found_is_not_found(scripted: Maker) -> None:
+def test_not_found_is_an_error_after_the_grace_time(scripted: Maker) -> None:
     from taskbridge.provider.http import Response  # noqa: PLC0415
 
     made = scripted("smartdocumentor", tb_answer({"taskId": 44}), Response(404, {"content-length": "0"}))
@@ -230,7 +230,7 @@ def test_after_ten_seconds_not_found_is_not_found(scripted: Maker) -> None:
         made.client.get(task)
 
 
-def test_the_wait_for_a_young_task_ends_after_ten_seconds(scripted: Maker) -> None:
+def test_the_grace_time_for_not_found_is_ten_seconds(scripted: Maker) -> None:
     from taskbridge.provider.http import Response  # noqa: PLC0415
 
     def vendor(request: Any) -> Response:
@@ -244,7 +244,7 @@ def test_the_wait_for_a_young_task_ends_after_ten_seconds(scripted: Maker) -> No
     assert 8.0 <= made.clock.monotonic() - began <= 12.0
 
 
-def test_plans_reach_the_task(both: Maker, own_vendors: Emulator) -> None:
+def test_a_planned_outcome_applies_to_the_next_task(both: Maker, own_vendors: Emulator) -> None:
     own_vendors.plan_next("scan-documents", Plan(outcome="failed"))
     client = both("scan-documents")
     with pytest.raises(tb.TaskFailed):

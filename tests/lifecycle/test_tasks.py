@@ -34,7 +34,7 @@ def page(*ids: str, link: str | None = None) -> Response:
 
 
 @pytest.mark.parametrize("vendor", ["cloudconvert", "scan-documents", "smartdocumentor"])
-def test_a_list_brings_every_task_once_over_many_pages(vendor: str, both: Maker) -> None:
+def test_a_list_yields_every_task_once_over_many_pages(vendor: str, both: Maker) -> None:
     client = both(vendor)
     made = {client.submit(*order(vendor), **options(vendor)).id for _ in range(3)}
     ids = [task.id for task in client.list()]
@@ -56,11 +56,11 @@ def document(vendor: str) -> Any:
 
 @pytest.mark.parametrize("status", list(TaskStatus))
 @pytest.mark.parametrize("vendor", ["cloudconvert", "scan-documents", "smartdocumentor"])
-def test_a_shared_status_picks_out_whoever_does_the_picking(
+def test_a_list_can_be_filtered_by_every_shared_status(
     vendor: str, status: TaskStatus, both: Maker, own_vendors: Emulator
 ) -> None:
     client = both(vendor)
-    own_vendors.forget()
+    own_vendors.clear_requests()
     kind = {"kind": "task"} if (vendor, status) == ("cloudconvert", "pending") else {}  # no job is found so early
     found = client.list(str(status), **kind)
     assert found
@@ -96,19 +96,19 @@ def test_a_limit_ends_a_list(scripted: Maker) -> None:
     assert len(made.transport.requests) == 1
 
 
-def test_a_task_at_the_seam_of_two_pages_comes_once(scripted: Maker) -> None:
+def test_a_task_on_two_adjacent_pages_is_yielded_once(scripted: Maker) -> None:
     made = scripted("scan-documents", page("task_a", "task_b", link="?from=task_b"), page("task_b", "task_c"))
     assert [task.id for task in made.client.list()] == ["task_a", "task_b", "task_c"]
 
 
-def test_a_list_that_goes_round_in_circles_is_noticed(scripted: Maker) -> None:
+def test_a_list_that_repeats_a_page_is_an_error(scripted: Maker) -> None:
     made = scripted("scan-documents", *[page("task_a", link="?from=task_a")] * 9)
     with pytest.raises(tb.ContractError, match="comes back to where it was"):
         list(made.client.list())
     assert len(made.transport.requests) == 2
 
 
-def test_a_link_without_a_start_is_noticed(scripted: Maker) -> None:
+def test_a_next_link_without_a_cursor_is_an_error(scripted: Maker) -> None:
     made = scripted("scan-documents", page("task_a", link="https://api.scan-documents.com/tasks"))
     with pytest.raises(tb.MalformedResponse):
         list(made.client.list())
@@ -131,13 +131,13 @@ def test_smartdocumentors_undocumented_envelope_is_read_in_any_form(scripted: Ma
 
 
 @pytest.mark.parametrize("body", [{"a": [], "b": []}, {"total": 1}])
-def test_an_envelope_that_says_nothing_is_noticed(scripted: Maker, body: Any) -> None:
+def test_an_ambiguous_envelope_is_an_error(scripted: Maker, body: Any) -> None:
     made = scripted("smartdocumentor", Response(200, {}, json.dumps(body).encode()))
     with pytest.raises(tb.MalformedResponse):
         list(made.client.list())
 
 
-def test_filters_of_the_vendor_are_handed_on(both: Maker, own_vendors: Emulator) -> None:
+def test_the_vendors_filters_are_passed_through(both: Maker, own_vendors: Emulator) -> None:
     both("smartdocumentor").list(taskStatus=[30, 31], workspaceId=1)
     query = next(seen.query for seen in own_vendors.requests if "statuslistpaginated" in seen.path)
     assert "taskStatus=30&taskStatus=31" in query
@@ -149,7 +149,7 @@ def test_filters_of_the_vendor_are_handed_on(both: Maker, own_vendors: Emulator)
     assert [task.operation for task in client.list(kind="task", operation="convert", job_id=job.id)] == ["convert"]
 
 
-def test_a_filter_or_status_that_nobody_has_is_refused_at_once(scripted: Maker) -> None:
+def test_an_unknown_filter_or_status_is_refused_at_once(scripted: Maker) -> None:
     client = scripted("cloudconvert").client
     with pytest.raises(tb.UnsupportedFeature, match="did you mean 'tag'"):
         client.list(tags="x")
@@ -171,21 +171,21 @@ def test_cancelling_a_job_stops_its_tasks(both: Maker) -> None:
     assert all(each.is_terminal for each in stopped.subtasks)
 
 
-def test_cancelling_a_task_tells_so(both: Maker) -> None:
+def test_a_cancelled_task_has_the_reason_cancelled(both: Maker) -> None:
     client = both("cloudconvert")
     task = client.submit("native:import/upload")
     stopped = client.cancel(task)
     assert (stopped.id, stopped.status, stopped.reason) == (task.id, TaskStatus.FAILED, "cancelled")
 
 
-def test_cancelling_what_has_ended_is_no_error(both: Maker, own_vendors: Emulator) -> None:
+def test_cancelling_a_finished_task_is_not_an_error(both: Maker, own_vendors: Emulator) -> None:
     client = both("cloudconvert")
     for label in ("completed", "failed"):
         sample = own_vendors.samples("cloudconvert")[label]
         assert client.cancel(sample).status == label
 
 
-def test_another_refusal_to_cancel_is_the_error(scripted: Maker) -> None:
+def test_a_refusal_to_cancel_a_running_task_is_raised(scripted: Maker) -> None:
     going = {"data": {"id": "x441E6HMhG", "status": "processing"}}
     made = scripted("cloudconvert", Response(422, {}, b"{}"), Response(200, {}, json.dumps(going).encode()))
     with pytest.raises(tb.InvalidRequest):
@@ -212,7 +212,7 @@ def test_a_retried_task_is_a_new_one(both: Maker, own_vendors: Emulator) -> None
     assert client.get(new).native_id == new.native_id
 
 
-def test_the_old_id_is_filled_in_where_the_vendor_does_not_tell_it(scripted: Maker) -> None:
+def test_retry_of_is_filled_in_where_the_vendor_omits_it(scripted: Maker) -> None:
     new = Response(201, {}, b'{"data": {"id": "x441E6HMhH", "status": "waiting"}}')
     assert scripted("cloudconvert", new).client.retry("x441E6HMhG").retry_of == "x441E6HMhG"
 
@@ -222,7 +222,7 @@ def test_a_job_cannot_be_retried(scripted: Maker) -> None:
         scripted("cloudconvert").client.retry("job/x441E6HMhG")
 
 
-def test_what_is_deleted_is_gone_at_once(both: Maker) -> None:
+def test_a_deleted_task_is_not_found(both: Maker) -> None:
     client = both("cloudconvert")
     job = client.submit("native:jobs", options={"tasks": GRAPH})
     task = client.submit("native:import/url", options={"url": URL})
@@ -234,13 +234,13 @@ def test_what_is_deleted_is_gone_at_once(both: Maker) -> None:
             client.delete(made)
 
 
-def test_a_delete_whose_answer_was_lost_is_repeated(scripted: Maker) -> None:
+def test_a_delete_without_a_response_is_repeated(scripted: Maker) -> None:
     made = scripted("cloudconvert", tb.TruncatedResponse("cut"), Response(404, {}, b"{}"))
     assert made.client.delete("x441E6HMhG") is None
     assert [request.method for request in made.transport.requests] == ["DELETE", "DELETE"]
 
 
-def test_a_restart_must_be_meant(both: Maker) -> None:
+def test_a_restart_requires_destructive(both: Maker) -> None:
     client = both("smartdocumentor")
     task = client.submit("extract-text", URL)
     with pytest.raises(tb.ConfigError, match="destructive=True"):
@@ -251,7 +251,7 @@ def test_a_restart_must_be_meant(both: Maker) -> None:
     assert by_external_id.restarts == 2
 
 
-def test_only_true_means_it(scripted: Maker) -> None:
+def test_only_true_confirms_a_restart(scripted: Maker) -> None:
     with pytest.raises(tb.ConfigError):
         scripted("smartdocumentor").client.restart("44", destructive=1)
 
@@ -259,7 +259,7 @@ def test_only_true_means_it(scripted: Maker) -> None:
 # Look-up options.
 
 
-def test_a_look_up_takes_the_vendors_options(both: Maker) -> None:
+def test_get_passes_the_vendors_options(both: Maker) -> None:
     client = both("cloudconvert")
     task = client.submit("native:import/url", options={"url": URL})
     seen = client.get(task, options={"include": ["payload", "retries"]})
@@ -268,7 +268,7 @@ def test_a_look_up_takes_the_vendors_options(both: Maker) -> None:
 
 
 @pytest.mark.parametrize("vendor", ["cloudconvert", "scan-documents", "smartdocumentor", "expertai-extract"])
-def test_an_option_that_the_vendor_does_not_have_is_refused(vendor: str, scripted: Maker) -> None:
+def test_an_unknown_option_of_get_is_refused(vendor: str, scripted: Maker) -> None:
     task_id = "44" if vendor == "smartdocumentor" else "x441E6HMhG"
     with pytest.raises(tb.UnsupportedFeature, match="look-up option"):
         scripted(vendor).client.get(task_id, options={"includes": "payload"})

@@ -21,7 +21,7 @@ from taskbridge._transport.aiohttp import AiohttpTransport
 from taskbridge._transport.requests import RequestsTransport
 from taskbridge.provider.http import Request, Response
 from taskbridge.testing import Emulator
-from taskbridge.testing.samples import connection_of
+from taskbridge.testing.conformance.samples import connection_of
 from taskbridge.transport import Network
 
 Maker = Callable[..., Any]
@@ -97,7 +97,7 @@ UNCERTAIN: dict[str, Response | Exception] = {
 
 @pytest.mark.parametrize("fault", UNCERTAIN)
 @pytest.mark.parametrize("vendor", INPUTS)
-def test_an_order_of_unknown_fate_is_sent_once_and_says_so(vendor: str, fault: str, scripted: Maker) -> None:
+def test_an_uncertain_submission_is_sent_once_and_raises_submit_uncertain(vendor: str, fault: str, scripted: Maker) -> None:
     script = Vendor(vendor, UNCERTAIN[fault])
     made = scripted(vendor, script)
     with pytest.raises(tb.SubmitUncertain) as caught:
@@ -114,7 +114,7 @@ def test_an_order_of_unknown_fate_is_sent_once_and_says_so(vendor: str, fault: s
     assert pickle.loads(pickle.dumps(error)).recovery_token == error.recovery_token
 
 
-def test_the_cause_of_an_unreadable_yes_is_kept(scripted: Maker) -> None:
+def test_the_cause_of_an_unreadable_confirmation_is_kept(scripted: Maker) -> None:
     made = scripted("smartdocumentor", Vendor("smartdocumentor", answer(200, {})))
     with pytest.raises(tb.SubmitUncertain) as caught:
         made.client.submit("extract-text", URL)
@@ -140,7 +140,7 @@ def test_the_cause_of_an_unreadable_yes_is_kept(scripted: Maker) -> None:
     ],
 )
 @pytest.mark.parametrize("vendor", INPUTS)
-def test_a_refusal_is_a_refusal_and_not_repeated(
+def test_a_refused_submission_is_not_repeated(
     vendor: str, status: int, kind: type[tb.TaskbridgeError], scripted: Maker
 ) -> None:
     script = Vendor(vendor, answer(status, b"", location="https://other.test/"))
@@ -157,7 +157,7 @@ def test_a_refusal_is_a_refusal_and_not_repeated(
 
 
 @pytest.mark.parametrize("vendor", INPUTS)
-def test_what_never_left_is_sent_again(vendor: str, scripted: Maker) -> None:
+def test_a_submission_that_never_arrived_is_retried(vendor: str, scripted: Maker) -> None:
     script = Vendor(vendor, broken(tb.ConnectFailed, written=False), answer(429), TAKEN[vendor])
     made = scripted(vendor, script)
     assert made.client.submit("extract-text", INPUTS[vendor]).status == "pending"
@@ -165,7 +165,7 @@ def test_what_never_left_is_sent_again(vendor: str, scripted: Maker) -> None:
 
 
 @pytest.mark.parametrize("vendor", INPUTS)
-def test_a_host_that_is_not_there_is_the_error_itself(vendor: str, scripted: Maker) -> None:
+def test_an_unreachable_host_is_connect_failed(vendor: str, scripted: Maker) -> None:
     script = Vendor(vendor, broken(tb.ConnectFailed, written=False))
     made = scripted(vendor, script)
     with pytest.raises(tb.ConnectFailed):
@@ -173,7 +173,7 @@ def test_a_host_that_is_not_there_is_the_error_itself(vendor: str, scripted: Mak
     assert script.starts_work == 3
 
 
-def test_a_failed_upload_is_its_own_error_with_what_was_made(scripted: Maker) -> None:
+def test_a_failed_upload_is_its_own_error_and_names_the_uploaded_files(scripted: Maker) -> None:
     answers = [answer(200, {"id": "file_1"}), broken(tb.TruncatedResponse, written=True)]
     made = scripted("scan-documents", *answers)
     with pytest.raises(tb.TruncatedResponse) as caught:
@@ -181,7 +181,7 @@ def test_a_failed_upload_is_its_own_error_with_what_was_made(scripted: Maker) ->
     assert caught.value.recovery_token["files"] == ["file_1"]
 
 
-def test_an_upload_form_that_is_refused_leaves_the_account_alone(scripted: Maker, tmp_path: Path) -> None:
+def test_a_refused_upload_form_does_not_pause_the_connection(scripted: Maker, tmp_path: Path) -> None:
     path = tmp_path / "invoice.pdf"
     path.write_bytes(PDF)
     form = {"url": "http://127.0.0.1:9/up", "parameters": {"key": "a/${filename}", "expires": 7}}
@@ -213,7 +213,7 @@ def silence(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("end", ["fin", "rst", "silence", "half a head", "half a body"])
-def test_over_a_socket_an_order_arrives_once(
+def test_a_submission_over_a_broken_socket_arrives_once(
     end: str, asynchronous: bool, raw_server: Maker, http_answer: Maker
 ) -> None:
     whole = http_answer(200, b'{"taskId": 44}')
@@ -232,7 +232,7 @@ def test_over_a_socket_an_order_arrives_once(
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
-def test_a_reply_cut_at_any_offset_is_no_second_order(
+def test_a_response_truncated_at_any_offset_causes_no_second_submission(
     asynchronous: bool, raw_server: Maker, http_answer: Maker
 ) -> None:
     whole = http_answer(200, b'{"taskId": 44}')
@@ -289,7 +289,7 @@ class LossyAsync(Lossy):
 
 @pytest.mark.parametrize("external_id", [None, "INV-7"])
 @pytest.mark.parametrize("vendor", RECOVERABLE)
-def test_an_order_left_in_doubt_is_found_again(vendor: str, external_id: str | None, own_vendors: Emulator) -> None:
+def test_an_uncertain_submission_is_recovered(vendor: str, external_id: str | None, own_vendors: Emulator) -> None:
     if external_id and not load_provider(vendor).capabilities.external_id:
         external_id = None
     connection = connection_of(vendor, own_vendors.settings(vendor))
@@ -307,7 +307,7 @@ def test_an_order_left_in_doubt_is_found_again(vendor: str, external_id: str | N
 
 
 @pytest.mark.parametrize("vendor", RECOVERABLE)
-def test_it_is_found_again_on_the_asynchronous_side(vendor: str, own_vendors: Emulator) -> None:
+def test_the_async_client_recovers_an_uncertain_submission(vendor: str, own_vendors: Emulator) -> None:
     async def main() -> Any:
         connection = connection_of(vendor, own_vendors.settings(vendor))
         transport: Any = LossyAsync(AiohttpTransport(Network()))
@@ -322,10 +322,10 @@ def test_it_is_found_again_on_the_asynchronous_side(vendor: str, own_vendors: Em
     assert asyncio.run(main()) is not None
 
 
-def test_a_job_that_cloudconvert_refused_and_runs_all_the_same_is_found(own_vendors: Emulator) -> None:
+def test_a_job_that_cloudconvert_answered_with_500_and_runs_is_recovered(own_vendors: Emulator) -> None:
     crowd = {f"t{number}": {"operation": "import/upload"} for number in range(100)}
     with tb.connect("cloudconvert", **own_vendors.settings("cloudconvert")) as client:
-        own_vendors.forget()
+        own_vendors.clear_requests()
         with pytest.raises(tb.SubmitUncertain, match="may have taken it") as caught:
             client.submit("native:jobs", options={"tasks": crowd})
         assert own_vendors.count(vendor="cloudconvert", method="POST") == 1
@@ -335,7 +335,7 @@ def test_a_job_that_cloudconvert_refused_and_runs_all_the_same_is_found(own_vend
     assert len(found.subtasks) == 100
 
 
-def test_expertai_cannot_look_and_says_so(scripted: Maker) -> None:
+def test_expertai_cannot_recover_a_submission(scripted: Maker) -> None:
     made = scripted("expertai-extract", Vendor("expertai-extract", answer(502)))
     with pytest.raises(tb.SubmitUncertain) as caught:
         made.client.submit("extract-text", PDF)
@@ -343,7 +343,7 @@ def test_expertai_cannot_look_and_says_so(scripted: Maker) -> None:
         made.client.recover(caught.value)
 
 
-def test_recover_takes_errors_of_orders_of_its_own_connection(scripted: Maker) -> None:
+def test_recover_accepts_only_submissions_of_its_own_connection(scripted: Maker) -> None:
     client = scripted("smartdocumentor").client
     with pytest.raises(tb.ConfigError, match="nothing of an order"):
         client.recover(tb.ServerError("no"))
@@ -351,7 +351,7 @@ def test_recover_takes_errors_of_orders_of_its_own_connection(scripted: Maker) -
         client.recover(tb.SubmitUncertain("x", recovery_token={"connection": "other", "provider": "smartdocumentor"}))
 
 
-def test_a_tag_used_before_finds_the_new_job_only(own_vendors: Emulator) -> None:
+def test_a_reused_tag_finds_only_the_new_job(own_vendors: Emulator) -> None:
     settings = own_vendors.settings("cloudconvert")
     with tb.connect("cloudconvert", **settings) as client:
         old = client.submit("extract-text", PDF, external_id="INV-7")
@@ -371,14 +371,14 @@ def test_a_tag_used_before_finds_the_new_job_only(own_vendors: Emulator) -> None
 # A task done once more is an order too.
 
 
-def test_a_retry_of_unknown_fate_is_uncertain(scripted: Maker) -> None:
+def test_an_uncertain_retry_raises_submit_uncertain(scripted: Maker) -> None:
     made = scripted("cloudconvert", Vendor("cloudconvert", broken(tb.TruncatedResponse, written=True)))
     with pytest.raises(tb.SubmitUncertain) as caught:
         made.client.retry("c85f3ca9-164c-4e89-8ae2-c08192a7cb08")
     assert caught.value.recovery_token["retry_of"] == "c85f3ca9-164c-4e89-8ae2-c08192a7cb08"
 
 
-def test_an_order_that_was_cancelled_here_passes_the_cancellation_on(raw_server: Maker) -> None:
+def test_cancelling_a_submission_propagates_the_cancellation(raw_server: Maker) -> None:
     server = raw_server([silence])
 
     async def main() -> None:

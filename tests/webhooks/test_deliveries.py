@@ -71,7 +71,7 @@ def hooked(emulator: Emulator, url: str, *events: str) -> str:
 # CloudConvert.
 
 
-def test_cloudconvert_tells_of_jobs(
+def test_cloudconvert_notifies_about_jobs(
     stopped: Emulator, receiver: Any, connected: Connected, eventually: Eventually
 ) -> None:
     made = hook(stopped, receiver.url)
@@ -98,7 +98,7 @@ def test_cloudconvert_tells_of_jobs(
     ]
 
 
-def test_cloudconvert_tells_the_address_of_a_job_of_its_end_only(
+def test_a_cloudconvert_jobs_own_webhook_url_is_called_only_at_its_end(
     stopped: Emulator, receiver: Any, connected: Connected
 ) -> None:
     broken = {**TASKS, "import": {"operation": "import/url", "url": "https://example.com/fail.docx"}}
@@ -117,7 +117,7 @@ def test_cloudconvert_tells_the_address_of_a_job_of_its_end_only(
     ("answers", "attempts"),
     [([500, 503, 500, 500], 4), ([500, 200], 2), ([404], 1), ([410], 1), ([301], 1), ([204], 1)],
 )
-def test_cloudconvert_tries_three_more_times_after_a_server_error(
+def test_cloudconvert_delivers_up_to_three_more_times_after_a_server_error(
     answers: list[int], attempts: int, stopped: Emulator, receiver: Any, eventually: Eventually
 ) -> None:
     receiver.answers = list(answers)
@@ -138,7 +138,7 @@ def test_cloudconvert_tries_three_more_times_after_a_server_error(
     assert shown["disabled"] is (answers[-1] == 410)
 
 
-def test_a_deleted_webhook_hears_nothing_more(stopped: Emulator, receiver: Any, eventually: Eventually) -> None:
+def test_a_deleted_webhook_gets_no_more_deliveries(stopped: Emulator, receiver: Any, eventually: Eventually) -> None:
     first, second = hook(stopped, f"{receiver.url}/1"), hook(stopped, f"{receiver.url}/2")
     settings = stopped.settings("cloudconvert")
     headers = {"Authorization": f"Bearer {settings['api_key']}"}
@@ -167,7 +167,7 @@ def test_scan_documents_signs_as_the_published_package_does(
         assert client.ingest(event).note is Note.APPLIED
 
 
-def test_scan_documents_tells_of_files(stopped: Emulator, receiver: Any, connected: Connected) -> None:
+def test_scan_documents_notifies_about_files(stopped: Emulator, receiver: Any, connected: Connected) -> None:
     client = connected(stopped, "scan-documents", hooked(stopped, receiver.url, "file.created"))
     scan(stopped)
     stopped.clock.advance(60)
@@ -177,7 +177,7 @@ def test_scan_documents_tells_of_files(stopped: Emulator, receiver: Any, connect
     assert client.ingest(event).note is Note.NO_TASK
 
 
-def test_scan_documents_repeats_for_two_days(stopped: Emulator, receiver: Any, eventually: Eventually) -> None:
+def test_scan_documents_redelivers_for_two_days(stopped: Emulator, receiver: Any, eventually: Eventually) -> None:
     receiver.answers = [400] * 99
     hooked(stopped, receiver.url, "task.created")
     scan(stopped)
@@ -194,7 +194,7 @@ def test_scan_documents_repeats_for_two_days(stopped: Emulator, receiver: Any, e
     assert len({each.headers["svix-id"] for each in stopped.deliveries}) == 2  # a repeat keeps its id
 
 
-def test_a_callback_is_called_unsigned(stopped: Emulator, receiver: Any, connected: Connected) -> None:
+def test_a_callback_is_delivered_without_a_signature(stopped: Emulator, receiver: Any, connected: Connected) -> None:
     client = connected(stopped, "scan-documents", SECRET)
     native = scan(stopped, callback_url=f"{receiver.url}/done/{SECRET}")
     stopped.clock.advance(60)
@@ -225,7 +225,7 @@ def exported(emulator: Emulator, url: str) -> int:
     return int(made.json()["taskId"])
 
 
-def test_smartdocumentor_exports_what_is_done(stopped: Emulator, receiver: Any, connected: Connected) -> None:
+def test_smartdocumentor_exports_finished_documents(stopped: Emulator, receiver: Any, connected: Connected) -> None:
     client = connected(stopped, "smartdocumentor", SECRET)
     native = exported(stopped, f"{receiver.url}/hooks?key={SECRET}")
     stopped.clock.advance(60)
@@ -237,7 +237,7 @@ def test_smartdocumentor_exports_what_is_done(stopped: Emulator, receiver: Any, 
     assert heard.task.status is TaskStatus.COMPLETED
 
 
-def test_smartdocumentor_takes_a_refused_export_back(
+def test_smartdocumentor_returns_a_rejected_export_to_review(
     stopped: Emulator, receiver: Any, connected: Connected, eventually: Eventually
 ) -> None:
     receiver.answers = [401]
@@ -261,7 +261,7 @@ def test_duplicates_are_one_event(stopped: Emulator, receiver: Any, connected: C
     assert notes == [Note.APPLIED, Note.DUPLICATE]
 
 
-def test_disorder_applies_the_end_only(stopped: Emulator, receiver: Any, connected: Connected) -> None:
+def test_out_of_order_events_apply_only_the_end(stopped: Emulator, receiver: Any, connected: Connected) -> None:
     stopped.disturb_deliveries(shuffle=True)
     client = connected(stopped, "scan-documents", hooked(stopped, receiver.url, "task.created", "task.completed"))
     scan(stopped)
@@ -271,7 +271,7 @@ def test_disorder_applies_the_end_only(stopped: Emulator, receiver: Any, connect
     assert [client.ingest(event).note for event in events] == [Note.APPLIED, Note.LATE]
 
 
-def test_a_letter_that_nothing_follows_is_not_held_for_ever(stopped: Emulator, receiver: Any) -> None:
+def test_a_shuffled_delivery_without_a_successor_is_still_sent(stopped: Emulator, receiver: Any) -> None:
     stopped.disturb_deliveries(shuffle=True)
     hooked(stopped, receiver.url, "task.created")
     scan(stopped)
@@ -281,14 +281,14 @@ def test_a_letter_that_nothing_follows_is_not_held_for_ever(stopped: Emulator, r
 
 @pytest.mark.parametrize("url", ["http://example.com/hook", "http://10.0.0.1/", "https://127.0.0.1/", "ftp://127.0.0.1/",
                                  "no url", "http://[::1", "http://127.0.0.1:1/"])  # fmt: skip
-def test_nothing_leaves_this_machine(url: str, stopped: Emulator, eventually: Eventually) -> None:
+def test_nothing_is_delivered_to_another_machine(url: str, stopped: Emulator, eventually: Eventually) -> None:
     hook(stopped, url, "job.created")
     job(stopped)
     eventually(lambda: len(stopped.deliveries) == 1)
     assert stopped.deliveries[0].status is None
 
 
-def test_the_log_shows_no_addresses_and_bodies(stopped: Emulator, receiver: Any, eventually: Eventually) -> None:
+def test_the_delivery_log_hides_urls_and_bodies(stopped: Emulator, receiver: Any, eventually: Eventually) -> None:
     hook(stopped, f"{receiver.url}/{SECRET}", "job.created")
     job(stopped)
     eventually(lambda: len(stopped.deliveries) == 1)
@@ -296,7 +296,7 @@ def test_the_log_shows_no_addresses_and_bodies(stopped: Emulator, receiver: Any,
     assert json.loads(stopped.deliveries[0].body)["event"] == "job.created"
 
 
-def test_the_clock_of_the_vendor_does_not_age_signatures(
+def test_the_vendors_clock_does_not_expire_signatures(
     stopped: Emulator, receiver: Any, connected: Connected
 ) -> None:
     stopped.clock.advance(86_400)

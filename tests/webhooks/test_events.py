@@ -86,7 +86,7 @@ def test_a_failed_task_of_scan_documents(scans: tb.Client) -> None:
     [("task.created", TaskStatus.PENDING), ("task.completed", TaskStatus.COMPLETED), ("task.failed", TaskStatus.FAILED),
      ("task.deleted", None), ("task.paused", None)],
 )  # fmt: skip
-def test_the_type_tells_the_status(
+def test_the_event_type_determines_the_status(
     kind: str, status: TaskStatus | None, scans: tb.Client, event: Event, svix_headers: Sign
 ) -> None:
     body = event(kind, result={"content": "text"})
@@ -105,7 +105,7 @@ def test_a_completed_task_has_its_result(scans: tb.Client, event: Event, svix_he
 
 
 @pytest.mark.parametrize("kind", ["file.created", "file.deleted", "something.else"])
-def test_events_without_a_task_have_what_they_have(kind: str, scans: tb.Client, svix_headers: Sign) -> None:
+def test_events_about_other_things_have_no_task(kind: str, scans: tb.Client, svix_headers: Sign) -> None:
     said = {"id": "event_1", "type": kind, "timestamp": "2025-04-12T15:55:19Z", "data": {"id": "file_1", "name": "a"}}
     body = json.dumps(said).encode()
     event = scans.parse_webhook(svix_headers(body), body, now=NOW)
@@ -113,7 +113,7 @@ def test_events_without_a_task_have_what_they_have(kind: str, scans: tb.Client, 
     assert event.raw == said
 
 
-def test_the_old_edition_is_recognised_and_refused(scans: tb.Client, svix_headers: Sign) -> None:
+def test_the_old_payload_format_is_recognized_and_refused(scans: tb.Client, svix_headers: Sign) -> None:
     data = {"object_id": "task_1", "object_type": "task"}
     body = json.dumps({"id": "event_1", "type": "task.completed", "data": data}).encode()
     with pytest.raises(tb.WebhookRejected, match="old edition") as caught:
@@ -121,7 +121,7 @@ def test_the_old_edition_is_recognised_and_refused(scans: tb.Client, svix_header
     assert caught.value.answer == 400
 
 
-def test_the_other_header_family_counts_too(scans: tb.Client, event: Event, svix_headers: Sign) -> None:
+def test_the_webhook_header_family_is_accepted_too(scans: tb.Client, event: Event, svix_headers: Sign) -> None:
     body = event()
     assert scans.parse_webhook(svix_headers(body, family="webhook"), body, now=NOW).ref is not None
 
@@ -151,13 +151,13 @@ def test_a_callback_is_a_hint(body: bytes, native: str | None, scans: tb.Client)
 @pytest.mark.parametrize(
     "url", [None, "https://me.example/done", "https://me.example/done/whsec_MfKQ9r8GKYqrTwjUPD8IL"]
 )
-def test_what_is_not_signed_is_refused_without_a_secret_in_the_url(url: str | None, scans: tb.Client) -> None:
+def test_an_unsigned_delivery_is_refused_without_a_secret_in_the_url(url: str | None, scans: tb.Client) -> None:
     with pytest.raises(tb.WebhookRejected, match="nothing proves") as caught:
         scans.parse_webhook({}, b'{"id": "task_1"}', url=url)
     assert caught.value.answer == 401
 
 
-def test_a_wrong_signature_is_not_saved_by_the_url(scans: tb.Client, event: Event, svix_headers: Sign) -> None:
+def test_a_secret_in_the_url_does_not_excuse_a_wrong_signature(scans: tb.Client, event: Event, svix_headers: Sign) -> None:
     headers = svix_headers(b"{}")
     with pytest.raises(tb.WebhookRejected):
         scans.parse_webhook(headers, event(), url=f"/{SECRET}", now=NOW)
@@ -192,7 +192,7 @@ def test_a_finished_job_of_cloudconvert(jobs: tb.Client) -> None:
      ("job.failed", None, TaskStatus.FAILED), ("job.updated", None, TaskStatus.PROCESSING),
      ("job.created", "finished", TaskStatus.COMPLETED), ("job.finished", "processing", TaskStatus.PROCESSING)],
 )  # fmt: skip
-def test_the_event_tells_a_status_that_is_null(
+def test_the_event_determines_a_status_that_is_null(
     kind: str, word: str | None, status: TaskStatus, jobs: tb.Client
 ) -> None:
     body = of_a_job(kind, status=word)
@@ -214,12 +214,12 @@ def test_an_export_of_smartdocumentor_is_a_hint(exports: tb.Client) -> None:
     assert event.duplicate_key == again.duplicate_key != other.duplicate_key  # reviewed again: another event
 
 
-def test_an_export_of_many_megabytes_is_read(exports: tb.Client) -> None:
+def test_an_export_of_several_megabytes_is_read(exports: tb.Client) -> None:
     body = json.dumps({"taskId": 44, "text": "x" * (3 << 20)}).encode()
     assert exports.parse_webhook({}, body, url=f"/{SECRET}").ref == "smartdocumentor:44"
 
 
-def test_the_file_that_an_export_links_to_comes_home(
+def test_the_file_that_an_export_links_to_can_be_downloaded(
     raw_server: Callable[..., Any], http_answer: Callable[..., bytes], tmp_path: Path
 ) -> None:
     server = raw_server([http_answer(200, b"reviewed")])
@@ -234,7 +234,7 @@ def test_the_file_that_an_export_links_to_comes_home(
 
 @pytest.mark.parametrize("body", [b'{"taskId": "44"}', b'{"taskId": true}', b'{"taskId": -1}', b"{}", b"[]", b"44",
                                   b'{"taskId": ' + b"9" * 4000 + b"}"])  # fmt: skip
-def test_an_export_without_its_task_is_refused(body: bytes, exports: tb.Client) -> None:
+def test_an_export_without_a_task_id_is_refused(body: bytes, exports: tb.Client) -> None:
     with pytest.raises(tb.WebhookRejected) as caught:
         exports.parse_webhook({}, body, url=f"/{SECRET}")
     assert caught.value.answer == 400
@@ -248,14 +248,14 @@ def test_smartdocumentor_needs_the_secret_in_the_url(exports: tb.Client) -> None
         assert SECRET not in str(caught.value)
 
 
-def test_expert_ai_sends_nothing() -> None:
+def test_expert_ai_sends_no_webhooks() -> None:
     with tb.connect("expertai-extract", access_token="ex-test-token", webhook_secrets=[SECRET]) as client:
         assert client.capabilities.webhooks is None
         with pytest.raises(tb.UnsupportedFeature, match="sends no webhooks"):
             client.parse_webhook({}, b"{}")
 
 
-def test_what_is_claimed() -> None:
+def test_capabilities_say_which_vendors_sign_a_time() -> None:
     found = {info.name: info.capabilities for info in tb.providers()}
     claims = {name: can.webhooks and can.webhooks.signed_time for name, can in found.items() if can is not None}
     vendors = ("cloudconvert", "expertai-extract", "scan-documents", "smartdocumentor")

@@ -85,7 +85,7 @@ def outcome(client: tb.Client, given_headers: Any, body: bytes, url: str | None)
 
 @FUZZ
 @given(headers, bodies, urls)
-def test_strangers_get_in_only_by_the_url(given_headers: Any, body: bytes, url: str | None) -> None:
+def test_unsigned_deliveries_pass_only_with_the_secret_in_the_url(given_headers: Any, body: bytes, url: str | None) -> None:
     known = url is not None and HIDDEN in url
     assert known or outcome(SCANS, given_headers, body, url) == "refused"
     assert outcome(JOBS, given_headers, body, url) == "refused"
@@ -97,7 +97,7 @@ def test_strangers_get_in_only_by_the_url(given_headers: Any, body: bytes, url: 
 
 @FUZZ
 @given(st.one_of(shapes.map(lambda shape: json.dumps(shape).encode()), bodies))
-def test_what_is_signed_and_strange_is_read_or_refused(body: bytes) -> None:
+def test_a_signed_but_odd_delivery_is_parsed_or_refused(body: bytes) -> None:
     text = body.decode("utf-8", "surrogateescape")
     outcome(JOBS, {"cloudconvert-signature": hmac.new(HIDDEN.encode(), body, sha256).hexdigest()}, body, None)
     outcome(EXPORTS, {}, body, f"/{HIDDEN}")
@@ -110,7 +110,7 @@ def test_what_is_signed_and_strange_is_read_or_refused(body: bytes) -> None:
 
 @FUZZ
 @given(st.integers(min_value=-10_000, max_value=10_000))
-def test_freshness_has_one_edge_on_either_side(seconds: int) -> None:
+def test_a_signature_is_fresh_for_five_minutes_before_and_after(seconds: int) -> None:
     body = b'{"id":"event_1","type":"file.created","data":{}}'
     then = NOW + timedelta(seconds=seconds)
     signature = svix.Webhook(WHSEC).sign("msg_1", then, body.decode())

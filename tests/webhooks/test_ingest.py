@@ -41,7 +41,7 @@ def forged(client: tb.Client, job: str, event: str = "job.finished", status: str
 # What is confirmed.
 
 
-def test_a_forged_end_causes_one_authenticated_look_and_changes_nothing(
+def test_a_forged_end_causes_one_status_request_and_changes_nothing(
     stopped: Emulator, connected: Connected
 ) -> None:
     client = connected(stopped, "cloudconvert", SECRET)
@@ -57,7 +57,7 @@ def test_a_forged_end_causes_one_authenticated_look_and_changes_nothing(
     assert (look.method, look.status, look.path.rpartition("/")[2]) == ("GET", 200, job.removeprefix("job/"))
 
 
-def test_a_hint_counts_again_until_the_end(stopped: Emulator, connected: Connected) -> None:
+def test_a_hint_can_be_ingested_again_until_the_end(stopped: Emulator, connected: Connected) -> None:
     client = connected(stopped, "cloudconvert", SECRET)
     job = stopped.samples("cloudconvert")["job-running"]
     assert client.ingest(forged(client, job)).note is Note.APPLIED  # before its time: uses nothing up
@@ -69,7 +69,7 @@ def test_a_hint_counts_again_until_the_end(stopped: Emulator, connected: Connect
     assert looks(stopped, "cloudconvert") == 2
 
 
-def test_what_is_signed_with_its_time_is_believed(
+def test_an_event_with_a_signed_time_is_trusted(
     stopped: Emulator, connected: Connected, event: Event, svix_headers: Sign
 ) -> None:
     client = connected(stopped, "scan-documents", SVIX)
@@ -81,7 +81,7 @@ def test_what_is_signed_with_its_time_is_believed(
     assert looks(stopped, "scan-documents") == 0
 
 
-def test_confirmation_can_be_asked_for_and_waived(
+def test_confirmation_can_be_forced_and_skipped(
     stopped: Emulator, connected: Connected, event: Event, svix_headers: Sign
 ) -> None:
     scans = connected(stopped, "scan-documents", SVIX)
@@ -97,7 +97,7 @@ def test_confirmation_can_be_asked_for_and_waived(
     assert looks(stopped, "cloudconvert") == 0
 
 
-def test_an_export_is_looked_up(stopped: Emulator, connected: Connected) -> None:
+def test_an_export_is_confirmed_by_a_status_request(stopped: Emulator, connected: Connected) -> None:
     client = connected(stopped, "smartdocumentor", SECRET)
     native = stopped.samples("smartdocumentor")["completed"]
     event = client.parse_webhook({}, json.dumps({"taskId": int(native)}).encode(), url=f"/{SECRET}")
@@ -129,14 +129,14 @@ def test_the_same_delivery_a_hundred_times_from_eight_threads_is_one_event(
     assert sorted(notes) == ["applied"] + ["duplicate"] * 103
 
 
-def test_a_repeat_with_another_signature_is_the_same_event(scans: tb.Client, event: Event, svix_headers: Sign) -> None:
+def test_a_redelivery_with_another_signature_is_the_same_event(scans: tb.Client, event: Event, svix_headers: Sign) -> None:
     body = event()
     first = scans.parse_webhook(svix_headers(body, message="msg_1"), body, now=NOW)
     second = scans.parse_webhook(svix_headers(body, message="msg_2", at=NOW.replace(minute=2)), body, now=NOW)
     assert [scans.ingest(each).note for each in (first, second)] == [Note.APPLIED, Note.DUPLICATE]
 
 
-def test_a_late_state_is_told_and_not_applied(scans: tb.Client, event: Event, svix_headers: Sign) -> None:
+def test_a_late_state_is_reported_but_not_applied(scans: tb.Client, event: Event, svix_headers: Sign) -> None:
     def take(kind: str, number: int) -> tb.Ingested:
         said = json.loads(event(kind))
         body = json.dumps({**said, "id": f"event_{number}"}).encode()
@@ -149,7 +149,7 @@ def test_a_late_state_is_told_and_not_applied(scans: tb.Client, event: Event, sv
     assert late.event.task.status is TaskStatus.PENDING
 
 
-def test_an_end_that_a_look_saw_makes_events_late_too(
+def test_an_end_found_by_polling_makes_later_events_late(
     stopped: Emulator, connected: Connected, event: Event, svix_headers: Sign
 ) -> None:
     client = connected(stopped, "scan-documents", SVIX)
@@ -159,7 +159,7 @@ def test_an_end_that_a_look_saw_makes_events_late_too(
     assert client.ingest(client.parse_webhook(svix_headers(body), body, now=NOW)).note is Note.LATE
 
 
-def test_a_look_may_show_that_a_task_goes_on(stopped: Emulator, connected: Connected) -> None:
+def test_a_status_request_may_show_that_a_task_was_restarted(stopped: Emulator, connected: Connected) -> None:
     client = connected(stopped, "smartdocumentor", SECRET)
     settings, native = stopped.settings("smartdocumentor"), stopped.samples("smartdocumentor")["completed"]
     assert client.get(native).is_terminal
@@ -173,20 +173,20 @@ def test_a_look_may_show_that_a_task_goes_on(stopped: Emulator, connected: Conne
     assert not event_bus.has_ended(ref)
 
 
-def test_events_of_other_things_are_taken_in_once(scans: tb.Client, svix_headers: Sign) -> None:
+def test_events_about_other_things_are_ingested_once(scans: tb.Client, svix_headers: Sign) -> None:
     body = b'{"id":"event_9","type":"file.created","timestamp":"2025-04-12T15:55:19Z","data":{"id":"file_1"}}'
     event = scans.parse_webhook(svix_headers(body), body, now=NOW)
     assert [scans.ingest(event).note for _ in range(2)] == [Note.NO_TASK, Note.DUPLICATE]
 
 
-def test_a_task_that_the_vendor_does_not_know_is_asked_for_once(stopped: Emulator, connected: Connected) -> None:
+def test_an_unknown_task_is_requested_once(stopped: Emulator, connected: Connected) -> None:
     client = connected(stopped, "cloudconvert", SECRET)
     event = forged(client, "job/11111111-1111-4111-8111-111111111111")
     assert [client.ingest(event).note for _ in range(5)] == [Note.UNKNOWN] + [Note.DUPLICATE] * 4
     assert looks(stopped, "cloudconvert") == 1
 
 
-def test_a_failed_look_leaves_the_event_to_the_next_delivery(stopped: Emulator, connected: Connected) -> None:
+def test_a_failed_confirmation_leaves_the_event_to_the_next_delivery(stopped: Emulator, connected: Connected) -> None:
     client = connected(stopped, "cloudconvert", SECRET, retry={"attempts": 1})
     event = forged(client, stopped.samples("cloudconvert")["job"])
     stopped.fail_next(500)
@@ -205,7 +205,7 @@ def test_an_event_of_another_connection_is_refused(jobs: tb.Client, scans: tb.Cl
         scans.ingest(event)
 
 
-def test_the_async_side_takes_events_in_too(stopped: Emulator, run: Callable[..., Any]) -> None:
+def test_the_async_client_ingests_events_too(stopped: Emulator, run: Callable[..., Any]) -> None:
     async def main() -> list[Note]:
         settings = stopped.settings("cloudconvert")
         async with tb.aio.connect("cloudconvert", webhook_secrets=[SECRET], **settings) as client:
@@ -224,7 +224,7 @@ def test_the_async_side_takes_events_in_too(stopped: Emulator, run: Callable[...
 # The record.
 
 
-def test_the_record_is_bounded() -> None:
+def test_the_memory_of_events_is_bounded() -> None:
     event_bus = EventBus()
     assert KEPT >= 10_000
     assert all(event_bus.take(f"event {n}") for n in range(KEPT + 10))
@@ -233,7 +233,7 @@ def test_the_record_is_bounded() -> None:
     assert len(event_bus._taken) == KEPT
 
 
-def test_those_who_left_hear_nothing() -> None:
+def test_removed_listeners_are_not_notified() -> None:
     event_bus = EventBus()
     told: list[object] = []
     leave = event_bus.listen(told.append, TaskRef("a:1"))

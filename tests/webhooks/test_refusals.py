@@ -36,7 +36,7 @@ def hexed(body: bytes, secret: str = "signing-secret") -> dict[str, str]:
 # What is refused before anything is read.
 
 
-def test_no_secret_is_loud() -> None:
+def test_a_missing_secret_is_an_error() -> None:
     with tb.connect("cloudconvert", api_key="cc-test-key") as client:
         with pytest.raises(tb.ConfigError, match="no webhook_secrets"):
             client.parse_webhook(hexed(b"{}"), b"{}")
@@ -68,7 +68,7 @@ def test_no_secret_is_loud() -> None:
         ([("CloudConvert-Signature", "x"), ("cloudconvert-signature", "y")], of_a_job(), 401),
     ],
 )
-def test_refusals_and_their_answers(headers: Headers, body: bytes, answer: int, jobs: tb.Client) -> None:
+def test_each_refusal_has_its_http_status(headers: Headers, body: bytes, answer: int, jobs: tb.Client) -> None:
     with pytest.raises(tb.WebhookRejected) as caught:
         jobs.parse_webhook(headers, body)
     assert caught.value.answer == answer
@@ -85,7 +85,7 @@ def one_changed(text: str | bytes) -> Iterator[Any]:
     yield text + (" " if isinstance(text, str) else b" ")  # type: ignore[operator]
 
 
-def test_one_wrong_byte_of_body_or_header_is_enough(
+def test_one_wrong_byte_in_body_or_header_is_refused(
     jobs: tb.Client, scans: tb.Client, event: Callable[..., bytes], svix_headers: Sign
 ) -> None:
     told, of_scan = of_a_job(), event(result={"content": "done"})
@@ -110,7 +110,7 @@ def test_a_refusal_is_one_line_of_log(jobs: tb.Client, caplog: pytest.LogCapture
     assert line.startswith("connection cloudconvert: rejected a webhook: the delivery is not signed")
 
 
-def test_no_parser_sees_what_is_not_proved(
+def test_an_unverified_body_is_never_parsed(
     jobs: tb.Client, scans: tb.Client, exports: tb.Client, svix_headers: Sign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def explode(_: bytes) -> None:
@@ -165,25 +165,25 @@ SHAPES: Final[dict[str, Callable[[dict[str, str]], Any]]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_headers_in_any_shape(shape: str, jobs: tb.Client) -> None:
+def test_headers_are_accepted_in_any_form(shape: str, jobs: tb.Client) -> None:
     body = of_a_job()
     assert jobs.parse_webhook(SHAPES[shape](hexed(body)), body).ref is not None
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_bodies_are_bytes(kind: Callable[[bytes], Any], jobs: tb.Client) -> None:
+def test_bodies_must_be_bytes(kind: Callable[[bytes], Any], jobs: tb.Client) -> None:
     body = of_a_job()
     assert jobs.parse_webhook(hexed(body), kind(body)).ref is not None
     with pytest.raises(TypeError, match="raw bytes"):
         jobs.parse_webhook(hexed(body), body.decode())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def test_the_time_given_has_a_zone(scans: tb.Client, svix_headers: Sign) -> None:
+def test_the_time_of_receipt_must_have_a_time_zone(scans: tb.Client, svix_headers: Sign) -> None:
     with pytest.raises(TypeError, match="aware"):
         scans.parse_webhook(svix_headers(b"{}"), b"{}", now=NOW.replace(tzinfo=None))
 
 
-def test_a_bridge_is_told_which_connection(stopped: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_bridge_needs_the_name_of_the_connection(stopped: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KEY", stopped.settings("cloudconvert")["api_key"])
     path = tmp_path / "taskbridge.toml"
     path.write_text(

@@ -79,7 +79,7 @@ def test_a_wait_in_another_thread_ends(
     assert client._connection.event_bus._listeners == {}
 
 
-def test_a_wait_that_tells_changes_tells_the_end(
+def test_a_wait_with_on_update_reports_the_end(
     stopped: Emulator, connected: Connected, task: str, ending: Any, eventually: Eventually
 ) -> None:
     client = connected(stopped, "scan-documents", SVIX)
@@ -90,7 +90,7 @@ def test_a_wait_that_tells_changes_tells_the_end(
     assert told == [TaskStatus.PROCESSING, TaskStatus.COMPLETED]
 
 
-def test_an_event_before_the_first_look_is_done_ends_the_wait(
+def test_an_event_during_the_first_poll_ends_the_wait(
     stopped: Emulator, connected: Connected, task: str, ending: Any, eventually: Eventually
 ) -> None:
     client = connected(stopped, "scan-documents", SVIX)
@@ -126,7 +126,7 @@ def test_wait_all_over_the_same_task_ends_for_each(
     assert looks(stopped) == 1
 
 
-def test_a_bridge_hears_what_its_client_was_told(
+def test_an_event_ingested_by_a_client_ends_the_waits_of_its_bridge(
     stopped: Emulator, task: str, ending: Any, tmp_path: Path, eventually: Eventually
 ) -> None:
     settings = stopped.settings("scan-documents")
@@ -144,7 +144,7 @@ def test_a_bridge_hears_what_its_client_was_told(
     assert looks(stopped) == 1
 
 
-def test_a_state_before_the_end_makes_those_who_wait_look(
+def test_an_event_before_the_end_triggers_a_poll(
     stopped: Emulator, connected: Connected, task: str, ending: Any, eventually: Eventually
 ) -> None:
     client = connected(stopped, "scan-documents", SVIX)
@@ -158,7 +158,7 @@ def test_a_state_before_the_end_makes_those_who_wait_look(
     assert looks(stopped) == 2
 
 
-def test_a_held_line_is_not_used_where_a_webhook_is_expected(
+def test_no_long_poll_is_used_when_a_webhook_is_expected(
     stopped: Emulator, connected: Connected, eventually: Eventually
 ) -> None:
     job = stopped.samples("cloudconvert")["job-running"]
@@ -256,7 +256,7 @@ def test_async_waits_for_many_end(
     assert looks(stopped) == 2
 
 
-def test_an_async_pause_that_was_ended_costs_nothing_afterwards(
+def test_an_interrupted_async_pause_does_not_spin(
     stopped: Emulator, aio: Any, task: str, run: Callable[[Coroutine[Any, Any, Any]], Any], monkeypatch: Any
 ) -> None:
     asked = 0
@@ -289,7 +289,7 @@ def test_an_async_pause_that_was_ended_costs_nothing_afterwards(
 # The fleet.
 
 
-def test_a_look_that_lands_after_the_end_does_not_hide_a_new_wait(scans: tb.Client, task: str, ending: Any) -> None:
+def test_a_poll_result_after_the_end_does_not_hide_a_new_wait(scans: tb.Client, task: str, ending: Any) -> None:
     scheduler, connection = PollScheduler(), scans._connection
     scheduler.add(connection, task, 0.0)
     poll = scheduler.next(0.0)

@@ -27,7 +27,7 @@ class Bare(Provider[ProviderSettings]):
         raise NotImplementedError(task_id)
 
 
-def test_a_provider_that_claims_nothing_refuses_all() -> None:
+def test_a_provider_without_capabilities_refuses_every_operation() -> None:
     without_traceback = Bare(ProviderSettings(), "here")
     assert without_traceback.capabilities.calls == ()
     begun: list[Callable[[], object]] = [

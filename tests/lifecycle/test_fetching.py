@@ -10,14 +10,14 @@ import pytest
 
 import taskbridge as tb
 from taskbridge._engine.redirects import fetch, name_of
-from taskbridge.provider.addresses import Rules, is_public, url_fault
+from taskbridge.provider.addresses import FetchPolicy, is_public, url_problem
 from taskbridge.provider.http import Response
 from taskbridge.testing import Emulator
 
 Maker = Callable[..., Any]
 
-OPEN = Rules()
-PRIVATE = Rules(allow_private=True)
+OPEN = FetchPolicy()
+PRIVATE = FetchPolicy(allow_private=True)
 
 # F60 of docs/reliability.md, and what lies around it.
 REFUSED = [
@@ -61,8 +61,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("url", REFUSED)
-def test_an_address_that_may_not_be_asked_is_refused(url: str) -> None:
-    assert url_fault(url, OPEN) is not None
+def test_a_forbidden_url_is_refused(url: str) -> None:
+    assert url_problem(url, OPEN) is not None
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_an_address_that_may_not_be_asked_is_refused(url: str) -> None:
         "https://;[2606:2800:220:1::]/", "https://a;b/",
     ],
 )  # fmt: skip
-def test_odd_forms_are_refused_whatever_is_allowed(url: str) -> None:
-    assert url_fault(url, Rules(allow_private=True, allow_http=True)) is not None
+def test_odd_notations_are_always_refused(url: str) -> None:
+    assert url_problem(url, FetchPolicy(allow_private=True, allow_http=True)) is not None
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_odd_forms_are_refused_whatever_is_allowed(url: str) -> None:
         ("https://93.184.216.34/", OPEN),
         ("https://[2606:2800:220:1::]/", OPEN),
         ("https://example.com:8443/", OPEN),
-        ("http://example.com/", Rules(allow_http=True)),
+        ("http://example.com/", FetchPolicy(allow_http=True)),
         ("http://127.0.0.1:8000/", PRIVATE),
         ("http://localhost/", PRIVATE),
         ("https://10.0.0.1/", PRIVATE),
     ],
 )
-def test_an_address_that_may_be_asked_is_not(url: str, rules: Rules) -> None:
-    assert url_fault(url, rules) is None
+def test_an_allowed_url_is_accepted(url: str, rules: FetchPolicy) -> None:
+    assert url_problem(url, rules) is None
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_an_address_that_may_be_asked_is_not(url: str, rules: Rules) -> None:
         ("not an address", False),
     ],
 )
-def test_an_address_is_public_or_not_in_whatever_form(address: str, public: bool) -> None:
+def test_an_address_is_public_or_private_in_every_notation(address: str, public: bool) -> None:
     assert is_public(address) is public
 
 
-def test_a_fetch_carries_no_credential_and_follows_hop_by_hop(tmp_path: Path) -> None:
+def test_a_fetch_sends_no_credential_and_follows_redirects_one_by_one(tmp_path: Path) -> None:
     flow = fetch("https://example.com/dir/a b.pdf", tmp_path / "1", OPEN)
     first = next(flow)
     assert first.url == "https://example.com/dir/a%20b.pdf"
@@ -133,7 +133,7 @@ def test_every_hop_is_checked(target: str, tmp_path: Path) -> None:
         flow.send(Response(302, {"location": target}))
 
 
-def test_a_loop_ends(tmp_path: Path) -> None:
+def test_a_redirect_loop_ends(tmp_path: Path) -> None:
     flow = fetch("https://example.com/a.pdf", tmp_path / "1", OPEN)
     next(flow)
     for _ in range(5):
@@ -145,7 +145,7 @@ def test_a_loop_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "name"), [("https://e.com/a/%2e%2e%2fb.pdf?x=1", "b.pdf"), ("https://e.com/", "document")]
 )
-def test_the_name_is_the_end_of_the_address(url: str, name: str) -> None:
+def test_the_file_name_is_the_end_of_the_url(url: str, name: str) -> None:
     assert name_of(url) == name
 
 
@@ -163,7 +163,7 @@ def test_the_name_is_the_end_of_the_address(url: str, name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("vendor", ["scan-documents", "expertai-extract"])
-def test_a_document_that_cannot_be_had_is_no_order(
+def test_a_document_that_cannot_be_fetched_is_not_submitted(
     vendor: str, case: tuple[str, str], both: Maker, documents: Any, own_vendors: Emulator
 ) -> None:
     path, words = case
@@ -173,13 +173,13 @@ def test_a_document_that_cannot_be_had_is_no_order(
     assert own_vendors.count(vendor, "POST", "layout") == 0
 
 
-def test_this_machine_is_refused_unless_it_is_allowed(both: Maker, documents: Any) -> None:
+def test_this_machine_is_refused_unless_allow_private_is_set(both: Maker, documents: Any) -> None:
     with pytest.raises(tb.InvalidInput, match="allow_private"):
         both("scan-documents", allow_private=False).submit("extract-text", f"{documents.url}/invoice.png")
     assert documents.asked == []
 
 
-def test_a_name_that_leads_to_this_machine_is_refused(both: Maker, documents: Any, monkeypatch: Any) -> None:
+def test_a_host_name_that_resolves_to_this_machine_is_refused(both: Maker, documents: Any, monkeypatch: Any) -> None:
     import socket  # noqa: PLC0415  # only here
 
     real = socket.getaddrinfo
@@ -195,7 +195,7 @@ def test_a_name_that_leads_to_this_machine_is_refused(both: Maker, documents: An
     assert documents.asked == []
 
 
-def test_a_broken_host_of_documents_does_not_slow_the_vendor(scripted: Maker) -> None:
+def test_a_failing_document_host_does_not_throttle_the_vendor(scripted: Maker) -> None:
     def world(request: Any) -> Response:
         if request.external:
             return Response(503, {}, b"")

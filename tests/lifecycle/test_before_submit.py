@@ -32,7 +32,7 @@ class Crash(Exception):  # as the end of the process would
 
 
 @pytest.mark.parametrize("vendor", INPUTS)
-def test_the_clue_comes_before_the_order_leaves_and_finds_it(vendor: str, both: Maker, own_vendors: Emulator) -> None:
+def test_the_recovery_token_is_passed_before_the_submission_is_sent_and_finds_it(vendor: str, both: Maker, own_vendors: Emulator) -> None:
     told: list[tuple[str, int]] = []
 
     def keep(recovery_token: Mapping[str, Any]) -> None:
@@ -48,7 +48,7 @@ def test_the_clue_comes_before_the_order_leaves_and_finds_it(vendor: str, both: 
 
 
 @pytest.mark.parametrize("vendor", INPUTS)
-def test_what_the_listener_raises_keeps_the_order_here(vendor: str, both: Maker, own_vendors: Emulator) -> None:
+def test_an_exception_in_before_submit_prevents_the_submission(vendor: str, both: Maker, own_vendors: Emulator) -> None:
     def refuse(recovery_token: Mapping[str, Any]) -> None:
         raise Crash(recovery_token["reference"])
 
@@ -58,7 +58,7 @@ def test_what_the_listener_raises_keeps_the_order_here(vendor: str, both: Maker,
     assert own_vendors.count(vendor, "POST", COMMITS[vendor]) == 0
 
 
-def test_a_refusing_listener_leaves_the_pace_as_it_was(scripted: Maker) -> None:
+def test_an_exception_in_before_submit_leaves_the_rate_limit_unchanged(scripted: Maker) -> None:
     made = scripted("smartdocumentor", Response(200, {}, b'{"taskId": 44}'), max_in_flight=1)
 
     def refuse(_clue: Mapping[str, Any]) -> None:
@@ -70,7 +70,7 @@ def test_a_refusing_listener_leaves_the_pace_as_it_was(scripted: Maker) -> None:
     assert made.client.submit("extract-text", INPUTS["smartdocumentor"]).id == "44"
 
 
-def test_it_is_told_of_each_attempt(scripted: Maker) -> None:
+def test_before_submit_is_called_for_each_attempt(scripted: Maker) -> None:
     refused = tb.ConnectFailed("nobody there")
     made = scripted("smartdocumentor", refused, Response(200, {}, b'{"taskId": 44}'))
     told: list[Mapping[str, Any]] = []
@@ -82,7 +82,7 @@ def test_it_is_told_of_each_attempt(scripted: Maker) -> None:
     assert first["external_id"].startswith("taskbridge-")
 
 
-def test_the_clue_is_the_one_of_the_error(scripted: Maker) -> None:
+def test_before_submit_gets_the_same_token_as_the_error(scripted: Maker) -> None:
     def vendor(request: Request) -> Response:
         return Response(504 if request.starts_work else 200, {}, b'{"id": "file_1"}')
 
@@ -94,7 +94,7 @@ def test_the_clue_is_the_one_of_the_error(scripted: Maker) -> None:
     assert told[0]["files"] == ["file_1"]
 
 
-def test_the_asynchronous_side_awaits_its_listener(own_vendors: Emulator) -> None:
+def test_the_async_client_awaits_before_submit(own_vendors: Emulator) -> None:
     settings = own_vendors.settings("smartdocumentor")
     told: list[str] = []
 
@@ -112,7 +112,7 @@ def test_the_asynchronous_side_awaits_its_listener(own_vendors: Emulator) -> Non
 # CloudConvert takes the order first, and its document after it.
 
 
-def test_an_order_without_its_document_gets_it_when_it_is_found(
+def test_recover_uploads_the_missing_document(
     both: Maker, own_vendors: Emulator, tmp_path: Path
 ) -> None:
     path = tmp_path / "invoice.pdf"

@@ -64,7 +64,7 @@ def test_a_stream_that_breaks_is_pythons_own_error(unsent: Any) -> None:
         unsent.submit("extract-text", Unreadable())
 
 
-def test_what_is_empty_is_refused(unsent: Any, tmp_path: Path) -> None:
+def test_an_empty_document_is_refused(unsent: Any, tmp_path: Path) -> None:
     path = tmp_path / "empty.pdf"
     path.touch()
     read = io.BytesIO(PDF)
@@ -81,13 +81,13 @@ def test_a_named_pipe_does_not_hang(unsent: Any, tmp_path: Path) -> None:
         unsent.submit("extract-text", pipe)
 
 
-def test_a_stream_of_text_is_refused(unsent: Any) -> None:
+def test_a_text_stream_is_refused(unsent: Any) -> None:
     with pytest.raises(tb.InvalidInput, match='mode "rb"'):
         unsent.submit("extract-text", io.StringIO("text"))
 
 
 @pytest.mark.parametrize("given", [7, {"a": 1}, object()])
-def test_nonsense_is_refused(unsent: Any, given: Any) -> None:
+def test_an_object_of_the_wrong_type_is_refused(unsent: Any, given: Any) -> None:
     with pytest.raises(tb.InvalidInput, match="a document is a path"):
         unsent.submit("extract-text", given)
 
@@ -100,7 +100,7 @@ def test_a_url_of_another_scheme_is_refused(vendor: str, url: str, scripted: Mak
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-def test_an_unknown_operation_offers_the_nearest(vendor: str, scripted: Maker) -> None:
+def test_an_unknown_operation_suggests_the_nearest(vendor: str, scripted: Maker) -> None:
     client = scripted(vendor).client
     with pytest.raises(tb.UnsupportedFeature, match="did you mean 'extract-text'"):
         client.submit("extract_text", "https://example.com/a.pdf")
@@ -116,30 +116,30 @@ def test_a_native_operation_cannot_leave_its_path(vendor: str, word: str, script
 
 
 @pytest.mark.parametrize("options", [{"a": float("nan")}, {"a": object()}, {"a": {1, 2}}, {"a": b"bytes"}])
-def test_options_must_be_json(unsent: Any, options: dict[str, Any]) -> None:
+def test_options_must_be_json_serializable(unsent: Any, options: dict[str, Any]) -> None:
     with pytest.raises(tb.InvalidInput, match="options must be what JSON can hold"):
         unsent.submit("extract-text", PDF, options=options)
 
 
 @pytest.mark.parametrize("vendor", ["scan-documents", "expertai-extract"])
-def test_an_external_id_that_nobody_would_keep_is_refused(vendor: str, scripted: Maker) -> None:
+def test_an_external_id_is_refused_where_the_vendor_does_not_store_it(vendor: str, scripted: Maker) -> None:
     with pytest.raises(tb.UnsupportedFeature, match="cannot keep an external_id"):
         scripted(vendor).client.submit("extract-text", PDF, external_id="INV-7")
 
 
 @pytest.mark.parametrize("vendor", ["smartdocumentor", "expertai-extract"])
-def test_a_callback_that_would_never_come_is_refused(vendor: str, scripted: Maker) -> None:
+def test_a_callback_url_is_refused_where_the_vendor_does_not_call_it(vendor: str, scripted: Maker) -> None:
     with pytest.raises(tb.UnsupportedFeature, match="cannot call a callback_url"):
         scripted(vendor).client.submit("extract-text", "https://example.com/a", callback_url="https://example.com/")
 
 
-def test_an_address_that_cannot_be_called_is_refused(scripted: Maker) -> None:
+def test_an_invalid_callback_url_is_refused(scripted: Maker) -> None:
     with pytest.raises(tb.InvalidInput, match="callback_url"):
         scripted("cloudconvert").client.submit("extract-text", PDF, callback_url="mailto:a@example.com")
 
 
 @pytest.mark.parametrize("external_id", ["", "a\nb", "x" * 513, 7])
-def test_an_external_id_is_printable(scripted: Maker, external_id: Any) -> None:
+def test_an_external_id_must_be_printable(scripted: Maker, external_id: Any) -> None:
     with pytest.raises(tb.InvalidInput, match="external_id"):
         scripted("cloudconvert").client.submit("extract-text", PDF, external_id=external_id)
 
@@ -154,7 +154,7 @@ def test_a_document_over_the_stated_limit_is_refused(vendor: str, scripted: Make
         client.submit("extract-text", path)
 
 
-def test_several_documents_only_where_they_are_joined(unsent: Any) -> None:
+def test_several_documents_are_refused_unless_the_operation_joins_them(unsent: Any) -> None:
     with pytest.raises(tb.UnsupportedFeature, match="takes one document"):
         unsent.submit("extract-text", [PDF, PDF])
 
@@ -192,7 +192,7 @@ def test_a_stream_is_read_to_its_end_once_and_can_be_sent_twice(scripted: Maker)
     assert bodies == [PDF, PDF]
 
 
-def test_temporary_files_are_gone_afterwards() -> None:
+def test_temporary_files_are_removed() -> None:
     with TemporaryFiles() as spool:
         path = spool.take(io.BytesIO(PDF))
         assert path.read_bytes() == PDF
@@ -213,11 +213,11 @@ def test_temporary_files_are_gone_afterwards() -> None:
         ("x" * 300 + ".pdf", "x" * 196 + ".pdf"),
     ],
 )
-def test_a_name_is_a_bare_name(name: str, safe: str) -> None:
+def test_a_document_name_is_reduced_to_a_plain_file_name(name: str, safe: str) -> None:
     assert safe_name(name) == safe
 
 
-def test_a_quoted_name_arrives_as_one_field(scripted: Maker) -> None:
+def test_a_name_with_quotes_is_sent_as_one_field(scripted: Maker) -> None:
     made = scripted("scan-documents", Response(200, {}, b'{"id": "file_1"}'), Response(422, {}, b"{}"))
     with pytest.raises(tb.InvalidRequest):
         made.client.submit("extract-text", PDF, name='../a"b\r\n.pdf')

@@ -65,7 +65,7 @@ def test_a_name_is_made_safe(given: str | None, name: str) -> None:
         (None, "text/html", "document.html"),
     ],
 )
-def test_a_name_that_tells_no_type_gets_its_suffix(given: str | None, media_type: str, name: str) -> None:
+def test_a_name_without_a_known_suffix_gets_one_from_the_media_type(given: str | None, media_type: str, name: str) -> None:
     assert file_name(given, media_type) == name
 
 
@@ -75,7 +75,7 @@ def test_a_long_name_keeps_its_suffix() -> None:
 
 
 @given(st.text(st.characters(codec=None), max_size=400), st.sampled_from([None, "application/pdf", "image/png", "?"]))
-def test_whatever_the_name_it_is_one_in_the_folder(text: str, media_type: str | None) -> None:
+def test_any_name_becomes_a_plain_name_in_the_folder(text: str, media_type: str | None) -> None:
     name = file_name(text, media_type)
     assert Path(name).name == name
     assert name not in ("", ".", "..")
@@ -88,13 +88,13 @@ def test_whatever_the_name_it_is_one_in_the_folder(text: str, media_type: str | 
 
 
 @given(st.lists(st.sampled_from(["a.pdf", "A.PDF", "a-2.pdf", "b", "ß.txt", "SS.txt"]), max_size=12))
-def test_no_two_files_have_one_name(wanted: list[str]) -> None:
+def test_no_two_files_have_the_same_name(wanted: list[str]) -> None:
     names = Names()
     given = [names.take(each) for each in wanted]
     assert len({each.casefold() for each in given}) == len(wanted)
 
 
-def test_the_second_of_one_name_gets_a_number() -> None:
+def test_the_second_file_of_a_name_gets_a_number() -> None:
     names = Names()
     assert [names.take(each) for each in ("a.pdf", "a.pdf", "A.pdf", "b", "b")] == [
         "a.pdf",
