@@ -117,7 +117,7 @@ def _one_thread(results: Results) -> str:
     )
 
 
-_POLL: Final = "One look"
+_POLL: Final = "One poll"
 _LOOK: Final = "taskbridge: bytes to Task"
 _SYNC: Final = "client.wait_all (8 threads)"
 _AIO: Final = "aio.Client.wait_all (32 at once)"
@@ -220,22 +220,22 @@ TARGETS: Final[Mapping[str, Target]] = {
         "requests at equal mean delay, cold × fixed",
         1.05,
         _plain("schedules", "distributions", "lognormal-1", "cold", "to_fixed"),
-        "When to look",
+        "When to poll",
     ),
     "cold-exponential": Target(
         "requests at equal mean delay, cold × exponential",
         0.6,
         _plain("schedules", "distributions", "lognormal-1", "cold", "to_exponential"),
-        "When to look",
+        "When to poll",
     ),
     "optimum": Target(
-        "distributions of six within 1.05 of the exact optimum, learnt", 4.0, _close_to_optimum, "When to look", True, 0
+        "distributions of six within 1.05 of the exact optimum, learnt", 4.0, _close_to_optimum, "When to poll", True, 0
     ),
     "limit": Target(
         "mean delay under one limit of 100 looks/s × round-robin",
         0.72,
         _plain("schedules", "one_limit", "100", "ratio"),
-        "When to look",
+        "When to poll",
     ),
     "bulk": Target("1,000 in flight: single looks for each request before final looks", 25.0, _bulk, "Lists", True, 1),
     "growth-cpu": Target("1,000 to 50,000 tasks: growth of CPU per look", 0.15, _growth("cpu"), "In flight"),
