@@ -20,20 +20,20 @@ from aiohttp.helpers import is_ip_address
 from aiohttp.http import HttpProcessingError
 from yarl import URL
 
-from taskbridge._transport.bodies import Stream, is_local, stream
+from taskbridge._transport.bodies import BodyStream, is_local_error, body_stream
 from taskbridge._transport.responses import (
     BLOCK,
     CONNECT_LIMIT,
     LONGEST_LINE,
     READ_LIMIT,
-    check_head,
-    fields_of,
-    finished,
-    no_answer,
-    not_public,
-    saver,
+    check_headers,
+    header_fields,
+    complete_response,
+    request_error,
+    not_public_error,
+    file_writer,
     tls_context,
-    too_large,
+    too_large_error,
 )
 from taskbridge.errors import (
     ConfigError,
@@ -127,7 +127,7 @@ class _PublicResolver(aiohttp.ThreadedResolver):
     ) -> list[ResolveResult]:
         found = [each for each in await super().resolve(host, port, family) if is_public(each["host"])]
         if not found:
-            raise not_public()
+            raise not_public_error()
         return found
 
 
@@ -173,7 +173,7 @@ class AiohttpTransport:
         except TaskbridgeError as error:
             ours = error
         except Exception as error:  # noqa: BLE001  # whatever the library below may raise is named by one table
-            local = [error] if isinstance(error, OSError) and is_local(error, request) else trace.local
+            local = [error] if isinstance(error, OSError) and is_local_error(error, request) else trace.local
             ours = local[0] if local else _fault(error, deadline, trace)
         except BaseException as error:  # noqa: BLE001  # a cancellation goes on, without what the frames below hold
             ours = error
@@ -210,7 +210,7 @@ class AiohttpTransport:
         )
 
     async def _send(self, request: Request, max_body: int, trace: _Trace, limit: asyncio.Timeout) -> Response:
-        body = stream(request)
+        body = body_stream(request)
         headers = {**request.headers, **(request.save_to.headers if request.save_to is not None else {})}
         if body is not None:
             headers.update(body.headers)
@@ -219,7 +219,7 @@ class AiohttpTransport:
         proxy = self._proxy(url.scheme, url.host or "")
         session = self._session(request, proxy)
         if request.public_only and proxy is None and is_ip_address(url.host) and not is_public(url.host or ""):
-            raise not_public()
+            raise not_public_error()
         silence = max(READ_LIMIT, request.long_poll or 0.0)
         async with session.request(
             request.method,
@@ -251,10 +251,10 @@ def _limits(silence: float) -> aiohttp.ClientTimeout:
 
 
 async def _read(answer: aiohttp.ClientResponse, request: Request, max_body: int, limit: asyncio.Timeout) -> Response:
-    fields = fields_of((name, _text(value)) for name, value in answer.headers.items())
-    check_head(request, answer.status, fields, len(answer.headers), max_body)
+    fields = header_fields((name, _text(value)) for name, value in answer.headers.items())
+    check_headers(request, answer.status, fields, len(answer.headers), max_body)
     if request.save_to is not None and answer.status < 300:
-        with closing(saver(answer.status, fields, request.save_to)) as file:  # local files are fast
+        with closing(file_writer(answer.status, fields, request.save_to)) as file:  # local files are fast
             next(file)
             while block := await _block(answer):
                 if (earned := file.send(block)) and (end := limit.when()) is not None:
@@ -264,9 +264,9 @@ async def _read(answer: aiohttp.ClientResponse, request: Request, max_body: int,
     body = BytesIO()
     while block := await _block(answer):
         if body.tell() + len(block) > max_body:
-            raise too_large(max_body, answer.status)
+            raise too_large_error(max_body, answer.status)
         body.write(block)
-    return finished(request, answer.status, fields, body.getvalue(), max_body)
+    return complete_response(request, answer.status, fields, body.getvalue(), max_body)
 
 
 async def _block(answer: aiohttp.ClientResponse) -> bytes:
@@ -295,7 +295,7 @@ def _text(value: str) -> str:
     return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-async def _blocks(body: Stream, trace: _Trace) -> AsyncIterator[bytes]:
+async def _blocks(body: BodyStream, trace: _Trace) -> AsyncIterator[bytes]:
     try:
         for block in body.blocks():
             yield block
@@ -304,7 +304,7 @@ async def _blocks(body: Stream, trace: _Trace) -> AsyncIterator[bytes]:
         raise
 
 
-def _outgoing(body: Stream | None, trace: _Trace) -> bytes | AsyncIterator[bytes] | None:
+def _outgoing(body: BodyStream | None, trace: _Trace) -> bytes | AsyncIterator[bytes] | None:
     if body is None:
         return None
     # aiohttp warns of much more than that in one piece.
@@ -335,7 +335,7 @@ def _fault(error: Exception, deadline: float, trace: _Trace) -> TaskbridgeError:
     """Our error for one of the library below."""
     kind, words = _named(error, deadline, written=trace.written)
     stale = trace.reused and isinstance(error, _NoAnswerError)
-    return no_answer(kind, words, written=trace.written, stale=stale)
+    return request_error(kind, words, written=trace.written, stale=stale)
 
 
 def _named(error: Exception, deadline: float, *, written: bool) -> tuple[type[TaskbridgeError], str]:

@@ -17,7 +17,7 @@ _BLOCK: Final = 65_535  # bytes sent at a time; a multiple of three, as base64 w
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class BodyStream:
     """A body on its way out.
 
     Attributes:
@@ -59,7 +59,7 @@ class Stream:
             yield self.tail
 
 
-def stream(request: Request) -> Stream | None:
+def body_stream(request: Request) -> BodyStream | None:
     """A request's body as a stream of known length, or None where it has none.
 
     Raises:
@@ -69,7 +69,7 @@ def stream(request: Request) -> Stream | None:
     if body is None:
         return None
     if isinstance(body, bytes):
-        return Stream(len(body), body, None, b"", {})
+        return BodyStream(len(body), body, None, b"", {})
     if isinstance(body, Path):
         return _around(b"", body, b"", {})
     if isinstance(body, Base64):
@@ -78,23 +78,23 @@ def stream(request: Request) -> Stream | None:
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
     if isinstance(body, Form):
         whole = f"{_fields(body.fields, boundary)}--{boundary}--\r\n".encode()
-        return Stream(len(whole), whole, None, b"", headers)
+        return BodyStream(len(whole), whole, None, b"", headers)
     head, tail = _form(body, boundary)
     return _around(head, body.content, tail, headers)
 
 
 def _around(
     head: bytes, content: bytes | Path, tail: bytes, headers: Mapping[str, str], *, encoded: bool = False
-) -> Stream:
+) -> BodyStream:
     if isinstance(content, bytes):
         whole = head + (b64encode(content) if encoded else content) + tail
-        return Stream(len(whole), whole, None, b"", headers)
+        return BodyStream(len(whole), whole, None, b"", headers)
     if not content.is_file():
         # A directory has a size too; opening it says what is wrong.
         content.open("rb").close()
     size = content.stat().st_size
     sent = 4 * -(-size // 3) if encoded else size
-    return Stream(len(head) + sent + len(tail), head, content, tail, headers, size, encoded)
+    return BodyStream(len(head) + sent + len(tail), head, content, tail, headers, size, encoded)
 
 
 def _form(upload: Upload, boundary: str) -> tuple[bytes, bytes]:
@@ -120,6 +120,6 @@ def _quoted(text: str) -> str:
     return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def is_local(error: OSError, request: Request) -> bool:
+def is_local_error(error: OSError, request: Request) -> bool:
     """Whether a file of ours, not the network, is at fault."""
     return error.filename is not None and (request.body is not None or request.save_to is not None)

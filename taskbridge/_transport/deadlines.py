@@ -23,7 +23,7 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.connection import allowed_gai_family
 
-from taskbridge._transport.responses import CONNECT_LIMIT, LONGEST_LINE, READ_LIMIT, check_head, fields_of, not_public
+from taskbridge._transport.responses import CONNECT_LIMIT, LONGEST_LINE, READ_LIMIT, check_headers, header_fields, not_public_error
 from taskbridge.errors import TruncatedResponse
 from taskbridge.provider.addresses import is_public
 from taskbridge.provider.http import Request
@@ -141,8 +141,8 @@ class _Answer(HTTPResponse):
         self.headers = self.msg = HTTPMessage()
         for name, value in pairs:
             self.headers[name] = value
-        trace.fields = fields = fields_of((name, _text(value)) for name, value in pairs)
-        check_head(trace.request, status, fields, len(pairs), trace.max_body)
+        trace.fields = fields = header_fields((name, _text(value)) for name, value in pairs)
+        check_headers(trace.request, status, fields, len(pairs), trace.max_body)
         coding, length = fields.get("transfer-encoding", ""), fields.get("content-length")
         self.chunked, self.chunk_left = coding.lower() == "chunked", None
         self.length = None if length is None or self.chunked else int(length)
@@ -195,7 +195,7 @@ class _Connection(HTTPConnection):
         if trace.request.public_only and self.proxy is None:
             found = [each for each in found if is_public(each[4][0])]
             if not found:
-                raise not_public()
+                raise not_public_error()
         for family, kind, protocol, _, address in found:
             sock = socket.socket(family, kind, protocol)
             try:

@@ -20,17 +20,17 @@ from urllib.parse import urlsplit
 
 from urllib3 import Retry, Timeout, exceptions
 
-from taskbridge._transport.bodies import Stream, is_local, stream
+from taskbridge._transport.bodies import BodyStream, is_local_error, body_stream
 from taskbridge._transport.deadlines import Adapter, trace
 from taskbridge._transport.responses import (
     BLOCK,
     CONNECT_LIMIT,
     READ_LIMIT,
-    finished,
-    no_answer,
-    saver,
+    complete_response,
+    request_error,
+    file_writer,
     tls_context,
-    too_large,
+    too_large_error,
 )
 from taskbridge.errors import (
     ConnectFailed,
@@ -96,7 +96,7 @@ class RequestsTransport:
             del ours  # or the error and this frame hold each other
 
     def _send(self, request: Request, max_body: int) -> Response:
-        body = stream(request)
+        body = body_stream(request)
         headers = {"User-Agent": self._user_agent, "Accept-Encoding": "identity", **request.headers}
         if request.save_to is not None:
             headers.update(request.save_to.headers)
@@ -197,7 +197,7 @@ class _Routes:
 def _read(answer: BaseHTTPResponse, request: Request, max_body: int) -> Response:
     fields = trace.fields
     if request.save_to is not None and answer.status < 300:
-        with closing(saver(answer.status, fields, request.save_to)) as file:
+        with closing(file_writer(answer.status, fields, request.save_to)) as file:
             next(file)
             while block := answer.read1(BLOCK, decode_content=False):
                 trace.deadline += file.send(block)
@@ -210,11 +210,11 @@ def _read(answer: BaseHTTPResponse, request: Request, max_body: int) -> Response
         whole = BytesIO()
         while block := answer.read(BLOCK, decode_content=False):
             if whole.tell() + len(block) > max_body:
-                raise too_large(max_body, answer.status)
+                raise too_large_error(max_body, answer.status)
             whole.write(block)
         body = whole.getvalue()
     _check_end()
-    return finished(request, answer.status, fields, body, max_body)
+    return complete_response(request, answer.status, fields, body, max_body)
 
 
 def _check_end() -> None:
@@ -223,7 +223,7 @@ def _check_end() -> None:
         raise TruncatedResponse("the answer broke off")
 
 
-def _outgoing(body: Stream | None) -> bytes | Iterator[bytes] | None:
+def _outgoing(body: BodyStream | None) -> bytes | Iterator[bytes] | None:
     if body is None:
         return None
     return body.head if body.source is None else body.blocks()
@@ -266,13 +266,13 @@ _NAMES_BEFORE: Final[tuple[tuple[type[BaseException], type[TaskbridgeError], str
 
 def _local(error: Exception, request: Request) -> OSError | None:
     """What was wrong with a file of ours; urllib3 wraps it where it came while the body was leaving."""
-    return next((each for each in _causes(error) if isinstance(each, OSError) and is_local(each, request)), None)
+    return next((each for each in _causes(error) if isinstance(each, OSError) and is_local_error(each, request)), None)
 
 
 def _fault(error: Exception) -> TaskbridgeError:
     """Our error for one of the library below."""
     kind, words = _named(error)
-    return no_answer(kind, words, written=trace.written, stale=trace.reused and trace.received == 0)
+    return request_error(kind, words, written=trace.written, stale=trace.reused and trace.received == 0)
 
 
 def _named(error: BaseException) -> tuple[type[TaskbridgeError], str]:

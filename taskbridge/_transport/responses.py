@@ -58,7 +58,7 @@ _GZIP: Final = frozenset({"gzip", "x-gzip"})
 # Where it goes.
 
 
-def not_public() -> MalformedResponse:
+def not_public_error() -> MalformedResponse:
     """The error for a link that leads into a private network."""
     return MalformedResponse("the link leads to an address that is not of the public internet; nothing was fetched")
 
@@ -91,7 +91,7 @@ def _default_context() -> ssl.SSLContext:
 # What comes in.
 
 
-def fields_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+def header_fields(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Header fields with names in lower case; what was sent several times is joined by commas (RFC 9110, 5.3).
 
     Args:
@@ -105,13 +105,13 @@ def fields_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     return fields
 
 
-def check_head(request: Request, status: int, fields: Mapping[str, str], count: int, max_body: int) -> None:
+def check_headers(request: Request, status: int, fields: Mapping[str, str], count: int, max_body: int) -> None:
     """Refuse an answer whose head cannot be trusted, before its body is read.
 
     Args:
         request: What was asked.
         status: HTTP status.
-        fields: Header fields, as `fields_of` makes them.
+        fields: Header fields, as `header_fields` makes them.
         count: How many header lines came.
         max_body: Bytes of the body at most.
 
@@ -134,16 +134,16 @@ def check_head(request: Request, status: int, fields: Mapping[str, str], count: 
     if length is None or not _has_body(request, status):
         return
     if request.save_to is not None and status < 300:
-        request.save_to.check_room(int(length) - (0 if status == 206 else request.save_to.received), status)
+        request.save_to.check_size(int(length) - (0 if status == 206 else request.save_to.received), status)
     elif int(length) > max_body:
-        raise too_large(max_body, status)
+        raise too_large_error(max_body, status)
 
 
 def _has_body(request: Request, status: int) -> bool:
     return request.method != "HEAD" and status not in _WITHOUT_BODY
 
 
-def finished(request: Request, status: int, fields: Mapping[str, str], body: bytes, max_body: int) -> Response:
+def complete_response(request: Request, status: int, fields: Mapping[str, str], body: bytes, max_body: int) -> Response:
     """An answer of which the body is there, with its content encoding undone.
 
     Raises:
@@ -155,7 +155,7 @@ def finished(request: Request, status: int, fields: Mapping[str, str], body: byt
     if not body and not framed and _has_body(request, status):
         raise TruncatedResponse("the answer ended inside its headers", http_status=status)
     if len(body) > max_body:
-        raise too_large(max_body, status)
+        raise too_large_error(max_body, status)
     encoding = _encoding(fields)
     if encoding and body:
         body = _unpacked(body, encoding, max_body, status)
@@ -179,7 +179,7 @@ def _unpacked(body: bytes, encoding: str, max_body: int, status: int) -> bytes:
     except zlib.error:
         raise TruncatedResponse("the answer's compressed body is broken") from None
     if len(printable) > max_body:
-        raise too_large(max_body, status)
+        raise too_large_error(max_body, status)
     if not unpack.eof:
         raise TruncatedResponse("the answer's compressed body is cut")
     if unpack.unused_data:
@@ -187,14 +187,14 @@ def _unpacked(body: bytes, encoding: str, max_body: int, status: int) -> bytes:
     return printable
 
 
-def saver(status: int, fields: Mapping[str, str], sink: ResponseSink) -> Generator[float, bytes, None]:
+def file_writer(status: int, fields: Mapping[str, str], sink: ResponseSink) -> Generator[float, bytes, None]:
     """Takes the blocks of a body into a file: start it, send it the blocks and then an empty one, close it.
 
     What it gives back for a block are the seconds by which the request's deadline moves.
 
     Args:
         status: HTTP status, below 300.
-        fields: Header fields, as `fields_of` makes them.
+        fields: Header fields, as `header_fields` makes them.
         sink: The file.
 
     Raises:
@@ -208,7 +208,7 @@ def saver(status: int, fields: Mapping[str, str], sink: ResponseSink) -> Generat
     if encoding and (encoding not in _GZIP or status == 206):
         raise MalformedResponse("the file comes in an encoding that was not asked for", repeats=1, http_status=status)
     unpack = zlib.decompressobj(_GZIP_WINDOW) if encoding else None
-    start = sink.begin(status, fields, packed=unpack is not None)
+    start = sink.begin(status, fields, compressed=unpack is not None)
     try:
         with sink.path.open("r+b" if start else "wb") as file:
             file.seek(start)
@@ -217,9 +217,9 @@ def saver(status: int, fields: Mapping[str, str], sink: ResponseSink) -> Generat
             while block := (yield earned):
                 earned = 0.0
                 for piece in (block,) if unpack is None else _pieces(unpack, block):
-                    sink.check_room(len(piece), status)
+                    sink.check_size(len(piece), status)
                     file.write(piece)
-                    earned += sink.took(len(piece))
+                    earned += sink.add(len(piece))
     except OSError as error:
         error.filename = error.filename or str(sink.path)  # a full disk does not say where, as a network would not
         raise
@@ -245,7 +245,7 @@ def _pieces(unpack: Any, block: bytes) -> Iterator[bytes]:
         raise TruncatedResponse("the file's compressed body is broken")
 
 
-def too_large(max_body: int, status: int | None = None) -> ResponseTooLarge:
+def too_large_error(max_body: int, status: int | None = None) -> ResponseTooLarge:
     """The error for a body over the limit."""
     return ResponseTooLarge(
         f"the answer is larger than max_body ({max_body} bytes); raise max_body if the vendor's answers are that large",
@@ -256,7 +256,7 @@ def too_large(max_body: int, status: int | None = None) -> ResponseTooLarge:
 # What does not come.
 
 
-def no_answer(kind: type[TaskbridgeError], words: str, *, written: bool, stale: bool = False) -> TaskbridgeError:
+def request_error(kind: type[TaskbridgeError], words: str, *, written: bool, stale: bool = False) -> TaskbridgeError:
     """Our error for a failure of the library below; built after its exception is gone, which may print a credential.
 
     Args:

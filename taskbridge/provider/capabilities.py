@@ -1,4 +1,4 @@
-"""What a vendor is asked with and what it can do, as data: the feature matrix is made from it."""
+"""What a vendor can do, as data, and the credentials and webhook deliveries that providers handle."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from taskbridge.provider.payload import Payload
 from taskbridge.provider.secrets import SecretHeader
 from taskbridge.provider.submission import Listing, ListPolling
 
-__all__ = ["Capabilities", "Credential", "Delivery", "Downloads", "IdKind", "PLAIN_ID", "Webhooks"]
-
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What proves to the vendor who is asking.
+    """Header fields that authenticate requests.
 
     Attributes:
-        headers: Header fields that carry it.
-        expires_at: Aware UTC time from which it is no good, or None where the vendor gives none.
+        headers: Header fields that carry the credential.
+        expires_at: Aware UTC time at which it expires, or None if the vendor states none.
     """
 
     headers: Mapping[str, str] = field(repr=False)
@@ -35,13 +33,13 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class IdKind:
-    """One kind of thing that the vendor gives ids to.
+    """One kind of id that the vendor has, such as ``job/…``.
 
     Attributes:
-        pattern: What its ids match, whole.
-        prefix: What stands in front of the first slash of the shared id; empty for the plain kind.
-        noun: The kind in words, for messages.
-        identity: Field of `Task` that has to answer with this id, or None where the answer holds no id.
+        pattern: Regular expression that the whole id matches.
+        prefix: Text before the first slash of the shared id; empty for the plain kind.
+        noun: What the id names, for messages.
+        identity: Field of `Task` that must equal this id, or None if the response contains no id.
         example: A shared id to show.
         ignore_case: Whether ids that differ only in case are the same id.
     """
@@ -55,18 +53,18 @@ class IdKind:
 
 
 PLAIN_ID: Final = re.compile(r"(?!\.+\Z)[A-Za-z0-9][A-Za-z0-9._~-]{0,127}", re.ASCII)
-"""Ids that pass through a path as they are; a provider may widen it."""
+"""Ids that need no quoting in a URL path; a provider may allow more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Webhooks:
-    """What a vendor tells unasked.
+    """A vendor's webhooks.
 
     Attributes:
-        events: The vendor's words for its events, verbatim; empty where it has none.
-        scheme: What proves the sender, in words.
-        signed_time: Whether the proof covers a time, so that an old delivery cannot be sent again.
-        per_task: Whether an address can be given with each task, beside those of the account.
+        events: The vendor's names of its events, verbatim; empty if it has none.
+        scheme: How the sender is verified, in words.
+        signed_time: Whether the signature covers a time, so that an old delivery cannot be replayed.
+        per_task: Whether a URL can be given with each task, besides those of the account.
     """
 
     events: tuple[str, ...]
@@ -77,14 +75,14 @@ class Webhooks:
 
 @dataclass(frozen=True, slots=True)
 class Downloads:
-    """What `client.download` brings home of a result.
+    """What `client.download` saves of a result.
 
     Attributes:
-        parts: What becomes a file: ``files`` (which the vendor keeps), ``text`` and ``data`` (of its answer), and what
-            else the provider makes of that.
-        links: Whether files are fetched by links that are capabilities, and not with the connection's credential.
-        link_ttl: Seconds that such a link lives after its task's end, where the vendor states them.
-        resumes: Whether the vendor's host is known to go on with a file where it broke off.
+        parts: What becomes a file: ``files`` (kept by the vendor), ``text`` and ``data`` (from its response), and
+            whatever else the provider makes from those.
+        links: Whether files are fetched by presigned links instead of with the connection's credential.
+        link_ttl: Seconds that such a link is valid after the task's end, if the vendor states them.
+        resumes: Whether the vendor's host is known to resume an interrupted download.
     """
 
     parts: tuple[str, ...]
@@ -95,42 +93,42 @@ class Downloads:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a provider can do, as data: the feature matrix is made from it.
+    """What a provider can do, as data; the feature matrix is generated from it.
 
     Attributes:
-        kinds: Things with ids that can be looked up, the plain kind first.
-        authentication: How the vendor knows who is asking.
-        progress: Whether the vendor reports how much of the work is done.
-        long_poll: Whether a look-up may hold the line until the end.
-        result_apart: Whether the result takes a request of its own.
-        subtasks: Whether one thing can be made of several tasks.
-        reasons: Refinements of a status that can occur.
-        webhooks: What the vendor tells unasked; None where it never does.
-        get_options: Query options of the vendor that `client.get` hands on.
-        bulk: How the vendor's list tells of many tasks in flight at once; None where looks are cheaper.
-        operations: Neutral operation → the vendor's word. Any other operation of the vendor goes as ``native:…``.
-        inputs: What a document may be given as: ``path``, ``bytes``, ``stream``, ``url``, ``file`` (a `TaskFile`).
-        fetches_urls: Whether a document given by URL is fetched by us first, because the vendor wants bytes.
+        kinds: Kinds of ids that `get` accepts, the plain kind first.
+        authentication: How requests are authenticated, in words.
+        progress: Whether the vendor reports progress.
+        long_poll: Whether the vendor offers a long poll.
+        separate_result: Whether the result needs a request of its own.
+        subtasks: Whether an id can stand for several tasks.
+        reasons: Reasons that can occur.
+        webhooks: The vendor's webhooks; None if it has none.
+        get_options: The vendor's query options that `client.get` passes on.
+        list_polling: How the vendor's list reports many unfinished tasks at once; None if single polls are cheaper.
+        operations: Neutral operation → the vendor's word. Any other operation of the vendor is ``native:…``.
+        inputs: Accepted forms of a document: ``path``, ``bytes``, ``stream``, ``url``, ``file`` (a `TaskFile`).
+        fetches_urls: Whether the library fetches a document given by URL, because the vendor needs the bytes.
         many_inputs: Operations, in the vendor's word, that take several documents.
         cancel: Whether a task can be stopped.
-        retry: Whether a task can be done once more, as a new task.
-        delete: Whether a task can be removed.
-        restart: Whether a task can be done anew under its own id, losing what it was.
-        listing: How tasks are listed; None where they are not.
-        recover: By what an order of unknown fate is found again; None where it cannot be found.
-        idempotency_key: Whether the vendor itself takes care that an order sent twice is done once.
-        external_id: Whether the vendor keeps an id of the caller's beside its own.
-        callback: Whether an order can name an address that the vendor calls.
-        downloads: What is brought home of a result; None where nothing is.
-        result_ttl: Seconds that a result lives after the task's end, where the vendor states them.
-        upload_limit: Bytes of one document at most, where the vendor states them.
+        retry: Whether a task can be run again as a new task.
+        delete: Whether a task can be deleted.
+        restart: Whether a task can be run again under the same id, losing its previous result.
+        listing: How tasks are listed; None if they cannot be.
+        recover: By what an uncertain submission is found again; None if it cannot be.
+        idempotency_key: Whether the vendor ensures that a submission sent twice runs once.
+        external_id: Whether the vendor keeps an id of the caller's.
+        callback: Whether a submission can name a URL that the vendor calls.
+        downloads: What can be downloaded of a result; None if nothing can.
+        result_ttl: Seconds that a result is kept after the task's end, if the vendor states them.
+        upload_limit: Most bytes of one document, if the vendor states them.
     """
 
     kinds: tuple[IdKind, ...]
     authentication: str
     progress: bool = False
     long_poll: bool = False
-    result_apart: bool = False
+    separate_result: bool = False
     subtasks: bool = False
     reasons: tuple[Reason, ...] = ()
     webhooks: Webhooks | None = None
@@ -155,7 +153,7 @@ class Capabilities:
 
     @property
     def calls(self) -> tuple[str, ...]:
-        """Names of the client's calls that the vendor can serve, beside those that need only a look-up."""
+        """Names of the client's methods that the vendor supports, besides those that need only a status request."""
         claims = {
             "submit": bool(self.operations),
             "download": self.downloads is not None,
@@ -170,7 +168,7 @@ class Capabilities:
 
 
 class Delivery(Protocol):
-    """A webhook delivery: its body is handed out only to who names what proves the sender."""
+    """A webhook delivery; its body is available only through a method that verifies the sender."""
 
     @property
     def received_at(self) -> datetime:
@@ -179,33 +177,33 @@ class Delivery(Protocol):
 
     @property
     def digest(self) -> str:
-        """A text that is the same for the same bytes, for `WebhookEvent.duplicate_key`."""
+        """A text that is equal for equal bytes, for `WebhookEvent.duplicate_key`."""
         ...
 
     def header(self, name: str) -> str | None:
-        """A header field, by its name in lower case; one that comes twice is refused."""
+        """Return a header field by its lower-case name; a repeated field is rejected."""
         ...
 
     def by_svix(self) -> bytes:
-        """The body, where ``svix-signature`` or ``webhook-signature`` is right for one of the secrets."""
+        """Return the body if ``svix-signature`` or ``webhook-signature`` matches one of the secrets."""
         ...
 
     def by_hex_hmac(self, header: str) -> bytes:
-        """The body, where a header is its HMAC-SHA256 in hexadecimal for one of the secrets."""
+        """Return the body if a header is its hexadecimal HMAC-SHA256 with one of the secrets."""
         ...
 
     def by_url(self) -> bytes:
-        """The body, where one of the secrets stands in the URL that was called, as a path segment or a query value."""
+        """Return the body if the called URL contains one of the secrets as a path segment or a query value."""
         ...
 
     def by(self, check: Callable[[bytes, str], bool]) -> bytes:
-        """The body, where `check` says so of the body and one of the secrets; it compares in constant time."""
+        """Return the body if `check(body, secret)` is true for one of the secrets; it must compare in constant time."""
         ...
 
     def payload(self, body: bytes) -> Payload:
-        """The JSON object in a body.
+        """Return the JSON object in a body.
 
         Raises:
-            MalformedResponse: There is none.
+            MalformedResponse: The body is not a JSON object.
         """
         ...

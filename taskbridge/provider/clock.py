@@ -1,4 +1,4 @@
-"""Time and chance as one object: the computer's own, or a test's."""
+"""Time and randomness as one object: the computer's own, or a test's."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from asyncio import Event
 
-_AT_WORK: Final = nullcontext()
+_NOTHING: Final = nullcontext()
 
 
 class Clock(Protocol):
-    """Time and chance, as one object, so that tests can bring their own."""
+    """Time and randomness, as one object that tests can replace."""
 
     def monotonic(self) -> float:
-        """Seconds that only grow; every duration is measured on it."""
+        """Seconds that never go back; every duration is measured with it."""
         ...
 
     def now(self) -> datetime:
-        """Aware UTC wall-clock time; for stored times and HTTP dates only."""
+        """Aware UTC time; for stored times and HTTP dates only."""
         ...
 
     def random(self) -> float:
-        """A number from 0.0 up to 1.0, for jitter."""
+        """A number from 0.0 up to, but not including, 1.0, for jitter."""
         ...
 
     def sleep(self, seconds: float) -> None:
         """Wait in this thread."""
         ...
 
-    async def asleep(self, seconds: float) -> None:
+    async def async_sleep(self, seconds: float) -> None:
         """Wait in this asyncio task."""
         ...
 
     def wait_on(self, condition: Condition, seconds: float | None) -> None:
-        """Wait in this thread for a notification, at most ``seconds``."""
+        """Wait in this thread for a notification, at most ``seconds``; None means no limit."""
         ...
 
     def acquire(self, lock: Lock, seconds: float) -> bool:
-        """Wait in this thread for a lock, at most ``seconds``; whether it was got."""
+        """Wait in this thread for a lock, at most ``seconds``; return whether it was acquired."""
         ...
 
     def acting(self) -> AbstractContextManager[None]:
-        """What this thread does while it is at work: time that is not real stands still until it waits on the clock."""
+        """Mark this thread as working: virtual time stops until it waits on the clock."""
         ...
 
-    async def await_on(self, event: Event, seconds: float) -> None:
-        """Wait in this asyncio task for an event, at most ``seconds``; it is set afterwards."""
+    async def async_wait_on(self, event: Event, seconds: float) -> None:
+        """Wait in this asyncio task for an event, at most ``seconds``; afterwards the event is set."""
         ...
 
 
@@ -74,7 +74,7 @@ class SystemClock:
         """See `Clock`."""
         time.sleep(seconds)  # noqa: TID251  # the one place that waits
 
-    async def asleep(self, seconds: float) -> None:
+    async def async_sleep(self, seconds: float) -> None:
         """See `Clock`."""
         import asyncio  # noqa: PLC0415  # synchronous users never pay for it
 
@@ -89,10 +89,10 @@ class SystemClock:
         return lock.acquire(timeout=seconds)
 
     def acting(self) -> AbstractContextManager[None]:
-        """See `Clock`; real time asks nobody."""
-        return _AT_WORK
+        """See `Clock`; real time needs no mark."""
+        return _NOTHING
 
-    async def await_on(self, event: Event, seconds: float) -> None:
+    async def async_wait_on(self, event: Event, seconds: float) -> None:
         """See `Clock`."""
         import asyncio  # noqa: PLC0415  # synchronous users never pay for it
 

@@ -1,8 +1,8 @@
 """Requests and responses as data, and the flow that connects them.
 
 A flow is a generator that yields `Request`, is sent `Response` and returns a model. It does no I/O and reads no clock;
-whoever drives it decides how to wait. That is why nothing here is written twice for asyncio, and why a provider can be
-tested by hand: ``next(flow)``, look at the request, ``flow.send(Response(...))``.
+the code that runs it decides how to wait. So nothing is written twice for asyncio, and a provider can be tested by
+hand: call ``next(flow)``, check the request, then ``flow.send(Response(...))``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any, Final, TypeAlias, TypeVar
 from taskbridge.provider.json import read_json
 from taskbridge.provider.sink import ResponseSink
 
-__all__ = ["Base64", "Body", "Flow", "Form", "Request", "Response", "Upload"]
-
 T = TypeVar("T")
+
+# Request bodies.
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A multipart form of texts, without a file.
+    """A multipart form without a file.
 
     Attributes:
         fields: Form fields, in order.
@@ -35,12 +35,12 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A multipart form whose last field is a file; data, so that a repeat can send it again.
+    """A multipart form whose last field is a file; data, so that it can be sent again.
 
     Attributes:
         fields: Form fields, in order, before the file.
         name: Name of the file's field.
-        filename: File name told to the vendor.
+        filename: File name sent to the vendor.
         content: The bytes, or the path that they are read from when sent.
         media_type: Content type of the file's part.
     """
@@ -54,12 +54,12 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Base64:
-    """A file as base64 text between two pieces of a document; data, so that a repeat can send it again.
+    """A file as base64 text between two pieces of a document; data, so that it can be sent again.
 
     Attributes:
-        head: What comes before the file's text.
+        head: What precedes the file's text.
         content: The bytes, or the path that they are read from when sent.
-        tail: What comes after it.
+        tail: What follows it.
     """
 
     head: bytes = field(repr=False)
@@ -68,24 +68,29 @@ class Base64:
 
     @classmethod
     def of(cls, document: Any, place: str, content: bytes | Path) -> Base64:
-        """A JSON document in which a file's base64 stands for one text.
+        """Return a JSON document in which the file's base64 replaces one text.
 
         Args:
             document: What `json.dumps` takes.
-            place: The text that the file stands for; a value that occurs once.
+            place: The text to replace; it must occur exactly once.
             content: The file.
         """
         head, found, tail = json.dumps(document, allow_nan=False).partition(json.dumps(place))
         if not found or json.dumps(place) in tail:
-            raise ValueError("the place for the file occurs once in the document")
+            raise ValueError("the place for the file must occur exactly once in the document")
         return cls(f'{head}"'.encode(), content, f'"{tail}'.encode())
 
 
 Body: TypeAlias = bytes | Path | Form | Upload | Base64 | None
 """What a request carries: bytes, a file read when sent, a multipart form with or without a file, or JSON around a file.
 
-Never a handle.
+Never an open file.
 """
+
+
+# Requests and responses.
+
+_SAFE: Final = frozenset({"GET", "HEAD"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +99,20 @@ class Request:
 
     Attributes:
         method: HTTP method in capitals.
-        url: Absolute URL; out of repr, because a presigned link is a key.
-        headers: Header fields beside the credential's; out of repr.
-        body: What it carries; out of repr.
-        idempotent: Whether it may be sent again when its fate is unknown; None means yes for GET and HEAD only.
-        authorised: Whether the connection's credential goes with it; False for presigned links and token calls.
-        hold: Seconds for which the vendor may hold the line before it answers; replaces the usual limits.
-        expect: ``json`` (decoded before the flow sees it, and asked for again where that may help) or ``bytes``.
-        save_to: Stream the body of an answer that is no refusal into this file instead of memory.
+        url: Absolute URL; hidden from repr, because a presigned link is a secret.
+        headers: Header fields besides the credential's; hidden from repr.
+        body: What it carries; hidden from repr.
+        idempotent: Whether it may be sent again if its outcome is unknown; None means yes for GET and HEAD only.
+        authorized: Whether it carries the connection's credential; False for presigned links and token requests.
+        long_poll: Seconds for which the vendor may hold the request open; replaces the usual limits.
+        response_type: ``json`` (decoded before the flow sees it, and requested again where that may help) or ``bytes``.
+        save_to: Stream the body of a successful response into this file instead of memory.
         new_connection: Use a new connection to the host.
-        commits: Whether the vendor may have taken an order once this was sent: it is never sent again blindly.
-        clue: What was made so far on the way to the order (ids at the vendor), for errors of this request.
-        foreign: Whether it goes to a host that is not the vendor's, and so takes no part in the connection's pace.
-        public_only: Connect to addresses of the public internet only, whatever the host's name leads to. Behind a
-            proxy it is the proxy that resolves names, and nothing can be checked here.
+        starts_work: Whether the vendor may have accepted a submission once this was sent; never retried blindly.
+        recovery_token: What the submission has created so far (ids at the vendor), for errors of this request.
+        external: Whether it goes to a host that is not the vendor's, and so is exempt from the connection's limits.
+        public_only: Connect to addresses of the public internet only, whatever the host's name resolves to. Behind a
+            proxy, the proxy resolves names, and nothing can be checked here.
     """
 
     method: str
@@ -127,58 +132,49 @@ class Request:
 
     @property
     def may_repeat(self) -> bool:
-        """Whether it may be sent again when nobody knows what became of it."""
+        """Whether it may be sent again if its outcome is unknown."""
         return self.method in _SAFE if self.idempotent is None else self.idempotent
 
 
-_SAFE: Final = frozenset({"GET", "HEAD"})
+UNREAD: Final = object()
+"""`Response.document` before the body is decoded."""
 
 
+@dataclass(slots=True, repr=False)
 class Response:
-    """One HTTP answer, as data.
+    """One HTTP response, as data.
 
     Attributes:
         status: HTTP status.
         headers: Header fields, names in lower case.
-        body: Decoded bytes (content encodings undone); empty where `Request.save_to` took them.
+        body: Decoded bytes (content encodings undone); empty if `Request.save_to` received them.
         received_at: Aware UTC time of receipt.
-        attempts: Requests that it took.
-        retry_after: Seconds after which the vendor wants to be asked again, where it says so.
+        attempts: Requests that were needed.
+        retry_after: Seconds to wait before the next request, if the vendor says so.
+        document: The decoded JSON body, once it has been read.
     """
 
-    __slots__ = ("_document", "attempts", "body", "headers", "received_at", "retry_after", "status")
-
-    def __init__(
-        self,
-        status: int,
-        headers: Mapping[str, str] | None = None,
-        body: bytes = b"",
-        received_at: datetime | None = None,
-    ) -> None:
-        self.status = status
-        self.headers: Mapping[str, str] = headers or {}
-        self.body = body
-        self.received_at = received_at or datetime.now(UTC)
-        self.attempts = 1
-        self.retry_after: float | None = None
-        self._document: Any = _UNREAD
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: bytes = b""
+    received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    attempts: int = 1
+    retry_after: float | None = None
+    document: Any = UNREAD
 
     def json(self) -> Any:
-        """The decoded JSON body.
+        """Return the decoded JSON body.
 
         Raises:
             MalformedResponse: The body is empty, or not strict JSON.
         """
-        if self._document is _UNREAD:
-            self._document = read_json(self.body)
-        return self._document
+        if self.document is UNREAD:
+            self.document = read_json(self.body)
+        return self.document
 
     def __repr__(self) -> str:
         return f"<Response {self.status}, {len(self.body)} bytes>"
 
 
-_UNREAD: Final = object()
-
-
 Flow: TypeAlias = Generator[Request, Response, T]
-"""What an operation of a provider is: yields requests, is sent their responses, returns a model."""
+"""An operation of a provider: yields requests, is sent their responses, returns a model."""

@@ -1,61 +1,38 @@
-"""Requests and responses as data, and the flow that connects them.
+"""The strict JSON reader.
 
-A flow is a generator that yields `Request`, is sent `Response` and returns a model. It does no I/O and reads no clock;
-whoever drives it decides how to wait. That is why nothing here is written twice for asyncio, and why a provider can be
-tested by hand: ``next(flow)``, look at the request, ``flow.send(Response(...))``.
+A fast reader handles sound bodies. What it refuses is read again by the standard library's reader, which names the
+fault, or forgives what may be forgiven.
 """
 
 from __future__ import annotations
 
 import json
 from itertools import accumulate
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn
 
 import jiter
 
 from taskbridge.errors import MalformedResponse, printable
 
-__all__ = ["read_json"]
-
-T = TypeVar("T")
-
-
-# Strict JSON.
-
 _MAX_DEPTH: Final = 64  # nested containers; real bodies need about 10
-
-
 _ALWAYS: Final = 99  # as often as the retry policy allows
-
-
 _MAX_DIGITS: Final = 4300  # the interpreter's own limit for integers from text
-
-
-# A number such as 1e400 or 1e+99 shows as 0e000, and each container begins alike.
+# After this translation a number such as 1e400 or 1e+99 contains 0e000, and every container begins with [.
 _SHAPE: Final = bytes.maketrans(b"123456789+E{", b"0000000000e[")
-
-
-# Without 200 digits no number is infinite while its exponent has less than three; fewer are faster to look for.
+# A number whose exponent has less than three digits is infinite only with more than 200 digits; searching for 64 is
+# faster.
 _LONG: Final = b"0" * 64
-
-
 _INFINITE: Final = frozenset({float("inf"), float("-inf")})
-
-
 _CONTAINERS: Final[frozenset[type]] = frozenset({dict, list})
-
-
 _STEP: Final = bytes.maketrans(b"[{]}", bytes([1, 1, 255, 255]))
-
-
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'[]{}"\\'))
 
 
 def read_json(body: bytes) -> Any:
     """Decode a vendor's JSON, strictly.
 
-    Duplicate keys, invalid UTF-8, trailing data, nesting beyond 64 levels and integers beyond 4300 digits are refused,
-    a byte order mark is skipped, and numbers that JSON does not have (NaN, Infinity, 1e400) become None.
+    Refuses duplicate keys, invalid UTF-8, trailing data, nesting beyond 64 levels and integers beyond 4300 digits.
+    Skips a byte order mark. Numbers that JSON does not have (NaN, Infinity, 1e400) become None.
 
     Raises:
         MalformedResponse: It is not such JSON; the message says what is wrong, with the title of an HTML page.
@@ -67,14 +44,13 @@ def read_json(body: bytes) -> Any:
     shape = body.translate(_SHAPE)
     if shape.count(b"[") > _MAX_DEPTH:
         _check_depth(body)
-    # From the end, which takes half of the time that `in` takes for such a pattern.
+    # rfind takes half the time of `in` for such a pattern.
     if (shape.rfind(b"0e000") >= 0 or _LONG in shape) and _has_infinity(document):
         return _read_again(body)
     return document
 
 
 def _has_infinity(document: Any) -> bool:
-    """Whether a number such as 1e400 became infinite."""
     containers: list[Any] = [[document]]
     for container in containers:
         values: Any = container.values() if container.__class__ is dict else container
@@ -97,35 +73,35 @@ def _check_depth(body: bytes) -> None:
 
 
 def _read_again(body: bytes) -> Any:
-    """Read what the fast reader refused: name the fault, or forgive what may be forgiven."""
+    """Read a body that the fast reader refused."""
     if not body.strip():
         _refuse("the body is empty", body, repeats=_ALWAYS)
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return _refuse("the encoding is not UTF-8", body, repeats=0 if b"\0" in body[:4] else 1)  # UTF-16 is meant
+        return _refuse("the encoding is not UTF-8", body, repeats=0 if b"\0" in body[:4] else 1)  # NUL: UTF-16
     if text.lstrip()[:1] == "<":
         _refuse(f"it is a web page{_title(text)}", body, repeats=_ALWAYS)
     repeats = 0
     try:
         return json.loads(
             text,
-            object_pairs_hook=_unique,
-            parse_constant=_nothing,
-            parse_float=_finite,
-            parse_int=_bounded,
+            object_pairs_hook=_unique_keys,
+            parse_constant=lambda _word: None,
+            parse_float=_finite_float,
+            parse_int=_bounded_int,
         )
     except _DuplicateKeyError as error:
-        fault = f"duplicate key {printable(error.key, 60)!r}"
+        problem = f"duplicate key {printable(error.key, 60)!r}"
     except _HugeIntegerError:
-        fault = f"an integer has more than {_MAX_DIGITS} digits"
+        problem = f"an integer has more than {_MAX_DIGITS} digits"
     except RecursionError:
-        fault = "its nesting depth is too great"
+        problem = "its nesting depth is too great"
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
-        fault = f"{error.msg} at line {error.lineno} column {error.colno}{'; it may be cut' if cut else ''}"
+        problem = f"{error.msg} at line {error.lineno} column {error.colno}{'; it may be cut' if cut else ''}"
         repeats = _ALWAYS if cut else 0
-    return _refuse(fault, body, repeats=repeats)
+    return _refuse(problem, body, repeats=repeats)
 
 
 def _title(page: str) -> str:
@@ -134,9 +110,9 @@ def _title(page: str) -> str:
     return f" ({printable(words, 80)})" if words else ""
 
 
-def _refuse(fault: str, body: bytes, *, repeats: int = 0) -> NoReturn:
+def _refuse(problem: str, body: bytes, *, repeats: int = 0) -> NoReturn:
     text = body[:2048].decode("utf-8", "replace")
-    raise MalformedResponse(f"the vendor's answer cannot be read: {fault}", repeats=repeats, raw=text)
+    raise MalformedResponse(f"the vendor's answer cannot be read: {problem}", repeats=repeats, raw=text)
 
 
 class _DuplicateKeyError(Exception):
@@ -149,27 +125,23 @@ class _HugeIntegerError(Exception):
     pass
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
                 raise _DuplicateKeyError(key)
             seen.add(key)
-    return found
+    return document
 
 
-def _nothing(_word: str) -> None:
-    return None
-
-
-def _finite(text: str) -> float | None:
+def _finite_float(text: str) -> float | None:
     value = float(text)
     return None if value in (float("inf"), float("-inf")) else value
 
 
-def _bounded(text: str) -> int:
+def _bounded_int(text: str) -> int:
     if len(text) > _MAX_DIGITS:
         raise _HugeIntegerError
     return int(text)

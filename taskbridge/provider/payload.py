@@ -1,4 +1,4 @@
-"""Reading a vendor's answer: its words by tables, its fields by getters that survive what is not there."""
+"""Reading a vendor's response: its status words by tables, its fields by typed getters."""
 
 from __future__ import annotations
 
@@ -14,25 +14,23 @@ from dateutil.parser import isoparse
 from taskbridge.errors import MalformedResponse
 from taskbridge.models import Reason, TaskStatus
 
-__all__ = ["NO_TIME", "Payload", "State", "StateTable", "UNKNOWN", "path_id", "read_state", "read_time"]
-
 StateTable: TypeAlias = Mapping[str, tuple[TaskStatus, Reason | None]]
-"""The vendor's word on the left, ours on the right. A word with ``*`` is a pattern; rows are tried in their order."""
-
+"""Vendor's word → our status and reason. A word with ``*`` is a pattern; rows are tried in order."""
 
 NO_TIME: Final = datetime.min.replace(tzinfo=UTC)
+"""Stands for a time of receipt where none is known."""
 
 
-# Reading tables.
+# Status words.
 
 
 class State(NamedTuple):
-    """What a table says about a word.
+    """What a table says about a vendor's word.
 
     Attributes:
-        status: Ours.
-        reason: Ours.
-        recognised: Whether the table knows the word.
+        status: Our status.
+        reason: Our reason.
+        recognized: Whether the table has the word.
     """
 
     status: TaskStatus
@@ -44,18 +42,18 @@ UNKNOWN: Final = State(TaskStatus.PROCESSING, None, recognized=False)
 
 
 def read_state(table: StateTable, word: str | None) -> State:
-    """Read a vendor's word; a word that the table does not know is processing and not recognised.
+    """Translate a vendor's status word; an unlisted word is ``processing`` with ``recognized=False``.
 
     Args:
-        table: Words and patterns, compared without regard to case and spaces.
-        word: The vendor's word, or None where it said nothing.
+        table: Words and patterns; case and spaces are ignored.
+        word: The vendor's word, or None if the response has none.
     """
     if word is None:
         return UNKNOWN
     row = table.get(word)
     if row is None:
-        known = _squeeze(word)
-        row = next((row for key, row in table.items() if fnmatchcase(known, _pattern(key))), None)
+        squeezed = _squeeze(word)
+        row = next((row for key, row in table.items() if fnmatchcase(squeezed, _pattern(key))), None)
     return UNKNOWN if row is None else State(*row)
 
 
@@ -64,12 +62,12 @@ def _squeeze(word: str) -> str:
 
 
 def _pattern(key: str) -> str:
-    # Only * is special in a table: brackets and question marks are letters.
+    # Only * is special in a table, not brackets or question marks.
     return _squeeze(key).replace("[", "[[]").replace("?", "[?]")
 
 
 def read_time(value: object) -> datetime | None:
-    """Read an ISO 8601 time as aware UTC; a time without a zone is UTC, anything unreadable is None.
+    """Read an ISO 8601 time as aware UTC; a time without a zone is UTC, an unreadable one is None.
 
     Args:
         value: What the vendor sent.
@@ -92,22 +90,22 @@ def read_time(value: object) -> datetime | None:
 
 
 def path_id(native: str) -> str:
-    """An id as one segment of a path."""
+    """Quote an id for use as one segment of a URL path."""
     return quote(native, safe="")
 
 
-# What came back.
+# Fields.
 
 
 class Payload:
-    """The decoded body of an answer, with getters that read what is there and survive what is not.
+    """The decoded body of a response, with typed getters.
 
-    Getters named after a type demand the field and raise `MalformedResponse`; those named ``maybe_…`` answer None where
+    Getters named after a type require the field and raise `MalformedResponse`; those named ``maybe_…`` return None if
     it is missing or unreadable.
 
     Attributes:
         raw: The vendor's object, verbatim.
-        connection: Name of the connection that it came through.
+        connection: Name of the connection that it came from.
         observed_at: Aware UTC time of receipt.
     """
 
@@ -135,59 +133,59 @@ class Payload:
     def text(self, key: str) -> str:
         """A required, non-empty text without NUL or broken characters."""
         value = self.raw.get(key)
-        if type(value) is not str or not value or not _sound(value):
-            self._demand(key, "a text", value)
+        if type(value) is not str or not value or not _is_clean(value):
+            self._refuse(key, "a text", value)
         return value
 
     def identifier(self, key: str) -> str:
-        """A required id as text: printable, so that a ref can be made of it."""
+        """A required id: printable text, so that it can be part of a `TaskRef`."""
         value = self.text(key)
         if not value.isprintable():
             raise MalformedResponse(f"the vendor's answer breaks its contract: {key!r} is no id", raw=self.raw)
         return value
 
     def integer(self, key: str) -> int:
-        """A required integer; true and false are none."""
+        """A required integer, not a boolean."""
         value = self.raw.get(key)
         if type(value) is not int:
-            self._demand(key, "an integer", value)
+            self._refuse(key, "an integer", value)
         return value
 
     def child(self, key: str) -> Payload:
         """A required object."""
         value: Any = self.raw.get(key)
-        if value.__class__ is not dict:  # not type(value): type checkers would lose what it holds
-            self._demand(key, "an object", value)
+        if value.__class__ is not dict:  # type(value) would narrow it to dict[Unknown, Unknown]
+            self._refuse(key, "an object", value)
         return Payload(value, self.connection, self.observed_at)
 
     def maybe_text(self, key: str) -> str | None:
-        """A text; broken characters are replaced and NUL is shown."""
+        """A text; broken characters are replaced and NUL is made visible."""
         value = self.raw.get(key)
         if type(value) is not str:
             return None
-        return value if value.isprintable() else _sounded(value)
+        return value if value.isprintable() else _repaired(value)
 
-    def maybe_words(self, key: str) -> str | None:
-        """A text for people, clipped to 2048 characters; blank is None."""
+    def maybe_message(self, key: str) -> str | None:
+        """A text for people, clipped to 2048 characters; a blank text is None."""
         text = self.maybe_text(key)
         if text is None or text.isspace() or not text:
             return None
-        return text if len(text) <= _WORDS_LIMIT else text[: _WORDS_LIMIT - 1] + "…"
+        return text if len(text) <= _MESSAGE_LIMIT else text[: _MESSAGE_LIMIT - 1] + "…"
 
     def maybe_integer(self, key: str) -> int | None:
-        """An integer; true and false are none."""
+        """An integer, not a boolean."""
         value = self.raw.get(key)
         return value if type(value) is int else None
 
     def maybe_number(self, key: str) -> float | None:
-        """A finite number; true and false are none."""
+        """A finite number, not a boolean."""
         value = self.raw.get(key)
         if type(value) is int or (type(value) is float and isfinite(value)):
             return value
         return None
 
     def maybe_fraction(self, key: str, whole: float) -> float | None:
-        """A number as a share of `whole`, clamped to 0.0 … 1.0."""
+        """A number divided by `whole`, clamped to 0.0 … 1.0."""
         value = self.maybe_number(key)
         return None if value is None else min(max(value, 0.0), whole) / whole
 
@@ -202,22 +200,20 @@ class Payload:
         return None if value.__class__ is not dict else Payload(value, self.connection, self.observed_at)
 
     def children(self, key: str) -> Iterator[Payload]:
-        """The objects in a list; nothing where there is no list, and what is no object is passed over."""
+        """The objects in a list; other values are skipped, and a missing list is empty."""
         value: Any = self.raw.get(key)
         for item in value if value.__class__ is list else ():
             if item.__class__ is dict:
                 yield Payload(item, self.connection, self.observed_at)
 
-    def _demand(self, key: str, wanted: str, value: object) -> NoReturn:
-        fault = "is missing" if value is None else f"is {_kind(value)} instead of {wanted}"
+    def _refuse(self, key: str, wanted: str, value: object) -> NoReturn:
+        problem = "is missing" if value is None else f"is {_kind(value)} instead of {wanted}"
         if type(value) is str and value:
-            fault = "holds characters that no text may hold"
-        raise MalformedResponse(f"the vendor's answer breaks its contract: {key!r} {fault}", raw=self.raw)
+            problem = "holds characters that no text may hold"
+        raise MalformedResponse(f"the vendor's answer breaks its contract: {key!r} {problem}", raw=self.raw)
 
 
-_WORDS_LIMIT: Final = 2048
-
-
+_MESSAGE_LIMIT: Final = 2048
 _KINDS: Final[Mapping[type, str]] = {
     dict: "an object",
     list: "a list",
@@ -234,7 +230,7 @@ def _kind(value: object) -> str:
     return _KINDS.get(type(value), "null")
 
 
-def _sound(text: str) -> bool:
+def _is_clean(text: str) -> bool:
     return text.isprintable() or ("\0" not in text and _encodable(text))
 
 
@@ -246,7 +242,7 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _sounded(text: str) -> str:
-    if _sound(text):
+def _repaired(text: str) -> str:
+    if _is_clean(text):
         return text
     return text.replace("\0", "␀").encode("utf-8", "replace").decode()

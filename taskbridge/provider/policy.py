@@ -1,8 +1,8 @@
-"""The numbers by which we ask, ask again, and wait; and how a vendor's wishes about them are read.
+"""Policies for retrying and polling, and the vendor's own words about them (``Retry-After``).
 
-Three knobs, never mixed, all in seconds: the `timeout` of a wait (how long I wait), `PollPolicy` (how often to look),
-`RetryPolicy` (what one failing look-up is worth). Poll and retry are two things: a task that is not finished yet is no
-failure, and a look-up that failed says nothing of the task.
+Three separate settings, all in seconds: the `timeout` of a wait (how long to wait), `PollPolicy` (how often to poll)
+and `RetryPolicy` (how often to retry a failed request). Polling is not retrying: an unfinished task is not a failure,
+and a failed request says nothing about the task.
 """
 
 from __future__ import annotations
@@ -17,17 +17,15 @@ from typing import Final
 
 from taskbridge.errors import ConfigError
 
-__all__ = ["PollPolicy", "RetryPolicy", "parse_retry_after", "read_http_date", "retries_for"]
-
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """What one failing request is worth.
+    """How often a failed request is retried.
 
     Attributes:
-        attempts: Requests at most, the first included (1 to 10).
-        first: Seconds up to which the first pause is drawn; it doubles with each further one.
-        at_most: Seconds up to which a pause may grow.
+        attempts: Most requests, the first included (1 to 10).
+        first: Longest first pause in seconds; it doubles with each further one.
+        at_most: Longest pause in seconds.
     """
 
     attempts: int = 3
@@ -40,7 +38,7 @@ class RetryPolicy:
         _check("retry.at_most", self.at_most, 0.0, 3600.0)
 
     def pause(self, failures: int, chance: float) -> float:
-        """Seconds before the next attempt: full jitter over a doubling ceiling.
+        """Return the seconds before the next attempt: full jitter below a doubling ceiling.
 
         Args:
             failures: Attempts that have failed so far, from 1.
@@ -51,14 +49,14 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class PollPolicy:
-    """How often to look at a task that is not finished.
+    """How often an unfinished task is polled.
 
-    State either the mean delay that you accept between a task's end and the news of it, or a plain interval.
+    Set either the mean delay that you accept before the end of a task is detected, or a fixed interval.
 
     Attributes:
-        latency: Seconds of mean delay aimed at; the default.
-        interval: Seconds between two looks, instead of `latency`.
-        at_most: Seconds after which any task is looked at again, whatever is known of it.
+        latency: Mean detection delay to aim at, in seconds; the default.
+        interval: Seconds between two polls, instead of `latency`.
+        at_most: Longest interval in seconds, whatever is known about the task.
     """
 
     latency: float | None = None
@@ -82,18 +80,18 @@ def _check(key: str, value: object, least: float, most: float) -> None:
         raise ConfigError(f"{key} must be from {least:g} to {most:g}")
 
 
-# HTTP status -> how often a safe request is repeated at most, beside the policy's own bound.
-# 408 425 429 500 502 503 504 520-524: the vendor or its gateway may answer the next time. Any other 5xx once, but never
-# 501 and 505, which say that it cannot, nor any other 4xx, which says what it means.
-_REPEATS: Final[Mapping[int, int]] = {
+# HTTP status -> most retries of a safe request, besides the policy's own limit.
+# 408 425 429 500 502 503 504 520-524: the vendor or its gateway may answer the next time. Any other 5xx is retried
+# once, but never 501 and 505 (the server cannot do it), nor any other 4xx.
+_RETRIES: Final[Mapping[int, int]] = {
     **dict.fromkeys((408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524), 99),
     **dict.fromkeys((501, 505), 0),
 }
 
 
 def retries_for(status: int) -> int:
-    """How often a safe request may be repeated after this HTTP status."""
-    return _REPEATS.get(status, 1 if 500 <= status <= 599 else 0)
+    """Return how often a safe request may be retried after this HTTP status."""
+    return _RETRIES.get(status, 1 if 500 <= status <= 599 else 0)
 
 
 # The three date forms of RFC 9110 section 5.6.7: IMF-fixdate, RFC 850, asctime.
@@ -109,11 +107,11 @@ _SECONDS: Final = re.compile(r"\d{1,9}", re.ASCII)
 
 
 def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds that the vendor asks us to wait, or None where it asks for none or writes nonsense.
+    """Return the seconds of ``Retry-After``; None if it is missing or unreadable.
 
     Args:
-        headers: The answer's fields, names in lower case.
-        now: Aware UTC time; the answer's own ``Date`` stands above it, so that a wrong clock here does no harm.
+        headers: The response's header fields, names in lower case.
+        now: Aware UTC time; used only without a ``Date`` header, so that a wrong local clock does no harm.
     """
     value = headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(value):
@@ -121,15 +119,15 @@ def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None
     moment = read_http_date(value)
     if moment is None:
         return None
-    here = read_http_date(headers.get("date", "")) or now
-    return max(0.0, (moment - here).total_seconds())
+    vendor_now = read_http_date(headers.get("date", "")) or now
+    return max(0.0, (moment - vendor_now).total_seconds())
 
 
 def read_http_date(value: str) -> datetime | None:
-    """Aware UTC time of a header field in one of the three forms of HTTP, or None where it is none.
+    """Read a date in one of the three HTTP formats as aware UTC; None if it is not one.
 
     Args:
-        value: The field.
+        value: Value of the header field.
     """
     value = value.strip()
     if not _HTTP_DATE.fullmatch(value):

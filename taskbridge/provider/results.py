@@ -1,25 +1,22 @@
-"""What is written of a result, as data; pure."""
+"""Files made from the text and data of a result, as data."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from taskbridge.models import Task, TaskResult
 
-__all__ = ["GeneratedFile", "as_json", "as_text", "generated_files"]
-
 
 @dataclass(frozen=True, slots=True)
 class GeneratedFile:
-    """A file that is made here, of what an answer of the vendor held.
+    """A file that is made here from a response, not kept by the vendor.
 
     Attributes:
-        part: What of the result it is, as `Downloads.parts` has it.
-        name: Its name; made safe before it is used.
-        content: Its bytes.
+        part: Part of the result that it holds, a word of `Downloads.parts`.
+        name: File name; made safe before it is used.
+        content: The bytes.
     """
 
     part: str
@@ -28,31 +25,29 @@ class GeneratedFile:
 
 
 def generated_files(task: Task, result: TaskResult, *, text_suffix: str = ".txt") -> tuple[GeneratedFile, ...]:
-    """A result's text and data as files, named by the vendor's id of the task: ``44.txt``, ``44.json``.
+    """Return a result's text and data as files, named by the vendor's id of the task: ``44.txt``, ``44.json``.
 
     Args:
         task: The task.
-        result: What it made.
+        result: Its result.
         text_suffix: Suffix for the text, with its dot.
     """
-    return tuple(_generate(str(task.native_id), result, text_suffix))
-
-
-def _generate(name: str, result: TaskResult, text_suffix: str) -> Iterator[GeneratedFile]:
+    files: list[GeneratedFile] = []
     if result.text is not None:
-        yield GeneratedFile("text", f"{name}{text_suffix}", as_text(result.text))
+        files.append(GeneratedFile("text", f"{task.native_id}{text_suffix}", as_text(result.text)))
     if result.data is not None:
-        yield GeneratedFile("data", f"{name}.json", as_json(result.data))
+        files.append(GeneratedFile("data", f"{task.native_id}.json", as_json(result.data)))
+    return tuple(files)
 
 
 def as_text(text: str) -> bytes:
-    """A text as UTF-8; a surrogate that has no other half becomes a question mark."""
+    """Encode a text as UTF-8; a lone surrogate becomes a question mark."""
     return text.encode(errors="replace")
 
 
 def as_json(data: Any) -> bytes:
-    """Data as JSON in UTF-8, on one line."""
+    """Encode data as JSON in UTF-8, on one line."""
     try:
         return f"{json.dumps(data, ensure_ascii=False)}\n".encode()
-    except UnicodeEncodeError:  # a surrogate that has no other half: JSON can spell it, UTF-8 cannot
+    except UnicodeEncodeError:  # a lone surrogate: JSON can escape it, UTF-8 cannot encode it
         return f"{json.dumps(data)}\n".encode()

@@ -1,8 +1,8 @@
-"""Keeping credentials out of tracebacks: people's error reports print what every frame holds.
+"""Keep credentials out of tracebacks, and out of vendors' texts.
 
-A credential is a `SecretStr` until a provider makes header fields of it, and `SecretHeader` from there to the wire. Where a
-library below needs it as it is, the error that comes out of there is made `without_traceback`: its traceback begins where we let it
-pass, and shows no frame of those that held it.
+Error reporting tools print the local variables of every frame. So a credential is a `SecretStr` until a provider puts
+it into header fields, and a `SecretHeader` from there to the wire. Where another library needs the plain text, its
+error is raised again `without_traceback`: no frame that held the text is left in it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,16 @@ from urllib.parse import quote
 
 from taskbridge.errors import TaskbridgeError
 
-__all__ = ["SecretHeader", "without_traceback", "redact_errors"]
-
 E = TypeVar("E", bound=BaseException)
-
-
 P = ParamSpec("P")
-
-
 R = TypeVar("R")
 
 
+# Tracebacks.
+
+
 class SecretHeader(str):
-    """A text that goes into a header as it is, and shows as stars wherever it is only looked at."""
+    """Text of a header field whose repr shows stars."""
 
     __slots__ = ()
 
@@ -36,10 +33,10 @@ class SecretHeader(str):
 
 
 def without_traceback(error: E) -> E:
-    """An error without the frames that it went through, and without the strangers that it came from.
+    """Strip an error of its traceback, and of causes that are not ours.
 
     Args:
-        error: To be raised anew, outside of the ``except`` that caught it.
+        error: The error; raise it again outside of the ``except`` block that caught it.
     """
     error.__context__ = None
     if not isinstance(error.__cause__, TaskbridgeError):
@@ -48,46 +45,52 @@ def without_traceback(error: E) -> E:
 
 
 def redact_errors(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that holds credentials in plain, or the environment: its errors are ours, and bare."""
+    """Decorate a function that holds plain credentials or the environment: strip its errors of their traceback."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
         except TaskbridgeError as error:
-            fault = error
+            caught = error
         del args, kwargs
         try:
-            raise without_traceback(fault)
+            raise without_traceback(caught)
         finally:
-            del fault  # or the error and this frame hold each other
+            del caught  # or the error and this frame reference each other
 
     return call
 
 
+# Redaction.
+
+
 def secrets_of(settings: Any) -> frozenset[str]:
-    from pydantic import SecretStr  # noqa: PLC0415  # the settings brought it already
+    """Return the secrets of a settings model, in every spelling in which a response may echo them."""
+    from pydantic import SecretStr  # noqa: PLC0415  # the settings imported it already
 
     found: set[str] = set()
     for value in settings.__dict__.values():
         values = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
         found.update(v.get_secret_value() for v in values if isinstance(v, SecretStr))
-    return _spelt(s for s in found if len(s) >= 4)  # shorter ones are words of every text
+    return _spellings(s for s in found if len(s) >= 4)  # shorter ones occur in any text
 
 
 def secrets_in_headers(headers: Mapping[str, str]) -> frozenset[str]:
+    """Return the secrets in header fields: whole values and their words of at least 8 characters."""
     values = headers.values()
-    return _spelt(part for value in values for part in (value, *value.split()) if len(part) >= 8)
+    return _spellings(part for value in values for part in (value, *value.split()) if len(part) >= 8)
 
 
-def _spelt(secrets: Iterable[str]) -> frozenset[str]:
-    """Secrets, also as an echo may spell them: percent-encoded, or in base64."""
-    plain_ones = frozenset(secrets)
-    encoded = (b64encode(s.encode()).decode().rstrip("=") for s in plain_ones)
-    return plain_ones | {quote(s, safe="") for s in plain_ones} | frozenset(encoded)
+def _spellings(secrets: Iterable[str]) -> frozenset[str]:
+    """Add the percent-encoded and base64 forms."""
+    plain = frozenset(secrets)
+    encoded = (b64encode(s.encode()).decode().rstrip("=") for s in plain)
+    return plain | {quote(s, safe="") for s in plain} | frozenset(encoded)
 
 
-def scrub(value: Any, secrets: frozenset[str], depth: int = 0) -> Any:
+def redact(value: Any, secrets: frozenset[str], depth: int = 0) -> Any:
+    """Replace secrets by stars in a text, or in all texts of a JSON document (cut below 8 levels)."""
     if isinstance(value, str):
         for secret in secrets:
             value = value.replace(secret, "***")
@@ -96,8 +99,8 @@ def scrub(value: Any, secrets: frozenset[str], depth: int = 0) -> Any:
         return "…"
     if isinstance(value, Mapping):
         pairs: Mapping[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]  # any JSON
-        return {scrub(k, secrets, depth + 1): scrub(v, secrets, depth + 1) for k, v in pairs.items()}
+        return {redact(k, secrets, depth + 1): redact(v, secrets, depth + 1) for k, v in pairs.items()}
     if isinstance(value, list):
         items: list[Any] = value  # pyright: ignore[reportUnknownVariableType]  # any JSON
-        return [scrub(v, secrets, depth + 1) for v in items]
+        return [redact(v, secrets, depth + 1) for v in items]
     return value

@@ -1,8 +1,8 @@
-"""Proofs of who sent a webhook delivery: HMACs over its raw bytes, and a secret in the address that was called.
+"""Verify the sender of a webhook delivery: HMACs over its raw bytes, or a secret in the called URL.
 
-Nothing here reads a clock, and nothing parses a body: what is not proved is not looked at. Whatever is wrong with a
-delivery is `WebhookRejected`, in words that do not help to guess; whatever is wrong with the secrets is `ConfigError`.
-Comparisons take the same time whether they fail early or late.
+Nothing here reads a clock or parses a body: an unverified body is never read. Any fault of a delivery is
+`WebhookRejected`, with a message that does not help an attacker; any fault of the secrets is `ConfigError`. Comparisons
+take constant time.
 """
 
 from __future__ import annotations
@@ -22,69 +22,57 @@ from taskbridge.provider.secrets import redact_errors
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["HeaderOf", "SVIX_PREFIX", "TOLERANCE", "is_in_url", "verify_hex_hmac", "verify_svix"]
-
 HeaderOf: TypeAlias = Callable[[str], str | None]
-"""A header field by its name in lower case; None where it is missing."""
+"""Returns a header field by its lower-case name; None if it is missing."""
 
 
 TOLERANCE: Final = 300
-"""Seconds by which a signed time may differ from ours, either way; not to be changed, for 0 has switched it off before:
-Standard Webhooks and svix have the same."""
+"""Seconds by which a signed time may differ from ours, either way. Standard Webhooks and svix use the same. Not a
+setting: in other libraries 0 has disabled the check."""
 
 
 SVIX_PREFIX: Final = "whsec_"
-"""What a secret of the svix scheme begins with."""
+"""Prefix of a secret of the svix scheme."""
 
 
 FAMILIES: Final = ("svix", "webhook")  # https://docs.svix.com/receiving/verifying-payloads/how-manual
-
-
 LONGEST_HEADER: Final = 4096  # characters; real ones are below 300
-
-
 LONGEST_URL: Final = 8192  # characters; what common servers accept
-
-
-SHORTEST_IN_URL: Final = 16  # characters of a secret that must not be guessed
-
-
+SHORTEST_IN_URL: Final = 16  # characters of a secret that cannot be guessed
 STAMP: Final = re.compile(r"[0-9]{1,12}", re.ASCII)
-
-
 HEX: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 @redact_errors
 def verify_svix(body: bytes, header: HeaderOf, secrets: Sequence[str], now: datetime) -> None:
-    """Check a delivery by the scheme of svix and Standard Webhooks, version 1.
+    """Verify a delivery by the scheme of svix and Standard Webhooks, version 1.
 
-    The headers ``svix-id``, ``svix-timestamp`` and ``svix-signature`` count, or those three with ``webhook-`` in front:
-    one complete set, never a mixture. The signature is the base64 of HMAC-SHA256 over ``id.timestamp.body`` with the
-    key that ``whsec_`` stands before; a header may hold several, and one match is enough.
+    Reads the headers ``svix-id``, ``svix-timestamp`` and ``svix-signature``, or the same with ``webhook-`` instead of
+    ``svix-``: one complete set, never a mixture. The signature is the base64 of HMAC-SHA256 over ``id.timestamp.body``;
+    the key follows ``whsec_`` in the secret. A header may hold several signatures; one match is enough.
 
     Args:
         body: The raw bytes.
-        header: Looks a header up.
+        header: Returns a header field by its name.
         secrets: One or more ``whsec_…`` secrets.
         now: Aware time of receipt.
 
     Raises:
-        WebhookRejected: It is not proved, or more than `TOLERANCE` old or early.
+        WebhookRejected: The signature does not match, or its time differs by more than `TOLERANCE` seconds.
         ConfigError: A secret is not of this scheme, or there is none.
     """
-    keys = [_svix_key(secret) for secret in _some(secrets)]
+    keys = [_svix_key(secret) for secret in _required(secrets)]
     sets = ([header(f"{family}-{part}") for part in ("id", "timestamp", "signature")] for family in FAMILIES)
-    identity, stamp, signatures = next((found for found in sets if all(found)), (None, None, None))
+    identity, stamp, signatures = next((each for each in sets if all(each)), (None, None, None))
     if identity is None or stamp is None or signatures is None:
         raise WebhookRejected("the delivery is not signed: a header of id, timestamp or signature is missing")
     if len(identity) > LONGEST_HEADER or len(signatures) > LONGEST_HEADER or STAMP.fullmatch(stamp) is None:
         raise WebhookRejected("the signature cannot be read")
     signed = b".".join([_bytes(identity), stamp.encode(), body])
-    known = [b64encode(hmac.digest(key, signed, sha256)) for key in keys]
+    expected = [b64encode(hmac.digest(key, signed, sha256)) for key in keys]
     entries = (entry.partition(",") for entry in signatures.split(" "))
     given = [_bytes(text) for version, _, text in entries if version == "v1"]
-    if not _any_same(given, known):
+    if not _any_equal(given, expected):
         raise WebhookRejected("the signature is wrong")
     if abs(now.timestamp() - int(stamp)) > TOLERANCE:
         raise WebhookRejected(
@@ -95,35 +83,35 @@ def verify_svix(body: bytes, header: HeaderOf, secrets: Sequence[str], now: date
 
 @redact_errors
 def verify_hex_hmac(body: bytes, signature: str | None, secrets: Sequence[str]) -> None:
-    """Check a delivery by an HMAC-SHA256 over its body, in 64 lower-case hexadecimal digits.
+    """Verify a delivery by an HMAC-SHA256 over its body, in 64 lower-case hexadecimal digits.
 
     Args:
         body: The raw bytes.
-        signature: The header, or None where it is missing.
+        signature: The header field, or None if it is missing.
         secrets: One or more secrets, whose UTF-8 bytes are the keys.
 
     Raises:
-        WebhookRejected: It is not proved.
+        WebhookRejected: The signature is missing or does not match.
         ConfigError: There is no secret.
     """
-    keys = [secret.encode() for secret in _some(secrets)]
+    keys = [secret.encode() for secret in _required(secrets)]
     if not signature:
         raise WebhookRejected("the delivery is not signed: the header of the signature is missing")
     if HEX.fullmatch(signature) is None:
         raise WebhookRejected("the signature cannot be read")
-    if not _any_same([signature.encode()], [hmac.digest(key, body, sha256).hex().encode() for key in keys]):
+    if not _any_equal([signature.encode()], [hmac.digest(key, body, sha256).hex().encode() for key in keys]):
         raise WebhookRejected("the signature is wrong")
 
 
 def is_in_url(url: str | None, secrets: Sequence[str]) -> bool:
-    """Whether one of the secrets is a path segment or a query value of a URL; letters of either case differ.
+    """Return whether one of the secrets is a path segment or a query value of a URL, case-sensitively.
 
     Args:
-        url: The URL that was called, whole or from its path on.
+        url: The called URL, absolute or from its path on.
         secrets: One or more secrets of at least 16 characters.
 
     Raises:
-        ConfigError: A secret is too short not to be guessed.
+        ConfigError: A secret is so short that it can be guessed.
     """
     if any(len(secret) < SHORTEST_IN_URL for secret in secrets):
         raise ConfigError(f"webhook_secrets: a secret in a URL has at least {SHORTEST_IN_URL} characters")
@@ -134,12 +122,12 @@ def is_in_url(url: str | None, secrets: Sequence[str]) -> bool:
     segments = (rest.partition("/")[2] if scheme else path).split("/")
     values = [pair.partition("=")[2] for pair in query.split("&")]
     texts = [*map(unquote, segments), *map(unquote, values), *map(unquote_plus, values)]
-    # Hashes, so that not even the length of a secret shows in the time it takes.
+    # Hashes, so that the time does not reveal the length of a secret either.
     given = [sha256(_bytes(text)).digest() for text in texts if text]
-    return _any_same(given, [sha256(secret.encode()).digest() for secret in secrets])
+    return _any_equal(given, [sha256(secret.encode()).digest() for secret in secrets])
 
 
-def _some(secrets: Sequence[str]) -> Sequence[str]:
+def _required(secrets: Sequence[str]) -> Sequence[str]:
     if not secrets:
         raise ConfigError("webhook_secrets holds no secret of the kind that signs; add it from the vendor's dashboard")
     return secrets
@@ -161,5 +149,5 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _any_same(given: Iterable[bytes], known: Sequence[bytes]) -> bool:
-    return any([hmac.compare_digest(one, other) for one in given for other in known])  # noqa: C419  # no early end
+def _any_equal(given: Iterable[bytes], expected: Sequence[bytes]) -> bool:
+    return any([hmac.compare_digest(one, other) for one in given for other in expected])  # noqa: C419  # always compares all

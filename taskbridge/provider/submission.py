@@ -1,8 +1,7 @@
-"""What is submitted and what is listed, as data; pure, and beside `taskbridge.provider.base`.
+"""Submissions and lists as data.
 
-A `Submission` is an order as a provider sees it: the operation in the vendor's word, documents as bytes or paths (never
-open handles, so that each can be sent again), options as the caller wrote them. A `Query` is what a list is asked for,
-a `Page` is what one request of it brought.
+A `Submission` has the operation in the vendor's word, documents as bytes or paths (never open files, so that each can
+be sent again), and the caller's options verbatim. A `Query` selects tasks of a list; a `Page` is one response to it.
 """
 
 from __future__ import annotations
@@ -15,18 +14,16 @@ from typing import Any, Final, TypeAlias
 
 from taskbridge.models import Task, TaskStatus
 
-__all__ = ["ListPolling", "Document", "Link", "Listing", "Page", "Query", "Source", "Stored", "Submission", "safe_name"]
-
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document to be sent.
+    """A document to send.
 
     Attributes:
-        name: File name told to the vendor; a bare name without path parts and controls.
+        name: File name sent to the vendor, without path or control characters.
         content: The bytes, or the path that they are read from when sent.
         size: Bytes.
-        media_type: Such as ``application/pdf``, where somebody said so; None leaves it to the file name.
+        media_type: Such as ``application/pdf``, if the caller set it; None derives it from the file name.
     """
 
     name: str
@@ -37,11 +34,11 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A document that the vendor is to fetch.
+    """A document that the vendor fetches.
 
     Attributes:
-        url: Its address, as the caller wrote it; may be a capability, so out of repr.
-        name: File name told to the vendor, or None.
+        url: Its URL as the caller wrote it; it may be presigned, so it is hidden from repr.
+        name: File name sent to the vendor, or None.
     """
 
     url: str = field(repr=False)
@@ -50,11 +47,11 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A document that the vendor has already: a file that one of its tasks made.
+    """A document that the vendor already has: a result file of an earlier task.
 
     Attributes:
         id: The vendor's file id.
-        name: File name told to the vendor, or None.
+        name: File name sent to the vendor, or None.
     """
 
     id: str
@@ -62,23 +59,23 @@ class Stored:
 
 
 Source: TypeAlias = Document | Link | Stored
-"""One document of an order."""
+"""One document of a submission."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """An order, as a provider sees it.
+    """A submission, as a provider sees it.
 
     Attributes:
-        operation: As it was asked for: neutral (``extract-text``) or ``native:…``.
+        operation: As the caller named it: neutral (``extract-text``) or ``native:…``.
         native_operation: The vendor's word for it.
-        reference: Text of ours that is unique to this order: `external_id`, or one made up. Where the vendor keeps
-            such a text, the order is found again by it.
-        sources: The documents; none where `options` name them.
+        reference: Text that is unique to this submission: `external_id`, or a generated one. If the vendor keeps such
+            a text, an uncertain submission is recovered by it.
+        sources: The documents; none if `options` name them.
         options: The vendor's own options, verbatim.
         external_id: The caller's id, or None.
-        callback_url: Address that the vendor is to call, or None.
-        name: What the caller calls the order's document, or None.
+        callback_url: URL that the vendor calls, or None.
+        name: The caller's name for the document, or None.
     """
 
     operation: str
@@ -92,17 +89,17 @@ class Submission:
 
     @property
     def is_native(self) -> bool:
-        """Whether the vendor's own word was asked for, so that nothing is filled in."""
+        """Whether the caller named the vendor's own operation, so that no option is filled in."""
         return self.operation.startswith(NATIVE)
 
     @property
     def size(self) -> int:
-        """Bytes of the documents that are to be sent."""
+        """Bytes of the documents to send."""
         return sum(source.size for source in self.sources if isinstance(source, Document))
 
 
 NATIVE: Final = "native:"
-"""Stands before a vendor's own operation."""
+"""Prefix of a vendor's own operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,28 +107,27 @@ class Listing:
     """How a vendor lists its tasks.
 
     Attributes:
-        page_size: Tasks that one request brings.
-        filters: Keywords that `client.list` hands on to the vendor.
-        statuses: Shared statuses that the vendor itself picks out; others are picked out here, after all pages
-            have been fetched up to the last match.
-        order: What is known of the order.
+        page_size: Tasks in one response.
+        filters: Keywords that `client.list` passes on to the vendor.
+        statuses: Statuses that the vendor filters itself; others are filtered here, page by page.
+        sort_order: The documented order of the tasks, in words.
     """
 
     page_size: int
     filters: frozenset[str] = frozenset()
     statuses: frozenset[TaskStatus] = frozenset()
-    order: str = "not documented"
+    sort_order: str = "not documented"
 
 
 @dataclass(frozen=True, slots=True)
 class ListPolling:
-    """How a vendor's list can tell of many tasks in flight at once.
+    """How a vendor's list reports many unfinished tasks at once.
 
     Attributes:
-        page_size: Tasks that one request brings.
-        prefixes: Kinds of ids that it tells of, by what stands before their slash; empty for the plain kind.
-        queries: Lists that one sweep reads at most.
-        numbered: Whether a page's cursor is its number, from 1, so that several can be asked for at the same time.
+        page_size: Tasks in one response.
+        prefixes: Prefixes of the ids that it reports; empty text for the plain kind.
+        queries: Most queries of one list scan.
+        numbered: Whether a page's cursor is its number, from 1, so that pages can be requested in parallel.
     """
 
     page_size: int
@@ -142,7 +138,7 @@ class ListPolling:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a list is asked for.
+    """What to list.
 
     Attributes:
         status: Only tasks of this status; None for all.
@@ -155,33 +151,29 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What one request of a list brought.
+    """One page of a vendor's list.
 
     Attributes:
         tasks: In the vendor's order.
-        next_cursor: Where the next page begins, in words of the provider; None after the last.
+        next_cursor: Where the next page begins, in a form that the provider chooses; None after the last page.
     """
 
     tasks: tuple[Task, ...]
     next_cursor: str | None = None
 
 
-# Names that a path, a form or a terminal would take for something else.
+# Characters that mean something else in a path, a form or a terminal.
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
-
-
 _LONGEST_NAME: Final = 200  # characters; file systems take 255 bytes
-
-
 _LONGEST_SUFFIX: Final = 20  # characters of a suffix worth keeping
 
 
 def safe_name(name: str, fallback: str = "document") -> str:
-    """A file name as it may be told to a vendor: no path, no controls, not too long; the suffix is kept.
+    """Return a file name that is safe to send: no path, no control characters, not too long; the suffix is kept.
 
     Args:
-        name: What a caller, a path or a URL says.
-        fallback: What stands in for a name that has nothing left.
+        name: Name from a caller, a path or a URL.
+        fallback: Name to use if nothing is left.
     """
     base = _UNSAFE.sub("_", re.split(r"[/\\]", name)[-1]).strip().strip(".") or fallback
     if len(base) <= _LONGEST_NAME:
