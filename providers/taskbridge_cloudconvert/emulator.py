@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from taskbridge.emulator import Host, VendorEmulator
-from taskbridge.emulator.answers import from_json, random_text
+from taskbridge.emulator.helpers import from_json, random_text
 
 from .emulator_checks import REQUIRED, Refusal, invalid, not_found, read_job, read_task
 from .emulator_samples import make_samples
@@ -27,7 +27,7 @@ from .emulator_webhooks import Hooks
 from .emulator_wire import USER_ID, Answer, Views, answer_async, answer_sync, page
 
 if TYPE_CHECKING:
-    from taskbridge.emulator.answers import JsonObject
+    from taskbridge.emulator.helpers import JsonObject
 
 __all__ = ["CloudConvertEmulator"]
 
@@ -162,7 +162,7 @@ class CloudConvertEmulator(VendorEmulator):
         while not ended():
             if held >= self.hold_seconds or await request.is_disconnected():
                 raise TimeoutError
-            held += await self.host.clock.pause(HOLD_STEP)
+            held += await self.host.clock.hold(HOLD_STEP)
 
     def _nowhere(self, _request: Request, _body: JsonObject) -> Answer:
         raise not_found()

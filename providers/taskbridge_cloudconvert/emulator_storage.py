@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from taskbridge.emulator.answers import from_multipart
+from taskbridge.emulator.helpers import from_multipart
 
 from .emulator_files import StoredFile
 from .emulator_tasks import RETENTION

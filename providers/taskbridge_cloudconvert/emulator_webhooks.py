@@ -9,8 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from taskbridge.emulator.answers import random_text
-from taskbridge.emulator.deliveries import Letter, sign_hex
+from taskbridge.emulator.helpers import random_text
+from taskbridge.emulator.webhooks import OutgoingWebhook, sign_hex
 
 from .emulator_checks import invalid, not_found
 from .emulator_tasks import reached
@@ -82,7 +82,7 @@ class Hooks:
             "updated_at": now,
             "links": {"self": f"{self._api_url}/webhooks/{webhook_id}"},
         }
-        self._host.courier.need()
+        self._host.webhooks.enable()
         return self._hooks[webhook_id]
 
     def list(self, request: Request, _body: Mapping[str, Any]) -> Answer:
@@ -104,7 +104,7 @@ class Hooks:
         """A job was created."""
         self._running[job.id] = job
         if job.webhook_url is not None:
-            self._host.courier.need()
+            self._host.webhooks.enable()
         self._tell("job.created", job)
 
     def tick(self) -> None:
@@ -130,19 +130,19 @@ class Hooks:
             self._post(event, job.webhook_url, body, self.job_secret, {})
 
     def _post(self, event: str, url: str, body: bytes, secret: str, hook: dict[str, Any]) -> None:
-        def answered(status: int | None) -> None:
+        def on_response(status: int | None) -> None:
             hook["failing"] = status is None or status >= 300  # when exactly is assumed
             hook["disabled"] = hook.get("disabled", False) or status == GONE
 
-        self._host.courier.post(
-            Letter(
+        self._host.webhooks.send(
+            OutgoingWebhook(
                 VENDOR,
                 event,
                 url,
                 body,
                 headers=lambda _: {"CloudConvert-Signature": sign_hex(secret, body)},
-                pauses=PAUSES,
-                repeats=lambda status: status is None or status >= 500,
-                answered=answered,
+                retry_delays=PAUSES,
+                retry_if=lambda status: status is None or status >= 500,
+                on_response=on_response,
             )
         )

@@ -21,11 +21,11 @@ from uuid import UUID
 from starlette.responses import PlainTextResponse, Response
 
 from taskbridge.emulator import Plan, VendorEmulator
-from taskbridge.emulator.answers import (
+from taskbridge.emulator.helpers import (
     BearerTokens,
+    ErrorResponse,
     JsonObject,
     Life,
-    Refused,
     as_object,
     count_pdf_pages,
     from_json,
@@ -140,21 +140,21 @@ class ExpertAiExtractEmulator(VendorEmulator):
     def _check(self, request: Request) -> None:
         self._tokens.check(request)
         if not self.subscribed:
-            raise Refused(to_json(NO_SUBSCRIPTION, 403))
+            raise ErrorResponse(to_json(NO_SUBSCRIPTION, 403))
 
     # Tasks.
 
     async def _submit(self, request: Request) -> Response:
         body = await request.body()
         if len(body) > REQUEST_LIMIT:
-            raise Refused(Response(status_code=413))
+            raise ErrorResponse(Response(status_code=413))
         document = as_object((from_json(body) or {}).get("document")) or {}
         name, data = document.get("name"), _decoded(document.get("data"))
         if not isinstance(name, str) or data is None:
-            raise Refused(Response(status_code=400))
+            raise ErrorResponse(Response(status_code=400))
         pages = count_pdf_pages(data)
         if pages > PAGE_LIMIT:
-            raise Refused(Response(status_code=413))  # assumed; the limit itself is doc SUBMIT
+            raise ErrorResponse(Response(status_code=413))  # assumed; the limit itself is doc SUBMIT
         key = self._add(name, pages, Life(self.host.clock.time(), self.host.take_plan(name)))
         return to_json({"taskId": key}, 202)
 
@@ -169,7 +169,7 @@ class ExpertAiExtractEmulator(VendorEmulator):
             case "ended":
                 return self._end(task)
             case _:
-                return to_json(_working(task.life.share(now)))
+                return to_json(_working(task.life.progress(now)))
 
     def _end(self, task: _Task) -> Response:
         match task.life.plan.outcome:
@@ -179,12 +179,12 @@ class ExpertAiExtractEmulator(VendorEmulator):
                 return to_json({"state": "ABORTED"})  # the other fields are unknown, all are optional: sdk PY
             case outcome:
                 missing = 1 if outcome == "partial" else 0
-                body = _success(task.name, task.pages, missing, task.life.ends, self.result_bytes)
+                body = _success(task.name, task.pages, missing, task.life.finished_at, self.result_bytes)
                 return Response(body, media_type="application/json")
 
     def _add(self, name: str, pages: int, life: Life) -> str:
         key = str(UUID(int=self.host.random.getrandbits(128), version=4))  # opaque; a UUID is assumed
-        self._tasks[key] = _Task(name, pages, Life(life.born, replace(life.plan, review=0.0)))
+        self._tasks[key] = _Task(name, pages, Life(life.submitted_at, replace(life.plan, review=0.0)))
         return key
 
     def _make_samples(self) -> dict[str, str]:

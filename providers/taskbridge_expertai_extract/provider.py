@@ -1,8 +1,9 @@
 """expert.ai Extract Beta: https://docs.expert.ai/extract/latest/reference/status/ (read 2026-11-22).
 
-Times in seconds, sizes in bytes, boxes in pixels at 100 DPI. Every state comes with HTTP 200, failures included; the
-answer has no id and no times but the end's, and repeats the whole result on each look-up. Only `state` decides: not
-`current`, which falls to 0 on failure, and not `message`, whose wording differs between the vendor's own documents.
+Times in seconds, sizes in bytes, boxes in pixels at 100 DPI. Every state comes with HTTP 200, failures included. The
+response has no id and no times except the end's, and each status request returns the whole result again. Only `state`
+decides: not `current`, which falls to 0 on failure, and not `message`, whose wording differs between the vendor's own
+documents.
 """
 
 from __future__ import annotations
@@ -43,32 +44,35 @@ from taskbridge.provider import (
     read_state,
 )
 
-from .wire import decode_words, layout_text, token_end
+from .wire import decode_words, layout_text, token_expiry
 
 # `state` -> ours.                                https://docs.expert.ai/extract/latest/reference/status/
 STATES: Final[StateTable] = {
     "PENDING": (TaskStatus.PENDING, None),  # also, it seems, for an id that the vendor does not know
-    "RECEIVED": (TaskStatus.PENDING, None),  # Celery's word, as are all without a source
+    "RECEIVED": (TaskStatus.PENDING, None),  # a word of Celery's, as are all without a source here
     "PROGRESS": (TaskStatus.PROCESSING, None),
     "STARTED": (TaskStatus.PROCESSING, None),
-    "RETRY": (TaskStatus.PROCESSING, None),  # will be tried again: no failure
-    "SUCCESS": (TaskStatus.COMPLETED, None),  # partial where `result.header.errorPages` says so
+    "RETRY": (TaskStatus.PROCESSING, None),  # will be tried again: not a failure
+    "SUCCESS": (TaskStatus.COMPLETED, None),  # partial if `result.header.errorPages` is above 0
     "FAILURE": (TaskStatus.FAILED, None),
     "ABORTED": (TaskStatus.FAILED, Reason.CANCELLED),  # extract-python, RecognitionTaskOutput
     "REVOKED": (TaskStatus.FAILED, Reason.CANCELLED),
 }
 
-WHOLE: Final = 100.0  # `current` is a percentage
+# Neutral operation -> ours. It is the only one.  https://docs.expert.ai/extract/latest/reference/layout-document-async/
+LAYOUT: Final = "layout-document-async"
+OPERATIONS: Final[Mapping[str, str]] = {
+    "extract-text": LAYOUT,
+}
 
 TASK: Final = IdKind(PLAIN_ID, identity=None, example="5c1dd1d8-3a2b-4f6a-9b0e-2f8b7c1d6e5f")  # opaque
 
-LAYOUT: Final = "layout-document-async"  # the one operation
-# Bytes of a PDF whose base64 and what stands around it fill a request of "14 MB", read generously.
-#                                                 https://docs.expert.ai/extract/latest/reference/layout-document-async/
-UPLOAD_LIMIT: Final = ((14 << 20) - 1024) * 3 // 4
-PLACE: Final = "\0document"  # where the document goes in the body; no name holds a NUL
-
 TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, section 2.1
+
+WHOLE: Final = 100.0  # `current` is a percentage
+# Bytes of a PDF whose base64 and the JSON around it fill a request of "14 MB", read generously.
+UPLOAD_LIMIT: Final = ((14 << 20) - 1024) * 3 // 4
+PLACEHOLDER: Final = "\0document"  # marks where the document goes in the body; no name contains a NUL
 
 
 class ExpertAiExtractSettings(ProviderSettings):
@@ -81,7 +85,7 @@ class ExpertAiExtractSettings(ProviderSettings):
     password: SecretStr | None = None
     """Password of the developer account."""
     access_token: SecretStr | None = None
-    """A token made elsewhere; it is not renewed."""
+    """A token obtained elsewhere. It is not renewed."""
     base_url: str = "https://extract.expert.ai/beta"
     """Address of the API."""
     token_url: str = "https://developer.expert.ai/oauth2/token"  # noqa: S105  # an address
@@ -93,25 +97,25 @@ class ExpertAiExtractSettings(ProviderSettings):
         if self.access_token is None and not all(pair):
             raise ValueError("give username and password, or access_token")
         if self.access_token is not None and any(pair):
-            raise ValueError("access_token stands in for username and password: give one or the other")
+            raise ValueError("access_token replaces username and password: give one or the other")
         return self
 
 
 class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
-    """expert.ai Extract: one task recognises the layout of one PDF."""
+    """expert.ai Extract: one task recognizes the layout of one PDF."""
 
     name = "expertai-extract"
     title = "expert.ai Extract"
     docs = "https://docs.expert.ai/extract/latest/reference/status/"
     Settings = ExpertAiExtractSettings
-    account_refusals = frozenset({403})  # no active subscription
-    max_body = 64 << 20  # bytes; a result comes inside the status answer
+    account_errors = frozenset({403})  # no active subscription
+    max_body = 64 << 20  # bytes; the status response contains the result
     capabilities = Capabilities(
         kinds=(TASK,),
         authentication="username and password",
         progress=True,
         reasons=(Reason.CANCELLED, Reason.PARTIAL),
-        operations={"extract-text": LAYOUT},
+        operations=OPERATIONS,
         inputs=frozenset({"path", "bytes", "stream", "url"}),
         fetches_urls=True,
         downloads=Downloads(("text", "data", "words")),
@@ -124,13 +128,13 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
     # Requests, in the order in which a task lives.
 
     def authorize(self) -> Flow[Credential]:
-        """A token for the account, or the token of the settings."""
+        """Get a token for the account, or return the token from the settings."""
         settings = self.settings
         if settings.access_token is not None:
-            return no_requests(_credential(settings.access_token.get_secret_value()))
-        return self._log_in(settings.username or "", settings.password or SecretStr(""))
+            return no_requests(_bearer(settings.access_token.get_secret_value()))
+        return self._get_token(settings.username or "", settings.password or SecretStr(""))
 
-    def _log_in(self, username: str, password: SecretStr) -> Flow[Credential]:
+    def _get_token(self, username: str, password: SecretStr) -> Flow[Credential]:
         response = yield Request(
             "POST",
             self.settings.token_url,
@@ -145,42 +149,20 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         token = response.body.decode("ascii", "replace").strip()
         if TOKEN.fullmatch(token) is None:
             raise MalformedResponse("the answer of the token service is not a token in plain text")
-        return _credential(token)
+        return _bearer(token)
 
-    def get(self, task_id: str) -> Flow[Task]:
-        """``GET /status/{taskID}``."""
-        _, native = self.split_id(task_id)
-        response = yield self.request("GET", f"/status/{path_id(native)}")
-        return self.task(self.payload(response), task_id)
-
-    def result(self, task: Task) -> Flow[TaskResult]:
-        """What the status answer carried, with the text of its layout."""
-        found = yield from super().result(task)
-        return found if found.text is not None else replace(found, text=layout_text(found.data))
-
-    def result_files(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
-        """The text, the result as it came, and its words unpacked: a list a page, null where it cannot be read."""
-        found = super().result_files(task, result)
-        data: Any = result.data
-        pages = cast("dict[str, object]", data).get("words") if isinstance(data, dict) else None
-        if not isinstance(pages, list):
-            return found
-        words = [_words(page) for page in cast("list[object]", pages)]
-        return (*found, GeneratedFile("words", f"{task.native_id}.words.json", as_json(words)))
-
-    def submit(self, order: Submission) -> Flow[Task]:
-        """``POST /layout-document-async`` with the document as base64; the answer has the id alone."""
-        if order.native_operation != LAYOUT:
-            raise self.unsupported(f"do {printable(order.native_operation, 60)!r}: its one operation is {LAYOUT}")
-        body: Base64 | bytes = dumps(dict(order.options)).encode()
-        for source in order.sources:
+    def submit(self, submission: Submission) -> Flow[Task]:
+        """``POST /layout-document-async`` with the document as base64; the response contains only the id."""
+        if submission.native_operation != LAYOUT:
+            operation = printable(submission.native_operation, 60)
+            raise self.unsupported(f"do {operation!r}: its one operation is {LAYOUT}")
+        body: Base64 | bytes = dumps(dict(submission.options)).encode()
+        for source in submission.sources:
             if isinstance(source, Document):
-                named = {**order.options, "document": {"name": order.name or source.name, "data": PLACE}}
-                body = Base64.of(named, PLACE, source.content)
+                document = {"name": submission.name or source.name, "data": PLACEHOLDER}
+                body = Base64.of({**submission.options, "document": document}, PLACEHOLDER, source.content)
         response = yield self.request("POST", f"/{LAYOUT}", body=body, starts_work=True)
-        return self._accepted(self.payload(response))
-
-    def _accepted(self, payload: Payload) -> Task:
+        payload = self.payload(response)
         native = payload.text("taskId")
         return Task(
             provider=self.name,
@@ -193,58 +175,91 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
             raw=payload.raw,
         )
 
+    def get(self, task_id: str) -> Flow[Task]:
+        """``GET /status/{taskID}``."""
+        _, native = self.split_id(task_id)
+        response = yield self.request("GET", f"/status/{path_id(native)}")
+        return self.task(self.payload(response), task_id)
+
+    # Results and downloads.
+
+    def result(self, task: Task) -> Flow[TaskResult]:
+        """The result in the status response, with the text of its layout."""
+        result = yield from super().result(task)
+        return result if result.text is not None else replace(result, text=layout_text(result.data))
+
+    def result_files(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
+        """The text, the result verbatim, and its words decoded: a list for each page, null if it cannot be read."""
+        files = super().result_files(task, result)
+        data: Any = result.data
+        pages = cast("dict[str, object]", data).get("words") if isinstance(data, dict) else None
+        if not isinstance(pages, list):
+            return files
+        words = [_words(page) for page in cast("list[object]", pages)]
+        return (*files, GeneratedFile("words", f"{task.native_id}.words.json", as_json(words)))
+
     # Translation.
 
-    def task(self, payload: Payload, asked: str) -> Task:
-        """A task from the bare object of an answer.
+    def task(self, payload: Payload, requested_id: str) -> Task:
+        """Translate a task from the bare object of a response.
 
         Args:
             payload: The vendor's object.
-            asked: The shared id it was asked for; the object has none.
+            requested_id: The shared id that was requested; the object has none.
         """
         word = payload.text("state")
-        message = payload.maybe_words("message")
+        message = payload.maybe_message("message")
         state = read_state(STATES, word)
-        reason, ended, result, error = state.reason, None, None, None
+        reason, finished_at, result, error = state.reason, None, None, None
         if state.status is TaskStatus.COMPLETED:
             data = payload.raw.get("result")
             result = TaskResult(data=data) if data else None
-            reason, ended = _header(payload)
+            reason, finished_at = _header(payload)
         elif state.status is TaskStatus.FAILED:
             error = TaskFailure(message=message)
         return Task(
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,
-            id=asked,
-            native_id=asked,
+            id=requested_id,
+            native_id=requested_id,
             status=state.status,
             reason=reason,
             recognized=state.recognized,
             native_status=word,
             progress=payload.maybe_fraction("current", WHOLE),
             message=message,
-            finished_at=ended,
+            finished_at=finished_at,
             result=result,
             error=error,
             raw=payload.raw,
         )
 
     def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:
-        """Read a refusal: only the body of 403 is known, by what the vendor's client takes from it.
+        """Read an error: only the body of 403 is known, from what the vendor's client reads of it.
 
         Args:
             document: The decoded body.
         """
-        said = Payload(document, self.connection, NO_TIME)
-        embedded = said.maybe_child("_embedded")
-        details = () if embedded is None else (each.maybe_words("message") for each in embedded.children("errors"))
-        words = [words for words in (said.maybe_words("message"), *details) if words]
-        return ErrorDetails(message=": ".join(words) or None)
+        payload = Payload(document, self.connection, NO_TIME)
+        embedded = payload.maybe_child("_embedded")
+        details = () if embedded is None else (each.maybe_message("message") for each in embedded.children("errors"))
+        messages = [message for message in (payload.maybe_message("message"), *details) if message]
+        return ErrorDetails(message=": ".join(messages) or None)
+
+
+# Data that is sent.
+
+
+def _bearer(token: str) -> Credential:
+    return Credential({"Authorization": f"Bearer {token}"}, token_expiry(token))
+
+
+# Data that is received.
 
 
 def _header(payload: Payload) -> tuple[Reason | None, datetime | None]:
-    """What the header of a result says of its task: whether pages are missing, and when it ended."""
+    """The reason and the end of a task, from the header of its result."""
     result = payload.maybe_child("result")
     header = None if result is None else result.maybe_child("header")
     if header is None:
@@ -258,7 +273,3 @@ def _words(page: object) -> list[dict[str, Any]] | None:
         return [asdict(word) for word in decode_words(str(page))]
     except MalformedResponse:
         return None  # the vendor documents no more than one word a page; the packed text is in the result
-
-
-def _credential(token: str) -> Credential:
-    return Credential({"Authorization": f"Bearer {token}"}, token_end(token))

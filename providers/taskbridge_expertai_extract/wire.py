@@ -1,7 +1,7 @@
-"""What expert.ai packs: words of a page, text of a layout, end of a token (extract-python 0.1.2, read 2026-11-22).
+"""expert.ai's formats: words of a page, text of a layout, expiry of a token (extract-python 0.1.2, read 2026-11-22).
 
-A page of words is base64 of gzip of one record per word: UTF-8 text, a zero byte, the number of its layout element and
-four numbers of its box, all little-endian and 32 bits wide. The vendor's README skips four more bytes between two
+The words of a page are base64 of gzip of one record per word: UTF-8 text, a zero byte, the id of its layout element and
+the four numbers of its box, all little-endian and 32 bits wide. The vendor's README skips four more bytes between two
 words; its only sample has one word, so nothing confirms that.
 """
 
@@ -12,19 +12,17 @@ from base64 import b64decode, urlsafe_b64decode
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from struct import Struct
-from struct import error as StructError  # noqa: N812  # an exception in all but its name
+from struct import error as StructError  # noqa: N812  # an exception, whatever its name
 from typing import Final
 
 from taskbridge.errors import MalformedResponse
 from taskbridge.provider import NO_TIME, Payload, read_json
 
-__all__ = ["Word", "decode_words", "layout_text", "token_end"]
-
-MAX_PAGE: Final = 16 << 20  # decompressed bytes of one page; a dense one has some 100 kB
+MAX_PAGE: Final = 16 << 20  # decompressed bytes of one page; a dense one has about 100 kB
 GAP: Final = 4  # bytes between two words
-NUMBERS: Final = Struct("<5I")
-GZIP: Final = 31  # zlib's window bits for gzip framing alone
-RAW: Final = 2048  # characters of a page kept in an error
+RECORD: Final = Struct("<5I")
+GZIP: Final = 31  # zlib's window bits for gzip only
+RAW_LIMIT: Final = 2048  # characters of a page kept in an error
 JWT_PARTS: Final = 3
 
 
@@ -34,7 +32,7 @@ class Word:
 
     Attributes:
         text: The word.
-        element: `id` of the layout element that it stands in.
+        element: `id` of the layout element that contains it.
         box: Left, top, right and bottom edge in pixels at 100 DPI, from the top left.
     """
 
@@ -47,66 +45,66 @@ def decode_words(page: str) -> list[Word]:
     """Decode one entry of a result's ``words``.
 
     Args:
-        page: The text that the vendor gives for one page.
+        page: The vendor's text for one page.
 
     Raises:
-        MalformedResponse: It is not such a text, or more than 16 MiB unpacked.
+        MalformedResponse: The text cannot be decoded, or is larger than 16 MiB unpacked.
     """
-    data = _unpacked(page)
+    data = _unpack(page)
     words: list[Word] = []
     position, end = 0, len(data)
     while position < end:
         try:
             stop = data.index(0, position)
-            element, left, top, right, bottom = NUMBERS.unpack_from(data, stop + 1)
+            element, left, top, right, bottom = RECORD.unpack_from(data, stop + 1)
             words.append(Word(data[position:stop].decode(), element, (left, top, right, bottom)))
-        except (ValueError, StructError):  # no zero byte, no UTF-8, or cut numbers
-            raise MalformedResponse(f"word {len(words) + 1} of the page cannot be read", raw=page[:RAW]) from None
-        position = stop + 1 + NUMBERS.size
+        except (ValueError, StructError):  # no zero byte, not UTF-8, or truncated numbers
+            raise MalformedResponse(f"word {len(words) + 1} of the page cannot be read", raw=page[:RAW_LIMIT]) from None
+        position = stop + 1 + RECORD.size
         position += GAP if position < end else 0
     if position > end:
-        raise MalformedResponse(f"the page is cut after word {len(words)}", raw=page[:RAW])
+        raise MalformedResponse(f"the page is truncated after word {len(words)}", raw=page[:RAW_LIMIT])
     return words
 
 
-def _unpacked(page: str) -> bytes:
+def _unpack(page: str) -> bytes:
     unpacker = zlib.decompressobj(GZIP)
     try:
         data = unpacker.decompress(b64decode(page, validate=True), MAX_PAGE)
     except (ValueError, zlib.error):
-        raise MalformedResponse("the page is not base64 of gzip", raw=page[:RAW]) from None
+        raise MalformedResponse("the page is not base64 of gzip", raw=page[:RAW_LIMIT]) from None
     if unpacker.unconsumed_tail:
-        raise MalformedResponse(f"the page unpacks to more than {MAX_PAGE} bytes", raw=page[:RAW])
+        raise MalformedResponse(f"the page unpacks to more than {MAX_PAGE} bytes", raw=page[:RAW_LIMIT])
     if not unpacker.eof or unpacker.unused_data:
-        raise MalformedResponse("the page is cut, or has something behind its end", raw=page[:RAW])
+        raise MalformedResponse("the page is truncated, or has data after its end", raw=page[:RAW_LIMIT])
     return data
 
 
 def layout_text(result: object) -> str | None:
-    """The text of a result: the content of the layout items without children, in their order, one a line.
+    """Return the text of a result: the content of the layout items without children, in order, one per line.
 
     Args:
-        result: The vendor's ``result``; None comes of one without a layout.
+        result: The vendor's ``result``; without a layout, the text is None.
     """
-    said = Payload.of(result, "", NO_TIME) if isinstance(result, dict) else None
-    if said is None or not isinstance(said.raw.get("layout"), list):
+    payload = Payload.of(result, "", NO_TIME) if isinstance(result, dict) else None
+    if payload is None or not isinstance(payload.raw.get("layout"), list):
         return None
-    leaves = (item.maybe_text("content") for item in said.children("layout") if not item.raw.get("children"))
+    leaves = (item.maybe_text("content") for item in payload.children("layout") if not item.raw.get("children"))
     return "\n".join(text.rstrip("\n") for text in leaves if text is not None)
 
 
-def token_end(token: str) -> datetime | None:
-    """When a JSON Web Token ends (aware UTC), or None where it does not say.
+def token_expiry(token: str) -> datetime | None:
+    """Return when a JSON Web Token expires (aware UTC), or None if it does not say or is not a JSON Web Token.
 
     Args:
-        token: The token; one that is no JSON Web Token says nothing.
+        token: The token.
     """
     parts = token.split(".")
     if len(parts) != JWT_PARTS:
         return None
     try:
         claims = read_json(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        end = Payload.of(claims, "", NO_TIME).maybe_number("exp")
-        return None if end is None else datetime.fromtimestamp(end, UTC)
+        expiry = Payload.of(claims, "", NO_TIME).maybe_number("exp")
+        return None if expiry is None else datetime.fromtimestamp(expiry, UTC)
     except (MalformedResponse, ValueError, OverflowError, OSError):
         return None

@@ -15,10 +15,10 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from taskbridge.emulator import Plan, VendorEmulator
-from taskbridge.emulator.answers import (
+from taskbridge.emulator.helpers import (
+    ErrorResponse,
     JsonObject,
     Life,
-    Refused,
     as_list,
     from_json,
     from_multipart,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from taskbridge.emulator import Host
-    from taskbridge.emulator.answers import Endpoint, Phase
+    from taskbridge.emulator.helpers import Endpoint, Phase
 
     from .emulator_operations import Operation
 
@@ -156,9 +156,9 @@ class ScanDocumentsEmulator(VendorEmulator):
 
     def _check(self, request: Request) -> None:
         if request.headers.get("x-api-key") != self._key:
-            raise Refused(problem(401))
+            raise ErrorResponse(problem(401))
         if self.trouble is not None:
-            raise Refused(problem(self.trouble))
+            raise ErrorResponse(problem(self.trouble))
         self._settle()
 
     # Files.
@@ -167,13 +167,13 @@ class ScanDocumentsEmulator(VendorEmulator):
         form = from_multipart(await request.body(), request.headers.get("content-type", ""))
         part = form.get("file")
         if part is None:
-            raise Refused(invalid(file=["file is required."]))  # text assumed
+            raise ErrorResponse(invalid(file=["file is required."]))  # text assumed
         if len(part.data) > UPLOAD_LIMIT:
-            raise Refused(invalid(file=["file must not be larger than 10 MB."]))  # answer assumed
+            raise ErrorResponse(invalid(file=["file must not be larger than 10 MB."]))  # answer assumed
         name = form["name"].data.decode(errors="replace") if "name" in form else part.filename or "file"
         document = read_document(name, part.data, part.content_type, part.filename)
         if document is None:
-            raise Refused(invalid(file=["file type is not supported."]))  # answer assumed
+            raise ErrorResponse(invalid(file=["file type is not supported."]))  # answer assumed
         return to_json(self._store(document, self.host.clock.time()).show())  # code assumed
 
     async def _list_files(self, request: Request) -> Response:
@@ -196,7 +196,7 @@ class ScanDocumentsEmulator(VendorEmulator):
     def _file(self, request: Request) -> _File:
         key = request.path_params["id"]
         if key not in self._files:
-            raise Refused(problem(404, resource="File", id=key))
+            raise ErrorResponse(problem(404, resource="File", id=key))
         return self._files[key]
 
     def _store(self, document: Document, created: float, task_id: str | None = None) -> _File:
@@ -212,18 +212,18 @@ class ScanDocumentsEmulator(VendorEmulator):
         async def create(request: Request) -> Response:
             body = from_json(await request.body())
             if body is None:
-                raise Refused(invalid(input=[INVALID_INPUT]))  # answer to a body that is no object: assumed
+                raise ErrorResponse(invalid(input=[INVALID_INPUT]))  # answer to a body that is no object: assumed
             inputs = self._inputs(body.get("input"), kind)
             complaints = kind.complaints(body)
             if inputs is None:
                 complaints = {"input": [INVALID_INPUT], **complaints}
             if inputs is None or complaints:
-                raise Refused(invalid(**complaints))
+                raise ErrorResponse(invalid(**complaints))
             subject = f"{body.get('name') or ''} {' '.join(self._subject(key) for key in inputs)}"
             life = self._life(inputs, self.host.take_plan(subject))
             task = self._add(word, kind.parameters(body), inputs, subject, life)
             if "callback_url" in task.parameters:
-                self.host.courier.need()
+                self.host.webhooks.enable()
             self._settle()
             return to_json(self._show(task))  # code assumed
 
@@ -232,7 +232,7 @@ class ScanDocumentsEmulator(VendorEmulator):
     async def _get_task(self, request: Request) -> Response:
         key = request.path_params["id"]
         if key not in self._tasks:
-            raise Refused(problem(404, resource="Task", id=key))
+            raise ErrorResponse(problem(404, resource="Task", id=key))
         return to_json(self._show(self._tasks[key]))
 
     async def _list_tasks(self, request: Request) -> Response:
@@ -255,13 +255,13 @@ class ScanDocumentsEmulator(VendorEmulator):
         return Life(now, replace(plan, queued=plan.queued + self._after(inputs, now) - now, review=0.0))
 
     def _after(self, inputs: Sequence[str], moment: float) -> float:
-        return max([moment, *(self._tasks[key].life.ends for key in inputs if key in self._tasks)])
+        return max([moment, *(self._tasks[key].life.finished_at for key in inputs if key in self._tasks)])
 
     def _add(self, word: str, parameters: JsonObject, inputs: Sequence[str], subject: str, life: Life) -> _Task:
         task = _Task(self._new_id("task"), word, parameters, inputs, subject, life)
         self._tasks[task.id] = task
-        heappush(self._due, (self._after(inputs, life.ends), len(self._tasks), task.id))
-        self._tell("task.created", {"id": task.id, "operation": word}, life.born)
+        heappush(self._due, (self._after(inputs, life.finished_at), len(self._tasks), task.id))
+        self._tell("task.created", {"id": task.id, "operation": word}, life.submitted_at)
         return task
 
     def _show(self, task: _Task) -> JsonObject:
@@ -272,8 +272,8 @@ class ScanDocumentsEmulator(VendorEmulator):
             "parameters": task.parameters,
             "status": task.status or _words(task.life.phase(now)),
             "result": task.result,
-            "created_at": utc_text(task.life.born),
-            "updated_at": utc_text(task.life.changed(now)),
+            "created_at": utc_text(task.life.submitted_at),
+            "updated_at": utc_text(task.life.phase_since(now)),
         }
         if "callback_url" in task.parameters:  # that it is absent otherwise is assumed
             shown["callback_url"] = task.parameters["callback_url"]
@@ -294,7 +294,7 @@ class ScanDocumentsEmulator(VendorEmulator):
         else:
             task.status = "completed"
         news = {"id": task.id, "operation": task.operation, "result": task.result}
-        self._tell(f"task.{task.status}", news, task.life.ends)
+        self._tell(f"task.{task.status}", news, task.life.finished_at)
         if callback := task.parameters.get("callback_url"):
             self._endpoints.call_back(callback, {"id": task.id, "status": task.status})
 
@@ -306,7 +306,7 @@ class ScanDocumentsEmulator(VendorEmulator):
         product = kind.run(task.parameters, documents)
         if isinstance(product, dict):
             return product
-        files = [self._store(document, task.life.ends, task.id) for document in product]
+        files = [self._store(document, task.life.finished_at, task.id) for document in product]
         task.files = [file.id for file in files]
         return {"generated_files": [file.show() for file in files]}
 
@@ -324,10 +324,10 @@ class ScanDocumentsEmulator(VendorEmulator):
         keys.reverse()  # newest first: assumed
         take = request.query_params.get("take", str(TAKE_DEFAULT))
         if not (re.fullmatch("[0-9]{1,3}", take) and 1 <= int(take) <= TAKE_MOST):
-            raise Refused(invalid(take=[f"take must be 1 to {TAKE_MOST}."]))  # text assumed
+            raise ErrorResponse(invalid(take=[f"take must be 1 to {TAKE_MOST}."]))  # text assumed
         start = request.query_params.get("from")
         if start is not None and start not in keys:
-            raise Refused(invalid(**{"from": ["from is not a valid id."]}))  # answer assumed
+            raise ErrorResponse(invalid(**{"from": ["from is not a valid id."]}))  # answer assumed
         first = keys.index(start) if start is not None else 0
         after = first + int(take)
         links = {
@@ -352,8 +352,8 @@ class ScanDocumentsEmulator(VendorEmulator):
 
     def _make_samples(self) -> dict[str, str]:
         hour_ago = Life(self.host.clock.time() - 3600, Plan())
-        photo = self._store(make_image("receipt.png", PNG, 800, 600), hour_ago.born).id
-        report = self._store(make_pdf("report.pdf", 3), hour_ago.born).id
+        photo = self._store(make_image("receipt.png", PNG, 800, 600), hour_ago.submitted_at).id
+        report = self._store(make_pdf("report.pdf", 3), hour_ago.submitted_at).id
         effect = {"input": photo, "name": "Example Image", "effect": "grayscale"}
         rows: dict[str, tuple[str, JsonObject, Plan]] = {
             "completed": ("apply-effect", effect, Plan()),

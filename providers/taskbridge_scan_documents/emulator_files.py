@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
-from taskbridge.emulator.answers import count_pdf_pages
+from taskbridge.emulator.helpers import count_pdf_pages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

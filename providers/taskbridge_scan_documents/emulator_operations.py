@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from taskbridge.emulator.answers import as_list, as_object
+from taskbridge.emulator.helpers import as_list, as_object
 
 from .emulator_files import (
     IMAGES,

@@ -7,7 +7,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from taskbridge.emulator.answers import to_json
+from taskbridge.emulator.helpers import to_json
 
 __all__ = ["invalid", "problem"]
 

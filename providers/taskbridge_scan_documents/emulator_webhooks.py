@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING, Any, Final
 
-from taskbridge.emulator.answers import random_text
-from taskbridge.emulator.deliveries import Letter, sign_svix
+from taskbridge.emulator.helpers import random_text
+from taskbridge.emulator.webhooks import OutgoingWebhook, sign_svix
 
 if TYPE_CHECKING:
     from taskbridge.emulator import Host
@@ -58,7 +58,7 @@ class Endpoints:
         """Register an endpoint; its signing secret."""
         key = self._host.random.randbytes(KEY_LENGTH)
         self._endpoints.append(_Endpoint(url, frozenset(events), key))
-        self._host.courier.need()
+        self._host.webhooks.enable()
         return f"whsec_{b64encode(key).decode()}"
 
     def tell(self, event: Mapping[str, Any]) -> None:
@@ -74,7 +74,7 @@ class Endpoints:
         Method, body, and the lack of a signature and of repeats are assumed: nothing is documented.
         """
         said = {"id": task["id"], "status": task["status"]}
-        self._host.courier.post(Letter(VENDOR, "callback", url, _json(said), headers=lambda _: {}))
+        self._host.webhooks.send(OutgoingWebhook(VENDOR, "callback", url, _json(said), headers=lambda _: {}))
 
     def _post(self, endpoint: _Endpoint, kind: str, body: bytes) -> None:
         message = f"msg_{random_text(self._host.random, 27)}"
@@ -84,15 +84,15 @@ class Endpoints:
             signature = sign_svix(endpoint.key, message, now, body)
             return {"svix-id": message, "svix-timestamp": str(now), "svix-signature": signature}
 
-        self._host.courier.post(
-            Letter(
+        self._host.webhooks.send(
+            OutgoingWebhook(
                 VENDOR,
                 kind,
                 endpoint.url,
                 body,
                 headers=headers,
-                pauses=PAUSES,
-                repeats=lambda status: status is None or not 200 <= status < 300,
+                retry_delays=PAUSES,
+                retry_if=lambda status: status is None or not 200 <= status < 300,
             )
         )
 

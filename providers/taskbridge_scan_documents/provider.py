@@ -1,8 +1,14 @@
 """Scan Documents API v1: https://scan-documents.com/docs/tasks (read 2026-11-22).
 
-Times in seconds, sizes in bytes. A result is told by its keys, never by `operation`: the vendor's own specification
-labels detect-documents as convert, and operations grow. `status` is a word on a task and an HTTP number in an error
-body, so an error body is never read as a task. 409 is about the subscription, not a conflict.
+Times in seconds, sizes in bytes. A result is read by its keys, never by `operation`: the vendor's own specification
+labels detect-documents as convert, and new operations appear. `status` is a word on a task and an HTTP number in an
+error body, so an error body is never read as a task. 409 is about the subscription, not a conflict.
+
+Webhooks (https://scan-documents.com/docs/webhooks and …/events) are signed by the svix scheme, which covers the time.
+`data` has no status: the event's type implies it. The order of deliveries is not guaranteed. An older edition of the
+page shows `data` with `object_id` and `object_type`, which does not identify the task: it is recognized and rejected.
+The ``callback_url`` of a task is called without a signature and with an undocumented body: a secret in that URL is the
+only proof, and the call only triggers a status request.
 """
 
 from __future__ import annotations
@@ -16,8 +22,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
-from taskbridge.errors import ApiError, MalformedResponse, QuotaExceeded, printable
-from taskbridge.models import Task, TaskFailure, TaskFile, TaskResult, TaskStatus, WebhookEvent
+from taskbridge.errors import ContractError, InvalidTaskId, MalformedResponse, QuotaExceeded, printable
+from taskbridge.models import Task, TaskFailure, TaskFile, TaskRef, TaskResult, TaskStatus, WebhookEvent
 from taskbridge.provider import (
     NO_TIME,
     PLAIN_ID,
@@ -40,17 +46,17 @@ from taskbridge.provider import (
     Query,
     Request,
     StateTable,
+    StatusTable,
     Stored,
     Submission,
     Upload,
+    Webhooks,
     generated_files,
     no_requests,
     path_id,
     read_json,
     read_state,
 )
-
-from .webhook import WEBHOOKS, read_delivery
 
 # `status` -> ours.                               https://scan-documents.com/docs/tasks
 STATES: Final[StateTable] = {
@@ -60,24 +66,26 @@ STATES: Final[StateTable] = {
     "failed": (TaskStatus.FAILED, None),
 }
 
+# `type` of a task's event -> the `status` of that task; None if it has none.
+#                                                 https://scan-documents.com/docs/events
+EVENTS: Final[Mapping[str, str | None]] = {
+    "task.created": "pending",
+    "task.completed": "completed",
+    "task.failed": "failed",
+    "task.deleted": None,
+}
+
 # Last path segment of an error's `type` -> error. https://scan-documents.com/docs/errors/no-subscription
 CODES: Final[CodeTable] = {
     "no-subscription": QuotaExceeded,
 }
 
 # HTTP status -> error, where `type` says nothing.
-STATUSES: Final[Mapping[int, type[ApiError]]] = {
+STATUSES: Final[StatusTable] = {
     409: QuotaExceeded,  # no subscription, or the free tier is used up
 }
 
-# Operation -> its folder.                          https://scan-documents.com/docs/tasks
-FOLDERS: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("convert", "detect-documents", "extract-text", "warp", "apply-effect"), "image-operations"),
-    "scan": "image-operations",  # newer than that page: node-sdk, packages/mcp-server
-    **dict.fromkeys(("render", "split", "merge", "extract-pages"), "pdf-operations"),
-}
-
-# Neutral operation -> ours. All others go as native:….
+# Neutral operation -> ours. All others are submitted as native:….
 OPERATIONS: Final[Mapping[str, str]] = {
     "extract-text": "extract-text",
     "convert": "convert",
@@ -87,21 +95,35 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "render": "render",
 }
 
-UNNAMED: Final = frozenset({"detect-documents", "extract-text"})  # take no `name`: node-sdk, image-operations.ts
-MANY: Final = frozenset({"merge"})  # whose `input` is a list
-FORMAT: Final = "plain"  # of extract-text, which demands one, where the caller names none
+# Operation -> its folder.                        https://scan-documents.com/docs/tasks
+FOLDERS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("convert", "detect-documents", "extract-text", "warp", "apply-effect"), "image-operations"),
+    "scan": "image-operations",  # newer than that page: node-sdk, packages/mcp-server
+    **dict.fromkeys(("render", "split", "merge", "extract-pages"), "pdf-operations"),
+}
 
-PATH: Final = re.compile(r"(image|pdf)-operations/[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)  # an operation newer than FOLDERS
-UPLOAD_LIMIT: Final = 10 << 20  # bytes; "10 MB" in node-sdk, files.ts, read generously
-PAGE: Final = 50  # tasks of 1 to 100; a task holds its whole text
-MOST_PAGES: Final = 30  # of a search
-
-# `format` of a text -> suffix of its file.         node-sdk, image-operations.ts
-SUFFIXES: Final[Mapping[str, str]] = {"plain": ".txt", "markdown": ".md", "html": ".html", "json": ".json"}
-
-RESULT_KEYS: Final = frozenset({"generated_files", "content", "documents"})  # node-sdk, src/resources/tasks.ts
+# `format` of a text -> suffix of its file.       node-sdk, image-operations.ts
+TEXT_SUFFIXES: Final[Mapping[str, str]] = {"plain": ".txt", "markdown": ".md", "html": ".html", "json": ".json"}
 
 TASK: Final = IdKind(PLAIN_ID, example="task_euyrvozb9302uwhq")  # length and alphabet are not promised
+
+PATH: Final = re.compile(r"(image|pdf)-operations/[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)  # an operation not in FOLDERS
+WITHOUT_NAME: Final = frozenset({"detect-documents", "extract-text"})  # take no `name`: node-sdk, image-operations.ts
+MULTIPLE_INPUTS: Final = frozenset({"merge"})  # its `input` is a list
+DEFAULT_FORMAT: Final = "plain"  # of extract-text, which requires one
+UPLOAD_LIMIT: Final = 10 << 20  # bytes; "10 MB" in node-sdk, files.ts, read generously
+RESULT_KEYS: Final = frozenset({"generated_files", "content", "documents"})  # node-sdk, src/resources/tasks.ts
+
+PAGE_SIZE: Final = 50  # tasks, of 1 to 100; a task contains its whole text
+RECOVERY_PAGES: Final = 30  # of the list that `recover` reads at most
+
+SIGNATURES: Final = ("svix-signature", "webhook-signature", "svix-id", "webhook-id")
+CALLBACK: Final = "callback"  # our word: what a callback calls itself is unknown
+OLD_EVENT_KEYS: Final = frozenset({"object_id", "object_type"})
+# Where a callback might name its task: nothing is documented, so the likely places are tried.
+CALLBACK_OBJECTS: Final = ("task", "data")
+CALLBACK_KEYS: Final = ("id", "task_id", "taskId")
+TASK_PREFIX: Final = "task_"
 
 
 class ScanDocumentsSettings(ProviderSettings):
@@ -122,17 +144,22 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
     Settings = ScanDocumentsSettings
     codes = CODES
     statuses = STATUSES
-    account_refusals = frozenset({409})
+    account_errors = frozenset({409})
     capabilities = Capabilities(
         kinds=(TASK,),
         authentication="API key",
-        webhooks=WEBHOOKS,
+        webhooks=Webhooks(
+            events=(*EVENTS, "file.created", "file.deleted"),
+            scheme="svix (HMAC over id, time and body)",
+            signed_time=True,
+            per_task=True,
+        ),
         operations=OPERATIONS,
         inputs=frozenset({"path", "bytes", "stream", "url", "file"}),
         fetches_urls=True,
-        many_inputs=MANY,
-        listing=Listing(PAGE),
-        list_polling=ListPolling(PAGE),
+        many_inputs=MULTIPLE_INPUTS,
+        listing=Listing(PAGE_SIZE),
+        list_polling=ListPolling(PAGE_SIZE),
         recover="the uploaded file's id",
         callback=True,
         downloads=Downloads(("files", "text", "data")),
@@ -142,8 +169,48 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
     # Requests, in the order in which a task lives.
 
     def authorize(self) -> Flow[Credential]:
-        """The API key; some of the vendor's error pages show a bearer token, its reference and client do not."""
+        """Return the API key; some of the vendor's error pages show a bearer token, its reference and client do not."""
         return no_requests(Credential({"x-api-key": self.settings.api_key.get_secret_value()}))
+
+    def submit(self, submission: Submission) -> Flow[Task]:
+        """``POST /files`` for each document, then ``POST /image-operations/{op}`` or ``/pdf-operations/{op}``."""
+        path = self._operation_path(submission.native_operation)
+        inputs: list[str] = []
+        recovery_token: dict[str, list[str]] = {}
+        for source in submission.sources:
+            if isinstance(source, Document):
+                body = _upload(source)
+                response = yield self.request("POST", "/files", body=body, recovery_token=recovery_token)
+                inputs.append(self.payload(response).text("id"))
+                recovery_token = {"files": [*recovery_token.get("files", ()), inputs[-1]]}
+            elif isinstance(source, Stored):
+                inputs.append(source.id)
+        options = {**_default_options(submission), **submission.options}
+        if inputs:
+            options.setdefault("input", inputs if submission.native_operation in MULTIPLE_INPUTS else inputs[0])
+        response = yield self.request("POST", path, json=options, starts_work=True, recovery_token=recovery_token)
+        return self.task(self.payload(response))
+
+    def _operation_path(self, native: str) -> str:
+        if native in FOLDERS:
+            return f"/{FOLDERS[native]}/{native}"
+        if PATH.fullmatch(native):
+            return f"/{native}"
+        raise self.unsupported(f"do {printable(native, 60)!r}: its operations are {', '.join(FOLDERS)}")
+
+    def recover(self, recovery_token: Mapping[str, Any]) -> Flow[Task | None]:
+        """Search ``GET /tasks`` for a file that was uploaded for the submission."""
+        uploaded = set(cast("list[str]", recovery_token.get("files") or []))
+        if not uploaded:
+            raise self.unsupported("look for a submission without an upload; look through its list")
+        cursor: str | None = None
+        for _ in range(RECOVERY_PAGES):
+            page = yield from self.list_page(Query(), cursor)
+            found = next((task for task in page.tasks if uploaded & _input_ids(task)), None)
+            cursor = page.next_cursor
+            if found is not None or cursor is None:
+                return found
+        raise self.unsupported(f"look for a submission further back than {RECOVERY_PAGES * PAGE_SIZE} tasks")
 
     def get(self, task_id: str) -> Flow[Task]:
         """``GET /tasks/{id}``."""
@@ -151,112 +218,137 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         response = yield self.request("GET", f"/tasks/{path_id(native)}")
         return self.task(self.payload(response), task_id)
 
-    def result_files(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
-        """The files, else the text in the format that was asked for, else the data."""
-        said = task.raw.get("result")
-        form = cast("dict[str, object]", said).get("format") if isinstance(said, dict) else None
-        if result.text is not None and form in SUFFIXES:
-            result = replace(result, data=None)  # the text says it too
-            return result.files or generated_files(task, result, text_suffix=SUFFIXES[cast("str", form)])
-        return super().result_files(task, result)
-
-    def source(self, file: TaskFile) -> Request:
-        """``GET /files/{id}/download``; the vendor's own client asks for ``image/png`` even where it gets a PDF."""
-        if file.id is None:
-            return super().source(file)
-        asked = self.request("GET", f"/files/{path_id(file.id)}/download", response_type="bytes")
-        return replace(asked, headers={"Accept": "*/*"})
-
-    def submit(self, order: Submission) -> Flow[Task]:
-        """``POST /files`` for each document, then ``POST /image-operations/{op}`` or ``/pdf-operations/{op}``."""
-        path = self._path(order)
-        inputs: list[str] = []
-        uploaded: list[str] = []
-        for source in order.sources:
-            if isinstance(source, Document):
-                response = yield self.request("POST", "/files", body=_upload(source), recovery_token=_clue(uploaded))
-                uploaded.append(self.payload(response).text("id"))
-                inputs.append(uploaded[-1])
-            elif isinstance(source, Stored):
-                inputs.append(source.id)
-        body = {**_filled_in(order), **order.options}
-        if inputs:
-            body.setdefault("input", inputs if order.native_operation in MANY else inputs[0])
-        response = yield self.request("POST", path, json=body, starts_work=True, recovery_token=_clue(uploaded))
-        return self.task(self.payload(response))
-
-    def _path(self, order: Submission) -> str:
-        native = order.native_operation
-        if native in FOLDERS:
-            return f"/{FOLDERS[native]}/{native}"
-        if PATH.fullmatch(native):
-            return f"/{native}"
-        raise self.unsupported(f"do {printable(native, 60)!r}: its operations are {', '.join(FOLDERS)}")
-
     def list_queries(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
         """The whole list: the vendor has no filter, and its order is not documented."""
         del prefixes, now, age
         return (Query(),)
 
     def list_page(self, query: Query, cursor: str | None) -> Flow[Page]:
-        """``GET /tasks``; of the link to the next page only `from` counts: the documented one lacks the version."""
+        """``GET /tasks``; only `from` is read from the link to the next page: the documented one lacks the version."""
         del query  # the vendor has no filters
-        params: dict[str, str | int] = {"take": PAGE} if cursor is None else {"take": PAGE, "from": cursor}
-        said = self.payload((yield self.request("GET", "/tasks", params=params)))
-        tasks = tuple(self.task(each) for each in said.children("data"))
-        links = said.maybe_child("links")
-        link = None if links is None else links.maybe_text("next")
-        if not link or not tasks:
+        params: dict[str, str | int] = {"take": PAGE_SIZE} if cursor is None else {"take": PAGE_SIZE, "from": cursor}
+        payload = self.payload((yield self.request("GET", "/tasks", params=params)))
+        tasks = tuple(self.task(each) for each in payload.children("data"))
+        links = payload.maybe_child("links")
+        next_link = None if links is None else links.maybe_text("next")
+        if not next_link or not tasks:
             return Page(tasks)
-        start = parse_qs(urlsplit(link).query).get("from")
+        start = parse_qs(urlsplit(next_link).query).get("from")
         if not start:
-            raise MalformedResponse("the link to the next page does not say from where", raw=link)
+            raise MalformedResponse("the link to the next page does not say from where", raw=next_link)
         return Page(tasks, start[0])
 
-    def recover(self, recovery_token: Mapping[str, Any]) -> Flow[Task | None]:
-        """Look through ``GET /tasks`` for the file that was uploaded for the order, and for nothing else."""
-        uploaded = set(cast("list[str]", recovery_token.get("files") or []))
-        if not uploaded:
-            raise self.unsupported("look for an order that it got no file for; look through its list")
-        cursor: str | None = None
-        for _ in range(MOST_PAGES):
-            page = yield from self.list_page(Query(), cursor)
-            found = next((task for task in page.tasks if uploaded & _inputs(task)), None)
-            cursor = page.next_cursor
-            if found is not None or cursor is None:
-                return found
-        raise self.unsupported(f"look further than {MOST_PAGES * PAGE} tasks for an order")
+    # Results and downloads.
 
-    # What the vendor tells unasked.
+    def result_files(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
+        """The files, else the text in the format that was requested, else the data."""
+        raw = task.raw.get("result")
+        text_format = cast("dict[str, object]", raw).get("format") if isinstance(raw, dict) else None
+        if result.text is not None and text_format in TEXT_SUFFIXES:
+            without_data = replace(result, data=None)  # the text contains it
+            suffix = TEXT_SUFFIXES[cast("str", text_format)]
+            return result.files or generated_files(task, without_data, text_suffix=suffix)
+        return super().result_files(task, result)
+
+    def download_request(self, file: TaskFile) -> Request:
+        """``GET /files/{id}/download``; the vendor's own client accepts ``image/png``, even for a PDF."""
+        if file.id is None:
+            return super().download_request(file)
+        request = self.request("GET", f"/files/{path_id(file.id)}/download", response_type="bytes")
+        return replace(request, headers={"Accept": "*/*"})
+
+    # Webhooks.
 
     def parse_webhook(self, delivery: Delivery) -> WebhookEvent:
-        """See `webhook`, beside this file."""
-        return read_delivery(self, delivery)
+        """Read a signed event; an unsigned delivery is a task's callback."""
+        if any(delivery.header(name) is not None for name in SIGNATURES):
+            return self._event(delivery.payload(delivery.by_svix()))
+        return self._callback(delivery, delivery.by_url())
+
+    def _event(self, payload: Payload) -> WebhookEvent:
+        kind = payload.text("type")
+        event_id = payload.text("id")
+        data = payload.child("data")
+        if data.raw.keys() & OLD_EVENT_KEYS:
+            raise ContractError(
+                "it is of the vendor's old edition (object_id, object_type), which does not identify the task"
+            )
+        ref = task = None
+        if kind.startswith("task."):
+            native = data.text("id")
+            self.split_id(native)
+            ref = TaskRef.of(payload.connection, native)
+            status = EVENTS.get(kind)
+            if status is not None:
+                with_status = Payload({**data.raw, "status": status}, payload.connection, payload.observed_at)
+                task = replace(self.task(with_status), native_status=None, raw=data.raw)
+        return WebhookEvent(
+            provider=self.name,
+            connection=payload.connection,
+            type=kind,
+            duplicate_key=f"{payload.connection}:{event_id}",
+            needs_confirmation=False,
+            ref=ref,
+            task=task,
+            event_id=event_id,
+            occurred_at=payload.maybe_time("timestamp"),
+            raw=payload.raw,
+        )
+
+    def _callback(self, delivery: Delivery, body: bytes) -> WebhookEvent:
+        try:
+            payload = delivery.payload(body)
+        except MalformedResponse:
+            payload = Payload({}, self.connection, delivery.received_at)
+        native = self._callback_task_id(payload)
+        return WebhookEvent(
+            provider=self.name,
+            connection=payload.connection,
+            type=CALLBACK,
+            duplicate_key=f"{payload.connection}:{CALLBACK} {native or ''} {delivery.digest}",
+            needs_confirmation=True,
+            ref=None if native is None else TaskRef.of(payload.connection, native),
+            raw=payload.raw,
+        )
+
+    def _callback_task_id(self, payload: Payload) -> str | None:
+        objects = (payload, *(payload.maybe_child(key) for key in CALLBACK_OBJECTS))
+        candidates = (each.maybe_text(key) for each in objects if each is not None for key in CALLBACK_KEYS)
+        for native in candidates:
+            if native is not None and native.startswith(TASK_PREFIX):
+                try:
+                    self.split_id(native)
+                except InvalidTaskId:
+                    continue
+                return native
+        return None
 
     # Translation.
 
-    def task(self, payload: Payload, asked: str | None = None) -> Task:
-        """A task from the bare object of an answer.
+    def task(self, payload: Payload, requested_id: str | None = None) -> Task:
+        """Translate a task from the bare object of a response.
 
         Args:
             payload: The vendor's object.
-            asked: The shared id it was asked for.
+            requested_id: The shared id that was requested.
         """
         native = payload.identifier("id")
         word = payload.text("status")
         state = read_state(STATES, word)
         result = error = None
         if state.status.is_terminal:
-            said = payload.maybe_child("result")
+            outcome = payload.maybe_child("result")
             if state.status is TaskStatus.COMPLETED:
-                result = None if said is None else _result(said)
+                result = None if outcome is None else _result(outcome)
+            elif outcome is None:
+                error = TaskFailure()
             else:
-                error = TaskFailure() if said is None else _failure(said)
+                error = TaskFailure(message=outcome.maybe_message("error"), details=outcome.raw.get("details"))
         return Task(
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,
-            id=asked or native,
+            id=requested_id or native,
             native_id=native,
             status=state.status,
             recognized=state.recognized,
@@ -275,81 +367,73 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         Args:
             document: The decoded body.
         """
-        said = Payload(document, self.connection, NO_TIME)
-        kind = said.maybe_text("type")
+        payload = Payload(document, self.connection, NO_TIME)
+        kind = payload.maybe_text("type")
         code = kind.rpartition("/")[2] if kind else None
-        words = said.maybe_words("message") or _complaints(document.get("errors")) or said.maybe_words("title")
-        return ErrorDetails(code or None, words)
+        fields = _field_errors(document.get("errors"))
+        return ErrorDetails(code or None, payload.maybe_message("message") or fields or payload.maybe_message("title"))
+
+
+# Data that is sent.
 
 
 def _upload(document: Document) -> Upload:
-    kind = document.media_type or "application/octet-stream"  # which the transport guesses from the name
-    return Upload((("name", document.name),), "file", document.name, document.content, kind)
+    media_type = document.media_type or "application/octet-stream"  # then the transport guesses it from the name
+    return Upload((("name", document.name),), "file", document.name, document.content, media_type)
 
 
-def _clue(uploaded: list[str]) -> dict[str, Any]:
-    return {"files": list(uploaded)} if uploaded else {}
+def _default_options(submission: Submission) -> dict[str, Any]:
+    """What the submission says beside its options and documents."""
+    options: dict[str, Any] = {}
+    if submission.callback_url is not None:
+        options["callback_url"] = submission.callback_url
+    if submission.name is not None and submission.native_operation not in WITHOUT_NAME:
+        options["name"] = submission.name
+    if submission.operation == "extract-text":
+        options["format"] = DEFAULT_FORMAT
+    return options
 
 
-def _filled_in(order: Submission) -> dict[str, Any]:
-    """What the order says beside its options and documents."""
-    said: dict[str, Any] = {}
-    if order.callback_url is not None:
-        said["callback_url"] = order.callback_url
-    if order.name is not None and order.native_operation not in UNNAMED:
-        said["name"] = order.name
-    if order.operation == "extract-text":
-        said["format"] = FORMAT
-    return said
+# Data that is received.
 
 
-def _inputs(task: Task) -> set[str]:
+def _input_ids(task: Task) -> set[str]:
     """Ids of the files and tasks that a task works on."""
     parameters = task.raw.get("parameters")
-    given: Any = cast("dict[str, Any]", parameters).get("input") if isinstance(parameters, dict) else None
-    several = cast("list[object]", given) if isinstance(given, list) else [given]
-    return {each for each in several if isinstance(each, str)}
+    value: Any = cast("dict[str, Any]", parameters).get("input") if isinstance(parameters, dict) else None
+    ids = cast("list[object]", value) if isinstance(value, list) else [value]
+    return {each for each in ids if isinstance(each, str)}
 
 
-def _result(said: Payload) -> TaskResult | None:
-    raw = said.raw
+def _result(payload: Payload) -> TaskResult | None:
+    raw = payload.raw
     if not raw:
         return None
-    text = said.maybe_text("content")
+    text = payload.maybe_text("content")
     data = raw.get("documents") if RESULT_KEYS & raw.keys() else raw
     if text is not None and raw.get("format") == "json":
-        data = _decoded(text)
-    files = tuple(_file(each) for each in said.children("generated_files"))
-    return TaskResult(files=files, text=text, data=data)
+        try:
+            data = read_json(text.encode())
+        except MalformedResponse:
+            data = None  # the text itself is kept
+    return TaskResult(files=tuple(_file(each) for each in payload.children("generated_files")), text=text, data=data)
 
 
-def _file(said: Payload) -> TaskFile:
-    properties = said.maybe_child("properties")
+def _file(payload: Payload) -> TaskFile:
+    properties = payload.maybe_child("properties")
     return TaskFile(
-        id=said.maybe_text("id"),
-        name=said.maybe_text("name"),
+        id=payload.maybe_text("id"),
+        name=payload.maybe_text("name"),
         size=None if properties is None else properties.maybe_integer("size"),
-        media_type=said.maybe_text("type"),
+        media_type=payload.maybe_text("type"),
         properties=None if properties is None else properties.raw,
     )
 
 
-def _failure(said: Payload) -> TaskFailure:
-    return TaskFailure(message=said.maybe_words("error"), details=said.raw.get("details"))
-
-
-def _decoded(text: str) -> Any:
-    """What the text says as JSON; the text itself stays beside it, so one that is not JSON loses nothing."""
-    try:
-        return read_json(text.encode())
-    except MalformedResponse:
-        return None
-
-
-def _complaints(errors: object) -> str | None:
-    """The texts of ``{field: [text, …]}``, in words."""
+def _field_errors(errors: object) -> str | None:
+    """Join the texts of ``{field: [text, …]}``."""
     if not isinstance(errors, dict):
         return None
     fields = cast("dict[str, object]", errors)
-    said = (f"{field}: {text}" for field, texts in fields.items() if isinstance(texts, list) for text in texts)  # pyright: ignore[reportUnknownVariableType]  # any JSON
-    return "; ".join(said) or None
+    texts = (f"{field}: {text}" for field, texts in fields.items() if isinstance(texts, list) for text in texts)  # pyright: ignore[reportUnknownVariableType]  # any JSON
+    return "; ".join(texts) or None

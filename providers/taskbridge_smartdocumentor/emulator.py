@@ -15,11 +15,11 @@ from urllib.parse import parse_qsl
 from starlette.responses import Response
 
 from taskbridge.emulator import Plan, VendorEmulator
-from taskbridge.emulator.answers import (
+from taskbridge.emulator.helpers import (
     BearerTokens,
+    ErrorResponse,
     JsonObject,
     Life,
-    Refused,
     as_object,
     from_json,
     random_text,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from taskbridge.emulator import Host
-    from taskbridge.emulator.answers import Endpoint
+    from taskbridge.emulator.helpers import Endpoint
 
 __all__ = ["SmartDocumentorEmulator"]
 
@@ -262,7 +262,7 @@ class SmartDocumentorEmulator(VendorEmulator):
             name=order.get("displayName") or f"Task {random_text(self.host.random, 8)}",
             description=order.get("description"),
             url=url,
-            created=life.born,
+            created=life.submitted_at,
             life=life,
         )
         self._tasks[task.id] = task
@@ -308,8 +308,8 @@ class SmartDocumentorEmulator(VendorEmulator):
         return self._add(order, f"https://documents.invalid/{word}.pdf", life)
 
 
-def _refusal(status: int) -> Refused:
-    return Refused(Response(status_code=status))
+def _refusal(status: int) -> ErrorResponse:
+    return ErrorResponse(Response(status_code=status))
 
 
 def _body(body: bytes) -> JsonObject:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from taskbridge.emulator.answers import JsonObject, utc_text
+from taskbridge.emulator.helpers import JsonObject, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from taskbridge.emulator.answers import Life
+    from taskbridge.emulator.helpers import Life
 
 __all__ = ["EXPORTED", "INTEGRATION_FAILED", "UNTOUCHED", "Batch", "Task", "export_data"]
 
@@ -85,7 +85,7 @@ class Task:
             case "working" if plan.outcome == "failed":
                 return WORK[0]
             case "working":
-                return WORK[int(self.life.share(now) * len(WORK))]
+                return WORK[int(self.life.progress(now) * len(WORK))]
             case "review":
                 return "InReview"
             case "ended":
@@ -118,7 +118,7 @@ class Task:
             "taskStatusText": state,
             "integrationStatusText": integration,
             "totalPages": self.pages(now),
-            "preProcessingStartedOn": utc_text(self.life.born),  # equals createdOn in the sample
+            "preProcessingStartedOn": utc_text(self.life.submitted_at),  # equals createdOn in the sample
         }
         if self.restarts:
             shown["restartCount"] = self.restarts
@@ -180,7 +180,7 @@ def export_data(task: Task, now: float) -> JsonObject:
         "totalPages": shown["totalPages"],
         "lastCheckoutByUserName": "reviewer" if reviewed else None,
         "lastCheckedOutBy": 1 if reviewed else None,
-        "lastCheckedOutUntil": utc_text(task.life.ends, digits=3) if reviewed else None,
+        "lastCheckedOutUntil": utc_text(task.life.finished_at, digits=3) if reviewed else None,
         "chunks": [{"entities": entities}],
     }
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from taskbridge.emulator.deliveries import Letter
+from taskbridge.emulator.webhooks import OutgoingWebhook
 
 from .emulator_tasks import EXPORTED, INTEGRATION_FAILED, Task, export_data
 
@@ -38,7 +38,7 @@ class Exports:
         """Configure an export; what is done already is not sent."""
         self._sent |= {(task.id, task.restarts) for task in done}
         self._urls.setdefault(workspace, []).append(url)
-        self._host.courier.need()
+        self._host.webhooks.enable()
 
     def send(self, tasks: Iterable[Task], now: float) -> None:
         """Send what has been done since the last time."""
@@ -51,8 +51,10 @@ class Exports:
                     self._post(task, url, body)
 
     def _post(self, task: Task, url: str, body: bytes) -> None:
-        def answered(status: int | None) -> None:
+        def on_response(status: int | None) -> None:
             if status is None or not 200 <= status < 300:
                 task.sent_back, task.integration = True, INTEGRATION_FAILED
 
-        self._host.courier.post(Letter(VENDOR, "export", url, body, headers=lambda _: {}, answered=answered))
+        self._host.webhooks.send(
+            OutgoingWebhook(VENDOR, "export", url, body, headers=lambda _: {}, on_response=on_response)
+        )

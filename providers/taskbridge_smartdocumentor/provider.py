@@ -1,14 +1,23 @@
 """SmartDocumentor API v1.0: https://docs.smartdocumentor.net/technical/api-reference/get-task-status (read 2026-11-22).
 
-Times in seconds. A task is asked for by its number (``44``) or by the caller's own id (``external/INV-7``). The status
-text decides before the number, the integration status never does. Terminal is not final here: a task goes back when
-it is reprocessed, or when the system behind refuses its export. Refusals have empty bodies.
+Times in seconds. A task is addressed by its number (``44``) or by the caller's own id (``external/INV-7``). The status
+text takes precedence over the status number; the integration status never decides. Terminal is not final here: a task
+goes back when it is reprocessed, or when the downstream system refuses its export. Error responses have empty bodies.
+
+There is one operation: what is done to a document is configured per workspace. Documents are given by URL and have to
+be readable there as long as the task lives. Every submission has an external id, one of ours if the caller gives none,
+because an uncertain submission can be found by nothing else.
+
+Webhooks (…/technical/webhooks): a workspace's export is sent when a document has been reviewed, by a person or
+automatically. It comes in one of several shapes, which have only `taskId` in common. No signature is known, so the
+export's URL has to contain a secret, and each delivery is confirmed by a status request. Any response but 2xx sends the
+document back to review.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final
@@ -16,8 +25,8 @@ from urllib.parse import urlencode, urljoin
 
 from pydantic import SecretStr, model_validator
 
-from taskbridge.errors import AuthenticationError, MalformedResponse
-from taskbridge.models import Reason, Task, TaskFailure, TaskResult, TaskStatus, WebhookEvent
+from taskbridge.errors import AuthenticationError, MalformedResponse, TaskNotFound, printable
+from taskbridge.models import Reason, Task, TaskFailure, TaskRef, TaskResult, TaskStatus, WebhookEvent
 from taskbridge.provider import (
     NO_TIME,
     Capabilities,
@@ -28,6 +37,7 @@ from taskbridge.provider import (
     ErrorDetails,
     Flow,
     IdKind,
+    Link,
     Listing,
     ListPolling,
     Page,
@@ -36,18 +46,17 @@ from taskbridge.provider import (
     ProviderSettings,
     Query,
     Request,
+    Response,
     State,
     StateTable,
     Submission,
+    Webhooks,
     no_requests,
     path_id,
     read_state,
 )
 
-from . import orders
-from .webhook import MAX_DELIVERY, WEBHOOKS, read_delivery
-
-# `taskStatusText` -> ours; rows with * are for names that are not listed, in this order.
+# `taskStatusText` -> ours; rows with * are patterns for unlisted names, tried in this order.
 #                                                 https://docs.smartdocumentor.net/technical/mappings
 STATES: Final[StateTable] = {
     "Deleting": (TaskStatus.FAILED, Reason.DELETED),
@@ -81,7 +90,7 @@ NAMES: Final[Mapping[int, str]] = {
     35: "PreProcessingGetPagesFailed",
 }
 
-# `integrationStatusText` -> what it adds to a task that has not failed.   get-task-status, sample
+# `integrationStatusText` -> what it adds to a task that has not failed.    get-task-status, sample
 INTEGRATION: Final[StateTable] = {
     "Failed": (TaskStatus.PROCESSING, Reason.INTEGRATION_FAILED),  # only the reason counts
 }
@@ -97,10 +106,10 @@ CODES: Final[CodeTable] = {
     "invalid_client": AuthenticationError,
 }
 
-# Kind of id -> query parameter: the sample requests write taskId, the table taskid.
-PARAMETERS: Final[Mapping[str, str]] = {
-    "": "taskId",
-    "external": "externalId",
+# Neutral operation -> ours. It is the only one.    technical/api-reference/post-create-task
+PROCESS: Final = "process"
+OPERATIONS: Final[Mapping[str, str]] = {
+    "extract-text": PROCESS,
 }
 
 TASK: Final = IdKind(re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII), example="44")
@@ -113,8 +122,31 @@ EXTERNAL: Final = IdKind(
     example="external/INV-7",
 )
 
+# Kind of id -> query parameter: the sample requests have taskId, the table taskid.
+ID_PARAMETERS: Final[Mapping[str, str]] = {
+    TASK.prefix: "taskId",
+    EXTERNAL.prefix: "externalId",
+}
+
 TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, section 2.1
-EARLIER: Final = timedelta(hours=1)  # before the oldest task's age begins to count: clocks differ
+
+# Query parameters of the list, as the vendor spells them.    technical/api-reference/get-task-status-list-paginated
+FILTERS: Final = frozenset(
+    {
+        "startDate",
+        "endDate",
+        "taskStatus",
+        "integrationStatus",
+        "workspaceId",
+        "externalIntegrationStatus",
+        "sort",
+    }
+)
+PAGE_SIZE: Final = 50  # tasks; the vendor's default is 10
+FIRST_DATE: Final = "2000-01-01T00:00:00Z"  # before any task: the list requires a date
+CLOCK_SKEW: Final = timedelta(hours=1)  # between the vendor's clock and ours
+MAX_EXPORT: Final = 64 << 20  # bytes; an export contains all recognized entities of a document
+EXPORT: Final = "export"  # our word: a delivery does not name its event
 
 
 class SmartDocumentorSettings(ProviderSettings):
@@ -123,15 +155,15 @@ class SmartDocumentorSettings(ProviderSettings):
     usual = ("client_id", "client_secret")
 
     client_id: str | None = None
-    """OAuth client id of the organisation."""
+    """OAuth client id of the organization."""
     client_secret: SecretStr | None = None
-    """OAuth client secret; it lasts a year at most, and a new one ends it."""
+    """OAuth client secret. It is valid for at most a year, and a new one invalidates it."""
     access_token: SecretStr | None = None
-    """A token made elsewhere; it lasts 3600 s and is not renewed."""
+    """A token obtained elsewhere. It is valid for 3600 s and not renewed."""
     base_url: str = "https://cloud.smartdocumentor.net/api/v1.0/external"
     """Address of the API, with its version."""
     token_url: str | None = None
-    """Address of the token service; by default ``/connect/token`` on the host of `base_url`."""
+    """Address of the token service. Default: ``/connect/token`` on the host of `base_url`."""
 
     @model_validator(mode="after")
     def _one_credential(self) -> SmartDocumentorSettings:
@@ -139,7 +171,7 @@ class SmartDocumentorSettings(ProviderSettings):
         if self.access_token is None and not all(pair):
             raise ValueError("give client_id and client_secret, or access_token")
         if self.access_token is not None and any(pair):
-            raise ValueError("access_token stands in for client_id and client_secret: give one or the other")
+            raise ValueError("access_token replaces client_id and client_secret: give one or the other")
         return self
 
 
@@ -151,23 +183,27 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
     docs = "https://docs.smartdocumentor.net/technical/api-reference/get-task-status"
     Settings = SmartDocumentorSettings
     codes = CODES
-    max_body = 64 << 20  # bytes; export data holds all recognised entities of a document
-    max_delivery = MAX_DELIVERY
+    max_body = MAX_EXPORT
+    max_delivery = MAX_EXPORT
     capabilities = Capabilities(
         kinds=(TASK, EXTERNAL),
         authentication="OAuth client credentials",
-        result_apart=True,
-        operations={"extract-text": orders.PROCESS},
+        separate_result=True,
+        reasons=(Reason.AWAITING_REVIEW, Reason.DELETED, Reason.INTEGRATION_FAILED),
+        webhooks=Webhooks(
+            events=(EXPORT,),
+            scheme="a secret of your own in the URL",
+            signed_time=False,
+        ),
+        operations=OPERATIONS,
         inputs=frozenset({"url"}),
         restart=True,
-        list_polling=ListPolling(orders.PAGE, numbered=True),
-        listing=Listing(orders.PAGE, orders.FILTERS, order="by createdOn, or by the field that sort names"),
+        listing=Listing(PAGE_SIZE, FILTERS, sort_order="by createdOn, or by the field that sort names"),
+        list_polling=ListPolling(PAGE_SIZE, numbered=True),
         recover="externalId",
         external_id=True,
         downloads=Downloads(("data",)),
         result_ttl=31 * 86_400.0,  # then the task is archived: getting-started/main-concepts
-        reasons=(Reason.AWAITING_REVIEW, Reason.DELETED, Reason.INTEGRATION_FAILED),
-        webhooks=WEBHOOKS,
     )
     wait_hints = MappingProxyType(
         {
@@ -179,13 +215,13 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
     # Requests, in the order in which a task lives.
 
     def authorize(self) -> Flow[Credential]:
-        """A token for the client credentials, or the token of the settings."""
+        """Get a token for the client credentials, or return the token from the settings."""
         settings = self.settings
         if settings.access_token is not None:
             return no_requests(_bearer(settings.access_token.get_secret_value()))
-        return self._log_in(settings.client_id or "", settings.client_secret or SecretStr(""))
+        return self._get_token(settings.client_id or "", settings.client_secret or SecretStr(""))
 
-    def _log_in(self, client_id: str, client_secret: SecretStr) -> Flow[Credential]:
+    def _get_token(self, client_id: str, client_secret: SecretStr) -> Flow[Credential]:
         form = {
             "grant_type": "client_credentials",
             "scope": "WebAPI",
@@ -199,83 +235,165 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
             body=urlencode(form).encode(),
             idempotent=True,
             authorized=False,
-            response_type="bytes",  # decoded here, where what cannot be read is not kept: it may hold the token
+            response_type="bytes",  # decoded here: a body that cannot be read is not kept, for it may contain the token
         )
         try:
-            said = self.payload(response)
-            token = said.text("access_token")
+            payload = self.payload(response)
+            token = payload.text("access_token")
         except MalformedResponse as error:
             error.raw = None
             raise
         if TOKEN.fullmatch(token) is None:
             raise MalformedResponse("the vendor's token cannot be sent in a header")
-        lifetime = said.maybe_number("expires_in")
-        expires_at = None if lifetime is None else said.observed_at + timedelta(seconds=min(max(lifetime, 0.0), 1e9))
-        return Credential(_bearer(token).headers, expires_at)
+        lifetime = payload.maybe_number("expires_in")
+        if lifetime is None:
+            return _bearer(token)
+        return _bearer(token, payload.observed_at + timedelta(seconds=min(max(lifetime, 0.0), 1e9)))
 
-    def get(self, task_id: str) -> Flow[Task]:
-        """``GET /sdtask/status`` by `taskId` or `externalId`."""
-        kind, native = self.split_id(task_id)
-        parameter = PARAMETERS.get(kind.prefix, "taskId")
-        response = yield self.request("GET", "/sdtask/status", params={parameter: native})
-        return self.task(self.payload(response), task_id)
-
-    def result(self, task: Task) -> Flow[TaskResult]:
-        """``GET /sdtask/GetExportData/{taskid}``: the status answer has no result."""
-        response = yield self.request("GET", f"/sdtask/GetExportData/{path_id(str(task.native_id))}")
-        return TaskResult(data=self.payload(response).raw)
-
-    def submit(self, order: Submission) -> Flow[Task]:
-        """``POST /sdtask/process``; see `orders`, beside this file, for this and all that follows."""
-        return orders.submit(self, order)
-
-    def list_queries(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
-        """All tasks since the oldest; which numbers mean that a task goes on is not published."""
-        del prefixes
-        began = now - timedelta(seconds=age) - EARLIER
-        return (Query(None, {"startDate": began.strftime("%Y-%m-%dT%H:%M:%SZ")}),)
-
-    def list_page(self, query: Query, cursor: str | None) -> Flow[Page]:
-        """``GET /sdtask/statuslistpaginated``."""
-        return orders.list_page(self, query, cursor)
-
-    def restart(self, task_id: str) -> Flow[Task]:
-        """``PATCH /sdtask/restartprocessing``."""
-        kind, native = self.split_id(task_id)
-        return orders.restart(self, task_id, {PARAMETERS.get(kind.prefix, "taskId"): native})
+    def submit(self, submission: Submission) -> Flow[Task]:
+        """``POST /sdtask/process``; the response contains only the number, and the task is queued at once."""
+        if submission.native_operation != PROCESS:
+            operation = printable(submission.native_operation, 60)
+            raise self.unsupported(f"do {operation!r}: its one operation is {PROCESS}")
+        options = dict(submission.options)
+        body: dict[str, Any] = {"externalId": submission.reference}  # the key is inferred: the page does not state it
+        if submission.name is not None:
+            body["displayName"] = submission.name
+        links = [source.url for source in submission.sources if isinstance(source, Link)]
+        if links:
+            context: Any = options.pop("context", None)
+            body["context"] = {"url": links[0], **(context or {})}
+        body |= options
+        response = yield self.request(
+            "POST",
+            "/sdtask/process",
+            json=body,
+            starts_work=True,
+            recovery_token={"external_id": body["externalId"]},
+        )
+        payload = self.payload(response)
+        native = payload.integer("taskId")
+        return Task(
+            provider=self.name,
+            connection=payload.connection,
+            observed_at=payload.observed_at,
+            id=str(native),
+            native_id=native,
+            status=TaskStatus.PENDING,
+            operation=PROCESS,
+            external_id=str(body["externalId"]),
+            raw=payload.raw,
+        )
 
     def recover(self, recovery_token: Mapping[str, Any]) -> Flow[Task | None]:
         """``GET /sdtask/status?externalId=``."""
-        return orders.recover(self, recovery_token)
+        reference = str(recovery_token.get("external_id", ""))
+        response = yield self.request("GET", "/sdtask/status", params={"externalId": reference})
+        try:
+            task = self.task(self.payload(response))
+        except TaskNotFound:
+            return None
+        return task if task.external_id == reference else None
 
-    # What the vendor tells unasked.
+    def get(self, task_id: str) -> Flow[Task]:
+        """``GET /sdtask/status`` by `taskId` or `externalId`."""
+        response = yield self.request("GET", "/sdtask/status", params=self._id_parameter(task_id))
+        return self.task(self.payload(response), task_id)
+
+    def _id_parameter(self, task_id: str) -> Mapping[str, str]:
+        kind, native = self.split_id(task_id)
+        return {ID_PARAMETERS[kind.prefix]: native}
+
+    def list_queries(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
+        """All tasks since the oldest; which status numbers mean an unfinished task is not published."""
+        del prefixes
+        start = now - timedelta(seconds=age) - CLOCK_SKEW
+        return (Query(None, {"startDate": start.strftime("%Y-%m-%dT%H:%M:%SZ")}),)
+
+    def list_page(self, query: Query, cursor: str | None) -> Flow[Page]:
+        """``GET /sdtask/statuslistpaginated``, until a page is empty: the page's envelope is not documented."""
+        number = int(cursor or 1)
+        dates = {} if {"startDate", "endDate"} & query.filters.keys() else {"startDate": FIRST_DATE}
+        params = {**dates, **query.filters, "pageNumber": number, "pageSize": PAGE_SIZE}
+        response = yield self.request("GET", "/sdtask/statuslistpaginated", params=params)
+        tasks = tuple(self.task(row) for row in self._rows(response))
+        return Page(tasks, str(number + 1) if tasks else None)
+
+    def _rows(self, response: Response) -> Iterator[Payload]:
+        """The rows of a page: a bare list, or the one list in an object."""
+        if response.status != 200:
+            raise self.error(response)
+        document: Any = response.json()
+        if document.__class__ is list:
+            document = {"rows": document}
+        payload = Payload.of(document, self.connection, response.received_at)
+        lists = [key for key, value in payload.raw.items() if value.__class__ is list]
+        if len(lists) != 1:
+            raise MalformedResponse("the page of the list holds no list of tasks, or several", raw=payload.raw)
+        return payload.children(lists[0])
+
+    def restart(self, task_id: str) -> Flow[Task]:
+        """``PATCH /sdtask/restartprocessing``; its response has no body, so a status request follows."""
+        request = self.request(
+            "PATCH",
+            "/sdtask/restartprocessing",
+            params=self._id_parameter(task_id),
+            idempotent=False,
+            response_type="bytes",
+            starts_work=True,
+        )
+        self.accept((yield request))
+        return (yield from self.get(task_id))
+
+    # Results and downloads.
+
+    def result(self, task: Task) -> Flow[TaskResult]:
+        """``GET /sdtask/GetExportData/{taskid}``: the status response has no result."""
+        response = yield self.request("GET", f"/sdtask/GetExportData/{path_id(str(task.native_id))}")
+        return TaskResult(data=self.payload(response).raw)
+
+    # Webhooks.
 
     def parse_webhook(self, delivery: Delivery) -> WebhookEvent:
-        """See `webhook`, beside this file."""
-        return read_delivery(self, delivery)
+        """Read an export of a document."""
+        payload = delivery.payload(delivery.by_url())
+        native = str(payload.integer("taskId"))
+        self.split_id(native)
+        ref = TaskRef.of(payload.connection, native)
+        # A document that is reviewed again is sent again, and a split one once for each part, all with one taskId.
+        restarts = payload.maybe_integer("restartCount") or 0
+        return WebhookEvent(
+            provider=self.name,
+            connection=payload.connection,
+            type=EXPORT,
+            duplicate_key=f"{ref} {EXPORT} {restarts} {delivery.digest}",
+            needs_confirmation=True,
+            ref=ref,
+            raw=payload.raw,
+        )
 
     # Translation.
 
-    def task(self, payload: Payload, asked: str | None = None) -> Task:
-        """A task from the bare object of an answer.
+    def task(self, payload: Payload, requested_id: str | None = None) -> Task:
+        """Translate a task from the bare object of a response.
 
         Args:
             payload: The vendor's object.
-            asked: The shared id it was asked for.
+            requested_id: The shared id that was requested.
         """
         native = payload.integer("taskId")
         word, name, state = _state(payload)
         status, reason, message, error = state.status, state.reason, None, None
         if status is TaskStatus.FAILED:
             error = TaskFailure(code=name, message=name)  # the vendor has no other words for it
-        elif broken := _broken_integration(payload):
+        elif failed_integration := _failed_integration(payload):
             reason = reason or Reason.INTEGRATION_FAILED
-            message = f"integrationStatus: {broken}"
+            message = f"integrationStatus: {failed_integration}"
         return Task(
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,
-            id=asked or str(native),
+            id=requested_id or str(native),
             native_id=native,
             status=status,
             reason=reason,
@@ -291,19 +409,28 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         )
 
     def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:
-        """Read a refusal of the token service; all others have no documented body.
+        """Read an error of the token service; no other error has a documented body.
 
         Args:
             document: The decoded body.
         """
-        said = Payload(document, self.connection, NO_TIME)
-        return ErrorDetails(
-            said.maybe_text("error"), said.maybe_words("error_description") or said.maybe_words("message")
-        )
+        payload = Payload(document, self.connection, NO_TIME)
+        message = payload.maybe_message("error_description") or payload.maybe_message("message")
+        return ErrorDetails(payload.maybe_text("error"), message)
+
+
+# Data that is sent.
+
+
+def _bearer(token: str, expires_at: datetime | None = None) -> Credential:
+    return Credential({"Authorization": f"Bearer {token}"}, expires_at)
+
+
+# Data that is received.
 
 
 def _state(payload: Payload) -> tuple[str | None, str | None, State]:
-    """The vendor's word, the name of its row and our reading: the text decides, else the number, else nobody."""
+    """The vendor's word, the name of its row and our state: by the status text, else by the status number."""
     raw = payload.raw
     word = payload.text("taskStatusText") if raw.get("taskStatusText") else None
     state = read_state(STATES, word)
@@ -314,14 +441,10 @@ def _state(payload: Payload) -> tuple[str | None, str | None, State]:
     return word or str(number), word or name, read_state(STATES, name)
 
 
-def _broken_integration(payload: Payload) -> str | None:
-    """The vendor's word for an integration that failed: the text, else the number."""
-    word = payload.maybe_words("integrationStatusText")
+def _failed_integration(payload: Payload) -> str | None:
+    """The vendor's word for a failed integration: the text, else the number's name."""
+    word = payload.maybe_message("integrationStatusText")
     number = payload.maybe_integer("integrationStatus")
     if word is None and number is not None:
         word = INTEGRATION_NAMES.get(number)
     return word if read_state(INTEGRATION, word).reason is Reason.INTEGRATION_FAILED else None
-
-
-def _bearer(token: str) -> Credential:
-    return Credential({"Authorization": f"Bearer {token}"})

@@ -172,8 +172,8 @@ def test_a_refusal_may_be_a_web_page(drive: Drive, answer: Answer) -> None:
 @pytest.mark.parametrize(
     ("task_id", "hint"),
     [
-        (TASK, f"if it is the id of a job, ask for job/{TASK}"),
-        (f"job/{TASK}", f"if it is the id of a task, ask for {TASK}"),
+        (TASK, f"if it is the id of a job, use job/{TASK}"),
+        (f"job/{TASK}", f"if it is the id of a task, use {TASK}"),
     ],
 )
 @pytest.mark.parametrize("held", [False, True])

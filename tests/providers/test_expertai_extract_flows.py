@@ -138,8 +138,8 @@ def test_any_other_success_is_no_token(drive: Drive, answer: Answer) -> None:
     [
         ({"username": "me"}, "give username and password, or access_token"),
         ({"password": "p"}, "give username and password, or access_token"),
-        ({**ACCOUNT, "access_token": "t"}, "access_token stands in for username and password"),
-        ({"password": "p", "access_token": "t"}, "access_token stands in for username and password"),
+        ({**ACCOUNT, "access_token": "t"}, "access_token replaces username and password"),
+        ({"password": "p", "access_token": "t"}, "access_token replaces username and password"),
     ],
 )
 def test_there_is_exactly_one_credential(settings: dict[str, Any], words: str) -> None:
@@ -174,7 +174,7 @@ def test_a_missing_subscription_is_about_the_account_and_shows_its_words(drive: 
     with pytest.raises(PermissionDenied) as caught:
         drive(provider().get(TASK), answer(403, body))
     assert caught.value.message == "Forbidden: no active subscription"
-    assert 403 in ExpertAiExtract.account_refusals
+    assert 403 in ExpertAiExtract.account_errors
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_a_refusal_is_mapped_by_type_then_status(
 
 
 def test_a_missing_subscription_is_about_the_account() -> None:
-    assert 409 in ScanDocuments.account_refusals
+    assert 409 in ScanDocuments.account_errors
 
 
 def test_a_validation_error_shows_its_fields(drive: Drive, answer: Answer) -> None:

@@ -143,8 +143,8 @@ def test_a_token_of_the_settings_needs_no_request(drive: Drive) -> None:
         ({"client_id": "me"}, "give client_id and client_secret, or access_token"),
         ({"client_secret": "s"}, "give client_id and client_secret, or access_token"),
         ({"base_url": "https://x.test"}, "give client_id and client_secret, or access_token"),
-        ({**CLIENT, "access_token": "t"}, "access_token stands in for client_id and client_secret"),
-        ({"client_id": "me", "access_token": "t"}, "access_token stands in for client_id and client_secret"),
+        ({**CLIENT, "access_token": "t"}, "access_token replaces client_id and client_secret"),
+        ({"client_id": "me", "access_token": "t"}, "access_token replaces client_id and client_secret"),
     ],
 )
 def test_there_is_exactly_one_credential(settings: dict[str, Any], words: str) -> None:
