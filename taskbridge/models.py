@@ -1,7 +1,7 @@
-"""The shared model: what an application sees, whoever the vendor is.
+"""The shared model: tasks, their results and failures, the same for every vendor.
 
-Everything is frozen and does no I/O. Each field says whether it is *normalised* (ours, the same for every vendor) or
-*verbatim* (the vendor's own). What a vendor does not say is None; nothing is made up.
+Everything is frozen and does no I/O. Each field says whether it is *normalized* (the same for every vendor) or
+*verbatim* (the vendor's own data). Facts that a vendor does not give are None.
 """
 
 from __future__ import annotations
@@ -9,18 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
-from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Self, SupportsIndex, cast, overload
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, SupportsIndex, TypeAlias, overload
 
 from taskbridge.errors import InvalidInput, InvalidTaskId, TaskFailed, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pydantic import TypeAdapter
+    from pydantic_core import CoreSchema
 
     from taskbridge.errors import TaskbridgeError
 
@@ -39,7 +37,7 @@ __all__ = [
 
 
 class TaskStatus(StrEnum):
-    """Where a task is. These four never grow."""
+    """The state of a task. There will never be a fifth."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -48,7 +46,7 @@ class TaskStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the vendor has ended its work: completed or failed."""
+        """Whether the vendor's work has ended: completed or failed."""
         return self in _TERMINAL
 
 
@@ -56,42 +54,42 @@ _TERMINAL: Final = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED})
 
 
 class Reason(StrEnum):
-    """Why a task is in its status; a closed refinement."""
+    """Why a task is in its status. A closed set: vendors add words, not reasons."""
 
     AWAITING_UPLOAD = "awaiting_upload"
     """Pending: nothing happens until the caller uploads the document."""
     AWAITING_REVIEW = "awaiting_review"
-    """Processing: a person has to look at it, which may take days."""
+    """Processing: a person has to review it, which may take days."""
     PARTIAL = "partial"
-    """Completed: but a part of the document was not processed."""
+    """Completed: but part of the document was not processed."""
     CANCELLED = "cancelled"
-    """Failed: somebody stopped it."""
+    """Failed: it was canceled."""
     DELETED = "deleted"
     """Failed: it was deleted at the vendor."""
     EXPIRED = "expired"
     """Failed: the vendor no longer has it."""
     DEPENDENCY_FAILED = "dependency_failed"
-    """Failed: a task before it failed; that one has the cause."""
+    """Failed: a task that it depends on failed; that task has the cause."""
     INTEGRATION_FAILED = "integration_failed"
-    """The vendor could not hand the result to the system behind it; the task itself goes on."""
+    """The vendor could not deliver the result to a connected system; the task itself continues."""
 
 
 _REF: Final = re.compile(r"([a-z0-9][a-z0-9-]*):([^\x00-\x1f\x7f\ud800-\udfff]+)", re.DOTALL)
 
 
 class TaskRef(str):
-    """``connection:id``: the text to store in a database or to hand to another process.
+    """``connection:id``: the text to store in a database or to pass to another process.
 
-    A ref is plain text: it compares, hashes, sorts and pickles as such, holds no secret and parses back to itself.
+    A ref is plain text: it compares, hashes, sorts and pickles as a string, holds no secret, and parses back to itself.
 
     Raises:
-        InvalidTaskId: The text has no connection name in front, or no id behind it.
+        InvalidTaskId: The text does not start with a connection name, or has no id.
     """
 
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        """Check the text and keep it as it is."""
+        """Validate the text and keep it unchanged."""
         if _REF.fullmatch(text) is None:
             raise InvalidTaskId(
                 f"{printable(text, 80)!r} is not a ref; a ref is connection:id, such as invoices:task_1"
@@ -100,7 +98,7 @@ class TaskRef(str):
 
     @classmethod
     def of(cls, connection: str, task_id: str) -> Self:
-        """Join a connection's name and a shared id."""
+        """Return the ref of a connection's name and a shared id."""
         return cls(f"{connection}:{task_id}")
 
     @property
@@ -117,100 +115,110 @@ class TaskRef(str):
         return f"TaskRef({str(self)!r})"
 
 
+class _UtcDatetime:
+    """Tells pydantic, which only `_Model` imports, that a time has a time zone and is converted to UTC."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
+        from pydantic_core import core_schema  # noqa: PLC0415  # only for to_dict and from_dict
+
+        return core_schema.no_info_after_validator_function(
+            lambda moment: moment.astimezone(UTC), core_schema.datetime_schema(tz_constraint="aware")
+        )
+
+
+UtcDatetime: TypeAlias = Annotated[datetime, _UtcDatetime()]
+"""An aware `datetime` in UTC."""
+
+
 class _Model:
-    """What the models share: a dictionary and back, for a database or another process."""
+    """Conversion of the models to dictionaries and back, for a database or another process."""
 
     __slots__ = ()
-    __pydantic_config__ = MappingProxyType({"extra": "forbid", "hide_input_in_errors": True})
+    __pydantic_config__ = MappingProxyType(
+        {"extra": "forbid", "hide_input_in_errors": True, "use_attribute_docstrings": True}
+    )
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON has them: times as ISO 8601 text, lists for tuples, the vendor's data as it is.
+        """Return all fields as a JSON-compatible dictionary.
 
-        Links of files and `raw` are part of it: it may hold what `repr` leaves out.
+        Times become ISO 8601 text and tuples become lists; the vendor's data stays as it is. The dictionary includes
+        the links of files and `raw`, which `repr` leaves out.
         """
-        found: dict[str, Any] = _adapter(type(self)).dump_python(self, mode="json")
-        return found
+        values: dict[str, Any] = _adapter(type(self)).dump_python(self, mode="json")
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The opposite of `to_dict`.
+        """Return the object that `to_dict` converted.
 
         Args:
-            values: The fields, with times as ISO 8601 text; what is left out has its default.
+            values: The fields, with times as ISO 8601 text; missing optional fields get their defaults.
 
         Raises:
-            InvalidInput: A field is unknown, missing or of another type; the message names it.
+            InvalidInput: A field is unknown, missing or of the wrong type, or a time has no time zone; the message
+                names the field.
         """
-        from pydantic import ValidationError  # noqa: PLC0415  # only here
+        from pydantic import ValidationError  # noqa: PLC0415  # only for to_dict and from_dict
 
         try:
-            made: Self = _adapter(cls).validate_python(dict(values))
+            model: Self = _adapter(cls).validate_python(dict(values))
         except ValidationError as error:
-            faults = [
-                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
-                for fault in error.errors(include_input=False, include_url=False, include_context=False)
+            problems = [
+                f"{'.'.join(map(str, each['loc']))}: {each['msg']}"
+                for each in error.errors(include_input=False, include_url=False, include_context=False)
             ]
         else:
-            faults = [f"{name}: Input should have a time zone" for name in _naive_times(made)]
-            if not faults:
-                return made
-        told = "; ".join(faults[:5])
-        raise InvalidInput(f"{cls.__name__}.from_dict: {printable(told, 500)}")
+            return model
+        # Raised here, not above, so that pydantic's error, which holds the values, is not its context.
+        raise InvalidInput(f"{cls.__name__}.from_dict: {printable('; '.join(problems[:5]), 500)}")
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
-        """The JSON Schema of what `to_dict` gives."""
+        """Return the JSON Schema of the dictionary that `to_dict` returns."""
         return _adapter(cls).json_schema(mode="serialization")
 
 
-def _naive_times(model: _Model, above: str = "") -> Iterator[str]:
-    for each in fields(cast("Any", model)):
-        value: object = getattr(model, each.name)
-        several = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
-        for one in several:
-            if isinstance(one, datetime) and one.tzinfo is None:
-                yield f"{above}{each.name}"
-            elif isinstance(one, _Model):
-                yield from _naive_times(one, f"{above}{each.name}.")
+_ADAPTERS: Final[dict[type, TypeAdapter[Any]]] = {}
 
 
-@cache
 def _adapter(model: type) -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter  # noqa: PLC0415  # costs more than all else here, and few ask for it
+    from pydantic import TypeAdapter  # noqa: PLC0415  # slow to import, and rarely needed
 
-    return TypeAdapter(model)
+    if model not in _ADAPTERS:
+        _ADAPTERS[model] = TypeAdapter(model)
+    return _ADAPTERS[model]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFile(_Model):
-    """A file that a task made."""
+    """A file in the result of a task."""
 
     id: str | None = None
-    """Verbatim: the vendor's file id, where it has one."""
+    """Verbatim: the vendor's file id, if it has one."""
     name: str | None = None
-    """Verbatim: the vendor's file name; a stranger wrote it: make it safe before using it as a path."""
+    """Verbatim: the vendor's file name. It is untrusted: make it safe before you use it as a path."""
     url: str | None = field(default=None, repr=False)
-    """Verbatim: a capability (whoever has it has the file), so out of repr and logs."""
+    """Verbatim: the link. Anyone who has it can get the file, so repr and logs leave it out."""
     size: int | None = None
-    """Normalised: bytes."""
+    """Normalized: bytes."""
     media_type: str | None = None
-    """Verbatim: such as ``application/pdf``."""
-    expires_at: datetime | None = None
-    """Normalised: aware UTC time after which the link is dead."""
+    """Verbatim: the media type, such as ``application/pdf``."""
+    expires_at: UtcDatetime | None = None
+    """Normalized: aware UTC time at which the link expires."""
     properties: Mapping[str, Any] | None = None
-    """Verbatim: what else the vendor says of the file (width, height, pages, …)."""
+    """Verbatim: other facts about the file (width, height, pages, …)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult(_Model):
-    """What a completed task made."""
+    """The result of a completed task."""
 
     files: tuple[TaskFile, ...] = ()
-    """Normalised: the files, in the vendor's order."""
+    """Normalized: the files, in the vendor's order."""
     text: str | None = field(default=None, repr=False)
-    """Verbatim: recognised text, in the format that was asked for."""
+    """Verbatim: recognized text, in the requested format."""
     data: Any = field(default=None, repr=False)
-    """Verbatim: structured output, decoded from JSON and left as the vendor shaped it."""
+    """Verbatim: structured output, decoded from JSON, in the vendor's own structure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,69 +226,69 @@ class TaskFailure(_Model):
     """Why a task failed."""
 
     code: str | None = None
-    """Verbatim: the vendor's code."""
+    """Verbatim: the vendor's error code."""
     message: str | None = None
-    """Verbatim: the vendor's words."""
+    """Verbatim: the vendor's error message."""
     details: Any = None
-    """Verbatim: what else the vendor says about the cause."""
+    """Verbatim: other facts about the cause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Task(_Model):
-    """One look at a task: a frozen snapshot.
+    """A snapshot of a task.
 
-    A task hashes by its `ref` and compares without `raw` and `observed_at`: two equal snapshots say the same.
+    A task hashes by its `ref` and compares without `raw` and `observed_at`.
     """
 
     provider: str
-    """Normalised: entry-point name of the provider."""
+    """Normalized: entry-point name of the provider."""
     connection: str
-    """Normalised: name of the configured account through which it was seen."""
+    """Normalized: name of the connection through which it was seen."""
     id: str
-    """Normalised: the shared id, as it was asked for: the vendor's id as text, with its kind in front where the vendor
-    has several kinds of thing (``job/73df…``)."""
+    """Normalized: the shared id, as you passed it: the vendor's id as text, prefixed with its kind if the vendor has
+    several kinds of ids (``job/73df…``)."""
     native_id: str | int
     """Verbatim: the vendor's id, in its own type."""
     status: TaskStatus
-    """Normalised: pending, processing, completed or failed."""
+    """Normalized: pending, processing, completed or failed."""
     native_status: str | None = None
-    """Verbatim: the vendor's word (text, else its number as text)."""
+    """Verbatim: the vendor's status word; a status number as text."""
     recognized: bool = True
-    """Normalised: False when the vendor's word is not in our table; `status` is then processing."""
+    """Normalized: False if the vendor's status word is not in the provider's table; `status` is then processing."""
     reason: Reason | None = None
-    """Normalised: a closed refinement of the status."""
+    """Normalized: why the task is in its status, from a closed set."""
     operation: str | None = None
-    """Verbatim: the vendor's operation."""
+    """Verbatim: the vendor's name of the operation."""
     progress: float | None = None
-    """Normalised: 0.0 to 1.0, only where the vendor really reports it; it may fall."""
+    """Normalized: 0.0 to 1.0, only if the vendor reports it; it may decrease."""
     message: str | None = None
-    """Verbatim: the vendor's words for the phase."""
-    created_at: datetime | None = None
-    """Normalised: aware UTC."""
-    started_at: datetime | None = None
-    """Normalised: aware UTC."""
-    updated_at: datetime | None = None
-    """Normalised: aware UTC."""
-    finished_at: datetime | None = None
-    """Normalised: aware UTC."""
-    observed_at: datetime = field(compare=False)
-    """Normalised: aware UTC time at which we looked."""
+    """Verbatim: the vendor's message about the current phase."""
+    created_at: UtcDatetime | None = None
+    """Normalized: aware UTC time at which the task was created."""
+    started_at: UtcDatetime | None = None
+    """Normalized: aware UTC time at which the task started."""
+    updated_at: UtcDatetime | None = None
+    """Normalized: aware UTC time at which the task last changed."""
+    finished_at: UtcDatetime | None = None
+    """Normalized: aware UTC time at which the task ended."""
+    observed_at: UtcDatetime = field(compare=False)
+    """Normalized: aware UTC time of the snapshot."""
     result: TaskResult | None = None
-    """Normalised: what the status answer itself carries, only when completed; `client.result` fetches the rest."""
+    """Normalized: the part of the result in the status response, only when completed; `client.result` gets the rest."""
     error: TaskFailure | None = None
-    """Normalised: only when failed."""
+    """Normalized: why the task failed, only when failed."""
     subtasks: tuple[Task, ...] = ()
-    """Normalised: the tasks of a job, in the vendor's order."""
+    """Normalized: the tasks of a job, in the vendor's order."""
     external_id: str | None = None
-    """Verbatim: the caller's own id or tag at the vendor."""
+    """Verbatim: the id or tag that the caller gave the task at the vendor."""
     parent_id: str | None = None
-    """Normalised: shared id of the job that it belongs to."""
+    """Normalized: shared id of the job that the task belongs to."""
     retry_of: str | None = None
-    """Normalised: shared id of the task that this one retries."""
+    """Normalized: shared id of the task that this one retries."""
     restarts: int | None = None
-    """Verbatim: how often the vendor started it anew."""
+    """Verbatim: how many times the vendor restarted the task."""
     raw: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False, compare=False)
-    """Verbatim: the vendor's object inside its envelope; may hold links and options, so out of repr."""
+    """Verbatim: the vendor's object, without its envelope. It may hold links and options, so repr leaves it out."""
 
     @property
     def ref(self) -> TaskRef:
@@ -289,7 +297,7 @@ class Task(_Model):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the vendor has ended its work: completed or failed."""
+        """Whether the vendor's work has ended: completed or failed."""
         return self.status.is_terminal
 
     def __str__(self) -> str:
@@ -307,7 +315,7 @@ class Task(_Model):
         return task_html(self)
 
     def describe(self) -> str:
-        """The status in words: ``failed (cancelled), vendor says 'error'``."""
+        """Return the status in words: ``failed (cancelled), vendor says 'error'``."""
         refinement = f" ({self.reason})" if self.reason else ""
         word = f", vendor says {printable(str(self.native_status), 60)!r}" if self.native_status else ""
         return f"{self.status}{refinement}{word}"
@@ -318,12 +326,12 @@ class Task(_Model):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How waiting for one of many tasks ended, or one change of it.
+    """How the wait for one of several tasks ended, or one of its changes.
 
     Attributes:
-        ref: Which task.
-        task: The last snapshot, or None if no look-up succeeded.
-        error: Why there is no terminal snapshot: a look-up that cannot succeed, or `WaitTimeout`.
+        ref: The task.
+        task: The last snapshot; None if no status request succeeded.
+        error: Why there is no terminal snapshot: an error that no retry can fix, or `WaitTimeout`.
     """
 
     ref: TaskRef
@@ -331,11 +339,11 @@ class Outcome:
     error: TaskbridgeError | None = None
 
     def unwrap(self) -> Task:
-        """The completed task.
+        """Return the completed task.
 
         Raises:
             TaskFailed: The task failed.
-            TaskbridgeError: `error`, if there is one.
+            TaskbridgeError: The `error` of the outcome.
         """
         if self.error is not None:
             raise self.error
@@ -346,17 +354,17 @@ class Outcome:
 
 
 class Outcomes(list[Outcome]):
-    """What came of many tasks, in the order in which they were given: a list, shown as a table in a notebook."""
+    """The outcomes of several tasks, in the order of the ids: a list that a notebook shows as a table."""
 
     @overload
-    def __getitem__(self, place: SupportsIndex) -> Outcome: ...
+    def __getitem__(self, index: SupportsIndex) -> Outcome: ...
 
     @overload
-    def __getitem__(self, place: slice) -> Outcomes: ...
+    def __getitem__(self, index: slice) -> Outcomes: ...
 
-    def __getitem__(self, place: SupportsIndex | slice) -> Outcome | Outcomes:
-        found = super().__getitem__(place)
-        return Outcomes(found) if isinstance(found, list) else found
+    def __getitem__(self, index: SupportsIndex | slice) -> Outcome | Outcomes:
+        item = super().__getitem__(index)
+        return Outcomes(item) if isinstance(item, list) else item
 
     def _repr_html_(self) -> str:
         from taskbridge.notebook import outcomes_html  # noqa: PLC0415  # only in notebooks
@@ -366,20 +374,20 @@ class Outcomes(list[Outcome]):
 
 @dataclass(frozen=True, slots=True)
 class WebhookEvent:
-    """What a webhook delivery says, once its sender is proved.
+    """The event in a verified webhook delivery.
 
     Attributes:
         provider: Entry-point name of the provider.
-        connection: Name of the connection that it came for.
-        type: The vendor's word for the event, verbatim.
-        duplicate_key: The same for each delivery of one event; what to keep unique in a database.
-        needs_confirmation: Whether the proof covers no time (or nothing but the address), so that the delivery may be
-            an old one sent again, or made up: `ingest` then looks the task up instead of believing it.
-        ref: Which task; None for events of other things, or where the delivery does not tell.
-        task: The task as the event tells it; None where it tells no state.
-        event_id: The vendor's id of the event, verbatim, where it has one.
-        occurred_at: Aware UTC time of the event, where the vendor gives one.
-        raw: The vendor's object, verbatim; may hold links and options, so out of repr.
+        connection: Name of the connection that received it.
+        type: The vendor's name of the event, verbatim.
+        duplicate_key: Identical for each delivery of one event; make it a unique key in your database.
+        needs_confirmation: Whether the verification covers no time, or nothing but the URL. The delivery may then be a
+            replay or a forgery, so `ingest` gets the task from the vendor instead of trusting the event.
+        ref: The task; None if the event is not about a task or does not name one.
+        task: The task as the event describes it; None if the event has no state.
+        event_id: The vendor's id of the event, verbatim, if it has one.
+        occurred_at: Aware UTC time of the event, if the vendor gives one.
+        raw: The vendor's object, verbatim. It may hold links and options, so repr leaves it out.
     """
 
     provider: str
@@ -395,7 +403,7 @@ class WebhookEvent:
 
 
 def raise_if_failed(task: Task) -> None:
-    """Raise `TaskFailed` with the vendor's own reason if the task failed."""
+    """Raise `TaskFailed` with the vendor's reason if the task failed."""
     if task.status is not TaskStatus.FAILED:
         return
     words = task.error.message if task.error and task.error.message else task.describe()
