@@ -3,22 +3,22 @@
     TaskbridgeError
     ├─ nothing was sent
     │    ConfigError · ProviderNotFound · ProviderLoadError · UnsupportedFeature · InvalidTaskId · InvalidInput
-    ├─ ApiError                the vendor answered no
+    ├─ ApiError                the vendor refused the request
     │    AuthenticationError · PermissionDenied · TaskNotFound · InvalidRequest · QuotaExceeded · RateLimited
     │    · ServerError
-    ├─ TransportError          no answer
+    ├─ TransportError          no complete response
     │    ConnectFailed · TlsError · DeadlineExceeded · TruncatedResponse · CircuitOpen
-    ├─ ContractError           an answer that cannot be read
+    ├─ ContractError           a response that cannot be used
     │    MalformedResponse · ResponseTooLarge · UnexpectedRedirect · IdentityMismatch
-    ├─ SubmitUncertain         the vendor may have taken it; it is never sent again blindly
-    ├─ TaskFailed              the vendor finished the task badly
-    ├─ WaitTimeout             we stopped waiting, the task goes on (also a TimeoutError)
-    └─ WebhookRejected         a delivery that is not to be believed
+    ├─ SubmitUncertain         the vendor may have accepted a submission; it is never resent automatically
+    ├─ TaskFailed              the task failed at the vendor
+    ├─ WaitTimeout             the wait ended, the task continues (also a TimeoutError)
+    └─ WebhookRejected         a webhook delivery failed verification
 
-An error of a look-up is never the failure of a task: only the vendor's own word changes a task's state.
+A failed status request never means that the task failed: only the vendor's response changes the state of a task.
 
-Errors pickle. None of them holds a credential: they are built from the vendor's answer and from our own words, never
-from a library's exception, and never keep one as their cause.
+Errors pickle. None of them holds a credential: they are built from the vendor's response and our own text, never from
+another library's exception, and never keep one as their cause.
 """
 
 from __future__ import annotations
@@ -63,24 +63,24 @@ __all__ = [
     "WebhookRejected",
 ]
 
-_MESSAGE_LIMIT: Final = 2048  # characters of a vendor's words that we repeat
+_MESSAGE_LIMIT: Final = 2048  # characters of a vendor's text that a message repeats
 
 
 def printable(text: str, limit: int = _MESSAGE_LIMIT) -> str:
-    """Make a stranger's text safe to show: control characters, escapes and bidi marks are spelt out.
+    """Return untrusted text in a form that is safe to show: control and bidi characters are escaped.
 
     Args:
-        text: What a vendor or a user wrote.
-        limit: Characters to keep.
+        text: Text from a vendor or a user.
+        limit: Maximum length in characters.
     """
     if len(text) > limit:
         text = text[: limit - 1] + "…"
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c == " " else _spelt(c) for c in text)
+    return "".join(c if c.isprintable() or c == " " else _escaped(c) for c in text)
 
 
-def _spelt(character: str) -> str:
+def _escaped(character: str) -> str:
     if character in "\r\n\t":
         return " "
     if character == "\0":
@@ -89,21 +89,21 @@ def _spelt(character: str) -> str:
 
 
 class TaskbridgeError(Exception):
-    """Base of every error here.
+    """Base class of all errors of taskbridge.
 
     Attributes:
         message: What happened and what to do about it, without the context below.
-        provider: Entry-point name of the provider, where one was involved.
-        connection: Name of the connection, where one was involved.
-        ref: ``connection:id`` of the task in question, as text.
-        http_status: Status of the vendor's answer, if there was one.
+        provider: Entry-point name of the provider, if one is involved.
+        connection: Name of the connection, if one is involved.
+        ref: ``connection:id`` of the task, as text.
+        http_status: Status of the vendor's response, if there is one.
         vendor_code: The vendor's own error code, verbatim.
         request_id: The vendor's id of the request, to quote to its support.
-        retry_after: Seconds after which the vendor wants to be asked again.
+        retry_after: Seconds to wait before the next request, if the vendor says so.
         retryable: Whether the same call may succeed later without a change.
-        raw: The vendor's error body (decoded, else text), or the config path in question.
-        clue: Of a submit that failed: its reference, time, and ids that it made at the vendor, without secrets. What
-            `recover` needs to look for the task.
+        raw: The vendor's error body (decoded, else text), or the path of the configuration file.
+        recovery_token: What `recover` needs to find the task of a failed submission: its reference, its time, and the
+            ids created at the vendor. Holds no secrets; empty for other errors.
     """
 
     retryable_by_default = False
@@ -136,17 +136,17 @@ class TaskbridgeError(Exception):
         self.raw = raw
 
     def about(self, *, provider: str | None = None, connection: str | None = None, ref: str | None = None) -> Self:
-        """Fill in where it happened, keeping what is known already."""
+        """Add where the error happened, keep what is already set, and return the error."""
         self.provider = self.provider or provider
         self.connection = self.connection or connection
         self.ref = self.ref or ref
         return self
 
     def again(self, **context: Any) -> Self:
-        """The same error anew, so that two raises do not share a traceback.
+        """Return a copy, so that raising it twice does not share a traceback.
 
         Args:
-            context: Attributes that differ.
+            context: Attributes to change in the copy.
         """
         copy = _rebuild(type(self), self.message)
         copy.__dict__.update(self.__dict__, **context)
@@ -164,7 +164,7 @@ class TaskbridgeError(Exception):
         return f"{head}{self.message}{f' ({known})' if known else ''}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions pickle by their positional arguments; ours carry keywords, so the state goes beside them.
+        # Exceptions pickle their positional arguments only, so the attributes are added as state.
         return (_rebuild, (type(self), self.message), self.__dict__)
 
 
@@ -172,7 +172,7 @@ E = TypeVar("E", bound=TaskbridgeError)
 
 
 def _rebuild(kind: type[E], message: str) -> E:
-    error = kind.__new__(kind, message)  # past __init__: some ask for keywords
+    error = kind.__new__(kind, message)  # bypasses __init__, which may require keywords
     error.args = (message,)
     return error
 
@@ -185,15 +185,15 @@ class ConfigError(TaskbridgeError):
 
 
 class ProviderNotFound(TaskbridgeError):
-    """No provider of that name is installed."""
+    """No provider with this name is installed."""
 
 
 class ProviderLoadError(TaskbridgeError):
-    """A provider is installed but cannot be used: its import fails, or its name clashes."""
+    """An installed provider cannot be used: its import fails, or another provider has the same name."""
 
 
 class UnsupportedFeature(TaskbridgeError):
-    """The vendor has no such operation; nothing was sent."""
+    """The vendor does not offer the operation; nothing was sent."""
 
 
 class InvalidTaskId(TaskbridgeError, ValueError):
@@ -201,13 +201,14 @@ class InvalidTaskId(TaskbridgeError, ValueError):
 
 
 class InvalidInput(TaskbridgeError, ValueError):
-    """The document cannot be submitted: empty, over the vendor's stated limit, or not to be fetched; nothing was sent.
+    """The input cannot be used; nothing was sent.
 
-    A file that is missing or cannot be read is an OSError of Python's own.
+    A document is empty, exceeds the documented limit or cannot be fetched, or `from_dict` got a dictionary that
+    does not describe the object. A file that is missing or cannot be read raises Python's own OSError instead.
     """
 
 
-# The vendor answered no.
+# The vendor refused the request.
 
 
 class ApiError(TaskbridgeError):
@@ -215,27 +216,27 @@ class ApiError(TaskbridgeError):
 
 
 class AuthenticationError(ApiError):
-    """The credential is missing, wrong, revoked or of another environment (401)."""
+    """The credential is missing, wrong, revoked or for another environment (401)."""
 
 
 class PermissionDenied(ApiError):
-    """The credential may not do this (403)."""
+    """The credential does not permit the operation (403)."""
 
 
 class TaskNotFound(ApiError):
-    """The vendor does not know this id, or no longer (404, 410)."""
+    """The vendor does not know this id, or no longer has the task (404, 410)."""
 
 
 class InvalidRequest(ApiError):
-    """The vendor cannot accept the request as it is (400, 405, 409, 413, 422)."""
+    """The vendor rejected the request as invalid (400, 405, 409, 413, 422)."""
 
 
 class QuotaExceeded(ApiError):
-    """The account has no credits or no subscription left (402, or the vendor's own code)."""
+    """The account has no credits or no active subscription (402, or the vendor's own code)."""
 
 
 class RateLimited(ApiError):
-    """Too many requests, or too many at once (429)."""
+    """There were too many requests, or too many at once (429)."""
 
     retryable_by_default = True
 
@@ -246,14 +247,14 @@ class ServerError(ApiError):
     retryable_by_default = True
 
 
-# No answer.
+# No complete response.
 
 
 class TransportError(TaskbridgeError):
-    """The vendor could not be reached, or did not answer whole.
+    """The vendor could not be reached, or its response is incomplete.
 
     Attributes:
-        written: Whether a byte of the request may have left this machine.
+        written: Whether any byte of the request may have been sent.
     """
 
     retryable_by_default = True
@@ -261,46 +262,46 @@ class TransportError(TaskbridgeError):
 
 
 class ConnectFailed(TransportError):
-    """No connection came about; nothing was sent."""
+    """The network connection could not be established; nothing was sent."""
 
     written = False
 
 
 class TlsError(TransportError):
-    """The vendor's certificate cannot be trusted; nothing was sent."""
+    """The vendor's TLS certificate is not trusted; nothing was sent."""
 
     retryable_by_default = False
     written = False
 
 
 class DeadlineExceeded(TransportError, TimeoutError):
-    """The total time for the request ran out."""
+    """The time limit of the request was reached."""
 
 
 class TruncatedResponse(TransportError):
-    """The answer broke off.
+    """The response was cut off.
 
     Attributes:
-        stale: Whether a kept connection turned out to be closed before a byte of the answer came.
+        stale: Whether a reused network connection was closed before any byte of the response arrived.
     """
 
     stale = False
 
 
 class CircuitOpen(TransportError):
-    """The connection is pausing, and its next slot lies beyond the deadline; nothing was sent."""
+    """The connection is paused until after the deadline; nothing was sent."""
 
     written = False
 
 
-# An answer that cannot be read.
+# A response that cannot be used.
 
 
 class ContractError(TaskbridgeError):
-    """The answer is not what the vendor's documents promise.
+    """The response does not match the vendor's documentation.
 
     Attributes:
-        repeats: How often asking once more may help: 0 where the vendor means what it says.
+        repeats: How many retries are worthwhile; 0 if the vendor would send the same again.
     """
 
     def __init__(self, message: str, *, repeats: int = 0, **context: Any) -> None:
@@ -310,26 +311,26 @@ class ContractError(TaskbridgeError):
 
 
 class MalformedResponse(ContractError):
-    """The body is not the JSON that was expected, or a required field is missing or mistyped."""
+    """The body is not the expected JSON, or a required field is missing or has the wrong type."""
 
 
 class ResponseTooLarge(ContractError):
-    """The decoded body is larger than `max_body`; the rest was not read."""
+    """The decoded body exceeds `max_body`; the rest was not read."""
 
 
 class UnexpectedRedirect(ContractError):
-    """The vendor redirected an API call; it was not followed."""
+    """The vendor redirected an API call; the redirect was not followed."""
 
 
 class IdentityMismatch(ContractError):
-    """The answer is about another task than the one asked for."""
+    """The response describes a different task than the requested one."""
 
 
-# The rest.
+# Submissions, tasks, waits and webhooks.
 
 
 class SubmitUncertain(TaskbridgeError):
-    """A submit left this machine, and nobody can say whether the vendor has it; `client.recover` may find it."""
+    """The vendor may or may not have accepted a submission; `client.recover` may find its task."""
 
     def __init__(self, message: str, *, recovery_token: Mapping[str, Any] | None = None, **context: Any) -> None:
         super().__init__(message, **context)
@@ -337,7 +338,7 @@ class SubmitUncertain(TaskbridgeError):
 
 
 class TaskFailed(TaskbridgeError):
-    """The vendor finished the task badly.
+    """The task failed at the vendor.
 
     Attributes:
         task: The failed task; `task.error` and `task.reason` say why.
@@ -349,11 +350,11 @@ class TaskFailed(TaskbridgeError):
 
 
 class WaitTimeout(TaskbridgeError, TimeoutError):
-    """We stopped waiting; the task goes on at the vendor.
+    """The wait reached its timeout; the task continues at the vendor.
 
     Attributes:
-        task: The last snapshot seen, or None if no look-up succeeded.
-        last_error: The last error of a look-up, if the last look-up failed.
+        task: The last snapshot; None if no status request succeeded.
+        last_error: The error of the last status request, if it failed.
     """
 
     retryable_by_default = True
@@ -372,10 +373,10 @@ class WaitTimeout(TaskbridgeError, TimeoutError):
 
 
 class WebhookRejected(TaskbridgeError):
-    """A webhook delivery that cannot be believed; the message never says what would have been right.
+    """A webhook delivery failed verification; the message never reveals the expected value.
 
     Attributes:
-        answer: HTTP status to answer with (401, 400, 408, 413 or 415).
+        answer: HTTP status to respond with (401, 400, 408, 413 or 415).
     """
 
     def __init__(self, message: str, *, answer: int = 401, **context: Any) -> None:

@@ -1,4 +1,4 @@
-"""The errors: one tree, drawn in the docstring; they pickle, and they show their fields and nothing else."""
+"""The errors: the tree in the docstring is true; errors pickle, and show their fields and nothing else."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ OWN: dict[str, dict[str, Any]] = {
 }
 
 
-def made(kind: type[TaskbridgeError], **context: Any) -> TaskbridgeError:
+def build(kind: type[TaskbridgeError], **context: Any) -> TaskbridgeError:
     return kind("what happened", **OWN.get(kind.__name__, {}), **context)
 
 
 def drawn() -> dict[str, str]:
-    """Class -> base, as the tree in the docstring draws it."""
+    """Return each class and its base, as drawn in the docstring."""
     found: dict[str, str] = {}
     group = "TaskbridgeError"
     for line in (errors.__doc__ or "").splitlines():
@@ -70,7 +70,7 @@ def test_every_error_is_public() -> None:
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_an_error_pickles_with_all_its_fields(kind: type[TaskbridgeError]) -> None:
-    error = made(kind, provider="acme", connection="c", ref="c:t1", http_status=418, vendor_code="X", retry_after=2.5)
+    error = build(kind, provider="acme", connection="c", ref="c:t1", http_status=418, vendor_code="X", retry_after=2.5)
     again: TaskbridgeError = pickle.loads(pickle.dumps(error))
     assert type(again) is kind
     assert str(again) == str(error)
@@ -82,13 +82,13 @@ def test_an_error_pickles_with_all_its_fields(kind: type[TaskbridgeError]) -> No
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_an_error_shows_its_fields_and_nothing_else(kind: type[TaskbridgeError]) -> None:
-    error = made(kind, ref="c:t1", http_status=418, vendor_code="X7", request_id="r9", raw={"key": "raw-canary"})
+    error = build(kind, ref="c:t1", http_status=418, vendor_code="X7", request_id="r9", raw={"key": "raw-canary"})
     assert str(error) == "c:t1: what happened (HTTP 418, code X7, request r9)"
     assert "raw-canary" not in repr(error)
-    assert str(made(kind)) == "what happened"
+    assert str(build(kind)) == "what happened"
 
 
-def test_an_error_names_the_nearest_place() -> None:
+def test_an_error_names_the_most_specific_place() -> None:
     error = TaskbridgeError("no", provider="acme")
     assert str(error) == "acme: no"
     assert str(error.about(connection="invoices")) == "invoices: no"
@@ -96,7 +96,7 @@ def test_an_error_names_the_nearest_place() -> None:
     assert error.connection == "invoices"
 
 
-def test_an_error_can_be_raised_anew_without_sharing_its_traceback() -> None:
+def test_a_copy_of_an_error_does_not_share_its_traceback() -> None:
     error = errors.RateLimited("slow down", retry_after=3.0)
     again = error.again(ref="c:t2")
     assert again is not error
@@ -105,8 +105,8 @@ def test_an_error_can_be_raised_anew_without_sharing_its_traceback() -> None:
     assert again.__traceback__ is None
 
 
-def test_what_may_pass_is_retryable_and_what_may_not_is_not() -> None:
-    retryable = {each.__name__ for each in CLASSES if made(each).retryable}
+def test_only_temporary_errors_are_retryable() -> None:
+    retryable = {each.__name__ for each in CLASSES if build(each).retryable}
     assert retryable == {
         "RateLimited",
         "ServerError",
@@ -119,13 +119,13 @@ def test_what_may_pass_is_retryable_and_what_may_not_is_not() -> None:
     }
 
 
-def test_time_outs_are_caught_as_time_outs_and_bad_ids_as_bad_values() -> None:
+def test_timeouts_are_timeout_errors_and_invalid_ids_are_value_errors() -> None:
     assert issubclass(tb.WaitTimeout, TimeoutError)
     assert issubclass(tb.DeadlineExceeded, TimeoutError)
     assert issubclass(tb.InvalidTaskId, ValueError)
 
 
-def test_only_errors_from_before_the_first_byte_say_so() -> None:
+def test_only_errors_from_before_the_first_byte_are_unwritten() -> None:
     unwritten = {each.__name__ for each in CLASSES if issubclass(each, errors.TransportError) and not each.written}
     assert unwritten == {"ConnectFailed", "TlsError", "CircuitOpen"}
 
@@ -144,12 +144,12 @@ def test_only_errors_from_before_the_first_byte_say_so() -> None:
         ("ümläut 文書 🙂", "ümläut 文書 🙂"),
     ],
 )
-def test_a_strangers_text_is_made_safe_to_show(text: str, shown: str) -> None:
+def test_untrusted_text_is_made_safe_to_show(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
 @given(st.text(st.characters(), max_size=200), st.integers(1, 50))
-def test_cleaned_text_is_printable_and_encodable(text: str, limit: int) -> None:
+def test_printable_text_can_be_printed_and_encoded(text: str, limit: int) -> None:
     shown = printable(text, limit)
     assert shown.replace("␀", "").isprintable()
     shown.encode()
