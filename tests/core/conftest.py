@@ -1,4 +1,4 @@
-"""A small vendor made up for the core's own tests, and connections to it without sockets."""
+"""A small fictional vendor for the core tests, and connections to it without sockets."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ class AcmeSettings(ProviderSettings):
     base_url: str = "https://acme.test/v1"
     """Address of the API."""
     sync_url: str | None = None
-    """Address at which the line is held."""
+    """Address of the long poll."""
     token_life: float | None = None
-    """Seconds that a token lasts; None for an API key that needs no token."""
+    """Seconds that a token is valid; None for an API key without tokens."""
 
 
 class Acme(Provider[AcmeSettings]):
-    """A vendor with tasks only."""
+    """A vendor that only has tasks."""
 
     name = "acme"
     title = "Acme"
     docs = "https://acme.test/docs"
     Settings = AcmeSettings
     capabilities = Capabilities(kinds=(IdKind(PLAIN_ID, example="t1"),), authentication="API key", long_poll=True)
-    account_refusals = frozenset({"no_account"})
+    account_errors = frozenset({"no_account"})
     translated = 0
-    """Payloads that were made into tasks."""
+    """Number of payloads translated to tasks."""
 
     def authorize(self) -> Flow[Credential]:
         key = self.settings.api_key.get_secret_value()
@@ -66,22 +66,22 @@ class Acme(Provider[AcmeSettings]):
 
     def _log_in(self, key: str, life: float) -> Flow[Credential]:
         response = yield Request("POST", f"{self.base_url}/token", body=key.encode(), idempotent=True, authorized=False)
-        said = self.payload(response)
-        return Credential({"X-Token": said.text("token")}, response.received_at + timedelta(seconds=life))
+        payload = self.payload(response)
+        return Credential({"X-Token": payload.text("token")}, response.received_at + timedelta(seconds=life))
 
     def get(self, task_id: str) -> Flow[Task]:
-        return self._look(task_id, self.base_url, None)
+        return self._status_request(task_id, self.base_url, None)
 
     def long_poll(self, task_id: str) -> Flow[Task] | None:
         sync_url = self.settings.sync_url
-        return None if sync_url is None else self._look(task_id, sync_url, 60.0)
+        return None if sync_url is None else self._status_request(task_id, sync_url, 60.0)
 
-    def _look(self, task_id: str, base: str, long_poll: float | None) -> Flow[Task]:
+    def _status_request(self, task_id: str, base: str, long_poll: float | None) -> Flow[Task]:
         _, native = self.split_id(task_id)
         response = yield self.request("GET", f"/tasks/{path_id(native)}", base=base, long_poll=long_poll)
         return self.task(self.payload(response), task_id)
 
-    def task(self, payload: Payload, asked: str) -> Task:
+    def task(self, payload: Payload, task_id: str) -> Task:
         self.translated += 1
         word = payload.text("state")
         state = read_state(STATES, word)
@@ -89,19 +89,19 @@ class Acme(Provider[AcmeSettings]):
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,
-            id=asked,
+            id=task_id,
             native_id=payload.text("id"),
             status=state.status,
             recognized=state.recognized,
             native_status=word,
-            message=payload.maybe_words("message"),
-            error=TaskFailure(message=payload.maybe_words("message")) if state.status is TaskStatus.FAILED else None,
+            message=payload.maybe_message("message"),
+            error=TaskFailure(message=payload.maybe_message("message")) if state.status is TaskStatus.FAILED else None,
             raw=payload.raw,
         )
 
 
-class Made:
-    """A connection to Acme, its clock, and the script that stands for the vendor."""
+class AcmeHarness:
+    """A connection to Acme, its clock, and the scripted vendor."""
 
     def __init__(self, connection: Connection, clock: VirtualClock, script: Script) -> None:
         self.connection = connection
@@ -121,35 +121,37 @@ def clock() -> VirtualClock:
 
 
 class Maker(Protocol):
-    """Makes connections to Acme."""
+    """Creates connections to Acme."""
 
     def __call__(
         self, script: Script = (), *, name: str = "acme", provider: type[Provider[Any]] = Acme, **settings: Any
-    ) -> Made: ...
+    ) -> AcmeHarness: ...
 
 
 @pytest.fixture
 def acme(clock: VirtualClock) -> Maker:
-    """Makes connections: ``acme(script, name=…, provider=…, **settings)``."""
+    """Create connections: ``acme(script, name=…, provider=…, **settings)``."""
 
-    def make(script: Script = (), *, name: str = "acme", provider: type[Provider[Any]] = Acme, **settings: Any) -> Made:
+    def make(
+        script: Script = (), *, name: str = "acme", provider: type[Provider[Any]] = Acme, **settings: Any
+    ) -> AcmeHarness:
         values = {"api_key": "key-of-acme-123", **settings}
         common, own = connection_settings(ConnectionConfig(name, "acme", values), provider)
         throttle = Throttle(common.requests_per_second, clock.random)
-        return Made(Connection(name, provider(own, name), common, throttle, clock), clock, script)
+        return AcmeHarness(Connection(name, provider(own, name), common, throttle, clock), clock, script)
 
     return make
 
 
 @pytest.fixture
 def acme_type() -> type[Acme]:
-    """The provider, to change it."""
+    """The provider class, for tests that modify it."""
     return Acme
 
 
 @pytest.fixture
 def says() -> Callable[..., Response]:
-    """Builds Acme's answer about a task: ``says("t1", "done", message=…)``."""
+    """Build Acme's response about a task: ``says("t1", "done", message=…)``."""
 
     def build(task_id: str, state: str, /, **fields: Any) -> Response:
         return Response(200, {}, json.dumps({"id": task_id, "state": state, **fields}).encode())
@@ -158,13 +160,13 @@ def says() -> Callable[..., Response]:
 
 
 class Interface:
-    """One of the two interfaces; each call opens a client, uses it and closes it."""
+    """The synchronous or the asynchronous client; each call opens a client, uses it and closes it."""
 
     def __init__(self, *, asynchronous: bool) -> None:
         self.asynchronous = asynchronous
 
     def call(self, provider: str, settings: Mapping[str, Any], method: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a method; what it yields comes as a list."""
+        """Call a method; return what an iterator yields as a list."""
         if self.asynchronous:
             return asyncio.run(self._await(provider, settings, method, *args, **kwargs))
         with tb.connect(provider, **settings) as client:
@@ -182,11 +184,11 @@ _YIELDING: Final = frozenset({"as_completed", "watch"})
 
 @pytest.fixture(params=["synchronous", "asynchronous"])
 def interface(request: pytest.FixtureRequest) -> Interface:
-    """Each of the two interfaces in turn."""
+    """The synchronous, then the asynchronous client."""
     return Interface(asynchronous=request.param == "asynchronous")
 
 
 @pytest.fixture
 def interfaces() -> tuple[Interface, Interface]:
-    """Both interfaces, to compare them."""
+    """Both clients, to compare them."""
     return Interface(asynchronous=False), Interface(asynchronous=True)

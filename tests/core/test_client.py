@@ -1,4 +1,4 @@
-"""Both interfaces over real HTTP, against emulated vendors."""
+"""Both clients over real HTTP, against emulated vendors."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_wait_reports_each_change(own_vendors: Emulator, interface: Interface)
 
 
 def started(vendors: Emulator, plan: Plan | None = None) -> str:
-    """A CloudConvert task that has just begun."""
+    """A CloudConvert task that has just started."""
     settings = vendors.settings("cloudconvert")
 
     def post(path: str, **body: str) -> str:
@@ -128,7 +128,7 @@ def test_a_wait_timeout_contains_the_last_snapshot(vendors: Emulator, interface:
     assert isinstance(pickle.loads(pickle.dumps(error)), tb.WaitTimeout)
 
 
-# Held lines.
+# Long polls.
 
 
 def test_a_wait_uses_a_long_poll_where_the_vendor_has_one(own_vendors: Emulator, interface: Interface) -> None:
@@ -142,11 +142,11 @@ def test_an_unreachable_long_poll_falls_back_to_polling(own_vendors: Emulator, i
     task_id = started(own_vendors, Plan(queued=8.0, working=8.0))
     own_vendors.clear_requests()
     settings = quick(own_vendors, "cloudconvert")
-    sync_url = settings["sync_url"].replace("cloudconvert-sync", "nobody-home")
+    sync_url = settings["sync_url"].replace("cloudconvert-sync", "unreachable")
     task = interface.call("cloudconvert", {**settings, "sync_url": sync_url}, "wait", task_id)
     assert task.status == "completed"
     prefixes = [seen.prefix for seen in own_vendors.requests]
-    assert prefixes[:2] == ["cloudconvert", "nobody-home"]
+    assert prefixes[:2] == ["cloudconvert", "unreachable"]
     assert set(prefixes[2:]) == {"cloudconvert"}
 
 
@@ -173,9 +173,7 @@ def test_base_url_alone_is_enough_for_a_compatible_vendor(vendors: Emulator, int
 
 
 @pytest.mark.parametrize("name", VENDORS)
-def test_wait_all_returns_outcomes_in_order_with_duplicates(
-    vendors: Emulator, interface: Interface, name: str
-) -> None:
+def test_wait_all_returns_outcomes_in_order_with_duplicates(vendors: Emulator, interface: Interface, name: str) -> None:
     samples = vendors.samples(name)
     ids = [samples["completed"], samples["failed"], "bad id!", samples["completed"]]
     outcomes = interface.call(name, quick(vendors, name), "wait_all", ids)
@@ -245,7 +243,7 @@ def test_repeated_waits_never_hang(vendors: Emulator) -> None:
 
 
 def test_a_wait_that_starts_while_the_last_worker_exits_is_served(vendors: Emulator) -> None:
-    """A thread that has found nothing to do is no help to the next wait, even if it has not ended yet."""
+    """A worker that has found nothing to do cannot serve the next wait, even if it has not exited yet."""
     done = vendors.samples("scan-documents")["completed"]
     leaving, gone = threading.Event(), threading.Event()
     client = tb.connect("scan-documents", **quick(vendors, "scan-documents"))
@@ -288,7 +286,7 @@ def test_many_threads_may_share_a_client(vendors: Emulator) -> None:
     assert wrong == []
 
 
-# Endings.
+# Ending waits.
 
 
 def test_breaking_out_of_as_completed_leaves_no_thread_behind(vendors: Emulator) -> None:
@@ -301,7 +299,7 @@ def test_breaking_out_of_as_completed_leaves_no_thread_behind(vendors: Emulator)
         for thread in waiting_threads():
             thread.join(5.0)
         assert waiting_threads() == []
-        assert client.wait(samples["completed"]).status == "completed"  # the client goes on
+        assert client.wait(samples["completed"]).status == "completed"  # the client still works
 
 
 def test_closing_a_client_ends_its_threads_and_its_waits(vendors: Emulator) -> None:
@@ -323,7 +321,7 @@ def test_closing_a_client_ends_its_threads_and_its_waits(vendors: Emulator) -> N
     assert waiting_threads() == []
     assert isinstance(outcomes[-1].error, tb.WaitTimeout)
     assert "was closed" in outcomes[-1].error.message
-    client.close()  # twice does no harm
+    client.close()  # closing twice is harmless
 
 
 def test_breaking_out_asynchronously_leaves_no_task_behind(vendors: Emulator) -> None:
@@ -374,7 +372,7 @@ def test_a_client_refuses_to_be_pickled_and_shows_no_key(vendors: Emulator) -> N
                 write(each)
 
 
-# A bridge.
+# Bridge.
 
 
 def test_a_bridge_addresses_every_connection_by_ref(vendors: Emulator, tmp_path: Any, interface: Interface) -> None:
@@ -458,7 +456,7 @@ def test_an_external_id_is_sent_unchanged(own_vendors: Emulator, interface: Inte
     assert caught.value.ref == f"smartdocumentor:external/{native}"
 
 
-# Refusals.
+# Errors from the vendor.
 
 
 @pytest.mark.parametrize(
@@ -510,7 +508,7 @@ def test_a_temporary_error_is_retried_unseen(own_vendors: Emulator, interface: I
     assert own_vendors.count() == 3
 
 
-# Answers that cannot be read.
+# Unreadable responses.
 
 
 @pytest.mark.parametrize(
@@ -524,9 +522,7 @@ def test_a_temporary_error_is_retried_unseen(own_vendors: Emulator, interface: I
         (b'{"id": "task_1", "status": "comp', "may be cut"),
     ],
 )
-def test_an_unreadable_response_says_why(
-    own_vendors: Emulator, interface: Interface, body: bytes, words: str
-) -> None:
+def test_an_unreadable_response_says_why(own_vendors: Emulator, interface: Interface, body: bytes, words: str) -> None:
     own_vendors.fail_next(200, times=9, body=body)
     with pytest.raises(tb.MalformedResponse) as caught:
         interface.call("scan-documents", quick(own_vendors, "scan-documents"), "get", "task_1")

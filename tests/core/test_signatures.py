@@ -1,4 +1,4 @@
-"""The synchronous and the asynchronous interface have the same names and the same parameters."""
+"""The synchronous and the asynchronous client have the same methods and parameters."""
 
 from __future__ import annotations
 
@@ -26,44 +26,52 @@ def parameters(function: Any) -> list[tuple[str, Any, Any, str]]:
     ]
 
 
-@pytest.mark.parametrize(("ours", "theirs"), PAIRS, ids=lambda kind: kind.__module__)
-def test_both_have_the_same_names(ours: type[Any], theirs: type[Any]) -> None:
-    names = {ENTRY.get(name, name) for name in public(ours)}
-    assert names == {name for name in dir(theirs) if not name.startswith("_")} | {"__aenter__", "__aexit__"}
+@pytest.mark.parametrize(("sync", "asynchronous"), PAIRS, ids=lambda kind: kind.__module__)
+def test_both_have_the_same_names(sync: type[Any], asynchronous: type[Any]) -> None:
+    names = {ENTRY.get(name, name) for name in public(sync)}
+    assert names == {name for name in dir(asynchronous) if not name.startswith("_")} | {"__aenter__", "__aexit__"}
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "name"),
-    [(ours, theirs, name) for ours, theirs in PAIRS for name in sorted(public(ours)) if callable(getattr(ours, name))],
+    ("sync", "asynchronous", "name"),
+    [
+        (sync, asynchronous, name)
+        for sync, asynchronous in PAIRS
+        for name in sorted(public(sync))
+        if callable(getattr(sync, name))
+    ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_both_take_the_same_parameters(ours: type[Any], theirs: type[Any], name: str) -> None:
-    assert parameters(getattr(ours, name)) == parameters(getattr(theirs, ENTRY.get(name, name)))
+def test_both_take_the_same_parameters(sync: type[Any], asynchronous: type[Any], name: str) -> None:
+    assert parameters(getattr(sync, name)) == parameters(getattr(asynchronous, ENTRY.get(name, name)))
 
 
-@pytest.mark.parametrize(("ours", "theirs"), PAIRS, ids=lambda kind: kind.__module__)
-def test_both_return_the_same_types(ours: type[Any], theirs: type[Any]) -> None:
+@pytest.mark.parametrize(("sync", "asynchronous"), PAIRS, ids=lambda kind: kind.__module__)
+def test_both_return_the_same_types(sync: type[Any], asynchronous: type[Any]) -> None:
     swap = {"Iterator": "AsyncIterator", "ContextManager": "AsyncContextManager"}
-    for name, function in public(ours).items():
+    for name, function in public(sync).items():
         if not inspect.isfunction(function):
             continue
-        mine = str(inspect.signature(function).return_annotation)
-        other = str(inspect.signature(getattr(theirs, ENTRY.get(name, name))).return_annotation)
-        for word, twin in swap.items():
-            mine = mine.replace(word, twin) if name in YIELDING else mine
-        assert mine == other, name
+        expected = str(inspect.signature(function).return_annotation)
+        actual = str(inspect.signature(getattr(asynchronous, ENTRY.get(name, name))).return_annotation)
+        for word, counterpart in swap.items():
+            expected = expected.replace(word, counterpart) if name in YIELDING else expected
+        assert expected == actual, name
 
 
-@pytest.mark.parametrize(("ours", "theirs"), PAIRS, ids=lambda kind: kind.__module__)
-def test_methods_with_io_are_coroutines(ours: type[Any], theirs: type[Any]) -> None:
-    del ours
+@pytest.mark.parametrize(("sync", "asynchronous"), PAIRS, ids=lambda kind: kind.__module__)
+def test_methods_with_io_are_coroutines(sync: type[Any], asynchronous: type[Any]) -> None:
+    del sync
     for name in ("get", "wait", "result", "wait_all", "close"):
-        assert inspect.iscoroutinefunction(getattr(theirs, name))
+        assert inspect.iscoroutinefunction(getattr(asynchronous, name))
 
 
 def test_both_connect_functions_take_the_same_parameters() -> None:
-    theirs = [(name, kind, default, said.replace("Async", "")) for name, kind, default, said in parameters(aio.connect)]
-    assert parameters(tb.connect) == theirs
+    expected = [
+        (name, kind, default, annotation.replace("Async", ""))
+        for name, kind, default, annotation in parameters(aio.connect)
+    ]
+    assert parameters(tb.connect) == expected
 
 
 def test_the_asynchronous_names_are_the_synchronous_ones() -> None:

@@ -1,6 +1,6 @@
-"""The ten commonest mistakes, and what one is told; `docs/mistakes.md` is rendered from this table.
+"""The ten most common mistakes and their errors; `docs/mistakes.md` is rendered from this table.
 
-Run this file as a script to write the page anew.
+Run this file as a script to rewrite the page.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Mistake:
 
     Attributes:
         title: What went wrong, in the user's words.
-        code: What was written.
-        make: Makes it.
+        code: The code with the mistake.
+        make: Makes the mistake.
         kind: The error that is raised.
-        advice: What the message tells to do.
+        advice: Part of the message that says what to do.
     """
 
     title: str
@@ -73,7 +73,7 @@ def wrong_connection(folder: Path) -> object:
 
 
 def missing_extra(_: Path) -> object:
-    """As where the extra is not installed: in an interpreter of its own, which cannot find aiohttp."""
+    """Run without the extra: in a separate interpreter that cannot import aiohttp."""
     script = (
         "import sys\nsys.modules['aiohttp'] = None\nimport taskbridge as tb\n"
         f"try:\n    tb.aio.connect('scan-documents', api_key='{KEY}')\n"
@@ -182,7 +182,7 @@ What you wrote, and the error that taskbridge raises. A test compares this page 
 
 @contextmanager
 def elsewhere(folder: Path) -> Generator[None, None, None]:
-    """Work in a folder, as a user who has no configuration."""
+    """Work in a folder as a user without a configuration."""
     before, environ = Path.cwd(), dict(os.environ)
     os.environ.pop("TASKBRIDGE_CONFIG", None)
     os.environ["XDG_CONFIG_HOME"] = str(folder / "config")
@@ -195,8 +195,8 @@ def elsewhere(folder: Path) -> Generator[None, None, None]:
         os.environ.update(environ)
 
 
-def told(mistake: Mistake, folder: Path) -> tuple[tb.TaskbridgeError, str]:
-    """The error, and its text as the page shows it."""
+def raised(mistake: Mistake, folder: Path) -> tuple[tb.TaskbridgeError, str]:
+    """Return the error, and its text as shown on the page."""
     with elsewhere(folder):
         try:
             mistake.make(folder)
@@ -211,14 +211,14 @@ def rendered() -> str:
     sections = [HEAD]
     for mistake in MISTAKES:
         with tempfile.TemporaryDirectory() as folder:
-            error, text = told(mistake, Path(folder))
+            error, text = raised(mistake, Path(folder))
         sections.append(f"## {mistake.title}\n\n`{mistake.code}`\n\n    {type(error).__name__}: {text}\n")
     return "\n".join(sections)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.title)
 def test_a_mistake_gets_advice(mistake: Mistake, tmp_path: Path) -> None:
-    error, text = told(mistake, tmp_path)
+    error, text = raised(mistake, tmp_path)
     assert type(error) is mistake.kind
     assert mistake.advice in text
     assert KEY not in text

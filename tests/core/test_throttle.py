@@ -1,4 +1,4 @@
-"""The pace of one connection, in virtual time."""
+"""The rate limiter and circuit breaker of one connection, in virtual time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from taskbridge._engine.throttle import Throttle
 
 
-def starts(throttle: Throttle, wanted: int, now: float = 0.0) -> list[float]:
-    """When so many requests start that are all wanted at once."""
+def starts(throttle: Throttle, count: int, now: float = 0.0) -> list[float]:
+    """The start times of requests that are all due at once."""
     found: list[float] = []
-    while len(found) < wanted:
+    while len(found) < count:
         permit = throttle.take(now)
         if permit.granted:
             found.append(now + permit.wait)
@@ -33,7 +33,7 @@ def in_outage(now: float = 0.0) -> Throttle:
 
 
 def refused_for_a_minute(throttle: Throttle, retry_after: float) -> int:
-    """How many requests go out in a minute in which each of them gets a 429."""
+    """The number of requests sent in a minute in which each of them gets a 429."""
     now, sent = 0.0, 0
     for _ in range(10_000):
         permit = throttle.take(now)
@@ -130,7 +130,7 @@ def test_a_thousand_429s_slow_the_connection_but_never_stop_it() -> None:
 def test_one_429_on_a_quiet_connection_does_not_freeze_it() -> None:
     throttle = Throttle(None, lambda: 0.5)
     throttle.take(0.0)
-    throttle.slow_down(1.5, None)  # the vendor took its time to say no
+    throttle.slow_down(1.5, None)  # a slow response
     assert starts(throttle, 3, now=1.5)[-1] <= 1.5 + 6.0
 
 
@@ -250,7 +250,7 @@ def test_ten_threads_do_not_overspend_the_retry_budget() -> None:
     assert sum(spent) == 10
 
 
-# The herd.
+# Many tasks.
 
 
 @pytest.mark.parametrize("tasks", [1000, 10_000])
@@ -261,14 +261,14 @@ def test_many_tasks_cost_little_in_an_outage_and_resume_gently(tasks: int) -> No
     due = [(random.random() * 10.0, n) for n in range(tasks)]
     heapq.heapify(due)
     per_second: dict[int, int] = {}
-    in_flight: list[tuple[float, float, int]] = []  # answered at, asked at, task
+    in_flight: list[tuple[float, float, int]] = []  # answered at, sent at, task
     now = 0.0
     for _ in range(500_000):
         if now >= 120.0:
             break
         while in_flight and in_flight[0][0] <= now:
-            answered, asked, task = heapq.heappop(in_flight)
-            if 30.0 <= asked < 90.0:
+            answered, sent_at, task = heapq.heappop(in_flight)
+            if 30.0 <= sent_at < 90.0:
                 throttle.failed(answered)
             else:
                 throttle.answered(answered, {})

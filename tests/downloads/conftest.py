@@ -1,4 +1,4 @@
-"""Tasks that have made something at the emulated vendors, and both clients under one name."""
+"""Finished tasks of the emulated vendors, and both clients behind the same methods."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PNG = bytes.fromhex(
 )
 FAST: dict[str, Any] = {"poll": {"interval": 0.02}, "retry": {"first": 0.01}}
 
-# Vendor -> what makes a task with files, texts or data at once.
-ORDERS: dict[str, tuple[str, Any, dict[str, Any]]] = {
+# Vendor -> a submission whose task produces files, text or data.
+SUBMISSIONS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "cloudconvert": ("convert", b"%PDF-1.4\n" + bytes(range(256)) * 40, {"output_format": "png"}),
     "scan-documents": ("convert", PNG, {"target_format": "image/png"}),
     "smartdocumentor": ("extract-text", "https://example.com/a.pdf", {}),
@@ -28,7 +28,7 @@ ORDERS: dict[str, tuple[str, Any, dict[str, Any]]] = {
 
 
 class Both:
-    """One client's calls, synchronous or asynchronous, under the same names and with the same results."""
+    """The methods of a synchronous or asynchronous client, with the same names and results."""
 
     def __init__(self, provider: str, settings: dict[str, Any], *, asynchronous: bool) -> None:
         self._provider = provider
@@ -38,37 +38,37 @@ class Both:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             if self._asynchronous:
-                return asyncio.run(self._ask(name, args, kwargs))
+                return asyncio.run(self._await(name, args, kwargs))
             with tb.connect(self._provider, **self._settings) as client:
                 return getattr(client, name)(*args, **kwargs)
 
         return call
 
-    async def _ask(self, name: str, args: Any, kwargs: Any) -> Any:
+    async def _await(self, name: str, args: Any, kwargs: Any) -> Any:
         async with aio.connect(self._provider, **self._settings) as client:
             return await getattr(client, name)(*args, **kwargs)
 
-    def made(self, operation: str | None = None, given: Any = None, **options: Any) -> tb.Task:
-        """A task that has ended."""
-        usual, document, needed = ORDERS[self._provider]
+    def finished_task(self, operation: str | None = None, given: Any = None, **options: Any) -> tb.Task:
+        """Submit a document and wait for its completed task."""
+        usual, document, needed = SUBMISSIONS[self._provider]
         chosen = options or (needed if operation is None else {})
         task: tb.Task = self.submit(operation or usual, document if given is None else given, options=chosen)
-        ended: tb.Task = self.wait(task)
-        assert ended.status is tb.TaskStatus.COMPLETED
-        return ended
+        finished: tb.Task = self.wait(task)
+        assert finished.status is tb.TaskStatus.COMPLETED
+        return finished
 
 
-class Told(list[tuple[int, "int | None"]]):
-    """What `on_progress` was told."""
+class ProgressLog(list[tuple[int, "int | None"]]):
+    """Records the calls of `on_progress`."""
 
     def __call__(self, done: int, total: int | None) -> None:
         self.append((done, total))
 
 
 @pytest.fixture
-def told() -> Told:
-    """Takes what `on_progress` is told."""
-    return Told()
+def progress() -> ProgressLog:
+    """An `on_progress` that records its calls."""
+    return ProgressLog()
 
 
 @pytest.fixture
@@ -79,14 +79,14 @@ def png() -> bytes:
 
 @pytest.fixture(scope="session")
 def quick_vendors() -> Iterator[Emulator]:
-    """Every vendor, at work in no time; for tests that count nothing and stop no clock."""
+    """Every vendor with a fast clock; for tests that neither count requests nor stop the clock."""
     with Emulator(speed=2000) as emulator:
         yield emulator
 
 
 @pytest.fixture(params=[False, True], ids=["sync", "async"])
 def both(request: pytest.FixtureRequest) -> Callable[..., Both]:
-    """Makes the two clients of an emulated vendor, one after the other; of the test's own vendors where it has some."""
+    """Create the synchronous, then the asynchronous client of an emulated vendor (the test's own, if it has one)."""
     own = "own_vendors" in request.fixturenames
     emulator: Emulator = request.getfixturevalue("own_vendors" if own else "quick_vendors")
     emulator.clock.speed = 2000

@@ -1,4 +1,4 @@
-"""What of a result becomes files, at each emulated vendor, and what is no result."""
+"""Which parts of a result become files, for each emulated vendor, and tasks without a result."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_text_from_scan_documents_gets_the_suffix_of_its_format(
 ) -> None:
     client = both("scan-documents")
     schema = {"schema": {"type": "object"}} if form == "json" else {}
-    task = client.made("extract-text", png, format=form, **schema)
+    task = client.finished_task("extract-text", png, format=form, **schema)
     (path,) = client.download(task.ref, tmp_path)
     assert path.name == f"{task.native_id}{suffix}"
     assert path.read_text(encoding="utf-8") == task.result.text
@@ -42,7 +42,7 @@ def test_text_from_scan_documents_gets_the_suffix_of_its_format(
 
 def test_detected_documents_of_scan_documents_are_data(both: Maker, tmp_path: Path, png: bytes) -> None:
     client = both("scan-documents")
-    task = client.made("native:detect-documents", png)
+    task = client.finished_task("native:detect-documents", png)
     (path,) = client.download(task, tmp_path)
     assert path.name == f"{task.native_id}.json"
     assert json.loads(path.read_bytes()) == task.result.data
@@ -50,7 +50,7 @@ def test_detected_documents_of_scan_documents_are_data(both: Maker, tmp_path: Pa
 
 def test_export_data_of_smartdocumentor_is_a_file_named_by_its_number(both: Maker, tmp_path: Path) -> None:
     client = both("smartdocumentor")
-    task = client.made()
+    task = client.finished_task()
     (path,) = client.download(task, tmp_path)
     assert path.name == f"{task.native_id}.json"
     assert json.loads(path.read_bytes()) == client.result(task).data
@@ -59,7 +59,7 @@ def test_export_data_of_smartdocumentor_is_a_file_named_by_its_number(both: Make
 
 def test_a_layout_of_expert_ai_is_text_data_and_words(both: Maker, tmp_path: Path) -> None:
     client = both("expertai-extract")
-    task = client.made()
+    task = client.finished_task()
     text, data, words = client.download(task, tmp_path)
     result = client.result(task)
     assert names((text, data, words)) == [f"{task.id}{suffix}" for suffix in (".txt", ".json", ".words.json")]
@@ -84,18 +84,18 @@ def a_task(native_id: str | int) -> Task:
 
 def test_words_that_cannot_be_read_lose_nothing_else() -> None:
     provider = connection_of("expertai-extract", {"access_token": "a-token"}).provider
-    good = "H4sIAK+FKGIC/ytJLS5hYGJgYEgB4lQgrgHiIiAGAEjL9hsZAAAA"  # the vendor's own sample
-    made = provider.result_files(a_task("t-1"), TaskResult(data={"words": [good, "no", 7]}, text="test"))
-    assert [each.name for each in made] == ["t-1.txt", "t-1.json", "t-1.words.json"]
-    assert isinstance(made[-1], GeneratedFile)
-    pages: Any = json.loads(made[-1].content)
+    good = "H4sIAK+FKGIC/ytJLS5hYGJgYEgB4lQgrgHiIiAGAEjL9hsZAAAA"  # the vendor's sample
+    files = provider.result_files(a_task("t-1"), TaskResult(data={"words": [good, "no", 7]}, text="test"))
+    assert [each.name for each in files] == ["t-1.txt", "t-1.json", "t-1.words.json"]
+    assert isinstance(files[-1], GeneratedFile)
+    pages: Any = json.loads(files[-1].content)
     assert [page is None for page in pages] == [False, True, True]
     assert pages[0][0]["text"] == "test"
 
 
 def test_a_jobs_text_is_fetched_once(both: Maker, tmp_path: Path, own_vendors: Emulator) -> None:
     client = both("cloudconvert")
-    task = client.made("extract-text", b"%PDF-1.4\n")
+    task = client.finished_task("extract-text", b"%PDF-1.4\n")
     before = own_vendors.count("cloudconvert", "GET", "storage")
     (path,) = client.download(task, tmp_path)
     assert path.suffix == ".txt"
@@ -112,14 +112,14 @@ def test_a_metadata_task_gives_its_data_as_a_file(both: Maker, tmp_path: Path, o
 
 def test_a_task_that_is_not_an_export_has_no_links(both: Maker, tmp_path: Path) -> None:
     client = both("cloudconvert")
-    job = client.made()
+    job = client.finished_task()
     work = next(each for each in job.subtasks if each.operation == "convert")
     with pytest.raises(tb.UnsupportedFeature, match="export/url"):
         client.download(work, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_with_the_same_name_are_numbered_and_progress_adds_up(both: Maker, tmp_path: Path, told: Any) -> None:
+def test_files_with_the_same_name_are_numbered_and_progress_adds_up(both: Maker, tmp_path: Path, progress: Any) -> None:
     client = both("cloudconvert")
     tasks = {
         **{
@@ -130,17 +130,17 @@ def test_files_with_the_same_name_are_numbered_and_progress_adds_up(both: Maker,
     }
     job = client.wait(client.submit("native:jobs", options={"tasks": tasks}))
     export = next(each for each in job.subtasks if each.operation == "export/url")
-    paths = client.download(export, tmp_path, on_progress=told)
+    paths = client.download(export, tmp_path, on_progress=progress)
     assert sorted(names(paths)) == ["A-2.txt", "a.txt", "b.txt"]
     assert sorted(path.stat().st_size for path in paths) == [1000, 2000, 3000]
-    assert told == sorted(told)
-    assert {total for _, total in told} == {6000}
-    assert told[-1] == (6000, 6000)
+    assert progress == sorted(progress)
+    assert {total for _, total in progress} == {6000}
+    assert progress[-1] == (6000, 6000)
 
 
 def test_an_expired_link_is_an_error_that_says_so(both: Maker, tmp_path: Path, own_vendors: Emulator) -> None:
     client = both("cloudconvert")
-    task = client.made()
+    task = client.finished_task()
     own_vendors.clock.advance(DAY + 60)
     with pytest.raises(tb.PermissionDenied, match=r"links of CloudConvert live 24 hours, this one until 20") as caught:
         client.download(task.result.files[0], tmp_path)
@@ -152,7 +152,7 @@ def test_an_expired_link_is_an_error_that_says_so(both: Maker, tmp_path: Path, o
 
 def test_a_file_that_was_deleted_is_not_found(both: Maker, tmp_path: Path) -> None:
     client = both("cloudconvert")
-    task = client.made()
+    task = client.finished_task()
     client.delete(task)
     with pytest.raises(tb.TaskNotFound):
         client.download(task.result.files[0], tmp_path)
@@ -160,7 +160,7 @@ def test_a_file_that_was_deleted_is_not_found(both: Maker, tmp_path: Path) -> No
 
 def test_a_failed_file_leaves_the_earlier_ones(both: Maker, tmp_path: Path) -> None:
     client = both("scan-documents")
-    task = client.made()
+    task = client.finished_task()
     lost = TaskFile(id="file_of_nobody", name="lost.png")
     both_files = TaskResult(files=(*task.result.files, lost))
     with pytest.raises(tb.TaskNotFound) as caught:
@@ -189,18 +189,18 @@ def test_download_does_not_wait_for_a_running_task(both: Maker, tmp_path: Path, 
 @pytest.mark.parametrize("limit", [0, 10])
 def test_max_bytes_applies_to_generated_files_too(limit: int, both: Maker, tmp_path: Path) -> None:
     client = both("smartdocumentor")
-    task = client.made()
+    task = client.finished_task()
     with pytest.raises(tb.ResponseTooLarge, match="max_bytes"):
         client.download(task, tmp_path, max_bytes=limit)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_async_on_progress_is_refused(both: Maker, tmp_path: Path) -> None:
-    async def tell(_done: int, _total: int | None) -> None:
+    async def on_progress(_done: int, _total: int | None) -> None:
         raise AssertionError
 
     with pytest.raises(tb.InvalidInput, match="plain function"):
-        both("scan-documents").download("task_1", tmp_path, on_progress=tell)
+        both("scan-documents").download("task_1", tmp_path, on_progress=on_progress)
 
 
 def test_a_ref_of_another_connection_is_refused(both: Maker, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_ref_of_another_connection_is_refused(both: Maker, tmp_path: Path) -> 
         both("scan-documents").download(tb.TaskRef("elsewhere:task_1"), tmp_path)
 
 
-# Pure.
+# Without a client.
 
 
 def test_an_empty_result_generates_no_files() -> None:

@@ -1,4 +1,4 @@
-"""Names that strangers made up, as files of ours."""
+"""Third-party file names made safe."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def test_a_name_is_made_safe(given: str | None, name: str) -> None:
         (None, "text/html", "document.html"),
     ],
 )
-def test_a_name_without_a_known_suffix_gets_one_from_the_media_type(given: str | None, media_type: str, name: str) -> None:
+def test_a_name_without_a_known_suffix_gets_one_from_the_media_type(
+    given: str | None, media_type: str, name: str
+) -> None:
     assert file_name(given, media_type) == name
 
 

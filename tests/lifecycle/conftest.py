@@ -1,4 +1,4 @@
-"""A host of documents, clients of the emulated vendors, and clients whose vendor is a script."""
+"""A document host, clients of the emulated vendors, and clients with scripted responses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from taskbridge.testing.transport import Answer, Script
 PNG = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAoAAAAKCAAAAACoWZBhAAAAD0lEQVR42mP4DwcMtGcCAGgtY5240DlJAAAAAElFTkSuQmCC")
 PDF = b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n"
 
-# Settings with which each vendor's client can be made without its server.
+# Settings for a client of each vendor without a server.
 SETTINGS: dict[str, dict[str, Any]] = {
     "cloudconvert": {"api_key": "canary-key", "base_url": "http://127.0.0.1:9/v2"},
     "scan-documents": {"api_key": "canary-key", "base_url": "http://127.0.0.1:9/v1"},
@@ -36,11 +36,11 @@ VENDORS = tuple(SETTINGS)
 
 @dataclass
 class Documents:
-    """A host that gives out documents; records who asked and with which headers."""
+    """A document host that records the path and headers of each request."""
 
     url: str
     pages: dict[str, tuple[int, dict[str, str], bytes]]
-    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list[tuple[str, dict[str, str]]])
+    requests: list[tuple[str, dict[str, str]]] = field(default_factory=list[tuple[str, dict[str, str]]])
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def documents() -> Iterator[Documents]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            host.asked.append((self.path, dict(self.headers)))
+            host.requests.append((self.path, dict(self.headers)))
             status, headers, body = pages.get(self.path.partition("?")[0], (404, {}, b"no"))
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(body)), "Connection": "close"}.items():
@@ -70,7 +70,7 @@ def documents() -> Iterator[Documents]:
             except OSError:
                 self.close_connection = True
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the library's name
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name in the base class
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -87,7 +87,7 @@ Call: TypeAlias = Callable[..., Any]
 
 
 class Both:
-    """One client's calls, synchronous or asynchronous, under the same names and with the same results."""
+    """The methods of a synchronous or asynchronous client, with the same names and results."""
 
     def __init__(self, emulator: Emulator, provider: str, *, asynchronous: bool, **settings: Any) -> None:
         fixed: dict[str, Any] = {"poll": {"interval": 0.05}, "retry": {"first": 0.01}, "allow_private": True}
@@ -98,22 +98,22 @@ class Both:
     def __getattr__(self, name: str) -> Call:
         def call(*args: Any, **kwargs: Any) -> Any:
             if self._asynchronous:
-                return asyncio.run(self._ask(name, args, kwargs))
+                return asyncio.run(self._await(name, args, kwargs))
             with tb.connect(self._provider, **self._settings) as client:
-                found: Any = getattr(client, name)(*args, **kwargs)
-                return [*cast("Iterator[Any]", found)] if name == "list" else found
+                result: Any = getattr(client, name)(*args, **kwargs)
+                return [*cast("Iterator[Any]", result)] if name == "list" else result
 
         return call
 
-    async def _ask(self, name: str, args: Any, kwargs: Any) -> Any:
+    async def _await(self, name: str, args: Any, kwargs: Any) -> Any:
         async with aio.connect(self._provider, **self._settings) as client:
-            found: Any = getattr(client, name)(*args, **kwargs)
-            return [each async for each in found] if name == "list" else await found
+            result: Any = getattr(client, name)(*args, **kwargs)
+            return [each async for each in result] if name == "list" else await result
 
 
 @pytest.fixture(params=[False, True], ids=["sync", "async"])
 def both(request: pytest.FixtureRequest, own_vendors: Emulator) -> Callable[..., Both]:
-    """Makes the two clients of a vendor, one after the other."""
+    """Create the synchronous, then the asynchronous client of a vendor."""
 
     def make(provider: str, **settings: Any) -> Both:
         return Both(own_vendors, provider, asynchronous=request.param, **settings)
@@ -123,7 +123,7 @@ def both(request: pytest.FixtureRequest, own_vendors: Emulator) -> Callable[...,
 
 @dataclass
 class Scripted:
-    """A client whose vendor is a script."""
+    """A client with scripted responses."""
 
     client: Client
     transport: ScriptedTransport
@@ -132,7 +132,7 @@ class Scripted:
 
 @pytest.fixture
 def scripted() -> Callable[..., Scripted]:
-    """Makes a client whose requests are answered by a script."""
+    """Create a client with scripted responses."""
 
     def make(provider: str, *script: Answer | Callable[[Request], Answer], **settings: Any) -> Scripted:
         clock = VirtualClock()

@@ -1,4 +1,4 @@
-"""The moment before an order leaves: who listens can keep what finds it again, and finish it after a crash."""
+"""`before_submit` gets the recovery token before a submission is sent; after a crash, the token recovers it."""
 
 from __future__ import annotations
 
@@ -23,25 +23,27 @@ INPUTS: dict[str, Any] = {
     "scan-documents": PDF,
     "smartdocumentor": "https://example.com/invoice.pdf",
 }
-# Path of the request after which the vendor has the order.
-COMMITS = {"cloudconvert": "/v2/jobs", "scan-documents": "-operations/", "smartdocumentor": "/process"}
+# Path of the request that starts the work.
+SUBMIT_PATHS = {"cloudconvert": "/v2/jobs", "scan-documents": "-operations/", "smartdocumentor": "/process"}
 
 
-class Crash(Exception):  # as the end of the process would
+class Crash(Exception):  # stands for the end of the process
     pass
 
 
 @pytest.mark.parametrize("vendor", INPUTS)
-def test_the_recovery_token_is_passed_before_the_submission_is_sent_and_finds_it(vendor: str, both: Maker, own_vendors: Emulator) -> None:
-    told: list[tuple[str, int]] = []
+def test_the_recovery_token_is_passed_before_the_submission_is_sent_and_finds_it(
+    vendor: str, both: Maker, own_vendors: Emulator
+) -> None:
+    tokens: list[tuple[str, int]] = []
 
-    def keep(recovery_token: Mapping[str, Any]) -> None:
-        told.append((json.dumps(recovery_token), own_vendors.count(vendor, "POST", COMMITS[vendor])))
+    def store(recovery_token: Mapping[str, Any]) -> None:
+        tokens.append((json.dumps(recovery_token), own_vendors.count(vendor, "POST", SUBMIT_PATHS[vendor])))
 
     client = both(vendor)
-    task = client.submit("extract-text", INPUTS[vendor], before_submit=keep)
+    task = client.submit("extract-text", INPUTS[vendor], before_submit=store)
 
-    ((recovery_token, sent),) = told
+    ((recovery_token, sent),) = tokens
     assert sent == 0
     found = client.recover(tb.SubmitUncertain("the process was killed", recovery_token=json.loads(recovery_token)))
     assert found.id == task.id
@@ -55,29 +57,29 @@ def test_an_exception_in_before_submit_prevents_the_submission(vendor: str, both
     client = both(vendor, max_in_flight=1)
     with pytest.raises(Crash, match="taskbridge-"):
         client.submit("extract-text", INPUTS[vendor], before_submit=refuse)
-    assert own_vendors.count(vendor, "POST", COMMITS[vendor]) == 0
+    assert own_vendors.count(vendor, "POST", SUBMIT_PATHS[vendor]) == 0
 
 
 def test_an_exception_in_before_submit_leaves_the_rate_limit_unchanged(scripted: Maker) -> None:
-    made = scripted("smartdocumentor", Response(200, {}, b'{"taskId": 44}'), max_in_flight=1)
+    harness = scripted("smartdocumentor", Response(200, {}, b'{"taskId": 44}'), max_in_flight=1)
 
-    def refuse(_clue: Mapping[str, Any]) -> None:
+    def refuse(_token: Mapping[str, Any]) -> None:
         raise Crash
 
     for _ in range(3):
         with pytest.raises(Crash):
-            made.client.submit("extract-text", INPUTS["smartdocumentor"], before_submit=refuse)
-    assert made.client.submit("extract-text", INPUTS["smartdocumentor"]).id == "44"
+            harness.client.submit("extract-text", INPUTS["smartdocumentor"], before_submit=refuse)
+    assert harness.client.submit("extract-text", INPUTS["smartdocumentor"]).id == "44"
 
 
 def test_before_submit_is_called_for_each_attempt(scripted: Maker) -> None:
     refused = tb.ConnectFailed("nobody there")
-    made = scripted("smartdocumentor", refused, Response(200, {}, b'{"taskId": 44}'))
-    told: list[Mapping[str, Any]] = []
+    harness = scripted("smartdocumentor", refused, Response(200, {}, b'{"taskId": 44}'))
+    tokens: list[Mapping[str, Any]] = []
 
-    made.client.submit("extract-text", INPUTS["smartdocumentor"], before_submit=told.append)
+    harness.client.submit("extract-text", INPUTS["smartdocumentor"], before_submit=tokens.append)
 
-    first, second = told
+    first, second = tokens
     assert first == second
     assert first["external_id"].startswith("taskbridge-")
 
@@ -86,47 +88,45 @@ def test_before_submit_gets_the_same_token_as_the_error(scripted: Maker) -> None
     def vendor(request: Request) -> Response:
         return Response(504 if request.starts_work else 200, {}, b'{"id": "file_1"}')
 
-    made = scripted("scan-documents", vendor)
-    told: list[Mapping[str, Any]] = []
+    harness = scripted("scan-documents", vendor)
+    tokens: list[Mapping[str, Any]] = []
     with pytest.raises(tb.SubmitUncertain) as caught:
-        made.client.submit("extract-text", PDF, before_submit=told.append)
-    assert told == [caught.value.recovery_token]
-    assert told[0]["files"] == ["file_1"]
+        harness.client.submit("extract-text", PDF, before_submit=tokens.append)
+    assert tokens == [caught.value.recovery_token]
+    assert tokens[0]["files"] == ["file_1"]
 
 
 def test_the_async_client_awaits_before_submit(own_vendors: Emulator) -> None:
     settings = own_vendors.settings("smartdocumentor")
-    told: list[str] = []
+    tokens: list[str] = []
 
-    async def keep(recovery_token: Mapping[str, Any]) -> None:
+    async def store(recovery_token: Mapping[str, Any]) -> None:
         await asyncio.sleep(0)
-        told.append(recovery_token["reference"])
+        tokens.append(recovery_token["reference"])
 
     async def go() -> tb.Task:
         async with aio.connect("smartdocumentor", **settings) as client:
-            return await client.submit("extract-text", INPUTS["smartdocumentor"], before_submit=keep)
+            return await client.submit("extract-text", INPUTS["smartdocumentor"], before_submit=store)
 
-    assert asyncio.run(go()).external_id == told[0]
-
-
-# CloudConvert takes the order first, and its document after it.
+    assert asyncio.run(go()).external_id == tokens[0]
 
 
-def test_recover_uploads_the_missing_document(
-    both: Maker, own_vendors: Emulator, tmp_path: Path
-) -> None:
+# CloudConvert accepts the job first and its document second.
+
+
+def test_recover_uploads_the_missing_document(both: Maker, own_vendors: Emulator, tmp_path: Path) -> None:
     path = tmp_path / "invoice.pdf"
     path.write_bytes(PDF)
-    clues: list[Mapping[str, Any]] = []
+    tokens: list[Mapping[str, Any]] = []
 
     def lose(recovery_token: Mapping[str, Any]) -> None:
-        clues.append(recovery_token)
+        tokens.append(recovery_token)
         path.unlink()
 
     client = both("cloudconvert")
     with pytest.raises((tb.TaskbridgeError, OSError)):
         client.submit("extract-text", path, before_submit=lose)
-    lost = tb.SubmitUncertain("the process was killed", recovery_token=clues[0])
+    lost = tb.SubmitUncertain("the process was killed", recovery_token=tokens[0])
     assert tb.Reason.AWAITING_UPLOAD in {part.reason for part in client.recover(lost).subtasks}
     path.write_bytes(PDF)
 

@@ -1,4 +1,4 @@
-"""Documents that are fetched because the vendor wants bytes: which addresses may be asked, hop by hop."""
+"""Documents that taskbridge fetches for the vendor: which addresses are allowed, at each redirect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Maker = Callable[..., Any]
 OPEN = FetchPolicy()
 PRIVATE = FetchPolicy(allow_private=True)
 
-# F60 of docs/reliability.md, and what lies around it.
+# F60 of docs/reliability.md, and similar cases.
 REFUSED = [
     "https://169.254.169.254/latest/meta-data",
     "https://127.0.0.1/",
@@ -176,7 +176,7 @@ def test_a_document_that_cannot_be_fetched_is_not_submitted(
 def test_this_machine_is_refused_unless_allow_private_is_set(both: Maker, documents: Any) -> None:
     with pytest.raises(tb.InvalidInput, match="allow_private"):
         both("scan-documents", allow_private=False).submit("extract-text", f"{documents.url}/invoice.png")
-    assert documents.asked == []
+    assert documents.requests == []
 
 
 def test_a_host_name_that_resolves_to_this_machine_is_refused(both: Maker, documents: Any, monkeypatch: Any) -> None:
@@ -184,26 +184,26 @@ def test_a_host_name_that_resolves_to_this_machine_is_refused(both: Maker, docum
 
     real = socket.getaddrinfo
 
-    def lie(host: Any, *args: Any, **kwargs: Any) -> Any:
+    def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:
         return real("127.0.0.1" if host == "documents.example" else host, *args, **kwargs)
 
-    monkeypatch.setattr(socket, "getaddrinfo", lie)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     port = documents.url.rpartition(":")[2]
     client = both("scan-documents", allow_private=False, allow_http=True)
     with pytest.raises(tb.TaskbridgeError, match="public internet"):
         client.submit("extract-text", f"http://documents.example:{port}/invoice.png")
-    assert documents.asked == []
+    assert documents.requests == []
 
 
 def test_a_failing_document_host_does_not_throttle_the_vendor(scripted: Maker) -> None:
-    def world(request: Any) -> Response:
+    def respond(request: Any) -> Response:
         if request.external:
             return Response(503, {}, b"")
-        raise AssertionError("the vendor was asked")
+        raise AssertionError("the vendor got a request")
 
-    made = scripted("scan-documents", world)
+    harness = scripted("scan-documents", respond)
     with pytest.raises(tb.InvalidInput, match="HTTP 503") as caught:
-        made.client.submit("extract-text", "https://example.com/a.png")
+        harness.client.submit("extract-text", "https://example.com/a.png")
     assert caught.value.retryable
-    assert len(made.transport.requests) == 3
-    assert made.client._connection.throttle.take(made.clock.monotonic()).wait == 0.0
+    assert len(harness.transport.requests) == 3
+    assert harness.client._connection.throttle.take(harness.clock.monotonic()).wait == 0.0

@@ -1,4 +1,4 @@
-"""What each vendor is sent for an order, by hand and without a network; bodies as the vendors' pages have them."""
+"""The requests of each vendor's submission, without a network; bodies as on the vendors' pages."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def of(name: str) -> Provider[Any]:
     return connection_of(name, SETTINGS[name]).provider
 
 
-def said(body: object, status: int = 200) -> Response:
+def response(body: object, status: int = 200) -> Response:
     return Response(status, {}, json.dumps(body).encode())
 
 
-def walk(flow: Any, *answers: Response) -> tuple[Any, list[Request]]:
+def drive(flow: Any, *responses: Response) -> tuple[Any, list[Request]]:
     requests = [next(flow)]
     try:
-        for answer in answers:
-            requests.append(flow.send(answer))  # noqa: PERF401  # the end of the flow ends it
+        for each in responses:
+            requests.append(flow.send(each))  # noqa: PERF401  # StopIteration ends the loop
     except StopIteration as end:
         return end.value, requests
-    raise AssertionError(f"the flow asks once more: {requests[-1]!r}")
+    raise AssertionError(f"the flow yields another request: {requests[-1]!r}")
 
 
 def sent(request: Request) -> Any:
@@ -52,7 +52,7 @@ def sent(request: Request) -> Any:
     return json.loads(data)
 
 
-def order(native: str, *sources: Any, operation: str | None = None, **more: Any) -> Submission:
+def submission(native: str, *sources: Any, operation: str | None = None, **more: Any) -> Submission:
     return Submission(operation or f"native:{native}", native, "ref-1", sources, **more)
 
 
@@ -64,8 +64,8 @@ def test_expertai_takes_base64_inside_json_from_disk(size: int, tmp_path: Path) 
     content = path.read_bytes()[:size]
     path.write_bytes(content)
     document = Document(path.name, path, size)
-    task, (request,) = walk(
-        of("expertai-extract").submit(order("layout-document-async", document)), said({"taskId": "t-1"}, 202)
+    task, (request,) = drive(
+        of("expertai-extract").submit(submission("layout-document-async", document)), response({"taskId": "t-1"}, 202)
     )
     assert (request.method, request.url) == ("POST", "https://extract.expert.ai/beta/layout-document-async")
     assert isinstance(request.body, Base64)
@@ -84,13 +84,13 @@ def test_a_placeholder_that_occurs_twice_is_refused() -> None:
 
 # https://docs.smartdocumentor.net/technical/api-reference/post-create-task
 def test_smartdocumentor_takes_a_link_in_its_context() -> None:
-    given = order(
+    given = submission(
         "process",
         Link("https://e.com/a.pdf"),
         options={"priority": 2, "context": {"transcriptLanguage": "pt"}},
         name="A",
     )
-    task, (request,) = walk(of("smartdocumentor").submit(given), said({"taskId": 44}))
+    task, (request,) = drive(of("smartdocumentor").submit(given), response({"taskId": 44}))
     assert request.url == "https://cloud.smartdocumentor.net/api/v1.0/external/sdtask/process"
     assert sent(request) == {
         "externalId": "ref-1",
@@ -103,15 +103,15 @@ def test_smartdocumentor_takes_a_link_in_its_context() -> None:
 
 # https://scan-documents.com/docs/v1/image-operations/extract-text
 def test_scan_documents_uploads_then_submits() -> None:
-    given = order(
+    given = submission(
         "extract-text",
         Document("a.png", b"data", 4),
         operation="extract-text",
         callback_url="https://e.com/hook",
         name="a.png",
     )
-    made: dict[str, Any] = {"id": "task_1", "operation": "extract-text", "status": "pending", "result": {}}
-    task, (upload, create) = walk(of("scan-documents").submit(given), said({"id": "file_1"}), said(made))
+    created: dict[str, Any] = {"id": "task_1", "operation": "extract-text", "status": "pending", "result": {}}
+    task, (upload, create) = drive(of("scan-documents").submit(given), response({"id": "file_1"}), response(created))
     assert upload.url == "https://api.scan-documents.com/v1/files"
     assert upload.body == Upload((("name", "a.png"),), "file", "a.png", b"data")
     assert not upload.starts_work
@@ -122,32 +122,32 @@ def test_scan_documents_uploads_then_submits() -> None:
 
 
 def test_a_native_operation_gets_no_defaults() -> None:
-    made: dict[str, Any] = {"id": "task_1", "operation": "extract-text", "status": "pending", "result": {}}
-    _, (create,) = walk(of("scan-documents").submit(order("extract-text", Stored("file_9"))), said(made))
+    created: dict[str, Any] = {"id": "task_1", "operation": "extract-text", "status": "pending", "result": {}}
+    _, (create,) = drive(of("scan-documents").submit(submission("extract-text", Stored("file_9"))), response(created))
     assert sent(create) == {"input": "file_9"}
-    newer = order("image-operations/straighten", Stored("file_9"))
-    _, (create,) = walk(of("scan-documents").submit(newer), said(made))
+    newer = submission("image-operations/straighten", Stored("file_9"))
+    _, (create,) = drive(of("scan-documents").submit(newer), response(created))
     assert create.url.endswith("/v1/image-operations/straighten")
 
 
 def test_a_submission_may_return_a_finished_task() -> None:
-    made: dict[str, Any] = {
+    created: dict[str, Any] = {
         "id": "task_1",
         "operation": "x",
         "status": "completed",
         "result": {"format": "plain", "content": "text"},
     }
-    task, _ = walk(of("scan-documents").submit(order("extract-text", Stored("file_9"))), said(made))
+    task, _ = drive(of("scan-documents").submit(submission("extract-text", Stored("file_9"))), response(created))
     assert task.result.text == "text"
 
 
 # https://cloudconvert.com/docs/api-reference/jobs
 def test_cloudconvert_creates_a_job_with_import_work_and_export() -> None:
-    given = order(
+    given = submission(
         "convert", Link("https://e.com/a.docx", "b.docx"), operation="extract-text", callback_url="https://e.com/hook"
     )
     job: dict[str, Any] = {"data": {"id": "73df1e16-fd8b", "status": "waiting", "tag": "ref-1", "tasks": []}}
-    task, (create,) = walk(of("cloudconvert").submit(given), said(job, 201))
+    task, (create,) = drive(of("cloudconvert").submit(given), response(job, 201))
     assert create.url == "https://api.cloudconvert.com/v2/jobs"
     assert sent(create) == {
         "tag": "ref-1",
@@ -164,23 +164,23 @@ def test_cloudconvert_creates_a_job_with_import_work_and_export() -> None:
 def test_cloudconverts_list_is_read_by_page_number_and_never_by_link() -> None:
     links: dict[str, Any] = {"next": "https://evil.test/v2/jobs?page=9"}
     flow = of("cloudconvert").list_page(Query(), None)
-    page, (request,) = walk(flow, said({"data": [{"id": "73df1e16-fd8b", "status": "waiting"}], "links": links}))
+    page, (request,) = drive(flow, response({"data": [{"id": "73df1e16-fd8b", "status": "waiting"}], "links": links}))
     assert request.url == "https://api.cloudconvert.com/v2/jobs?per_page=50&page=1&include=tasks"
     assert page.next_cursor == "2"
-    page, _ = walk(of("cloudconvert").list_page(Query(), "2"), said({"data": [], "links": {"next": None}}))
+    page, _ = drive(of("cloudconvert").list_page(Query(), "2"), response({"data": [], "links": {"next": None}}))
     assert page.next_cursor is None
 
 
 @pytest.mark.parametrize(
     ("name", "given"),
     [
-        ("cloudconvert", order("jobs", Link("https://e.com/"), options={"tasks": {}})),
-        ("cloudconvert", order("convert", external_id="INV-7")),
-        ("cloudconvert", order("convert", callback_url="https://e.com/")),
-        ("cloudconvert", order("../users/me")),
-        ("scan-documents", order("files")),
-        ("smartdocumentor", order("statuslist")),
-        ("expertai-extract", order("status")),
+        ("cloudconvert", submission("jobs", Link("https://e.com/"), options={"tasks": {}})),
+        ("cloudconvert", submission("convert", external_id="INV-7")),
+        ("cloudconvert", submission("convert", callback_url="https://e.com/")),
+        ("cloudconvert", submission("../users/me")),
+        ("scan-documents", submission("files")),
+        ("smartdocumentor", submission("statuslist")),
+        ("expertai-extract", submission("status")),
     ],
 )
 def test_unsupported_submissions_are_refused_before_a_request(name: str, given: Submission) -> None:
@@ -188,23 +188,23 @@ def test_unsupported_submissions_are_refused_before_a_request(name: str, given: 
         next(of(name).submit(given))
 
 
-LOST: dict[str, Callable[[Provider[Any]], Any]] = {
+RECOVERIES: dict[str, Callable[[Provider[Any]], Any]] = {
     "cloudconvert": lambda provider: provider.recover({"reference": "r"}),
     "scan-documents": lambda provider: provider.recover({"reference": "r"}),
 }
 
 
-@pytest.mark.parametrize("name", LOST)
+@pytest.mark.parametrize("name", RECOVERIES)
 def test_a_submission_without_a_mark_cannot_be_recovered(name: str) -> None:
     with pytest.raises(TaskbridgeError, match="cannot look for"):
-        next(LOST[name](of(name)))
+        next(RECOVERIES[name](of(name)))
 
 
 def test_a_search_through_a_long_list_ends() -> None:
-    page = said({"data": [{"id": "task_1", "status": "pending"}], "links": {"next": "?from=task_1"}})
+    page = response({"data": [{"id": "task_1", "status": "pending"}], "links": {"next": "?from=task_1"}})
     flow = of("scan-documents").recover({"reference": "r", "files": ["file_1"]})
     with pytest.raises(UnsupportedFeature, match="further than"):
-        walk(flow, *[page] * 40)
+        drive(flow, *[page] * 40)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Bad input: what is known to be wrong is refused before anything is sent."""
+"""Invalid input is refused before anything is sent."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PDF = b"%PDF-1.4 a document"
 
 @pytest.fixture(params=TAKES_FILES)
 def unsent(request: pytest.FixtureRequest, scripted: Maker) -> Any:
-    """A client to which nothing may be sent."""
+    """A client that must not send anything."""
     return scripted(request.param).client
 
 
 class Unreadable(io.RawIOBase):
-    def read(self, size: int = -1) -> bytes:  # noqa: ARG002  # the library's name
+    def read(self, size: int = -1) -> bytes:  # noqa: ARG002  # the name in the base class
         raise OSError(5, "the disk is broken", "somewhere")
 
 
@@ -172,9 +172,9 @@ def test_an_option_that_the_vendor_rejects_keeps_its_field_errors(scripted: Make
     errors = {"target_format": ["must be one of image/png"]}
     body = {"type": "https://scan-documents.com/docs/errors/validation-error", "status": 422, "errors": errors}
     refused = Response(422, {"content-type": "application/problem+json"}, json.dumps(body).encode())
-    made = scripted("scan-documents", Response(200, {}, b'{"id": "file_1"}'), refused)
+    harness = scripted("scan-documents", Response(200, {}, b'{"id": "file_1"}'), refused)
     with pytest.raises(tb.InvalidRequest, match="target_format: must be one of image/png") as caught:
-        made.client.submit("convert", PDF, options={"target_format": "gif"})
+        harness.client.submit("convert", PDF, options={"target_format": "gif"})
     assert caught.value.raw["errors"] == errors
     assert caught.value.recovery_token["files"] == ["file_1"]
 
@@ -193,8 +193,8 @@ def test_a_stream_is_read_to_its_end_once_and_can_be_sent_twice(scripted: Maker)
 
 
 def test_temporary_files_are_removed() -> None:
-    with TemporaryFiles() as spool:
-        path = spool.take(io.BytesIO(PDF))
+    with TemporaryFiles() as files:
+        path = files.take(io.BytesIO(PDF))
         assert path.read_bytes() == PDF
     assert not path.parent.exists()
 
@@ -218,7 +218,7 @@ def test_a_document_name_is_reduced_to_a_plain_file_name(name: str, safe: str) -
 
 
 def test_a_name_with_quotes_is_sent_as_one_field(scripted: Maker) -> None:
-    made = scripted("scan-documents", Response(200, {}, b'{"id": "file_1"}'), Response(422, {}, b"{}"))
+    harness = scripted("scan-documents", Response(200, {}, b'{"id": "file_1"}'), Response(422, {}, b"{}"))
     with pytest.raises(tb.InvalidRequest):
-        made.client.submit("extract-text", PDF, name='../a"b\r\n.pdf')
-    assert made.transport.requests[0].body.filename == 'a"b__.pdf'
+        harness.client.submit("extract-text", PDF, name='../a"b\r\n.pdf')
+    assert harness.transport.requests[0].body.filename == 'a"b__.pdf'

@@ -1,4 +1,4 @@
-"""Orders that go well, over HTTP, on both sides of the interface."""
+"""Successful submissions over HTTP, with the synchronous and the asynchronous client."""
 
 from __future__ import annotations
 
@@ -45,11 +45,13 @@ def given_as(kind: str, url: str, folder: Path) -> Any:
 
 @pytest.mark.parametrize("kind", ["url", "path", "bytes", "stream", "file"])
 @pytest.mark.parametrize("vendor", TEXTS)
-def test_every_claimed_kind_of_input_is_accepted(vendor: str, kind: str, both: Maker, documents: Any, tmp_path: Path) -> None:
+def test_every_claimed_kind_of_input_is_accepted(
+    vendor: str, kind: str, both: Maker, documents: Any, tmp_path: Path
+) -> None:
     claimed = load_provider(vendor).capabilities.inputs
     client = both(vendor)
     given = given_as(kind, documents.url, tmp_path)
-    if kind not in claimed and kind != "file":  # a file with a link goes as that link
+    if kind not in claimed and kind != "file":  # a file with a link is passed as that link
         with pytest.raises(tb.UnsupportedFeature, match=f"given as {kind}; it takes: {', '.join(sorted(claimed))}"):
             client.submit("extract-text", given, name="invoice.png")
         return
@@ -62,8 +64,8 @@ def test_every_claimed_kind_of_input_is_accepted(vendor: str, kind: str, both: M
 def test_a_redirected_document_is_fetched_without_the_key(both: Maker, documents: Any, own_vendors: Emulator) -> None:
     both("scan-documents").submit("extract-text", f"{documents.url}/moved/invoice.png?x=1")
     key = own_vendors.settings("scan-documents")["api_key"]
-    assert [path for path, _ in documents.asked] == ["/moved/invoice.png?x=1", "/invoice.png"]
-    assert not any(key in value for _, headers in documents.asked for value in headers.values())
+    assert [path for path, _ in documents.requests] == ["/moved/invoice.png?x=1", "/invoice.png"]
+    assert not any(key in value for _, headers in documents.requests for value in headers.values())
 
 
 @pytest.mark.parametrize(
@@ -185,24 +187,24 @@ def test_a_submission_is_logged_before_it_is_sent(scripted: Maker, caplog: pytes
         seen.extend(record.message for record in caplog.records)
         raise AssertionError(request.method)
 
-    made = scripted("smartdocumentor", vendor)
+    harness = scripted("smartdocumentor", vendor)
     with pytest.raises(AssertionError):
-        made.client.submit("extract-text", "https://example.com/a.pdf", external_id="INV-9")
+        harness.client.submit("extract-text", "https://example.com/a.pdf", external_id="INV-9")
     assert seen == ["smartdocumentor: submitting: operation=process reference=INV-9"]
     assert "canary" not in caplog.text
 
 
 def test_a_submission_uses_a_new_connection_and_a_deadline_by_its_size(scripted: Maker) -> None:
-    made = scripted("expertai-extract", tb_answer({"taskId": "t-1"}, 202))
-    made.client.submit("extract-text", b"%PDF-" + b"x" * 999_995)
-    (request,) = made.transport.requests
+    harness = scripted("expertai-extract", json_response({"taskId": "t-1"}, 202))
+    harness.client.submit("extract-text", b"%PDF-" + b"x" * 999_995)
+    (request,) = harness.transport.requests
     assert request.starts_work
     assert request.new_connection
-    assert made.transport.deadlines[0] - made.clock.monotonic() == pytest.approx(30.0 + 10.0)
+    assert harness.transport.deadlines[0] - harness.clock.monotonic() == pytest.approx(30.0 + 10.0)
 
 
-def tb_answer(body: dict[str, Any], status: int = 200) -> Any:
-    import json  # noqa: PLC0415  # beside its one use
+def json_response(body: dict[str, Any], status: int = 200) -> Any:
+    import json  # noqa: PLC0415  # only here
 
     from taskbridge.provider.http import Response  # noqa: PLC0415
 
@@ -214,34 +216,34 @@ def test_a_just_submitted_task_that_is_not_found_yet_is_requested_again(scripted
 
     queued = {"taskId": 44, "externalId": "INV-7", "taskStatusText": "QueuedForPreProcessing"}
     missing = Response(404, {"content-length": "0"})
-    made = scripted("smartdocumentor", tb_answer({"taskId": 44}), missing, missing, tb_answer(queued))
-    task = made.client.submit("extract-text", "https://example.com/a.pdf", external_id="INV-7")
-    assert made.client.get(task).status is TaskStatus.PENDING
-    assert made.transport.left == 0
+    harness = scripted("smartdocumentor", json_response({"taskId": 44}), missing, missing, json_response(queued))
+    task = harness.client.submit("extract-text", "https://example.com/a.pdf", external_id="INV-7")
+    assert harness.client.get(task).status is TaskStatus.PENDING
+    assert harness.transport.left == 0
 
 
 def test_not_found_is_an_error_after_the_grace_time(scripted: Maker) -> None:
     from taskbridge.provider.http import Response  # noqa: PLC0415
 
-    made = scripted("smartdocumentor", tb_answer({"taskId": 44}), Response(404, {"content-length": "0"}))
-    task = made.client.submit("extract-text", "https://example.com/a.pdf")
-    made.clock.advance(10.1)
+    harness = scripted("smartdocumentor", json_response({"taskId": 44}), Response(404, {"content-length": "0"}))
+    task = harness.client.submit("extract-text", "https://example.com/a.pdf")
+    harness.clock.advance(10.1)
     with pytest.raises(tb.TaskNotFound):
-        made.client.get(task)
+        harness.client.get(task)
 
 
 def test_the_grace_time_for_not_found_is_ten_seconds(scripted: Maker) -> None:
     from taskbridge.provider.http import Response  # noqa: PLC0415
 
     def vendor(request: Any) -> Response:
-        return tb_answer({"taskId": 44}) if request.method == "POST" else Response(404, {"content-length": "0"})
+        return json_response({"taskId": 44}) if request.method == "POST" else Response(404, {"content-length": "0"})
 
-    made = scripted("smartdocumentor", vendor)
-    task = made.client.submit("extract-text", "https://example.com/a.pdf")
-    began = made.clock.monotonic()
+    harness = scripted("smartdocumentor", vendor)
+    task = harness.client.submit("extract-text", "https://example.com/a.pdf")
+    began = harness.clock.monotonic()
     with pytest.raises(tb.TaskNotFound):
-        made.client.get(task)
-    assert 8.0 <= made.clock.monotonic() - began <= 12.0
+        harness.client.get(task)
+    assert 8.0 <= harness.clock.monotonic() - began <= 12.0
 
 
 def test_a_planned_outcome_applies_to_the_next_task(both: Maker, own_vendors: Emulator) -> None:

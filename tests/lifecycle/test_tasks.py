@@ -1,4 +1,4 @@
-"""List, cancel, retry, delete, restart and look-up options, against the emulated vendors on both sides."""
+"""List, cancel, retry, delete, restart and the options of get, against the emulated vendors with both clients."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def page(*ids: str, link: str | None = None) -> Response:
 @pytest.mark.parametrize("vendor", ["cloudconvert", "scan-documents", "smartdocumentor"])
 def test_a_list_yields_every_task_once_over_many_pages(vendor: str, both: Maker) -> None:
     client = both(vendor)
-    made = {client.submit(*order(vendor), **options(vendor)).id for _ in range(3)}
+    submitted = {client.submit(*arguments(vendor), **options(vendor)).id for _ in range(3)}
     ids = [task.id for task in client.list()]
-    assert made <= set(ids)
+    assert submitted <= set(ids)
     assert len(ids) == len(set(ids))
 
 
-def order(vendor: str) -> tuple[str, Any]:
+def arguments(vendor: str) -> tuple[str, Any]:
     return ("native:jobs", None) if vendor == "cloudconvert" else ("extract-text", document(vendor))
 
 
@@ -61,12 +61,12 @@ def test_a_list_can_be_filtered_by_every_shared_status(
 ) -> None:
     client = both(vendor)
     own_vendors.clear_requests()
-    kind = {"kind": "task"} if (vendor, status) == ("cloudconvert", "pending") else {}  # no job is found so early
+    kind = {"kind": "task"} if (vendor, status) == ("cloudconvert", "pending") else {}  # no job is pending by then
     found = client.list(str(status), **kind)
     assert found
     assert {task.status for task in found} == {status}
-    picked = any("filter%5Bstatus%5D" in seen.query for seen in own_vendors.requests)
-    assert picked == (status in client_statuses(vendor) or bool(kind))
+    filtered_by_vendor = any("filter%5Bstatus%5D" in seen.query for seen in own_vendors.requests)
+    assert filtered_by_vendor == (status in client_statuses(vendor) or bool(kind))
 
 
 def client_statuses(vendor: str) -> frozenset[TaskStatus]:
@@ -79,39 +79,39 @@ def client_statuses(vendor: str) -> frozenset[TaskStatus]:
 
 def test_a_list_is_lazy(scripted: Maker) -> None:
     link = "https://evil.test/tasks?from=task_c&take=2"
-    made = scripted("scan-documents", page("task_a", "task_b", link=link), page("task_c"))
-    tasks = made.client.list()
-    assert made.transport.requests == []
+    harness = scripted("scan-documents", page("task_a", "task_b", link=link), page("task_c"))
+    tasks = harness.client.list()
+    assert harness.transport.requests == []
     assert [task.id for task in islice(tasks, 2)] == ["task_a", "task_b"]
-    assert len(made.transport.requests) == 1
+    assert len(harness.transport.requests) == 1
     assert [task.id for task in tasks] == ["task_c"]
-    second = made.transport.requests[1]
+    second = harness.transport.requests[1]
     assert second.url == "http://127.0.0.1:9/v1/tasks?take=50&from=task_c"
 
 
 def test_a_limit_ends_a_list(scripted: Maker) -> None:
-    made = scripted("scan-documents", page("task_a", "task_b", link="https://x.test/?from=task_c"))
-    assert [task.id for task in made.client.list(limit=2)] == ["task_a", "task_b"]
-    assert list(made.client.list(limit=0)) == []
-    assert len(made.transport.requests) == 1
+    harness = scripted("scan-documents", page("task_a", "task_b", link="https://x.test/?from=task_c"))
+    assert [task.id for task in harness.client.list(limit=2)] == ["task_a", "task_b"]
+    assert list(harness.client.list(limit=0)) == []
+    assert len(harness.transport.requests) == 1
 
 
 def test_a_task_on_two_adjacent_pages_is_yielded_once(scripted: Maker) -> None:
-    made = scripted("scan-documents", page("task_a", "task_b", link="?from=task_b"), page("task_b", "task_c"))
-    assert [task.id for task in made.client.list()] == ["task_a", "task_b", "task_c"]
+    harness = scripted("scan-documents", page("task_a", "task_b", link="?from=task_b"), page("task_b", "task_c"))
+    assert [task.id for task in harness.client.list()] == ["task_a", "task_b", "task_c"]
 
 
 def test_a_list_that_repeats_a_page_is_an_error(scripted: Maker) -> None:
-    made = scripted("scan-documents", *[page("task_a", link="?from=task_a")] * 9)
+    harness = scripted("scan-documents", *[page("task_a", link="?from=task_a")] * 9)
     with pytest.raises(tb.ContractError, match="comes back to where it was"):
-        list(made.client.list())
-    assert len(made.transport.requests) == 2
+        list(harness.client.list())
+    assert len(harness.transport.requests) == 2
 
 
 def test_a_next_link_without_a_cursor_is_an_error(scripted: Maker) -> None:
-    made = scripted("scan-documents", page("task_a", link="https://api.scan-documents.com/tasks"))
+    harness = scripted("scan-documents", page("task_a", link="https://api.scan-documents.com/tasks"))
     with pytest.raises(tb.MalformedResponse):
-        list(made.client.list())
+        list(harness.client.list())
 
 
 @pytest.mark.parametrize(
@@ -123,18 +123,18 @@ def test_a_next_link_without_a_cursor_is_an_error(scripted: Maker) -> None:
     ],
 )
 def test_smartdocumentors_undocumented_envelope_is_read_in_any_form(scripted: Maker, body: Any) -> None:
-    made = scripted(
+    harness = scripted(
         "smartdocumentor", Response(200, {}, json.dumps(body).encode()), Response(200, {}, b'{"items": []}')
     )
-    assert [task.id for task in made.client.list()] == ["44"]
-    assert "startDate=2000" in made.transport.requests[0].url
+    assert [task.id for task in harness.client.list()] == ["44"]
+    assert "startDate=2000" in harness.transport.requests[0].url
 
 
 @pytest.mark.parametrize("body", [{"a": [], "b": []}, {"total": 1}])
 def test_an_ambiguous_envelope_is_an_error(scripted: Maker, body: Any) -> None:
-    made = scripted("smartdocumentor", Response(200, {}, json.dumps(body).encode()))
+    harness = scripted("smartdocumentor", Response(200, {}, json.dumps(body).encode()))
     with pytest.raises(tb.MalformedResponse):
-        list(made.client.list())
+        list(harness.client.list())
 
 
 def test_the_vendors_filters_are_passed_through(both: Maker, own_vendors: Emulator) -> None:
@@ -186,18 +186,18 @@ def test_cancelling_a_finished_task_is_not_an_error(both: Maker, own_vendors: Em
 
 
 def test_a_refusal_to_cancel_a_running_task_is_raised(scripted: Maker) -> None:
-    going = {"data": {"id": "x441E6HMhG", "status": "processing"}}
-    made = scripted("cloudconvert", Response(422, {}, b"{}"), Response(200, {}, json.dumps(going).encode()))
+    running = {"data": {"id": "x441E6HMhG", "status": "processing"}}
+    harness = scripted("cloudconvert", Response(422, {}, b"{}"), Response(200, {}, json.dumps(running).encode()))
     with pytest.raises(tb.InvalidRequest):
-        made.client.cancel("x441E6HMhG")
+        harness.client.cancel("x441E6HMhG")
 
 
 def test_a_cancel_is_never_sent_twice(scripted: Maker) -> None:
     for fault in (tb.TruncatedResponse("cut"), Response(500, {}, b"{}"), Response(502, {}, b"{}")):
-        made = scripted("cloudconvert", fault)
+        harness = scripted("cloudconvert", fault)
         with pytest.raises((tb.TruncatedResponse, tb.ServerError)):
-            made.client.cancel("x441E6HMhG")
-        assert len(made.transport.requests) == 1
+            harness.client.cancel("x441E6HMhG")
+        assert len(harness.transport.requests) == 1
 
 
 # Retry, delete, restart.
@@ -226,18 +226,18 @@ def test_a_deleted_task_is_not_found(both: Maker) -> None:
     client = both("cloudconvert")
     job = client.submit("native:jobs", options={"tasks": GRAPH})
     task = client.submit("native:import/url", options={"url": URL})
-    for made in (job, task):
-        assert client.delete(made) is None
+    for target in (job, task):
+        assert client.delete(target) is None
         with pytest.raises(tb.TaskNotFound):
-            client.get(made)
+            client.get(target)
         with pytest.raises(tb.TaskNotFound):
-            client.delete(made)
+            client.delete(target)
 
 
 def test_a_delete_without_a_response_is_repeated(scripted: Maker) -> None:
-    made = scripted("cloudconvert", tb.TruncatedResponse("cut"), Response(404, {}, b"{}"))
-    assert made.client.delete("x441E6HMhG") is None
-    assert [request.method for request in made.transport.requests] == ["DELETE", "DELETE"]
+    harness = scripted("cloudconvert", tb.TruncatedResponse("cut"), Response(404, {}, b"{}"))
+    assert harness.client.delete("x441E6HMhG") is None
+    assert [request.method for request in harness.transport.requests] == ["DELETE", "DELETE"]
 
 
 def test_a_restart_requires_destructive(both: Maker) -> None:
@@ -256,7 +256,7 @@ def test_only_true_confirms_a_restart(scripted: Maker) -> None:
         scripted("smartdocumentor").client.restart("44", destructive=1)
 
 
-# Look-up options.
+# Options of get.
 
 
 def test_get_passes_the_vendors_options(both: Maker) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of an order that breaks: never two of it, and the error says what is known (F97 to F106, P6, P26)."""
+"""Interrupted submissions: never sent twice, and the error says what is known (F97 to F106, P6, P26)."""
 
 from __future__ import annotations
 
@@ -37,38 +37,38 @@ INPUTS: dict[str, Any] = {
 RECOVERABLE = ("cloudconvert", "scan-documents", "smartdocumentor")
 
 
-def answer(status: int, body: object = b"", **headers: str) -> Response:
+def response(status: int, body: object = b"", **headers: str) -> Response:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     return Response(status, {"content-length": str(len(data)), **headers}, data)
 
 
-# What the vendor says where all is well.
-TAKEN: dict[str, Response] = {
-    "cloudconvert": answer(201, {"data": {"id": "j-1", "status": "waiting", "tag": "x", "tasks": []}}),
-    "scan-documents": answer(200, {"id": "task_1", "operation": "extract-text", "status": "pending", "result": {}}),
-    "smartdocumentor": answer(200, {"taskId": 44}),
-    "expertai-extract": answer(202, {"taskId": "t-1"}),
+# Responses to a successful submission.
+ACCEPTED: dict[str, Response] = {
+    "cloudconvert": response(201, {"data": {"id": "j-1", "status": "waiting", "tag": "x", "tasks": []}}),
+    "scan-documents": response(200, {"id": "task_1", "operation": "extract-text", "status": "pending", "result": {}}),
+    "smartdocumentor": response(200, {"taskId": 44}),
+    "expertai-extract": response(202, {"taskId": "t-1"}),
 }
 
 
 class Vendor:
-    """Takes uploads, and does the next of its deeds at each commit; the last for ever."""
+    """Accepts uploads, and gives the next outcome to each submission; the last one repeats."""
 
-    def __init__(self, name: str, *deeds: Response | Exception) -> None:
-        self.name, self.deeds, self.starts_work = name, deeds, 0
+    def __init__(self, name: str, *outcomes: Response | Exception) -> None:
+        self.name, self.outcomes, self.submissions = name, outcomes, 0
 
     def __call__(self, request: Request) -> Response:
         if not request.starts_work:
-            return answer(200, {"id": "file_1"})
-        deed = self.deeds[min(self.starts_work, len(self.deeds) - 1)]
-        self.starts_work += 1
-        if isinstance(deed, Exception):
-            raise deed
-        return deed
+            return response(200, {"id": "file_1"})
+        outcome = self.outcomes[min(self.submissions, len(self.outcomes) - 1)]
+        self.submissions += 1
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
 
-def broken(kind: type[tb.TransportError], *, written: bool) -> tb.TransportError:
-    error = kind("it broke")
+def interrupted(kind: type[tb.TransportError], *, written: bool) -> tb.TransportError:
+    error = kind("interrupted")
     error.written = written
     return error
 
@@ -76,34 +76,36 @@ def broken(kind: type[tb.TransportError], *, written: bool) -> tb.TransportError
 GATEWAYS = (502, 504, 520, 521, 522, 523, 524)
 
 UNCERTAIN: dict[str, Response | Exception] = {
-    "cut after sending": broken(tb.TruncatedResponse, written=True),
-    "silence after sending": broken(tb.DeadlineExceeded, written=True),
-    "a stale connection": broken(tb.TruncatedResponse, written=True),
+    "cut after sending": interrupted(tb.TruncatedResponse, written=True),
+    "silence after sending": interrupted(tb.DeadlineExceeded, written=True),
+    "a stale connection": interrupted(tb.TruncatedResponse, written=True),
     "no HTTP": tb.MalformedResponse("no HTTP", repeats=1),
     "too large": tb.ResponseTooLarge("too large"),
-    "nothing": answer(200, b""),
-    "no content": answer(204),
-    "blanks": answer(200, b" \n"),
-    "a web page": answer(200, b"<html><title>Back soon</title></html>"),
-    "a cut body": answer(200, b'{"id": "t'),
-    "no id": answer(200, {}),
-    "a list": answer(200, []),
-    "another shape": answer(201, {"message": "fine"}),
-    "not modified": answer(304),
-    **{f"HTTP {status}": answer(status, b"<html></html>") for status in GATEWAYS},
-    **{f"HTTP {status}": answer(status, b"", location="https://other.test/") for status in (301, 302, 303)},
+    "nothing": response(200, b""),
+    "no content": response(204),
+    "blanks": response(200, b" \n"),
+    "a web page": response(200, b"<html><title>Back soon</title></html>"),
+    "a cut body": response(200, b'{"id": "t'),
+    "no id": response(200, {}),
+    "a list": response(200, []),
+    "another shape": response(201, {"message": "fine"}),
+    "not modified": response(304),
+    **{f"HTTP {status}": response(status, b"<html></html>") for status in GATEWAYS},
+    **{f"HTTP {status}": response(status, b"", location="https://other.test/") for status in (301, 302, 303)},
 }
 
 
-@pytest.mark.parametrize("fault", UNCERTAIN)
+@pytest.mark.parametrize("case", UNCERTAIN)
 @pytest.mark.parametrize("vendor", INPUTS)
-def test_an_uncertain_submission_is_sent_once_and_raises_submit_uncertain(vendor: str, fault: str, scripted: Maker) -> None:
-    script = Vendor(vendor, UNCERTAIN[fault])
-    made = scripted(vendor, script)
+def test_an_uncertain_submission_is_sent_once_and_raises_submit_uncertain(
+    vendor: str, case: str, scripted: Maker
+) -> None:
+    script = Vendor(vendor, UNCERTAIN[case])
+    harness = scripted(vendor, script)
     with pytest.raises(tb.SubmitUncertain) as caught:
-        made.client.submit("extract-text", INPUTS[vendor])
+        harness.client.submit("extract-text", INPUTS[vendor])
     error = caught.value
-    assert script.starts_work == 1
+    assert script.submissions == 1
     assert not error.retryable
     assert (error.provider, error.connection) == (vendor, vendor)
     assert error.recovery_token["provider"] == vendor
@@ -115,9 +117,9 @@ def test_an_uncertain_submission_is_sent_once_and_raises_submit_uncertain(vendor
 
 
 def test_the_cause_of_an_unreadable_confirmation_is_kept(scripted: Maker) -> None:
-    made = scripted("smartdocumentor", Vendor("smartdocumentor", answer(200, {})))
+    harness = scripted("smartdocumentor", Vendor("smartdocumentor", response(200, {})))
     with pytest.raises(tb.SubmitUncertain) as caught:
-        made.client.submit("extract-text", URL)
+        harness.client.submit("extract-text", URL)
     assert isinstance(caught.value.__cause__, tb.MalformedResponse)
 
 
@@ -143,14 +145,15 @@ def test_the_cause_of_an_unreadable_confirmation_is_kept(scripted: Maker) -> Non
 def test_a_refused_submission_is_not_repeated(
     vendor: str, status: int, kind: type[tb.TaskbridgeError], scripted: Maker
 ) -> None:
-    script = Vendor(vendor, answer(status, b"", location="https://other.test/"))
-    made = scripted(vendor, script)
+    script = Vendor(vendor, response(status, b"", location="https://other.test/"))
+    harness = scripted(vendor, script)
     if status in load_provider(vendor).uncertain_statuses:
         kind = tb.SubmitUncertain
     with pytest.raises(tb.TaskbridgeError) as caught:
-        made.client.submit("extract-text", INPUTS[vendor])
+        harness.client.submit("extract-text", INPUTS[vendor])
     assert isinstance(caught.value, kind)
-    assert script.starts_work == (2 if status == 401 else 1)  # refused before any work, so a new credential is tried
+    # A 401 refuses before any work, so it is retried with a new credential.
+    assert script.submissions == (2 if status == 401 else 1)
     if status >= 500:
         assert not caught.value.retryable
     assert caught.value.recovery_token["reference"]
@@ -158,26 +161,26 @@ def test_a_refused_submission_is_not_repeated(
 
 @pytest.mark.parametrize("vendor", INPUTS)
 def test_a_submission_that_never_arrived_is_retried(vendor: str, scripted: Maker) -> None:
-    script = Vendor(vendor, broken(tb.ConnectFailed, written=False), answer(429), TAKEN[vendor])
-    made = scripted(vendor, script)
-    assert made.client.submit("extract-text", INPUTS[vendor]).status == "pending"
-    assert script.starts_work == 3
+    script = Vendor(vendor, interrupted(tb.ConnectFailed, written=False), response(429), ACCEPTED[vendor])
+    harness = scripted(vendor, script)
+    assert harness.client.submit("extract-text", INPUTS[vendor]).status == "pending"
+    assert script.submissions == 3
 
 
 @pytest.mark.parametrize("vendor", INPUTS)
 def test_an_unreachable_host_is_connect_failed(vendor: str, scripted: Maker) -> None:
-    script = Vendor(vendor, broken(tb.ConnectFailed, written=False))
-    made = scripted(vendor, script)
+    script = Vendor(vendor, interrupted(tb.ConnectFailed, written=False))
+    harness = scripted(vendor, script)
     with pytest.raises(tb.ConnectFailed):
-        made.client.submit("extract-text", INPUTS[vendor])
-    assert script.starts_work == 3
+        harness.client.submit("extract-text", INPUTS[vendor])
+    assert script.submissions == 3
 
 
 def test_a_failed_upload_is_its_own_error_and_names_the_uploaded_files(scripted: Maker) -> None:
-    answers = [answer(200, {"id": "file_1"}), broken(tb.TruncatedResponse, written=True)]
-    made = scripted("scan-documents", *answers)
+    answers = [response(200, {"id": "file_1"}), interrupted(tb.TruncatedResponse, written=True)]
+    harness = scripted("scan-documents", *answers)
     with pytest.raises(tb.TruncatedResponse) as caught:
-        made.client.submit("merge", [PDF, PDF])
+        harness.client.submit("merge", [PDF, PDF])
     assert caught.value.recovery_token["files"] == ["file_1"]
 
 
@@ -186,18 +189,18 @@ def test_a_refused_upload_form_does_not_pause_the_connection(scripted: Maker, tm
     path.write_bytes(PDF)
     form = {"url": "http://127.0.0.1:9/up", "parameters": {"key": "a/${filename}", "expires": 7}}
     waiting = {"id": "t-1", "name": "import-1", "status": "waiting", "result": {"form": form}}
-    job = answer(201, {"data": {"id": "j-1", "status": "waiting", "tasks": [waiting]}})
-    made = scripted("cloudconvert", job, answer(403, b"<Error><Code>AccessDenied</Code></Error>"))
+    job = response(201, {"data": {"id": "j-1", "status": "waiting", "tasks": [waiting]}})
+    harness = scripted("cloudconvert", job, response(403, b"<Error><Code>AccessDenied</Code></Error>"))
     with pytest.raises(tb.PermissionDenied, match="the upload was refused") as caught:
-        made.client.submit("extract-text", path)
+        harness.client.submit("extract-text", path)
     assert caught.value.recovery_token["task"] == "job/j-1"
-    assert made.client._connection.refusal is None
-    upload = made.transport.requests[1]
+    assert harness.client._connection.refusal is None
+    upload = harness.transport.requests[1]
     assert "Authorization" not in upload.headers
     assert upload.body.fields == (("key", "a/${filename}"), ("expires", "7"))
 
 
-# Over sockets: POSTs that arrive are counted by the server.
+# Over sockets: the server counts the POSTs that arrive.
 
 
 def reset(connection: socket.socket) -> None:
@@ -205,7 +208,7 @@ def reset(connection: socket.socket) -> None:
 
 
 def silence(connection: socket.socket) -> None:
-    """Say nothing until the other side goes away."""
+    """Send nothing until the peer disconnects."""
     connection.settimeout(5.0)
     with contextlib.suppress(OSError):
         connection.recv(1)
@@ -257,20 +260,20 @@ def send(settings: dict[str, Any], *, asynchronous: bool) -> Any:
     return asyncio.run(main())
 
 
-# Finding what was left in doubt.
+# Recovering uncertain submissions.
 
 
 class Lossy:
-    """Loses the answer to each order; the vendor has it."""
+    """Loses the response to each submission that the vendor has accepted."""
 
     def __init__(self, real: Any) -> None:
         self._real = real
 
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
-        answered: Response = self._real.send(request, deadline=deadline, max_body=max_body)
+        received: Response = self._real.send(request, deadline=deadline, max_body=max_body)
         if request.starts_work:
-            raise broken(tb.TruncatedResponse, written=True)
-        return answered
+            raise interrupted(tb.TruncatedResponse, written=True)
+        return received
 
     def close(self) -> None:
         self._real.close()
@@ -278,10 +281,10 @@ class Lossy:
 
 class LossyAsync(Lossy):
     async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:  # type: ignore[override]
-        answered: Response = await self._real.send(request, deadline=deadline, max_body=max_body)
+        received: Response = await self._real.send(request, deadline=deadline, max_body=max_body)
         if request.starts_work:
-            raise broken(tb.TruncatedResponse, written=True)
-        return answered
+            raise interrupted(tb.TruncatedResponse, written=True)
+        return received
 
     async def close(self) -> None:  # type: ignore[override]
         await self._real.close()
@@ -323,11 +326,11 @@ def test_the_async_client_recovers_an_uncertain_submission(vendor: str, own_vend
 
 
 def test_a_job_that_cloudconvert_answered_with_500_and_runs_is_recovered(own_vendors: Emulator) -> None:
-    crowd = {f"t{number}": {"operation": "import/upload"} for number in range(100)}
+    tasks = {f"t{number}": {"operation": "import/upload"} for number in range(100)}
     with tb.connect("cloudconvert", **own_vendors.settings("cloudconvert")) as client:
         own_vendors.clear_requests()
         with pytest.raises(tb.SubmitUncertain, match="may have taken it") as caught:
-            client.submit("native:jobs", options={"tasks": crowd})
+            client.submit("native:jobs", options={"tasks": tasks})
         assert own_vendors.count(vendor="cloudconvert", method="POST") == 1
         assert isinstance(caught.value.__cause__, tb.ServerError)
         found = client.recover(caught.value)
@@ -336,11 +339,11 @@ def test_a_job_that_cloudconvert_answered_with_500_and_runs_is_recovered(own_ven
 
 
 def test_expertai_cannot_recover_a_submission(scripted: Maker) -> None:
-    made = scripted("expertai-extract", Vendor("expertai-extract", answer(502)))
+    harness = scripted("expertai-extract", Vendor("expertai-extract", response(502)))
     with pytest.raises(tb.SubmitUncertain) as caught:
-        made.client.submit("extract-text", PDF)
+        harness.client.submit("extract-text", PDF)
     with pytest.raises(tb.UnsupportedFeature, match="look for an order of unknown fate"):
-        made.client.recover(caught.value)
+        harness.client.recover(caught.value)
 
 
 def test_recover_accepts_only_submissions_of_its_own_connection(scripted: Maker) -> None:
@@ -368,13 +371,13 @@ def test_a_reused_tag_finds_only_the_new_job(own_vendors: Emulator) -> None:
     assert found.created_at > old.created_at
 
 
-# A task done once more is an order too.
+# A retry is a submission too.
 
 
 def test_an_uncertain_retry_raises_submit_uncertain(scripted: Maker) -> None:
-    made = scripted("cloudconvert", Vendor("cloudconvert", broken(tb.TruncatedResponse, written=True)))
+    harness = scripted("cloudconvert", Vendor("cloudconvert", interrupted(tb.TruncatedResponse, written=True)))
     with pytest.raises(tb.SubmitUncertain) as caught:
-        made.client.retry("c85f3ca9-164c-4e89-8ae2-c08192a7cb08")
+        harness.client.retry("c85f3ca9-164c-4e89-8ae2-c08192a7cb08")
     assert caught.value.recovery_token["retry_of"] == "c85f3ca9-164c-4e89-8ae2-c08192a7cb08"
 
 

@@ -1,4 +1,4 @@
-"""A provider that claims nothing refuses everything; what the built-in ones claim, the conformance suite tries."""
+"""A provider refuses what it does not claim; the conformance suite tests what the built-in ones claim."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from taskbridge.provider.http import Flow
 from taskbridge.provider.submission import Query, Submission
 
 
-class Bare(Provider[ProviderSettings]):
-    """A provider that can look up, and nothing else."""
+class Minimal(Provider[ProviderSettings]):
+    """A provider that can only get tasks."""
 
-    name = "bare"
-    title = "Bare"
+    name = "minimal"
+    title = "Minimal"
     docs = "https://example.com/"
     Settings = ProviderSettings
     capabilities = Capabilities(kinds=(IdKind(PLAIN_ID),), authentication="none")
@@ -28,18 +28,18 @@ class Bare(Provider[ProviderSettings]):
 
 
 def test_a_provider_without_capabilities_refuses_every_operation() -> None:
-    without_traceback = Bare(ProviderSettings(), "here")
-    assert without_traceback.capabilities.calls == ()
-    begun: list[Callable[[], object]] = [
-        lambda: without_traceback.submit(Submission("x", "x", "r")),
-        lambda: without_traceback.list_page(Query(), None),
-        lambda: without_traceback.cancel("t"),
-        lambda: without_traceback.retry("t"),
-        lambda: without_traceback.delete("t"),
-        lambda: without_traceback.restart("t"),
-        lambda: without_traceback.recover({}),
-        lambda: without_traceback.get_with("t", {}),
+    provider = Minimal(ProviderSettings(), "here")
+    assert provider.capabilities.calls == ()
+    calls: list[Callable[[], object]] = [
+        lambda: provider.submit(Submission("x", "x", "r")),
+        lambda: provider.list_page(Query(), None),
+        lambda: provider.cancel("t"),
+        lambda: provider.retry("t"),
+        lambda: provider.delete("t"),
+        lambda: provider.restart("t"),
+        lambda: provider.recover({}),
+        lambda: provider.get_with("t", {}),
     ]
-    for begin in begun:
-        with pytest.raises(tb.UnsupportedFeature, match=r"Bare cannot .+; it offers get, wait, result"):
-            begin()
+    for call in calls:
+        with pytest.raises(tb.UnsupportedFeature, match=r"Minimal cannot .+; it offers get, wait, result"):
+            call()

@@ -1,4 +1,4 @@
-"""What the tests of webhooks share: secrets, clients, and a receiver on this machine."""
+"""Shared by the webhook tests: secrets, clients, and a receiver on this machine."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ NOW: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 @dataclass
-class Came:
-    """One delivery, as a receiver saw it."""
+class ReceivedRequest:
+    """One delivery, as received."""
 
     headers: list[tuple[str, str]]
     body: bytes
@@ -34,16 +34,16 @@ class Came:
 
 @dataclass
 class Receiver:
-    """A web server that keeps what it is sent, and answers with the next of `answers` (200 after the last)."""
+    """A web server that records deliveries and responds with the next status of `answers` (200 after the last)."""
 
     url: str
-    came: list[Came] = field(default_factory=list[Came])
+    received: list[ReceivedRequest] = field(default_factory=list[ReceivedRequest])
     answers: list[int] = field(default_factory=list[int])
 
-    def wait(self, count: int) -> list[Came]:
-        """The deliveries, once there are so many."""
-        until(lambda: len(self.came) >= count, f"{count} deliveries, not {len(self.came)}")
-        return self.came
+    def wait(self, count: int) -> list[ReceivedRequest]:
+        """Wait for a number of deliveries and return them."""
+        until(lambda: len(self.received) >= count, f"{count} deliveries, not {len(self.received)}")
+        return self.received
 
 
 def until(ready: Callable[[], bool], what: str = "it") -> None:
@@ -61,24 +61,24 @@ def eventually() -> Callable[..., None]:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    kept = Receiver("")
+    state = Receiver("")
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            answer = kept.answers.pop(0) if kept.answers else 200
-            kept.came.append(Came(list(self.headers.items()), body, self.path))
+            answer = state.answers.pop(0) if state.answers else 200
+            state.received.append(ReceivedRequest(list(self.headers.items()), body, self.path))
             self.send_response(answer)
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its base has that name
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name in the base class
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    kept.url = f"http://127.0.0.1:{server.server_address[1]}"
+    state.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
-    yield kept
+    yield state
     server.shutdown()
     server.server_close()
     thread.join()
@@ -104,7 +104,7 @@ def exports() -> Iterator[tb.Client]:
 
 @pytest.fixture
 def svix_headers() -> Callable[..., dict[str, str]]:
-    """Headers that the published package makes for a body."""
+    """Headers by which the published package signs a body."""
 
     def build(
         body: bytes, *, at: datetime = NOW, secret: str = SVIX_SECRET, message: str = "msg_1", family: str = "svix"
@@ -121,20 +121,20 @@ def event() -> Callable[..., bytes]:
     """The body of an event of Scan Documents."""
 
     def build(kind: str = "task.completed", task: str = "task_euyrvozb9302uwhq", **data: Any) -> bytes:
-        said = {
+        content = {
             "id": f"event_{task.removeprefix('task_')}",
             "type": kind,
             "timestamp": "2025-04-12T15:55:19.000Z",
             "data": {"id": task, "operation": "extract-text", **data},
         }
-        return json.dumps(said).encode()
+        return json.dumps(content).encode()
 
     return build
 
 
 @pytest.fixture
 def connected() -> Iterator[Callable[..., tb.Client]]:
-    """Clients of an emulated vendor, that look only once in a long while."""
+    """Clients of an emulated vendor that poll once a minute."""
     clients: list[tb.Client] = []
 
     def build(emulator: Emulator, vendor: str, *secrets: str, **settings: Any) -> tb.Client:
@@ -150,14 +150,14 @@ def connected() -> Iterator[Callable[..., tb.Client]]:
 
 @pytest.fixture
 def stopped() -> Iterator[Emulator]:
-    """Vendors whose time stands still until it is moved."""
+    """Emulators whose clock moves only by `advance`."""
     with Emulator("cloudconvert", "scan-documents", "smartdocumentor", speed=0) as emulator:
         yield emulator
 
 
 @pytest.fixture
 def header_of() -> Callable[[Mapping[str, str]], Callable[[str], str | None]]:
-    """Looks headers up, as `taskbridge.provider.signatures` wants it."""
+    """Header getters, as `taskbridge.provider.signatures` expects them."""
 
     def build(headers: Mapping[str, str]) -> Callable[[str], str | None]:
         return headers.get
@@ -167,5 +167,5 @@ def header_of() -> Callable[[Mapping[str, str]], Callable[[str], str | None]]:
 
 @pytest.fixture
 def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    """Runs a coroutine to its end."""
+    """Run a coroutine to completion."""
     return asyncio.run

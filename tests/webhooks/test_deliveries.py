@@ -1,4 +1,4 @@
-"""The emulators' sending side: what is sent, signed, repeated, doubled and disordered, and what we make of it."""
+"""Deliveries of the emulators: sent, signed, repeated, duplicated, out of order, and how a client handles them."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def post(emulator: Emulator, vendor: str, path: str, body: Mapping[str, Any]) ->
 def hook(emulator: Emulator, url: str, *events: str) -> dict[str, Any]:
     """A webhook of a CloudConvert account."""
     wanted = list(events or ("job.created", "job.finished", "job.failed"))
-    made: dict[str, Any] = post(emulator, "cloudconvert", "/webhooks", {"url": url, "events": wanted})["data"]
-    return made
+    created: dict[str, Any] = post(emulator, "cloudconvert", "/webhooks", {"url": url, "events": wanted})["data"]
+    return created
 
 
 def job(emulator: Emulator, **body: Any) -> str:
@@ -54,12 +54,12 @@ def job(emulator: Emulator, **body: Any) -> str:
 
 
 def scan(emulator: Emulator, **body: Any) -> str:
-    """A task of Scan Documents on the file of a sample."""
+    """A Scan Documents task for the file of a sample."""
     settings, sample = emulator.settings("scan-documents"), emulator.samples("scan-documents")["completed"]
     headers = {"x-api-key": settings["api_key"]}
     shown = requests.get(f"{settings['base_url']}/tasks/{sample}", headers=headers, timeout=5).json()
-    order = {"input": shown["parameters"]["input"], "effect": "grayscale", "name": "Example", **body}
-    return str(post(emulator, "scan-documents", "/image-operations/apply-effect", order)["id"])
+    submission = {"input": shown["parameters"]["input"], "effect": "grayscale", "name": "Example", **body}
+    return str(post(emulator, "scan-documents", "/image-operations/apply-effect", submission)["id"])
 
 
 def hooked(emulator: Emulator, url: str, *events: str) -> str:
@@ -74,8 +74,8 @@ def hooked(emulator: Emulator, url: str, *events: str) -> str:
 def test_cloudconvert_notifies_about_jobs(
     stopped: Emulator, receiver: Any, connected: Connected, eventually: Eventually
 ) -> None:
-    made = hook(stopped, receiver.url)
-    client = connected(stopped, "cloudconvert", made["signing_secret"])
+    webhook = hook(stopped, receiver.url)
+    client = connected(stopped, "cloudconvert", webhook["signing_secret"])
     native = job(stopped)
     created = receiver.wait(1)[0]
     stopped.clock.advance(60)
@@ -86,11 +86,11 @@ def test_cloudconvert_notifies_about_jobs(
         assert event.task is not None
         assert event.task.status == status
         signature = dict(delivery.headers)["CloudConvert-Signature"]
-        assert cloudconvert.Webhook.verify(delivery.body.decode(), signature, made["signing_secret"])
+        assert cloudconvert.Webhook.verify(delivery.body.decode(), signature, webhook["signing_secret"])
     assert b"\\/" in finished.body
-    heard = client.ingest(client.parse_webhook(finished.headers, finished.body))
-    assert heard.task is not None
-    assert heard.task.result is not None
+    ingested = client.ingest(client.parse_webhook(finished.headers, finished.body))
+    assert ingested.task is not None
+    assert ingested.task.result is not None
     eventually(lambda: len(stopped.deliveries) == 2)
     assert [(seen.event, seen.attempt, seen.status) for seen in stopped.deliveries] == [
         ("job.created", 1, 200),
@@ -101,8 +101,8 @@ def test_cloudconvert_notifies_about_jobs(
 def test_a_cloudconvert_jobs_own_webhook_url_is_called_only_at_its_end(
     stopped: Emulator, receiver: Any, connected: Connected
 ) -> None:
-    broken = {**TASKS, "import": {"operation": "import/url", "url": "https://example.com/fail.docx"}}
-    job(stopped, webhook_url=f"{receiver.url}/own", tasks=broken)
+    failing = {**TASKS, "import": {"operation": "import/url", "url": "https://example.com/fail.docx"}}
+    job(stopped, webhook_url=f"{receiver.url}/own", tasks=failing)
     stopped.clock.advance(60)
     (delivery,) = receiver.wait(1)
     vendor = stopped.vendors["cloudconvert"]
@@ -121,12 +121,12 @@ def test_cloudconvert_delivers_up_to_three_more_times_after_a_server_error(
     answers: list[int], attempts: int, stopped: Emulator, receiver: Any, eventually: Eventually
 ) -> None:
     receiver.answers = list(answers)
-    made = hook(stopped, receiver.url, "job.created")
+    webhook = hook(stopped, receiver.url, "job.created")
     job(stopped)
     for number in range(1, attempts + 1):
         eventually(lambda number=number: len(stopped.deliveries) == number, f"attempt {number}")
         stopped.clock.advance(3600)
-    job(stopped)  # whatever is due is sent before this is, which goes where the webhook is not disabled
+    job(stopped)  # deliveries that are due go first; this one is sent unless the webhook is disabled
     last = attempts + (answers[-1] != 410)
     eventually(lambda: len(stopped.deliveries) == last)
     assert [each.attempt for each in stopped.deliveries][:attempts] == [*range(1, attempts + 1)]
@@ -134,7 +134,7 @@ def test_cloudconvert_delivers_up_to_three_more_times_after_a_server_error(
     settings = stopped.settings("cloudconvert")
     headers = {"Authorization": f"Bearer {settings['api_key']}"}
     (shown,) = requests.get(f"{settings['base_url']}/users/me/webhooks", headers=headers, timeout=5).json()["data"]
-    assert shown["id"] == made["id"]
+    assert shown["id"] == webhook["id"]
     assert shown["disabled"] is (answers[-1] == 410)
 
 
@@ -146,7 +146,7 @@ def test_a_deleted_webhook_gets_no_more_deliveries(stopped: Emulator, receiver: 
     job(stopped)
     eventually(lambda: len(stopped.deliveries) == 1)
     assert second["signing_secret"] != first["signing_secret"]
-    assert [each.url for each in receiver.came] == ["/2"]
+    assert [each.url for each in receiver.received] == ["/2"]
 
 
 # Scan Documents.
@@ -188,7 +188,7 @@ def test_scan_documents_redelivers_for_two_days(stopped: Emulator, receiver: Any
         eventually(lambda attempts=attempts: len(stopped.deliveries) == attempts, f"attempt {attempts}")
     assert stopped.clock.time() - began < 48 * 3600
     stopped.clock.advance(14 * 86_400)
-    scan(stopped)  # whatever is due was looked at before this is sent
+    scan(stopped)  # deliveries that are due are handled first
     eventually(lambda: len(stopped.deliveries) == 14)
     assert [each.attempt for each in stopped.deliveries] == [*range(1, 14), 1]
     assert len({each.headers["svix-id"] for each in stopped.deliveries}) == 2  # a repeat keeps its id
@@ -202,16 +202,16 @@ def test_a_callback_is_delivered_without_a_signature(stopped: Emulator, receiver
     assert not any("signature" in name.lower() for name, _ in delivery.headers)
     event = client.parse_webhook(delivery.headers, delivery.body, url=delivery.url)
     assert event.ref == f"scan-documents:{native}"
-    heard = client.ingest(event)
-    assert heard.task is not None
-    assert heard.task.status is TaskStatus.COMPLETED  # found out by a look
+    ingested = client.ingest(event)
+    assert ingested.task is not None
+    assert ingested.task.status is TaskStatus.COMPLETED  # confirmed by a status request
 
 
 # SmartDocumentor.
 
 
 def exported(emulator: Emulator, url: str) -> int:
-    """Configure an export, and process a document."""
+    """Configure an export and process a document."""
     vendor = emulator.vendors["smartdocumentor"]
     assert isinstance(vendor, SmartDocumentorEmulator)
     vendor.register_export(url)
@@ -219,22 +219,22 @@ def exported(emulator: Emulator, url: str) -> int:
     form = {"grant_type": "client_credentials", "scope": "WebAPI"}
     form |= {key: settings[key] for key in ("client_id", "client_secret")}
     token = requests.post(settings["token_url"], data=form, timeout=5).json()["access_token"]
-    order = {"displayName": "invoice", "context": {"url": "https://documents.example/invoice.pdf"}}
+    submission = {"displayName": "invoice", "context": {"url": "https://documents.example/invoice.pdf"}}
     headers = {"Authorization": f"Bearer {token}"}
-    made = requests.post(f"{settings['base_url']}/sdtask/process", json=order, headers=headers, timeout=5)
-    return int(made.json()["taskId"])
+    response = requests.post(f"{settings['base_url']}/sdtask/process", json=submission, headers=headers, timeout=5)
+    return int(response.json()["taskId"])
 
 
 def test_smartdocumentor_exports_finished_documents(stopped: Emulator, receiver: Any, connected: Connected) -> None:
     client = connected(stopped, "smartdocumentor", SECRET)
     native = exported(stopped, f"{receiver.url}/hooks?key={SECRET}")
     stopped.clock.advance(60)
-    (delivery,) = receiver.wait(1)  # and nothing of the samples, which were done before
+    (delivery,) = receiver.wait(1)  # nothing about the samples, which finished earlier
     event = client.parse_webhook(delivery.headers, delivery.body, url=delivery.url)
     assert (event.type, event.ref) == ("export", f"smartdocumentor:{native}")
-    heard = client.ingest(event)
-    assert heard.task is not None
-    assert heard.task.status is TaskStatus.COMPLETED
+    ingested = client.ingest(event)
+    assert ingested.task is not None
+    assert ingested.task.status is TaskStatus.COMPLETED
 
 
 def test_smartdocumentor_returns_a_rejected_export_to_review(
@@ -249,7 +249,7 @@ def test_smartdocumentor_returns_a_rejected_export_to_review(
     assert (task.status, task.native_status, task.reason) == (TaskStatus.PROCESSING, "ToReview", "awaiting_review")
 
 
-# As badly as vendors do it.
+# Disturbed deliveries.
 
 
 def test_duplicates_are_one_event(stopped: Emulator, receiver: Any, connected: Connected) -> None:
@@ -257,8 +257,8 @@ def test_duplicates_are_one_event(stopped: Emulator, receiver: Any, connected: C
     client = connected(stopped, "scan-documents", hooked(stopped, receiver.url, "task.completed"))
     scan(stopped)
     stopped.clock.advance(60)
-    notes = [client.ingest(client.parse_webhook(each.headers, each.body)).note for each in receiver.wait(2)]
-    assert notes == [Note.APPLIED, Note.DUPLICATE]
+    statuses = [client.ingest(client.parse_webhook(each.headers, each.body)).note for each in receiver.wait(2)]
+    assert statuses == [Note.APPLIED, Note.DUPLICATE]
 
 
 def test_out_of_order_events_apply_only_the_end(stopped: Emulator, receiver: Any, connected: Connected) -> None:
@@ -296,13 +296,11 @@ def test_the_delivery_log_hides_urls_and_bodies(stopped: Emulator, receiver: Any
     assert json.loads(stopped.deliveries[0].body)["event"] == "job.created"
 
 
-def test_the_vendors_clock_does_not_expire_signatures(
-    stopped: Emulator, receiver: Any, connected: Connected
-) -> None:
+def test_the_vendors_clock_does_not_expire_signatures(stopped: Emulator, receiver: Any, connected: Connected) -> None:
     stopped.clock.advance(86_400)
     client = connected(stopped, "scan-documents", hooked(stopped, receiver.url, "task.created"))
     scan(stopped)
     (delivery,) = receiver.wait(1)
     event = client.parse_webhook(delivery.headers, delivery.body, now=datetime.now(UTC))
     assert event.occurred_at is not None
-    assert event.occurred_at > datetime.now(UTC)  # the event itself is of vendor time
+    assert event.occurred_at > datetime.now(UTC)  # the time of the event is the vendor's

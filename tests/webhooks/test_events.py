@@ -1,4 +1,4 @@
-"""From a delivery to an event: what each vendor says, what is refused, and with which answer."""
+"""From a delivery to an event: what each vendor sends, what is refused, and with which HTTP status."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taskbridge.models import TaskRef
 
 NOW: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 SECRET: Final = "b7Qd0c9yT2wX4mLr"
-BOMB: Final = b"[" * 100_000  # a parser that sees it has been let in too early
+BOMB: Final = b"[" * 100_000  # a parser must never see it unverified
 
 Sign = Callable[..., dict[str, str]]
 Event = Callable[..., bytes]
@@ -72,7 +72,7 @@ def test_a_failed_task_of_scan_documents(scans: tb.Client) -> None:
     assert not event.needs_confirmation
     assert event.task is not None
     assert event.task.status is TaskStatus.FAILED
-    assert event.task.native_status is None  # the vendor says no word
+    assert event.task.native_status is None  # the vendor sends no status word
     assert event.task.operation == "extract-text"
     assert event.task.error is not None
     assert event.task.error.message == "Invalid page range"
@@ -101,16 +101,21 @@ def test_a_completed_task_has_its_result(scans: tb.Client, event: Event, svix_he
     assert task is not None
     assert task.result is not None
     assert task.result.text == "hello"
-    assert scans.result(task).text == "hello"  # nothing more is asked
+    assert scans.result(task).text == "hello"  # no further request
 
 
 @pytest.mark.parametrize("kind", ["file.created", "file.deleted", "something.else"])
 def test_events_about_other_things_have_no_task(kind: str, scans: tb.Client, svix_headers: Sign) -> None:
-    said = {"id": "event_1", "type": kind, "timestamp": "2025-04-12T15:55:19Z", "data": {"id": "file_1", "name": "a"}}
-    body = json.dumps(said).encode()
+    content = {
+        "id": "event_1",
+        "type": kind,
+        "timestamp": "2025-04-12T15:55:19Z",
+        "data": {"id": "file_1", "name": "a"},
+    }
+    body = json.dumps(content).encode()
     event = scans.parse_webhook(svix_headers(body), body, now=NOW)
     assert (event.type, event.ref, event.task, event.event_id) == (kind, None, None, "event_1")
-    assert event.raw == said
+    assert event.raw == content
 
 
 def test_the_old_payload_format_is_recognized_and_refused(scans: tb.Client, svix_headers: Sign) -> None:
@@ -157,7 +162,9 @@ def test_an_unsigned_delivery_is_refused_without_a_secret_in_the_url(url: str | 
     assert caught.value.answer == 401
 
 
-def test_a_secret_in_the_url_does_not_excuse_a_wrong_signature(scans: tb.Client, event: Event, svix_headers: Sign) -> None:
+def test_a_secret_in_the_url_does_not_excuse_a_wrong_signature(
+    scans: tb.Client, event: Event, svix_headers: Sign
+) -> None:
     headers = svix_headers(b"{}")
     with pytest.raises(tb.WebhookRejected):
         scans.parse_webhook(headers, event(), url=f"/{SECRET}", now=NOW)
@@ -177,7 +184,7 @@ def test_a_finished_job_of_cloudconvert(jobs: tb.Client) -> None:
     assert event.duplicate_key == f"{event.ref} job.finished"
     assert event.event_id is None
     assert event.occurred_at is None
-    assert event.needs_confirmation  # nothing dates it
+    assert event.needs_confirmation  # its signature covers no time
     assert event.task is not None
     assert event.task.status is TaskStatus.COMPLETED
     assert event.task.result is not None
@@ -211,7 +218,7 @@ def test_an_export_of_smartdocumentor_is_a_hint(exports: tb.Client) -> None:
     assert event.needs_confirmation
     again = exports.parse_webhook([], b'{"taskId": 44, "displayName": "x"}', url=f"/hooks?s={SECRET}")
     other = exports.parse_webhook([], b'{"taskId": 44, "displayName": "y"}', url=f"/hooks/{SECRET}")
-    assert event.duplicate_key == again.duplicate_key != other.duplicate_key  # reviewed again: another event
+    assert event.duplicate_key == again.duplicate_key != other.duplicate_key  # reviewed again: a different event
 
 
 def test_an_export_of_several_megabytes_is_read(exports: tb.Client) -> None:

@@ -1,4 +1,4 @@
-"""The receivers of docs/webhooks.md, each in its framework on a real server, fed by the emulators."""
+"""The receivers of docs/webhooks.md, each in its framework on a real server, called by the emulators."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ Eventually = Callable[..., None]
 
 
 def receiver(heading: str) -> dict[str, Any]:
-    """What the code under a heading of the page defines."""
+    """The names that the code under a heading of the page defines."""
     section = PAGE.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
     code = re.search(r"```python\n(.+?)```", section, re.DOTALL)
     assert code is not None
     namespace: dict[str, Any] = {"__name__": "receiver"}
-    exec(compile(code[1], str(PAGE), "exec"), namespace)  # our own page
+    exec(compile(code[1], str(PAGE), "exec"), namespace)  # the code is ours
     return namespace
 
 
 class _Silent(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # its base has that name
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name in the base class
         pass
 
 
@@ -69,8 +69,8 @@ def configured(stopped: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return write
 
 
-def refuses(url: str) -> None:
-    """Strangers are answered, and leave nothing behind."""
+def check_refusals(url: str) -> None:
+    """Check that unverified deliveries are refused without a trace."""
     cases: list[tuple[bytes, dict[str, str | bytes], int]] = [
         (b"{}", {}, 401),
         (b"{}", {"svix-signature": "v1,x", "CloudConvert-Signature": "ö".encode("latin-1")}, 401),
@@ -78,9 +78,9 @@ def refuses(url: str) -> None:
         (b" " * ((1 << 20) + 1), {}, 413),
     ]
     for body, headers, answer in cases:
-        got = requests.post(url, data=body, headers=headers, timeout=5)
-        assert got.status_code == answer
-        assert "secret" not in got.text.lower()
+        response = requests.post(url, data=body, headers=headers, timeout=5)
+        assert response.status_code == answer
+        assert "secret" not in response.text.lower()
     assert requests.get(url, timeout=5).status_code == 405
 
 
@@ -90,17 +90,19 @@ def test_flask_with_cloudconvert(stopped: Emulator, configured: Any, eventually:
     configured("invoices", "cloudconvert", vendor.webhooks.job_secret)
     namespace = receiver("Flask")
     with serving(namespace["app"]) as url, namespace["invoices"]:
-        refuses(f"{url}/hooks/invoices")
+        check_refusals(f"{url}/hooks/invoices")
         settings = stopped.settings("cloudconvert")
         source = {"operation": "import/url", "url": "https://example.com/report.docx"}
-        order = {"webhook_url": f"{url}/hooks/invoices", "tasks": {"a": source}}
+        submission = {"webhook_url": f"{url}/hooks/invoices", "tasks": {"a": source}}
         headers = {"Authorization": f"Bearer {settings['api_key']}"}
-        made = requests.post(f"{settings['base_url']}/jobs", json=order, headers=headers, timeout=5).json()["data"]
+        created = requests.post(f"{settings['base_url']}/jobs", json=submission, headers=headers, timeout=5).json()[
+            "data"
+        ]
         stopped.clock.advance(60)
         eventually(lambda: len(stopped.deliveries) == 1)
     assert [seen.status for seen in stopped.deliveries] == [204]
     (task,) = namespace["converted"].values()
-    assert (task.ref, task.status) == (f"invoices:job/{made['id']}", tb.TaskStatus.COMPLETED)
+    assert (task.ref, task.status) == (f"invoices:job/{created['id']}", tb.TaskStatus.COMPLETED)
 
 
 def test_fastapi_with_scan_documents(stopped: Emulator, configured: Any, eventually: Eventually) -> None:
@@ -113,21 +115,21 @@ def test_fastapi_with_scan_documents(stopped: Emulator, configured: Any, eventua
     server = LoopbackServer(namespace["api"], bound)
     server.start()
     try:
-        refuses(url)
+        check_refusals(url)
         stopped.disturb_deliveries(duplicate=True)
         settings, sample = stopped.settings("scan-documents"), stopped.samples("scan-documents")["completed"]
         headers = {"x-api-key": settings["api_key"]}
         shown = requests.get(f"{settings['base_url']}/tasks/{sample}", headers=headers, timeout=5).json()
-        order = {"input": shown["parameters"]["input"], "effect": "grayscale"}
-        made = requests.post(f"{settings['base_url']}/image-operations/apply-effect", json=order, headers=headers,
-                             timeout=5).json()  # fmt: skip
+        submission = {"input": shown["parameters"]["input"], "effect": "grayscale"}
+        url_of_effects = f"{settings['base_url']}/image-operations/apply-effect"
+        created = requests.post(url_of_effects, json=submission, headers=headers, timeout=5).json()
         stopped.clock.advance(60)
         eventually(lambda: len(stopped.deliveries) == 4)
     finally:
         server.stop()
     assert {seen.status for seen in stopped.deliveries} == {204}
     (task,) = namespace["scanned"].values()
-    assert (task.id, task.status) == (made["id"], tb.TaskStatus.COMPLETED)
+    assert (task.id, task.status) == (created["id"], tb.TaskStatus.COMPLETED)
 
 
 def test_django_with_smartdocumentor(stopped: Emulator, configured: Any, eventually: Eventually) -> None:
@@ -148,11 +150,13 @@ def test_django_with_smartdocumentor(stopped: Emulator, configured: Any, eventua
         form = {"grant_type": "client_credentials", "scope": "WebAPI"}
         form |= {key: settings[key] for key in ("client_id", "client_secret")}
         token = requests.post(settings["token_url"], data=form, timeout=5).json()["access_token"]
-        order = {"displayName": "invoice", "context": {"url": "https://documents.example/invoice.pdf"}}
+        submission = {"displayName": "invoice", "context": {"url": "https://documents.example/invoice.pdf"}}
         headers = {"Authorization": f"Bearer {token}"}
-        made = requests.post(f"{settings['base_url']}/sdtask/process", json=order, headers=headers, timeout=5).json()
+        created = requests.post(
+            f"{settings['base_url']}/sdtask/process", json=submission, headers=headers, timeout=5
+        ).json()
         stopped.clock.advance(60)
         eventually(lambda: len(stopped.deliveries) == 1)
     assert [seen.status for seen in stopped.deliveries] == [204]
     (task,) = namespace["reviewed"].values()
-    assert (task.native_id, task.status) == (made["taskId"], tb.TaskStatus.COMPLETED)
+    assert (task.native_id, task.status) == (created["taskId"], tb.TaskStatus.COMPLETED)

@@ -1,4 +1,4 @@
-"""Whatever arrives, the outcome is an event or `WebhookRejected`."""
+"""Any delivery results in an event or `WebhookRejected`."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ def outcome(client: tb.Client, given_headers: Any, body: bytes, url: str | None)
 
 @FUZZ
 @given(headers, bodies, urls)
-def test_unsigned_deliveries_pass_only_with_the_secret_in_the_url(given_headers: Any, body: bytes, url: str | None) -> None:
+def test_unsigned_deliveries_pass_only_with_the_secret_in_the_url(
+    given_headers: Any, body: bytes, url: str | None
+) -> None:
     known = url is not None and HIDDEN in url
     assert known or outcome(SCANS, given_headers, body, url) == "refused"
     assert outcome(JOBS, given_headers, body, url) == "refused"

@@ -1,4 +1,4 @@
-"""Taking events in: what is believed, what is looked up, and what changes nothing."""
+"""Ingesting events: what is trusted, what is confirmed by a status request, and what changes nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Sign = Callable[..., dict[str, str]]
 Event = Callable[..., bytes]
 
 
-def looks(emulator: Emulator, vendor: str) -> int:
+def status_requests(emulator: Emulator, vendor: str) -> int:
     return emulator.count(vendor=vendor, method="GET")
 
 
@@ -38,35 +38,33 @@ def forged(client: tb.Client, job: str, event: str = "job.finished", status: str
     return client.parse_webhook({"CloudConvert-Signature": hmac.new(SECRET.encode(), body, sha256).hexdigest()}, body)
 
 
-# What is confirmed.
+# Confirmation.
 
 
-def test_a_forged_end_causes_one_status_request_and_changes_nothing(
-    stopped: Emulator, connected: Connected
-) -> None:
+def test_a_forged_end_causes_one_status_request_and_changes_nothing(stopped: Emulator, connected: Connected) -> None:
     client = connected(stopped, "cloudconvert", SECRET)
     job = stopped.samples("cloudconvert")["job-running"]
     event = forged(client, job)
     assert event.task is not None
-    assert event.task.status is TaskStatus.COMPLETED  # so it says
-    heard = client.ingest(event)
-    assert heard.note is Note.APPLIED
-    assert heard.task is not None
-    assert heard.task.status is not TaskStatus.COMPLETED  # so it is
-    (look,) = [seen for seen in stopped.requests if seen.vendor == "cloudconvert"]
-    assert (look.method, look.status, look.path.rpartition("/")[2]) == ("GET", 200, job.removeprefix("job/"))
+    assert event.task.status is TaskStatus.COMPLETED  # as the event claims
+    ingested = client.ingest(event)
+    assert ingested.note is Note.APPLIED
+    assert ingested.task is not None
+    assert ingested.task.status is not TaskStatus.COMPLETED  # its real state
+    (request,) = [seen for seen in stopped.requests if seen.vendor == "cloudconvert"]
+    assert (request.method, request.status, request.path.rpartition("/")[2]) == ("GET", 200, job.removeprefix("job/"))
 
 
 def test_a_hint_can_be_ingested_again_until_the_end(stopped: Emulator, connected: Connected) -> None:
     client = connected(stopped, "cloudconvert", SECRET)
     job = stopped.samples("cloudconvert")["job-running"]
-    assert client.ingest(forged(client, job)).note is Note.APPLIED  # before its time: uses nothing up
+    assert client.ingest(forged(client, job)).note is Note.APPLIED  # too early, so it does not count as ingested
     stopped.clock.advance(60)
-    heard = client.ingest(forged(client, job))
-    assert heard.task is not None
-    assert heard.task.status is TaskStatus.COMPLETED
+    ingested = client.ingest(forged(client, job))
+    assert ingested.task is not None
+    assert ingested.task.status is TaskStatus.COMPLETED
     assert client.ingest(forged(client, job)).note is Note.DUPLICATE
-    assert looks(stopped, "cloudconvert") == 2
+    assert status_requests(stopped, "cloudconvert") == 2
 
 
 def test_an_event_with_a_signed_time_is_trusted(
@@ -74,11 +72,11 @@ def test_an_event_with_a_signed_time_is_trusted(
 ) -> None:
     client = connected(stopped, "scan-documents", SVIX)
     body = event(result={"content": "hello"})
-    heard = client.ingest(client.parse_webhook(svix_headers(body), body, now=NOW))
-    assert heard.task is not None
-    assert heard.task.result is not None
-    assert heard.task.result.text == "hello"
-    assert looks(stopped, "scan-documents") == 0
+    ingested = client.ingest(client.parse_webhook(svix_headers(body), body, now=NOW))
+    assert ingested.task is not None
+    assert ingested.task.result is not None
+    assert ingested.task.result.text == "hello"
+    assert status_requests(stopped, "scan-documents") == 0
 
 
 def test_confirmation_can_be_forced_and_skipped(
@@ -86,24 +84,24 @@ def test_confirmation_can_be_forced_and_skipped(
 ) -> None:
     scans = connected(stopped, "scan-documents", SVIX)
     body = event(task=stopped.samples("scan-documents")["failed"])
-    heard = scans.ingest(scans.parse_webhook(svix_headers(body), body, now=NOW), confirm=True)
-    assert heard.task is not None
-    assert heard.task.status is TaskStatus.FAILED  # whatever the event said
-    assert looks(stopped, "scan-documents") == 1
+    ingested = scans.ingest(scans.parse_webhook(svix_headers(body), body, now=NOW), confirm=True)
+    assert ingested.task is not None
+    assert ingested.task.status is TaskStatus.FAILED  # despite the event
+    assert status_requests(stopped, "scan-documents") == 1
     jobs = connected(stopped, "cloudconvert", SECRET)
-    heard = jobs.ingest(forged(jobs, stopped.samples("cloudconvert")["job-running"]), confirm=False)
-    assert heard.task is not None
-    assert heard.task.status is TaskStatus.COMPLETED  # at the caller's own risk
-    assert looks(stopped, "cloudconvert") == 0
+    ingested = jobs.ingest(forged(jobs, stopped.samples("cloudconvert")["job-running"]), confirm=False)
+    assert ingested.task is not None
+    assert ingested.task.status is TaskStatus.COMPLETED  # at the caller's own risk
+    assert status_requests(stopped, "cloudconvert") == 0
 
 
 def test_an_export_is_confirmed_by_a_status_request(stopped: Emulator, connected: Connected) -> None:
     client = connected(stopped, "smartdocumentor", SECRET)
     native = stopped.samples("smartdocumentor")["completed"]
     event = client.parse_webhook({}, json.dumps({"taskId": int(native)}).encode(), url=f"/{SECRET}")
-    heard = client.ingest(event)
-    assert heard.task is not None
-    assert (heard.task.id, heard.task.status) == (native, TaskStatus.COMPLETED)
+    ingested = client.ingest(event)
+    assert ingested.task is not None
+    assert (ingested.task.id, ingested.task.status) == (native, TaskStatus.COMPLETED)
     assert client.ingest(event).note is Note.DUPLICATE
 
 
@@ -116,20 +114,22 @@ def test_the_same_delivery_a_hundred_times_from_eight_threads_is_one_event(
     client = connected(stopped, "scan-documents", SVIX)
     body = event()
     headers = svix_headers(body)
-    notes: list[str] = []
+    statuses: list[str] = []
 
     def deliver() -> None:
-        notes.extend(client.ingest(client.parse_webhook(headers, body, now=NOW)).note for _ in range(13))
+        statuses.extend(client.ingest(client.parse_webhook(headers, body, now=NOW)).note for _ in range(13))
 
     threads = [threading.Thread(target=deliver) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(notes) == ["applied"] + ["duplicate"] * 103
+    assert sorted(statuses) == ["applied"] + ["duplicate"] * 103
 
 
-def test_a_redelivery_with_another_signature_is_the_same_event(scans: tb.Client, event: Event, svix_headers: Sign) -> None:
+def test_a_redelivery_with_another_signature_is_the_same_event(
+    scans: tb.Client, event: Event, svix_headers: Sign
+) -> None:
     body = event()
     first = scans.parse_webhook(svix_headers(body, message="msg_1"), body, now=NOW)
     second = scans.parse_webhook(svix_headers(body, message="msg_2", at=NOW.replace(minute=2)), body, now=NOW)
@@ -138,8 +138,8 @@ def test_a_redelivery_with_another_signature_is_the_same_event(scans: tb.Client,
 
 def test_a_late_state_is_reported_but_not_applied(scans: tb.Client, event: Event, svix_headers: Sign) -> None:
     def take(kind: str, number: int) -> tb.Ingested:
-        said = json.loads(event(kind))
-        body = json.dumps({**said, "id": f"event_{number}"}).encode()
+        content = json.loads(event(kind))
+        body = json.dumps({**content, "id": f"event_{number}"}).encode()
         return scans.ingest(scans.parse_webhook(svix_headers(body), body, now=NOW))
 
     assert take("task.completed", 1).note is Note.APPLIED
@@ -183,7 +183,7 @@ def test_an_unknown_task_is_requested_once(stopped: Emulator, connected: Connect
     client = connected(stopped, "cloudconvert", SECRET)
     event = forged(client, "job/11111111-1111-4111-8111-111111111111")
     assert [client.ingest(event).note for _ in range(5)] == [Note.UNKNOWN] + [Note.DUPLICATE] * 4
-    assert looks(stopped, "cloudconvert") == 1
+    assert status_requests(stopped, "cloudconvert") == 1
 
 
 def test_a_failed_confirmation_leaves_the_event_to_the_next_delivery(stopped: Emulator, connected: Connected) -> None:
@@ -209,19 +209,19 @@ def test_the_async_client_ingests_events_too(stopped: Emulator, run: Callable[..
     async def main() -> list[Note]:
         settings = stopped.settings("cloudconvert")
         async with tb.aio.connect("cloudconvert", webhook_secrets=[SECRET], **settings) as client:
-            said = {"id": stopped.samples("cloudconvert")["job"].removeprefix("job/"), "status": "error"}
-            body = json.dumps({"event": "job.failed", "job": said}).encode()
+            content = {"id": stopped.samples("cloudconvert")["job"].removeprefix("job/"), "status": "error"}
+            body = json.dumps({"event": "job.failed", "job": content}).encode()
             headers = {"cloudconvert-signature": hmac.new(SECRET.encode(), body, sha256).hexdigest()}
             parsed = client.parse_webhook(headers, body)
-            heard = await client.ingest(parsed)
-            assert heard.task is not None
-            assert heard.task.status is TaskStatus.COMPLETED
-            return [heard.note, (await client.ingest(parsed)).note]
+            ingested = await client.ingest(parsed)
+            assert ingested.task is not None
+            assert ingested.task.status is TaskStatus.COMPLETED
+            return [ingested.note, (await client.ingest(parsed)).note]
 
     assert run(main()) == [Note.APPLIED, Note.DUPLICATE]
 
 
-# The record.
+# The memory of events.
 
 
 def test_the_memory_of_events_is_bounded() -> None:
@@ -235,14 +235,14 @@ def test_the_memory_of_events_is_bounded() -> None:
 
 def test_removed_listeners_are_not_notified() -> None:
     event_bus = EventBus()
-    told: list[object] = []
-    leave = event_bus.listen(told.append, TaskRef("a:1"))
-    also = event_bus.listen(told.append)
+    updates: list[object] = []
+    leave = event_bus.listen(updates.append, TaskRef("a:1"))
+    leave_all = event_bus.listen(updates.append)
     event_bus.tell(TaskRef("a:1"))
     event_bus.tell(TaskRef("a:2"))
-    assert told == ["a:1", "a:1", "a:2"]
+    assert updates == ["a:1", "a:1", "a:2"]
     leave()
-    also()
+    leave_all()
     event_bus.tell(TaskRef("a:1"))
-    assert len(told) == 3
+    assert len(updates) == 3
     assert event_bus._listeners == {}

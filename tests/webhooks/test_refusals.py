@@ -1,4 +1,4 @@
-"""What is refused, in which order and with which answer; and the shapes in which frameworks hand deliveries over."""
+"""Refused deliveries, in which order and with which HTTP status; and the forms in which frameworks pass deliveries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taskbridge._engine.webhooks import Headers
 from taskbridge.testing import Emulator
 
 NOW: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-BOMB: Final = b"[" * 100_000  # a parser that sees it has been let in too early
+BOMB: Final = b"[" * 100_000  # a parser must never see it unverified
 
 Sign = Callable[..., dict[str, str]]
 
@@ -33,7 +33,7 @@ def hexed(body: bytes, secret: str = "signing-secret") -> dict[str, str]:
     return {"CloudConvert-Signature": hmac.new(secret.encode(), body, sha256).hexdigest()}
 
 
-# What is refused before anything is read.
+# Refused before the body is parsed.
 
 
 def test_a_missing_secret_is_an_error() -> None:
@@ -77,7 +77,7 @@ def test_each_refusal_has_its_http_status(headers: Headers, body: bytes, answer:
 
 
 def one_changed(text: str | bytes) -> Iterator[Any]:
-    """The text with one of its characters changed, for each of them; cut by one, and with one more."""
+    """The text with each of its characters changed in turn, then one shorter, then one longer."""
     for n in range(len(text)):
         other = "0" if text[n : n + 1] in ("1", b"1") else "1"
         yield text[:n] + (other if isinstance(text, str) else other.encode()) + text[n + 1 :]  # type: ignore[operator]
@@ -88,8 +88,8 @@ def one_changed(text: str | bytes) -> Iterator[Any]:
 def test_one_wrong_byte_in_body_or_header_is_refused(
     jobs: tb.Client, scans: tb.Client, event: Callable[..., bytes], svix_headers: Sign
 ) -> None:
-    told, of_scan = of_a_job(), event(result={"content": "done"})
-    for client, body, headers in ((jobs, told, hexed(told)), (scans, of_scan, svix_headers(of_scan))):
+    of_job, of_scan = of_a_job(), event(result={"content": "done"})
+    for client, body, headers in ((jobs, of_job, hexed(of_job)), (scans, of_scan, svix_headers(of_scan))):
         assert client.parse_webhook(headers, body, now=NOW).ref is not None
         wrong = [(headers, changed) for changed in one_changed(body)]
         for name, value in headers.items():
@@ -97,7 +97,7 @@ def test_one_wrong_byte_in_body_or_header_is_refused(
             wrong += [({key: each for key, each in headers.items() if key != name}, body)]
         for bad_headers, bad_body in wrong:
             if bad_headers.get("svix-signature") == headers.get("svix-signature", "") + " ":
-                continue  # a blank stands between two signatures, and one right signature is enough
+                continue  # signatures are separated by spaces, and one valid signature is enough
             with pytest.raises(tb.WebhookRejected) as caught:
                 client.parse_webhook(bad_headers, bad_body, now=NOW)
             assert caught.value.answer == 401, (bad_headers, bad_body)
@@ -122,7 +122,7 @@ def test_an_unverified_body_is_never_parsed(
             client.parse_webhook(headers, BOMB, url="/hooks", now=NOW)
         assert caught.value.answer == 401
     body = of_a_job()
-    with pytest.raises(tb.WebhookRejected, match="broken") as caught:  # and it is really this one that would run
+    with pytest.raises(tb.WebhookRejected, match="broken") as caught:  # a verified body does reach this parser
         jobs.parse_webhook(hexed(body), body)
     assert caught.value.answer == 500
 
@@ -138,14 +138,14 @@ def test_old_and_new_secret_are_accepted_until_one_is_removed() -> None:
                     client.parse_webhook(hexed(body, "old"), body)
 
 
-# What frameworks hand over.
+# Forms in which frameworks pass deliveries.
 
 
 def _message(headers: dict[str, str]) -> Message:
-    made = Message()
+    message = Message()
     for name, value in headers.items():
-        made[name] = value
-    return made
+        message[name] = value
+    return message
 
 
 def _more(headers: dict[str, str]) -> Any:
@@ -183,7 +183,9 @@ def test_the_time_of_receipt_must_have_a_time_zone(scans: tb.Client, svix_header
         scans.parse_webhook(svix_headers(b"{}"), b"{}", now=NOW.replace(tzinfo=None))
 
 
-def test_a_bridge_needs_the_name_of_the_connection(stopped: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_bridge_needs_the_name_of_the_connection(
+    stopped: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("KEY", stopped.settings("cloudconvert")["api_key"])
     path = tmp_path / "taskbridge.toml"
     path.write_text(

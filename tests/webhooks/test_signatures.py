@@ -1,4 +1,4 @@
-"""Proofs over raw bytes: the vendors' vectors, the published packages in both directions, and whatever is wrong."""
+"""Signatures over raw bytes: the vendors' vectors, the published packages in both directions, and wrong ones."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_unusable_secrets_are_a_configuration_error(secrets: list[str], header_o
     assert not any(secret.removeprefix("whsec_") in str(caught.value) for secret in secrets if len(secret) > 6)
 
 
-# CloudConvert's.
+# CloudConvert.
 
 ESCAPED: Final = rb'{"event":"job.finished","job":{"id":"a","status":"finished","tasks":[{"operation":"export\/url"}]}}'
 
@@ -220,7 +220,7 @@ def test_hex_secrets_rotate_and_an_empty_list_is_an_error() -> None:
         verify_hex_hmac(b"{}", digest, [])
 
 
-# A secret in the address.
+# A secret in the URL.
 
 HIDDEN: Final = "b7Qd0c9yT2wX4mLr"
 

@@ -1,4 +1,4 @@
-"""An ingested end finishes the waits for that task at once, without any further look."""
+"""An ingested end finishes the waits for that task at once, without another poll."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Eventually = Callable[..., None]
 
 
 @contextmanager
-def beside(call: Callable[[], Any]) -> Generator[list[Any]]:
-    """Run something in another thread; its result, once the block has ended."""
+def in_thread(call: Callable[[], Any]) -> Generator[list[Any]]:
+    """Run a call in another thread; the list has its result after the block."""
     results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(call()), daemon=True)
     thread.start()
@@ -41,7 +41,7 @@ def beside(call: Callable[[], Any]) -> Generator[list[Any]]:
     assert not thread.is_alive()
 
 
-def looks(emulator: Emulator) -> int:
+def polls(emulator: Emulator) -> int:
     return emulator.count(vendor="scan-documents", method="GET")
 
 
@@ -52,7 +52,7 @@ def task(stopped: Emulator) -> str:
 
 @pytest.fixture
 def ending(event: Event, svix_headers: Sign, task: str) -> Callable[[Any], tb.WebhookEvent]:
-    """The vendor's event that the task has ended."""
+    """The vendor's event about the end of the task."""
 
     def parse(client: Any, kind: str = "task.completed") -> tb.WebhookEvent:
         body = event(kind, task, result={"content": "done"})
@@ -68,14 +68,14 @@ def test_a_wait_in_another_thread_ends(
     kind: str, *, stopped: Emulator, connected: Connected, task: str, ending: Any, eventually: Eventually
 ) -> None:
     client = connected(stopped, "scan-documents", SVIX)
-    with beside(lambda: client.wait(task)) as results:
-        eventually(lambda: looks(stopped) == 1)
+    with in_thread(lambda: client.wait(task)) as results:
+        eventually(lambda: polls(stopped) == 1)
         began = monotonic()
         client.ingest(ending(client, kind))
     (ended,) = results
-    assert monotonic() - began < 1.0  # the next look is a minute away
+    assert monotonic() - began < 1.0  # the next poll is a minute away
     assert ended.status == kind.removeprefix("task.")
-    assert looks(stopped) == 1
+    assert polls(stopped) == 1
     assert client._connection.event_bus._listeners == {}
 
 
@@ -83,22 +83,22 @@ def test_a_wait_with_on_update_reports_the_end(
     stopped: Emulator, connected: Connected, task: str, ending: Any, eventually: Eventually
 ) -> None:
     client = connected(stopped, "scan-documents", SVIX)
-    told: list[TaskStatus] = []
-    with beside(lambda: client.wait(task, on_update=lambda seen: told.append(seen.status))):
-        eventually(lambda: looks(stopped) == 1 and bool(told))
+    updates: list[TaskStatus] = []
+    with in_thread(lambda: client.wait(task, on_update=lambda seen: updates.append(seen.status))):
+        eventually(lambda: polls(stopped) == 1 and bool(updates))
         client.ingest(ending(client))
-    assert told == [TaskStatus.PROCESSING, TaskStatus.COMPLETED]
+    assert updates == [TaskStatus.PROCESSING, TaskStatus.COMPLETED]
 
 
 def test_an_event_during_the_first_poll_ends_the_wait(
     stopped: Emulator, connected: Connected, task: str, ending: Any, eventually: Eventually
 ) -> None:
     client = connected(stopped, "scan-documents", SVIX)
-    with beside(lambda: client.wait(task)) as results:
+    with in_thread(lambda: client.wait(task)) as results:
         eventually(lambda: bool(client._connection.event_bus._listeners))
         client.ingest(ending(client))
     assert results[0].status is TaskStatus.COMPLETED
-    assert looks(stopped) <= 1
+    assert polls(stopped) <= 1
 
 
 def test_waits_for_many_end(
@@ -106,24 +106,24 @@ def test_waits_for_many_end(
 ) -> None:
     client = connected(stopped, "scan-documents", SVIX)
     pending = stopped.samples("scan-documents")["pending"]
-    with beside(lambda: next(iter(client.as_completed([pending, task, task])))) as results:
-        eventually(lambda: looks(stopped) == 2)
+    with in_thread(lambda: next(iter(client.as_completed([pending, task, task])))) as results:
+        eventually(lambda: polls(stopped) == 2)
         client.ingest(ending(client))
     (outcome,) = results
     assert outcome.ref == f"scan-documents:{task}"
     assert outcome.unwrap().status is TaskStatus.COMPLETED
-    assert looks(stopped) == 2
+    assert polls(stopped) == 2
 
 
 def test_wait_all_over_the_same_task_ends_for_each(
     stopped: Emulator, connected: Connected, task: str, ending: Any, eventually: Eventually
 ) -> None:
     client = connected(stopped, "scan-documents", SVIX)
-    with beside(lambda: client.wait_all([task] * 3)) as results:
-        eventually(lambda: looks(stopped) == 1)
+    with in_thread(lambda: client.wait_all([task] * 3)) as results:
+        eventually(lambda: polls(stopped) == 1)
         client.ingest(ending(client))
     assert [outcome.unwrap().id for outcome in results[0]] == [task] * 3
-    assert looks(stopped) == 1
+    assert polls(stopped) == 1
 
 
 def test_an_event_ingested_by_a_client_ends_the_waits_of_its_bridge(
@@ -135,27 +135,30 @@ def test_an_event_ingested_by_a_client_ends_the_waits_of_its_bridge(
         f'[connections.scan-documents]\nprovider = "scan-documents"\napi_key = "{settings["api_key"]}"\n'
         f'base_url = "{settings["base_url"]}"\nwebhook_secrets = ["{SVIX}"]\npoll = {{ interval = 60.0 }}\n'
     )
-    with tb.Bridge.from_config(path) as bridge, beside(lambda: bridge.wait_all([f"scan-documents:{task}"])) as results:
-        eventually(lambda: looks(stopped) == 1)
+    with (
+        tb.Bridge.from_config(path) as bridge,
+        in_thread(lambda: bridge.wait_all([f"scan-documents:{task}"])) as results,
+    ):
+        eventually(lambda: polls(stopped) == 1)
         client = bridge["scan-documents"]
         client.ingest(ending(client))
         eventually(lambda: bool(results))
     assert results[0][0].unwrap().status is TaskStatus.COMPLETED
-    assert looks(stopped) == 1
+    assert polls(stopped) == 1
 
 
 def test_an_event_before_the_end_triggers_a_poll(
     stopped: Emulator, connected: Connected, task: str, ending: Any, eventually: Eventually
 ) -> None:
     client = connected(stopped, "scan-documents", SVIX)
-    with beside(lambda: client.wait(task)):
-        eventually(lambda: looks(stopped) == 1)
+    with in_thread(lambda: client.wait(task)):
+        eventually(lambda: polls(stopped) == 1)
         client.ingest(ending(client, "task.created"))
-        eventually(lambda: looks(stopped) == 2)
+        eventually(lambda: polls(stopped) == 2)
         client.ingest(ending(client, "task.deleted"))  # the same event id: nothing more
         parsed = ending(client)
         client.ingest(replace(parsed, duplicate_key="another"))
-    assert looks(stopped) == 2
+    assert polls(stopped) == 2
 
 
 def test_no_long_poll_is_used_when_a_webhook_is_expected(
@@ -163,7 +166,7 @@ def test_no_long_poll_is_used_when_a_webhook_is_expected(
 ) -> None:
     job = stopped.samples("cloudconvert")["job-running"]
     client = connected(stopped, "cloudconvert", SECRET)
-    with beside(lambda: client.wait(job)) as results:
+    with in_thread(lambda: client.wait(job)) as results:
         eventually(lambda: stopped.count(vendor="cloudconvert") == 1)
         stopped.clock.advance(60)
         client._connection.event_bus.tell(client.get(job))
@@ -181,23 +184,23 @@ def test_a_job_that_ended_ends_the_waits_for_its_tasks(
     event = tb.WebhookEvent(
         "cloudconvert", "cloudconvert", "job.finished", "once", needs_confirmation=True, ref=job.ref
     )
-    with beside(lambda: client.wait(part)) as results:
+    with in_thread(lambda: client.wait(part)) as results:
         eventually(lambda: stopped.count(vendor="cloudconvert") == 1)
         stopped.clock.advance(60)
         client.ingest(event)
     assert (results[0].id, results[0].status) == (part, TaskStatus.COMPLETED)
-    assert stopped.count(vendor="cloudconvert") == 2  # the first look of the wait, and the one that confirmed
+    assert stopped.count(vendor="cloudconvert") == 2  # the first poll of the wait, and the confirmation
 
 
 def test_an_export_ends_the_wait_for_the_callers_own_id(stopped: Emulator, connected: Connected) -> None:
     client = connected(stopped, "smartdocumentor", SECRET)
     external = stopped.samples("smartdocumentor")["external"]
     task = client.get(external)
-    told: list[Any] = []
-    client._connection.event_bus.listen(told.append, tb.TaskRef(f"smartdocumentor:{external}"))
+    updates: list[Any] = []
+    client._connection.event_bus.listen(updates.append, tb.TaskRef(f"smartdocumentor:{external}"))
     body = f'{{"taskId": {task.native_id}}}'.encode()
     client.ingest(client.parse_webhook({}, body, url=f"/{SECRET}"))
-    assert [each.ref for each in told] == [f"smartdocumentor:{external}"]
+    assert [each.ref for each in updates] == [f"smartdocumentor:{external}"]
 
 
 # The same for asyncio.
@@ -224,13 +227,13 @@ def test_an_async_wait_ends(
     async def main() -> Any:
         async with aio() as client:
             waiting = asyncio.create_task(client.wait(task))
-            await until(lambda: looks(stopped) == 1)
+            await until(lambda: polls(stopped) == 1)
             await client.ingest(ending(client))
             async with asyncio.timeout(1):
                 return await waiting
 
     assert run(main()).status is TaskStatus.COMPLETED
-    assert looks(stopped) == 1
+    assert polls(stopped) == 1
 
 
 def test_async_waits_for_many_end(
@@ -247,24 +250,24 @@ def test_async_waits_for_many_end(
                 raise AssertionError
 
             waiting = asyncio.create_task(first())
-            await until(lambda: looks(stopped) == 2)
+            await until(lambda: polls(stopped) == 2)
             await client.ingest(ending(client))
             async with asyncio.timeout(1):
                 return await waiting
 
     assert run(main()).ref == f"scan-documents:{task}"
-    assert looks(stopped) == 2
+    assert polls(stopped) == 2
 
 
 def test_an_interrupted_async_pause_does_not_spin(
     stopped: Emulator, aio: Any, task: str, run: Callable[[Coroutine[Any, Any, Any]], Any], monkeypatch: Any
 ) -> None:
-    asked = 0
+    calls = 0
     real = PollScheduler.next
 
     def counted(self: PollScheduler, now: float) -> Any:
-        nonlocal asked
-        asked += 1
+        nonlocal calls
+        calls += 1
         return real(self, now)
 
     monkeypatch.setattr(PollScheduler, "next", counted)
@@ -272,13 +275,13 @@ def test_an_interrupted_async_pause_does_not_spin(
     async def main() -> None:
         async with aio() as client:
             waits = [asyncio.create_task(client.wait(task)), asyncio.create_task(client.wait_all([task]))]
-            await until(lambda: looks(stopped) == 2)
-            while looks(stopped) < 4:  # a hint during a look is no news
+            await until(lambda: polls(stopped) == 2)
+            while polls(stopped) < 4:  # a hint during a poll changes nothing
                 client._connection.event_bus.tell(tb.TaskRef(f"scan-documents:{task}"))
                 await asyncio.sleep(0.02)
-            before = asked
+            before = calls
             await asyncio.sleep(0.05)
-            assert asked - before < 10
+            assert calls - before < 10
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
@@ -286,7 +289,7 @@ def test_an_interrupted_async_pause_does_not_spin(
     run(main())
 
 
-# The fleet.
+# The scheduler.
 
 
 def test_a_poll_result_after_the_end_does_not_hide_a_new_wait(scans: tb.Client, task: str, ending: Any) -> None:
