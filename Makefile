@@ -1,5 +1,5 @@
-# make demo: see it work.  make test: every check.  make docs: the documentation site.
-# Needs make, Python 3.11 or newer, and a way to PyPI.
+# make demo: a demonstration.  make test: every check.  make docs: the documentation site.
+# Needs Python 3.11 or newer and a package index.
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,20 +18,20 @@ test: $(VENV)/.test
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-# Links, anchors, generated parts and blocks of code are checked; the site is build/docs/site.
+# Checks links, anchors, generated regions and code blocks, then builds the site into build/docs/site.
 docs: $(VENV)/.test
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/python -m pytest -q tests/docs
 	$(BIN)/python docs/build_site.py
 
-# What the fragments in changelog.d make together; with VERSION=… it is written into CHANGELOG.md.
+# Prints the section that the fragments in changelog.d make; VERSION=… writes it into CHANGELOG.md.
 changelog: $(VENV)/.test
 	$(BIN)/towncrier build $(if $(VERSION),--yes --version $(VERSION),--draft --version Unreleased)
 
 clean:
 	rm -rf $(VENV) .venv-floors build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .coverage
 
-# Stamps: what is installed stays until pyproject.toml says something else.
+# Stamp files: packages are installed again when pyproject.toml changes.
 
 $(VENV)/.pip:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
@@ -58,7 +58,7 @@ $(VENV)/.bench: $(VENV)/.demo
 	$(PIP) install --group bench
 	@touch $@
 
-# Coverage-guided fuzzing, each target for five minutes: make fuzz SECONDS=3600 for the long run (tests/fuzz).
+# Coverage-guided fuzzing (tests/fuzz), five minutes per target; make fuzz SECONDS=3600 runs longer.
 
 .PHONY: fuzz
 
@@ -69,7 +69,7 @@ fuzz: $(VENV)/.test
 	  echo "== $$target"; $(BIN)/python tests/fuzz $$target $(SECONDS) -verbosity=0 || exit 1; \
 	done
 
-# A part of the tests against the oldest versions that pyproject.toml allows.
+# Some of the tests, with the oldest versions that pyproject.toml allows.
 
 .PHONY: test-floors audit
 
@@ -78,7 +78,7 @@ OLDEST := $(FLOORS)/bin/python -m pip --disable-pip-version-check --quiet
 
 test-floors: $(FLOORS)/.test
 	$(FLOORS)/bin/python -m pytest -q -n 2 --dist loadfile -p no:cacheprovider tests/core/test_client.py \
-	  tests/core/test_config.py tests/core/test_flows.py tests/core/test_fleet.py tests/conformance \
+	  tests/core/test_config.py tests/core/test_flows.py tests/core/test_scheduler.py tests/conformance \
 	  tests/faults/test_transports.py tests/faults/test_connections.py tests/lifecycle/test_submit.py \
 	  tests/cli/test_tasks.py tests/emulator/test_shell.py
 
@@ -90,7 +90,7 @@ $(FLOORS)/.test: $(VENV)/.test pyproject.toml
 	  svix trustme
 	@touch $@
 
-# What is installed, against the public lists of known holes; needs a network.
+# Checks the installed packages against public vulnerability databases; needs a network.
 
 audit: $(VENV)/.test
 	$(PIP) install pip-audit
