@@ -284,7 +284,7 @@ def _teach(pace: Any) -> None:
         while not ended:
             later = age + pace.pause(age) * chance.uniform(0.9, 1.1)
             ended = later >= duration
-            pace.durations.watched(age, later, ended=ended)
+            pace.durations.observe(age, later, ended=ended)
             age = later
 
 

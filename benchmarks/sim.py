@@ -178,7 +178,7 @@ class _Frozen(DurationModel):
 
     __slots__ = ()
 
-    def watched(self, since: float, until: float, *, ended: bool) -> None:
+    def observe(self, since: float, until: float, *, ended: bool) -> None:
         """Learn nothing."""
 
 

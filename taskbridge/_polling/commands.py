@@ -1,4 +1,4 @@
-"""What comes out of a fleet: what its driver is to do next, and what waiting parties are told."""
+"""The scheduler's output: commands for the runtime, and updates for the callers that wait."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PollTask:
-    """Look a task up now.
+    """Poll one task now.
 
     Attributes:
-        channel: The connection.
+        connection: The connection.
         task_id: A shared id.
-        deadline: Monotonic seconds by which it must be over.
-        seen: The last answer's bytes, to recognise an unchanged one.
-        hold: Whether to ask on the line that the vendor holds.
-        key: For `looked` and `failed`.
-        trail: Where its requests are noted, where somebody wants to know.
+        deadline: Monotonic seconds by which the poll must end.
+        last_body: Bytes of the last response, to recognize an unchanged one.
+        long_poll: Whether to use the vendor's long poll.
+        entry: The scheduler's state of the task.
+        trace: Collects the requests of this poll; None if there are no observers.
     """
 
     connection: Connection
@@ -39,14 +39,14 @@ class PollTask:
 
 @dataclass(frozen=True, slots=True)
 class PollList:
-    """Read one page of a vendor's list now, which tells of many tasks at once.
+    """Read one page of the vendor's list now, which shows many tasks at once.
 
     Attributes:
-        channel: The connection.
-        query: What is asked for.
+        connection: The connection.
+        query: What to list.
         cursor: Which page; None for the first.
-        key: For `listed` and `unlisted`.
-        trail: Where its requests are noted, where somebody wants to know.
+        scan: The list scan that this page belongs to.
+        trace: Collects the requests of this page; None if there are no observers.
     """
 
     connection: Connection
@@ -58,19 +58,19 @@ class PollList:
 
 @dataclass(frozen=True, slots=True)
 class WaitUntil:
-    """Nothing to do before that time (monotonic seconds), unless something comes in."""
+    """Nothing to do before that time (monotonic seconds), unless an event arrives."""
 
     time: float
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """Nothing to do before a look ends or something comes in."""
+    """Nothing to do until a running poll ends or an event arrives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Nobody waits for anything."""
+    """No task is waited for."""
 
 
 Command: TypeAlias = PollTask | PollList | WaitUntil | Idle | Done
@@ -78,12 +78,12 @@ Command: TypeAlias = PollTask | PollList | WaitUntil | Idle | Done
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What a waiting party is told.
+    """A change or the end of a task, for one waiter.
 
     Attributes:
-        ticket: Whom it concerns.
+        waiter: The waiter.
         outcome: The snapshot or the error.
-        final: Whether it is the last for this ticket.
+        final: Whether this is the waiter's last update.
     """
 
     waiter: Waiter

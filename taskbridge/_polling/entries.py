@@ -1,4 +1,8 @@
-"""What the fleet holds of each task: the tickets of those who wait, what was last seen, when to look again; no I/O."""
+"""The scheduler's state of one task: its waiters, the last response, and when and why to poll it next.
+
+Between polls an entry keeps the last response as bytes: an unchanged response is recognized without parsing it, and the
+snapshot is translated again when a caller needs it. No I/O.
+"""
 
 from __future__ import annotations
 
@@ -6,46 +10,36 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._engine.lookup import translate
+from taskbridge._polling.intervals import pause_for_progress
 from taskbridge.errors import TaskbridgeError, WaitTimeout, printable
 from taskbridge.events import PollReason
 from taskbridge.models import TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
 
     from taskbridge._engine.connection import Connection
-    from taskbridge._polling.intervals import IntervalPolicy, Intervals
+    from taskbridge._polling.intervals import Intervals
     from taskbridge._polling.lists import ListScan
-    from taskbridge.models import Reason, Task, TaskRef
+    from taskbridge.models import Task, TaskRef
 
-_SPREAD: Final = 0.1  # of a pause, either way, so that looks do not fall into step
-
-
-_PHASE: Final = 0.5  # the same for a task's first pause while the schedule is not learnt: a random phase
-
-
-_SAFETY_NET: Final = 5.0  # factor on the pause where a webhook is expected to tell first
-
-
-_OVERDUE: Final = 2.0  # mean ages at the end, after which an event counts as lost, and looking goes on as ever
-
-
-_AHEAD: Final = 4.0  # steady pauses that a reported progress may put the next look off, at most
+_WEBHOOK_FACTOR: Final = 5.0  # pauses grow by this factor while a webhook is expected
+_OVERDUE_FACTOR: Final = 2.0  # mean ages at the end after which the webhook counts as lost and normal polling resumes
 
 
 class Waiter:
-    """One party's wish to know about one task.
+    """One caller's wait for one task.
 
     Attributes:
-        owner: Whose it is; the fleet never looks at it.
-        place: The owner's own number for it.
-        since: Monotonic seconds at which the waiting began.
-        deadline: Monotonic seconds at which the party stops waiting; infinite for never.
-        changes: Whether each change is to be told, not only the end.
+        entry: The task; None once the wait has ended.
+        owner: The caller's object that receives updates; the scheduler does not use it.
+        index: The owner's own number for this task.
+        since: Monotonic seconds at which the wait began.
+        deadline: Monotonic seconds at which the wait times out; infinite for never.
+        changes: Whether the waiter wants an update for each change, not only for the end.
     """
 
-    __slots__ = ("changes", "deadline", "entry", "owner", "index", "since")
+    __slots__ = ("changes", "deadline", "entry", "index", "owner", "since")
 
     def __init__(
         self, entry: PolledTask | None, owner: Any, index: int, since: float, deadline: float, *, changes: bool
@@ -59,44 +53,44 @@ class Waiter:
 
     @classmethod
     def detached(cls, owner: Any, index: int) -> Waiter:
-        """A ticket for what never enters the fleet."""
+        """Return a waiter for a task that never enters the scheduler."""
         return cls(None, owner, index, 0.0, inf, changes=False)
 
 
 class PolledTask:
-    """One task in the fleet."""
+    """A task in the scheduler."""
 
     __slots__ = (
         "_intervals",
         "age",
-        "awaited",
-        "body",
-        "submitted_at",
-        "due_at",
-        "error",
-        "failures",
-        "hinted",
-        "long_poll",
-        "is_alone",
-        "is_missed",
-        "is_pending",
         "connection",
-        "listed",
-        "looking",
-        "looks",
-        "moved",
-        "native",
-        "pace",
-        "parked",
-        "place",
+        "covered",
+        "due_at",
+        "failures",
+        "has_hint",
+        "is_pending",
+        "is_single",
+        "last_body",
+        "last_error",
+        "listed_state",
+        "long_poll",
+        "native_status",
+        "observed",
+        "policy",
+        "polling",
+        "polls",
         "progress",
+        "progressed_at",
+        "ready_index",
+        "reason",
         "received_at",
         "ref",
-        "shown",
+        "reported",
+        "scan",
+        "submitted_at",
         "task_id",
         "waiters",
-        "told",
-        "why",
+        "was_unlisted",
     )
 
     def __init__(self, connection: Connection, intervals: Intervals, task_id: str, ref: TaskRef, now: float) -> None:
@@ -104,190 +98,189 @@ class PolledTask:
         self._intervals = intervals
         self.task_id = task_id
         self.ref = ref
-        self.submitted_at = now  # our best guess, on our clock
-        self.due_at = now
-        self.told: Task | None = None  # what those who observe were last told
-        self.why: PollReason | None = PollReason.FIRST  # why it is looked at next; None for its pace
-        self.age = 0.0  # at the last look, in seconds
-        self.pace: IntervalPolicy | None = None  # known from the first look on
-        self.place = -1  # in its lane's `ready`; -1 where it is not there
-        self.progress: float | None = None
-        self.moved = 0.0  # age at which the progress was last another
         self.waiters: list[Waiter] = []
-        self.body: bytes | None = None
-        self.received_at: datetime | None = None
-        self.shown: Task | None = None  # what the watching parties were last told
-        self.error: TaskbridgeError | None = None
-        self.failures = 0
-        self.looks = 0
-        self.looking = False
-        self.long_poll = False
-        self.hinted = False  # whether an event came during the look under way
-        self.native: str | None = None  # the vendor's word at the last look
-        self.parked = False  # whether it waits for a list instead of a look of its own
-        self.awaited: ListScan | None = None  # the list under way that is to tell of it
-        self.is_alone = False  # whether it is looked at, whatever lists there are
-        self.is_missed = False  # whether that is because a list left it out
-        self.listed: tuple[object, ...] = ()  # what a list told for which it was looked at
-        self.is_pending = False  # at the last look
 
-    @property
-    def is_wanted(self) -> bool:
-        """Whether somebody waits for it and no look is under way."""
-        return bool(self.waiters) and not self.looking
+        # What is known of the task.
+        self.submitted_at = now  # best guess, in our monotonic seconds
+        self.policy = intervals.of(None)  # until the operation is known
+        self.age = 0.0  # seconds, at the last poll
+        self.polls = 0  # successful ones, including snapshots from elsewhere
+        self.is_pending = False  # at the last poll
+        self.native_status: str | None = None
+        self.progress: float | None = None
+        self.progressed_at = 0.0  # age at which the progress last changed
+        self.last_body: bytes | None = None
+        self.received_at: datetime | None = None  # time of the last body
+        self.reported: Task | None = None  # last snapshot for waiters that want changes
+        self.observed: Task | None = None  # last snapshot for observers
+        self.last_error: TaskbridgeError | None = None  # of the last poll
+        self.failures = 0  # failed polls in a row
+
+        # The next poll.
+        self.due_at = now
+        self.reason: PollReason | None = PollReason.FIRST  # None if the interval policy decides
+        self.ready_index = -1  # position in the queue's `ready`; -1 if not in it
+        self.polling = False
+        self.long_poll = False  # whether to use the vendor's long poll
+        self.has_hint = False  # whether a hint arrived during the current poll
+
+        # List scans.
+        self.covered = False  # whether it waits for a list scan instead of a poll
+        self.scan: ListScan | None = None  # the running scan that has not shown it yet
+        self.is_single = False  # whether to poll it even if lists are read
+        self.was_unlisted = False  # whether the reason is that a scan did not show it
+        self.listed_state: tuple[object, ...] = ()  # what a list showed when it last caused a poll
 
     @property
     def prefix(self) -> str:
-        """Its kind, by what stands before the slash of its id."""
+        """The kind of its id: the part before the slash, empty for a plain id."""
         return self.task_id.partition("/")[0] if "/" in self.task_id else ""
 
-    def urgency(self, now: float) -> float:
-        """Seconds of delay to be expected since the last look, unseen so far; infinite before the first."""
-        if self.pace is None:
-            return inf
-        unseen = max(0.0, now - self.submitted_at - self.age)
-        return self.pace.durations.expected(self.age, self.age + unseen) * unseen / 2.0
-
     @property
-    def changes(self) -> bool:
-        """Whether somebody wants to hear of each change."""
-        return any(t.changes for t in self.waiters)
+    def reports_changes(self) -> bool:
+        """Whether a waiter wants each change."""
+        return any(waiter.changes for waiter in self.waiters)
 
     @property
     def deadline(self) -> float:
-        """Monotonic seconds at which the last party stops waiting."""
-        return max((t.deadline for t in self.waiters), default=-inf)
+        """Monotonic seconds at which the last waiter times out."""
+        return max((waiter.deadline for waiter in self.waiters), default=-inf)
 
     def snapshot(self) -> Task | None:
-        """What was last seen of it."""
-        if self.body is None or self.received_at is None:
-            return self.shown
-        return translate(self.connection, self.task_id, self.body, self.received_at)
+        """Return the last known snapshot."""
+        if self.last_body is None or self.received_at is None:
+            return self.reported
+        return translate(self.connection, self.task_id, self.last_body, self.received_at)
 
-    def is_news(self, listed: Task) -> bool:
-        """Whether a list tells watching parties something new, so that the whole snapshot is worth a look."""
-        shown = self.shown
-        told = (listed.native_status, listed.progress, listed.message)
-        known = (shown.native_status, shown.progress, shown.message) if shown is not None else (self.native, None, None)
-        if told == self.listed or all(mine in (None, theirs) for mine, theirs in zip(told, known, strict=True)):
+    def is_change(self, listed: Task) -> bool:
+        """Whether a list shows a change that waiters do not know, so that the full snapshot is worth a poll."""
+        last = self.reported
+        state = (listed.native_status, listed.progress, listed.message)
+        known = (
+            (last.native_status, last.progress, last.message) if last is not None else (self.native_status, None, None)
+        )
+        if state == self.listed_state or all(new in (None, old) for new, old in zip(state, known, strict=True)):
             return False
-        self.listed = told
+        self.listed_state = state
         return True
 
-    # What is learnt, and when to look again.
+    # Learning from snapshots.
 
-    @property
-    def known_policy(self) -> IntervalPolicy:
-        """How often to look at tasks like it, as far as its operation is known."""
-        return self.pace or self._intervals.of(None)
-
-    def remember(self, known: Task, now: float) -> float:
-        """Begin with a snapshot that somebody has; when to look first (monotonic seconds)."""
-        connection = self.connection
-        stale = max(0.0, (connection.clock.now() - known.observed_at).total_seconds())
-        self.shown = known
-        self.pace = self._intervals.of(known.operation)
+    def start_from(self, known: Task, now: float) -> float:
+        """Start with a snapshot that the caller has; return when to poll first (monotonic seconds)."""
+        stale = max(0.0, (self.connection.clock.now() - known.observed_at).total_seconds())
+        self.reported = known
+        self.policy = self._intervals.of(known.operation)
         self.age = max(0.0, (known.observed_at - (known.created_at or known.observed_at)).total_seconds())
         self.submitted_at = now - stale - self.age
-        self.progress, self.moved = known.progress, self.age
+        self.progress, self.progressed_at = known.progress, self.age
         self.is_pending = known.status is TaskStatus.PENDING
-        self.looks = 1
-        return max(now, now - stale + self.steady())
+        self.polls = 1
+        return max(now, now - stale + self.next_pause())
 
-    def learn(self, now: float, task: Task | None, *, exact: bool) -> None:
-        """Note what a look says of how long such tasks take; `exact` where an end is told at once."""
-        connection = self.connection
-        if task is not None and self.pace is None:
-            self.pace = self._intervals.of(task.operation)
+    def record(self, now: float, task: Task | None, *, exact: bool) -> float | None:
+        """Learn from a poll or an event.
+
+        Args:
+            now: Monotonic seconds.
+            task: The snapshot; None if it is unchanged.
+            exact: Whether an end is reported at once, by a long poll or an event.
+
+        Returns:
+            The expected delay in seconds with which an end was detected; None if not ended, or unknown.
+        """
+        if task is not None and self.polls == 0:
+            self.policy = self._intervals.of(task.operation)
             if task.created_at is not None:
                 self.submitted_at = min(self.submitted_at, now - (task.observed_at - task.created_at).total_seconds())
         age, ended = now - self.submitted_at, task is not None and task.is_terminal
-        if self.pace is not None and self.looks:
-            counters = connection.counters
+        delay = None
+        if self.polls:
+            counters, durations = self.connection.counters, self.policy.durations
             counters.finished += ended
-            counters.detection_delay += (age - self.age) / 2 if ended and not exact else 0.0
-            self.pace.durations.watched(self.age, age, ended=ended and not exact)
+            if ended and not exact:
+                delay = (age - self.age) / 2
+                counters.detection_delay += delay
+            durations.observe(self.age, age, ended=ended and not exact)
             if ended and exact:
-                self.pace.durations.watched(age, age, ended=True)
+                durations.observe(age, age, ended=True)
         if task is not None:
             if task.progress != self.progress:
-                self.moved = age
-            self.progress = task.progress
+                self.progress, self.progressed_at = task.progress, age
             self.is_pending = task.status is TaskStatus.PENDING
         self.age = age
-        self.looks += 1
+        self.polls += 1
+        return delay
 
-    def period(self) -> float:
-        """Seconds between two looks that cost the same however many tasks they tell of."""
-        return self.known_policy.period(self.age)
+    # When to poll next, and why.
 
-    def event_within(self) -> float:
-        """Seconds in which a webhook is to tell its end; none where it is overdue, or nothing tells."""
+    def next_pause(self) -> float:
+        """Return the seconds until the next poll of a task that has not ended."""
+        pause = self.policy.pause(self.age)
+        if self.progress is not None and 0.0 < self.progress < 1.0:
+            pause = pause_for_progress(pause, self.age, self.progress, self.age - self.progressed_at)
+        at_most = self.connection.settings.poll.at_most
+        pause = max(pause, min(pause * _WEBHOOK_FACTOR, at_most, self.webhook_due_in()))
+        return self.policy.jittered(pause, self.connection.clock.random(), first=self.polls <= 1)
+
+    def list_pause(self) -> float:
+        """Return the seconds between two list scans: a scan costs the same however many tasks it shows."""
+        return self.policy.steady_pause(self.age)
+
+    def webhook_due_in(self) -> float:
+        """Return the seconds in which a webhook should report the end; 0 if it is overdue or none is expected."""
         if not self.connection.expects_webhook:
             return 0.0
-        # Not the mean over all that was watched: a task whose event was lost would put off its own overdue time.
-        return max(0.0, _OVERDUE * self.known_policy.durations.mean_end - self.age)
+        # Not `mean`, which counts running tasks: a task whose webhook was lost would postpone its own overdue time.
+        return max(0.0, _OVERDUE_FACTOR * self.policy.durations.mean_age_at_end - self.age)
 
-    def steady(self) -> float:
-        """Seconds to the next look at a task that goes on."""
-        connection, pace = self.connection, self.known_policy
-        pause = pace.pause(self.age)
-        if self.progress is not None and 0.0 < self.progress < 1.0:
-            left = self.age * (1.0 - self.progress) / self.progress
-            left = max(left, (self.age - self.moved) / 2.0)  # a figure that stands still foretells nothing
-            pause = min(max(left, pause / 2), pause * _AHEAD)
-        pause = max(pause, min(pause * _SAFETY_NET, connection.settings.poll.at_most, self.event_within()))
-        spread = _PHASE if self.looks <= 1 and not pace.durations.is_known else _SPREAD
-        return pause * (1.0 - spread + 2.0 * spread * connection.clock.random())
-
-    def cause(self) -> PollReason:
-        """Why it is looked at next, in a word; for those who want to know."""
-        if self.parked:
+    def poll_reason(self) -> PollReason:
+        """Return why the next poll happens when it does."""
+        if self.covered:
             return PollReason.LIST
-        if self.why is not None:
-            return self.why
-        if self.event_within() > 0.0:
+        if self.reason is not None:
+            return self.reason
+        if self.webhook_due_in() > 0.0:
             return PollReason.WEBHOOK_EXPECTED
         if self.progress is not None and 0.0 < self.progress < 1.0:
             return PollReason.PROGRESS
-        return self.known_policy.cause(self.age)
+        return self.policy.reason(self.age)
 
-    # How a wait for it ends without its end.
+    def expected_delay(self, now: float) -> float:
+        """Return the expected seconds since an end that was not seen yet; infinite before the first poll."""
+        if not self.polls:
+            return inf
+        unseen = max(0.0, now - self.submitted_at - self.age)
+        return self.policy.durations.expected(self.age, self.age + unseen) * unseen / 2.0
 
-    def given_up(self, why: str, task: Task | None) -> WaitTimeout:
-        """The error for a wait that ends while the task goes on.
+    # Errors of waits that end before the task.
 
-        Args:
-            why: What ended it.
-            task: What was last seen.
-        """
-        connection = self.connection
+    def wait_error(self, message: str, task: Task | None) -> WaitTimeout:
+        """Return the error for a wait that ends before the task does."""
         return WaitTimeout(
-            why,
+            message,
             task=task,
-            last_error=self.error,
-            provider=connection.provider.name,
-            connection=connection.name,
+            last_error=self.last_error,
+            provider=self.connection.provider.name,
+            connection=self.connection.name,
             ref=self.ref,
         )
 
-    def timeout(self, task: Task | None, waited: float) -> WaitTimeout:
-        """The error for a wait whose time is up."""
+    def timed_out(self, waited: float) -> WaitTimeout:
+        """Return the error for a wait whose deadline has passed, after so many seconds."""
+        task = self.snapshot()
         if task is None:
-            error = self.error
-            seen = "it was never seen" if error is None else f"every look failed, the last with: {error.message}"
+            error = self.last_error
+            state = "it was never seen" if error is None else f"every poll failed, the last with: {error.message}"
         elif not task.recognized:
-            seen = f"the vendor says {printable(task.native_status or 'nothing', 60)!r}, a word that taskbridge does not know"
+            word = printable(task.native_status or "nothing", 60)
+            state = f"the vendor says {word!r}, a word that taskbridge does not know"
         else:
-            seen = f"it is {task.describe()}"
-        hint = _hint(self.connection.provider.wait_hints, task)
-        told = f"{seen}; {hint}" if hint else seen
-        return self.given_up(
-            f"stopped waiting after {waited:g} s, the task goes on: {told}; wait again with its ref to resume", task
+            state = f"it is {task.describe()}"
+        if task is not None:
+            hints = self.connection.provider.wait_hints
+            hint = (hints.get(task.reason) if task.reason else None) or hints.get(task.status)
+            state = f"{state}; {hint}" if hint else state
+        return self.wait_error(
+            f"stopped waiting after {waited:g} s, the task continues: {state}; wait again with its ref to resume", task
         )
-
-
-def _hint(hints: Mapping[TaskStatus | Reason, str], task: Task | None) -> str | None:
-    if task is None:
-        return None
-    return (hints.get(task.reason) if task.reason else None) or hints.get(task.status)

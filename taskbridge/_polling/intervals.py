@@ -1,13 +1,13 @@
-"""When to look at a task again: not exponentially, but when it is likely to have ended.
+"""How often a task is polled: the pause between two polls, its jitter, and what lengthens or shortens it.
 
-With hazard rate h (ends per second among tasks of that age), looking every τ seconds costs 1/τ requests a second and a
-mean delay of τ/2 for those that end. The least requests for a mean delay are sent when each look comes as soon as the
-delay that has piled up unseen since the last one, ∫ h(u)·(t - u) du, reaches a constant price. A steady interval is the
-special case of a steady hazard; exponential back-off is never the answer.
+With hazard rate h (ends per second among tasks of that age), polling every τ seconds costs 1/τ requests a second and
+detects an end τ/2 late on average. The fewest requests for a given mean delay result if each poll happens when the
+expected delay since the last one, ∫ h(u)·(t - u) du, reaches a constant price. A steady interval is the special case of
+a steady hazard; exponential back-off is never optimal.
 
-What is not known is learnt: a life table of durations per connection and operation, in bins that grow by a constant
-factor, from the ends that were seen and the time that was watched without one. Until enough is known it looks at steady
-intervals, or, where the user stated no wish, in proportion to the task's age.
+The hazard is learned from the durations of earlier tasks (see `taskbridge._engine.durations`). Until enough is known,
+pauses are twice the configured mean delay (`poll.latency`), or proportional to the task's age if none is configured.
+`poll.interval` replaces all of this, and no pause exceeds `poll.at_most`.
 
 No I/O and no clock.
 """
@@ -17,20 +17,29 @@ from __future__ import annotations
 from typing import Final
 
 from taskbridge._engine.connection import Connection
-from taskbridge._engine.durations import REACH, SHARE, DurationModel
+from taskbridge._engine.durations import DurationModel
 from taskbridge.events import PollReason
 
-_DELAYS: Final = (0.25, 20.0)  # seconds of mean delay where the user stated no wish, least and most
+# Without a configured delay the target is a fraction of the expected duration.
+_DELAY_FRACTION: Final = 1 / 15
+_MIN_DELAY: Final = 0.25  # seconds
+_MAX_DELAY: Final = 20.0  # seconds
+_MAX_AGE_FACTOR: Final = 2.0  # the duration expected for that fraction is at most this many times the task's age
+
+JITTER: Final = 0.1  # fraction of a pause, either way, so that polls do not synchronize
+FIRST_POLL_JITTER: Final = 0.5  # the same for a task's first pause until durations are known: a random phase
+
+_MAX_PROGRESS_FACTOR: Final = 4.0  # how many pauses a reported progress may postpone the next poll by
 
 
 class IntervalPolicy:
-    """How often to look at tasks of one connection and operation.
+    """How often to poll tasks of one connection and operation.
 
     Args:
-        latency: Seconds of mean delay aimed at; None where the user stated no wish.
-        interval: Seconds between looks, instead of all this.
-        longest: Seconds after which to look in any case.
-        durations: What has been learnt; None for nothing.
+        latency: Target for the mean delay in seconds; None if not configured.
+        interval: Fixed seconds between polls; None to compute them.
+        longest: Upper bound of any pause, in seconds.
+        durations: What is known of how long such tasks take; None for nothing yet.
     """
 
     __slots__ = ("_interval", "_latency", "_longest", "durations")
@@ -44,25 +53,17 @@ class IntervalPolicy:
         self.durations = DurationModel() if durations is None else durations
 
     def pause(self, age: float) -> float:
-        """Seconds to the next look.
+        """Seconds until the next poll of a task of that age in seconds."""
+        if self._interval is not None or not self.durations.is_known:
+            return self.steady_pause(age)
+        return self.durations.pause(age, self.durations.price(self._target_delay(age)), self._longest)
 
-        Args:
-            age: The task's age in seconds.
-        """
-        if self._interval is not None:
-            return min(self._interval, self._longest)
-        known = self.durations.is_known
-        latency = self._latency or self._wish(age, known=known)
-        if not known:
-            return min(2.0 * latency, self._longest)
-        return self.durations.pause(age, self.durations.price(latency), self._longest)
+    def steady_pause(self, age: float) -> float:
+        """Seconds until the next poll, regardless of when tasks tend to end; also the pause between list scans."""
+        return min(self._interval or 2.0 * self._target_delay(age), self._longest)
 
-    def cause(self, age: float) -> PollReason:
-        """Why the pause is as it is, in a word.
-
-        Args:
-            age: The task's age in seconds.
-        """
+    def reason(self, age: float) -> PollReason:
+        """Which rule determines `pause`."""
         if self.pause(age) >= self._longest:
             return PollReason.AT_MOST
         if self._interval is not None:
@@ -71,32 +72,47 @@ class IntervalPolicy:
             return PollReason.LEARNED
         return PollReason.AGE if self._latency is None else PollReason.LATENCY
 
-    def period(self, age: float) -> float:
-        """Seconds between two looks that cost the same however many tasks they tell of.
+    def jittered(self, pause: float, chance: float, *, first: bool) -> float:
+        """Spread a pause.
 
         Args:
-            age: The task's age in seconds.
+            pause: Seconds.
+            chance: A random number from 0 to 1.
+            first: Whether it is the first pause of the task.
         """
-        if self._interval is not None:
-            return min(self._interval, self._longest)
-        latency = self._latency or self._wish(age, known=self.durations.is_known)
-        return min(2.0 * latency, self._longest)
+        jitter = FIRST_POLL_JITTER if first and not self.durations.is_known else JITTER
+        return pause * (1.0 - jitter + 2.0 * jitter * chance)
 
-    def _wish(self, age: float, *, known: bool) -> float:
-        least, most = _DELAYS
-        span = max(age, 2.0)
-        if known:
-            # Some take seconds and others hours: a short one shall not wait for what is right for the long ones, and
-            # one that outlives the others is not looked at as if it were about to end.
-            span = min(max(self.durations.mean, span), REACH * span)
-        return min(max(span * SHARE, least), most)
+    def _target_delay(self, age: float) -> float:
+        if self._latency is not None:
+            return self._latency
+        duration = max(age, 2.0)
+        if self.durations.is_known:
+            # Some tasks take seconds, others hours: the pauses of a short task must not follow the long ones, and a
+            # task that outlives the others must not be polled as if it were about to end.
+            duration = min(max(self.durations.mean, duration), _MAX_AGE_FACTOR * duration)
+        return min(max(duration * _DELAY_FRACTION, _MIN_DELAY), _MAX_DELAY)
+
+
+def pause_for_progress(pause: float, age: float, progress: float, stalled: float) -> float:
+    """Move a poll to when the reported progress predicts the end.
+
+    Args:
+        pause: Seconds to the next poll without progress.
+        age: The task's age in seconds.
+        progress: Fraction done, between 0 and 1.
+        stalled: Seconds since the progress last changed.
+    """
+    remaining = age * (1.0 - progress) / progress
+    remaining = max(remaining, stalled / 2.0)  # a stalled figure predicts nothing
+    return min(max(remaining, pause / 2), pause * _MAX_PROGRESS_FACTOR)
 
 
 class Intervals:
-    """The interval policies of one connection, by the vendor's word for the operation.
+    """The interval policies of one connection, by the vendor's name of the operation.
 
     Args:
-        channel: The connection; what it learnt of durations outlives this object.
+        connection: The connection, which keeps the learned durations beyond the lifetime of this object.
     """
 
     __slots__ = ("_connection", "_policies")
@@ -106,10 +122,10 @@ class Intervals:
         self._policies: dict[str | None, IntervalPolicy] = {}
 
     def of(self, operation: str | None) -> IntervalPolicy:
-        """The policy for one operation."""
-        found = self._policies.get(operation)
-        if found is None:
+        """Return the policy for one operation."""
+        policy = self._policies.get(operation)
+        if policy is None:
             poll = self._connection.settings.poll_policy
             durations = self._connection.durations_of(operation)
-            found = self._policies[operation] = IntervalPolicy(poll.latency, poll.interval, poll.at_most, durations)
-        return found
+            policy = self._policies[operation] = IntervalPolicy(poll.latency, poll.interval, poll.at_most, durations)
+        return policy

@@ -1,99 +1,91 @@
-"""What the fleet holds of each connection: its tasks by the time at which they are due, and its lists; no I/O."""
+"""List scans: the vendor's list, read page by page instead of one poll per task. No I/O."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskbridge.models import TaskStatus
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from taskbridge.models import TaskStatus
     from taskbridge.provider.submission import Page, Query
 
 
 class ListScan:
-    """One reading of a vendor's list, for all tasks of a kind in a lane.
+    """One pass over a vendor's list, for all covered tasks of a connection.
 
-    Queries follow each other, so that a task that goes on from the one to the next is not lost between them. Pages that
-    have numbers are asked for at the same time, the last first: a task that ends moves those behind it towards the
-    front, which then come twice and not never.
+    Queries run one after the other, so that a task that moves from one to the next (pending, then processing) is not
+    missed. Numbered pages are requested in parallel, the last first: when a task ends, those behind it move towards the
+    front, so they appear twice rather than never.
 
     Args:
-        queries: What is asked for, one query after the other.
-        began: Monotonic seconds.
-        unseen: Parked tasks that it has to tell of; it ends with the last of them.
-        own_pages: Pages that it takes where nobody else has tasks.
-        numbered: Whether any page can be asked for by its number.
-        lengths: Pages that each query had the last time; updated.
+        queries: What to list, in this order.
+        started_at: Monotonic seconds.
+        unseen: Number of covered tasks; the scan ends when it has shown them all.
+        own_pages: Pages needed if the account has no other tasks.
+        numbered: Whether pages can be requested by number.
+        lengths: Pages of each query in the previous scan; updated.
     """
 
     def __init__(
         self,
         queries: Iterable[Query],
-        began: float,
+        started_at: float,
         unseen: int,
         *,
         own_pages: int,
         numbered: bool,
         lengths: dict[TaskStatus | None, int],
     ) -> None:
-        self.began = began
+        self.started_at = started_at
         self.unseen = unseen
-        self.pages = 0  # that were asked for
-        self.own = own_pages
+        self.own_pages = own_pages
+        self.requested = 0  # pages
         self._numbered = numbered
         self._lengths = lengths
         self._queries = iter(queries)
         self._query: Query | None = None
-        self._todo: list[str | None] = []  # cursors, the last is the next
-        self._answers = 0  # pages under way
-        self._longest = 0  # the highest number of a page that was asked for, or that had something
-        self._turn()
+        self._cursors: list[str | None] = []  # pages to request, the next one last
+        self._in_flight = 0  # pages
+        self._last_page = 0  # highest page number that was requested or had tasks
+        self._next_query()
 
-    def _turn(self) -> None:
-        """Go on to the next query."""
+    def _next_query(self) -> None:
         self._query = next(self._queries, None)
         if self._query is not None:
-            known = self._lengths.get(self._query.status, 1) if self._numbered else 1
-            self._longest = known
-            self._todo = [None, *(str(number) for number in range(2, known + 1))]
+            self._last_page = self._lengths.get(self._query.status, 1) if self._numbered else 1
+            self._cursors = [None, *(str(number) for number in range(2, self._last_page + 1))]
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left to ask, nor under way."""
-        return self._answers == 0 and not self.wants_page
+        """Whether no page is in flight or left to request."""
+        return self._in_flight == 0 and not self.wants_page
 
     @property
     def wants_page(self) -> bool:
-        """Whether a page can be asked for now."""
-        return bool(self._todo) and self.unseen > 0 and self.pages < 2 * self.own + 4
+        """Whether a page can be requested now."""
+        return bool(self._cursors) and self.unseen > 0 and self.requested < 2 * self.own_pages + 4
 
-    def ask(self) -> tuple[Query, str | None]:
-        """The next page to ask for."""
-        assert self._query is not None  # noqa: S101  # somebody asked `wants_page`
-        self.pages += 1
-        self._answers += 1
-        return self._query, self._todo.pop()
+    def next_page(self) -> tuple[Query, str | None]:
+        """Return the query and cursor of the next page to request."""
+        assert self._query is not None  # noqa: S101  # implied by `wants_page`
+        self.requested += 1
+        self._in_flight += 1
+        return self._query, self._cursors.pop()
 
-    def answered(self, cursor: str | None, page: Page) -> None:
-        """Take note of a page.
-
-        Args:
-            cursor: Of this page.
-            page: What it brought.
-        """
-        self._answers -= 1
+    def on_page(self, cursor: str | None, page: Page) -> None:
+        """Take in the page that was requested with this cursor."""
+        self._in_flight -= 1
         if self._query is None:
             return
-        number = 0  # of no page that has one
+        number = 0  # for a cursor that is not a page number
         if self._numbered and (cursor is None or cursor.isdecimal()):
             number = int(cursor or 1)
-        if page.next_cursor is not None and number in (0, self._longest):
-            self._longest += 1
-            self._todo.append(page.next_cursor)
-        elif page.next_cursor is None:
-            self._longest = min(self._longest, max(1, number - (not page.tasks)))
-        if not self._todo and self._answers == 0:
-            self._lengths[self._query.status] = self._longest
-            self._turn()
+        if page.next_cursor is None:
+            self._last_page = min(self._last_page, max(1, number - (not page.tasks)))
+        elif number in (0, self._last_page):
+            self._last_page += 1
+            self._cursors.append(page.next_cursor)
+        if not self._cursors and self._in_flight == 0:
+            self._lengths[self._query.status] = self._last_page
+            self._next_query()

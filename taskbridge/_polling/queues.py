@@ -1,9 +1,9 @@
-"""What the fleet holds of each connection: its tasks by the time at which they are due, and its lists; no I/O."""
+"""Per-connection queues: which task to poll next, and when to read the vendor's list instead. No I/O."""
 
 from __future__ import annotations
 
 from collections import deque
-from heapq import heappop
+from heapq import heappop, heappush
 from math import ceil, inf
 from typing import TYPE_CHECKING, Final
 
@@ -13,51 +13,49 @@ from taskbridge._polling.lists import ListScan
 from taskbridge.models import TaskStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from taskbridge._engine.connection import Connection
     from taskbridge._polling.entries import PolledTask
+    from taskbridge.errors import TaskbridgeError
+    from taskbridge.events import PollReason
     from taskbridge.provider.submission import Query
 
-JUST_NOW: Final = 0.001  # seconds; a clock's grain
+TICK: Final = 0.001  # seconds; resolution of the clock
+MAX_LIST_FAILURES: Final = 3  # failed pages in a row after which tasks are polled one by one
 
-
-_SAMPLE: Final = 16  # tasks compared when more are due than may be looked at
-
-
-_WORTH: Final = 4  # looks that a page of a list has to save before lists are read
-
-
-_REMEMBER: Final = 300.0  # seconds for which a list that was of little use counts as such
-
-
-TROUBLES: Final = 3  # failed lists in a row after which single looks are trusted more
+_SAMPLE: Final = 16  # tasks compared when more are due than may be polled
+_POLLS_PER_PAGE: Final = 4  # polls that a page of a list must save before lists are read
+_WASTE_MEMORY: Final = 300.0  # seconds for which the cost of an inefficient scan is remembered
 
 
 class ConnectionQueue:
-    """One connection in the fleet: its tasks by the time at which they are due.
+    """The tasks of one connection, by the time at which each is due.
 
-    Those that are due wait in `ready`. Where a limit binds there are many, and whoever has most delay to be expected
-    goes first (found by sampling); nobody waits longer than `at_most` behind others.
+    Due tasks move from the heap to `ready`. If a limit binds, many are ready: the next poll goes to the one with the
+    largest expected delay among a random sample, but no task waits longer than `poll.at_most` behind others.
 
-    Where the vendor lists tasks and so many wait that a list costs fewer requests than looks, they are parked: a sweep
-    over the list tells which go on, and only those that it does not show are looked at.
+    If the vendor lists tasks, and there are so many that lists take fewer requests than polls, tasks are covered by the
+    list: a scan shows which ones have not ended, and only those that it does not show are polled.
     """
 
     __slots__ = (
-        "list_polling",
+        "_arrivals",
+        "_heap",
+        "_serial",
         "connection",
-        "futile",
-        "heap",
+        "covered",
         "in_flight",
         "intervals",
         "lengths",
+        "list_failures",
+        "list_polling",
         "members",
-        "parked",
-        "period",
+        "needless_polls",
         "ready",
-        "sweep",
+        "scan",
         "scan_at",
-        "troubles",
-        "turns",
+        "scan_pause",
         "waste",
         "wasted_at",
     )
@@ -66,175 +64,179 @@ class ConnectionQueue:
         self.connection = connection
         self.intervals = Intervals(connection)
         self.members: dict[str, PolledTask] = {}  # by shared id
-        self.heap: list[tuple[float, int, PolledTask]] = []
-        self.ready: list[PolledTask] = []
-        self.turns: deque[tuple[float, PolledTask]] = (
-            deque()
-        )  # `ready` in order of coming, by due time, and some that left
-        self.in_flight = 0
+        self.in_flight = 0  # polls and pages
+
+        self._heap: list[tuple[float, int, PolledTask]] = []  # may hold outdated due times
+        self._serial = 0
+        self.ready: list[PolledTask] = []  # due and not being polled
+        self._arrivals: deque[tuple[float, PolledTask]] = deque()  # `ready` by due time; may hold tasks that have left
+
         self.list_polling = connection.provider.capabilities.list_polling
-        self.parked = 0
-        self.period = inf  # seconds between sweeps that the most urgent parked task asks for
-        self.sweep: ListScan | None = None
-        self.scan_at = inf
-        self.lengths: dict[TaskStatus | None, int] = {}  # pages that each query had the last time
-        self.troubles = 0
-        self.futile = 0  # looks at tasks that a list had left out and that went on
-        self.waste = 0.0  # requests of the last sweep beyond those for our own tasks
+        self.list_failures = 0  # in a row
+        self.covered = 0  # tasks
+        self.scan: ListScan | None = None
+        self.scan_at = inf  # monotonic seconds of the next scan
+        self.scan_pause = inf  # seconds between scans that the most urgent covered task needs
+        self.lengths: dict[TaskStatus | None, int] = {}  # pages of each query in the last scan
+        self.needless_polls = 0  # of tasks that a list omitted although they had not ended
+        self.waste = 0.0  # requests of the last scan beyond those for our own tasks
         self.wasted_at = -inf  # monotonic seconds
+
+    def is_refused_by(self, error: TaskbridgeError) -> bool:
+        """Whether the error means that the vendor refuses the account, which ends all waits of the connection."""
+        return self.connection.credentials.refusal is not None and self.connection.is_refusal(error)
+
+    # Single polls.
+
+    def push(self, entry: PolledTask, due: float, reason: PollReason | None) -> None:
+        """Poll a task at that time (monotonic seconds)."""
+        self.leave(entry)
+        entry.due_at, entry.reason = due, reason
+        self._serial += 1
+        heappush(self._heap, (due, self._serial, entry))
+
+    def promote_due(self, now: float) -> None:
+        """Move due tasks to `ready`, or let the list cover them."""
+        while self._heap and self._heap[0][0] <= now + TICK:
+            due, _, entry = heappop(self._heap)
+            if entry.due_at != due or not entry.waiters or entry.polling or entry.ready_index >= 0:
+                continue
+            if not entry.is_single and entry.last_error is None and self.can_cover(entry, now):
+                self.cover(entry, now + entry.list_pause())
+            else:
+                entry.ready_index = len(self.ready)
+                self.ready.append(entry)
+                self._arrivals.append((due, entry))
+
+    def next_due(self) -> float:
+        """Return the monotonic seconds at which a task may be due; infinite if none is queued."""
+        return self._heap[0][0] if self._heap else inf
+
+    def pick(self, now: float) -> PolledTask | None:
+        """Remove and return the ready task to poll now."""
+        if not self.ready:
+            return None
+        while (oldest := self._arrivals[0][1]).ready_index < 0 or oldest.due_at != self._arrivals[0][0]:
+            self._arrivals.popleft()
+        best, size = oldest, len(self.ready)
+        # A task that was never polled goes first, and so does one that has waited too long.
+        if oldest.polls and size > 1 and now - oldest.due_at <= self.connection.settings.poll.at_most:
+            chance = self.connection.clock.random
+            sample = self.ready if size <= _SAMPLE else [self.ready[int(chance() * size)] for _ in range(_SAMPLE)]
+            best = max(sample, key=lambda entry: entry.expected_delay(now))
+        self.leave(best)
+        return best
+
+    def leave(self, entry: PolledTask) -> None:
+        """Remove a task from `ready`, if it is there."""
+        if entry.ready_index >= 0:
+            last = self.ready.pop()
+            if last is not entry:
+                self.ready[entry.ready_index] = last
+                last.ready_index = entry.ready_index
+            entry.ready_index = -1
+            if not self.ready:
+                self._arrivals.clear()
 
     # Lists.
 
-    def may_park(self, item: PolledTask, now: float) -> bool:
-        """Whether a task should wait for a list."""
-        if (
-            self.list_polling is None
-            or item.long_poll
-            or item.pace is None
-            or item.prefix not in self.list_polling.prefixes
-        ):
-            return False
-        return self.is_worth(now)
+    def can_cover(self, entry: PolledTask, now: float) -> bool:
+        """Whether a task should wait for a list scan instead of a poll."""
+        return (
+            self.list_polling is not None
+            and entry.polls > 0
+            and not entry.long_poll
+            and entry.prefix in self.list_polling.prefixes
+            and self.is_list_worthwhile(now)
+        )
 
-    def is_worth(self, now: float) -> bool:
-        """Whether so many wait that a list costs less than looks."""
+    def is_list_worthwhile(self, now: float) -> bool:
+        """Whether there are so many tasks that lists take fewer requests than polls."""
         if self.list_polling is None:
             return False
-        waste = self.waste if now - self.wasted_at < _REMEMBER else 0.0
-        return len(self.members) >= _WORTH * (self.own_pages + waste)
+        waste = self.waste if now - self.wasted_at < _WASTE_MEMORY else 0.0
+        return len(self.members) >= _POLLS_PER_PAGE * (self._own_pages() + waste)
 
-    @property
-    def is_numbered(self) -> bool:
-        """Whether any page can be asked for by its number."""
-        return self.list_polling is not None and self.list_polling.numbered
-
-    @property
-    def own_pages(self) -> int:
-        """Pages that a sweep takes where nobody else has tasks, as far as can be told before."""
+    def _own_pages(self) -> int:
+        """Return the expected pages of a scan if the account has no other tasks."""
         if self.list_polling is None:
             return 0
-        beside = len(self.lengths) - 1 if self.lengths else self.list_polling.queries  # more, as long as nobody knows
-        return ceil(len(self.members) / self.list_polling.page_size) + beside
+        extra = len(self.lengths) - 1 if self.lengths else self.list_polling.queries  # pessimistic before the first
+        return ceil(len(self.members) / self.list_polling.page_size) + extra
 
     def wants_page(self, now: float) -> bool:
-        """Whether a page of a list should be read now."""
-        if self.sweep is not None:
-            return self.sweep.wants_page
-        return self.parked > 0 and self.scan_at <= now + JUST_NOW
+        """Whether to read a page of a list now."""
+        if self.scan is not None:
+            return self.scan.wants_page
+        return self.covered > 0 and self.scan_at <= now + TICK
 
-    def park(self, item: PolledTask, due: float) -> None:
-        """Let a task wait for the next sweep, and have one at that time (monotonic seconds) at the latest."""
-        item.parked = True
-        item.due_at = inf
-        self.parked += 1
-        self.period = min(self.period, item.period())
+    def cover(self, entry: PolledTask, due: float) -> None:
+        """Let a task wait for the next list scan, and start that by the given time (monotonic seconds)."""
+        entry.covered = True
+        entry.due_at = inf
+        self.covered += 1
+        self.scan_pause = min(self.scan_pause, entry.list_pause())
         self.scan_at = min(self.scan_at, due)
 
-    def unpark(self, item: PolledTask) -> None:
-        """Take a task out of those that wait for a sweep."""
-        if item.parked:
-            item.parked = False
-            self.parked -= 1
-        self.saw(item)
+    def uncover(self, entry: PolledTask) -> None:
+        """Stop covering a task, if it is covered."""
+        if entry.covered:
+            entry.covered = False
+            self.covered -= 1
+        self.mark_seen(entry)
 
-    def begin(self, now: float) -> ListScan:
-        """Begin a sweep: ask for what parked tasks can be, as they go on from pending to processing and no way back."""
-        parked = [i for i in self.members.values() if i.parked]
-        oldest = min((i.submitted_at for i in parked), default=now)
-        prefixes = frozenset(i.prefix for i in parked)
-        queries = self._queries(prefixes, now - oldest)
-        if not any(i.is_pending for i in parked):
+    def covered_tasks(self) -> Iterator[PolledTask]:
+        """Iterate over the covered tasks."""
+        return (entry for entry in self.members.values() if entry.covered)
+
+    def start_scan(self, now: float) -> ListScan:
+        """Start a scan over the states that covered tasks can be in."""
+        covered = list(self.covered_tasks())
+        oldest = min((entry.submitted_at for entry in covered), default=now)
+        queries = self._queries(frozenset(entry.prefix for entry in covered), now - oldest)
+        if not any(entry.is_pending for entry in covered):  # a task never returns from processing to pending
             queries = tuple(query for query in queries if query.status is not TaskStatus.PENDING)
         self.lengths = {query.status: self.lengths.get(query.status, 1) for query in queries}
-        self.sweep = sweep = ListScan(
+        self.scan = scan = ListScan(
             queries,
             now,
-            len(parked),
-            own_pages=self.own_pages,
-            numbered=self.is_numbered,
+            len(covered),
+            own_pages=self._own_pages(),
+            numbered=self.list_polling is not None and self.list_polling.numbered,
             lengths=self.lengths,
         )
-        for item in parked:
-            item.awaited = sweep
-        self.scan_at = self.period = inf
-        return sweep
+        for entry in covered:
+            entry.scan = scan
+        self.scan_at = self.scan_pause = inf
+        return scan
 
     def _queries(self, prefixes: frozenset[str], age: float) -> tuple[Query, ...]:
         connection = self.connection
         try:
             return connection.provider.list_queries(prefixes, connection.clock.now(), age)
-        except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
+        except Exception as error:  # noqa: BLE001  # a provider may raise anything
             log(
                 "list-polling-failed",
                 connection=connection.name,
                 provider=connection.provider.name,
                 error=type(error).__name__,
             )
-        self.list_polling = None  # single looks are surer
+        self.list_polling = None
         return ()
 
-    def saw(self, item: PolledTask) -> None:
-        """A list told of a task, or it waits no more for one."""
-        if item.awaited is not None:
-            item.awaited.unseen -= 1
-            item.awaited = None
+    def mark_seen(self, entry: PolledTask) -> None:
+        """Note that the running scan showed a task, or need not show it any more."""
+        if entry.scan is not None:
+            entry.scan.unseen -= 1
+            entry.scan = None
 
-    def end(self, sweep: ListScan) -> list[PolledTask]:
-        """End a sweep; parked tasks that it did not show: they ended, vanished, or fell between two pages."""
-        if self.sweep is sweep:
-            self.sweep = None
-        return [item for item in self.members.values() if item.awaited is sweep]
+    def end_scan(self, scan: ListScan) -> list[PolledTask]:
+        """End a scan; return the tasks that it did not show: they ended, vanished, or fell between two pages."""
+        if self.scan is scan:
+            self.scan = None
+        return [entry for entry in self.members.values() if entry.scan is scan]
 
-    def weigh(self, sweep: ListScan, now: float) -> None:
-        """Remember what a sweep cost beyond what our own tasks take: others' tasks, and looks that told nothing."""
-        self.waste, self.wasted_at = max(0.0, sweep.pages - sweep.own) + self.futile, now
-        self.futile = 0
-
-    # Looks.
-
-    def promote_due(self, now: float) -> None:
-        """Move what is due to `ready`."""
-        heap = self.heap
-        while heap and heap[0][0] <= now + JUST_NOW:
-            due, _, item = heappop(heap)
-            if item.due_at == due and item.is_wanted and item.place < 0:
-                if item.looks and not item.is_alone and item.error is None and self.may_park(item, now):
-                    self.park(item, now + item.period())
-                    continue
-                item.place = len(self.ready)
-                self.ready.append(item)
-                self.turns.append((due, item))
-
-    def drop_unwanted(self) -> None:
-        """Forget ready tasks that nobody waits for any more."""
-        while self.ready and not self.ready[-1].is_wanted:
-            self._leave(self.ready[-1])
-        while self.turns:
-            due, item = self.turns[0]
-            if item.place >= 0 and item.due_at == due and item.is_wanted:
-                return
-            self.turns.popleft()
-            if not item.is_wanted:
-                self._leave(item)
-
-    def pick(self, now: float) -> PolledTask | None:
-        """Take the ready task to look at now."""
-        self.drop_unwanted()
-        if not self.ready:
-            return None
-        best = self.turns[0][1] if self.turns else self.ready[-1]
-        waits = best.pace is not None and len(self.ready) > 1  # a task that nobody has seen yet goes first
-        if waits and now - best.due_at <= self.connection.settings.poll.at_most:
-            chance, size = self.connection.clock.random, len(self.ready)
-            picked = self.ready if size <= _SAMPLE else [self.ready[int(chance() * size)] for _ in range(_SAMPLE)]
-            best = max((i for i in picked if i.is_wanted), key=lambda i: i.urgency(now), default=best)
-        self._leave(best)
-        return best
-
-    def _leave(self, item: PolledTask) -> None:
-        if item.place >= 0:
-            last = self.ready.pop()
-            if last is not item:
-                self.ready[item.place] = last
-                last.place = item.place
-            item.place = -1
+    def record_cost(self, scan: ListScan, now: float) -> None:
+        """Remember the requests of a scan beyond our own tasks: pages of other tasks, and needless polls."""
+        self.waste, self.wasted_at = max(0.0, scan.requested - scan.own_pages) + self.needless_polls, now
+        self.needless_polls = 0

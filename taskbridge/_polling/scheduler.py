@@ -1,18 +1,16 @@
-"""The fleet: every task that is waited for, of all connections; a state machine without I/O.
+"""The poll scheduler: a state machine without I/O that decides when each of many tasks is polled.
 
-Refs, answers, errors and outside events go in, with the time; what to do next comes out:
+It serves all connections of a client or bridge; a single `wait` uses a scheduler with one task. Tasks, responses,
+errors and events go in, each with the time. `next` returns what to do:
 
-* `PollTask`: look this task up now; hand the answer to `looked`, the error to `failed`.
-* `PollList`: read this page of the vendor's list now; hand it to `poll_list`, the error to `unlisted`.
-* `WaitUntil`: nothing to do before that time, unless something comes in.
-* `Idle`: nothing to do before one of the looks under way ends, or something comes in.
-* `Done`: nobody waits for anything.
+* `PollTask`: poll this task now; pass the response to `on_polled`, an error to `on_poll_failed`.
+* `PollList`: read this page of the vendor's list now; pass it to `on_page`, an error to `on_page_failed`.
+* `WaitUntil`: nothing to do before that time, unless an event arrives.
+* `Idle`: nothing to do until a running poll ends or an event arrives.
+* `Done`: no task is waited for.
 
-What the waiting parties are told comes out of `update`: a final outcome for each ticket, and before it every change where
-the ticket asks for changes. One bad task never stops or hides another. What is for those who observe is in `observations`.
-
-Of a task in flight the fleet keeps the last body as bytes: it recognises an unchanged answer before anything is parsed,
-and the snapshot is translated again when somebody needs it. A single `wait` is a fleet of one.
+`next_update` returns what the waiting callers get: one final outcome for each waiter, preceded by each change if the
+waiter asks for changes. A task that fails neither stops nor hides another. `observations` holds what observers get.
 """
 
 from __future__ import annotations
@@ -27,8 +25,7 @@ from taskbridge._engine.lookup import is_final
 from taskbridge._engine.tracing import PollTrace
 from taskbridge._polling.commands import Command, Done, Idle, PollList, PollTask, Update, WaitUntil
 from taskbridge._polling.entries import PolledTask, Waiter
-from taskbridge._polling.lists import ListScan
-from taskbridge._polling.queues import JUST_NOW, TROUBLES, ConnectionQueue
+from taskbridge._polling.queues import MAX_LIST_FAILURES, TICK, ConnectionQueue
 from taskbridge._polling.reports import ObservationBuffer
 from taskbridge.events import ObservationSource, PollReason
 from taskbridge.models import Outcome, Task, TaskRef
@@ -38,27 +35,26 @@ if TYPE_CHECKING:
 
     from taskbridge._engine.connection import Connection
     from taskbridge._engine.lookup import PollResult
+    from taskbridge._polling.lists import ListScan
     from taskbridge.errors import TaskbridgeError
     from taskbridge.provider.submission import Page
 
-_FEW: Final = 64  # tickets that nobody waits for, which are not worth tidying up
-
-
-_LEAST_PAUSE: Final = 0.1  # seconds before a list that failed is read again
+_MIN_OBSOLETE: Final = 64  # obsolete deadlines that are not worth removing
+_MIN_LIST_RETRY: Final = 0.1  # seconds before a failed page is read again
 
 
 class PollScheduler:
-    """Every task that is waited for. Not for several threads at once: its driver takes care of that.
+    """All tasks that are waited for. Not thread-safe: the runtime holds a lock.
 
     Args:
-        max_parallel: Looks that can be under way at the same time in all; no connection gets so many that others starve.
+        max_parallel: Polls that may run at the same time, shared fairly among the connections; None for no limit.
     """
 
     def __init__(self, max_parallel: int | None = None) -> None:
         self._max_parallel = max_parallel
-        self._queues: dict[str, ConnectionQueue] = {}
-        self._deadlines: list[tuple[float, int, Waiter]] = []
-        self._gone = 0  # tickets in it that nobody waits for any more
+        self._queues: dict[str, ConnectionQueue] = {}  # by connection name
+        self._deadlines: list[tuple[float, int, Waiter]] = []  # a heap; may hold waiters that have left
+        self._obsolete = 0  # how many of them have left
         self._serial = count()
         self._updates: deque[Update] = deque()
         self.observations = ObservationBuffer()
@@ -66,7 +62,7 @@ class PollScheduler:
     def __len__(self) -> int:
         return sum(len(queue.members) for queue in self._queues.values())
 
-    # In.
+    # Input.
 
     def add(
         self,
@@ -81,42 +77,41 @@ class PollScheduler:
         long_poll: bool = False,
         known: Task | None = None,
     ) -> Waiter:
-        """Wait for a task; the same task twice is looked up once and told twice.
+        """Wait for a task. Waiters for the same task share its polls.
 
         Args:
-            channel: The connection.
+            connection: The connection.
             task_id: A shared id.
             now: Monotonic seconds.
-            deadline: Monotonic seconds at which to stop waiting.
-            owner: Whose the ticket is.
-            place: The owner's number for it.
-            changes: Tell every change, not only the end.
-            hold: Ask on a held line after the first look, where the vendor has one.
-            known: A snapshot that the caller has; saves the first look while it is fresh.
+            deadline: Monotonic seconds at which the wait times out.
+            owner: Stored in the waiter.
+            index: Stored in the waiter.
+            changes: Send an update for each change, not only for the end.
+            long_poll: Use the vendor's long poll after the first poll.
+            known: A snapshot that the caller has; replaces the first poll while it is fresh.
         """
         queue = self._queues.get(connection.name)
         if queue is None:
             queue = self._queues[connection.name] = ConnectionQueue(connection)
-        item = queue.members.get(task_id)
-        joined = item is not None and item.looks > 0  # somebody else has seen it already
-        if item is None:
-            item = queue.members[task_id] = PolledTask(
-                connection, queue.intervals, task_id, TaskRef.of(connection.name, task_id), now
-            )
-            due = now if known is None or known.is_terminal else item.remember(known, now)
-            if queue.may_park(item, now):
-                queue.park(item, due)
+        entry = queue.members.get(task_id)
+        was_polled = entry is not None and entry.polls > 0
+        if entry is None:
+            ref = TaskRef.of(connection.name, task_id)
+            entry = queue.members[task_id] = PolledTask(connection, queue.intervals, task_id, ref, now)
+            due = now if known is None or known.is_terminal else entry.start_from(known, now)
+            if queue.can_cover(entry, now):
+                queue.cover(entry, due)
             else:
-                self._queue(item, due, PollReason.FIRST if due <= now else None)
-        item.long_poll = long_poll
-        if changes and item.looks and not item.changes:
-            item.shown = item.snapshot()
-        waiter = Waiter(item, owner, index, now, deadline, changes=changes)
-        item.waiters.append(waiter)
+                queue.push(entry, due, PollReason.FIRST if due <= now else None)
+        entry.long_poll = long_poll
+        if changes and entry.polls and not entry.reports_changes:
+            entry.reported = entry.snapshot()
+        waiter = Waiter(entry, owner, index, now, deadline, changes=changes)
+        entry.waiters.append(waiter)
         if deadline != inf:
             heappush(self._deadlines, (deadline, next(self._serial), waiter))
-        if changes and joined and item.shown is not None:
-            self._updates.append(Update(waiter, Outcome(item.ref, item.shown), final=False))
+        if changes and was_polled and entry.reported is not None:
+            self._updates.append(Update(waiter, Outcome(entry.ref, entry.reported), final=False))
         return waiter
 
     def drop(self, waiters: Iterable[Waiter]) -> None:
@@ -124,308 +119,302 @@ class PollScheduler:
         for waiter in waiters:
             self._detach(waiter)
 
-    def expire(self, now: float) -> None:
-        """Tell those whose time is up; `next` does it too."""
-        self._expire(now)
-
     def close(self, why: str = "the client was closed while waiting") -> None:
-        """Tell everybody that the waiting ends here."""
-        for item in [i for queue in self._queues.values() for i in queue.members.values()]:
-            error = item.given_up(f"{why}; the task goes on", item.snapshot())
-            self._end(item, Outcome(item.ref, error.task, error))
+        """End all waits with an error."""
+        for entry in [entry for queue in self._queues.values() for entry in queue.members.values()]:
+            error = entry.wait_error(f"{why}; the task continues", entry.snapshot())
+            self._end(entry, Outcome(entry.ref, error.task, error))
 
-    def on_polled(self, poll: PollTask, now: float, seen: PollResult) -> None:
-        """A look ended with an answer."""
-        item = self._landed(poll)
-        missed, item.is_missed = item.is_missed, False
-        before = item.age if item.looks else None
-        item.error, item.failures = None, 0
-        item.received_at = seen.received_at
-        if seen.task is None:
-            item.connection.counters.unchanged += 1
+    def on_polled(self, poll: PollTask, now: float, result: PollResult) -> None:
+        """Take in the response of a poll."""
+        entry, queue = poll.entry, self._finish(poll)
+        was_unlisted, entry.was_unlisted = entry.was_unlisted, False
+        entry.last_error, entry.failures = None, 0
+        entry.received_at = result.received_at
+        if result.task is None:
+            entry.connection.counters.unchanged += 1
         else:
-            item.body, item.native = seen.body, seen.task.native_status
-        item.learn(now, seen.task, exact=poll.long_poll)
-        if seen.task is not None:
-            self._tell(item, seen.task)
-        if item.waiters:
+            entry.last_body, entry.native_status = result.body, result.task.native_status
+        delay = entry.record(now, result.task, exact=poll.long_poll)
+        if result.task is not None:
+            self._report(entry, result.task)
+        if entry.waiters:
             if poll.long_poll:
-                item.long_poll = False  # an answer before the end: the line is of no use
-            self._lane(item).futile += missed
-            self._later(item, now)
+                entry.long_poll = False  # it ended before the task did, so the vendor's long poll does not help
+            queue.needless_polls += was_unlisted
+            self._schedule(queue, entry, now)
         if poll.trace is not None:
             source = ObservationSource.LONG_POLL if poll.long_poll else ObservationSource.POLL
-            task = seen.task or item.told or item.snapshot()
-            self.observations.note(
-                item,
+            task = result.task or entry.observed or entry.snapshot()
+            unchanged = result.task is None
+            self.observations.add(
+                entry,
                 poll.trace,
                 now,
-                self._lane(item).scan_at,
+                queue.scan_at,
                 source,
                 task=task,
-                unchanged=seen.task is None,
-                before=before,
+                unchanged=unchanged,
+                detection_delay=delay,
             )
 
     def on_poll_failed(self, poll: PollTask, now: float, error: TaskbridgeError) -> None:
-        """A look ended with an error, which says nothing of the task."""
-        item = self._landed(poll)
+        """Take in the error of a poll, which says nothing about the task's state."""
+        entry, queue = poll.entry, self._finish(poll)
         if poll.long_poll:
-            item.long_poll = False  # the line broke: from now on we ask
-            self._queue(item, now, PollReason.LONG_POLL_BROKE)
-            if poll.trace is not None:
-                self.observations.note(
-                    item, poll.trace, now, self._lane(item).scan_at, ObservationSource.LONG_POLL, error=error
-                )
-            return
-        item.error = error
-        item.failures += 1
-        if poll.connection.refusal is not None and poll.connection.blames_account(error):
-            self._end_all(self._lane(item), error)
-        elif is_final(error):
-            self._end(item, Outcome(item.ref, item.snapshot(), error))
-        elif item.waiters:
-            retry = item.connection.retry
-            chance = item.connection.clock.random()
-            wait = max(item.steady(), retry.pause(item.failures, chance), error.retry_after or 0.0)
-            self._queue(item, now + wait, PollReason.RETRY_AFTER if wait == error.retry_after else PollReason.RETRY)
+            entry.long_poll = False  # fall back to normal polling
+            queue.push(entry, now, PollReason.LONG_POLL_BROKE)
+        else:
+            entry.last_error = error
+            entry.failures += 1
+            if queue.is_refused_by(error):
+                self._end_all(queue, error)
+            elif is_final(error):
+                self._end(entry, Outcome(entry.ref, entry.snapshot(), error))
+            elif entry.waiters:
+                retry = entry.connection.retry.pause(entry.failures, entry.connection.clock.random())
+                pause = max(entry.next_pause(), retry, error.retry_after or 0.0)
+                reason = PollReason.RETRY_AFTER if pause == error.retry_after else PollReason.RETRY
+                queue.push(entry, now + pause, reason)
         if poll.trace is not None:
-            self.observations.note(item, poll.trace, now, self._lane(item).scan_at, ObservationSource.POLL, error=error)
+            source = ObservationSource.LONG_POLL if poll.long_poll else ObservationSource.POLL
+            self.observations.add(entry, poll.trace, now, queue.scan_at, source, error=error)
 
-    def on_page(self, poll: PollList, now: float, page: Page) -> None:
-        """A page of a list came.
+    def on_page(self, command: PollList, now: float, page: Page) -> None:
+        """Take in a page of a list.
 
-        A task that it shows goes on; one that it shows as ended is looked at once more, for the whole snapshot.
+        A covered task that the page shows as ended or changed is polled for the full snapshot; the others wait for the
+        next scan.
         """
-        sweep = poll.scan
-        queue = self._queues[poll.connection.name]
+        scan, queue = command.scan, self._queues[command.connection.name]
         queue.in_flight -= 1
-        queue.troubles = 0
-        if queue.sweep is not sweep:
+        queue.list_failures = 0
+        if queue.scan is not scan:
             return
         for task in page.tasks:
-            item = queue.members.get(task.id)
-            if item is None or not item.parked:
+            entry = queue.members.get(task.id)
+            if entry is None or not entry.covered:
                 continue
-            if task.is_terminal or (item.changes and item.is_news(task)):
-                self._unpark(item, now, PollReason.LISTED)
+            if task.is_terminal or (entry.reports_changes and entry.is_change(task)):
+                self._poll_now(queue, entry, now, PollReason.LISTED)
             else:
-                queue.saw(item)
-                item.learn(now, task, exact=False)
-                if task.native_status != item.native:
-                    item.native, item.body, item.shown = task.native_status, None, task
-                queue.period = min(queue.period, item.period())
-            if poll.trace is not None:
-                self.observations.note(
-                    item, poll.trace, now, self._lane(item).scan_at, ObservationSource.LIST, task=task
-                )
-        sweep.answered(poll.cursor, page)
-        if sweep.is_over:
-            self._swept(queue, sweep, now)
+                queue.mark_seen(entry)
+                entry.record(now, task, exact=False)
+                if task.native_status != entry.native_status:
+                    entry.native_status, entry.last_body, entry.reported = task.native_status, None, task
+                queue.scan_pause = min(queue.scan_pause, entry.list_pause())
+            if command.trace is not None:
+                self.observations.add(entry, command.trace, now, queue.scan_at, ObservationSource.LIST, task=task)
+        scan.on_page(command.cursor, page)
+        if scan.is_over:
+            self._finish_scan(queue, scan, now)
 
-    def on_page_failed(self, poll: PollList, now: float, error: TaskbridgeError) -> None:
-        """A page of a list could not be had, which says nothing of any task."""
-        sweep = poll.scan
-        queue = self._queues[poll.connection.name]
+    def on_page_failed(self, command: PollList, now: float, error: TaskbridgeError) -> None:
+        """Take in the error of a page of a list, which says nothing about any task."""
+        scan, queue = command.scan, self._queues[command.connection.name]
         queue.in_flight -= 1
-        if queue.sweep is not sweep:
+        if queue.scan is not scan:
             return
-        queue.end(sweep)
-        queue.troubles += 1
-        if poll.connection.refusal is not None and poll.connection.blames_account(error):
+        queue.end_scan(scan)
+        queue.list_failures += 1
+        if queue.is_refused_by(error):
             self._end_all(queue, error)
-        elif is_final(error) or queue.troubles >= TROUBLES:
-            queue.list_polling = None  # single looks are surer
-            self._unpark_all(queue, now)
+        elif is_final(error) or queue.list_failures >= MAX_LIST_FAILURES:
+            queue.list_polling = None
+            self._uncover_all(queue, now)
         else:
-            pause = queue.connection.retry.pause(queue.troubles, queue.connection.clock.random())
-            queue.scan_at = now + max(pause, error.retry_after or 0.0, _LEAST_PAUSE)
+            pause = queue.connection.retry.pause(queue.list_failures, queue.connection.clock.random())
+            queue.scan_at = now + max(pause, error.retry_after or 0.0, _MIN_LIST_RETRY)
 
     def on_event(self, task: Task, now: float) -> None:
-        """An event from outside told the truth about a task (a confirmed webhook)."""
-        item = self._find(task.connection, task.id)
-        if item is None:
+        """Take in a snapshot from a confirmed webhook."""
+        queue, entry = self._find(task.connection, task.id)
+        if queue is None or entry is None:
             return
-        item.body, item.shown = None, task
-        item.learn(now, task, exact=True)
-        self._tell(item, task)
-        if item.waiters and not item.looking and not item.parked:
-            self._queue(item, now + item.steady(), None)
+        entry.last_body, entry.reported = None, task
+        entry.record(now, task, exact=True)
+        self._report(entry, task)
+        if entry.waiters and not entry.polling and not entry.covered:
+            queue.push(entry, now + entry.next_pause(), None)
 
     def on_hint(self, ref: str, now: float) -> None:
-        """An event from outside may be true: look soon."""
-        item = self._find(*ref.split(":", 1))
-        if item is not None and item.looking:
-            item.hinted = True  # the look under way may be older than the event
-        elif item is not None:
-            self._unpark(item, now, PollReason.EVENT)
+        """Poll a task soon: an unconfirmed event says that it has changed."""
+        queue, entry = self._find(*ref.split(":", 1))
+        if queue is None or entry is None:
+            return
+        if entry.polling:
+            entry.has_hint = True  # the current poll may have been answered before the event
+        else:
+            self._poll_now(queue, entry, now, PollReason.EVENT)
 
-    # Out.
+    # Output.
 
     def next(self, now: float) -> Command:
-        """What to do now; after `PollTask` ask again, several looks may be under way."""
-        self._expire(now)
+        """Return what to do now; after `PollTask` or `PollList` call it again, since several can run in parallel."""
+        self.expire(now)
         if not any(queue.members for queue in self._queues.values()):
             return Done()
-        wake = inf
+        wake = self._deadlines[0][0] if self._deadlines else inf
         for queue in self._queues.values():
-            at = self._ready_at(queue, now)
-            poll = self._launch(queue, now) if at <= now + JUST_NOW else None
-            if poll is not None:
-                return poll
-            wake = min(wake, at)
-        if self._deadlines:
-            wake = min(wake, self._deadlines[0][0])
+            ready_at = self._ready_at(queue, now)
+            command = self._start(queue, now) if ready_at <= now + TICK else None
+            if command is not None:
+                return command
+            wake = min(wake, ready_at)
         return WaitUntil(wake) if wake != inf else Idle()
 
     def next_update(self) -> Update | None:
-        """The next thing to tell somebody, or None."""
+        """Return the next update for a waiter; None if there is none."""
         return self._updates.popleft() if self._updates else None
 
-    # Inside.
+    def expire(self, now: float) -> None:
+        """End the waits whose deadline has passed; `next` does it too."""
+        while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].entry is None):
+            waiter = heappop(self._deadlines)[2]
+            entry = waiter.entry
+            if entry is None:
+                self._obsolete -= 1
+            else:
+                error = entry.timed_out(waiter.deadline - waiter.since)
+                waiter.deadline = inf  # it is no longer in the heap
+                self._detach(waiter)
+                self._updates.append(Update(waiter, Outcome(entry.ref, error.task, error), final=True))
+
+    # What to do next.
 
     def _ready_at(self, queue: ConnectionQueue, now: float) -> float:
-        """When this lane can look at something; infinite for not before something comes in."""
-        if queue.sweep is not None and queue.sweep.is_over:
-            self._swept(queue, queue.sweep, now)  # nobody is left whom it could tell of
+        """Return when this connection can send a request; infinite if not before some input."""
+        if queue.scan is not None and queue.scan.is_over:  # all its tasks were dropped
+            self._finish_scan(queue, queue.scan, now)
         queue.promote_due(now)
-        queue.drop_unwanted()
         if queue.in_flight >= min(queue.connection.settings.max_in_flight, self._share()):
             return inf
         if not queue.ready and not queue.wants_page(now):
-            swept_at = queue.scan_at if queue.parked and queue.sweep is None else inf
-            return min(queue.heap[0][0], swept_at) if queue.heap else swept_at
+            return min(queue.next_due(), queue.scan_at if queue.covered and queue.scan is None else inf)
         permit = queue.connection.throttle.take(now)
-        return now if permit.granted else now + max(permit.wait, JUST_NOW * 2)
+        return now if permit.granted else now + max(permit.wait, TICK * 2)
 
     def _share(self) -> float:
+        """Return how many polls each connection may run."""
         if self._max_parallel is None:
             return inf
         busy = sum(1 for queue in self._queues.values() if queue.members or queue.in_flight)
         return ceil(self._max_parallel / max(1, busy))
 
-    def _launch(self, queue: ConnectionQueue, now: float) -> PollTask | PollList | None:
+    def _start(self, queue: ConnectionQueue, now: float) -> PollTask | PollList | None:
+        connection = queue.connection
+        observed = connection.observers.wants_tasks
         if queue.wants_page(now):
-            sweep = queue.sweep or queue.begin(now)
-            if sweep.wants_page:
+            scan = queue.scan or queue.start_scan(now)
+            if scan.wants_page:
                 queue.in_flight += 1
-                trace = PollTrace(None, PollReason.LIST, now) if queue.connection.observers.wants_tasks else None
-                return PollList(queue.connection, *sweep.ask(), sweep, trace)
-            self._swept(queue, sweep, now)
+                query, cursor = scan.next_page()
+                trace = PollTrace(None, PollReason.LIST, now) if observed else None
+                return PollList(connection, query, cursor, scan, trace)
+            self._finish_scan(queue, scan, now)
             queue.promote_due(now)
-        item = queue.pick(now)
-        if item is None:
-            queue.connection.throttle.give_back()
+        entry = queue.pick(now)
+        if entry is None:
+            connection.throttle.give_back()
             return None
-        item.looking = True
+        entry.polling = True
         queue.in_flight += 1
-        trace = self.observations.trace(item, now) if queue.connection.observers.wants_tasks else None
-        return PollTask(
-            queue.connection, item.task_id, item.deadline, item.body, item.long_poll and item.looks > 0, item, trace
-        )
+        overdue = max(0.0, now - entry.due_at)
+        trace = PollTrace(entry.ref, entry.poll_reason(), now, overdue) if observed else None
+        long_poll = entry.long_poll and entry.polls > 0
+        return PollTask(connection, entry.task_id, entry.deadline, entry.last_body, long_poll, entry, trace)
 
-    def _landed(self, poll: PollTask) -> PolledTask:
-        item = poll.entry
-        item.looking = item.is_alone = False
-        self._lane(item).in_flight -= 1
-        return item
+    # What happened.
 
-    def _lane(self, item: PolledTask) -> ConnectionQueue:
-        return self._queues[item.connection.name]
+    def _finish(self, poll: PollTask) -> ConnectionQueue:
+        poll.entry.polling = poll.entry.is_single = False
+        queue = self._queues[poll.connection.name]
+        queue.in_flight -= 1
+        return queue
 
-    def _find(self, connection: str, task_id: str) -> PolledTask | None:
+    def _find(self, connection: str, task_id: str) -> tuple[ConnectionQueue | None, PolledTask | None]:
         queue = self._queues.get(connection)
-        return queue.members.get(task_id) if queue is not None else None
+        return queue, queue.members.get(task_id) if queue is not None else None
 
-    def _swept(self, queue: ConnectionQueue, sweep: ListScan, now: float) -> None:
-        """A sweep is over: look at what it did not show, and say when the next one is due."""
-        for item in queue.end(sweep):
-            item.is_missed = True
-            self._unpark(item, now, PollReason.UNLISTED)
-        queue.weigh(sweep, now)
-        if not queue.is_worth(now):
-            self._unpark_all(queue, now)
-        queue.scan_at = sweep.began + queue.period if queue.parked else inf
+    def _schedule(self, queue: ConnectionQueue, entry: PolledTask, now: float) -> None:
+        """Plan the next poll of a task that has not ended, or let the list cover it."""
+        if entry.long_poll or entry.has_hint:
+            queue.push(entry, now, PollReason.EVENT if entry.has_hint else PollReason.LONG_POLL)
+            entry.has_hint = False
+        elif queue.can_cover(entry, now):
+            queue.cover(entry, now + entry.list_pause())
+        else:
+            queue.push(entry, now + entry.next_pause(), None)
 
-    def _unpark(self, item: PolledTask, now: float, why: PollReason) -> None:
-        """Look at it soon, whatever lists there are."""
-        item.is_alone = True
-        self._lane(item).unpark(item)
-        self._queue(item, now, why)
+    def _poll_now(self, queue: ConnectionQueue, entry: PolledTask, now: float, reason: PollReason) -> None:
+        """Poll a task as soon as possible, even if lists are read."""
+        entry.is_single = True
+        queue.uncover(entry)
+        if entry.ready_index < 0:
+            queue.push(entry, now, reason)
+        else:
+            entry.reason = reason  # it is due already, and keeps its place
 
-    def _unpark_all(self, queue: ConnectionQueue, now: float) -> None:
-        for item in [i for i in queue.members.values() if i.parked]:
-            queue.unpark(item)
-            self._queue(item, now + item.steady(), None)
+    def _finish_scan(self, queue: ConnectionQueue, scan: ListScan, now: float) -> None:
+        """Poll what the scan did not show, and plan the next scan."""
+        for entry in queue.end_scan(scan):
+            entry.was_unlisted = True
+            self._poll_now(queue, entry, now, PollReason.UNLISTED)
+        queue.record_cost(scan, now)
+        if not queue.is_list_worthwhile(now):
+            self._uncover_all(queue, now)
+        queue.scan_at = scan.started_at + queue.scan_pause if queue.covered else inf
+
+    def _uncover_all(self, queue: ConnectionQueue, now: float) -> None:
+        for entry in list(queue.covered_tasks()):
+            queue.uncover(entry)
+            queue.push(entry, now + entry.next_pause(), None)
+
+    # Ends of waits.
+
+    def _report(self, entry: PolledTask, task: Task) -> None:
+        """Send updates for a snapshot."""
+        if task.is_terminal:
+            self._end(entry, Outcome(entry.ref, task))
+        elif entry.reports_changes:
+            if entry.reported != task:
+                for waiter in entry.waiters:
+                    if waiter.changes:
+                        self._updates.append(Update(waiter, Outcome(entry.ref, task), final=False))
+            entry.reported = task
 
     def _end_all(self, queue: ConnectionQueue, error: TaskbridgeError) -> None:
-        for item in list(queue.members.values()):
-            self._end(item, Outcome(item.ref, item.snapshot(), error.again(ref=item.ref)))
+        for entry in list(queue.members.values()):
+            self._end(entry, Outcome(entry.ref, entry.snapshot(), error.again(ref=entry.ref)))
 
-    def _later(self, item: PolledTask, now: float) -> None:
-        """Look again in time, alone or with others."""
-        if item.long_poll or item.hinted:
-            self._queue(item, now, PollReason.EVENT if item.hinted else PollReason.LONG_POLL)
-            item.hinted = False
-        elif self._lane(item).may_park(item, now):
-            self._lane(item).park(item, now + item.period())
-        else:
-            self._queue(item, now + item.steady(), None)
-
-    def _queue(self, item: PolledTask, due: float, why: PollReason | None) -> None:
-        item.why = why
-        item.due_at = due
-        heappush(self._lane(item).heap, (due, next(self._serial), item))
-
-    def _tell(self, item: PolledTask, task: Task) -> None:
-        if task.is_terminal:
-            self._end(item, Outcome(item.ref, task))
-        elif item.changes:
-            if item.shown != task:
-                for waiter in item.waiters:
-                    if waiter.changes:
-                        self._updates.append(Update(waiter, Outcome(item.ref, task), final=False))
-            item.shown = task
-
-    def _end(self, item: PolledTask, outcome: Outcome) -> None:
-        for waiter in item.waiters:
+    def _end(self, entry: PolledTask, outcome: Outcome) -> None:
+        for waiter in entry.waiters:
             waiter.entry = None
-            self._leave(waiter)
+            self._cancel_deadline(waiter)
             self._updates.append(Update(waiter, outcome, final=True))
-        item.waiters = []
-        self._forget(item)
+        entry.waiters = []
+        self._forget(entry)
 
     def _detach(self, waiter: Waiter) -> None:
-        item, waiter.entry = waiter.entry, None
-        if item is not None:
-            item.waiters.remove(waiter)
-            self._leave(waiter)
-            if not item.waiters:
-                self._forget(item)
+        entry, waiter.entry = waiter.entry, None
+        if entry is not None:
+            entry.waiters.remove(waiter)
+            self._cancel_deadline(waiter)
+            if not entry.waiters:
+                self._forget(entry)
 
-    def _leave(self, waiter: Waiter) -> None:
-        """Note that a ticket's deadline counts no more; when most of them do not, forget those."""
-        self._gone += waiter.deadline != inf
-        if self._gone > max(_FEW, len(self._deadlines) // 2):
+    def _cancel_deadline(self, waiter: Waiter) -> None:
+        """Count a deadline as obsolete; once most of them are, remove those."""
+        self._obsolete += waiter.deadline != inf
+        if self._obsolete > max(_MIN_OBSOLETE, len(self._deadlines) // 2):
             self._deadlines = [each for each in self._deadlines if each[2].entry is not None]
             heapify(self._deadlines)
-            self._gone = 0
+            self._obsolete = 0
 
-    def _forget(self, item: PolledTask) -> None:
-        # Not one that was added again while a look of this one was under way.
-        if self._lane(item).members.get(item.task_id) is item:
-            self._lane(item).unpark(item)
-            del self._lane(item).members[item.task_id]
-
-    def _expire(self, now: float) -> None:
-        while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].entry is None):
-            waiter = heappop(self._deadlines)[2]
-            item = waiter.entry
-            if item is None:
-                self._gone -= 1
-            else:
-                waited = waiter.deadline - waiter.since
-                waiter.deadline = inf  # it is in the heap no more
-                outcome = Outcome(item.ref, task := item.snapshot(), item.timeout(task, waited))
-                self._detach(waiter)
-                self._updates.append(Update(waiter, outcome, final=True))
+    def _forget(self, entry: PolledTask) -> None:
+        queue = self._queues[entry.connection.name]
+        # If the task was added again while this entry was being polled, there is a new entry.
+        if queue.members.get(entry.task_id) is entry:
+            queue.uncover(entry)
+            queue.leave(entry)
+            del queue.members[entry.task_id]

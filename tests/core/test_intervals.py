@@ -26,7 +26,7 @@ def watched(pace: IntervalPolicy, draw: Draw, count: int, chance: random.Random)
         end, age = max(0.05, draw(chance)), 0.0
         while age < end:
             at = age + pace.pause(age) * chance.uniform(0.9, 1.1)
-            pace.durations.watched(age, at, ended=at >= end)
+            pace.durations.observe(age, at, ended=at >= end)
             age = at
             requests += 1
         delay += age - end
@@ -61,8 +61,8 @@ def test_without_a_wish_short_tasks_do_not_wait_for_what_is_right_for_long_ones(
     pace = IntervalPolicy(None, None, 300.0)
     for n in range(200):  # two seconds to two hours, evenly in the logarithm
         duration = 2.0 * 3600.0 ** (n / 199)
-        pace.durations.watched(0.0, duration, ended=False)
-        pace.durations.watched(duration, duration, ended=True)
+        pace.durations.observe(0.0, duration, ended=False)
+        pace.durations.observe(duration, duration, ended=True)
     looks, age, late = 0, 0.0, list[float]()
     while age < 7200.0:
         pause = pace.pause(age)
@@ -125,8 +125,8 @@ def test_more_is_to_be_expected_of_whoever_was_not_looked_at_for_longer() -> Non
 def test_the_mean_is_the_mean() -> None:
     durations = DurationModel()
     for end in (4.0, 8.0, 12.0):
-        durations.watched(0.0, end, ended=False)
-        durations.watched(end, end, ended=True)
+        durations.observe(0.0, end, ended=False)
+        durations.observe(end, end, ended=True)
     assert durations.mean == pytest.approx(8.0)
 
 
@@ -143,5 +143,5 @@ def test_whatever_was_seen_the_next_look_is_soon_enough_and_not_at_once(
 ) -> None:
     pace = IntervalPolicy(latency, None, 300.0)
     for since, until, ended in steps:
-        pace.durations.watched(since, until, ended=ended)
+        pace.durations.observe(since, until, ended=ended)
     assert 0.0 < pace.pause(age) <= 300.0

@@ -143,7 +143,7 @@ def test_a_deadline_is_exact_and_carries_the_last_snapshot(driven: Driven) -> No
     assert error.task is not None
     assert error.task == update.outcome.task
     assert (error.task.native_status, error.ref, error.retryable) == ("working", "acme:t1", True)
-    assert "stopped waiting after 5 s, the task goes on: it is processing, vendor says 'working'" in error.message
+    assert "stopped waiting after 5 s, the task continues: it is processing, vendor says 'working'" in error.message
 
 
 def test_each_party_has_its_own_deadline(driven: Driven) -> None:
@@ -180,7 +180,7 @@ def test_a_timeout_names_the_last_error(driven: Driven) -> None:
     [update] = driven.update()
     error = update.outcome.error
     assert isinstance(error, tb.WaitTimeout)
-    assert "every look failed, the last with: the machine is on fire" in error.message
+    assert "every poll failed, the last with: the machine is on fire" in error.message
     assert isinstance(error.last_error, tb.ServerError)
 
 

@@ -142,7 +142,7 @@ class Reader:
         found: list[PollTask | PollList] = []
         while len(found) < 1000:
             command = self.scheduler.next(self.now)
-            if isinstance(command, PollTask) and command.entry.looks == 0:
+            if isinstance(command, PollTask) and command.entry.polls == 0:
                 self.vendor.poll(command)
             elif isinstance(command, PollTask | PollList):
                 found.append(command)
@@ -266,10 +266,10 @@ def test_where_a_limit_binds_nobody_starves(acme: Maker) -> None:
 
 def test_where_a_limit_binds_those_likely_to_have_ended_go_first(acme: Maker) -> None:
     made = acme(poll={"latency": 0.05, "at_most": 300.0}, requests_per_second=5.0, max_in_flight=1)
-    quick, slow = made.connection.pace("quick"), made.connection.pace("slow")
+    quick, slow = made.connection.durations_of("quick"), made.connection.durations_of("slow")
     for n in range(60):  # what was learnt before
-        quick.durations.watched(1.0 + n % 2, 2.0 + n % 2, ended=True)
-        slow.durations.watched(100.0 + n, 200.0 + n, ended=True)
+        quick.observe(1.0 + n % 2, 2.0 + n % 2, ended=True)
+        slow.observe(100.0 + n, 200.0 + n, ended=True)
     vendor = Vendor(made.connection, {})
     vendor.ends = {f"t{n}": 1e9 for n in range(40)}
     for n, task_id in enumerate(vendor.ends):
