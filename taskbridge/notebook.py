@@ -1,11 +1,10 @@
-"""How a task, and what came of many, look in a notebook: `_repr_html_` of the shared model.
+"""Tables of tasks and outcomes for notebooks: `_repr_html_` of the shared model.
 
-A notebook trusts what it shows, and a vendor's words are a stranger's: each passes `printable` and is escaped. No link is
-shown, neither a file's nor an id's: whoever has a link to a file has the file, and a notebook is passed on with its
-output.
+A notebook renders HTML as it is, and a vendor's text is untrusted, so all of it passes `printable` and is escaped. No
+links are shown: anyone who has the link to a file can get the file, and notebooks are shared with their output.
 
-Styles stand in the elements, and lean on the page's own colours: a notebook's dark theme is none that a style sheet
-could ask for, and many places that show notebooks strip style sheets.
+Styles are inline and use the page's own colors, because a style sheet cannot detect the dark theme of a notebook, and
+many viewers strip style sheets.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ if TYPE_CHECKING:
 
 __all__ = ["outcomes_html", "task_html"]
 
-MOST: Final = 100  # rows of a table; a page with thousands helps nobody
-_WORDS: Final = 300  # characters of a vendor's words
+MAX_ROWS: Final = 100  # of a table
+_MAX_TEXT: Final = 300  # characters of a vendor's text
 
-# Word of a badge -> its colour; white on it reads well (4.5 to 1 and more) on a light page and on a dark one.
-_COLOURS: Final[Mapping[str, str]] = {
+# Text of a badge -> its background. The contrast with white text is at least 4.5 to 1.
+_COLORS: Final[Mapping[str, str]] = {
     "pending": "#0a66c2",
     "processing": "#8a5a00",
     "completed": "#1a7f37",
     "failed": "#c0262d",
-    "still going on": "#5c6470",
-    "no answer": "#5c6470",
+    "not finished": "#5c6470",
+    "unknown": "#5c6470",
 }
 _QUERY: Final = re.compile(r"(https?://[^\s?#]*)[?#]\S*", re.IGNORECASE)
 _LINE: Final = "1px solid rgba(128,128,128,.35)"
@@ -45,7 +44,7 @@ _CELL: Final = f"{_HEAD};vertical-align:top;overflow-wrap:anywhere"
 
 
 def task_html(task: Task) -> str:
-    """All about a task, as a table of what is known.
+    """Return a table of the known facts about a task.
 
     Args:
         task: The snapshot.
@@ -53,79 +52,79 @@ def task_html(task: Task) -> str:
     rows: list[tuple[str, str | None]] = [
         ("status", _status(task)),
         ("vendor says", _vendor_says(task)),
-        ("operation", _words(task.operation)),
+        ("operation", _text(task.operation)),
         ("progress", _progress(task)),
-        ("message", _words(task.message)),
-        ("error", _words(task.error.message or "the vendor does not say why") if task.error else None),
-        ("error code", _words(task.error.code) if task.error else None),
+        ("message", _text(task.message)),
+        ("error", _text(task.error.message or "the vendor gives no reason") if task.error else None),
+        ("error code", _text(task.error.code) if task.error else None),
         ("result", _result(task.result) if task.result else None),
         ("created", _moment(task.created_at)),
         ("started", _moment(task.started_at)),
         ("updated", _moment(task.updated_at)),
         ("finished", _moment(task.finished_at)),
         ("observed", _moment(task.observed_at)),
-        ("external id", _words(task.external_id)),
-        ("part of", _words(task.parent_id)),
-        ("retry of", _words(task.retry_of)),
+        ("external id", _text(task.external_id)),
+        ("part of", _text(task.parent_id)),
+        ("retry of", _text(task.retry_of)),
         ("restarts", None if task.restarts is None else str(task.restarts)),
     ]
     body = "".join(_row((escape(label), value)) for label, value in rows if value)
     parts = _tasks(task.subtasks) if task.subtasks else ""
-    return f"<div><strong><code>{_words(task.ref)}</code></strong>{_table(body)}{parts}</div>"
+    return f"<div><strong><code>{_text(task.ref)}</code></strong>{_table(body)}{parts}</div>"
 
 
 def outcomes_html(outcomes: Sequence[Outcome]) -> str:
-    """What came of many tasks: how many ended how, and a row for each of the first hundred.
+    """Return a summary of outcomes, and a table with a row for each of the first hundred.
 
     Args:
-        outcomes: In the order in which they are shown.
+        outcomes: In the order of the rows.
     """
-    counts = Counter(_end(outcome) for outcome in outcomes)
-    told = " ".join(f"{_badge(end)} {counts[end]:,}" for end in _COLOURS if counts[end])
+    counts = Counter(_status_of(outcome) for outcome in outcomes)
+    summary = " ".join(f"{_badge(word)} {counts[word]:,}" for word in _COLORS if counts[word])
     rows = "".join(
-        _row((f"<code>{_words(each.ref)}</code>", _badge(_end(each)), *_what(each))) for each in outcomes[:MOST]
+        _row((f"<code>{_text(each.ref)}</code>", _badge(_status_of(each)), *_details_of(each)))
+        for each in outcomes[:MAX_ROWS]
     )
-    head = _header("task", "status", "vendor says", "what else")
-    more = f"<div>and {len(outcomes) - MOST:,} more</div>" if len(outcomes) > MOST else ""
+    head = _header("task", "status", "vendor says", "details")
+    more = f"<div>and {len(outcomes) - MAX_ROWS:,} more</div>" if len(outcomes) > MAX_ROWS else ""
     noun = "task" if len(outcomes) == 1 else "tasks"
-    shown = _table(head + rows) + more if outcomes else ""
-    return f"<div><strong>{len(outcomes):,} {noun}</strong> {told}{shown}</div>"
+    table = _table(head + rows) + more if outcomes else ""
+    return f"<div><strong>{len(outcomes):,} {noun}</strong> {summary}{table}</div>"
 
 
 def _tasks(tasks: Iterable[Task]) -> str:
     rows = "".join(
-        _row((_words(each.operation or each.id), _status(each), _vendor_says(each), _note(each))) for each in tasks
+        _row((_text(each.operation or each.id), _status(each), _vendor_says(each), _details(each))) for each in tasks
     )
-    return _table(_header("made of", "status", "vendor says", "what else") + rows)
+    return _table(_header("subtask", "status", "vendor says", "details") + rows)
 
 
-def _end(outcome: Outcome) -> str:
+def _status_of(outcome: Outcome) -> str:
     if isinstance(outcome.error, WaitTimeout):
-        return "still going on"
+        return "not finished"
     if outcome.error is not None or outcome.task is None:
-        return "no answer"
+        return "unknown"
     return str(outcome.task.status)
 
 
-def _what(outcome: Outcome) -> tuple[str, str]:
+def _details_of(outcome: Outcome) -> tuple[str, str]:
     task, error = outcome.task, outcome.error
-    said = "" if task is None else _vendor_says(task)
+    native = "" if task is None else _vendor_says(task)
     if error is None:
-        return said, "" if task is None else _note(task)
-    return said, f"{escape(type(error).__name__)}: {_words(error.message)}"
+        return native, "" if task is None else _details(task)
+    return native, f"{escape(type(error).__name__)}: {_text(error.message)}"
 
 
-def _note(task: Task) -> str:
-    """What else is to be said on one line."""
+def _details(task: Task) -> str:
     if task.error is not None:
         words = task.error.message or task.error.code
-        return "" if words is None or words.casefold() == (task.native_status or "").casefold() else _words(words)
+        return "" if words is None or words.casefold() == (task.native_status or "").casefold() else _text(words)
     if task.result is not None:
         return _result(task.result)
-    return ", ".join(filter(None, [_progress(task), _words(task.message)]))
+    return ", ".join(filter(None, [_progress(task), _text(task.message)]))
 
 
-# Small parts.
+# Parts.
 
 
 def _table(rows: str) -> str:
@@ -138,7 +137,7 @@ def _header(*labels: str) -> str:
 
 
 def _row(cells: Iterable[str]) -> str:
-    """A row of what is HTML already; its first cell is its head."""
+    """Return a row of cells that are HTML already; the first cell is the header."""
     first, *rest = cells
     head = f'<th scope="row" style="{_CELL};font-weight:normal">{first}</th>'
     tail = (f'<td style="{_CELL}">{cell}</td>' for cell in rest)
@@ -146,7 +145,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _badge(word: str) -> str:
-    style = f"background:{_COLOURS[word]};color:#fff;border-radius:.6em;padding:.05em .6em;white-space:nowrap"
+    style = f"background:{_COLORS[word]};color:#fff;border-radius:.6em;padding:.05em .6em;white-space:nowrap"
     return f'<span style="{style}">{escape(word)}</span>'
 
 
@@ -155,8 +154,8 @@ def _status(task: Task) -> str:
 
 
 def _vendor_says(task: Task) -> str:
-    word = _words(task.native_status)
-    return word if task.recognized else f"{word} <em>(a word that taskbridge does not know)</em>"
+    word = _text(task.native_status)
+    return word if task.recognized else f"{word} <em>(unknown to taskbridge)</em>"
 
 
 def _progress(task: Task) -> str | None:
@@ -174,13 +173,13 @@ def _result(result: TaskResult) -> str:
 
 def _file(file: TaskFile) -> str:
     size = None if file.size is None else f"{file.size:,} bytes"
-    facts = ", ".join(filter(None, [_words(file.media_type), size]))
-    return f"{_words(file.name or file.id or 'a file without a name')}{f' ({facts})' if facts else ''}"
+    facts = ", ".join(filter(None, [_text(file.media_type), size]))
+    return f"{_text(file.name or file.id or 'unnamed file')}{f' ({facts})' if facts else ''}"
 
 
-def _words(text: str | None) -> str:
-    """A stranger's words, safe to show; of an address in them the query is left out, for that may be the key."""
-    return "" if text is None else escape(_QUERY.sub(r"\1?…", printable(text, _WORDS)))
+def _text(text: str | None) -> str:
+    """Return untrusted text as safe HTML, without the queries of URLs, which may hold keys."""
+    return "" if text is None else escape(_QUERY.sub(r"\1?…", printable(text, _MAX_TEXT)))
 
 
 def _moment(moment: datetime | None) -> str | None:

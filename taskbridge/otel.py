@@ -1,12 +1,12 @@
-"""OpenTelemetry: an observer that makes spans and metrics (extra ``otel``).
+"""OpenTelemetry: an observer that records spans and metrics (extra ``otel``).
 
     client.observe(taskbridge.otel.Telemetry())
 
-Needs the API only; without an SDK set up by the application nothing is recorded. Requests follow the semantic
-conventions for HTTP clients (https://opentelemetry.io/docs/specs/semconv/http/); a URL is shown without its query.
-Nothing is put into the requests themselves: a vendor is no part of your system.
+This needs the OpenTelemetry API only; nothing is recorded unless the application sets up an SDK. Requests follow the
+semantic conventions for HTTP clients (https://opentelemetry.io/docs/specs/semconv/http/), and URLs are recorded without
+their query. No trace headers are added to requests, because a vendor is not part of your system.
 
-Attributes that the conventions do not have are named ``taskbridge.…``.
+Attributes without a semantic convention are named ``taskbridge.…``.
 """
 
 from __future__ import annotations
@@ -38,15 +38,26 @@ if TYPE_CHECKING:
 __all__ = ["Telemetry"]
 
 _SCHEMA: Final = "https://opentelemetry.io/schemas/1.38.0"
-_WHOLE: Final = frozenset({"download", "submit", "wait"})  # calls that run in the caller's thread from end to end
-_AGAIN: Final = frozenset({PollReason.RETRY, PollReason.RETRY_AFTER})
+_IN_CALLERS_CONTEXT: Final = frozenset({"download", "submit", "wait"})  # calls that stay in the caller's thread
+_RETRIES: Final = frozenset({PollReason.RETRY, PollReason.RETRY_AFTER})
+_OBSERVED: Final = (
+    "source",
+    "poll_reason",
+    "status",
+    "native_status",
+    "unchanged",
+    "http_status",
+    "error",
+    "next_poll_in",
+    "next_poll_reason",
+)
 
-# Seconds; what the conventions advise for the duration of requests.
+# Seconds; recommended by the semantic conventions for the duration of requests.
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 
 
 class _Call:
-    """A call under way."""
+    """A call in progress."""
 
     def __init__(self, event: CallStarted, span: Span) -> None:
         self.connections = event.connections
@@ -56,13 +67,13 @@ class _Call:
 
 
 class Telemetry:
-    """Makes spans of calls and of their requests, and counts; give it to `Client.observe` or `Bridge.observe`.
+    """Records spans and metrics of calls and requests; pass it to `Client.observe` or `Bridge.observe`.
 
     Args:
-        tracer_provider: Where spans go; None for the application's own.
-        meter_provider: Where metrics go; None for the application's own.
-        requests: Make spans and the duration metric of HTTP requests. False leaves them to an instrumentation of the
-            HTTP library, so that none is there twice.
+        tracer_provider: Receives the spans; None for the application's global one.
+        meter_provider: Receives the metrics; None for the application's global one.
+        requests: Record spans and the duration metric of HTTP requests. Pass False if the HTTP library is instrumented,
+            to avoid duplicates.
     """
 
     def __init__(
@@ -81,19 +92,21 @@ class Telemetry:
             "Duration of HTTP client requests.",
             explicit_bucket_boundaries_advisory=_BUCKETS,
         )
-        self._polls = meter.create_counter("taskbridge.polls", "{poll}", "Times that something was learnt of a task.")
-        self._retries = meter.create_counter("taskbridge.retries", "{request}", "Requests and looks that are repeats.")
-        self._detections = meter.create_counter("taskbridge.detections", "{task}", "Ends of tasks that were noticed.")
+        self._observations = meter.create_counter(
+            "taskbridge.observations", "{observation}", "Observations of task states, including failed polls."
+        )
+        self._retries = meter.create_counter(
+            "taskbridge.retries", "{request}", "Requests and polls that retry a failed one."
+        )
+        self._finished = meter.create_counter("taskbridge.tasks.finished", "{task}", "Tasks whose end was detected.")
         self._delay = meter.create_histogram(
-            "taskbridge.detection.delay",
-            "s",
-            "By how much a task's end is older than the news of it, as expected.",
+            "taskbridge.detection.delay", "s", "Expected time between the end of a task and its detection."
         )
         self._lock = Lock()
         self._calls: dict[int, _Call] = {}
 
     def __call__(self, event: Event) -> None:
-        """Take an event in."""
+        """Record an event."""
         match event:
             case CallStarted():
                 self._start(event)
@@ -119,7 +132,7 @@ class Telemetry:
             attributes["taskbridge.timeout"] = event.timeout
         span = self._tracer.start_span(f"taskbridge {event.call}", attributes=attributes, start_time=_ns(event.time))
         call = _Call(event, span)
-        if event.call in _WHOLE:
+        if event.call in _IN_CALLERS_CONTEXT:
             call.token = context.attach(trace.set_span_in_context(span))
         with self._lock:
             self._calls[event.number] = call
@@ -128,7 +141,7 @@ class Telemetry:
         with self._lock:
             call = self._calls.pop(event.number, None)
         if call is None:
-            return  # it had started before anybody observed
+            return  # it started before this observer was added
         if call.token is not None:
             context.detach(call.token)
         if event.error is not None:
@@ -146,7 +159,7 @@ class Telemetry:
         call.span.add_event("taskbridge.outcome", _known(record, "ref", "status", "error"), _ns(event.time))
 
     def _waiting(self, ref: TaskRef) -> list[Span]:
-        """The calls that wait for a task, the oldest first."""
+        """Return the spans of the calls that wait for a task, oldest first."""
         with self._lock:
             return [call.span for call in self._calls.values() if ref in call.refs]
 
@@ -164,14 +177,14 @@ class Telemetry:
         if event.error is not None or (status is not None and status >= 400):
             base["error.type"] = event.error or str(status)
         if event.resends:
-            self._retries.add(1, _whose(event, kind=event.kind))
+            self._retries.add(1, _common(event, kind=event.kind))
         if not self._requests:
             return
         parent, others = self._parents(event)
         attributes: dict[str, str | int] = {
             **base,
             "url.full": f"{event.scheme}://{_authority(event)}{'/REDACTED' if event.path is None else event.path}",
-            **_whose(event, kind=event.kind),
+            **_common(event, kind=event.kind),
         }
         if event.resends:
             attributes["http.request.resend_count"] = event.resends
@@ -191,57 +204,45 @@ class Telemetry:
         self._duration.record(event.duration, base, context=trace.set_span_in_context(span))
 
     def _parents(self, event: RequestEnded) -> tuple[Context | None, list[Span]]:
-        """The context that a request belongs to (None for the present one), and the other calls that it serves."""
+        """Return the parent context of a request (None for the current one), and the spans of calls to link to."""
         if event.ref is not None:
             waiting = self._waiting(event.ref)
-            # A thread that waits for many has no context of its caller's.
+            # Worker threads do not have the caller's context.
             return (trace.set_span_in_context(waiting[0]), waiting[1:]) if waiting else (None, [])
         if trace.get_current_span().get_span_context().is_valid:
             return None, []
         with self._lock:
-            around = [call.span for call in self._calls.values() if event.connection in call.connections]
-        return (trace.set_span_in_context(around[0]), around[1:]) if around else (None, [])
+            spans = [call.span for call in self._calls.values() if event.connection in call.connections]
+        return (trace.set_span_in_context(spans[0]), spans[1:]) if spans else (None, [])
 
     # Observations.
 
     def _observe(self, event: Observation) -> None:
-        came = "error" if event.task is None else "unchanged" if event.unchanged else "changed"
-        whose = _whose(event)
-        self._polls.add(1, {**whose, "taskbridge.source": event.source.value, "taskbridge.poll.result": came})
-        if event.poll_reason in _AGAIN:
-            self._retries.add(1, {**whose, "taskbridge.kind": event.source.value})
-        if event.is_final:
-            self._detections.add(
-                1, {**whose, "taskbridge.source": event.source.value, "taskbridge.status": str(event.status)}
-            )
-            if event.delay is not None:
-                self._delay.record(event.delay, whose)
-        names = (
-            "source",
-            "poll_reason",
-            "status",
-            "native_status",
-            "unchanged",
-            "http_status",
-            "error",
-            "next_poll_in",
-            "next_poll_reason",
-        )
-        told = _known(event.record(), *names)
+        result = "error" if event.task is None else "unchanged" if event.unchanged else "changed"
+        source = event.source.value
+        self._observations.add(1, _common(event, source=source, result=result))
+        if event.poll_reason in _RETRIES:
+            self._retries.add(1, _common(event, kind=source))
+        if event.is_terminal:
+            self._finished.add(1, _common(event, source=source, status=str(event.status)))
+            if event.detection_delay is not None:
+                self._delay.record(event.detection_delay, _common(event))
+        attributes = _known(event.record(), *_OBSERVED)
         for span in self._waiting(event.ref):
-            span.add_event("taskbridge.observation", told, _ns(event.time))
+            span.add_event("taskbridge.observation", attributes, _ns(event.time))
 
 
-def _whose(event: RequestEnded | Observation, **more: str) -> dict[str, str]:
-    added = {f"taskbridge.{name}": value for name, value in more.items()}
-    return {"taskbridge.connection": event.connection, "taskbridge.provider": event.provider, **added}
+def _common(event: RequestEnded | Observation, **more: str) -> dict[str, str]:
+    values = {"connection": event.connection, "provider": event.provider, **more}
+    return {f"taskbridge.{name}": value for name, value in values.items()}
 
 
 def _known(record: Mapping[str, str | float | bool | None], *names: str) -> dict[str, str | float | bool]:
-    """What is known of a record, as attributes."""
-    values = {f"taskbridge.{name}": record[name] for name in names}
+    """Return the named values of a record, other than None, as attributes."""
     return {
-        name: str(value) if isinstance(value, str) else value for name, value in values.items() if value is not None
+        f"taskbridge.{name}": str(value) if isinstance(value, str) else value  # a plain str, not a TaskRef
+        for name in names
+        if (value := record[name]) is not None
     }
 
 

@@ -1,4 +1,4 @@
-"""Progress bars: observers that move a bar of rich or tqdm, which the application makes and owns.
+"""Progress bars: observers that update a progress bar of rich or tqdm.
 
     with rich.progress.Progress() as bars, client.observe(taskbridge.progress.Rich(bars)):
         client.wait_all(ids)
@@ -6,9 +6,9 @@
     with tqdm.tqdm() as bar, client.observe(taskbridge.progress.Tqdm(bar)):
         client.wait_all(ids)
 
-Neither library is imported here, and neither is needed. A bar stands for the tasks of all waits that go on: it counts
-those that ended, and adds what vendors report of the others. Both may be called with a `Task` too, so they also do as
-the ``on_update`` of a wait.
+The application creates the bar and owns it; this module imports neither library. A bar covers the tasks of all waits:
+it counts the tasks that ended and adds the progress that vendors report for the others. Both observers also accept a
+`Task`, so each can be the ``on_update`` of a wait.
 """
 
 from __future__ import annotations
@@ -25,71 +25,70 @@ if TYPE_CHECKING:
 
     from taskbridge.events import Event
 
-__all__ = ["Rich", "Tally", "Tqdm"]
+__all__ = ["ProgressTracker", "Rich", "Tqdm"]
 
 _WAITS = frozenset({"as_completed", "wait", "wait_all", "watch"})
 
 
-class Tally:
-    """How far the tasks are that are waited for; counts, and shows nothing.
+class ProgressTracker:
+    """Counts tasks that are waited for and tasks that ended, without showing anything.
 
-    An observer for those who draw for themselves: call it with events, or with snapshots, and read it.
+    Use it as an observer to draw a display of your own: it takes events, or snapshots of tasks.
 
     Attributes:
         total: Tasks that are or were waited for.
-        ended: Of these, the ones of which the wait is over.
-        failed: Of these, the ones that did not complete: the task failed, or the wait ended without its end.
+        ended: Tasks whose wait is over.
+        failed: Tasks whose wait is over and that did not complete: the task failed, or its end was not reached.
     """
 
     def __init__(self) -> None:
         self.total = 0
         self.ended = 0
         self.failed = 0
-        self._shares: dict[Hashable, float] = {}  # of those that go on, where the vendor tells
-        self._seen: set[Hashable] = set()  # those known by snapshots alone
+        self._fractions: dict[Hashable, float] = {}  # of running tasks, if the vendor reports progress
+        self._refs: set[Hashable] = set()  # tasks known from snapshots only
         self._lock = Lock()
 
     @property
     def done(self) -> float:
-        """Tasks that ended, and the reported shares of those that go on; from 0.0 to `total`."""
+        """Ended tasks plus the reported progress of running ones; from 0.0 to `total`."""
         with self._lock:
-            return float(min(self.total, self.ended + sum(self._shares.values())))
+            return float(min(self.total, self.ended + sum(self._fractions.values())))
 
     def __call__(self, event: Event | Task) -> None:
-        """Take an event or a snapshot in."""
+        """Process an event or a snapshot, and update the display."""
         with self._lock:
             match event:
                 case CallStarted(call=call) if call in _WAITS:
                     self.total += len(event.refs)
-                case WaitOutcome():
-                    outcome = event.outcome
+                case WaitOutcome(outcome=outcome):
                     self._end(outcome.ref, failed=outcome.error is not None or _failed(outcome.task))
                 case Observation(task=Task() as task):
-                    self._go_on(task)
+                    self._progress(task)
                 case Task():
-                    self._see(event)
+                    self._snapshot(event)
                 case _:
                     return
         self.show()
 
     def show(self) -> None:
-        """Draw; here nothing."""
+        """Update the display; does nothing here."""
 
-    def _see(self, task: Task) -> None:
-        if task.ref not in self._seen:
-            self._seen.add(task.ref)
+    def _snapshot(self, task: Task) -> None:
+        if task.ref not in self._refs:
+            self._refs.add(task.ref)
             self.total += 1
         if task.is_terminal:
             self._end(task.ref, failed=_failed(task))
         else:
-            self._go_on(task)
+            self._progress(task)
 
-    def _go_on(self, task: Task) -> None:
+    def _progress(self, task: Task) -> None:
         if task.progress is not None and not task.is_terminal:
-            self._shares[task.ref] = task.progress
+            self._fractions[task.ref] = task.progress
 
     def _end(self, ref: Hashable, *, failed: bool) -> None:
-        self._shares.pop(ref, None)
+        self._fractions.pop(ref, None)
         self.ended += 1
         self.failed += failed
 
@@ -99,54 +98,56 @@ def _failed(task: Task | None) -> bool:
 
 
 class RichBars(Protocol):
-    """What is used of `rich.progress.Progress`."""
+    """The methods of `rich.progress.Progress` that `Rich` uses."""
 
     def add_task(self, description: str, *, total: float | None) -> Any:
         """Add a bar."""
         ...
 
     def update(self, task_id: Any, *, total: float | None, completed: float, description: str) -> None:
-        """Move a bar."""
+        """Update a bar."""
         ...
 
 
-class Rich(Tally):
-    """Moves one bar of a `rich.progress.Progress`.
+class Rich(ProgressTracker):
+    """Updates one bar of a `rich.progress.Progress`.
 
     Args:
         bars: The display; the application starts and stops it.
-        description: Words in front of the bar.
+        description: Text in front of the bar.
     """
 
     def __init__(self, bars: RichBars, description: str = "tasks") -> None:
         super().__init__()
         self._bars = bars
-        self._words = printable(description, 200)
-        self._bar: Any = bars.add_task(self._words, total=None)
+        self._description = printable(description, 200)
+        self._bar: Any = bars.add_task(self._description, total=None)
 
     def show(self) -> None:
-        """Move the bar."""
-        words = f"{self._words}, {self.failed} not completed" if self.failed else self._words
-        self._bars.update(self._bar, total=self.total or None, completed=self.done, description=words)
+        """Update the bar."""
+        failures = f", {self.failed} not completed" if self.failed else ""
+        self._bars.update(
+            self._bar, total=self.total or None, completed=self.done, description=f"{self._description}{failures}"
+        )
 
 
 class TqdmBar(Protocol):
-    """What is used of `tqdm.tqdm`."""
+    """The parts of `tqdm.tqdm` that `Tqdm` uses."""
 
     n: Any
     total: Any
 
     def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
-        """Words behind the bar."""
+        """Set the text behind the bar."""
         ...
 
     def refresh(self) -> Any:
-        """Draw it."""
+        """Draw the bar."""
         ...
 
 
-class Tqdm(Tally):
-    """Moves a bar of tqdm.
+class Tqdm(ProgressTracker):
+    """Updates a bar of tqdm.
 
     Args:
         bar: The bar, such as ``tqdm.tqdm()``; its total is set here, and the application closes it.
@@ -157,7 +158,7 @@ class Tqdm(Tally):
         self._bar = bar
 
     def show(self) -> None:
-        """Move the bar."""
+        """Update the bar."""
         done = self.done
         self._bar.total = self.total
         self._bar.n = int(done) if done.is_integer() else round(done, 2)

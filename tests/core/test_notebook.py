@@ -1,4 +1,4 @@
-"""What a notebook shows: everything a vendor says is escaped, and no link to a file is in it."""
+"""Tables for notebooks: a vendor's text is escaped, and links to files are left out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TAGS: Final = frozenset({"div", "table", "tbody", "tr", "th", "td", "span", "str
 
 
 class Page(HTMLParser):
-    """Collects what a browser would see."""
+    """Collects what a browser would render."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def task(**fields: object) -> tb.Task:
 
 
 def everywhere(words: str) -> tb.Task:
-    """A failed task, with a stranger's words wherever there can be some."""
+    """Return a failed task with the same untrusted text in every field that may hold some."""
     words = words or "x"
     return task(
         id=words,
@@ -74,7 +74,7 @@ def everywhere(words: str) -> tb.Task:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40).map(lambda tail: HOSTILE + tail))
-def test_a_vendors_words_are_never_markup(words: str) -> None:
+def test_a_vendors_text_is_never_markup(words: str) -> None:
     broken = tb.Outcome(tb.TaskRef.of("invoices", words), None, tb.ServerError(words))
     for html in (
         task_html(everywhere(words)),
@@ -86,13 +86,13 @@ def test_a_vendors_words_are_never_markup(words: str) -> None:
         assert "<script" not in html
 
 
-def test_a_task_shows_what_is_known_and_no_link_to_a_file() -> None:
-    made = tb.TaskResult(
+def test_a_task_shows_the_known_facts_and_no_link_to_a_file() -> None:
+    result = tb.TaskResult(
         files=(tb.TaskFile(id="f1", name="out.pdf", url=LINK, size=2048, media_type="application/pdf"),),
         text="recognized",
         data={"total": 7},
     )
-    done = task(status="completed", native_status="finished", message=f"see {LINK}", result=made, progress=1.0)
+    done = task(status="completed", native_status="finished", message=f"see {LINK}", result=result, progress=1.0)
     page = Page(done._repr_html_())
     for shown in ("invoices:t1", "completed", "finished", "100%", "out.pdf (application/pdf, 2,048 bytes)"):
         assert shown in page.text
@@ -101,37 +101,37 @@ def test_a_task_shows_what_is_known_and_no_link_to_a_file() -> None:
     assert "key-to-the-file" not in done._repr_html_()
 
 
-def test_a_batch_is_a_list_that_counts_and_shows_how_its_tasks_ended() -> None:
+def test_outcomes_are_a_list_that_shows_how_many_tasks_ended_how() -> None:
     ended = [
         tb.Outcome(tb.TaskRef("invoices:t1"), task(status="completed")),
         tb.Outcome(tb.TaskRef("invoices:t2"), task(id="t2", status="failed", reason="cancelled")),
         tb.Outcome(tb.TaskRef("invoices:t3"), task(id="t3"), tb.WaitTimeout("stopped waiting")),
         tb.Outcome(tb.TaskRef("invoices:t4"), None, tb.TaskNotFound("no such task")),
     ]
-    batch = tb.Outcomes(ended)
-    assert batch == ended
-    assert batch[1] is ended[1]
-    assert isinstance(batch[:2], tb.Outcomes)
-    assert pickle.loads(pickle.dumps(batch[:2])) == ended[:2]
-    page = Page(batch._repr_html_())
+    outcomes = tb.Outcomes(ended)
+    assert outcomes == ended
+    assert outcomes[1] is ended[1]
+    assert isinstance(outcomes[:2], tb.Outcomes)
+    assert pickle.loads(pickle.dumps(outcomes[:2])) == ended[:2]
+    page = Page(outcomes._repr_html_())
     assert page.rows == 5
-    for shown in ("4 tasks", "completed", "failed", "still going on", "no answer", "TaskNotFound: no such task"):
+    for shown in ("4 tasks", "completed", "failed", "not finished", "unknown", "TaskNotFound: no such task"):
         assert shown in page.text
 
 
-def test_a_vendors_word_is_not_said_twice() -> None:
+def test_a_vendors_word_is_not_shown_twice() -> None:
     gone = task(status="failed", native_status="Deleted", error={"code": "deleted"})
     assert Page(tb.Outcomes([tb.Outcome(gone.ref, gone)])._repr_html_()).text.casefold().count("deleted") == 1
 
 
-@pytest.mark.parametrize(("count", "rows", "told"), [(0, 0, "0 tasks"), (1, 2, "1 task"), (250, 101, "and 150 more")])
-def test_a_batch_of_any_size_is_a_page_that_can_be_read(count: int, rows: int, told: str) -> None:
+@pytest.mark.parametrize(("count", "rows", "text"), [(0, 0, "0 tasks"), (1, 2, "1 task"), (250, 101, "and 150 more")])
+def test_a_table_of_outcomes_has_at_most_a_hundred_rows(count: int, rows: int, text: str) -> None:
     page = Page(tb.Outcomes([tb.Outcome(tb.TaskRef("invoices:t1"), task())] * count)._repr_html_())
-    assert (page.rows, told in page.text) == (rows, True)
+    assert (page.rows, text in page.text) == (rows, True)
 
 
-def test_colours_are_readable_on_a_light_and_on_a_dark_page() -> None:
+def test_colors_are_readable_on_a_light_and_on_a_dark_page() -> None:
     html = everywhere("x")._repr_html_()
     assert "color:inherit" in html
-    assert "<style" not in html  # nothing that a place which strips style sheets would lose
+    assert "<style" not in html  # some viewers strip style sheets
     assert "background:#c0262d;color:#fff" in html

@@ -1,4 +1,4 @@
-"""Spans and metrics, as the SDK's own memory has them; names as the published conventions have them."""
+"""Spans and metrics, as the SDK exports them to memory; their names follow the published conventions."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from taskbridge.otel import Telemetry
 from taskbridge.provider.http import Request, Response
 
 if TYPE_CHECKING:
-    from .conftest import GeneratedFile, Maker
+    from .conftest import AcmeHarness, Maker
 
-WANTED: Final = {
+REQUIRED: Final = {
     http_attributes.HTTP_REQUEST_METHOD,
     server_attributes.SERVER_ADDRESS,
     server_attributes.SERVER_PORT,
@@ -35,7 +35,7 @@ WANTED: Final = {
 
 
 class Seen:
-    """What a telemetry recorded."""
+    """The spans and metrics that a `Telemetry` recorded."""
 
     def __init__(self, **options: Any) -> None:
         self._spans = InMemorySpanExporter()
@@ -75,7 +75,7 @@ def seen() -> Any:
     found.close()
 
 
-def says(state: str, status: int = 200) -> Response:
+def answer(state: str, status: int = 200) -> Response:
     return Response(status, {}, json.dumps({"id": "t1", "state": state}).encode())
 
 
@@ -83,7 +83,7 @@ def by_id(request: Request) -> Response:
     return Response(200, {}, json.dumps({"id": request.url.rpartition("/")[2], "state": "done"}).encode())
 
 
-def of(span: ReadableSpan) -> Mapping[str, Any]:
+def attributes(span: ReadableSpan) -> Mapping[str, Any]:
     return span.attributes or {}
 
 
@@ -97,58 +97,61 @@ def id_of(span: ReadableSpan) -> int:
     return context.span_id
 
 
-def waited(made: GeneratedFile, seen: Seen) -> None:
+def wait_observed(made: AcmeHarness, seen: Seen) -> None:
     with made.client.observe(seen.telemetry):
         made.client.wait("t1")
 
 
 def test_a_request_is_a_client_span_by_the_conventions(acme: Maker, seen: Seen) -> None:
-    waited(acme([says("", 503), says("working"), says("done")], poll={"interval": 2.0}), seen)
+    wait_observed(acme([answer("", 503), answer("working"), answer("done")], poll={"interval": 2.0}), seen)
     failed, _, ok = seen.named("GET")
-    assert set(of(failed)) >= WANTED
+    assert set(attributes(failed)) >= REQUIRED
     assert (failed.kind, failed.status.status_code) == (trace.SpanKind.CLIENT, trace.StatusCode.ERROR)
-    assert of(failed)[http_attributes.HTTP_RESPONSE_STATUS_CODE] == 503
-    assert of(failed)[error_attributes.ERROR_TYPE] == "503"
-    assert of(ok)[url_attributes.URL_FULL] == "https://acme.test/v1/tasks/t1"
-    assert (of(ok)[server_attributes.SERVER_ADDRESS], of(ok)[server_attributes.SERVER_PORT]) == ("acme.test", 443)
-    assert error_attributes.ERROR_TYPE not in of(ok)
+    assert attributes(failed)[http_attributes.HTTP_RESPONSE_STATUS_CODE] == 503
+    assert attributes(failed)[error_attributes.ERROR_TYPE] == "503"
+    assert attributes(ok)[url_attributes.URL_FULL] == "https://acme.test/v1/tasks/t1"
+    assert (attributes(ok)[server_attributes.SERVER_ADDRESS], attributes(ok)[server_attributes.SERVER_PORT]) == (
+        "acme.test",
+        443,
+    )
+    assert error_attributes.ERROR_TYPE not in attributes(ok)
     assert ok.status.status_code is trace.StatusCode.UNSET
     assert ok.instrumentation_scope is not None
     assert ok.instrumentation_scope.schema_url in {each.value for each in Schemas}
-    ours = {name for span in seen.spans for name in of(span)} - WANTED
-    theirs = {http_attributes.HTTP_RESPONSE_STATUS_CODE, error_attributes.ERROR_TYPE}
-    assert all(name.startswith("taskbridge.") for name in ours - theirs)
+    conventional = REQUIRED | {http_attributes.HTTP_RESPONSE_STATUS_CODE, error_attributes.ERROR_TYPE}
+    other = {name for span in seen.spans for name in attributes(span)} - conventional
+    assert all(name.startswith("taskbridge.") for name in other)
 
 
-def test_a_repeat_says_the_how_many_th_it_is(acme: Maker, seen: Seen) -> None:
-    made = acme([says("", 503), says("done")])
+def test_a_resent_request_has_its_resend_count(acme: Maker, seen: Seen) -> None:
+    made = acme([answer("", 503), answer("done")])
     with made.client.observe(seen.telemetry):
         made.client.get("t1")
     first, second = seen.named("GET")
-    assert http_attributes.HTTP_REQUEST_RESEND_COUNT not in of(first)
-    assert of(second)[http_attributes.HTTP_REQUEST_RESEND_COUNT] == 1
+    assert http_attributes.HTTP_REQUEST_RESEND_COUNT not in attributes(first)
+    assert attributes(second)[http_attributes.HTTP_REQUEST_RESEND_COUNT] == 1
     assert sum(point.value for point in seen.metric("taskbridge.retries")) == 1
 
 
-def test_a_wait_is_a_span_around_its_requests_and_tells_its_observations(acme: Maker, seen: Seen) -> None:
+def test_a_wait_is_a_span_around_its_requests_with_an_event_for_each_observation(acme: Maker, seen: Seen) -> None:
     with seen.tracers.get_tracer("app").start_as_current_span("mine"):
-        waited(acme([says("working"), says("working"), says("done")], poll={"interval": 2.0}), seen)
+        wait_observed(acme([answer("working"), answer("working"), answer("done")], poll={"interval": 2.0}), seen)
     (wait,), (mine,) = seen.named("taskbridge wait"), seen.named("mine")
     assert parent_of(wait) == id_of(mine)
     assert {parent_of(span) for span in seen.named("GET")} == {id_of(wait)}
-    told = [dict(event.attributes or {}) for event in wait.events if event.name == "taskbridge.observation"]
-    assert [each["taskbridge.native_status"] for each in told] == ["working", "working", "done"]
-    assert [each.get("taskbridge.next_poll_reason") for each in told] == ["interval", "interval", None]
+    observed = [dict(event.attributes or {}) for event in wait.events if event.name == "taskbridge.observation"]
+    assert [each["taskbridge.native_status"] for each in observed] == ["working", "working", "done"]
+    assert [each.get("taskbridge.next_poll_reason") for each in observed] == ["interval", "interval", None]
     assert (wait.end_time or 0) - (wait.start_time or 0) == 4_000_000_000
-    assert of(wait)["taskbridge.ref"] == "acme:t1"
+    assert attributes(wait)["taskbridge.ref"] == "acme:t1"
 
 
-def test_a_wait_that_raises_says_what(acme: Maker, seen: Seen) -> None:
-    made = acme([says("working")], poll={"interval": 60.0})
+def test_a_wait_that_raises_records_the_error(acme: Maker, seen: Seen) -> None:
+    made = acme([answer("working")], poll={"interval": 60.0})
     with made.client.observe(seen.telemetry), pytest.raises(tb.WaitTimeout):
         made.client.wait("t1", timeout=5.0)
     (wait,) = seen.named("taskbridge wait")
-    assert (of(wait)["error.type"], wait.status.status_code) == ("WaitTimeout", trace.StatusCode.ERROR)
+    assert (attributes(wait)["error.type"], wait.status.status_code) == ("WaitTimeout", trace.StatusCode.ERROR)
 
 
 def test_the_context_reaches_the_threads_of_a_wait_for_many(acme: Maker, seen: Seen) -> None:
@@ -164,7 +167,7 @@ def test_the_context_reaches_the_threads_of_a_wait_for_many(acme: Maker, seen: S
     for n in (1, 2):
         (job,) = seen.named(f"job {n}")
         (wait,) = [span for span in seen.named("taskbridge wait_all") if parent_of(span) == id_of(job)]
-        inside = [of(span)["taskbridge.ref"] for span in seen.named("GET") if parent_of(span) == id_of(wait)]
+        inside = [attributes(span)["taskbridge.ref"] for span in seen.named("GET") if parent_of(span) == id_of(wait)]
         assert sorted(inside) == [f"acme:t{n}", f"acme:u{n}"]
 
 
@@ -191,24 +194,30 @@ def test_the_context_reaches_the_tasks_of_asyncio(acme: Maker, seen: Seen) -> No
         (job_span,) = seen.named(f"job {n}")
         for name, task_id in (("taskbridge wait", f"t{n}"), ("taskbridge wait_all", f"u{n}")):
             (wait,) = [span for span in seen.named(name) if parent_of(span) == id_of(job_span)]
-            inside = [of(span)["taskbridge.ref"] for span in seen.named("GET") if parent_of(span) == id_of(wait)]
+            inside = [
+                attributes(span)["taskbridge.ref"] for span in seen.named("GET") if parent_of(span) == id_of(wait)
+            ]
             assert inside == [f"acme:{task_id}"]
 
 
-def test_polls_retries_detections_and_delays_are_counted(acme: Maker, seen: Seen) -> None:
-    script = [says("working"), says("working"), says("", 503), says("done")]
-    waited(acme(script, poll={"interval": 4.0}), seen)
-    polls = {point.attributes["taskbridge.poll.result"]: point.value for point in seen.metric("taskbridge.polls")}
-    assert polls == {"changed": 2, "unchanged": 1, "error": 1}
+def test_observations_retries_ends_and_delays_are_counted(acme: Maker, seen: Seen) -> None:
+    script = [answer("working"), answer("working"), answer("", 503), answer("done")]
+    wait_observed(acme(script, poll={"interval": 4.0}), seen)
+    observations = seen.metric("taskbridge.observations")
+    assert {point.attributes["taskbridge.result"]: point.value for point in observations} == {
+        "changed": 2,
+        "unchanged": 1,
+        "error": 1,
+    }
     (retried,) = seen.metric("taskbridge.retries")
     assert retried.value == 1
-    (found,) = seen.metric("taskbridge.detections")
-    assert (found.value, found.attributes["taskbridge.status"]) == (1, "completed")
+    (finished,) = seen.metric("taskbridge.tasks.finished")
+    assert (finished.value, finished.attributes["taskbridge.status"]) == (1, "completed")
     (delay,) = seen.metric("taskbridge.detection.delay")
     assert (delay.count, delay.sum) == (1, 4.0)
     durations = seen.metric(http_metrics.HTTP_CLIENT_REQUEST_DURATION)
     assert sum(point.count for point in durations) == 4
-    assert set(durations[0].attributes) <= WANTED - {url_attributes.URL_FULL} | {
+    assert set(durations[0].attributes) <= REQUIRED - {url_attributes.URL_FULL} | {
         http_attributes.HTTP_RESPONSE_STATUS_CODE,
         error_attributes.ERROR_TYPE,
     }
@@ -217,7 +226,7 @@ def test_polls_retries_detections_and_delays_are_counted(acme: Maker, seen: Seen
 
 def test_requests_may_be_left_to_another_instrumentation(acme: Maker) -> None:
     seen = Seen(requests=False)
-    waited(acme([says("done")]), seen)
+    wait_observed(acme([answer("done")]), seen)
     assert [span.name for span in seen.spans] == ["taskbridge wait"]
     assert seen.metric(http_metrics.HTTP_CLIENT_REQUEST_DURATION) == []
     seen.close()
@@ -225,8 +234,8 @@ def test_requests_may_be_left_to_another_instrumentation(acme: Maker) -> None:
 
 def test_nothing_recorded_holds_a_credential(acme: Maker, seen: Seen) -> None:
     token = Response(200, {}, b'{"token": "secret-token-xyz"}')
-    made = acme([token, says("done")], token_life=60.0)
-    waited(made, seen)
+    made = acme([token, answer("done")], token_life=60.0)
+    wait_observed(made, seen)
     shown = "".join(span.to_json() for span in seen.spans)
     assert "secret-token-xyz" not in shown
     assert "key-of-acme" not in shown

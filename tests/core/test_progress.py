@@ -1,4 +1,4 @@
-"""Bars of rich and tqdm, moved by what is observed."""
+"""Progress bars of rich and tqdm, updated by events."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from rich.progress import Progress
 from tqdm import tqdm
 
 import taskbridge as tb
-from taskbridge.progress import Rich, Tally, Tqdm
+from taskbridge.progress import ProgressTracker, Rich, Tqdm
 from taskbridge.provider.http import Request, Response
 from taskbridge.provider.payload import Payload
 
 from .conftest import Acme, Maker
 
 
-class Telling(Acme):
-    """Acme with progress."""
+class WithProgress(Acme):
+    """Acme with reported progress."""
 
     def task(self, payload: Payload, asked: str) -> tb.Task:
         return replace(super().task(payload, asked), progress=payload.maybe_fraction("percent", 100.0))
 
 
-def says(state: str, **more: Any) -> Response:
+def answer(state: str, **more: Any) -> Response:
     return Response(200, {}, json.dumps({"id": "t1", "state": state, **more}).encode())
 
 
 def mixed(request: Request) -> Response:
-    """Tasks that complete, and `bad` ones that fail."""
+    """Complete tasks, except `bad` ones, which fail."""
     task_id = request.url.rpartition("/")[2]
     return Response(200, {}, json.dumps({"id": task_id, "state": "broken" if "bad" in task_id else "done"}).encode())
 
 
-def test_a_tally_counts_what_ends_and_adds_what_is_reported(acme: Maker) -> None:
-    script = [says("waiting"), says("working", percent=25), says("working", percent=50), says("done")]
-    made = acme(script, provider=Telling, poll={"interval": 1.0})
-    counters = Tally()
+def test_a_tracker_counts_ended_tasks_and_adds_reported_progress(acme: Maker) -> None:
+    script = [answer("waiting"), answer("working", percent=25), answer("working", percent=50), answer("done")]
+    made = acme(script, provider=WithProgress, poll={"interval": 1.0})
+    tracker = ProgressTracker()
     steps: list[float] = []
-    with made.client.observe(counters), made.client.observe(lambda _: steps.append(counters.done)):
+    with made.client.observe(tracker), made.client.observe(lambda _: steps.append(tracker.done)):
         made.client.wait("t1")
     assert sorted(set(steps)) == [0.0, 0.25, 0.5, 1.0]
-    assert (counters.total, counters.ended, counters.failed) == (1, 1, 0)
+    assert (tracker.total, tracker.ended, tracker.failed) == (1, 1, 0)
 
 
 def many(made: Any, observer: Any) -> None:
@@ -54,13 +54,13 @@ def many(made: Any, observer: Any) -> None:
         made.client.wait_all(["t1", "t2", "bad1", "t1", "\0"], timeout=None)
 
 
-def test_a_tally_counts_duplicates_failures_and_what_was_never_asked_for(acme: Maker) -> None:
-    counters = Tally()
-    many(acme(mixed), counters)
-    assert (counters.total, counters.ended, counters.failed, counters.done) == (5, 5, 2, 5.0)
+def test_a_tracker_counts_duplicates_failures_and_invalid_ids(acme: Maker) -> None:
+    tracker = ProgressTracker()
+    many(acme(mixed), tracker)
+    assert (tracker.total, tracker.ended, tracker.failed, tracker.done) == (5, 5, 2, 5.0)
 
 
-def test_a_bar_of_rich_ends_full_and_tells_of_failures(acme: Maker) -> None:
+def test_a_bar_of_rich_ends_full_and_shows_failures(acme: Maker) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
     with Progress(console=console) as bars:
         many(acme(mixed), Rich(bars, "invoices"))
@@ -69,7 +69,7 @@ def test_a_bar_of_rich_ends_full_and_tells_of_failures(acme: Maker) -> None:
     assert bar.description == "invoices, 2 not completed"
 
 
-def test_a_bar_of_tqdm_ends_full_and_tells_of_failures(acme: Maker) -> None:
+def test_a_bar_of_tqdm_ends_full_and_shows_failures(acme: Maker) -> None:
     out = io.StringIO()
     with tqdm(file=out) as bar:
         many(acme(mixed), Tqdm(bar))
@@ -86,16 +86,16 @@ def test_a_bar_of_tqdm_ends_full_and_tells_of_failures(acme: Maker) -> None:
     ],
     ids=["rich", "tqdm"],
 )
-def test_a_bar_is_an_on_update_too(acme: Maker, make: Callable[[], Rich | Tqdm]) -> None:
-    made = acme([says("working", percent=40), says("done")], provider=Telling, poll={"interval": 1.0})
+def test_a_bar_can_be_an_on_update(acme: Maker, make: Callable[[], Rich | Tqdm]) -> None:
+    made = acme([answer("working", percent=40), answer("done")], provider=WithProgress, poll={"interval": 1.0})
     bar = make()
     made.client.wait("t1", on_update=bar)
     assert (bar.total, bar.ended, bar.done) == (1, 1, 1.0)
 
 
-def test_a_wait_that_times_out_leaves_a_bar_that_is_over(acme: Maker) -> None:
-    made = acme([says("working", percent=40)], provider=Telling, poll={"interval": 60.0})
-    counters = Tally()
-    with made.client.observe(counters), pytest.raises(tb.WaitTimeout):
+def test_a_wait_that_times_out_counts_as_ended_and_failed(acme: Maker) -> None:
+    made = acme([answer("working", percent=40)], provider=WithProgress, poll={"interval": 60.0})
+    tracker = ProgressTracker()
+    with made.client.observe(tracker), pytest.raises(tb.WaitTimeout):
         made.client.wait("t1", timeout=5.0)
-    assert (counters.ended, counters.failed) == (1, 1)
+    assert (tracker.ended, tracker.failed) == (1, 1)
