@@ -1,15 +1,15 @@
 """What users and plugin authors test with.
 
 * `Emulator`: the vendors, emulated on this machine (extra ``emulator``).
-* `VirtualClock`: time that passes at once; `RealTransports`: real connections of clients that live in it.
-* `ScriptedVendor`: a vendor in this process whose tasks follow a script.
-* `RecordingTransport`, `ReplayTransport`: real traffic, written down and given out again.
-* `ScriptedTransport`, `AsyncScriptedTransport`: canned answers in place of sockets.
+* `VirtualClock`: time that passes instantly; `RealTransports`: real connections for clients in virtual time.
+* `ScriptedVendor`: an in-process vendor whose tasks follow a script.
+* `RecordingTransport`, `ReplayTransport`: record real traffic, and replay it.
+* `ScriptedTransport`, `AsyncScriptedTransport`: canned responses instead of sockets.
 * `ProviderConformance`, `Sample`: the suite that every provider passes (needs pytest).
 
-`taskbridge.testing.plugin` makes pytest fixtures of them; pytest finds it by itself.
+`taskbridge.testing.plugin` offers them as pytest fixtures; pytest finds it by itself.
 
-Importing this package loads none of them, so that no test needs what it does not use.
+Importing this package loads none of them, so that no test imports what it does not use.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from taskbridge.emulator.shell import Emulator
     from taskbridge.testing.clock import VirtualClock
     from taskbridge.testing.conformance import ProviderConformance, Sample
-    from taskbridge.testing.lines import RealTransports
     from taskbridge.testing.recording import RecordingTransport, ReplayTransport, UnexpectedRequest
     from taskbridge.testing.scripted import ScriptedVendor
     from taskbridge.testing.transport import AsyncScriptedTransport, ScriptedTransport
+    from taskbridge.testing.virtual_connections import RealTransports
 
 __all__ = [
     "AsyncScriptedTransport",
@@ -40,31 +40,28 @@ __all__ = [
     "VirtualClock",
 ]
 
-# Name -> module that has it.
-_HOMES: Final[dict[str, str]] = {
-    "AsyncScriptedTransport": "taskbridge.testing.transport",
-    "Emulator": "taskbridge.emulator.shell",
-    "ProviderConformance": "taskbridge.testing.conformance",
-    "RealTransports": "taskbridge.testing.lines",
-    "RecordingTransport": "taskbridge.testing.recording",
-    "ReplayTransport": "taskbridge.testing.recording",
-    "Sample": "taskbridge.testing.conformance",
-    "ScriptedTransport": "taskbridge.testing.transport",
-    "ScriptedVendor": "taskbridge.testing.scripted",
-    "UnexpectedRequest": "taskbridge.testing.recording",
-    "VirtualClock": "taskbridge.testing.clock",
+# Module -> the public names in it.
+_MODULES: Final = {
+    "taskbridge.emulator.shell": ("Emulator",),
+    "taskbridge.testing.clock": ("VirtualClock",),
+    "taskbridge.testing.conformance": ("ProviderConformance", "Sample"),
+    "taskbridge.testing.recording": ("RecordingTransport", "ReplayTransport", "UnexpectedRequest"),
+    "taskbridge.testing.scripted": ("ScriptedVendor",),
+    "taskbridge.testing.transport": ("AsyncScriptedTransport", "ScriptedTransport"),
+    "taskbridge.testing.virtual_connections": ("RealTransports",),
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    module = next((module for module, names in _MODULES.items() if name in names), None)
+    if module is None:
         raise AttributeError(f"module 'taskbridge.testing' has no attribute {name!r}")
     try:
-        value: object = getattr(import_module(_HOMES[name]), name)
+        value: object = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         if name != "Emulator":
             raise
-        from taskbridge._config.registry import require_extra  # noqa: PLC0415  # only where something is missing
+        from taskbridge._config.registry import require_extra  # noqa: PLC0415  # only if something is missing
 
         raise require_extra(error.name or "starlette", "emulator", "taskbridge.testing.Emulator") from None
     globals()[name] = value

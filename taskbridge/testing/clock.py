@@ -272,7 +272,7 @@ class VirtualClock:
                 with self._glance:
                     self._glance.wait(_GLANCE)
 
-    async def asleep(self, seconds: float) -> None:
+    async def async_sleep(self, seconds: float) -> None:
         """See `taskbridge.provider.clock.Clock`; of several sleepers the earliest wakes first."""
         import asyncio  # noqa: PLC0415  # synchronous tests never pay for it
 
@@ -284,14 +284,14 @@ class VirtualClock:
                 quiet = quiet + 1 if sleeper.is_next else 0
                 await asyncio.sleep(_GLANCE if self._times.stands else 0)
 
-    async def await_on(self, event: Event, seconds: float) -> None:
+    async def async_wait_on(self, event: Event, seconds: float) -> None:
         """See `taskbridge.provider.clock.Clock`."""
         import asyncio  # noqa: PLC0415  # synchronous tests never pay for it
 
         def ring(_: asyncio.Task[None]) -> None:
             event.set()
 
-        timer = asyncio.ensure_future(self.asleep(seconds))
+        timer = asyncio.ensure_future(self.async_sleep(seconds))
         timer.add_done_callback(ring)
         try:
             await event.wait()

@@ -52,7 +52,7 @@ def taskbridge_clock() -> Iterator[VirtualClock]:
     )
     from taskbridge.provider.clock import SystemClock  # noqa: PLC0415  # only where it is used
     from taskbridge.testing.clock import VirtualClock  # noqa: PLC0415  # the same
-    from taskbridge.testing.lines import RealTransports  # noqa: PLC0415  # the same
+    from taskbridge.testing.virtual_connections import RealTransports  # noqa: PLC0415  # the same
 
     clock = VirtualClock(now=SystemClock().now())
     with override_defaults(clock=clock, transports=current_defaults().transports or RealTransports()):

@@ -1,7 +1,7 @@
 """Real traffic, written down and given out again: `RecordingTransport` and `ReplayTransport`.
 
 A recording is a text file of JSON lines, one for each request and its answer, in the order of the answers. It holds no
-credential (`taskbridge.testing.masks`), so it can be committed and read. Both serve the synchronous and the
+credential (`taskbridge.testing.redaction`), so it can be committed and read. Both serve the synchronous and the
 asynchronous interface.
 """
 
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from taskbridge import errors
 from taskbridge.errors import TaskbridgeError, TransportError, TruncatedResponse
 from taskbridge.provider.http import Base64, Request, Response, Upload
-from taskbridge.testing.masks import MASK, Masks
+from taskbridge.testing.redaction import MASK, Masks
 from taskbridge.testing.transport import save
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class RecordingTransport:
         return _AsyncRecorder(self._maker().async_transport(connection), _Pen(self, connection))
 
     def _maker(self) -> TransportMaker:
-        from taskbridge.testing.lines import RealTransports  # noqa: PLC0415  # only where there is traffic
+        from taskbridge.testing.virtual_connections import RealTransports  # noqa: PLC0415  # only where there is traffic
 
         return self._inner or RealTransports()
 

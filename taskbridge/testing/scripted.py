@@ -85,11 +85,13 @@ class Scripted(Provider[ScriptedSettings]):
         """Stop a task."""
         return self._ask("DELETE", task_id)
 
-    def submit(self, order: Submission) -> Flow[Task]:
+    def submit(self, submission: Submission) -> Flow[Task]:
         """Begin a task."""
-        names = [source.name for source in order.sources if isinstance(source, Document)]
-        said = {"operation": order.native_operation, "names": names, "external_id": order.external_id}
-        response = yield self.request("POST", "/tasks", json={**said, "options": dict(order.options)}, starts_work=True)
+        names = [source.name for source in submission.sources if isinstance(source, Document)]
+        said = {"operation": submission.native_operation, "names": names, "external_id": submission.external_id}
+        response = yield self.request(
+            "POST", "/tasks", json={**said, "options": dict(submission.options)}, starts_work=True
+        )
         return self.task(self.payload(response))
 
     def _ask(self, method: str, task_id: str) -> Flow[Task]:
@@ -107,7 +109,7 @@ class Scripted(Provider[ScriptedSettings]):
             text, data = payload.maybe_text("text"), payload.raw.get("data")
             result = TaskResult(files=files, text=text, data=data) if files or text is not None or data else None
         elif state.status is TaskStatus.FAILED:
-            error = TaskFailure(code=payload.maybe_text("code"), message=payload.maybe_words("message"))
+            error = TaskFailure(code=payload.maybe_text("code"), message=payload.maybe_message("message"))
         return Task(
             provider=self.name,
             connection=payload.connection,
@@ -120,7 +122,7 @@ class Scripted(Provider[ScriptedSettings]):
             native_status=word,
             operation=payload.maybe_text("operation"),
             progress=payload.maybe_fraction("progress", 1.0),
-            message=payload.maybe_words("message"),
+            message=payload.maybe_message("message"),
             created_at=payload.maybe_time("created_at"),
             result=result,
             error=error,
@@ -233,7 +235,7 @@ class ScriptedVendor:
         )
 
     def _others(self) -> TransportMaker:
-        from taskbridge.testing.lines import RealTransports  # noqa: PLC0415  # only beside other vendors
+        from taskbridge.testing.virtual_connections import RealTransports  # noqa: PLC0415  # only beside other vendors
 
         return self._inner or RealTransports()
 

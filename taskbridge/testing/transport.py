@@ -14,7 +14,7 @@ from contextlib import closing
 from threading import Lock
 from typing import TYPE_CHECKING, TypeAlias
 
-from taskbridge._transport.responses import saver
+from taskbridge._transport.responses import file_writer
 from taskbridge.provider.http import Request, Response
 from taskbridge.provider.sink import ResponseSink
 
@@ -90,8 +90,8 @@ class _Recorder:
 
 
 def save(status: int, fields: Mapping[str, str], body: bytes, sink: ResponseSink) -> None:
-    """Take a whole body into a file, as transports do it block by block; see `taskbridge._transport.responses.saver`."""
-    with closing(saver(status, fields, sink)) as file:
+    """Take a whole body into a file, as transports do it block by block; see `taskbridge._transport.responses.file_writer`."""
+    with closing(file_writer(status, fields, sink)) as file:
         next(file)
         if body:
             file.send(body)

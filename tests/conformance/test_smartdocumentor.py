@@ -13,6 +13,6 @@ class TestSmartDocumentor(ProviderConformance):
     provider = "smartdocumentor"
     status_fields: ClassVar[tuple[str, ...]] = ("taskStatus", "taskStatusText")  # either decides
 
-    @pytest.mark.xfail(reason="what the vendor answers for archived tasks is not published, so its emulator keeps them")
-    def test_a_result_lives_as_long_as_claimed(self, vendor: Any) -> None:
-        super().test_a_result_lives_as_long_as_claimed(vendor)
+    @pytest.mark.xfail(reason="the response for archived tasks is not published, so the emulator keeps them")
+    def test_results_expire_as_claimed(self, vendor: Any) -> None:
+        super().test_results_expire_as_claimed(vendor)

@@ -1,4 +1,4 @@
-"""The suite itself: it cannot be bent, it catches what it is there for, and it needs no emulator."""
+"""The suite itself: its tests cannot be overridden, they catch what they are for, and they need no emulator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskbridge.emulator.shell import GROUP
 from taskbridge.models import Task, TaskResult, TaskStatus
 from taskbridge.provider.http import Flow, Response
 from taskbridge.testing import ProviderConformance, Sample
-from taskbridge.testing.samples import connection_of, emulator_of
+from taskbridge.testing.conformance.samples import connection_of, find_emulator
 from taskbridge_scan_documents import ScanDocuments
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ SAMPLES: Mapping[str, Sample] = {
 }
 
 
-class Bent(ProviderConformance):
+class Overridden(ProviderConformance):
     provider: ClassVar[str] = "scan-documents"
     test_redirects_are_not_followed = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
@@ -60,29 +60,31 @@ class Bent(ProviderConformance):
         pass
 
     @pytest.mark.xfail(reason="the vendor has no such thing")
-    def test_the_samples_show_both_ends(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
+    def test_the_samples_include_a_completed_and_a_failed_task(
+        self, connection: Connection, samples: Mapping[str, Sample]
+    ) -> None:
         raise NotImplementedError
 
     @pytest.mark.xfail
-    def test_what_the_provider_claims_is_true(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
+    def test_capabilities_match_the_samples(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
         raise NotImplementedError
 
 
-def test_a_suite_with_changed_or_missing_tests_fails() -> None:
+def test_a_suite_with_overridden_or_removed_tests_fails() -> None:
     with pytest.raises(AssertionError) as caught:
-        Bent().test_no_test_is_bent()
-    told = str(caught.value)
-    for name in ("redirects_are_not_followed", "installed_provider_is_listed", "what_the_provider_claims"):
-        assert name in told
-    assert "samples_show_both_ends" not in told
+        Overridden().test_no_test_is_overridden()
+    message = str(caught.value)
+    for name in ("redirects_are_not_followed", "installed_provider_is_listed", "capabilities_match_the_samples"):
+        assert name in message
+    assert "samples_include_a_completed_and_a_failed_task" not in message
 
 
-def test_the_lock_itself_is_not_replaced() -> None:
-    with pytest.raises(TypeError, match="test_no_test_is_bent is what keeps the suite whole"):
-        type("Picked", (ProviderConformance,), {"test_no_test_is_bent": None})
+def test_the_lock_itself_cannot_be_overridden() -> None:
+    with pytest.raises(TypeError, match="must not override test_no_test_is_overridden, which keeps the suite complete"):
+        type("Picked", (ProviderConformance,), {"test_no_test_is_overridden": None})
 
 
-def test_an_emulator_that_cannot_be_imported_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_emulator_that_cannot_be_imported_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = EntryPoint("broken", "no_such_module_here:Emulator", GROUP)
 
     def installed(**_: str) -> list[EntryPoint]:
@@ -90,17 +92,17 @@ def test_an_emulator_that_cannot_be_imported_is_not_passed_over(monkeypatch: pyt
 
     monkeypatch.setattr("taskbridge.emulator.shell.entry_points", installed)
     with pytest.raises(ModuleNotFoundError, match="no_such_module_here"):
-        emulator_of("broken", speed=1)
-    assert emulator_of("another", speed=1) is None
+        find_emulator("broken", speed=1)
+    assert find_emulator("another", speed=1) is None
 
 
-# Each makes a provider that breaks one promise; the suite's test of that name has to fail.
+# Each provider breaks one promise; the suite's test of that name must fail.
 
 
 def broken(
     get: Callable[[ScanDocuments, str], Any] | None = None, change: Mapping[str, Any] | None = None
 ) -> Connection:
-    """A connection to a provider that changes each task, or looks it up in its own way."""
+    """Return a connection to a provider that changes each task, or has another `get`."""
 
     class Broken(ScanDocuments):
         def get(self, task_id: str) -> Flow[Task]:
@@ -117,18 +119,18 @@ def broken(
     return connection
 
 
-def reads_a_file(self: ScanDocuments, task_id: str) -> Flow[Task]:
-    with open(__file__, encoding="utf-8") as file:  # noqa: PTH123  # what nobody should do
+def get_from_a_file(self: ScanDocuments, task_id: str) -> Flow[Task]:
+    with open(__file__, encoding="utf-8") as file:  # noqa: PTH123  # what a provider must not do
         file.read(1)
     return ScanDocuments.get(self, task_id)
 
 
-def never_ends(self: ScanDocuments, _: str) -> Flow[Task]:
+def get_endlessly(self: ScanDocuments, _: str) -> Flow[Task]:
     while True:
         yield self.request("GET", "/again")
 
 
-def indexes(self: ScanDocuments, task_id: str) -> Flow[Task]:
+def get_by_index(self: ScanDocuments, task_id: str) -> Flow[Task]:
     response = yield self.request("GET", f"/tasks/{task_id}")
     return response.json()["nothing"]  # type: ignore[no-any-return]
 
@@ -136,17 +138,18 @@ def indexes(self: ScanDocuments, task_id: str) -> Flow[Task]:
 @pytest.mark.parametrize(
     ("name", "connection"),
     [
-        ("test_operations_are_flows_that_do_no_io_and_end", broken(reads_a_file)),
-        ("test_operations_are_flows_that_do_no_io_and_end", broken(never_ends)),
-        ("test_each_sample_gives_a_sound_task", broken(change={"result": TaskResult(text="x")})),
-        ("test_each_sample_gives_a_sound_task", broken(change={"status": TaskStatus.FAILED})),
-        ("test_each_sample_gives_a_sound_task", broken(change={"progress": 1.5})),
-        ("test_each_sample_gives_a_sound_task", broken(change={"recognized": False})),
-        ("test_each_sample_gives_a_sound_task", broken(change={"native_status": 7})),
-        ("test_what_the_provider_claims_is_true", broken(change={"progress": 0.5})),
-        ("test_what_the_provider_claims_is_true", broken(change={"reason": "partial"})),
-        ("test_the_samples_show_both_ends", broken(change={"status": TaskStatus.PENDING})),
-        ("test_a_new_word_is_processing_and_not_recognised", broken(change={"recognized": True})),
+        ("test_flows_do_no_io_and_end", broken(get_from_a_file)),
+        ("test_flows_do_no_io_and_end", broken(get_endlessly)),
+        ("test_each_sample_becomes_a_valid_task", broken(change={"result": TaskResult(text="x")})),
+        ("test_each_sample_becomes_a_valid_task", broken(change={"status": TaskStatus.FAILED})),
+        ("test_each_sample_becomes_a_valid_task", broken(change={"progress": 1.5})),
+        ("test_each_sample_becomes_a_valid_task", broken(change={"recognized": False})),
+        ("test_each_sample_becomes_a_valid_task", broken(change={"native_status": 7})),
+        ("test_each_sample_becomes_a_valid_task", broken(change={"message": 7})),
+        ("test_capabilities_match_the_samples", broken(change={"progress": 0.5})),
+        ("test_capabilities_match_the_samples", broken(change={"reason": "partial"})),
+        ("test_the_samples_include_a_completed_and_a_failed_task", broken(change={"status": TaskStatus.PENDING})),
+        ("test_an_unknown_status_is_processing_and_not_recognized", broken(change={"recognized": True})),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -156,19 +159,19 @@ def test_the_suite_catches_a_broken_promise(name: str, connection: Connection) -
         getattr(suite, name)(connection, SAMPLES)
 
 
-def test_the_suite_catches_a_task_that_keeps_the_key() -> None:
+def test_the_suite_catches_a_task_that_contains_the_key() -> None:
     connection = broken(change={"raw": {"key": SETTINGS["api_key"]}})
-    with pytest.raises(AssertionError, match="a credential is kept"):
-        TestWithoutAnEmulator().test_no_task_keeps_a_credential(connection, SETTINGS, SAMPLES)
+    with pytest.raises(AssertionError, match="the task contains a credential"):
+        TestWithoutAnEmulator().test_no_task_contains_a_credential(connection, SETTINGS, SAMPLES)
 
 
-def test_the_suite_catches_a_provider_that_trips_over_an_answer() -> None:
+def test_the_suite_catches_a_provider_that_cannot_read_a_response() -> None:
     suite = TestWithoutAnEmulator()
     with pytest.raises(AssertionError):
-        suite.test_an_unreadable_answer_is_a_contract_error(broken(indexes), SAMPLES, "an empty object", b"{}")
+        suite.test_an_unreadable_response_is_a_contract_error(broken(get_by_index), SAMPLES, "an empty object", b"{}")
 
 
-def test_the_suite_catches_a_provider_that_takes_any_id() -> None:
+def test_the_suite_catches_a_provider_that_accepts_any_id() -> None:
     def anything(self: ScanDocuments, _: str) -> Flow[Task]:
         response = yield self.request("GET", "/tasks/t1")
         return self.task(self.payload(response), "t1")
@@ -176,4 +179,4 @@ def test_the_suite_catches_a_provider_that_takes_any_id() -> None:
     connection = broken(anything)
     connection.provider.split_id = lambda _: (connection.provider.capabilities.kinds[0], "t1")  # type: ignore[assignment, method-assign]
     with pytest.raises((AssertionError, pytest.fail.Exception)):
-        TestWithoutAnEmulator().test_impossible_ids_are_refused_before_any_request(connection, "..")
+        TestWithoutAnEmulator().test_impossible_ids_are_rejected_before_any_request(connection, "..")

@@ -83,7 +83,7 @@ class _AsyncLine:
             response = await self._real.send(request, deadline=real, max_body=max_body)
         took = _took(response)
         if took > 0:
-            await self._clock.asleep(max(0.0, min(took, deadline - self._clock.monotonic())))
+            await self._clock.async_sleep(max(0.0, min(took, deadline - self._clock.monotonic())))
         return _in_time(response, took, self._clock, deadline)
 
     async def close(self) -> None:

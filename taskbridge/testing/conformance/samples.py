@@ -1,4 +1,4 @@
-"""A vendor's answers for the conformance suite: recorded from an emulator, or written down by a plugin's author."""
+"""A vendor's responses for the conformance suite: recorded from an emulator, or written by the plugin's author."""
 
 from __future__ import annotations
 
@@ -25,35 +25,36 @@ if TYPE_CHECKING:
     from taskbridge.provider.base import Provider
 
 __all__ = [
-    "NEW_NUMBER",
-    "NEW_WORD",
-    "Recording",
+    "UNKNOWN_NUMBER",
+    "UNKNOWN_WORD",
+    "RecordedSamples",
     "Sample",
-    "answered",
-    "asks",
     "connection_of",
-    "client_of",
-    "emulator_of",
-    "endless",
-    "rested",
-    "with_word",
+    "endless_responses",
+    "find_emulator",
+    "reset_connection",
+    "run_flow",
+    "run_flow_at",
+    "scripted_client",
+    "sends_requests",
+    "with_unknown_status",
 ]
 
 T = TypeVar("T")
 
-TIME_LIMIT: Final = 5.0  # seconds of real time for one answer of an emulator
+TIME_LIMIT: Final = 5.0  # seconds of real time for one response of an emulator
 MOST_REQUESTS: Final = 32  # of one operation; more counts as endless, as in the core
 
-NEW_WORD: Final = "Xyzzy-by-the-vendor"
+UNKNOWN_WORD: Final = "Xyzzy-by-the-vendor"
 """A status word that no vendor has."""
-NEW_NUMBER: Final = 987_654
+UNKNOWN_NUMBER: Final = 987_654
 """A status number that no vendor has."""
 
 
-def emulator_of(provider: str, speed: float) -> Any:
-    """An emulator of a vendor, not yet started; None where none is installed, or the extra for it is not.
+def find_emulator(provider: str, speed: float) -> Any:
+    """Return an emulator of a vendor, not yet started; None if none is installed, or its extra is missing.
 
-    One that is installed and cannot be imported raises what its import raises: it is not passed over.
+    If an emulator is installed but cannot be imported, the import's error is raised.
 
     Args:
         provider: Entry-point name of the provider.
@@ -68,39 +69,41 @@ def emulator_of(provider: str, speed: float) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One task of the vendor, and what the vendor answers about it.
+    """One task of the vendor, and the vendor's responses about it.
 
     Attributes:
         task_id: The shared id.
-        answers: The answers to one look-up, in order.
+        responses: The responses to one ``get``, in order.
     """
 
     task_id: str
-    answers: tuple[Response, ...]
+    responses: tuple[Response, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
-    """What an emulator answers about its sample tasks, and to a login."""
+class RecordedSamples:
+    """An emulator's responses about its sample tasks, and to the requests of ``authorize``."""
 
     samples: Mapping[str, Sample]
-    logins: tuple[Response, ...]
+    login_responses: tuple[Response, ...]
 
     @classmethod
-    def of(cls, provider: str, emulator: Any) -> Recording:
-        """Ask a running emulator for its samples.
+    def of(cls, provider: str, emulator: Any) -> RecordedSamples:
+        """Record the samples of a running emulator.
 
         Args:
             provider: Entry-point name of the provider.
             emulator: A running `taskbridge.testing.Emulator` of that vendor.
         """
         connection = connection_of(provider, emulator.settings(provider))
-        translator = connection.provider
+        implementation = connection.provider
         transport = RequestsTransport(Network())
         try:
-            credential, logins = recorded(transport, connection, translator.authorize(), {})
+            credential, logins = run_flow_at(transport, connection, implementation.authorize(), {})
             samples = {
-                label: Sample(task_id, recorded(transport, connection, translator.get(task_id), credential.headers)[1])
+                label: Sample(
+                    task_id, run_flow_at(transport, connection, implementation.get(task_id), credential.headers)[1]
+                )
                 for label, task_id in emulator.samples(provider).items()
             }
         finally:
@@ -108,35 +111,35 @@ class Recording:
         return cls(samples, logins)
 
 
-def recorded(
+def run_flow_at(
     transport: RequestsTransport, connection: Connection, flow: Flow[T], credential: Mapping[str, str]
 ) -> tuple[T, tuple[Response, ...]]:
-    """What a flow makes of a vendor's answers, and those answers."""
-    answers: list[Response] = []
+    """Run a flow against a real server; return its result and the responses."""
+    responses: list[Response] = []
 
     def send(request: Request) -> Response:
         whole = replace(request, headers={**request.headers, **credential}) if request.authorized else request
         deadline = SystemClock().monotonic() + TIME_LIMIT
-        answers.append(transport.send(whole, deadline=deadline, max_body=connection.max_body))
-        return answers[-1]
+        responses.append(transport.send(whole, deadline=deadline, max_body=connection.max_body))
+        return responses[-1]
 
-    return driven(flow, send), tuple(answers)
+    return _run(flow, send), tuple(responses)
 
 
-def answered(flow: Flow[T], answers: Sequence[Response]) -> T:
-    """What a flow makes of these answers."""
-    left = iter(answers)
+def run_flow(flow: Flow[T], responses: Sequence[Response]) -> T:
+    """Run a flow with these responses; return its result."""
+    remaining = iter(responses)
 
     def send(request: Request) -> Response:
-        answer = next(left, None)
-        if answer is None:
-            raise AssertionError(f"the flow asks once more than the vendor was asked: {request!r}")
-        return answer
+        response = next(remaining, None)
+        if response is None:
+            raise AssertionError(f"the flow sends one request more than was recorded: {request!r}")
+        return response
 
-    return driven(flow, send)
+    return _run(flow, send)
 
 
-def driven(flow: Flow[T], send: Callable[[Request], Response]) -> T:
+def _run(flow: Flow[T], send: Callable[[Request], Response]) -> T:
     try:
         request = next(flow)
         for _ in range(MOST_REQUESTS):
@@ -148,8 +151,8 @@ def driven(flow: Flow[T], send: Callable[[Request], Response]) -> T:
     raise AssertionError(f"one operation sent more than {MOST_REQUESTS} requests")
 
 
-def asks(flow: Flow[Any]) -> bool:
-    """Whether a flow sends a request at all."""
+def sends_requests(flow: Flow[Any]) -> bool:
+    """Return whether a flow sends any request."""
     try:
         next(flow)
     except (StopIteration, tb.ContractError):
@@ -159,24 +162,24 @@ def asks(flow: Flow[Any]) -> bool:
     return True
 
 
-def endless(connection: Connection, sample: Sample) -> Callable[[Request], Answer]:
-    """Answers each look-up anew, and any other request with an object that no status answer is."""
-    paths: dict[str, Response] = {}
+def endless_responses(connection: Connection, sample: Sample) -> Callable[[Request], Answer]:
+    """Return a script that answers each ``get`` again, and any other request with an object that is not a status."""
+    by_url: dict[str, Response] = {}
     flow = connection.provider.get(sample.task_id)
     try:
         request = next(flow)
-        for answer in sample.answers:
-            paths[request.url] = answer
-            request = flow.send(answer)
+        for response in sample.responses:
+            by_url[request.url] = response
+            request = flow.send(response)
     except StopIteration:
         pass
     finally:
         flow.close()
-    return lambda request: paths.get(request.url, Response(200, {}, b'{"made": ["of", "this"]}'))
+    return lambda request: by_url.get(request.url, Response(200, {}, b'{"made": ["of", "this"]}'))
 
 
 def connection_of(provider: str, settings: Mapping[str, Any]) -> Connection:
-    """A connection with pauses that no test minds.
+    """Return a connection with pauses short enough for tests.
 
     Args:
         provider: Entry-point name of the provider.
@@ -194,36 +197,36 @@ def _loaded(provider: str) -> type[Provider[Any]]:
     return load_provider(provider)
 
 
-def client_of(connection: Connection, script: Script) -> tuple[tb.Client, ScriptedTransport]:
-    """A client whose vendor is a script, and the record of what it sent.
+def scripted_client(connection: Connection, script: Script) -> tuple[tb.Client, ScriptedTransport]:
+    """Return a client whose vendor is a script, and the transport that records what it sends.
 
     Args:
-        channel: The connection.
-        script: What the vendor answers.
+        connection: The connection.
+        script: The vendor's responses.
     """
     transport = ScriptedTransport(script)
-    return tb.Client(connection, clock=rested(connection), transport=transport), transport
+    return tb.Client(connection, clock=reset_connection(connection), transport=transport), transport
 
 
-def rested(connection: Connection) -> VirtualClock:
-    """Give the connection a new clock and forget what it went through."""
+def reset_connection(connection: Connection) -> VirtualClock:
+    """Give the connection a new clock, which is returned, and clear its throttle and errors."""
     connection.clock = clock = VirtualClock(now=SystemClock().now())
     connection.throttle = Throttle(None, clock.random)
     connection.resume()
     return clock
 
 
-def with_word(answer: Response, word: str | None, fields: Sequence[str]) -> Response:
-    """The same answer with a status word that nobody knows.
+def with_unknown_status(response: Response, word: str | None, fields: Sequence[str]) -> Response:
+    """Return the same response with a status that no vendor has.
 
     Args:
-        answer: A look-up's answer.
-        word: The vendor's word in it.
-        fields: Names of the fields that hold it; empty for every field with that value.
+        response: The response to a ``get``.
+        word: The vendor's status in it.
+        fields: Names of the fields that contain it; empty for every field with that value.
     """
-    document = json.loads(answer.body)
+    document = json.loads(response.body)
     body = json.dumps(_replaced(document, word, fields)).encode()
-    return Response(answer.status, answer.headers, body, answer.received_at)
+    return Response(response.status, response.headers, body, response.received_at)
 
 
 def _replaced(value: Any, word: str | None, fields: Sequence[str], key: str = "") -> Any:
@@ -232,7 +235,7 @@ def _replaced(value: Any, word: str | None, fields: Sequence[str], key: str = ""
         return {k: _replaced(v, word, fields, k) for k, v in pairs.items()}
     if isinstance(value, list):
         return [_replaced(v, word, fields) for v in value]  # pyright: ignore[reportUnknownVariableType]  # any JSON
-    holds_it = key in fields if fields else value == word
-    if not holds_it or value is None:
+    matches = key in fields if fields else value == word
+    if not matches or value is None:
         return value
-    return NEW_NUMBER if isinstance(value, int) else NEW_WORD
+    return UNKNOWN_NUMBER if isinstance(value, int) else UNKNOWN_WORD

@@ -1,4 +1,4 @@
-"""What the conformance suite looks at: flows that only compute, tasks that keep the model's promises."""
+"""Checks of the conformance suite: flows do no I/O and end, tasks are valid, errors expose no credential."""
 
 # ruff: noqa: S101  # a suite asserts
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from taskbridge.errors import TaskbridgeError
 
-__all__ = ["Watch", "check_task", "everything", "within_limit"]
+__all__ = ["IOWatch", "check_task", "error_content", "run_within_limit"]
 
 TIME_LIMIT: Final = 5.0
 """Seconds of real time after which a flow counts as endless; one takes well under a millisecond."""
 
 
-class Watch:
-    """Notes what this process does to sockets, files and other processes."""
+class IOWatch:
+    """Records what a flow does to sockets, files and other processes; see `run_within_limit`."""
 
     _watching: ClassVar[list[list[str]]] = []
     _installed: ClassVar[bool] = False
@@ -34,69 +34,70 @@ class Watch:
         self.seen: list[str] = []
 
     def __enter__(self) -> Self:
-        if not Watch._installed:
-            Watch._installed = True
-            sys.addaudithook(Watch._note)  # for good: the interpreter has no way back
-        Watch._watching.append(self.seen)
+        if not IOWatch._installed:
+            IOWatch._installed = True
+            sys.addaudithook(IOWatch._record)  # permanent: the interpreter cannot remove it
+        IOWatch._watching.append(self.seen)
         return self
 
     def __exit__(self, *_: object) -> None:
-        Watch._watching.remove(self.seen)
+        IOWatch._watching.remove(self.seen)
 
     @staticmethod
-    def _note(event: str, arguments: tuple[Any, ...]) -> None:
-        if not Watch._watching or not threading.current_thread().name.startswith("conformance"):
+    def _record(event: str, arguments: tuple[Any, ...]) -> None:
+        if not IOWatch._watching or not threading.current_thread().name.startswith("conformance"):
             return
         if event == "open" or event.startswith(("socket.", "subprocess.", "os.system", "urllib.", "http.")):
-            for seen in Watch._watching:
+            for seen in IOWatch._watching:
                 seen.append(f"{event} {arguments[:1]!r}")
 
 
-def within_limit(operate: Callable[[], object], label: str) -> None:
-    """Do something in a thread of its own, and fail if it does not end.
+def run_within_limit(operate: Callable[[], object], label: str) -> None:
+    """Run something in its own thread, and fail if it does not end.
 
     Args:
-        operate: What to do; what it raises is raised here.
-        label: Which sample it is about.
+        operate: What to run; its exceptions are raised here.
+        label: The sample that it is about.
     """
-    faults: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def run() -> None:
         try:
             operate()
-        except BaseException as fault:  # noqa: BLE001  # told in the test's own thread
-            faults.append(fault)
+        except BaseException as error:  # noqa: BLE001  # raised again in the test's thread
+            errors.append(error)
 
     thread = threading.Thread(target=run, name=f"conformance {label}", daemon=True)
     thread.start()
     thread.join(TIME_LIMIT)
     assert not thread.is_alive(), f"{label}: the flow did not end within {TIME_LIMIT:g} s"
-    if faults:
-        raise faults[0]
+    if errors:
+        raise errors[0]
 
 
 def check_task(task: Task, label: str) -> None:
-    """What holds for every task, and for the tasks in it."""
+    """Check what is true of every task, and of its subtasks."""
     done, failed = task.status is TaskStatus.COMPLETED, task.status is TaskStatus.FAILED
     assert task.result is None or done, f"{label}: a result before the end"
-    assert (task.error is not None) == failed, f"{label}: an error without a failure, or the other way round"
-    assert task.result is None or _says_something(task.result), f"{label}: an empty result is None"
-    assert type(task.id) is str, f"{label}: an id is a text"
-    assert type(task.native_id) in (str, int), f"{label}: a native id is a text or a number"
-    assert type(task.native_status) in (str, type(None)), f"{label}: a native status is a text"
-    assert task.progress is None or 0.0 <= task.progress <= 1.0, f"{label}: progress goes from 0 to 1"
+    assert (task.error is not None) == failed, f"{label}: an error without a failure, or a failure without an error"
+    assert task.result is None or not _is_empty(task.result), f"{label}: an empty result must be None"
+    assert type(task.id) is str, f"{label}: an id is a str"
+    assert type(task.native_id) in (str, int), f"{label}: a native id is a str or an int"
+    assert type(task.native_status) in (str, type(None)), f"{label}: a native status is a str"
+    assert task.progress is None or 0.0 <= task.progress <= 1.0, f"{label}: progress is between 0 and 1"
     for time in _times(task):
         assert time.utcoffset() == timedelta(0), f"{label}: {time!r} is not in UTC"
     ref = TaskRef(str(task.ref))
     assert (ref, ref.connection, ref.id) == (task.ref, task.connection, task.id), f"{label}: the ref does not parse"
-    again: Task = pickle.loads(pickle.dumps(task))  # noqa: S301  # our own
-    assert (again, hash(again), again.raw) == (task, hash(task), task.raw), f"{label}: it does not pickle"
+    pickled: Task = pickle.loads(pickle.dumps(task))  # noqa: S301  # from the line itself
+    assert (pickled, hash(pickled), pickled.raw) == (task, hash(task), task.raw), f"{label}: it does not pickle"
+    assert Task.from_dict(task.to_dict()) == task, f"{label}: a field does not have its declared type"
     for each in task.subtasks:
         check_task(each, f"{label}, subtask {each.id}")
 
 
-def _says_something(result: TaskResult) -> bool:
-    return bool(result.files) or result.text is not None or result.data is not None
+def _is_empty(result: TaskResult) -> bool:
+    return not result.files and result.text is None and result.data is None
 
 
 def _times(task: Task) -> list[datetime]:
@@ -105,8 +106,8 @@ def _times(task: Task) -> list[datetime]:
     return [stamp for stamp in [*stamps, *(file.expires_at for file in files)] if stamp is not None]
 
 
-def everything(error: TaskbridgeError) -> str:
-    """All that an error shows or carries, its causes included."""
+def error_content(error: TaskbridgeError) -> str:
+    """Return all that an error shows or carries, its causes included."""
     shown: list[str] = []
     each: BaseException | None = error
     while each is not None and len(shown) < 40:

@@ -1,0 +1,324 @@
+"""The part of the conformance suite that compares a provider's `capabilities` with its methods, samples and results.
+
+It also checks that features which are not claimed are rejected before anything is sent. Capabilities that must be tried
+at a vendor are in `taskbridge.testing.conformance.operations`; each of those tests has its own emulated vendor.
+"""
+
+# ruff: noqa: S101  # a suite asserts
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import pytest
+
+import taskbridge as tb
+from taskbridge._transport.requests import RequestsTransport
+from taskbridge.models import TaskStatus
+from taskbridge.provider.addresses import origin_of
+from taskbridge.provider.base import Provider
+from taskbridge.provider.results import GeneratedFile
+from taskbridge.testing.conformance.lookups import LookupConformance, get_task
+from taskbridge.testing.conformance.samples import (
+    Sample,
+    endless_responses,
+    run_flow_at,
+    scripted_client,
+    sends_requests,
+)
+from taskbridge.transport import Network
+
+if TYPE_CHECKING:
+    from taskbridge._engine.connection import Connection
+    from taskbridge.models import Task, TaskFile, TaskResult
+    from taskbridge.provider.http import Flow
+
+__all__ = ["CapabilityConformance"]
+
+# Method of the client -> the provider's method behind it, and a call of it.
+CALLS: Final[Mapping[str, tuple[str, Callable[[Any, str], object]]]] = {
+    "submit": ("submit", lambda client, _: client.submit("native:anything", b"x")),
+    "list": ("list_page", lambda client, _: list(client.list())),
+    "cancel": ("cancel", lambda client, task_id: client.cancel(task_id)),
+    "retry": ("retry", lambda client, task_id: client.retry(task_id)),
+    "delete": ("delete", lambda client, task_id: client.delete(task_id)),
+    "restart": ("restart", lambda client, task_id: client.restart(task_id, destructive=True)),
+    "recover": ("recover", lambda client, _: client.recover(_uncertain_submission(client))),
+}
+
+# Other capability -> the provider's method behind it.
+METHODS: Final[Mapping[str, str]] = {
+    "get_options": "get_with",
+    "long_poll": "long_poll",
+    "separate_result": "result",
+    "webhooks": "parse_webhook",
+    "list_polling": "list_queries",
+}
+
+INPUTS: Final = frozenset({"path", "bytes", "stream", "url", "file"})
+
+
+class CapabilityConformance(LookupConformance):
+    """What is true of every capability; see `taskbridge.testing.conformance`."""
+
+    options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Options that a submission needs, by operation (neutral or ``native:…``)."""
+    document: ClassVar[bytes] = b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n"
+    """A document that the vendor accepts."""
+
+    @pytest.fixture
+    def vendor(self, emulator: Any) -> Iterator[Any]:
+        """The vendor, emulated for one test, which may change it; skips if there is no emulator."""
+        if emulator is None:
+            pytest.skip("needs an emulator: only a vendor can show it")
+        from taskbridge.emulator.shell import Emulator  # noqa: PLC0415  # needs an extra
+
+        with Emulator(self.provider, speed=1000) as vendor:
+            yield vendor
+
+    @pytest.fixture
+    def client(self, vendor: Any) -> Iterator[tb.Client]:
+        """A client of that vendor."""
+        with tb.connect(self.provider, **self.quick_settings(vendor)) as client:
+            yield client
+
+    def quick_settings(self, vendor: Any) -> dict[str, Any]:
+        """Return keywords for `taskbridge.connect`, with pauses short enough for tests."""
+        fast: dict[str, Any] = {"poll": {"interval": 0.01}, "retry": {"first": 0.01}, "allow_private": True}
+        return {**vendor.settings(self.provider), **fast}
+
+    # The class and the samples.
+
+    def test_the_installed_provider_is_listed(self) -> None:
+        """`taskbridge.providers` lists it, without a problem."""
+        found = [info for info in tb.providers() if info.name == self.provider]
+        assert [info.problem for info in found] == [None]
+
+    def test_capabilities_match_the_methods(self, connection: Connection) -> None:
+        """Every claimed capability has its method, and every method its capability."""
+        kind, claims = type(connection.provider), connection.provider.capabilities
+        for claim, method in {**{call: method for call, (method, _) in CALLS.items()}, **METHODS}.items():
+            claimed = claim in claims.calls if claim in CALLS else bool(getattr(claims, claim))
+            implemented = getattr(kind, method) is not getattr(Provider, method)
+            assert implemented or not claimed, f"{claim}: is claimed, but {method}() is not implemented"
+            if claim != "separate_result":  # result() may also read the status response in its own way
+                assert claimed or not implemented, f"{claim}: {method}() is implemented, but not claimed"
+
+    def test_capabilities_are_consistent(self, connection: Connection) -> None:
+        """Capabilities that depend on each other agree."""
+        claims = connection.provider.capabilities
+        assert claims.authentication, "authentication: say how requests are authenticated"
+        assert claims.inputs <= INPUTS, f"inputs: {sorted(claims.inputs - INPUTS)} are not in {sorted(INPUTS)}"
+        assert bool(claims.inputs) == bool(claims.operations), "inputs: need operations, and operations need inputs"
+        assert not claims.fetches_urls or "url" in claims.inputs, "fetches_urls: needs url in inputs"
+        assert claims.list_polling is None or claims.listing is not None, "list_polling: needs listing"
+        assert claims.recover is None or claims.operations, "recover: needs operations"
+        assert claims.upload_limit is None or claims.upload_limit > 0, "upload_limit: must be positive"
+        assert claims.result_ttl is None or claims.result_ttl > 0, "result_ttl: must be positive"
+        assert claims.webhooks is None or claims.webhooks.scheme, "webhooks: say how the sender is verified"
+        if (downloads := claims.downloads) is not None:
+            only_files = downloads.links or downloads.resumes
+            assert "files" in downloads.parts or not only_files, "downloads: links and resumes need files in parts"
+
+    def test_capabilities_match_the_samples(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
+        """The samples show what `capabilities` claims, and nothing else."""
+        claims = connection.provider.capabilities
+        tasks = {label: get_task(connection, sample) for label, sample in samples.items()}
+        every = [*tasks.values(), *(each for task in tasks.values() for each in task.subtasks)]
+        assert any(task.progress is not None for task in every) == claims.progress, "progress"
+        assert any(task.subtasks for task in every) == claims.subtasks, "subtasks"
+        long_polls = [connection.provider.long_poll(sample.task_id) is not None for sample in samples.values()]
+        assert any(long_polls) == claims.long_poll, "long_poll"
+        for label, task in tasks.items():
+            if task.status is TaskStatus.COMPLETED:
+                assert sends_requests(connection.provider.result(task)) == claims.separate_result, (
+                    f"separate_result: {label}"
+                )
+        seen = {task.reason for task in every if task.reason is not None}
+        assert seen <= set(claims.reasons), f"reasons: {sorted(seen - set(claims.reasons))} occur and are not claimed"
+
+    def test_every_id_kind_and_reason_has_a_sample(
+        self, emulator: Any, connection: Connection, samples: Mapping[str, Sample]
+    ) -> None:
+        """The samples show every claimed kind of id and every claimed reason."""
+        if emulator is None:
+            pytest.skip("needs an emulator: only a vendor can show it")
+        claims = connection.provider.capabilities
+        tasks = [get_task(connection, sample) for sample in samples.values()]
+        seen = {task.reason for each in tasks for task in (each, *each.subtasks) if task.reason is not None}
+        assert set(claims.reasons) <= seen, f"reasons: no sample shows {sorted(set(claims.reasons) - seen)}"
+        kinds = {connection.provider.split_id(sample.task_id)[0].prefix for sample in samples.values()}
+        assert kinds == {kind.prefix for kind in claims.kinds}, "kinds: each needs a sample"
+
+    def test_unsupported_features_are_rejected_before_any_request(
+        self, connection: Connection, samples: Mapping[str, Sample], tmp_path: Path
+    ) -> None:
+        """Methods, inputs, filters and options that are not claimed raise UnsupportedFeature; nothing is sent."""
+        claims, task_id = connection.provider.capabilities, next(iter(samples.values())).task_id
+        client, transport = scripted_client(connection, ())
+        calls: dict[str, Callable[[], object]] = {
+            call: (lambda make=make: make(client, task_id))  # type: ignore[misc]  # mypy cannot infer a lambda's default
+            for call, (_, make) in CALLS.items()
+            if call not in claims.calls
+        }
+        calls["an option of get"] = lambda: client.get(task_id, options={"no-such-option": "x"})
+        if claims.listing is not None:
+            calls["a filter"] = lambda: list(client.list(no_such_filter="x"))
+        for native in claims.operations.values():
+            calls |= {
+                f"{what}: {native}": call for what, call in self._unsupported_submissions(client, native, tmp_path)
+            }
+        if claims.operations:
+            calls["an operation"] = lambda: client.submit("no-such-operation", b"x")
+        if claims.webhooks is None:
+            calls["a webhook"] = lambda: client.parse_webhook({}, b"{}")
+        for what, call in calls.items():
+            try:
+                call()
+            except tb.UnsupportedFeature:
+                continue
+            raise AssertionError(f"{what}: is not claimed, but is not rejected either")
+        assert transport.requests == []
+
+    def _unsupported_submissions(
+        self, client: tb.Client, native: str, folder: Path
+    ) -> Iterator[tuple[str, Callable[[], object]]]:
+        """Yield submissions of an operation that need more than is claimed."""
+        claims, operation = client.capabilities, f"native:{native}"
+        inputs = self._inputs("https://documents.invalid/a.pdf", None, folder)
+        for kind in INPUTS - claims.inputs - {"file"}:
+            yield f"input {kind}", lambda kind=kind: client.submit(operation, inputs[kind])  # type: ignore[misc]  # mypy cannot infer a lambda's default
+        accepted = inputs[min(claims.inputs - {"file"})]
+        if native not in claims.many_inputs:
+            yield "several documents", lambda: client.submit(operation, [accepted, accepted])
+        if not claims.external_id:
+            yield "external_id", lambda: client.submit(operation, accepted, external_id="x")
+        if not claims.callback:
+            yield "callback_url", lambda: client.submit(operation, accepted, callback_url="https://example.com/")
+
+    def _inputs(self, url: str, file: TaskFile | None, folder: Path) -> dict[str, Any]:
+        """Return the suite's document in each form of `INPUTS`."""
+        path = folder / "document.pdf"
+        path.write_bytes(self.document)
+        return {"path": path, "bytes": self.document, "stream": BytesIO(self.document), "url": url, "file": file}
+
+    # Results.
+
+    def test_results_download_as_claimed(
+        self,
+        emulator: Any,
+        settings: Mapping[str, Any],
+        connection: Connection,
+        samples: Mapping[str, Sample],
+        tmp_path: Path,
+    ) -> None:
+        """Each completed sample downloads as files of the claimed parts; without `downloads` it is rejected."""
+        claims = connection.provider.capabilities.downloads
+        if claims is None:
+            client, transport = scripted_client(connection, ())
+            with pytest.raises(tb.UnsupportedFeature):
+                client.download(next(iter(samples.values())).task_id, tmp_path)
+            assert transport.requests == []
+            return
+        seen: set[str] = set()
+        for label, sample in samples.items():
+            task = get_task(connection, sample)
+            if task.status is not TaskStatus.COMPLETED:
+                continue
+            if emulator is None:
+                client = scripted_client(connection, endless_responses(connection, sample))[0]
+                seen |= _parts(connection, task, client.result(task))
+                continue
+            with tb.connect(self.provider, **settings) as client:
+                seen |= _parts(connection, task, client.result(task))
+                paths = client.download(task, tmp_path / label)
+            assert sorted((tmp_path / label).iterdir()) == sorted(paths), label
+            assert all(path.is_file() for path in paths), label
+        assert seen, "downloads: no sample has a file"
+        assert seen == set(claims.parts) or (emulator is None and seen < set(claims.parts)), "downloads"
+
+    def test_results_expire_as_claimed(self, vendor: Any) -> None:
+        """A result expires after `result_ttl`, or its files say so."""
+        with tb.connect(self.provider, **self.quick_settings(vendor)) as client:
+            ttl = client.capabilities.result_ttl
+            if ttl is None:
+                return
+            task = self._ended_tasks(client, vendor, TaskStatus.COMPLETED)[0]
+            files = client.result(task).files
+            expiries = [file.expires_at for file in files if file.expires_at is not None]
+            if expiries and task.finished_at is not None:
+                assert abs((expiries[0] - task.finished_at).total_seconds() - ttl) < max(60.0, ttl / 100)
+                return
+            vendor.clock.advance(ttl + 60)
+            with pytest.raises(tb.TaskbridgeError):
+                client.result(task)
+
+    # Helpers for tests that submit.
+
+    def _submit(self, client: tb.Client, document: Any = None, operation: str | None = None, **more: Any) -> Task:
+        """Submit a document, by default the suite's own with the first claimed operation."""
+        claims = client.capabilities
+        operation = operation or next(iter(claims.operations))
+        if document is None:
+            document = self.document if "bytes" in claims.inputs else "https://documents.invalid/document.pdf"
+        return client.submit(operation, document, options=self.options.get(operation), **more)
+
+    def _result_file(self, client: tb.Client) -> TaskFile:
+        """Return a result file of this vendor."""
+        for task in client.list() if client.capabilities.listing else ():
+            if task.status is TaskStatus.COMPLETED:
+                with suppress(tb.TaskbridgeError):
+                    files = client.result(task).files
+                    if files:
+                        return files[0]
+        raise AssertionError("inputs: no task has a file that could be submitted")
+
+    def _running_task(self, client: tb.Client, vendor: Any) -> Task:
+        """Return a task that has not ended."""
+        from taskbridge.emulator import Plan  # noqa: PLC0415  # needs an extra
+
+        if client.capabilities.operations:
+            vendor.plan_next(self.provider, Plan(outcome="stuck"))
+            return self._submit(client)
+        tasks = map(client.get, vendor.samples(self.provider).values())
+        return next(task for task in tasks if not task.is_terminal)
+
+    def _ended_tasks(self, client: tb.Client, vendor: Any, *statuses: TaskStatus) -> list[Task]:
+        """Return the samples with one of these statuses."""
+        tasks = [client.get(task_id) for task_id in vendor.samples(self.provider).values()]
+        return [task for task in tasks if task.status in statuses]
+
+    def _run_flow(self, connection: Connection, flow: Flow[Any] | None) -> Any:
+        """Run a flow against the vendor; return its result."""
+        assert flow is not None
+        transport = RequestsTransport(Network())
+        try:
+            credential, _ = run_flow_at(transport, connection, connection.provider.authorize(), {})
+            return run_flow_at(transport, connection, flow, credential.headers)[0]
+        finally:
+            transport.close()
+
+
+def _parts(connection: Connection, task: Task, result: TaskResult) -> set[str]:
+    """Return the parts of a result that become files; check that the credential goes to the vendor's host only."""
+    provider, parts = connection.provider, set[str]()
+    for piece in provider.result_files(task, result):
+        if isinstance(piece, GeneratedFile):
+            parts.add(piece.part)
+            continue
+        parts.add("files")
+        request = provider.download_request(piece)
+        assert request.method == "GET"
+        if request.authorized:
+            assert origin_of(request.url) == origin_of(provider.base_url), "the credential is sent to another host"
+    return parts
+
+
+def _uncertain_submission(client: tb.Client) -> tb.SubmitUncertain:
+    return tb.SubmitUncertain(
+        "x", recovery_token={"connection": client.name, "provider": client.provider, "reference": "r"}
+    )

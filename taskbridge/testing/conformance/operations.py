@@ -1,0 +1,333 @@
+"""The part of the conformance suite that tries each claimed operation at an emulated vendor."""
+
+# ruff: noqa: S101  # a suite asserts
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+import taskbridge as tb
+from taskbridge._transport.requests import RequestsTransport
+from taskbridge.models import TaskStatus
+from taskbridge.provider.clock import SystemClock
+from taskbridge.provider.submission import Query
+from taskbridge.testing.conformance.capabilities import CapabilityConformance
+from taskbridge.testing.conformance.lookups import get_task
+from taskbridge.testing.conformance.samples import Sample, connection_of
+from taskbridge.testing.conformance.servers import LosingTransport, MeasuringTransport, local_server, wait_until
+from taskbridge.transport import Network
+
+if TYPE_CHECKING:
+    from taskbridge._engine.connection import Connection
+    from taskbridge.models import Task
+    from taskbridge.provider.http import Request
+    from taskbridge.provider.submission import Page
+
+__all__ = ["OperationConformance"]
+
+LARGEST: Final = 64 << 20
+"""Bytes of the largest document that is sent to test an upload limit."""
+MOST_TASKS: Final = 200
+"""Tasks that are created to test a page size."""
+LATE: Final = timedelta(hours=1)
+"""Age of a replayed webhook delivery that must be rejected."""
+
+
+class OperationConformance(CapabilityConformance):
+    """What is true of every claimed operation; see `taskbridge.testing.conformance`."""
+
+    # Submissions.
+
+    def test_every_claimed_operation_is_accepted(self, client: tb.Client) -> None:
+        """Each neutral operation creates a task that `get` returns."""
+        for operation in client.capabilities.operations:
+            task = self._submit(client, operation=operation)
+            assert client.get(task).native_id == task.native_id, operation
+
+    def test_every_claimed_input_is_accepted(
+        self, client: tb.Client, vendor: Any, connection: Connection, samples: Mapping[str, Sample], tmp_path: Path
+    ) -> None:
+        """A document is accepted in each claimed form; URLs are fetched by the library or the vendor, as claimed."""
+        del vendor
+        claims = client.capabilities
+        tasks = [get_task(connection, sample) for sample in samples.values()] if "file" in claims.inputs else []
+        files = [file for task in tasks if task.result is not None for file in task.result.files]
+        assert files or "file" not in claims.inputs, "inputs: no sample has a file that could be submitted"
+        with local_server(self.document) as server:
+            inputs = self._inputs(f"{server.url}/document.pdf", files[0] if files else None, tmp_path)
+            for kind in sorted(claims.inputs):
+                if kind == "file":
+                    inputs["file"] = self._result_file(client)
+                task = self._submit(client, inputs[kind])
+                assert client.get(task).native_id == task.native_id, kind
+            fetched = len(server.received("GET"))
+        if "url" in claims.inputs:
+            assert (fetched > 0) == claims.fetches_urls, (
+                f"fetches_urls: the document's host received {fetched} requests"
+            )
+
+    def test_several_documents_are_submitted_where_claimed(self, vendor: Any) -> None:
+        """Several documents create one task, and the submission contains all of them."""
+        connection = connection_of(self.provider, vendor.settings(self.provider))
+        claims, transport = connection.provider.capabilities, MeasuringTransport(Network())
+        names = {native: neutral for neutral, native in claims.operations.items()}
+        one = self.document if "bytes" in claims.inputs else "https://documents.invalid/document.pdf"
+        with tb.Client(connection, clock=SystemClock(), transport=transport) as client:
+            for native in sorted(claims.many_inputs):
+                transport.lengths.clear()
+                for documents in (one, [one, one]):
+                    task = self._submit(client, documents, names.get(native, f"native:{native}"))
+                    assert client.get(task).native_id == task.native_id, native
+                single, double = transport.lengths
+                assert single < double, (
+                    f"many_inputs: a submission of {native} with two documents is no longer than with one"
+                )
+
+    def test_external_id_is_returned_where_claimed(self, client: tb.Client) -> None:
+        """The vendor returns the caller's id."""
+        if client.capabilities.external_id:
+            task = self._submit(client, external_id="conformance-1")
+            assert client.get(task).external_id == "conformance-1"
+
+    def test_callback_url_is_called_where_claimed(self, client: tb.Client) -> None:
+        """The vendor calls the URL of a submission when the task ends."""
+        if client.capabilities.callback:
+            with local_server(b"") as server:
+                self._submit(client, callback_url=f"{server.url}/called")
+                wait_until(lambda: bool(server.received("POST")), "callback: the URL was not called")
+                assert server.received("POST")[0].path == "/called"
+
+    def test_the_upload_limit_is_as_claimed(self, client: tb.Client, vendor: Any, tmp_path: Path) -> None:
+        """A document of the stated size is accepted; one byte more is rejected before it is sent."""
+        limit = client.capabilities.upload_limit
+        if limit is None or limit > LARGEST:
+            return
+        path = tmp_path / "large.pdf"
+        path.write_bytes(self.document.ljust(limit))
+        self._submit(client, path)
+        path.write_bytes(self.document.ljust(limit + 1))
+        vendor.clear_requests()
+        with pytest.raises(tb.InvalidInput):
+            self._submit(client, path)
+        assert vendor.requests == []
+
+    def test_before_submit_runs_before_work_starts(self, client: tb.Client, vendor: Any) -> None:
+        """`before_submit` is called before the request that starts work, which is marked."""
+        if not client.capabilities.operations:
+            return
+        requests_before: list[int] = []
+
+        def before_submit(_recovery_token: Mapping[str, Any]) -> None:
+            requests_before.append(len(vendor.requests))
+
+        self._submit(client, before_submit=before_submit)
+        assert requests_before, "submit: none of its requests has starts_work=True"
+        assert requests_before[-1] < len(vendor.requests), "submit: the request with starts_work=True was not sent"
+
+    def test_recover_finds_an_uncertain_submission_where_claimed(self, vendor: Any) -> None:
+        """`recover` finds the task of a submission whose response was lost."""
+        connection = connection_of(self.provider, vendor.settings(self.provider))
+        if connection.provider.capabilities.recover is None:
+            return
+        with tb.Client(connection, clock=SystemClock(), transport=LosingTransport(Network())) as client:
+            with pytest.raises(tb.SubmitUncertain) as caught:
+                self._submit(client)
+            found = client.recover(caught.value)
+            assert found is not None, f"recover: the task was not found by {client.capabilities.recover}"
+            assert client.get(found).native_id == found.native_id
+
+    def test_a_repeated_submission_creates_one_task_where_claimed(self, client: tb.Client) -> None:
+        """The vendor recognizes a repeated submission."""
+        if client.capabilities.idempotency_key:
+            assert client.capabilities.external_id, "idempotency_key: needs external_id"
+            one, two = (self._submit(client, external_id="conformance-1") for _ in range(2))
+            assert one.native_id == two.native_id
+
+    # Existing tasks.
+
+    def test_cancel_stops_a_task_where_claimed(self, client: tb.Client, vendor: Any) -> None:
+        """`cancel` ends a running task."""
+        if not client.capabilities.cancel:
+            return
+        candidates = [self._running_task(client, vendor)]
+        candidates += [t for t in map(client.get, vendor.samples(self.provider).values()) if not t.is_terminal]
+        stopped = next(
+            (task for each in candidates if (task := _unless_rejected(client.cancel, each)) is not None), None
+        )
+        assert stopped is not None, "cancel: rejected for every running task"
+        assert stopped.is_terminal, f"cancel: {stopped.native_status!r} is not terminal"
+        assert client.get(stopped).is_terminal
+
+    def test_retry_creates_a_new_task_where_claimed(self, client: tb.Client, vendor: Any) -> None:
+        """`retry` runs a failed task again, as a new task with `retry_of`."""
+        if not client.capabilities.retry:
+            return
+        for old in self._ended_tasks(client, vendor, TaskStatus.FAILED):
+            new = _unless_rejected(client.retry, old)
+            if new is not None:
+                assert (new.retry_of, new.id == old.id) == (old.id, False)
+                assert client.get(new).native_id == new.native_id
+                return
+        raise AssertionError("retry: rejected for every failed task")
+
+    def test_delete_removes_a_task_where_claimed(self, client: tb.Client, vendor: Any) -> None:
+        """A deleted task is not found, or its reason says so."""
+        if not client.capabilities.delete:
+            return
+        task = self._ended_tasks(client, vendor, TaskStatus.COMPLETED)[0]
+        client.delete(task)
+        with suppress(tb.TaskNotFound):
+            assert client.get(task).reason in (tb.Reason.DELETED, tb.Reason.EXPIRED)
+
+    def test_restart_resets_the_task_where_claimed(self, client: tb.Client, vendor: Any) -> None:
+        """A restarted task keeps its id, with another status or number of restarts."""
+        if not client.capabilities.restart:
+            return
+        old = self._ended_tasks(client, vendor, TaskStatus.FAILED, TaskStatus.COMPLETED)[0]
+        new = client.restart(old, destructive=True)
+        assert new.native_id == old.native_id
+        assert (new.status, new.restarts) != (old.status, old.restarts)
+
+    def test_a_long_poll_returns_when_the_task_ends_where_claimed(self, vendor: Any) -> None:
+        """The vendor answers a long poll when the task ends."""
+        from taskbridge.emulator import Plan  # noqa: PLC0415  # needs an extra
+
+        connection = connection_of(self.provider, vendor.settings(self.provider))
+        if not connection.provider.capabilities.long_poll:
+            return
+        with tb.Client(connection, clock=SystemClock(), transport=RequestsTransport(Network())) as client:
+            vendor.plan_next(self.provider, Plan(queued=20, working=20))
+            task = self._submit(client)
+            flow = connection.provider.long_poll(task.id)
+            assert flow is not None, "long_poll: returned None for the id of a submission"
+            request = next(flow)
+            assert request.long_poll, "long_poll: the request does not have long_poll set"
+            ended: Task = self._run_flow(connection, connection.provider.long_poll(task.id))
+        assert ended.is_terminal, f"long_poll: the vendor returned {ended.native_status!r} before the end"
+
+    # Lists.
+
+    def _pages(self, connection: Connection, query: Query) -> list[Page]:
+        """Return all pages of a list."""
+        pages: list[Page] = [self._run_flow(connection, connection.provider.list_page(query, None))]
+        while pages[-1].next_cursor is not None and len(pages) < MOST_TASKS:
+            pages.append(self._run_flow(connection, connection.provider.list_page(query, pages[-1].next_cursor)))
+        return pages
+
+    def test_listing_is_as_claimed(self, client: tb.Client, vendor: Any) -> None:
+        """The list contains every sample of its kinds; statuses and filters reach the vendor."""
+        connection = connection_of(self.provider, vendor.settings(self.provider))
+        listing = connection.provider.capabilities.listing
+        if listing is None:
+            return
+        whole = {task.id: task for task in client.list()}
+        kinds = {connection.provider.split_id(task_id)[0].prefix for task_id in whole}
+        wanted = {
+            i for i in vendor.samples(self.provider).values() if connection.provider.split_id(i)[0].prefix in kinds
+        }
+        assert wanted, "listing: the list contains none of the samples"
+        assert wanted <= whole.keys(), f"listing: {sorted(wanted - whole.keys())} are not in the list"
+        for status in listing.statuses:
+            chosen = {task.id for page in self._pages(connection, Query(status)) for task in page.tasks}
+            assert {i for i, task in whole.items() if task.status is status} <= chosen, f"statuses: {status}"
+            assert chosen < whole.keys(), f"statuses: the list is not restricted to {status}"
+        unfiltered = next(connection.provider.list_page(Query(), None))
+        for name in listing.filters:
+            request = self._filtered_request(connection, name)
+            assert request is None or request.url != unfiltered.url, f"filters: {name} does not reach the vendor"
+
+    def _filtered_request(self, connection: Connection, name: str) -> Request | None:
+        """Return the request for a list with a filter; None if the provider rejects the values tried."""
+        for value in ("conformance", 1, [1]):
+            with suppress(tb.TaskbridgeError, TypeError, ValueError):
+                return next(connection.provider.list_page(Query(filters={name: value}), None))
+        return None
+
+    def test_the_page_size_is_as_claimed(self, client: tb.Client, vendor: Any) -> None:
+        """If there are more tasks than fit on a page, the first page is full, and no task is listed twice."""
+        connection = connection_of(self.provider, vendor.settings(self.provider))
+        listing = connection.provider.capabilities.listing
+        if listing is None or not connection.provider.capabilities.operations or listing.page_size > MOST_TASKS:
+            return
+        existing = sum(len(page.tasks) for page in self._pages(connection, Query()))
+        document = self._result_file(client) if "file" in client.capabilities.inputs else None
+        for _ in range(listing.page_size + 1 - existing):
+            self._submit(client, document)
+        first, *others = self._pages(connection, Query())
+        assert len(first.tasks) == listing.page_size, f"page_size: the first page has {len(first.tasks)}"
+        assert others, "page_size: there is no second page"
+        ids = [task.id for page in (first, *others) for task in page.tasks]
+        assert len(ids) == len(set(ids)) > listing.page_size, "page_size: the pages overlap"
+
+    def test_list_polling_shows_running_tasks_where_claimed(self, client: tb.Client, vendor: Any) -> None:
+        """The lists of `list_queries` contain a running task, with at most as many queries as claimed."""
+        connection = connection_of(self.provider, vendor.settings(self.provider))
+        list_polling = connection.provider.capabilities.list_polling
+        if list_polling is None:
+            return
+        prefixes = {kind.prefix for kind in connection.provider.capabilities.kinds}
+        assert list_polling.prefixes <= prefixes, (
+            f"list_polling: {sorted(list_polling.prefixes - prefixes)} are not prefixes of kinds"
+        )
+        running = self._running_task(client, vendor)
+        prefix = connection.provider.split_id(running.id)[0].prefix
+        queries = connection.provider.list_queries(frozenset({prefix}), client.get(running).observed_at, 60.0)
+        assert 0 < len(queries) <= list_polling.queries, (
+            f"list_polling: {len(queries)} queries for one kind, {list_polling.queries} claimed"
+        )
+        pages = [page for query in queries for page in self._pages(connection, query)]
+        assert all(len(page.tasks) <= list_polling.page_size for page in pages), "list_polling: page_size"
+        if prefix in list_polling.prefixes:
+            assert running.id in {task.id for page in pages for task in page.tasks}, (
+                "list_polling: the running task is not listed"
+            )
+
+    # Webhooks.
+
+    def test_webhooks_are_as_claimed(self, vendor: Any) -> None:
+        """A delivery is verified and has a claimed event; a changed or replayed one is rejected."""
+        can = connection_of(self.provider, vendor.settings(self.provider)).provider.capabilities
+        if can.webhooks is None:
+            return
+        with local_server(b"") as server:
+            secret = vendor.vendors[self.provider].subscribe(f"{server.url}/hook")
+            settings: dict[str, Any] = {**self.quick_settings(vendor), "webhook_secrets": [secret]}
+            with tb.connect(self.provider, **settings) as client:
+                self._submit(client)
+                wait_until(lambda: bool(server.received("POST")), "webhooks: the vendor sent none")
+                delivery = server.received("POST")[0]
+                url = f"{server.url}{delivery.path}"
+                event = client.parse_webhook(delivery.headers, delivery.body, url=url)
+                assert not can.webhooks.events or event.type in can.webhooks.events, f"events: {event.type!r}"
+                assert event.needs_confirmation != can.webhooks.signed_time, (
+                    "signed_time: does not match needs_confirmation"
+                )
+                later = event.occurred_at or client.get(event.ref or "").observed_at
+                if can.webhooks.signed_time:
+                    with pytest.raises(tb.WebhookRejected):
+                        client.parse_webhook(delivery.headers, delivery.body, url=url, now=later + LATE)
+                for changed_url, headers, body in self._changed(url, secret, delivery.headers, delivery.body):
+                    with pytest.raises(tb.WebhookRejected):
+                        client.parse_webhook(headers, body, url=changed_url)
+
+    def _changed(self, url: str, secret: str, headers: Any, body: bytes) -> Iterator[tuple[str, Any, bytes]]:
+        """Yield the same delivery, changed so that it must not be verified."""
+        if secret in url:
+            yield url.replace(secret, "guessed"), headers, body
+            return
+        yield url, headers, body.replace(b"{", b"{ ", 1)
+        yield url, [(name, value) for name, value in headers if "signature" not in name.lower()], body
+
+
+def _unless_rejected(call: Callable[[Task], Task], task: Task) -> Task | None:
+    """Return the call's result for a task; None if the vendor rejects it for this one."""
+    try:
+        return call(task)
+    except (tb.ApiError, tb.UnsupportedFeature):
+        return None
