@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from taskbridge.testing import Emulator
     from taskbridge.testing.transport import Answer
 
-    from .conftest import GeneratedFile, Maker
+    from .conftest import AcmeHarness, Maker
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ def of(kind: type[T], events: list[Event]) -> list[T]:
     return [event for event in events if isinstance(event, kind)]
 
 
-def observed(made: GeneratedFile, **wait: Any) -> list[tb.Observation]:
+def observed(made: AcmeHarness, **wait: Any) -> list[tb.Observation]:
     """Return the observations that an observer gets during a wait for t1."""
     events: list[Event] = []
     with made.client.observe(events.append):
@@ -157,8 +157,8 @@ def test_a_long_poll_is_a_source_of_its_own(acme: Maker) -> None:
 
 def test_reported_progress_moves_the_next_poll_and_says_so(acme: Maker) -> None:
     class WithProgress(Acme):
-        def task(self, payload: Payload, asked: str) -> tb.Task:
-            return replace(super().task(payload, asked), progress=payload.maybe_fraction("percent", 100.0))
+        def task(self, payload: Payload, task_id: str) -> tb.Task:
+            return replace(super().task(payload, task_id), progress=payload.maybe_fraction("percent", 100.0))
 
     made = acme(
         [answer("working"), answer("working", percent=50), answer("done")],
@@ -481,7 +481,7 @@ def test_the_sync_and_the_async_client_report_the_same(acme: Maker) -> None:
     assert len(expected) == 13
 
 
-def all_events(made: GeneratedFile) -> list[Event]:
+def all_events(made: AcmeHarness) -> list[Event]:
     events: list[Event] = []
     with made.client.observe(events.append):
         made.client.wait("t1")

@@ -24,8 +24,8 @@ from .conftest import Acme, Maker
 class WithProgress(Acme):
     """Acme with reported progress."""
 
-    def task(self, payload: Payload, asked: str) -> tb.Task:
-        return replace(super().task(payload, asked), progress=payload.maybe_fraction("percent", 100.0))
+    def task(self, payload: Payload, task_id: str) -> tb.Task:
+        return replace(super().task(payload, task_id), progress=payload.maybe_fraction("percent", 100.0))
 
 
 def answer(state: str, **more: Any) -> Response:
