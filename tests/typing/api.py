@@ -1,8 +1,9 @@
-"""A typed program that uses the whole public interface; type checkers read it, nobody runs it."""
+"""A program that uses the whole public interface; it is type-checked and never run."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, assert_type
@@ -10,11 +11,21 @@ from typing import Any, assert_type
 import taskbridge as tb
 from taskbridge import aio
 from taskbridge.errors import TransportError
-from taskbridge.provider.base import Provider, ProviderSettings
-from taskbridge.provider.capabilities import PLAIN_ID, Credential, IdKind
-from taskbridge.provider.http import Flow, Request, Response
-from taskbridge.provider.json import read_json
-from taskbridge.provider.payload import Payload, read_state
+from taskbridge.events import Event, ObservationSource, PollReason
+from taskbridge.progress import ProgressTracker
+from taskbridge.provider import (
+    PLAIN_ID,
+    Credential,
+    Flow,
+    IdKind,
+    Payload,
+    Provider,
+    ProviderSettings,
+    Request,
+    Response,
+    read_json,
+    read_state,
+)
 from taskbridge.testing import AsyncScriptedTransport, Emulator, ScriptedTransport, VirtualClock
 
 
@@ -54,6 +65,11 @@ def model(task: tb.Task) -> None:
     assert_type(task.subtasks, tuple[tb.Task, ...])
     assert_type(task.raw, Mapping[str, Any])
     assert_type(task.ref.connection, str)
+    assert_type(task.to_dict(), dict[str, Any])
+    assert_type(tb.Task.from_dict({}), tb.Task)
+    assert_type(tb.TaskResult.from_dict({}), tb.TaskResult)
+    assert_type(tb.Task.json_schema(), dict[str, Any])
+    assert_type(replace(task, progress=0.5), tb.Task)
     if task.result is not None:
         assert_type(task.result.files, tuple[tb.TaskFile, ...])
         assert_type(task.result.text, str | None)
@@ -76,7 +92,7 @@ def failures(client: tb.Client) -> float | None:
     return None
 
 
-def opened() -> tb.Client:
+def clients() -> tb.Client:
     with tb.connect("cloudconvert", api_key="k", poll={"interval": 1.0}) as client:
         assert_type(client, tb.Client)
     with tb.Bridge.from_config(Path("taskbridge.toml")) as bridge:
@@ -103,6 +119,19 @@ async def asynchronous(ids: list[str]) -> None:
         assert_type(bridge["a"], aio.Client)
 
 
+def observers(client: tb.Client, event: Event) -> None:
+    with client.observe(print):
+        assert_type(event.record(), dict[str, Any])
+    if isinstance(event, tb.Observation):
+        assert_type(event.poll_reason, PollReason)
+        assert_type(event.source, ObservationSource)
+        assert_type(event.requests, tuple[tb.RequestEnded, ...])
+        assert_type(event.detection_delay, float | None)
+    tracker = ProgressTracker()
+    assert_type(client.wait("t1", on_update=tracker), tb.Task)
+    assert_type(tracker.done, float)
+
+
 def installed() -> list[str]:
     return [info.name for info in tb.providers() if info.problem is None and info.capabilities is not None]
 
@@ -112,13 +141,13 @@ def policies() -> tuple[tb.PollPolicy, tb.RetryPolicy]:
 
 
 class AcmeSettings(ProviderSettings):
-    """What a plugin's author writes."""
+    """Settings that a plugin author defines."""
 
     base_url: str = "https://acme.test"
 
 
 class Acme(Provider[AcmeSettings]):
-    """A provider."""
+    """A provider that a plugin author writes."""
 
     name = "acme"
     title = "Acme"
@@ -134,12 +163,12 @@ class Acme(Provider[AcmeSettings]):
         response = yield self.request("GET", f"/tasks/{task_id}")
         return self.task(self.payload(response), task_id)
 
-    def task(self, payload: Payload, asked: str) -> tb.Task:
+    def task(self, payload: Payload, task_id: str) -> tb.Task:
         state = read_state({"done": (tb.TaskStatus.COMPLETED, None)}, payload.text("state"))
         return tb.Task(
             provider=self.name,
             connection=payload.connection,
-            id=asked,
+            id=task_id,
             native_id=payload.text("id"),
             status=state.status,
             recognized=state.recognized,
@@ -148,15 +177,15 @@ class Acme(Provider[AcmeSettings]):
         )
 
 
-def orders(client: tb.Client, kept: list[Mapping[str, Any]]) -> None:
-    task = assert_type(client.submit("extract-text", b"%PDF", before_submit=kept.append), tb.Task)
-    lost = tb.SubmitUncertain("the process was killed", recovery_token=kept[0])
+def submissions(client: tb.Client, tokens: list[Mapping[str, Any]]) -> None:
+    task = assert_type(client.submit("extract-text", b"%PDF", before_submit=tokens.append), tb.Task)
+    lost = tb.SubmitUncertain("the process was killed", recovery_token=tokens[0])
     assert_type(client.recover(lost), tb.Task | None)
     assert_type(client.recover(lost, Path("a.pdf")), tb.Task | None)
     assert_type(task.ref, tb.TaskRef)
 
 
-async def asynchronous_orders(client: aio.Client) -> None:
+async def asynchronous_submissions(client: aio.Client) -> None:
     async def keep(recovery_token: Mapping[str, Any]) -> None:
         assert_type(recovery_token, Mapping[str, Any])
 
@@ -164,7 +193,7 @@ async def asynchronous_orders(client: aio.Client) -> None:
     assert_type(await client.submit("extract-text", "a.pdf", before_submit=print), tb.Task)
 
 
-def tested() -> None:
+def testing_helpers() -> None:
     assert_type(VirtualClock(pinned=0.5).now(), datetime)
     ScriptedTransport([Response(200, {}, b"{}"), tb.ConnectFailed("no")])
     AsyncScriptedTransport(lambda request: Response(200, {}, request.url.encode()))
