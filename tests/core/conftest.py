@@ -16,7 +16,6 @@ from taskbridge import aio
 from taskbridge._config.connections import connection_settings
 from taskbridge._config.files import ConnectionConfig
 from taskbridge._engine.connection import Connection
-from taskbridge._engine.throttle import Throttle
 from taskbridge.models import Task, TaskFailure, TaskStatus
 from taskbridge.provider.base import Provider, ProviderSettings, no_requests
 from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, Credential, IdKind
@@ -137,8 +136,7 @@ def acme(clock: VirtualClock) -> Maker:
     ) -> AcmeHarness:
         values = {"api_key": "key-of-acme-123", **settings}
         common, own = connection_settings(ConnectionConfig(name, "acme", values), provider)
-        throttle = Throttle(common.requests_per_second, clock.random)
-        return AcmeHarness(Connection(name, provider(own, name), common, throttle, clock), clock, script)
+        return AcmeHarness(Connection(name, provider(own, name), common, clock), clock, script)
 
     return make
 

@@ -81,8 +81,8 @@ def test_every_module_is_in_the_documented_layout() -> None:
 
 @pytest.mark.parametrize("module", sorted(KNOWN - {"taskbridge"}))
 def test_a_module_imports_only_from_its_own_layer_and_those_below(module: str) -> None:
-    mine = RANK[layer_of(module)]
-    wrong = [name for name in GRAPH[module] if RANK.get(layer_of(name), -1) > mine and (module, name) not in ALLOWED]
+    rank = RANK[layer_of(module)]
+    wrong = [name for name in GRAPH[module] if RANK.get(layer_of(name), -1) > rank and (module, name) not in ALLOWED]
     assert wrong == []
 
 
@@ -158,7 +158,7 @@ def loaded_by(code: str) -> set[str]:
         ("from taskbridge.testing import VirtualClock", ("pytest", "starlette", "uvicorn", "aiohttp", "requests")),
         ("from taskbridge.testing import ScriptedTransport", ("pytest", "starlette", "uvicorn", "aiohttp", "requests")),
         ("from taskbridge.emulator import Plan, VendorClock", ("pytest", "uvicorn", "aiohttp", "requests")),
-        ("import taskbridge; taskbridge.connect('cloudconvert', api_key='k-of-nobody')", ("aiohttp", "click", "rich")),
+        ("import taskbridge; taskbridge.connect('cloudconvert', api_key='test-key-123')", ("aiohttp", "click", "rich")),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

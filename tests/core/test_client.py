@@ -213,7 +213,7 @@ def test_watch_yields_every_change_and_the_end(own_vendors: Emulator, interface:
 
 def test_one_bad_task_does_not_affect_the_others(own_vendors: Emulator, interface: Interface) -> None:
     samples = own_vendors.samples("scan-documents")
-    ids = ["task_nobodyhasit1", samples["completed"], samples["failed"]]
+    ids = ["task_doesnotexist1", samples["completed"], samples["failed"]]
     outcomes = interface.call("scan-documents", quick(own_vendors, "scan-documents"), "wait_all", ids)
     assert isinstance(outcomes[0].error, tb.TaskNotFound)
     assert [outcome.task and outcome.task.status for outcome in outcomes[1:]] == ["completed", "failed"]
@@ -221,7 +221,7 @@ def test_one_bad_task_does_not_affect_the_others(own_vendors: Emulator, interfac
 
 def test_a_wrong_key_ends_every_wait_with_few_requests(own_vendors: Emulator, interface: Interface) -> None:
     ids = [f"task_{n:016}" for n in range(50)]
-    settings = quick(own_vendors, "scan-documents", api_key="wrong-key-of-nobody", max_in_flight=2)
+    settings = quick(own_vendors, "scan-documents", api_key="wrong-key-1234567", max_in_flight=2)
     outcomes = interface.call("scan-documents", settings, "wait_all", ids)
     assert all(isinstance(outcome.error, tb.AuthenticationError) for outcome in outcomes)
     assert [outcome.error.ref for outcome in outcomes] == [f"scan-documents:{task_id}" for task_id in ids]
@@ -441,7 +441,7 @@ def test_an_impossible_id_is_refused_before_anything_is_sent(
 @pytest.mark.parametrize("given", [None, 7, b"t1", 1.5, ["t1"]], ids=str)
 def test_an_id_that_is_not_a_string_is_refused(interface: Interface, given: Any) -> None:
     with pytest.raises(tb.InvalidTaskId, match=f"not {type(given).__name__}"):
-        interface.call("scan-documents", {"api_key": "k-of-nobody"}, "get", given)
+        interface.call("scan-documents", {"api_key": "test-key-123"}, "get", given)
 
 
 @pytest.mark.parametrize("native", ["INV 7/2026", "..", "../x", "ünï/文書", "a?b=c&d#e", "100%", "a+b", "'\""])

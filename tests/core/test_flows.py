@@ -131,7 +131,7 @@ def test_a_stale_connection_to_another_host_does_not_release_the_probe(acme: Mak
     def fetch() -> Flow[Response]:
         return (yield Request("GET", "https://files.test/a", authorized=False, external=True, response_type="bytes"))
 
-    flow = with_policies(harness.connection, fetch(), now + 60.0)
+    flow = with_policies(harness.connection, fetch, now + 60.0)
     assert isinstance(next(flow), Send)
     assert isinstance(flow.throw(stale), Send)  # again, on a new connection
     assert not throttle.take(now + 8.0).granted
@@ -157,7 +157,7 @@ def post(url: str = "https://acme.test/v1/tasks") -> Flow[int]:
 )
 def test_a_post_without_a_response_is_sent_once(acme: Maker, error: tb.TaskbridgeError) -> None:
     harness = acme([error])
-    flow = with_policies(harness.connection, post(), harness.clock.monotonic() + 30.0)
+    flow = with_policies(harness.connection, post, harness.clock.monotonic() + 30.0)
     action = driven_to_send(flow)
     assert isinstance(action, Send)
     with pytest.raises(type(error)):
@@ -166,7 +166,7 @@ def test_a_post_without_a_response_is_sent_once(acme: Maker, error: tb.Taskbridg
 
 @pytest.mark.parametrize("answer", [Response(500), Response(503), Response(408)], ids=lambda r: str(r.status))
 def test_a_post_with_an_error_response_is_sent_once(acme: Maker, answer: Response) -> None:
-    flow = with_policies(acme().connection, post(), 2000.0)
+    flow = with_policies(acme().connection, post, 2000.0)
     driven_to_send(flow)
     with pytest.raises(StopIteration) as end:
         flow.send(answer)
@@ -176,7 +176,7 @@ def test_a_post_with_an_error_response_is_sent_once(acme: Maker, answer: Respons
 def test_a_post_that_was_never_sent_or_got_429_is_retried(acme: Maker) -> None:
     for first in (tb.ConnectFailed("no"), Response(429)):
         harness = acme()
-        flow = with_policies(harness.connection, post(), 2000.0)
+        flow = with_policies(harness.connection, post, 2000.0)
         driven_to_send(flow)
         action = flow.throw(first) if isinstance(first, Exception) else flow.send(first)
         while not isinstance(action, Send):
@@ -236,12 +236,12 @@ def test_a_second_refusal_during_logging_is_not_logged_again(acme: Maker, caplog
     class Meanwhile(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             del record
-            harness.connection.refuse(tb.AuthenticationError("another thread's"))
+            harness.connection.credentials.refuse(tb.AuthenticationError("another thread's"), "acme")
 
     logger, meanwhile = logging.getLogger("taskbridge"), Meanwhile()
     logger.addHandler(meanwhile)
     try:
-        harness.connection.refuse(tb.AuthenticationError("no"))
+        harness.connection.credentials.refuse(tb.AuthenticationError("no"), "acme")
     finally:
         logger.removeHandler(meanwhile)
     assert [record.message for record in caplog.records] == ["connection acme pauses: no"]
@@ -251,11 +251,11 @@ def test_a_403_concerns_the_task_unless_the_table_blames_the_account(acme: Maker
     own = acme([Response(403, {}, b'{"code": "not_yours"}'), says("t2", "done")])
     with pytest.raises(tb.PermissionDenied):
         own.client.get("t1")
-    assert own.connection.refusal is None
+    assert own.connection.credentials.refusal is None
     account = acme([Response(403, {}, b'{"code": "no_account"}')])
     with pytest.raises(tb.PermissionDenied):
         account.client.get("t1")
-    assert account.connection.refusal is not None
+    assert account.connection.credentials.refusal is not None
 
 
 def token_vendor(clock: VirtualClock, says: Says) -> Callable[[Request], Response]:
@@ -312,7 +312,7 @@ def test_a_failing_token_service_does_not_mean_a_wrong_credential(acme: Maker) -
     harness = acme(lambda _: Response(503), token_life=60.0)
     with pytest.raises(tb.ServerError):
         harness.client.get("t1")
-    assert harness.connection.refusal is None
+    assert harness.connection.credentials.refusal is None
 
 
 def test_a_connection_with_tokens_recovers_from_an_outage(acme: Maker, says: Says, clock: VirtualClock) -> None:
@@ -342,7 +342,7 @@ def test_a_connection_with_tokens_recovers_from_an_outage(acme: Maker, says: Say
 
 def test_permits_of_abandoned_requests_are_not_lost(acme: Maker) -> None:
     harness = acme(requests_per_second=1.0)
-    harness.connection.credential = Credential({})
+    harness.connection.credentials.current = Credential({})
     waiting = [poll(harness.connection, f"t{n}", harness.clock.monotonic() + 30.0) for n in range(200)]
     for flow in waiting:
         next(flow)
@@ -355,7 +355,7 @@ def test_permits_of_abandoned_requests_are_not_lost(acme: Maker) -> None:
 
 def test_a_credential_without_a_request_needs_no_permit(acme: Maker) -> None:
     harness = acme(requests_per_second=0.25)
-    flow = poll(harness.connection, "t1", harness.clock.monotonic() + 30.0, plan=RequestOptions(granted=True))
+    flow = poll(harness.connection, "t1", harness.clock.monotonic() + 30.0, RequestOptions(has_permit=True))
     harness.connection.throttle.take(harness.clock.monotonic())
     assert isinstance(next(flow), RefreshCredential)
     assert isinstance(flow.send(Credential({})), Send)

@@ -138,7 +138,7 @@ def scripted() -> Callable[..., Scripted]:
         clock = VirtualClock()
         connection = connection_of(provider, {**SETTINGS[provider], **settings})
         connection.clock = clock
-        connection.credential = Credential({"Authorization": "Bearer canary-key"})
+        connection.credentials.current = Credential({"Authorization": "Bearer canary-key"})
         answers: Script = [each for each in script if not callable(each)]
         for each in script:
             if callable(each):

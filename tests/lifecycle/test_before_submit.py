@@ -73,7 +73,7 @@ def test_an_exception_in_before_submit_leaves_the_rate_limit_unchanged(scripted:
 
 
 def test_before_submit_is_called_for_each_attempt(scripted: Maker) -> None:
-    refused = tb.ConnectFailed("nobody there")
+    refused = tb.ConnectFailed("connection refused")
     harness = scripted("smartdocumentor", refused, Response(200, {}, b'{"taskId": 44}'))
     tokens: list[Mapping[str, Any]] = []
 

@@ -219,7 +219,7 @@ def test_a_just_submitted_task_that_is_not_found_yet_is_requested_again(scripted
     harness = scripted("smartdocumentor", json_response({"taskId": 44}), missing, missing, json_response(queued))
     task = harness.client.submit("extract-text", "https://example.com/a.pdf", external_id="INV-7")
     assert harness.client.get(task).status is TaskStatus.PENDING
-    assert harness.transport.left == 0
+    assert harness.transport.remaining == 0
 
 
 def test_not_found_is_an_error_after_the_grace_time(scripted: Maker) -> None:

@@ -193,8 +193,8 @@ def test_a_refusal_to_cancel_a_running_task_is_raised(scripted: Maker) -> None:
 
 
 def test_a_cancel_is_never_sent_twice(scripted: Maker) -> None:
-    for fault in (tb.TruncatedResponse("cut"), Response(500, {}, b"{}"), Response(502, {}, b"{}")):
-        harness = scripted("cloudconvert", fault)
+    for problem in (tb.TruncatedResponse("cut"), Response(500, {}, b"{}"), Response(502, {}, b"{}")):
+        harness = scripted("cloudconvert", problem)
         with pytest.raises((tb.TruncatedResponse, tb.ServerError)):
             harness.client.cancel("x441E6HMhG")
         assert len(harness.transport.requests) == 1

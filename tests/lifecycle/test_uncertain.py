@@ -194,7 +194,7 @@ def test_a_refused_upload_form_does_not_pause_the_connection(scripted: Maker, tm
     with pytest.raises(tb.PermissionDenied, match="the upload was refused") as caught:
         harness.client.submit("extract-text", path)
     assert caught.value.recovery_token["task"] == "job/j-1"
-    assert harness.client._connection.refusal is None
+    assert harness.client._connection.credentials.refusal is None
     upload = harness.transport.requests[1]
     assert "Authorization" not in upload.headers
     assert upload.body.fields == (("key", "a/${filename}"), ("expires", "7"))

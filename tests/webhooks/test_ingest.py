@@ -166,7 +166,9 @@ def test_a_status_request_may_show_that_a_task_was_restarted(stopped: Emulator, 
     event_bus = client._connection.event_bus
     ref = TaskRef(f"smartdocumentor:{native}")
     assert event_bus.has_ended(ref)
-    (token,) = client._connection.credential.headers.values() if client._connection.credential else ("",)
+    credential = client._connection.credentials.current
+    assert credential is not None
+    (token,) = credential.headers.values()
     url = f"{settings['base_url']}/sdtask/restartprocessing?taskId={native}"
     requests.patch(url, headers={"Authorization": token}, timeout=5).raise_for_status()
     assert not client.get(native).is_terminal
@@ -227,10 +229,10 @@ def test_the_async_client_ingests_events_too(stopped: Emulator, run: Callable[..
 def test_the_memory_of_events_is_bounded() -> None:
     event_bus = EventBus()
     assert KEPT >= 10_000
-    assert all(event_bus.take(f"event {n}") for n in range(KEPT + 10))
-    assert not event_bus.take(f"event {KEPT}")
-    assert event_bus.take("event 0")  # the oldest are forgotten
-    assert len(event_bus._taken) == KEPT
+    assert all(event_bus.claim(f"event {n}") for n in range(KEPT + 10))
+    assert not event_bus.claim(f"event {KEPT}")
+    assert event_bus.claim("event 0")  # the oldest are forgotten
+    assert len(event_bus._seen) == KEPT
 
 
 def test_removed_listeners_are_not_notified() -> None:
@@ -238,11 +240,11 @@ def test_removed_listeners_are_not_notified() -> None:
     updates: list[object] = []
     leave = event_bus.listen(updates.append, TaskRef("a:1"))
     leave_all = event_bus.listen(updates.append)
-    event_bus.tell(TaskRef("a:1"))
-    event_bus.tell(TaskRef("a:2"))
+    event_bus.publish(TaskRef("a:1"))
+    event_bus.publish(TaskRef("a:2"))
     assert updates == ["a:1", "a:1", "a:2"]
     leave()
     leave_all()
-    event_bus.tell(TaskRef("a:1"))
+    event_bus.publish(TaskRef("a:1"))
     assert len(updates) == 3
     assert event_bus._listeners == {}

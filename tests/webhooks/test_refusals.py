@@ -200,4 +200,4 @@ def test_a_bridge_needs_the_name_of_the_connection(
         with pytest.raises(tb.WebhookRejected):
             bridge.parse_webhook("other", hexed(body), body)
         with pytest.raises(tb.ConfigError, match="no connection"):
-            bridge.parse_webhook("nobody", hexed(body), body)
+            bridge.parse_webhook("unknown", hexed(body), body)

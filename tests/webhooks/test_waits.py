@@ -169,7 +169,7 @@ def test_no_long_poll_is_used_when_a_webhook_is_expected(
     with in_thread(lambda: client.wait(job)) as results:
         eventually(lambda: stopped.count(vendor="cloudconvert") == 1)
         stopped.clock.advance(60)
-        client._connection.event_bus.tell(client.get(job))
+        client._connection.event_bus.publish(client.get(job))
     assert results[0].status is TaskStatus.COMPLETED
     assert stopped.count(path_contains="cloudconvert-sync") == 0
 
@@ -277,7 +277,7 @@ def test_an_interrupted_async_pause_does_not_spin(
             waits = [asyncio.create_task(client.wait(task)), asyncio.create_task(client.wait_all([task]))]
             await until(lambda: polls(stopped) == 2)
             while polls(stopped) < 4:  # a hint during a poll changes nothing
-                client._connection.event_bus.tell(tb.TaskRef(f"scan-documents:{task}"))
+                client._connection.event_bus.publish(tb.TaskRef(f"scan-documents:{task}"))
                 await asyncio.sleep(0.02)
             before = calls
             await asyncio.sleep(0.05)
