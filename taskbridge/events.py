@@ -114,8 +114,8 @@ class RequestEnded:
         scheme: ``https`` or ``http``.
         host: Host name of the URL.
         port: Port of the URL.
-        path: Path of the URL, without the query; only for requests that carry or fetch the credential. Other URLs
-            (presigned uploads, files) may be secret as a whole, so theirs is None.
+        path: Path of the URL, without the query; only for requests that carry or fetch the credential. None for
+            other URLs (presigned uploads, files), which may be secret as a whole.
         http_status: Status of the response; None without a response.
         error: Name of the error class, if there is no usable response.
         resends: How many times the same request was sent before.

@@ -54,7 +54,7 @@ _TERMINAL: Final = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED})
 
 
 class Reason(StrEnum):
-    """Why a task is in its status. A closed set: vendors add words, not reasons."""
+    """Why a task is in its status; a closed set."""
 
     AWAITING_UPLOAD = "awaiting_upload"
     """Pending: nothing happens until the caller uploads the document."""
@@ -116,7 +116,7 @@ class TaskRef(str):
 
 
 class _UtcDatetime:
-    """Tells pydantic, which only `_Model` imports, that a time has a time zone and is converted to UTC."""
+    """Makes pydantic require a time zone and convert the time to UTC."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
         from pydantic_core import core_schema  # noqa: PLC0415  # only for to_dict and from_dict

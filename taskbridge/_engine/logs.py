@@ -55,7 +55,7 @@ RECORDS: Final[Mapping[str, Record]] = {
         LOG,
         logging.WARNING,
         "%(connection)s: list_queries of the provider %(provider)s raised %(error)s; polling tasks one by one",
-        "A provider raised when asked what to list; tasks are polled one by one. Logged once for each wait.",
+        "`list_queries` of a provider raised, so tasks are polled one by one; logged once for each wait.",
     ),
     "submission": Record(
         LOG,

@@ -49,17 +49,17 @@ def of(kind: type[T], events: list[Event]) -> list[T]:
     return [event for event in events if isinstance(event, kind)]
 
 
-def observed(made: AcmeHarness, **wait: Any) -> list[tb.Observation]:
+def observed(harness: AcmeHarness, **wait: Any) -> list[tb.Observation]:
     """Return the observations that an observer gets during a wait for t1."""
     events: list[Event] = []
-    with made.client.observe(events.append):
-        made.client.wait("t1", **wait)
+    with harness.client.observe(events.append):
+        harness.client.wait("t1", **wait)
     return of(tb.Observation, events)
 
 
 def test_each_poll_is_reported_with_its_reason_and_the_next_one(acme: Maker) -> None:
-    made = acme([answer("waiting"), answer("working"), answer("working"), answer("done")], poll={"interval": 4.0})
-    seen = observed(made)
+    harness = acme([answer("waiting"), answer("working"), answer("working"), answer("done")], poll={"interval": 4.0})
+    seen = observed(harness)
     assert [each.native_status for each in seen] == ["waiting", "working", "working", "done"]
     assert [each.status for each in seen] == ["pending", "processing", "processing", "completed"]
     assert [each.unchanged for each in seen] == [False, False, True, False]
@@ -95,10 +95,10 @@ def test_a_poll_interval_names_the_setting_that_it_follows_from(
 
 
 def test_a_learned_schedule_says_so(acme: Maker) -> None:
-    made = acme([answer("working"), answer("done")], poll={"latency": 1.0})
+    harness = acme([answer("working"), answer("done")], poll={"latency": 1.0})
     for _ in range(12):
-        made.connection.durations_of(None).observe(9.0, 10.0, ended=True)
-    assert observed(made)[0].next_poll_reason is PollReason.LEARNED
+        harness.connection.durations_of(None).observe(9.0, 10.0, ended=True)
+    assert observed(harness)[0].next_poll_reason is PollReason.LEARNED
 
 
 def test_a_failed_poll_is_reported_with_its_error_and_the_time_of_the_retry(acme: Maker) -> None:
@@ -122,11 +122,11 @@ def test_a_failed_poll_is_reported_with_its_error_and_the_time_of_the_retry(acme
 
 
 def test_a_wait_whose_deadline_comes_first_says_that_no_poll_follows(acme: Maker) -> None:
-    made = acme([answer("working")], poll={"interval": 60.0})
+    harness = acme([answer("working")], poll={"interval": 60.0})
     events: list[Event] = []
-    made.client.observe(events.append)
+    harness.client.observe(events.append)
     with pytest.raises(tb.WaitTimeout):
-        made.client.wait("t1", timeout=10.0)
+        harness.client.wait("t1", timeout=10.0)
     (only,) = of(tb.Observation, events)
     assert (only.next_poll_in, only.next_poll_reason) == (None, PollReason.DEADLINE)
     (ended,) = of(tb.CallEnded, events)
@@ -134,12 +134,12 @@ def test_a_wait_whose_deadline_comes_first_says_that_no_poll_follows(acme: Maker
 
 
 def test_a_long_poll_is_a_source_of_its_own(acme: Maker) -> None:
-    made = acme(
+    harness = acme(
         [answer("working"), tb.TruncatedResponse("cut"), answer("working"), answer("done")],
         sync_url="https://hold.test",
         poll={"interval": 2.0},
     )
-    seen = observed(made)
+    seen = observed(harness)
     assert [each.source for each in seen] == [
         ObservationSource.POLL,
         ObservationSource.LONG_POLL,
@@ -160,12 +160,12 @@ def test_reported_progress_moves_the_next_poll_and_says_so(acme: Maker) -> None:
         def task(self, payload: Payload, task_id: str) -> tb.Task:
             return replace(super().task(payload, task_id), progress=payload.maybe_fraction("percent", 100.0))
 
-    made = acme(
+    harness = acme(
         [answer("working"), answer("working", percent=50), answer("done")],
         provider=WithProgress,
         poll={"interval": 8.0},
     )
-    assert [each.next_poll_reason for each in observed(made)] == [PollReason.INTERVAL, PollReason.PROGRESS, None]
+    assert [each.next_poll_reason for each in observed(harness)] == [PollReason.INTERVAL, PollReason.PROGRESS, None]
 
 
 class WithWebhooks(Acme):
@@ -177,18 +177,18 @@ class WithWebhooks(Acme):
 
 
 def test_an_expected_webhook_and_one_that_arrives_are_reasons(acme: Maker) -> None:
-    made = acme(provider=WithWebhooks, poll={"interval": 8.0}, webhook_secrets=["a-secret-of-a-test"])
-    made.connection.observers.add(lambda _: None)
+    harness = acme(provider=WithWebhooks, poll={"interval": 8.0}, webhook_secrets=["a-secret-of-a-test"])
+    harness.connection.observers.add(lambda _: None)
     scheduler = PollScheduler()
-    scheduler.add(made.connection, "t1", 0.0)
-    flow = made.connection.provider.get("t1")
+    scheduler.add(harness.connection, "t1", 0.0)
+    flow = harness.connection.provider.get("t1")
     next(flow)
     with pytest.raises(StopIteration) as end:
         flow.send(answer("working"))
     first = scheduler.next(0.0)
     assert isinstance(first, PollTask)
-    scheduler.on_polled(first, 0.0, PollResult(end.value.value, b"", made.clock.now()))
-    made.connection.observers.add((events := list[Event]()).append)
+    scheduler.on_polled(first, 0.0, PollResult(end.value.value, b"", harness.clock.now()))
+    harness.connection.observers.add((events := list[Event]()).append)
     scheduler.observations.deliver()
     (seen,) = of(tb.Observation, events)
     assert (seen.next_poll_reason, seen.next_poll_in) == (PollReason.WEBHOOK_EXPECTED, 40.0)
@@ -200,7 +200,7 @@ def test_an_expected_webhook_and_one_that_arrives_are_reasons(acme: Maker) -> No
 
 
 def test_an_overdue_webhook_is_not_waited_for(acme: Maker) -> None:
-    made = acme(provider=WithWebhooks, poll={"interval": 2.0}, webhook_secrets=["a-secret-of-a-test"])
+    harness = acme(provider=WithWebhooks, poll={"interval": 2.0}, webhook_secrets=["a-secret-of-a-test"])
     scheduler, now = PollScheduler(), 0.0
 
     def poll(state: str) -> None:
@@ -208,18 +208,18 @@ def test_an_overdue_webhook_is_not_waited_for(acme: Maker) -> None:
         while not isinstance(action := scheduler.next(now), PollTask):
             assert isinstance(action, WaitUntil)
             now = action.time
-        flow = made.connection.provider.get("t1")
+        flow = harness.connection.provider.get("t1")
         next(flow)
         with pytest.raises(StopIteration) as end:
             flow.send(answer(state))
-        scheduler.on_polled(action, now, PollResult(end.value.value, b"", made.clock.now()))
+        scheduler.on_polled(action, now, PollResult(end.value.value, b"", harness.clock.now()))
         scheduler.observations.deliver()
 
-    scheduler.add(made.connection, "t1", now)
+    scheduler.add(harness.connection, "t1", now)
     poll("working")
     poll("done")  # seen at 10 s
-    made.connection.observers.add((events := list[Event]()).append)
-    scheduler.add(made.connection, "t1", now)
+    harness.connection.observers.add((events := list[Event]()).append)
+    scheduler.add(harness.connection, "t1", now)
     for _ in range(8):
         poll("working")
     seen = [(each.next_poll_reason, each.next_poll_in) for each in of(tb.Observation, events)]
@@ -228,12 +228,12 @@ def test_an_overdue_webhook_is_not_waited_for(acme: Maker) -> None:
 
 
 def test_a_poll_that_a_limit_holds_back_says_how_overdue_it_is(acme: Maker) -> None:
-    made = acme(lambda _: answer("done"), requests_per_second=0.5, poll={"interval": 1.0})
+    harness = acme(lambda _: answer("done"), requests_per_second=0.5, poll={"interval": 1.0})
     events: list[Event] = []
-    made.client.observe(events.append)
+    harness.client.observe(events.append)
     scheduler = PollScheduler()
     for n in range(4):
-        scheduler.add(made.connection, f"t{n}", 0.0)
+        scheduler.add(harness.connection, f"t{n}", 0.0)
     now, overdue = 0.0, list[float]()
     while len(overdue) < 4:
         command = scheduler.next(now)
@@ -248,16 +248,16 @@ def test_a_poll_that_a_limit_holds_back_says_how_overdue_it_is(acme: Maker) -> N
 
 
 def test_a_list_reports_many_tasks_with_one_observation_each(acme: Maker) -> None:
-    made = acme(provider=Listed, poll={"latency": 1.0}, max_in_flight=1000)
+    harness = acme(provider=Listed, poll={"latency": 1.0}, max_in_flight=1000)
     events: list[Event] = []
-    made.connection.observers.add(events.append)
+    harness.connection.observers.add(events.append)
     scheduler, now = PollScheduler(), 0.0
     tasks = {f"t{n}": None for n in range(50)}
     for task_id in tasks:
-        scheduler.add(made.connection, task_id, now)
+        scheduler.add(harness.connection, task_id, now)
 
     def snapshot(task_id: str, state: str) -> tb.Task:
-        flow = made.connection.provider.get(task_id)
+        flow = harness.connection.provider.get(task_id)
         next(flow)
         with pytest.raises(StopIteration) as end:
             flow.send(Response(200, {}, json.dumps({"id": task_id, "state": state}).encode()))
@@ -270,7 +270,7 @@ def test_a_list_reports_many_tasks_with_one_observation_each(acme: Maker) -> Non
         match command:
             case PollTask():
                 scheduler.on_polled(
-                    command, now, PollResult(snapshot(command.task_id, "working"), b"", made.clock.now())
+                    command, now, PollResult(snapshot(command.task_id, "working"), b"", harness.clock.now())
                 )
             case PollList():
                 pages += 1
@@ -297,10 +297,10 @@ def test_a_list_reports_many_tasks_with_one_observation_each(acme: Maker) -> Non
 
 
 def test_each_request_is_reported_without_query_body_or_credential(acme: Maker) -> None:
-    made = acme([answer("", 503), answer("working")])
+    harness = acme([answer("", 503), answer("working")])
     events: list[Event] = []
-    made.client.observe(events.append)
-    made.client.get("t1")
+    harness.client.observe(events.append)
+    harness.client.get("t1")
     first, second = of(tb.RequestEnded, events)[:2]
     assert (first.method, first.scheme, first.host, first.port, first.path) == (
         "GET",
@@ -317,10 +317,10 @@ def test_each_request_is_reported_without_query_body_or_credential(acme: Maker) 
 
 def test_the_request_for_a_credential_is_reported_and_belongs_to_no_task(acme: Maker) -> None:
     token = Response(200, {}, b'{"token": "secret-token-xyz"}')
-    made = acme([token, answer("done")], token_life=60.0)
+    harness = acme([token, answer("done")], token_life=60.0)
     events: list[Event] = []
-    made.client.observe(events.append)
-    made.client.get("t1")
+    harness.client.observe(events.append)
+    harness.client.get("t1")
     assert [(each.kind, each.method, each.path, each.ref) for each in of(tb.RequestEnded, events)] == [
         ("token", "POST", "/v1/token", None),
         ("poll", "GET", "/v1/tasks/t1", "acme:t1"),
@@ -336,10 +336,10 @@ def test_a_url_that_may_be_secret_has_no_path(acme: Maker) -> None:
             )
             return (yield from super()._look(task_id, base, long_poll))
 
-    made = acme([Response(200), answer("done")], provider=WithLink)
+    harness = acme([Response(200), answer("done")], provider=WithLink)
     events: list[Event] = []
-    made.client.observe(events.append)
-    made.client.get("t1")
+    harness.client.observe(events.append)
+    harness.client.get("t1")
     external = of(tb.RequestEnded, events)[0]
     assert (external.host, external.path) == ("files.test", None)
     assert "secret-path" not in repr(events)
@@ -350,15 +350,15 @@ def test_a_url_that_may_be_secret_has_no_path(acme: Maker) -> None:
 
 
 def test_a_webhook_event_is_an_observation(acme: Maker) -> None:
-    made = acme([answer("working"), answer("done")])
-    task = made.client.get("t1")
+    harness = acme([answer("working"), answer("done")])
+    task = harness.client.get("t1")
     events: list[Event] = []
-    made.client.observe(events.append)
+    harness.client.observe(events.append)
     ended = replace(task, status=tb.TaskStatus.COMPLETED, native_status="done")
-    made.client.ingest(
+    harness.client.ingest(
         tb.WebhookEvent("acme", "acme", "task.done", "1", needs_confirmation=False, ref=task.ref, task=ended)
     )
-    made.client.ingest(tb.WebhookEvent("acme", "acme", "task.done", "2", needs_confirmation=True, ref=task.ref))
+    harness.client.ingest(tb.WebhookEvent("acme", "acme", "task.done", "2", needs_confirmation=True, ref=task.ref))
     believed, confirmed = of(tb.Observation, events)
     assert (believed.source, believed.poll_reason, believed.requests) == (
         ObservationSource.WEBHOOK,
@@ -392,31 +392,31 @@ def test_a_submit_and_a_download_are_reported_with_their_requests(own_vendors: E
 
 
 def test_calls_are_reported_with_the_outcome_of_each_task(acme: Maker) -> None:
-    made = acme(by_id)
+    harness = acme(by_id)
     events: list[Event] = []
-    with made.client.observe(events.append):
-        batch = made.client.wait_all(["t1", "t2", "\0"], timeout=None)
-    made.client.wait_all(["t1"], timeout=None)  # without an observer
+    with harness.client.observe(events.append):
+        outcomes = harness.client.wait_all(["t1", "t2", "\0"], timeout=None)
+    harness.client.wait_all(["t1"], timeout=None)  # without an observer
     (started,), (ended,) = of(tb.CallStarted, events), of(tb.CallEnded, events)
     assert (started.call, started.refs[:2], started.connections) == ("wait_all", ("acme:t1", "acme:t2"), ("acme",))
-    outcomes = of(tb.WaitOutcome, events)
-    assert {each.outcome.ref for each in outcomes} == {each.ref for each in batch}
-    assert {each.number for each in outcomes} == {started.number} == {ended.number}
-    assert isinstance(batch, tb.Outcomes)
+    ended_waits = of(tb.WaitOutcome, events)
+    assert {each.outcome.ref for each in ended_waits} == {each.ref for each in outcomes}
+    assert {each.number for each in ended_waits} == {started.number} == {ended.number}
+    assert isinstance(outcomes, tb.Outcomes)
 
 
 def test_an_observer_that_raises_has_no_other_effect_and_is_logged_once(
     acme: Maker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = acme([answer("working"), answer("working"), answer("done")], poll={"interval": 1.0})
+    harness = acme([answer("working"), answer("working"), answer("done")], poll={"interval": 1.0})
     events: list[Event] = []
 
     def broken(event: Event) -> None:
         raise RuntimeError(f"no {event}")
 
-    made.client.observe(broken)
-    made.client.observe(events.append)
-    assert made.client.wait("t1").status == "completed"
+    harness.client.observe(broken)
+    harness.client.observe(events.append)
+    assert harness.client.wait("t1").status == "completed"
     assert len(of(tb.Observation, events)) == 3
     (record,) = [each for each in caplog.records if each.__dict__.get("event") == "observer-failed"]
     assert record.exc_info is not None
@@ -424,38 +424,38 @@ def test_an_observer_that_raises_has_no_other_effect_and_is_logged_once(
 
 
 def test_an_observer_may_call_the_client_and_remove_itself(acme: Maker) -> None:
-    made = acme(lambda _: answer("done"), poll={"interval": 1.0})
+    harness = acme(lambda _: answer("done"), poll={"interval": 1.0})
     seen: list[str] = []
 
     def calls_back(event: Event) -> None:
         if isinstance(event, tb.Observation) and event.poll_reason is not PollReason.ASKED:
-            seen.append(made.client.get("t1").status)
+            seen.append(harness.client.get("t1").status)
             watching.close()
 
-    watching = made.client.observe(calls_back)
-    with made.client:
-        made.client.wait_all(["t1"], timeout=None)
-        made.client.wait_all(["t1"], timeout=None)
+    watching = harness.client.observe(calls_back)
+    with harness.client:
+        harness.client.wait_all(["t1"], timeout=None)
+        harness.client.wait_all(["t1"], timeout=None)
     assert seen == ["completed"]
 
 
 def test_an_observer_is_called_without_a_lock_held(acme: Maker) -> None:
-    made = acme(by_id)
+    harness = acme(by_id)
     free: list[bool] = []
     done = threading.Event()
 
     def other_thread(event: Event) -> None:
         if isinstance(event, tb.Observation):
             watching.close()
-            thread = threading.Thread(target=made.client.wait_all, args=(["t2"], 0.0), daemon=True)
+            thread = threading.Thread(target=harness.client.wait_all, args=(["t2"], 0.0), daemon=True)
             thread.start()
             thread.join(5.0)
             free.append(not thread.is_alive())
             done.set()
 
-    watching = made.client.observe(other_thread)
-    with made.client:
-        made.client.wait_all(["t1"], timeout=None)
+    watching = harness.client.observe(other_thread)
+    with harness.client:
+        harness.client.wait_all(["t1"], timeout=None)
         assert done.wait(10.0)
     assert free == [True]
 
@@ -466,8 +466,8 @@ def by_id(request: Request) -> Response:
 
 def test_the_sync_and_the_async_client_report_the_same(acme: Maker) -> None:
     script = [answer("", 503), answer("waiting"), answer("working"), answer("working"), answer("done")]
-    made, other = acme(list(script), poll={"interval": 2.0}), acme(list(script), poll={"interval": 2.0})
-    expected = [without_time(event) for event in all_events(made)]
+    harness, other = acme(list(script), poll={"interval": 2.0}), acme(list(script), poll={"interval": 2.0})
+    expected = [without_time(event) for event in all_events(harness)]
     client, _ = other.asynchronous()
     events: list[Event] = []
 
@@ -481,10 +481,10 @@ def test_the_sync_and_the_async_client_report_the_same(acme: Maker) -> None:
     assert len(expected) == 13
 
 
-def all_events(made: AcmeHarness) -> list[Event]:
+def all_events(harness: AcmeHarness) -> list[Event]:
     events: list[Event] = []
-    with made.client.observe(events.append):
-        made.client.wait("t1")
+    with harness.client.observe(events.append):
+        harness.client.wait("t1")
     return events
 
 
@@ -494,13 +494,13 @@ def without_time(event: Event) -> dict[str, Any]:
 
 def test_nothing_is_recorded_without_observers(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "taskbridge")
-    made = acme()
+    harness = acme()
     scheduler = PollScheduler()
-    scheduler.add(made.connection, "t1", 0.0)
+    scheduler.add(harness.connection, "t1", 0.0)
     command = scheduler.next(0.0)
     assert isinstance(command, PollTask)
     assert command.trace is None
-    flow = get(made.connection, "t1", None)
+    flow = get(harness.connection, "t1", None)
     next(flow)
     flow.close()
 
@@ -510,8 +510,8 @@ def test_nothing_is_recorded_without_observers(acme: Maker, caplog: pytest.LogCa
 
 def test_the_log_has_the_same_at_debug(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "taskbridge")
-    made = acme([answer("", 503), answer("working"), answer("done")], poll={"interval": 2.0})
-    made.client.wait("t1")
+    harness = acme([answer("", 503), answer("working"), answer("done")], poll={"interval": 2.0})
+    harness.client.wait("t1")
     assert [record.getMessage() for record in caplog.records if record.name == "taskbridge.tasks"] == [
         "acme:t1: the request failed with ServerError (poll, first); next poll: in 2.00 s (retry)",
         "acme:t1: processing, vendor says 'working' (poll, retry); next poll: in 2.00 s (interval)",
@@ -525,9 +525,9 @@ def test_the_log_has_the_same_at_debug(acme: Maker, caplog: pytest.LogCaptureFix
 
 def test_every_record_has_the_attributes_that_its_row_names(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "taskbridge")
-    made = acme([answer("strange"), answer("done")], poll={"interval": 2.0})
-    made.client.observe(lambda _: 1 / 0)
-    made.client.wait("t1")
+    harness = acme([answer("strange"), answer("done")], poll={"interval": 2.0})
+    harness.client.observe(lambda _: 1 / 0)
+    harness.client.wait("t1")
     usual = set(logging.makeLogRecord({}).__dict__) | {"taskName", "message", "asctime"}
     seen = set[str]()
     for record in caplog.records:

@@ -97,9 +97,9 @@ def id_of(span: ReadableSpan) -> int:
     return context.span_id
 
 
-def wait_observed(made: AcmeHarness, seen: Seen) -> None:
-    with made.client.observe(seen.telemetry):
-        made.client.wait("t1")
+def wait_observed(harness: AcmeHarness, seen: Seen) -> None:
+    with harness.client.observe(seen.telemetry):
+        harness.client.wait("t1")
 
 
 def test_a_request_is_a_client_span_by_the_conventions(acme: Maker, seen: Seen) -> None:
@@ -124,9 +124,9 @@ def test_a_request_is_a_client_span_by_the_conventions(acme: Maker, seen: Seen) 
 
 
 def test_a_resent_request_has_its_resend_count(acme: Maker, seen: Seen) -> None:
-    made = acme([answer("", 503), answer("done")])
-    with made.client.observe(seen.telemetry):
-        made.client.get("t1")
+    harness = acme([answer("", 503), answer("done")])
+    with harness.client.observe(seen.telemetry):
+        harness.client.get("t1")
     first, second = seen.named("GET")
     assert http_attributes.HTTP_REQUEST_RESEND_COUNT not in attributes(first)
     assert attributes(second)[http_attributes.HTTP_REQUEST_RESEND_COUNT] == 1
@@ -147,18 +147,19 @@ def test_a_wait_is_a_span_around_its_requests_with_an_event_for_each_observation
 
 
 def test_a_wait_that_raises_records_the_error(acme: Maker, seen: Seen) -> None:
-    made = acme([answer("working")], poll={"interval": 60.0})
-    with made.client.observe(seen.telemetry), pytest.raises(tb.WaitTimeout):
-        made.client.wait("t1", timeout=5.0)
+    harness = acme([answer("working")], poll={"interval": 60.0})
+    with harness.client.observe(seen.telemetry), pytest.raises(tb.WaitTimeout):
+        harness.client.wait("t1", timeout=5.0)
     (wait,) = seen.named("taskbridge wait")
     assert (attributes(wait)["error.type"], wait.status.status_code) == ("WaitTimeout", trace.StatusCode.ERROR)
 
 
 def test_the_context_reaches_the_threads_of_a_wait_for_many(acme: Maker, seen: Seen) -> None:
-    made = acme(by_id)
-    with made.client, made.client.observe(seen.telemetry):
+    harness = acme(by_id)
+    with harness.client, harness.client.observe(seen.telemetry):
         threads = [
-            threading.Thread(target=in_a_span, args=(seen, f"job {n}", made.client, [f"t{n}", f"u{n}"])) for n in (1, 2)
+            threading.Thread(target=in_a_span, args=(seen, f"job {n}", harness.client, [f"t{n}", f"u{n}"]))
+            for n in (1, 2)
         ]
         for thread in threads:
             thread.start()
@@ -234,8 +235,8 @@ def test_requests_may_be_left_to_another_instrumentation(acme: Maker) -> None:
 
 def test_nothing_recorded_holds_a_credential(acme: Maker, seen: Seen) -> None:
     token = Response(200, {}, b'{"token": "secret-token-xyz"}')
-    made = acme([token, answer("done")], token_life=60.0)
-    wait_observed(made, seen)
+    harness = acme([token, answer("done")], token_life=60.0)
+    wait_observed(harness, seen)
     shown = "".join(span.to_json() for span in seen.spans)
     assert "secret-token-xyz" not in shown
     assert "key-of-acme" not in shown

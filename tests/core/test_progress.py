@@ -40,18 +40,18 @@ def mixed(request: Request) -> Response:
 
 def test_a_tracker_counts_ended_tasks_and_adds_reported_progress(acme: Maker) -> None:
     script = [answer("waiting"), answer("working", percent=25), answer("working", percent=50), answer("done")]
-    made = acme(script, provider=WithProgress, poll={"interval": 1.0})
+    harness = acme(script, provider=WithProgress, poll={"interval": 1.0})
     tracker = ProgressTracker()
     steps: list[float] = []
-    with made.client.observe(tracker), made.client.observe(lambda _: steps.append(tracker.done)):
-        made.client.wait("t1")
+    with harness.client.observe(tracker), harness.client.observe(lambda _: steps.append(tracker.done)):
+        harness.client.wait("t1")
     assert sorted(set(steps)) == [0.0, 0.25, 0.5, 1.0]
     assert (tracker.total, tracker.ended, tracker.failed) == (1, 1, 0)
 
 
-def many(made: Any, observer: Any) -> None:
-    with made.client, made.client.observe(observer):
-        made.client.wait_all(["t1", "t2", "bad1", "t1", "\0"], timeout=None)
+def many(harness: Any, observer: Any) -> None:
+    with harness.client, harness.client.observe(observer):
+        harness.client.wait_all(["t1", "t2", "bad1", "t1", "\0"], timeout=None)
 
 
 def test_a_tracker_counts_duplicates_failures_and_invalid_ids(acme: Maker) -> None:
@@ -87,15 +87,15 @@ def test_a_bar_of_tqdm_ends_full_and_shows_failures(acme: Maker) -> None:
     ids=["rich", "tqdm"],
 )
 def test_a_bar_can_be_an_on_update(acme: Maker, make: Callable[[], Rich | Tqdm]) -> None:
-    made = acme([answer("working", percent=40), answer("done")], provider=WithProgress, poll={"interval": 1.0})
+    harness = acme([answer("working", percent=40), answer("done")], provider=WithProgress, poll={"interval": 1.0})
     bar = make()
-    made.client.wait("t1", on_update=bar)
+    harness.client.wait("t1", on_update=bar)
     assert (bar.total, bar.ended, bar.done) == (1, 1, 1.0)
 
 
 def test_a_wait_that_times_out_counts_as_ended_and_failed(acme: Maker) -> None:
-    made = acme([answer("working", percent=40)], provider=WithProgress, poll={"interval": 60.0})
+    harness = acme([answer("working", percent=40)], provider=WithProgress, poll={"interval": 60.0})
     tracker = ProgressTracker()
-    with made.client.observe(tracker), pytest.raises(tb.WaitTimeout):
-        made.client.wait("t1", timeout=5.0)
+    with harness.client.observe(tracker), pytest.raises(tb.WaitTimeout):
+        harness.client.wait("t1", timeout=5.0)
     assert (tracker.ended, tracker.failed) == (1, 1)
