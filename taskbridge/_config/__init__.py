@@ -1,1 +1,1 @@
-"""What a connection is configured with: files, environment, settings, and the providers that are installed."""
+"""Configuration: files, environment variables, settings, network, and the installed providers."""

@@ -1,8 +1,6 @@
-"""Connections and their settings: where they are written, who may override them, and what each value came from.
+"""Validate the values of a connection against the settings of every connection and those of its provider.
 
-`taskbridge._config.files` reads them from the file and the environment, `taskbridge._config.settings` says what there is to set;
-here the one is checked against the other. Errors name the key and the rule, never the value: a mistyped key may stand
-before a credential.
+Errors name the key and the rule, never the value: the value of a mistyped key may be a credential.
 """
 
 from __future__ import annotations
@@ -15,13 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from taskbridge._config.files import (
-    VARIABLE,
-    ConnectionConfig,
-    Digits,
-    nearest,
-    unset_values,
-)
+from taskbridge._config.files import VARIABLE, ConnectionConfig, Digits, nearest, unset_values
 from taskbridge._config.settings import CommonSettings
 from taskbridge.errors import ConfigError, TaskbridgeError, printable
 from taskbridge.provider.policy import PollPolicy, RetryPolicy
@@ -41,31 +33,31 @@ def connection_settings(
     provider: type[Provider[Any]],
     siblings: Mapping[str, type[Provider[Any]]] | None = None,
 ) -> tuple[CommonSettings, ProviderSettings]:
-    """Check a connection's values against what every connection and what its provider takes.
+    """Return a connection's validated settings: the common ones and its provider's own.
 
     Args:
         connection: The connection.
         provider: Its provider.
-        siblings: Other providers already loaded, to say whose setting a stray one is.
+        siblings: Other loaded providers, to say whose setting a misplaced one is.
 
     Raises:
         ConfigError: A key is unknown or a value breaks its rule; the message names the key, never the value.
     """
-    common, own = CommonSettings.model_fields, provider.Settings.model_fields
+    common_fields, own_fields = CommonSettings.model_fields, provider.Settings.model_fields
     place = f"connection {connection.name!r}"
     values = dict(connection.values)
     for key in values:
-        if key not in common and key not in own:
-            raise ConfigError(_stray(key, place, provider, siblings or {}), connection=connection.name)
+        if key not in common_fields and key not in own_fields:
+            raise ConfigError(_unknown(key, place, provider, siblings or {}), connection=connection.name)
     for key, value in unset_values(values):
-        raise ConfigError(value.fault(f"connections.{connection.name}.{key}"), connection=connection.name)
-    ours = _validate(CommonSettings, {k: v for k, v in values.items() if k in common}, place, connection)
-    theirs = _validate(provider.Settings, {k: v for k, v in values.items() if k in own}, place, connection)
-    _check_urls(theirs, ours, place)
-    return ours, theirs
+        raise ConfigError(value.problem(f"connections.{connection.name}.{key}"), connection=connection.name)
+    common = _validate(CommonSettings, {k: v for k, v in values.items() if k in common_fields}, place, connection)
+    own = _validate(provider.Settings, {k: v for k, v in values.items() if k in own_fields}, place, connection)
+    _check_urls(own, common, place)
+    return common, own
 
 
-def _stray(key: str, place: str, provider: type[Provider[Any]], siblings: Mapping[str, type[Provider[Any]]]) -> str:
+def _unknown(key: str, place: str, provider: type[Provider[Any]], siblings: Mapping[str, type[Provider[Any]]]) -> str:
     shown = printable(key, 60)
     owners = [name for name, other in siblings.items() if key in other.Settings.model_fields]
     known = [*provider.Settings.model_fields, *CommonSettings.model_fields]
@@ -77,29 +69,29 @@ def _stray(key: str, place: str, provider: type[Provider[Any]], siblings: Mappin
 
 def _validate(model: type[BaseModel], values: dict[str, Any], place: str, connection: ConnectionConfig) -> Any:
     prepared = {key: _prepare(model, key, value, place, connection) for key, value in values.items()}
-    faults: list[str] = []
+    problems: list[str] = []
     try:
         return model.model_validate(prepared)
     except ValidationError as error:
-        # The error prints the input, which may be a credential: only the place and the rule are kept of it.
-        for fault in error.errors(include_input=False, include_url=False, include_context=False):
-            key = ".".join(str(part) for part in fault["loc"])
-            if fault["type"] == "missing":
-                faults.append(_missing(key))
+        # The error prints the input, which may be a credential: keep only the key and the rule.
+        for each in error.errors(include_input=False, include_url=False, include_context=False):
+            key = ".".join(str(part) for part in each["loc"])
+            if each["type"] == "missing":
+                problems.append(_missing(key))
                 continue
             origin = connection.origins.get(key)
-            told = f" (from {origin})" if origin else ""
-            words = fault["msg"].removeprefix("Value error, ")
-            if fault["type"] == "extra_forbidden":
-                words = _unknown_within(model, fault["loc"])
-            faults.append(f"{printable(key, 120) or 'settings'}{told}: {words}")
+            source = f" (from {origin})" if origin else ""
+            message = each["msg"].removeprefix("Value error, ")
+            if each["type"] == "extra_forbidden":
+                message = _unknown_within(model, each["loc"])
+            problems.append(f"{printable(key, 120) or 'settings'}{source}: {message}")
     except TaskbridgeError as error:
-        faults.append(error.message)
-    raise ConfigError(f"{place}: {'; '.join(faults)}", connection=connection.name, provider=connection.provider)
+        problems.append(error.message)
+    raise ConfigError(f"{place}: {'; '.join(problems)}", connection=connection.name, provider=connection.provider)
 
 
 def _unknown_within(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
-    """What to say of an unknown key in a table of the settings."""
+    """Describe an unknown key in a table of the settings."""
     table, key = place[0], str(place[-1])
     inner = model.model_fields[str(table)].annotation if str(table) in model.model_fields else None
     if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
@@ -139,20 +131,20 @@ def _number(text: str) -> float | int:
 
 
 def _secret(value: object, key: str, place: str, connection: ConnectionConfig) -> SecretStr:
-    """A credential as it may go into a header: one trailing newline of a mounted file is forgiven, nothing else."""
+    """Check a credential for use in a header; only the final newline of a mounted file is removed."""
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     if not isinstance(text, str):
         raise ConfigError(f"{place}: {key} must be a text", connection=connection.name)
     text = str(text).rstrip("\r\n")
-    rule = _secret_fault(text)
-    if rule:
+    problem = _secret_problem(text)
+    if problem:
         origin = connection.origins.get(key)
-        told = f" (from {origin})" if origin else ""
-        raise ConfigError(f"{place}: {key}{told} {rule}", connection=connection.name)
+        source = f" (from {origin})" if origin else ""
+        raise ConfigError(f"{place}: {key}{source} {problem}", connection=connection.name)
     return SecretStr(text)
 
 
-def _secret_fault(text: str) -> str | None:
+def _secret_problem(text: str) -> str | None:
     if not text.strip():
         return "is empty"
     if text.strip().lower() in _PLACEHOLDERS or VARIABLE.search(text) or (text.startswith("<") and text.endswith(">")):
@@ -164,17 +156,17 @@ def _secret_fault(text: str) -> str | None:
     return None
 
 
-def _check_urls(theirs: ProviderSettings, ours: CommonSettings, place: str) -> None:
-    for key in type(theirs).model_fields:
-        value = getattr(theirs, key)
+def _check_urls(own: ProviderSettings, common: CommonSettings, place: str) -> None:
+    for key in type(own).model_fields:
+        value = getattr(own, key)
         if not key.endswith("_url") or not isinstance(value, str):
             continue
-        fault = _url_fault(value, allow_http=ours.allow_http)
-        if fault:
-            raise ConfigError(f"{place}: {key} {fault}")
+        problem = _url_problem(value, allow_http=common.allow_http)
+        if problem:
+            raise ConfigError(f"{place}: {key} {problem}")
 
 
-def _url_fault(url: str, *, allow_http: bool) -> str | None:
+def _url_problem(url: str, *, allow_http: bool) -> str | None:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port

@@ -1,8 +1,8 @@
-"""What clients take where whoever makes them says nothing: the computer's clock and real connections.
+"""What clients use by default (the system clock, real transports, installed providers), and how tests override it.
 
-An application makes its clients deep in its own code. So that its tests need no way in, they put a clock, transports or
-providers of their own around it (`override_defaults`, which `taskbridge.testing` is built on). For the whole process, threads
-included; what was made before keeps what it had.
+Applications create their clients deep in their own code. With `override_defaults`, on which `taskbridge.testing` is
+built, a test replaces the clock, the transports or the providers without access to that code. It applies to the whole
+process, threads included, and to clients created from then on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class TransportContext(Protocol):
-    """What a maker of transports may know of the connection that it makes one for."""
+    """What a transport maker may know about the connection."""
 
     @property
     def name(self) -> str:
@@ -34,46 +34,46 @@ class TransportContext(Protocol):
 
     @property
     def provider(self) -> Provider[Any]:
-        """Its translator."""
+        """Its provider."""
         ...
 
     @property
     def settings(self) -> CommonSettings:
-        """What every connection takes."""
+        """The settings that every connection has."""
         ...
 
     @property
     def clock(self) -> Clock:
-        """Time and chance."""
+        """Time and randomness."""
         ...
 
     @property
     def secrets(self) -> frozenset[str]:
-        """Texts that must not be shown, in each way that an answer may spell them."""
+        """Texts to hide, in every spelling in which a response may echo them."""
         ...
 
 
 @runtime_checkable
 class TransportMaker(Protocol):
-    """Makes the transport of each connection; whoever asks for one closes it."""
+    """Makes the transport of each connection; the caller closes it."""
 
     def transport(self, connection: TransportContext) -> Transport:
-        """A transport for one connection of the synchronous interface."""
+        """Return a transport for one connection of the synchronous interface."""
         ...
 
     def async_transport(self, connection: TransportContext) -> AsyncTransport:
-        """A transport for one connection of the asynchronous interface."""
+        """Return a transport for one connection of the asynchronous interface."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What clients take where whoever makes them says nothing.
+    """What clients use by default.
 
     Attributes:
-        clock: Time and chance; None for the computer's.
+        clock: Time and randomness; None for the system clock.
         transports: Makes the transports; None for real ones.
-        providers: Provider classes by name, before those that are installed.
+        providers: Provider classes by name; they take precedence over installed ones.
     """
 
     clock: Clock | None = None
@@ -82,18 +82,16 @@ class Defaults:
 
 
 _layers: Final[list[Defaults]] = [Defaults()]
-
-
 _lock: Final = Lock()
 
 
 def current_defaults() -> Defaults:
-    """What holds now."""
+    """Return the defaults in force."""
     return _layers[-1]
 
 
 def default_clock() -> Clock:
-    """The clock that holds now."""
+    """Return the clock in force."""
     return _layers[-1].clock or SystemClock()
 
 
@@ -104,12 +102,12 @@ def override_defaults(
     transports: TransportMaker | None = None,
     providers: Mapping[str, type[Provider[Any]]] | None = None,
 ) -> Generator[Defaults]:
-    """Put something in place of what holds now; what is None stays.
+    """Replace defaults inside a ``with`` block; None leaves one unchanged.
 
     Args:
-        clock: Time and chance.
+        clock: Time and randomness.
         transports: Makes the transports.
-        providers: Provider classes by name, beside those that were put there before.
+        providers: Provider classes by name, in addition to earlier overrides.
     """
     with _lock:
         before = _layers[-1]
@@ -124,5 +122,5 @@ def override_defaults(
         yield layer
     finally:
         with _lock:
-            # By identity: of two equal layers the one that ends is meant.
+            # By identity: another layer may be equal.
             _layers[:] = [each for each in _layers if each is not layer]

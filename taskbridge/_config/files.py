@@ -1,10 +1,10 @@
-"""Connections as they are written: in a TOML file, and in the environment above it; not yet checked.
+"""Read connections from a TOML file and the environment; their values are not validated yet.
 
-A TOML file names connections. It is looked for at `config=`, then ``TASKBRIDGE_CONFIG``, then ``./taskbridge.toml``,
-then the user's configuration folder. ``${VAR}`` in a text takes a value from the environment, and
-``TASKBRIDGE_<CONNECTION>__<KEY>`` (dashes as underscores; two underscores before each further key) overrides one value.
+The file is the first of: `config=`, ``TASKBRIDGE_CONFIG``, ``./taskbridge.toml``, ``taskbridge.toml`` in the user's
+configuration folder. ``${VAR}`` in a text inserts an environment variable, and ``TASKBRIDGE_<CONNECTION>__<KEY>``
+(dashes as underscores; two underscores before each further key) overrides one value.
 
-Errors name the key and the rule, never the value: a mistyped key may stand before a credential.
+Errors name the key and the rule, never the value: the value of a mistyped key may be a credential.
 """
 
 from __future__ import annotations
@@ -22,15 +22,9 @@ from taskbridge.errors import ConfigError, printable
 from taskbridge.provider.secrets import redact_errors
 
 CONNECTION_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
-
-
 VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
 _FROM_VARIABLE: Final = "environment variable "
-
-
-_MAX_DEPTH: Final = 8  # tables in tables; ours need three
+_MAX_DEPTH: Final = 8  # nested tables; ours need three
 
 
 Table: TypeAlias = Mapping[str, Any]
@@ -38,12 +32,12 @@ Table: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ConnectionConfig:
-    """One connection of a configuration, not yet checked against its provider.
+    """One connection of a configuration, not yet validated against its provider.
 
     Attributes:
         name: Its name.
         provider: Entry-point name of its provider.
-        values: What is set, by key; out of repr.
+        values: Values by key; hidden from repr.
         origins: Where each value came from, by dotted key.
     """
 
@@ -60,7 +54,7 @@ class Config:
     Attributes:
         path: The file that it was read from, or None.
         connections: By name.
-        default: Name of the connection that is meant where none is named.
+        default: Name of the connection to use if none is named.
     """
 
     path: Path | None
@@ -68,10 +62,10 @@ class Config:
     default: str | None = None
 
     def connection(self, name: str | None = None) -> ConnectionConfig:
-        """The connection of that name, or the default one.
+        """Return the connection of that name, or the default one.
 
         Raises:
-            ConfigError: There is none; the nearest names are offered.
+            ConfigError: There is none; the message offers the nearest name.
         """
         chosen = name or self.default or (next(iter(self.connections)) if len(self.connections) == 1 else None)
         where = f" in {self.path}" if self.path else ""
@@ -80,9 +74,10 @@ class Config:
                 f'name a connection: connect(connection="…"); there are {_listed(self.connections)}{where}'
             )
         if chosen not in self.connections:
+            table = chosen if CONNECTION_NAME.fullmatch(chosen) else "name"
             raise ConfigError(
                 f"there is no connection {printable(chosen, 60)!r}{where}; "
-                f"{nearest(chosen, self.connections)}add [connections.{_bare(chosen)}] to the file"
+                f"{nearest(chosen, self.connections)}add [connections.{table}] to the file"
             )
         return self.connections[chosen]
 
@@ -92,12 +87,12 @@ class Config:
 
 @redact_errors
 def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Path:
-    """The configuration file in force.
+    """Return the path of the configuration file in force.
 
     Raises:
-        ConfigError: There is none; the message says where it was looked for.
+        ConfigError: There is none; the message lists the places that were searched.
     """
-    named = os.fspath(path) if path is not None else _known(environ).get("TASKBRIDGE_CONFIG")
+    named = os.fspath(path) if path is not None else _environment(environ).get("TASKBRIDGE_CONFIG")
     if named:
         chosen = Path(named).expanduser()
         if chosen.is_file():
@@ -105,7 +100,7 @@ def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str
         origin = "config=" if path is not None else "TASKBRIDGE_CONFIG"
         kind = "is a directory" if chosen.is_dir() else "does not exist"
         raise ConfigError(f"the configuration {chosen} (from {origin}) {kind}", raw=str(chosen))
-    from platformdirs import user_config_path  # noqa: PLC0415  # only where no file is named
+    from platformdirs import user_config_path  # noqa: PLC0415  # only if no file is named
 
     places = (Path("taskbridge.toml"), user_config_path("taskbridge") / "taskbridge.toml")
     for place in places:
@@ -123,7 +118,7 @@ def load_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str
     """Read the configuration file in force.
 
     Args:
-        path: The file; None looks in the usual places.
+        path: The file; None searches the usual places.
         environ: Environment variables; None for those of this process.
 
     Raises:
@@ -151,9 +146,9 @@ def read_config(text: str, *, path: Path | None = None, environ: Mapping[str, st
         ConfigError: It cannot be used.
     """
     place = str(path) if path else "the configuration"
-    document, fault = _parse(text)
-    if fault:
-        raise ConfigError(f"{place} is no valid TOML{fault}", raw=str(path) if path else None)
+    document, problem = _parse(text)
+    if problem:
+        raise ConfigError(f"{place} is no valid TOML{problem}", raw=str(path) if path else None)
     if _too_deep(document):
         raise ConfigError(f"{place} nests its tables more than {_MAX_DEPTH} deep")
     _refuse_unknown(document, {"default", "connections"}, f"{place}: ")
@@ -161,19 +156,19 @@ def read_config(text: str, *, path: Path | None = None, environ: Mapping[str, st
     if not isinstance(tables, dict):
         raise ConfigError(f"{place}: connections must be tables, such as [connections.invoices]")
     named = cast("dict[str, Any]", tables)
-    connections = {name: _connection(name, table, place, _known(environ)) for name, table in named.items()}
+    connections = {name: _connection(name, table, place, _environment(environ)) for name, table in named.items()}
     default = document.get("default")
     if default is not None and (not isinstance(default, str) or default not in connections):
         raise ConfigError(f"{place}: default must name one of the connections: {_listed(connections)}")
     return Config(path, connections, default)
 
 
-def _known(environ: Mapping[str, str] | None) -> Mapping[str, str]:
+def _environment(environ: Mapping[str, str] | None) -> Mapping[str, str]:
     return os.environ if environ is None else environ
 
 
 def _parse(text: str) -> tuple[dict[str, Any], str]:
-    # The parser's own messages may quote the text, and the text may hold a credential: only the place is told.
+    # The parser's messages may quote the text, which may contain a credential: keep only the place.
     try:
         return tomllib.loads(text), ""
     except tomllib.TOMLDecodeError as error:
@@ -202,21 +197,21 @@ def _connection(name: str, table: object, place: str, environ: Mapping[str, str]
         raise ConfigError(f"{place}: connections.{name} must be a table")
     values = dict(cast("dict[str, Any]", table))
     origins: dict[str, str] = {}
-    _trace(values, place, "", origins)
+    _record_origins(values, place, "", origins)
     _override(name, values, origins, environ)
-    _fill_in(values, "", origins, environ)
+    _expand_variables(values, "", origins, environ)
     provider = values.pop("provider", None)
     if isinstance(provider, Unset):
-        raise ConfigError(provider.fault(f"connections.{name}.provider"))
+        raise ConfigError(provider.problem(f"connections.{name}.provider"))
     if not isinstance(provider, str) or not provider:
         raise ConfigError(f'{place}: connections.{name} names no provider; add provider = "cloudconvert", for example')
     return ConnectionConfig(name, provider, values, origins)
 
 
-def _trace(values: Mapping[str, Any], place: str, above: str, origins: dict[str, str]) -> None:
+def _record_origins(values: Mapping[str, Any], place: str, above: str, origins: dict[str, str]) -> None:
     for key, value in values.items():
         if isinstance(value, dict):
-            _trace(cast("dict[str, Any]", value), place, f"{above}{key}.", origins)
+            _record_origins(cast("dict[str, Any]", value), place, f"{above}{key}.", origins)
         else:
             origins[f"{above}{key}"] = place
 
@@ -237,39 +232,35 @@ def _override(name: str, values: dict[str, Any], origins: dict[str, str], enviro
 
 
 def _scalar(text: str) -> Any:
-    """A number or a truth value from the environment; anything else is text."""
+    """Read a number or a boolean from the environment; anything else is text."""
     if text in ("true", "false"):
         return text == "true"
-    if re.fullmatch(r"-?\d{1,15}", text, re.ASCII):
-        return Digits(text)
-    if re.fullmatch(r"-?\d{1,15}\.\d{1,15}", text, re.ASCII):
-        return Digits(text)
-    return text
+    return Digits(text) if re.fullmatch(r"-?\d{1,15}(\.\d{1,15})?", text, re.ASCII) else text
 
 
 class Digits(str):
-    """Digits from the environment: a number where a number is wanted, else the text that they are."""
+    """Digits from the environment: a number if the setting is one, otherwise text."""
 
     __slots__ = ()
 
 
 class Unset(str):
-    """A text that names a variable which the environment does not have; a fault only where its connection is used."""
+    """Text with a ``${VAR}`` that is not set; an error only when its connection is used."""
 
     __slots__ = ()
 
-    def fault(self, key: str) -> str:
-        """What is wrong, in words.
+    def problem(self, key: str) -> str:
+        """Return what is wrong.
 
         Args:
-            key: Whose value it is.
+            key: Dotted key of the value.
         """
         missing = ", ".join(dict.fromkeys(VARIABLE.findall(self)))
         return f"{key} takes its value from the environment variable {missing}, which is not set"
 
 
 def unset_values(values: Table, above: str = "") -> Iterator[tuple[str, Unset]]:
-    """The values that wait for a variable which is not set, by dotted key."""
+    """Yield the values with a variable that is not set, by dotted key."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from unset_values(cast("dict[str, Any]", value), f"{above}{key}.")
@@ -277,12 +268,12 @@ def unset_values(values: Table, above: str = "") -> Iterator[tuple[str, Unset]]:
         yield from ((f"{above}{key}", item) for item in items if isinstance(item, Unset))
 
 
-def _fill_in(values: dict[str, Any], above: str, origins: dict[str, str], environ: Mapping[str, str]) -> None:
+def _expand_variables(values: dict[str, Any], above: str, origins: dict[str, str], environ: Mapping[str, str]) -> None:
     for key, value in values.items():
         dotted = f"{above}{key}"
         if isinstance(value, dict):
             inner = values[key] = dict(cast("dict[str, Any]", value))
-            _fill_in(inner, f"{dotted}.", origins, environ)
+            _expand_variables(inner, f"{dotted}.", origins, environ)
         elif isinstance(value, list):
             items: list[Any] = value  # pyright: ignore[reportUnknownVariableType]  # any TOML
             values[key] = [_expand(item, environ) for item in items]
@@ -307,14 +298,10 @@ def _refuse_unknown(table: Mapping[str, Any], known: set[str], place: str) -> No
 
 
 def nearest(word: str, known: Any) -> str:
-    """The beginning of an advice: which known word may be meant; empty where none is near."""
+    """Return the beginning of a hint with the nearest known word; empty if none is near."""
     near = get_close_matches(word, [str(k) for k in known], n=1)
     return f"did you mean {near[0]!r}? " if near else ""
 
 
 def _listed(names: Any) -> str:
     return ", ".join(sorted(str(n) for n in names)) or "none"
-
-
-def _bare(name: str) -> str:
-    return name if CONNECTION_NAME.fullmatch(name) else "name"

@@ -1,4 +1,4 @@
-"""What every connection takes, as models, and how a connection reaches the world."""
+"""Proxy and certificates of a connection, from its settings and the environment."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from taskbridge.errors import ConfigError
 from taskbridge.provider.secrets import redact_errors
 from taskbridge.transport import Network
 
-_HERE: Final = "localhost,127.0.0.1,::1"  # never asked of a proxy that only the environment names
+_LOCAL: Final = "localhost,127.0.0.1,::1"  # never through a proxy that only the environment names
 
 
 @redact_errors
 def network_of(settings: CommonSettings, environ: Mapping[str, str] | None = None) -> Network:
-    """How a connection reaches the world: its own settings, and the environment only where those say nothing.
+    """Return the network settings of a connection; the environment counts only if its own settings say nothing.
 
-    ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` count where `proxy` is not set, ``SSL_CERT_FILE`` and
-    ``REQUESTS_CA_BUNDLE`` where `ca_bundle` is not. ``.netrc`` is never read.
+    ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` are read if `proxy` is not set, ``SSL_CERT_FILE`` and
+    ``REQUESTS_CA_BUNDLE`` if `ca_bundle` is not. ``.netrc`` is never read.
 
     Raises:
-        ConfigError: The file of certificates does not exist.
+        ConfigError: The certificate file does not exist.
     """
     environ = os.environ if environ is None else environ
     bundle = settings.ca_bundle or environ.get("SSL_CERT_FILE") or environ.get("REQUESTS_CA_BUNDLE") or None
@@ -34,4 +34,4 @@ def network_of(settings: CommonSettings, environ: Mapping[str, str] | None = Non
         return Network(bundle, {"http": proxy, "https": proxy})
     lower = {key.lower(): value for key, value in environ.items() if value}
     proxies = {s: lower[f"{s}_proxy"] for s in ("http", "https") if f"{s}_proxy" in lower}
-    return Network(bundle, proxies, f"{lower.get('no_proxy', '')},{_HERE}")
+    return Network(bundle, proxies, f"{lower.get('no_proxy', '')},{_LOCAL}")

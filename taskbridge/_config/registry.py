@@ -1,20 +1,26 @@
-"""Which providers are installed, from where, and which of them cannot be used and why.
+"""Which providers are installed, which distribution each comes from, and why one cannot be used.
 
-Providers are found by their ``taskbridge.providers`` entry points, the built-in ones through the same door as
-strangers. Names and distributions are listed without importing anything; a provider is imported when it is needed, one
-at a time, and whatever goes wrong then disables that provider only.
+Providers are found by their ``taskbridge.providers`` entry points, built-in ones included. Names and distributions are
+listed from metadata, without importing anything. A provider is imported when it is needed; if that fails, only that
+provider is disabled.
 
-A stranger that takes the name of a built-in provider is disabled; of two strangers with one name, both are.
+A name clash is settled from metadata, before any import: a third party that takes a built-in provider's name is
+disabled, and of two third parties with the same name both are.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from taskbridge._config.defaults import current_defaults
 from taskbridge.errors import ConfigError, ProviderLoadError, ProviderNotFound, printable
@@ -24,9 +30,11 @@ if TYPE_CHECKING:
     from taskbridge.provider.capabilities import Capabilities
 
 GROUP: Final = "taskbridge.providers"
-
-
-_OURS: Final = "taskbridge"  # our own distribution
+_DEFAULT_DISTRIBUTION: Final = (
+    "document-taskbridge"  # only where no metadata says which distribution this package is in
+)
+_PACKAGE_FILE: Final = "taskbridge/__init__.py"
+_REQUIRED: Final = ("name", "title", "docs", "Settings", "capabilities")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +43,11 @@ class ProviderInfo:
 
     Attributes:
         name: Entry-point name.
-        distribution: Distribution that brings it, or None where its metadata is broken.
+        distribution: Distribution that contains it, or None if its metadata is broken.
         version: Version of that distribution.
-        builtin: Whether it comes with taskbridge.
-        capabilities: What it can do; None where it cannot be used.
-        title: The vendor's name; None where it cannot be used.
+        builtin: Whether it is part of taskbridge.
+        capabilities: What it can do; None if it cannot be used.
+        title: The vendor's name; None if it cannot be used.
         problem: Why it cannot be used, or None.
     """
 
@@ -52,49 +60,83 @@ class ProviderInfo:
     problem: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An entry point and what metadata says about its distribution."""
+
+    point: EntryPoint
+    name: str
+    distribution: str | None
+    version: str | None
+    builtin: bool
+
+    @property
+    def origin(self) -> str:
+        """The distribution for messages."""
+        return f"{self.distribution} {self.version}" if self.distribution else "an unnamed distribution"
+
+
 def providers() -> tuple[ProviderInfo, ...]:
-    """What is installed, sorted by name, with what it can do, and what failed to load and why."""
+    """Return the installed providers, sorted by name, with their capabilities or the reason why they cannot be used."""
     entries = _entries()
     return tuple(_info(entry, entries) for entry in entries)
 
 
 def provider_names() -> list[str]:
-    """Names of what is installed, usable or not; nothing is imported."""
+    """Return the names of the installed providers, usable or not; imports nothing."""
     return sorted({entry.name for entry in _entries()})
 
 
 def builtin_providers() -> tuple[str, ...]:
-    """Names of the providers that come with taskbridge."""
-    return tuple(e.name for e in _entries() if _distribution(e) == _OURS)
+    """Return the names of the providers that are part of taskbridge; imports nothing."""
+    return tuple(entry.name for entry in _entries() if entry.builtin)
+
+
+def distribution_name() -> str:
+    """Return the name of the distribution that contains this package, for ``pip install``."""
+    return next(
+        (entry.distribution for entry in _entries() if entry.builtin and entry.distribution), _DEFAULT_DISTRIBUTION
+    )
+
+
+def require_extra(module: str, extra: str, purpose: str) -> ConfigError:
+    """Return the error for a missing optional dependency.
+
+    Args:
+        module: The missing module.
+        extra: The extra that installs it.
+        purpose: What needs it.
+    """
+    return ConfigError(f"{purpose} needs {module}; install it with: pip install '{distribution_name()}[{extra}]'")
 
 
 def load_provider(name: str) -> type[Provider[Any]]:
     """Import a provider.
 
     Raises:
-        ProviderNotFound: None of that name is installed; the nearest names are offered.
+        ProviderNotFound: None of that name is installed; the message offers the nearest name.
         ProviderLoadError: It is installed but cannot be used; the message names the distribution and the cause.
     """
-    placed = current_defaults().providers.get(name)
-    if placed is not None:
-        return _checked(placed, name, "this process")
+    override = current_defaults().providers.get(name)
+    if override is not None:
+        return _checked(override, name, "this process")
     installed = _entries()
-    entries = [e for e in installed if e.name == name]
+    entries = [entry for entry in installed if entry.name == name]
     if not entries:
-        names = sorted({e.name for e in installed})
+        names = sorted({entry.name for entry in installed})
         near = get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ProviderNotFound(
             f"no provider {printable(name, 60)!r} is installed; {hint}installed are {', '.join(names) or 'none'}"
         )
-    usable = [e for e in entries if _clash(e, entries) is None]
-    if not usable:
+    usable = next((entry for entry in entries if _clash(entry, entries) is None), None)
+    if usable is None:
         raise ProviderLoadError(f"provider {name!r} cannot be used: {_clash(entries[0], entries)}", provider=name)
-    return _load(usable[0].name, usable[0])
+    return _load(usable, unique=len(entries) == 1)
 
 
 def loaded_providers() -> Mapping[str, type[Provider[Any]]]:
-    """The usable built-in providers, to say whose a setting is; what cannot be imported is left out."""
+    """Return the usable built-in providers by name, to say whose setting a misplaced one is."""
     found: dict[str, type[Provider[Any]]] = {}
     for name in builtin_providers():
         try:
@@ -104,121 +146,128 @@ def loaded_providers() -> Mapping[str, type[Provider[Any]]]:
     return found
 
 
-def _entries() -> tuple[EntryPoint, ...]:
-    # The same distribution may stand on the path twice (a tree and its editable install): one line is enough.
-    found = {(e.name, _distribution(e), e.value): e for e in entry_points(group=GROUP)}
-    return tuple(sorted(found.values(), key=lambda e: (e.name, _distribution(e) or "")))
+# Metadata.
 
 
-def _distribution(entry: EntryPoint) -> str | None:
-    return _told_by_metadata(entry, "Name")
+def _entries() -> tuple[_Entry, ...]:
+    # The same distribution may be on the path twice (a tree and its editable install): it counts once.
+    found: dict[tuple[str, str | None, str], _Entry] = {}
+    for point in entry_points(group=GROUP):
+        entry = _Entry(point, point.name, _field(point, "Name"), _field(point, "Version"), _is_builtin(point))
+        found[entry.name, entry.distribution, point.value] = entry
+    return tuple(sorted(found.values(), key=lambda entry: (entry.name, entry.distribution or "")))
 
 
-def _told_by_metadata(entry: EntryPoint, field: str) -> str | None:
-    # Asked first whether it is there: newer Pythons will raise for a field that is not.
-    metadata = entry.dist.metadata if entry.dist is not None else None
+def _field(point: EntryPoint, field: str) -> str | None:
+    # Test for the field first: newer Pythons will raise for a missing one.
+    metadata = point.dist.metadata if point.dist is not None else None
     return metadata[field] if metadata is not None and field in metadata else None
 
 
-def _origin(entry: EntryPoint) -> str:
-    """What tells two entry points of one name apart: the distribution, else what they point at."""
-    return _distribution(entry) or entry.value
+def _is_builtin(point: EntryPoint) -> bool:
+    """Whether its distribution contains this package: the file list names it, or it is installed from this tree."""
+    if point.dist is None:
+        return False
+    record = point.dist.read_text("RECORD")
+    if record is None:  # some system packages have no file list
+        return _field(point, "Name") == _DEFAULT_DISTRIBUTION
+    if re.search(rf"^{re.escape(_PACKAGE_FILE)},", record, re.MULTILINE):
+        return _is_this_package(Path(str(point.dist.locate_file(_PACKAGE_FILE))))
+    try:
+        source = json.loads(point.dist.read_text("direct_url.json") or "{}")
+        tree = url2pathname(urlsplit(str(source["url"])).path) if source["dir_info"]["editable"] else ""
+    except (ValueError, KeyError, TypeError):
+        return False
+    return bool(tree) and _is_this_package(Path(tree, _PACKAGE_FILE))
 
 
-def _clash(entry: EntryPoint, entries: Sequence[EntryPoint]) -> str | None:
-    others = [e for e in entries if e.name == entry.name and _origin(e) != _origin(entry)]
-    if not others or _distribution(entry) == _OURS:
+def _is_this_package(path: Path) -> bool:
+    return path.is_file() and path.samefile(Path(__file__).parents[1] / "__init__.py")
+
+
+def _clash(entry: _Entry, entries: Sequence[_Entry]) -> str | None:
+    """Why an entry is disabled by others of the same name; None if it is not."""
+    others = [
+        each
+        for each in entries
+        if each.name == entry.name
+        and (each.distribution or each.point.value) != (entry.distribution or entry.point.value)
+    ]
+    if not others or entry.builtin:
         return None
-    names = ", ".join(sorted(_distribution(e) or "an unnamed distribution" for e in [entry, *others]))
-    if any(_distribution(e) == _OURS for e in others):
-        return f"the name belongs to the built-in provider; uninstall {_distribution(entry)} or rename its entry point"
+    if any(each.builtin for each in others):
+        return f"the name belongs to the built-in provider; uninstall {entry.distribution} or rename its entry point"
+    names = ", ".join(sorted(each.distribution or "an unnamed distribution" for each in [entry, *others]))
     return f"several distributions bring it ({names}); uninstall all but one"
 
 
-def _info(entry: EntryPoint, entries: Sequence[EntryPoint]) -> ProviderInfo:
-    distribution = _distribution(entry)
-    version = _told_by_metadata(entry, "Version")
-    builtin = distribution == _OURS
+def _info(entry: _Entry, entries: Sequence[_Entry]) -> ProviderInfo:
+    about = (entry.name, entry.distribution, entry.version, entry.builtin)
     problem = _clash(entry, entries)
-    if problem is None:
-        try:
-            loaded = _load(entry.name, entry)
-        except ProviderLoadError as error:
-            problem = error.message
-        else:
-            return ProviderInfo(entry.name, distribution, version, builtin, loaded.capabilities, loaded.title)
-    return ProviderInfo(entry.name, distribution, version, builtin, problem=problem)
+    if problem is not None:
+        return ProviderInfo(*about, problem=problem)
+    try:
+        loaded = _load(entry, unique=[each.name for each in entries].count(entry.name) == 1)
+    except ProviderLoadError as error:
+        return ProviderInfo(*about, problem=error.message)
+    return ProviderInfo(*about, loaded.capabilities, loaded.title)
+
+
+# Imports.
 
 
 @cache
-def _load(name: str, entry: EntryPoint) -> type[Provider[Any]]:
-    from stevedore.driver import DriverManager  # noqa: PLC0415  # listing needs no stevedore
-
+def _load(entry: _Entry, *, unique: bool) -> type[Provider[Any]]:
     from taskbridge.provider.base import Provider  # noqa: PLC0415  # imports pydantic, which listing does not need
 
-    class OneDriver(DriverManager):  # type: ignore[type-arg]  # generic in newer stevedores only
-        """Loads the entry point that we mean, past stevedore's cache on disk: that one may be out of date."""
-
-        def list_entry_points(self) -> list[EntryPoint]:
-            return [entry]
-
-    causes: list[str] = []
-
-    def failed(_manager: object, _entry: object, error: BaseException) -> None:
-        causes.append(_told(error))
-
-    name_of, version = _distribution(entry), _told_by_metadata(entry, "Version")
-    origin = f"{name_of} {version}" if name_of else "an unnamed distribution"
-    found: object = None
     try:
-        manager: Any = OneDriver(GROUP, name, invoke_on_load=False, on_load_failure_callback=failed)
-        found = manager.driver
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's import may raise anything
-        causes.append(_told(error))
-    if isinstance(found, type) and issubclass(found, Provider):
-        return _checked(found, name, origin)  # pyright: ignore[reportUnknownArgumentType]  # its settings are its own
-    cause = causes[0] if causes else f"{entry.value} is no Provider class"
-    remedy = f"install what it needs, or upgrade or uninstall {_distribution(entry) or 'what brings it'}"
-    raise ProviderLoadError(f"provider {name!r} of {origin} cannot be used: {cause}; {remedy}", provider=name)
+        found = _import(entry.point) if unique else entry.point.load()
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a third party's import may raise anything
+        message = printable(str(error), 300)
+        cause = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    else:
+        if isinstance(found, type) and issubclass(found, Provider):
+            return _checked(found, entry.name, entry.origin)  # pyright: ignore[reportUnknownArgumentType]  # any settings
+        cause = f"{entry.point.value} is no Provider class"
+    remedy = f"install what it needs, or upgrade or uninstall {entry.distribution or 'what brings it'}"
+    raise ProviderLoadError(
+        f"provider {entry.name!r} of {entry.origin} cannot be used: {cause}; {remedy}", provider=entry.name
+    )
 
 
-def _told(error: BaseException) -> str:
-    words = printable(str(error), 300)
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+def _import(point: EntryPoint) -> object:
+    """Load an entry point whose name is unique; raises whatever the import raises."""
+    from stevedore.driver import DriverManager  # noqa: PLC0415  # listing needs no stevedore
+    from stevedore.exception import NoMatches  # noqa: PLC0415  # the same
+
+    failures: list[BaseException] = []
+
+    def on_failure(_manager: object, failed: EntryPoint, error: BaseException) -> None:
+        if failed.value == point.value:
+            failures.append(error)
+
+    try:
+        manager: Any = DriverManager(GROUP, point.name, on_load_failure_callback=on_failure)
+        if manager.extensions[0].entry_point_target == point.value:
+            return manager.driver
+    except NoMatches:
+        pass
+    if failures:
+        raise failures[0]
+    return point.load()  # stevedore's cache is older than the metadata
 
 
 def _checked(provider: type[Provider[Any]], name: str, origin: str) -> type[Provider[Any]]:
-    missing = [a for a in ("name", "title", "docs", "Settings", "capabilities") if not hasattr(provider, a)]
-    if missing:
-        raise ProviderLoadError(
-            f"provider {name!r} of {origin} cannot be used: the class lacks {', '.join(missing)}", provider=name
-        )
-    if provider.name != name:
-        raise ProviderLoadError(
-            f"provider {name!r} of {origin} cannot be used: its class says it is {printable(provider.name, 60)!r}",
-            provider=name,
-        )
-    clash = set(provider.Settings.model_fields) & set(_common_keys())
-    if clash:
-        raise ProviderLoadError(
-            f"provider {name!r} of {origin} cannot be used: its settings redefine {', '.join(sorted(clash))}",
-            provider=name,
-        )
-    return provider
-
-
-def _common_keys() -> tuple[str, ...]:
     from taskbridge._config.settings import CommonSettings  # noqa: PLC0415  # only when something is loaded
 
-    return tuple(CommonSettings.model_fields)
-
-
-def require_extra(module: str, extra: str, purpose: str) -> ConfigError:
-    """The error for a missing optional dependency.
-
-    Args:
-        module: The module that is missing.
-        extra: The extra that brings it.
-        purpose: What needs it.
-    """
-    return ConfigError(f"{purpose} needs {module}; install it with: pip install 'taskbridge[{extra}]'")
+    missing = [attribute for attribute in _REQUIRED if not hasattr(provider, attribute)]
+    problem = ""
+    if missing:
+        problem = f"the class lacks {', '.join(missing)}"
+    elif provider.name != name:
+        problem = f"its class says it is {printable(provider.name, 60)!r}"
+    elif clash := sorted(set(provider.Settings.model_fields) & set(CommonSettings.model_fields)):
+        problem = f"its settings redefine {', '.join(clash)}"
+    if problem:
+        raise ProviderLoadError(f"provider {name!r} of {origin} cannot be used: {problem}", provider=name)
+    return provider

@@ -1,4 +1,4 @@
-"""What every connection takes, as models, and how a connection reaches the world."""
+"""The settings that every connection has, as pydantic models."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class _Poll(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
 
     latency: Seconds | None = None
-    """Seconds of mean delay aimed at between a task's end and the news of it."""
+    """Mean delay to aim at between a task's end and its detection, in seconds."""
     interval: Seconds | None = None
-    """Seconds between two looks, instead of latency."""
+    """Seconds between two polls, instead of latency."""
     at_most: Seconds = 300.0
-    """Seconds after which any task is looked at again."""
+    """Longest interval between two polls of a task, in seconds."""
 
     @model_validator(mode="after")
-    def _one_wish(self) -> Self:
+    def _one_or_the_other(self) -> Self:
         if self.latency is not None and self.interval is not None:
             raise ValueError("takes latency or interval, not both")
         return self
@@ -40,67 +40,67 @@ class _Retry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
 
     attempts: Annotated[int, Field(strict=True, ge=1, le=10)] = 3
-    """Requests at most for one request of ours, the first included."""
+    """Most attempts for one request, the first included."""
     first: Annotated[float, AfterValidator(_finite), Field(strict=True, ge=0, le=60)] = 0.5
-    """Seconds up to which the first pause is drawn; it doubles with each further one."""
+    """Longest first pause in seconds; it doubles with each further one."""
     at_most: Annotated[float, AfterValidator(_finite), Field(strict=True, ge=0, le=3600)] = 20.0
-    """Seconds up to which a pause may grow."""
+    """Longest pause in seconds."""
 
 
 class _Submit(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
 
     operation: str | None = None
-    """Operation where `client.submit` names none."""
+    """Operation if `client.submit` names none."""
     options: dict[str, Any] = Field(default_factory=dict[str, Any], repr=False)
-    """Options of the vendor for that operation, verbatim; options of a call stand above them, key by key."""
+    """Options of the vendor for that operation, verbatim; options of a call override them, key by key."""
 
 
 class CommonSettings(BaseModel):
-    """Settings that every connection takes, in the file and as keywords of `taskbridge.connect` alike."""
+    """Settings that every connection has, in the file and as keywords of `taskbridge.connect`."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True, use_attribute_docstrings=True
     )
 
     request_timeout: Seconds = 30.0
-    """Total seconds for one look-up or other call, all its attempts and token renewals included; uploads get more."""
+    """Total seconds for one call such as a status request, with all attempts and token renewals; uploads get more."""
     retry: _Retry = _Retry()
-    """What one failing look-up is worth."""
+    """How often a failed request is retried."""
     poll: _Poll = _Poll()
-    """How often to look at a task that is not finished."""
+    """How often an unfinished task is polled."""
     submit: _Submit = _Submit()
-    """What this connection submits where a call says nothing."""
+    """What this connection submits if a call does not say."""
     allow_private: Annotated[bool, Field(strict=True)] = False
-    """Fetch documents and files from this machine and from private networks too, where a link leads there."""
+    """Allow links to documents and files on this machine and in private networks."""
     requests_per_second: Annotated[float, AfterValidator(_finite), Field(strict=True, gt=0, le=100_000)] | None = None
-    """Requests a second at most over the whole connection."""
+    """Most requests per second of the whole connection."""
     max_in_flight: Annotated[int, Field(strict=True, ge=1, le=1000)] = 32
-    """Requests of this connection under way at the same time, at most."""
+    """Most concurrent requests of this connection."""
     max_body: Annotated[int, Field(strict=True, ge=1024, le=1 << 31)] | None = None
-    """Bytes of a decoded answer that are read at most; the provider has its own default."""
+    """Most bytes of a decoded response that are read; the provider has its own default."""
     strict: Annotated[bool, Field(strict=True)] = False
-    """Raise ContractError for a word that the mapping table does not know."""
+    """Raise ContractError for a status word that the mapping table does not have."""
     allow_http: Annotated[bool, Field(strict=True)] = False
-    """Allow plain http for hosts other than this machine."""
+    """Allow plain http to hosts other than this machine."""
     ca_bundle: str | None = None
     """Path of the certificates to trust, instead of the default ones."""
     proxy: SecretStr | None = None
-    """URL of the proxy; it may hold a password."""
+    """URL of the proxy; it may contain a password."""
     webhook_secrets: tuple[SecretStr, ...] = ()
     """Signing secrets of webhooks; several at once for rotation."""
     user_agent_suffix: str | None = None
-    """Text after our own User-Agent."""
+    """Text to append to the User-Agent."""
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("settings hold credentials and are not pickled; pass the connection's name instead")
 
     @property
     def retry_policy(self) -> RetryPolicy:
-        """`retry` as the core takes it."""
+        """`retry` as a `RetryPolicy`."""
         return RetryPolicy(self.retry.attempts, self.retry.first, self.retry.at_most)
 
     @property
     def poll_policy(self) -> PollPolicy:
-        """`poll` as the core takes it."""
+        """`poll` as a `PollPolicy`."""
         return PollPolicy(self.poll.latency, self.poll.interval, self.poll.at_most)

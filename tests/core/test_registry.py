@@ -1,4 +1,4 @@
-"""Plugins without installs: distributions written into a temporary folder, as broken as they come."""
+"""Finding and loading providers, with distributions written into a temporary folder, many of them broken."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 import taskbridge as tb
-from taskbridge._config.registry import GROUP, builtin_providers, load_provider
+from taskbridge._config import registry
+from taskbridge._config.registry import GROUP, builtin_providers, distribution_name, load_provider, require_extra
 
 BUILTIN = ("cloudconvert", "expertai-extract", "scan-documents", "smartdocumentor")
-NUMBERS = count()  # a module of its own for each plugin: Python keeps what it has imported
+NUMBERS = count()  # each plugin gets its own module name: Python keeps what it has imported
 
 WORKING = """
 from pydantic import SecretStr
@@ -39,16 +40,20 @@ Plugin = Callable[..., str]
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugin:
-    """Writes a distribution: ``plugin(distribution, entry, code)``; gives the module's name."""
+    """Writes a distribution: ``plugin(distribution, entry, code)``; returns the module's name."""
     monkeypatch.syspath_prepend(tmp_path)  # pyright: ignore[reportUnknownMemberType]  # pytest's own
 
-    def write(distribution: str | None, entry: str, code: str = WORKING, *, setting: str = "colour") -> str:
+    def write(
+        distribution: str | None, entry: str, code: str = WORKING, *, setting: str = "color", record: str | None = None
+    ) -> str:
         module = f"plugin_of_test_{next(NUMBERS)}"
         (tmp_path / f"{module}.py").write_text(code.replace("{name}", entry).replace("{setting}", setting))
         folder = tmp_path / f"{(distribution or module).replace('-', '_')}-1.dist-info"
         folder.mkdir()
         if distribution is not None:
             (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n")
+        if record is not None:
+            (folder / "RECORD").write_text(record)
         (folder / "entry_points.txt").write_text(f"[{GROUP}]\n{entry} = {module}:Plugin\n")
         return module
 
@@ -59,15 +64,15 @@ def listed(name: str) -> list[tb.ProviderInfo]:
     return [info for info in tb.providers() if info.name == name]
 
 
-def others_work() -> bool:
-    found = {info.name: info.problem for info in tb.providers() if info.builtin}
-    return found == dict.fromkeys(BUILTIN)
+def builtins_work() -> bool:
+    problems = {info.name: info.problem for info in tb.providers() if info.builtin}
+    return problems == dict.fromkeys(BUILTIN)
 
 
 def test_the_built_in_providers_are_listed_and_work() -> None:
     assert builtin_providers() == BUILTIN
-    assert others_work()
-    assert all((info.distribution, info.title is None) == ("taskbridge", False) for info in tb.providers())
+    assert builtins_work()
+    assert all((info.distribution, info.title is None) == (distribution_name(), False) for info in tb.providers())
 
 
 def test_a_plugin_is_found_by_its_entry_point(plugin: Plugin) -> None:
@@ -79,7 +84,7 @@ def test_a_plugin_is_found_by_its_entry_point(plugin: Plugin) -> None:
         assert client.provider == "acme"
 
 
-def test_a_plugin_that_is_only_listed_by_name_is_not_imported(plugin: Plugin) -> None:
+def test_listing_the_names_imports_no_plugin(plugin: Plugin) -> None:
     module = plugin("taskbridge-acme", "acme")
     assert builtin_providers() == BUILTIN
     tb.connect("scan-documents", api_key="k-of-ours").close()
@@ -115,11 +120,11 @@ def test_a_broken_plugin_disables_itself_and_says_why(plugin: Plugin, code: str,
     assert info.capabilities is None
     with pytest.raises(tb.ProviderLoadError, match="cannot be used"):
         tb.connect("broken", api_key="k")
-    assert others_work()
+    assert builtins_work()
 
 
 @pytest.mark.parametrize("between", [(), ("taskbridge-between",)], ids=["adjacent", "apart"])
-def test_of_two_strangers_with_one_name_both_are_disabled(plugin: Plugin, between: tuple[str, ...]) -> None:
+def test_two_third_parties_with_the_same_name_are_both_disabled(plugin: Plugin, between: tuple[str, ...]) -> None:
     plugin("taskbridge-a", "acme")
     for distribution in between:
         plugin(distribution, "other")
@@ -133,17 +138,17 @@ def test_of_two_strangers_with_one_name_both_are_disabled(plugin: Plugin, betwee
     with pytest.raises(tb.ProviderLoadError, match="uninstall all but one"):
         load_provider("acme")
     assert all(info.problem is None for distribution in between for info in listed("other") if distribution)
-    assert others_work()
+    assert builtins_work()
 
 
-def test_strangers_without_names_of_their_own_clash_too(plugin: Plugin) -> None:
+def test_unnamed_distributions_clash_too(plugin: Plugin) -> None:
     plugin(None, "acme")
     plugin(None, "acme")
     assert [info.problem is None for info in listed("acme")] == [False, False]
-    assert others_work()
+    assert builtins_work()
 
 
-def test_a_stranger_that_takes_the_name_of_a_built_in_is_disabled(plugin: Plugin) -> None:
+def test_a_third_party_that_takes_a_built_in_name_is_disabled_and_never_imported(plugin: Plugin) -> None:
     module = plugin("taskbridge-pirate", "cloudconvert")
     ours, theirs = sorted(listed("cloudconvert"), key=lambda info: not info.builtin)
     assert (ours.builtin, ours.problem) == (True, None)
@@ -154,7 +159,30 @@ def test_a_stranger_that_takes_the_name_of_a_built_in_is_disabled(plugin: Plugin
     assert module not in sys.modules
 
 
-def test_a_name_that_nobody_has_gets_the_nearest_one() -> None:
+def test_a_built_in_is_known_by_the_files_of_its_distribution_not_by_a_name(plugin: Plugin) -> None:
+    plugin(distribution_name(), "acme", record="plugin.py,,\ntaskbridge_x/taskbridge/__init__.py,,\n")
+    plugin("document-taskbridge", "other", record="taskbridge/__init__.py,,\n")  # but not the package that runs
+    assert [info.builtin for name in ("acme", "other") for info in listed(name)] == [False, False]
+    assert builtin_providers() == BUILTIN
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"url": 1, "dir_info": {"editable": true}}', '{"dir_info": {}, "url": "x"}']
+)
+def test_a_broken_direct_url_does_no_harm(plugin: Plugin, tmp_path: Path, text: str) -> None:
+    plugin("taskbridge-acme", "acme", record="")
+    (tmp_path / "taskbridge_acme-1.dist-info" / "direct_url.json").write_text(text)
+    assert [(info.builtin, info.problem) for info in listed("acme")] == [(False, None)]
+
+
+def test_the_hint_for_a_missing_extra_names_the_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    hint = f"a wait needs rich; install it with: pip install '{distribution_name()}[cli]'"
+    assert require_extra("rich", "cli", "a wait").message == hint
+    monkeypatch.setattr(registry, "entry_points", lambda **_: ())  # a frozen program without metadata
+    assert distribution_name() == "document-taskbridge"
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_one() -> None:
     with pytest.raises(tb.ProviderNotFound, match=r"did you mean 'cloudconvert'\? installed are cloudconvert, "):
         tb.connect("cloudconvrt", api_key="k")
     with pytest.raises(tb.ProviderNotFound) as caught:
@@ -162,7 +190,7 @@ def test_a_name_that_nobody_has_gets_the_nearest_one() -> None:
     assert "\x1b" not in str(caught.value)
 
 
-def test_a_connection_given_as_a_provider_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_name_given_as_a_provider_is_recognized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "taskbridge.toml"
     path.write_text('[connections.invoices]\nprovider = "cloudconvert"\napi_key = "k"\n', encoding="utf-8")
     monkeypatch.setenv("TASKBRIDGE_CONFIG", str(path))
@@ -172,11 +200,8 @@ def test_a_connection_given_as_a_provider_is_told_apart(tmp_path: Path, monkeypa
         tb.connect("receipts")
 
 
-def test_loading_a_provider_is_not_fooled_by_a_cache_on_disk(
-    plugin: Plugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stale = tmp_path / "cache"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(stale))
+def test_a_stale_stevedore_cache_does_no_harm(plugin: Plugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     plugin("taskbridge-first", "first")
     assert [info.problem for info in listed("first")] == [None]
     plugin("taskbridge-second", "second")
@@ -189,6 +214,6 @@ def test_entry_points_and_provider_folders_are_the_same() -> None:
     root = Path(__file__).parents[2] / "providers"
     folders = {path.name for path in root.glob("taskbridge_*") if path.is_dir()}
     for group in (GROUP, "taskbridge.emulators"):
-        points = [point for point in entry_points(group=group) if point.dist and point.dist.name == "taskbridge"]
+        points = [point for point in entry_points(group=group) if point.dist and point.dist.name == distribution_name()]
         assert {point.module.partition(".")[0] for point in points} == folders
         assert tuple(sorted(point.name for point in points)) == BUILTIN

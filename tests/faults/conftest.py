@@ -56,7 +56,6 @@ def read_once() -> Iterator[None]:
     """Installed distributions are read once, not for each of some thousand clients."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "_entries", functools.cache(registry._entries))
-        patch.setattr(registry, "_distribution", functools.cache(registry._distribution))
         yield
 
 
