@@ -1,4 +1,4 @@
-"""What makes waiting for many hard: requests, threads and tasks are counted, in virtual time where time counts."""
+"""Hard cases of waiting for many tasks: requests, threads and asyncio tasks are counted, mostly in virtual time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Says = Callable[..., Response]
 
 
-def asked(request: Request) -> str:
+def task_of(request: Request) -> str:
     return request.url.rpartition("/")[2]
 
 
@@ -53,16 +53,16 @@ def no_thread_is_left() -> Iterator[None]:
 
 @pytest.fixture
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody wants a line of log for each look."""
+    """Do not log each poll."""
     for name in ("taskbridge.requests", "taskbridge.tasks"):
         caplog.set_level(logging.WARNING, logger=name)
 
 
 def some_missing(says: Says) -> Callable[[Request], Response]:
-    """A vendor whose tasks have all ended; it does not know every hundredth."""
+    """A vendor whose tasks have all ended, except every hundredth, which does not exist."""
 
     def vendor(request: Request) -> Response:
-        task_id = asked(request)
+        task_id = task_of(request)
         return Response(404, {}, b"{}") if int(task_id[1:]) % 100 == 0 else says(task_id, "done")
 
     return vendor
@@ -81,7 +81,7 @@ def test_ten_thousand_refs_of_which_a_hundred_do_not_exist(acme: Maker, says: Sa
 
     def counting(request: Request) -> Response:
         nonlocal most
-        most = max(most, len(waiting_threads())) if asked(request).endswith("00") else most
+        most = max(most, len(waiting_threads())) if task_of(request).endswith("00") else most
         return some_missing(says)(request)
 
     transport = ScriptedTransport(counting, clock=made.clock)
@@ -92,7 +92,7 @@ def test_ten_thousand_refs_of_which_a_hundred_do_not_exist(acme: Maker, says: Sa
 
 
 @pytest.mark.usefixtures("quiet")
-def test_the_same_asynchronously_without_a_thread(acme: Maker, says: Says) -> None:
+def test_ten_thousand_refs_asynchronously_without_a_thread(acme: Maker, says: Says) -> None:
     made = acme(some_missing(says))
     before = threading.active_count()
 
@@ -107,83 +107,83 @@ def test_the_same_asynchronously_without_a_thread(acme: Maker, says: Says) -> No
     asyncio.run(run())
 
 
-# A key that is refused on the way.
+# A credential that is refused during a wait.
 
 
-def test_a_401_in_the_middle_pauses_its_connection_only_and_the_wait_can_be_resumed(
+def test_a_401_during_a_wait_pauses_its_connection_only_and_the_wait_can_be_resumed(
     acme: Maker, says: Says, caplog: pytest.LogCaptureFixture
 ) -> None:
     numbers = count()
-    mended = threading.Event()
+    repaired = threading.Event()
 
     def vendor(request: Request) -> Response:
-        if "//refuses." in request.url and next(numbers) >= 10 and not mended.is_set():
+        if "//refuses." in request.url and next(numbers) >= 10 and not repaired.is_set():
             return Response(401, {}, b"{}")
-        return says(asked(request), "done" if mended.is_set() or "//goes." in request.url else "working")
+        return says(task_of(request), "done" if repaired.is_set() or "//works." in request.url else "working")
 
     made = {
         name: acme(name=name, base_url=f"https://{name}.test/v1", poll={"interval": 5.0})
-        for name in ("refuses", "goes")
+        for name in ("refuses", "works")
     }
-    clock = made["goes"].clock
+    clock = made["works"].clock
     transport = ScriptedTransport(vendor, clock=clock)
     refused = [f"refuses:t{n}" for n in range(20)]
     with (
         caplog.at_level(logging.WARNING, logger="taskbridge"),
         tb.Bridge({name: each.connection for name, each in made.items()}, clock=clock, transport=transport) as bridge,
     ):
-        outcomes = bridge.wait_all([*refused, *(f"goes:t{n}" for n in range(20))], timeout=600.0)
+        outcomes = bridge.wait_all([*refused, *(f"works:t{n}" for n in range(20))], timeout=600.0)
         assert {type(outcome.error) for outcome in outcomes[:20]} == {tb.AuthenticationError}
         assert len({str(outcome.error).replace(outcome.ref, "") for outcome in outcomes[:20]}) == 1
         assert [outcome.unwrap().status for outcome in outcomes[20:]] == ["completed"] * 20
         assert sum("pauses" in record.getMessage() for record in caplog.records) == 1
         sent = sum("//refuses." in request.url for request in transport.requests)
-        assert sent <= 10 + 8  # those that were under way when the first came back
-        mended.set()
+        assert sent <= 10 + 8  # those in flight when the first 401 arrived
+        repaired.set()
         assert {outcome.unwrap().status for outcome in bridge.wait_all(refused, timeout=600.0)} == {"completed"}
 
 
-# Tasks that come while others are waited for, and callers that go.
+# Tasks added during a wait, and callers that leave.
 
 
 def test_tasks_are_added_while_iterating(acme: Maker, says: Says) -> None:
-    made = acme(lambda request: says(asked(request), "done"))
+    made = acme(lambda request: says(task_of(request), "done"))
     with made.client as client:
-        told: list[str] = []
+        seen: list[str] = []
         for outcome in client.as_completed(["t1", "t2"]):
-            told.append(outcome.ref.id)
-            if len(told) <= 2:
-                told += [each.ref.id for each in client.as_completed([f"u{len(told)}", f"v{len(told)}"])]
-    assert sorted(told)[:2] == ["t1", "t2"]
-    assert len(told) == len(made.transport.requests)
-    assert all(number == 1 for number in Counter(map(asked, made.transport.requests)).values())
+            seen.append(outcome.ref.id)
+            if len(seen) <= 2:
+                seen += [each.ref.id for each in client.as_completed([f"u{len(seen)}", f"v{len(seen)}"])]
+    assert sorted(seen)[:2] == ["t1", "t2"]
+    assert len(seen) == len(made.transport.requests)
+    assert all(number == 1 for number in Counter(map(task_of, made.transport.requests)).values())
 
 
 def test_tasks_are_added_while_iterating_asynchronously(acme: Maker, says: Says) -> None:
-    made = acme(lambda request: says(asked(request), "done"))
+    made = acme(lambda request: says(task_of(request), "done"))
 
     async def run() -> list[str]:
         client, transport = made.asynchronous()
-        told: list[str] = []
+        seen: list[str] = []
         async with client:
             async for outcome in client.as_completed(["t1", "t2"]):
-                told.append(outcome.ref.id)
-                told += [each.ref.id for each in await client.wait_all([f"u{len(told)}", f"v{len(told)}"])]
-        assert len(told) == len(transport.requests)
-        return told
+                seen.append(outcome.ref.id)
+                seen += [each.ref.id for each in await client.wait_all([f"u{len(seen)}", f"v{len(seen)}"])]
+        assert len(seen) == len(transport.requests)
+        return seen
 
     assert len(asyncio.run(run())) == 6
 
 
 @pytest.mark.parametrize("number", [1, 50])
 def test_an_interrupt_ends_the_wait_and_leaves_no_thread(acme: Maker, says: Says, number: int) -> None:
-    # In real time, and so briefly that it costs nothing: the interrupt comes with the first look.
+    # In real time, but briefly: the interrupt comes with the first poll.
     made = acme(poll={"interval": 60.0})
     main = threading.main_thread()
     assert threading.current_thread() is main
 
     def vendor(request: Request) -> Response:
-        return says(asked(request), "working")
+        return says(task_of(request), "working")
 
     with tb.Client(made.connection, clock=tb_clock(), transport=ScriptedTransport(vendor)) as client:
         timer = threading.Timer(0.02, interrupt)
@@ -196,7 +196,7 @@ def test_an_interrupt_ends_the_wait_and_leaves_no_thread(acme: Maker, says: Says
         for thread in waiting_threads():
             thread.join(5.0)
         assert waiting_threads() == []
-        assert client.get("t1").status == "processing"  # the client goes on
+        assert client.get("t1").status == "processing"  # the client still works
 
 
 def interrupt() -> None:
@@ -214,9 +214,9 @@ def tb_clock() -> Any:
 # Event loops.
 
 
-def test_an_event_loop_that_is_closed_under_a_wait_hangs_nobody(acme: Maker, says: Says) -> None:
-    made = acme(lambda request: says(asked(request), "done" if asked(request) == "t1" else "working"))
-    transport = AsyncScriptedTransport(lambda request: says(asked(request), "done"), clock=made.clock)
+def test_an_event_loop_closed_during_a_wait_blocks_no_later_wait(acme: Maker, says: Says) -> None:
+    made = acme(lambda request: says(task_of(request), "done" if task_of(request) == "t1" else "working"))
+    transport = AsyncScriptedTransport(lambda request: says(task_of(request), "done"), clock=made.clock)
     first = asyncio.new_event_loop()
 
     async def begin() -> aio.Client:
@@ -230,25 +230,25 @@ def test_an_event_loop_that_is_closed_under_a_wait_hangs_nobody(acme: Maker, say
     first.run_until_complete(first.shutdown_asyncgens())
     first.close()
 
-    async def go_on() -> None:
+    async def resume() -> None:
         with pytest.raises(tb.ConfigError, match="another event loop"):
             await client.wait_all(["t1"])
         await client.close()
-        async with aio.Client(made.connection, clock=made.clock, transport=transport) as fresh:
-            assert [outcome.unwrap().id for outcome in await fresh.wait_all(["t1", "t2"])] == ["t1", "t2"]
+        async with aio.Client(made.connection, clock=made.clock, transport=transport) as other:
+            assert [outcome.unwrap().id for outcome in await other.wait_all(["t1", "t2"])] == ["t1", "t2"]
 
-    asyncio.run(go_on())
+    asyncio.run(resume())
 
 
 def test_a_bridge_and_its_client_renew_a_credential_once(acme: Maker, says: Says, clock: VirtualClock) -> None:
     def vendor(request: Request) -> Response:
         if request.method == "POST":
             return Response(200, {}, b'{"token": "token-of-acme"}', clock.now())
-        return says(asked(request), "done")
+        return says(task_of(request), "done")
 
     class Slow(AsyncScriptedTransport):
         async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
-            await asyncio.sleep(0)  # so that others come in between
+            await asyncio.sleep(0)  # let other tasks run
             return await super().send(request, deadline=deadline, max_body=max_body)
 
     transport = Slow(vendor, clock=clock)
@@ -266,16 +266,16 @@ def test_a_bridge_and_its_client_renew_a_credential_once(acme: Maker, says: Says
 
 
 class Slept:
-    """A fleet of tasks that end after a time, in virtual time; something happens to the clock on the way."""
+    """Tasks that end after a while, in virtual time; the clock is changed during the wait."""
 
     def __init__(self, acme: Maker, says: Says, clock: VirtualClock, *, number: int, ends: float) -> None:
         self.clock, self.ends = clock, clock.monotonic() + ends
-        self.looks: list[float] = []
+        self.polls: list[float] = []
         self.made = acme(poll={"interval": 10.0}, max_in_flight=100)
 
         def vendor(request: Request) -> Response:
-            self.looks.append(clock.monotonic())
-            return says(asked(request), "done" if clock.monotonic() >= self.ends else "working")
+            self.polls.append(clock.monotonic())
+            return says(task_of(request), "done" if clock.monotonic() >= self.ends else "working")
 
         self.driver = Driver(clock, lambda _: ScriptedTransport(vendor, clock=clock))
         self.scheduler = PollScheduler()
@@ -283,38 +283,38 @@ class Slept:
             self.scheduler.add(self.made.connection, f"t{n}", clock.monotonic(), deadline=clock.monotonic() + 900.0)
         self.outcomes: list[tb.Outcome] = []
 
-    def run(self, happens: Callable[[], object] | None = None, at: float = 0.0) -> None:
+    def run(self, change: Callable[[], object] | None = None, at: float = 0.0) -> None:
         began = self.clock.monotonic()
         while self.driver.step(self.scheduler):
-            while (news := self.scheduler.next_update()) is not None:
-                self.outcomes.append(news.outcome)
-            if happens is not None and self.clock.monotonic() >= began + at:
-                happens()
-                happens = None
-        while (news := self.scheduler.next_update()) is not None:
-            self.outcomes.append(news.outcome)
+            while (update := self.scheduler.next_update()) is not None:
+                self.outcomes.append(update.outcome)
+            if change is not None and self.clock.monotonic() >= began + at:
+                change()
+                change = None
+        while (update := self.scheduler.next_update()) is not None:
+            self.outcomes.append(update.outcome)
 
 
 @pytest.mark.parametrize("seconds", [3600.0, -3600.0, 86_400.0, -0.5])
-def test_a_wall_clock_that_is_set_changes_nothing(acme: Maker, says: Says, clock: VirtualClock, seconds: float) -> None:
+def test_setting_the_wall_clock_changes_nothing(acme: Maker, says: Says, clock: VirtualClock, seconds: float) -> None:
     steady = Slept(acme, says, clock, number=5, ends=200.0)
     steady.run(lambda: clock.step_wall(seconds), at=55.0)
     assert [outcome.unwrap().status for outcome in steady.outcomes] == ["completed"] * 5
-    assert len(steady.looks) == pytest.approx(5 * 21, abs=5 * 2)
+    assert len(steady.polls) == pytest.approx(5 * 21, abs=5 * 2)
 
 
-def test_after_an_hours_sleep_each_task_is_looked_at_once_and_no_burst_follows(
+def test_after_a_long_suspend_each_task_is_polled_once_without_a_burst(
     acme: Maker, says: Says, clock: VirtualClock
 ) -> None:
-    slept = Slept(acme, says, clock, number=50, ends=100.0)  # they end while everybody sleeps
+    slept = Slept(acme, says, clock, number=50, ends=100.0)  # they end during the suspend
     before = clock.monotonic()
     slept.run(lambda: clock.advance(800.0), at=50.0)
-    after = [when for when in slept.looks if when > before + 800.0]
+    after = [when for when in slept.polls if when > before + 800.0]
     assert [outcome.unwrap().status for outcome in slept.outcomes] == ["completed"] * 50
     assert len(after) == 50
 
 
-def test_a_deadline_that_passed_in_an_hours_sleep_is_told_with_the_last_snapshot(
+def test_a_deadline_that_passed_during_a_suspend_reports_the_last_snapshot(
     acme: Maker, says: Says, clock: VirtualClock
 ) -> None:
     slept = Slept(acme, says, clock, number=5, ends=1e9)
@@ -322,13 +322,13 @@ def test_a_deadline_that_passed_in_an_hours_sleep_is_told_with_the_last_snapshot
     errors = [outcome.error for outcome in slept.outcomes]
     assert [type(error) for error in errors] == [tb.WaitTimeout] * 5
     assert all(outcome.task is not None and outcome.task.status == "processing" for outcome in slept.outcomes)
-    assert max(slept.looks) < 1000.0 + 100.0  # nobody is asked after the deadline
+    assert max(slept.polls) < 1000.0 + 100.0  # no poll after the deadline
 
 
-# A task that goes backwards.
+# A task whose state moves backwards.
 
 
-def test_a_task_that_goes_backwards_is_shown_as_it_is(acme: Maker, says: Says) -> None:
+def test_a_task_whose_state_moves_backwards_is_reported_as_it_is(acme: Maker, says: Says) -> None:
     states = iter(["working", "waiting", "working", "done"])
     made = acme(lambda _: says("t1", next(states)), poll={"interval": 1.0})
     with made.client as client:
@@ -336,36 +336,36 @@ def test_a_task_that_goes_backwards_is_shown_as_it_is(acme: Maker, says: Says) -
     assert seen == ["working", "waiting", "working", "done"]
 
 
-# What is left behind.
+# Leftovers.
 
 
-class Party:
-    """Somebody who waits."""
+class Owner:
+    """The owner of a wait."""
 
 
-def test_waits_that_are_over_leave_nothing_behind(acme: Maker) -> None:
+def test_finished_waits_release_their_owners(acme: Maker) -> None:
     made, scheduler = acme(), PollScheduler()
-    gone: list[weakref.ref[Party]] = []
+    owners: list[weakref.ref[Owner]] = []
 
     def wait(number: int) -> None:
-        party = Party()
-        gone.append(weakref.ref(party))
-        scheduler.drop([scheduler.add(made.connection, f"t{number}", 0.0, deadline=1e6 + number, owner=party)])
+        owner = Owner()
+        owners.append(weakref.ref(owner))
+        scheduler.drop([scheduler.add(made.connection, f"t{number}", 0.0, deadline=1e6 + number, owner=owner)])
 
     for number in range(1000):
         wait(number)
     gc.collect()
-    assert sum(each() is not None for each in gone) < 100
+    assert sum(each() is not None for each in owners) < 100
 
 
 class Broken(Acme):
-    """A provider that trips before its first request."""
+    """A provider that raises before its first request."""
 
     def get(self, task_id: str) -> Any:
         raise ZeroDivisionError(task_id)
 
 
-def test_a_leave_to_probe_that_is_not_used_is_given_back(acme: Maker) -> None:
+def test_an_unused_permit_to_probe_is_given_back(acme: Maker) -> None:
     made = acme(provider=Broken)
     throttle, now = made.connection.throttle, made.clock.monotonic()
     for _ in range(5):
@@ -374,4 +374,4 @@ def test_a_leave_to_probe_that_is_not_used_is_given_back(acme: Maker) -> None:
     assert throttle.take(now + 8.0).granted
     with pytest.raises(tb.ContractError, match="broken"):
         next(poll(made.connection, "t1", now + 60.0, plan=RequestOptions(attempts=1, granted=True)))
-    assert throttle.take(now + 8.0).granted  # at once, for the next one
+    assert throttle.take(now + 8.0).granted  # at once, for the next request

@@ -1,4 +1,4 @@
-"""When to look: what is learnt of durations, and what a look costs."""
+"""Poll intervals: learned durations, and requests against delay."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Draw = Callable[[random.Random], float]
 LATENCY: Final = 0.9  # seconds of mean delay aimed at
 
 
-def watched(pace: IntervalPolicy, draw: Draw, count: int, chance: random.Random) -> tuple[float, float]:
-    """Requests a task and mean delay, of tasks watched one after the other; the pace learns from them."""
+def poll_all(policy: IntervalPolicy, draw: Draw, count: int, chance: random.Random) -> tuple[float, float]:
+    """Requests per task and mean delay of tasks polled one after the other; the policy learns from them."""
     requests, delay = 0, 0.0
     for _ in range(count):
         end, age = max(0.05, draw(chance)), 0.0
         while age < end:
-            at = age + pace.pause(age) * chance.uniform(0.9, 1.1)
-            pace.durations.observe(age, at, ended=at >= end)
+            at = age + policy.pause(age) * chance.uniform(0.9, 1.1)
+            policy.durations.observe(age, at, ended=at >= end)
             age = at
             requests += 1
         delay += age - end
@@ -45,80 +45,80 @@ DISTRIBUTIONS: Final[dict[str, Draw]] = {
 }
 
 
-def test_nothing_known_looks_at_twice_the_latency() -> None:
+def test_without_knowledge_the_pause_is_twice_the_latency() -> None:
     assert IntervalPolicy(3.0, None, 300.0).pause(0.0) == 6.0
     assert IntervalPolicy(3.0, None, 300.0).pause(1000.0) == 6.0
 
 
-def test_no_wish_and_nothing_known_looks_in_proportion_to_the_age() -> None:
-    pace = IntervalPolicy(None, None, 300.0)
-    assert pace.pause(0.0) == pytest.approx(0.5)
-    assert pace.pause(30.0) == pytest.approx(4.0)
-    assert pace.pause(7200.0) == pytest.approx(40.0)
+def test_without_latency_or_knowledge_the_pause_is_proportional_to_the_age() -> None:
+    policy = IntervalPolicy(None, None, 300.0)
+    assert policy.pause(0.0) == pytest.approx(0.5)
+    assert policy.pause(30.0) == pytest.approx(4.0)
+    assert policy.pause(7200.0) == pytest.approx(40.0)
 
 
-def test_without_a_wish_short_tasks_do_not_wait_for_what_is_right_for_long_ones() -> None:
-    pace = IntervalPolicy(None, None, 300.0)
+def test_without_latency_short_tasks_are_not_slowed_down_by_long_ones() -> None:
+    policy = IntervalPolicy(None, None, 300.0)
     for n in range(200):  # two seconds to two hours, evenly in the logarithm
         duration = 2.0 * 3600.0 ** (n / 199)
-        pace.durations.observe(0.0, duration, ended=False)
-        pace.durations.observe(duration, duration, ended=True)
-    looks, age, late = 0, 0.0, list[float]()
+        policy.durations.observe(0.0, duration, ended=False)
+        policy.durations.observe(duration, duration, ended=True)
+    polls, age, delays = 0, 0.0, list[float]()
     while age < 7200.0:
-        pause = pace.pause(age)
-        looks += 1
-        late.append(pause / 2.0 / max(age, 2.0))  # mean delay of whoever ends in that pause
+        pause = policy.pause(age)
+        polls += 1
+        delays.append(pause / 2.0 / max(age, 2.0))  # mean relative delay of tasks that end in that pause
         age += pause
-    assert max(late) < 0.5
-    assert looks < 250  # of the longest; every second that would be 7,200
+    assert max(delays) < 0.5
+    assert polls < 250  # of the longest task; polling every second would take 7,200
 
 
-def test_a_plain_interval_is_kept_whatever_is_learnt() -> None:
-    pace = steady(2.0)
-    watched(pace, DISTRIBUTIONS["narrow"], 50, random.Random(1))
-    assert {pace.pause(age) for age in (0.0, 1.0, 8.0, 500.0)} == {2.0}
+def test_a_fixed_interval_ignores_learned_durations() -> None:
+    policy = steady(2.0)
+    poll_all(policy, DISTRIBUTIONS["narrow"], 50, random.Random(1))
+    assert {policy.pause(age) for age in (0.0, 1.0, 8.0, 500.0)} == {2.0}
 
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
-def test_what_is_learnt_costs_no_more_than_a_steady_interval_with_the_same_delay(name: str) -> None:
+def test_learned_intervals_cost_no_more_than_a_steady_one_with_the_same_delay(name: str) -> None:
     chance = random.Random(7)
-    pace = IntervalPolicy(LATENCY, None, 300.0)
-    watched(pace, DISTRIBUTIONS[name], 200, chance)
-    requests, delay = watched(pace, DISTRIBUTIONS[name], 1000, chance)
-    fixed_requests, fixed_delay = watched(steady(2.0 * delay), DISTRIBUTIONS[name], 1000, chance)
+    policy = IntervalPolicy(LATENCY, None, 300.0)
+    poll_all(policy, DISTRIBUTIONS[name], 200, chance)
+    requests, delay = poll_all(policy, DISTRIBUTIONS[name], 1000, chance)
+    fixed_requests, fixed_delay = poll_all(steady(2.0 * delay), DISTRIBUTIONS[name], 1000, chance)
     assert requests * delay < 1.08 * fixed_requests * fixed_delay
     assert delay == pytest.approx(LATENCY, rel=0.35)
 
 
 @pytest.mark.parametrize("name", ["narrow", "uniform", "two kinds"])
-def test_where_the_durations_have_a_shape_it_costs_less(name: str) -> None:
+def test_learned_intervals_cost_less_if_durations_are_concentrated(name: str) -> None:
     chance = random.Random(7)
-    pace = IntervalPolicy(LATENCY, None, 300.0)
-    watched(pace, DISTRIBUTIONS[name], 200, chance)
-    requests, delay = watched(pace, DISTRIBUTIONS[name], 1000, chance)
-    fixed_requests, fixed_delay = watched(steady(2.0 * delay), DISTRIBUTIONS[name], 1000, chance)
+    policy = IntervalPolicy(LATENCY, None, 300.0)
+    poll_all(policy, DISTRIBUTIONS[name], 200, chance)
+    requests, delay = poll_all(policy, DISTRIBUTIONS[name], 1000, chance)
+    fixed_requests, fixed_delay = poll_all(steady(2.0 * delay), DISTRIBUTIONS[name], 1000, chance)
     assert requests * delay < 0.9 * fixed_requests * fixed_delay
 
 
-def test_a_gap_between_two_kinds_of_tasks_is_slept_through() -> None:
+def test_a_gap_between_two_kinds_of_tasks_is_not_polled() -> None:
     chance = random.Random(3)
-    pace = IntervalPolicy(LATENCY, None, 300.0)
-    watched(pace, DISTRIBUTIONS["two kinds"], 400, chance)
-    assert pace.pause(10.0) > 15.0  # nothing ends between 3 and 45 seconds
-    assert pace.pause(58.0) < 6.0
+    policy = IntervalPolicy(LATENCY, None, 300.0)
+    poll_all(policy, DISTRIBUTIONS["two kinds"], 400, chance)
+    assert policy.pause(10.0) > 15.0  # nothing ends between 3 and 45 seconds
+    assert policy.pause(58.0) < 6.0
 
 
-def test_nobody_is_left_alone_for_longer_than_said() -> None:
-    pace = IntervalPolicy(LATENCY, None, 30.0)
-    watched(pace, DISTRIBUTIONS["narrow"], 100, random.Random(5))
-    assert all(pace.pause(age) <= 30.0 for age in (0.0, 100.0, 10_000.0, 1e9))
+def test_no_pause_exceeds_the_longest() -> None:
+    policy = IntervalPolicy(LATENCY, None, 30.0)
+    poll_all(policy, DISTRIBUTIONS["narrow"], 100, random.Random(5))
+    assert all(policy.pause(age) <= 30.0 for age in (0.0, 100.0, 10_000.0, 1e9))
 
 
-def test_more_is_to_be_expected_of_whoever_was_not_looked_at_for_longer() -> None:
+def test_the_expected_ends_grow_with_the_time_since_the_last_poll() -> None:
     durations = DurationModel()
-    pace = IntervalPolicy(LATENCY, None, 300.0)
-    pace.durations = durations
-    watched(pace, DISTRIBUTIONS["lognormal"], 100, random.Random(5))
+    policy = IntervalPolicy(LATENCY, None, 300.0)
+    policy.durations = durations
+    poll_all(policy, DISTRIBUTIONS["lognormal"], 100, random.Random(5))
     assert 0.0 == durations.expected(4.0, 4.0) < durations.expected(4.0, 6.0) < durations.expected(4.0, 12.0)
 
 
@@ -138,10 +138,10 @@ def test_the_mean_is_the_mean() -> None:
     age=st.floats(0, 1e7),
     latency=st.none() | st.floats(0.01, 1000.0),
 )
-def test_whatever_was_seen_the_next_look_is_soon_enough_and_not_at_once(
+def test_every_pause_is_positive_and_bounded(
     steps: list[tuple[float, float, bool]], age: float, latency: float | None
 ) -> None:
-    pace = IntervalPolicy(latency, None, 300.0)
+    policy = IntervalPolicy(latency, None, 300.0)
     for since, until, ended in steps:
-        pace.durations.observe(since, until, ended=ended)
-    assert 0.0 < pace.pause(age) <= 300.0
+        policy.durations.observe(since, until, ended=ended)
+    assert 0.0 < policy.pause(age) <= 300.0

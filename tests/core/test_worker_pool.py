@@ -1,4 +1,4 @@
-"""The threads of waits for many: nobody's deadline and nobody's news hang on a vendor that hangs."""
+"""The worker threads: a vendor that hangs delays neither deadlines nor updates of other tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class OneHangs:
-    """A transport to a vendor that answers and to one that never does."""
+    """A transport to one vendor that responds and one that hangs."""
 
     def __init__(self) -> None:
         self.released = threading.Event()
@@ -39,8 +39,8 @@ def bridge(acme: Maker) -> Iterator[tb.Bridge]:
         name: acme(name=name, base_url=f"https://{name}.test/v1").connection for name in ("hangs", "answers")
     }
     transport = OneHangs()
-    with tb.Bridge(connections, transport=transport) as made:
-        yield made
+    with tb.Bridge(connections, transport=transport) as opened:
+        yield opened
         transport.released.set()
 
 
@@ -64,12 +64,12 @@ def test_two_waits_at_once_do_not_wait_for_each_other(bridge: tb.Bridge) -> None
 
 
 @pytest.mark.parametrize("timeout", [float("nan"), "5"])
-def test_a_timeout_that_is_no_number_is_refused(bridge: tb.Bridge, timeout: Any) -> None:
+def test_a_timeout_must_be_a_number(bridge: tb.Bridge, timeout: Any) -> None:
     with pytest.raises(tb.InvalidInput, match="timeout"):
         bridge.wait_all(["answers:t1"], timeout=timeout)
 
 
-def test_a_closed_bridge_asks_nobody(bridge: tb.Bridge) -> None:
+def test_a_closed_bridge_sends_nothing(bridge: tb.Bridge) -> None:
     waiting = bridge.as_completed(["answers:t1"])
     bridge.close()
     with pytest.raises(tb.ConfigError, match="closed"):
