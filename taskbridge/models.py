@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Final, Self, SupportsIndex, TypeAlias, overload
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self, SupportsIndex, TypeAlias, overload
 
 from taskbridge.errors import InvalidInput, InvalidTaskId, TaskFailed, printable
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+    from pydantic import ConfigDict, TypeAdapter
     from pydantic_core import CoreSchema
 
     from taskbridge.errors import TaskbridgeError
@@ -134,9 +133,12 @@ class _Model:
     """Conversion of the models to dictionaries and back, for a database or another process."""
 
     __slots__ = ()
-    __pydantic_config__ = MappingProxyType(
-        {"extra": "forbid", "hide_input_in_errors": True, "use_attribute_docstrings": True}
-    )
+    __pydantic_config__: ClassVar[ConfigDict] = {
+        "extra": "forbid",
+        "hide_input_in_errors": True,
+        "json_schema_serialization_defaults_required": True,
+        "use_attribute_docstrings": True,
+    }
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as a JSON-compatible dictionary.
