@@ -1,7 +1,7 @@
-"""What emulated CloudConvert tasks make out of their inputs.
+"""The output files of emulated CloudConvert tasks.
 
-The bytes are real and the same in every run, the formats are not: a text output mentions its source, anything else
-is the input's bytes under the new name. Names that the documentation does not give are marked as assumed.
+The bytes are the same in every run, but the formats are not real: a text output names its source, any other output
+is the bytes of the input under a new name. Names that the documentation does not give are marked as assumed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["Payload", "StoredFile", "make_files", "source_name"]
-
-Payload: TypeAlias = Mapping[str, Any]
+Options: TypeAlias = Mapping[str, Any]
 
 ZIP_TIME: Final = (2018, 9, 19, 14, 42, 58)
 """Time of every archive member, so that an archive has the same bytes in every run."""
@@ -36,47 +34,47 @@ class StoredFile:
     content: bytes
 
 
-def source_name(payload: Payload) -> str:
-    """What a caller called the document of an import or of a website capture; empty where nothing was said."""
-    return " ".join(str(payload[key]) for key in ("filename", "url", "key") if payload.get(key))
+def source_name(options: Options) -> str:
+    """The caller's name for the document of an import or website capture; empty if there is none."""
+    return " ".join(str(options[key]) for key in ("filename", "url", "key") if options.get(key))
 
 
-def make_files(operation: str, payload: Payload, inputs: Sequence[StoredFile]) -> list[StoredFile]:
+def make_files(operation: str, options: Options, inputs: Sequence[StoredFile]) -> list[StoredFile]:
     """The result files of a finished task.
 
     Args:
         operation: The vendor's operation, e.g. ``convert``.
-        payload: The options that were submitted.
-        inputs: The result files of the tasks it depends on, in their order.
+        options: The submitted options.
+        inputs: The result files of the tasks that it depends on, in order.
     """
-    make = _MAKERS.get(operation)
+    make = _OPERATIONS.get(operation)
     if make is None:
         make = _remote if operation.startswith("import/") else _same
-    return make(payload, inputs)
+    return make(options, inputs)
 
 
-def _same(_payload: Payload, inputs: Sequence[StoredFile]) -> list[StoredFile]:
+def _same(_payload: Options, inputs: Sequence[StoredFile]) -> list[StoredFile]:
     return list(inputs)
 
 
-def _remote(payload: Payload, _inputs: Sequence[StoredFile]) -> list[StoredFile]:
-    """A file that the vendor would fetch; nothing is fetched here."""
-    source = str(payload.get("url") or payload.get("key") or payload.get("filename") or "document")
-    name = str(payload.get("filename") or PurePosixPath(unquote(urlsplit(source).path)).name or "document")
+def _remote(options: Options, _inputs: Sequence[StoredFile]) -> list[StoredFile]:
+    """A file that the vendor would fetch; the emulator fetches nothing."""
+    source = str(options.get("url") or options.get("key") or options.get("filename") or "document")
+    name = str(options.get("filename") or PurePosixPath(unquote(urlsplit(source).path)).name or "document")
     return [StoredFile(name, f"Emulated contents of {source}\n".encode())]
 
 
-def _base64(payload: Payload, _inputs: Sequence[StoredFile]) -> list[StoredFile]:
-    return [StoredFile(str(payload["filename"]), base64.b64decode(str(payload["file"])))]
+def _base64(options: Options, _inputs: Sequence[StoredFile]) -> list[StoredFile]:
+    return [StoredFile(str(options["filename"]), base64.b64decode(str(options["file"])))]
 
 
-def _raw(payload: Payload, _inputs: Sequence[StoredFile]) -> list[StoredFile]:
-    return [StoredFile(str(payload["filename"]), str(payload["file"]).encode())]
+def _raw(options: Options, _inputs: Sequence[StoredFile]) -> list[StoredFile]:
+    return [StoredFile(str(options["filename"]), str(options["file"]).encode())]
 
 
-def _convert(payload: Payload, inputs: Sequence[StoredFile]) -> list[StoredFile]:
-    suffix = str(payload.get("output_format") or "png")  # assumed default of thumbnail
-    return [_converted(file, suffix, payload.get("filename") if len(inputs) == 1 else None) for file in inputs]
+def _convert(options: Options, inputs: Sequence[StoredFile]) -> list[StoredFile]:
+    suffix = str(options.get("output_format") or "png")  # assumed default of thumbnail
+    return [_converted(file, suffix, options.get("filename") if len(inputs) == 1 else None) for file in inputs]
 
 
 def _converted(file: StoredFile, suffix: str, name: str | None) -> StoredFile:
@@ -84,32 +82,32 @@ def _converted(file: StoredFile, suffix: str, name: str | None) -> StoredFile:
     return StoredFile(name, f"Text of {file.name}\n".encode() if suffix == "txt" else file.content)
 
 
-def _capture(payload: Payload, _inputs: Sequence[StoredFile]) -> list[StoredFile]:
-    url = str(payload["url"])
-    name = str(payload.get("filename") or f"{urlsplit(url).hostname}.{payload['output_format']}")  # assumed
+def _capture(options: Options, _inputs: Sequence[StoredFile]) -> list[StoredFile]:
+    url = str(options["url"])
+    name = str(options.get("filename") or f"{urlsplit(url).hostname}.{options['output_format']}")  # assumed
     return [StoredFile(name, f"Emulated capture of {url}\n".encode())]
 
 
-def _merge(payload: Payload, inputs: Sequence[StoredFile]) -> list[StoredFile]:
-    name = str(payload.get("filename") or f"merged.{payload.get('output_format') or 'pdf'}")  # assumed
+def _merge(options: Options, inputs: Sequence[StoredFile]) -> list[StoredFile]:
+    name = str(options.get("filename") or f"merged.{options.get('output_format') or 'pdf'}")  # assumed
     return [StoredFile(name, b"".join(file.content for file in inputs))]
 
 
-def _archive(payload: Payload, inputs: Sequence[StoredFile]) -> list[StoredFile]:
+def _archive(options: Options, inputs: Sequence[StoredFile]) -> list[StoredFile]:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for number, file in enumerate(inputs):
-            taken = any(file.name == other.name for other in inputs[:number])
-            name = f"{number + 1}-{file.name}" if taken else file.name  # assumed: two of one name would be one
+            duplicate = any(file.name == other.name for other in inputs[:number])
+            name = f"{number + 1}-{file.name}" if duplicate else file.name  # assumed
             archive.writestr(zipfile.ZipInfo(name, ZIP_TIME), file.content)
-    return [StoredFile(str(payload.get("filename") or "archive.zip"), packed.getvalue())]  # assumed name
+    return [StoredFile(str(options.get("filename") or "archive.zip"), packed.getvalue())]  # assumed name
 
 
-def _export(payload: Payload, inputs: Sequence[StoredFile]) -> list[StoredFile]:
-    return _archive({}, inputs) if payload.get("archive_multiple_files") and len(inputs) > 1 else list(inputs)
+def _export(options: Options, inputs: Sequence[StoredFile]) -> list[StoredFile]:
+    return _archive({}, inputs) if options.get("archive_multiple_files") and len(inputs) > 1 else list(inputs)
 
 
-_MAKERS: Final[Mapping[str, Callable[[Payload, Sequence[StoredFile]], list[StoredFile]]]] = {
+_OPERATIONS: Final[Mapping[str, Callable[[Options, Sequence[StoredFile]], list[StoredFile]]]] = {
     "import/base64": _base64,
     "import/raw": _raw,
     "convert": _convert,

@@ -1,8 +1,8 @@
-"""The emulated file storage of CloudConvert: an S3-like place of its own, which knows no API key.
+"""The emulated file storage of CloudConvert: a separate S3-like host, which does not know the API key.
 
-Whoever holds a link may use it: the capability is in the upload form's fields and in the query of an export URL. An
-``Authorization`` header is refused, as S3 refuses two ways of proving oneself; a client that forwards its key to
-storage should notice here. Bodies of refusals are assumed, in S3's shape.
+Links are capabilities: the secret is in the fields of the upload form and in the query of an export URL. A request with
+an ``Authorization`` header is refused, as S3 refuses two ways of authenticating, so that a client that forwards its key
+to the storage fails here. Error bodies are assumed, in S3's shape.
 """
 
 from __future__ import annotations
@@ -29,13 +29,11 @@ from .emulator_files import StoredFile
 from .emulator_tasks import RETENTION
 
 if TYPE_CHECKING:
-    from .emulator_tasks import Book, NativeTask
-
-__all__ = ["Storage"]
+    from .emulator_tasks import NativeTask, TaskStore
 
 FORM_LIFETIME: Final = 6 * 3600.0  # seconds after the task's creation (wire VCR)
 ACCESS_KEY: Final = "emulated"
-FILENAME: Final = "${filename}"  # sent verbatim by the caller, filled in by storage (wire VCR)
+FILENAME: Final = "${filename}"  # the caller sends it verbatim, the storage replaces it (wire VCR)
 
 
 class Storage:
@@ -43,33 +41,33 @@ class Storage:
 
     Args:
         book: The tasks whose files these are.
-        base_url: Address under which the routes hang, without a trailing slash.
-        secret: What links and forms are signed with.
+        base_url: Address of the routes, without a trailing slash.
+        secret: Signs links and forms.
     """
 
-    def __init__(self, book: Book, base_url: str, secret: bytes) -> None:
-        self._book = book
+    def __init__(self, store: TaskStore, base_url: str, secret: bytes) -> None:
+        self._store = store
         self._base_url = base_url
         self._secret = secret
 
     def routes(self) -> list[Route]:
-        """The form's target, and the files."""
+        """Routes for uploads and for files."""
         return [
-            Route("/tasks", self._receive, methods=["POST"]),
-            Route("/tasks/{task}/{filename:path}", self._send, methods=["GET"]),
+            Route("/tasks", self._upload, methods=["POST"]),
+            Route("/tasks/{task}/{filename:path}", self._download, methods=["GET"]),
         ]
 
     # Links and forms.
 
     def url(self, task: NativeTask, file: StoredFile) -> str:
-        """The export URL of a finished task's file; it lives 24 h (doc EXP), in the query of 2020 to 2022 (wire)."""
-        expires = int(self._book.life(task).ended + RETENTION)
+        """The export URL of a finished task's file, valid for 24 h (doc EXP), with the query of 2020 to 2022 (wire)."""
+        expires = int(self._store.timeline(task).ended + RETENTION)
         query = {
             "AWSAccessKeyId": ACCESS_KEY,
             "Expires": expires,
             "Signature": self._sign(task.id, file.name, str(expires)),
         }
-        return f"{self._place(task, file.name)}?{urlencode(query)}"
+        return f"{self._location(task, file.name)}?{urlencode(query)}"
 
     def form(self, task: NativeTask) -> dict[str, Any]:
         """``result.form`` of a task that waits for its upload (wire VCR: an S3 POST policy)."""
@@ -91,61 +89,61 @@ class Storage:
         signed = {"Policy": encoded, "X-Amz-Signature": self._sign(encoded)}
         return {"url": f"{self._base_url}/tasks", "parameters": {**fields, **signed}}
 
-    def _place(self, task: NativeTask, filename: str) -> str:
+    def _location(self, task: NativeTask, filename: str) -> str:
         return f"{self._base_url}/tasks/{task.id}/{quote(filename, safe='')}"
 
     def _sign(self, *parts: str) -> str:
         return hmac.new(self._secret, "\n".join(parts).encode(), hashlib.sha256).hexdigest()
 
-    # What callers do with them.
+    # Uploads and downloads.
 
-    async def _receive(self, request: Request) -> Response:
-        """Take an upload: the fields of the form as they are, the file last (doc IMP)."""
+    async def _upload(self, request: Request) -> Response:
+        """Receive an upload: the form's fields verbatim, the file last (doc IMP)."""
         if "authorization" in request.headers:
-            return _refused(400, "InvalidArgument", "Only one auth mechanism allowed")
+            return _error(400, "InvalidArgument", "Only one auth mechanism allowed")
         parts = from_multipart(await request.body(), request.headers.get("content-type", ""))
         file = parts.get("file")
         if file is None or list(parts)[-1] != "file":
-            return _refused(400, "InvalidArgument", "POST requires exactly one file upload, as the last field")
+            return _error(400, "InvalidArgument", "POST requires exactly one file upload, as the last field")
         fields = {name: part.data.decode("utf-8", "replace") for name, part in parts.items() if name != "file"}
-        task = self._book.tasks.get(fields.get("key", "").partition("/")[0])
+        task = self._store.tasks.get(fields.get("key", "").partition("/")[0])
         if task is None or task.deleted or self.form(task)["parameters"] != fields:
-            return _refused(403, "AccessDenied", "Invalid according to Policy")
-        if self._book.now >= task.created + FORM_LIFETIME:
-            return _refused(403, "AccessDenied", "Invalid according to Policy: Policy expired.")
+            return _error(403, "AccessDenied", "Invalid according to Policy")
+        if self._store.now >= task.created + FORM_LIFETIME:
+            return _error(403, "AccessDenied", "Invalid according to Policy: Policy expired.")
         name = re.split(r"[/\\]", file.filename or "")[-1] or "file"
-        self._book.receive(task, StoredFile(name, file.data))
-        return self._received(task, StoredFile(name, file.data))
+        self._store.receive(task, StoredFile(name, file.data))
+        return self._uploaded(task, StoredFile(name, file.data))
 
-    def _received(self, task: NativeTask, file: StoredFile) -> Response:
-        place, tag = self._place(task, file.name), _etag(file)
+    def _uploaded(self, task: NativeTask, file: StoredFile) -> Response:
+        location, tag = self._location(task, file.name), _etag(file)
         body = (
             '<?xml version="1.0" encoding="UTF-8"?>\n'
             f"<PostResponse><Bucket>tasks</Bucket><Key>{escape(task.id + '/' + file.name)}</Key>"
-            f"<ETag>{escape(tag)}</ETag><Location>{escape(place)}</Location></PostResponse>"
+            f"<ETag>{escape(tag)}</ETag><Location>{escape(location)}</Location></PostResponse>"
         )
-        headers = {"Location": place, "ETag": tag, "Content-Type": "application/xml"}
+        headers = {"Location": location, "ETag": tag, "Content-Type": "application/xml"}
         return Response(body, 201, headers)
 
-    async def _send(self, request: Request) -> Response:
+    async def _download(self, request: Request) -> Response:
         task_id, name, query = request.path_params["task"], request.path_params["filename"], request.query_params
         if "authorization" in request.headers:
-            return _refused(400, "InvalidArgument", "Only one auth mechanism allowed")
+            return _error(400, "InvalidArgument", "Only one auth mechanism allowed")
         expires = query.get("Expires", "")
         if not hmac.compare_digest(query.get("Signature", "").encode(), self._sign(task_id, name, expires).encode()):
-            return _refused(403, "SignatureDoesNotMatch", "The signature does not match")
-        if self._book.now >= int(expires):
-            return _refused(403, "AccessDenied", "Request has expired")
-        task = self._book.task(task_id)
-        files = {file.name: file for file in self._book.files(task)} if task is not None else {}
+            return _error(403, "SignatureDoesNotMatch", "The signature does not match")
+        if self._store.now >= int(expires):
+            return _error(403, "AccessDenied", "Request has expired")
+        task = self._store.task(task_id)
+        files = {file.name: file for file in self._store.files(task)} if task is not None else {}
         if task is None or name not in files:
-            return _refused(404, "NoSuchKey", "The specified key does not exist.")
-        kind = "inline" if task.payload.get("inline") else "attachment"
-        return _file(files[name], kind, self._book.life(task).ended, request.headers.get("range", ""))
+            return _error(404, "NoSuchKey", "The specified key does not exist.")
+        disposition = "inline" if task.payload.get("inline") else "attachment"
+        return _file(files[name], disposition, self._store.timeline(task).ended, request.headers.get("range", ""))
 
 
-def _file(file: StoredFile, disposition: str, modified: float, wanted: str) -> Response:
-    """A file, or the one range of its bytes that was asked for."""
+def _file(file: StoredFile, disposition: str, modified: float, range_header: str) -> Response:
+    """A file, or the one range of its bytes that was requested."""
     headers = {
         "Accept-Ranges": "bytes",
         "Content-Type": mimetypes.guess_type(file.name)[0] or "application/octet-stream",
@@ -154,10 +152,10 @@ def _file(file: StoredFile, disposition: str, modified: float, wanted: str) -> R
         "Last-Modified": formatdate(modified, usegmt=True),
     }
     size = len(file.content)
-    asked = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted)
-    if asked is None:
+    requested = re.fullmatch(r"bytes=(\d+)-(\d*)", range_header)
+    if requested is None:
         return Response(file.content, 200, headers)
-    first, last = int(asked[1]), min(int(asked[2] or size), size - 1)
+    first, last = int(requested[1]), min(int(requested[2] or size), size - 1)
     if first > last:
         return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
     return Response(file.content[first : last + 1], 206, headers | {"Content-Range": f"bytes {first}-{last}/{size}"})
@@ -176,6 +174,6 @@ def _etag(file: StoredFile) -> str:
     return f'"{hashlib.md5(file.content, usedforsecurity=False).hexdigest()}"'
 
 
-def _refused(status: int, code: str, message: str) -> Response:
+def _error(status: int, code: str, message: str) -> Response:
     body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
     return Response(body, status, media_type="application/xml")

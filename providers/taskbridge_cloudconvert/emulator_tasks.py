@@ -1,8 +1,8 @@
-"""The tasks and jobs of the emulated CloudConvert, and what has become of them by now.
+"""The tasks and jobs of the emulated CloudConvert, and their states.
 
-Nothing moves here. A task knows when it was made, what it waits for, how long it will work and when somebody
-interfered; from these its whole `Life` follows, and a state is that life seen at a moment of vendor time.
-All times are vendor seconds since the epoch; `NEVER` stands for what does not happen.
+No state is stored. A task has the time of its creation, its inputs, a plan, and the times at which a caller uploaded
+its file or cancelled it. Its whole `Timeline` follows from these, and its state is the timeline at a point in vendor
+time. All times are vendor seconds since the epoch; `NEVER` is infinite.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ if TYPE_CHECKING:
 
     from taskbridge.emulator import Host
 
-    from .emulator_checks import Draft
-
-__all__ = ["NEVER", "Book", "Life", "NativeJob", "NativeTask", "Status"]
+    from .emulator_validation import TaskSpec
 
 Status: TypeAlias = Literal["waiting", "processing", "finished", "error"]  # doc TASKS
 
 NEVER: Final = float("inf")
-GRAIN: Final = 1e-6  # seconds; moments closer than this are one, so that sums of floats postpone no end
+GRAIN: Final = 1e-6  # seconds; times closer than this are equal, so that rounding errors do not postpone an end
 RETENTION: Final = 24 * 3600.0  # seconds after the end (doc TASKS)
 QUICK: Final = Plan(queued=0.25, working=0.25)  # imports and exports, in vendor seconds
 
@@ -41,13 +39,13 @@ class NativeTask:
         operation: The vendor's operation.
         payload: The submitted options.
         created: When it was created.
-        depends_on: Ids of the tasks whose files it takes.
-        job_id: Its job; None for a task created directly.
+        depends_on: Ids of the tasks whose files are its inputs.
+        job_id: Its job; None for a task that was created directly.
         name: Its name in the job.
-        plan: How it goes; None while that depends on the name of a file that is still to be uploaded.
-        retry_of: Id of the task that it repeats.
-        stopped: When a caller cancelled it.
-        uploaded: When its file arrived (``import/upload``).
+        plan: Its duration and outcome; None while they depend on the name of a file that is not uploaded yet.
+        retry_of: Id of the task that it retries.
+        cancelled_at: When a caller cancelled it.
+        uploaded_at: When its file arrived (``import/upload``).
         upload: That file.
         deleted: Whether a caller deleted it.
     """
@@ -61,14 +59,14 @@ class NativeTask:
     name: str | None = None
     plan: Plan | None = None
     retry_of: str | None = None
-    stopped: float = NEVER
-    uploaded: float = NEVER
+    cancelled_at: float = NEVER
+    uploaded_at: float = NEVER
     upload: StoredFile | None = None
     deleted: bool = False
 
     @property
-    def works(self) -> bool:
-        """Whether it processes files: it costs credits, has an engine, and takes a plan."""
+    def processes(self) -> bool:
+        """Whether it processes files: it then costs credits, has an engine, and has a plan."""
         return not self.operation.startswith(("import/", "export/"))
 
 
@@ -80,7 +78,7 @@ class NativeJob:
         id: UUID v4.
         created: When it was created.
         tag: The caller's free text.
-        webhook_url: Where the caller wants to hear of its end.
+        webhook_url: The caller's URL for its end.
         tasks: Its tasks, in the order in which they were submitted.
         deleted: Whether a caller deleted it.
     """
@@ -94,15 +92,15 @@ class NativeJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class Timeline:
     """When a task or job starts and ends, and how.
 
     Attributes:
         started: When work starts.
-        ended: When it is over.
+        ended: When it ends.
         failed: Whether it ends as ``error``.
         code: The vendor's error code, if any.
-        message: The vendor's words about the failure, if any.
+        message: The vendor's text for the failure, if any.
     """
 
     started: float
@@ -113,21 +111,21 @@ class Life:
 
     def status(self, now: float) -> Status:
         """The vendor's word for the state at ``now``."""
-        if reached(self.ended, now):
+        if has_passed(self.ended, now):
             return "error" if self.failed else "finished"
-        return "processing" if reached(self.started, now) else "waiting"
+        return "processing" if has_passed(self.started, now) else "waiting"
 
 
-def reached(moment: float, now: float) -> bool:
-    """Whether ``moment`` is now or past."""
+def has_passed(moment: float, now: float) -> bool:
+    """Whether ``moment`` is now or in the past."""
     return now - moment > -GRAIN
 
 
-class Book:
+class TaskStore:
     """All tasks and jobs of one emulated account.
 
     Args:
-        host: Clock, source of ids, and plans.
+        host: Source of time, ids and plans.
     """
 
     failure: tuple[str | None, str] = (None, "can't find PDF header")  # engine text without a code: php issue 95
@@ -135,7 +133,7 @@ class Book:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._lives: dict[str, Life] = {}
+        self._timelines: dict[str, Timeline] = {}
         self.tasks: dict[str, NativeTask] = {}
         self.jobs: dict[str, NativeJob] = {}
 
@@ -148,48 +146,48 @@ class Book:
         """A UUID v4 in lower case."""
         return str(UUID(int=self._host.random.getrandbits(128), version=4))
 
-    # What callers do.
+    # Changes by callers.
 
     def create(
-        self, drafts: Sequence[Draft], job: NativeJob | None = None, plan: Plan | None = None
+        self, specs: Sequence[TaskSpec], job: NativeJob | None = None, plan: Plan | None = None
     ) -> list[NativeTask]:
-        """Make tasks, in a job or outside of one.
+        """Create tasks, in a job or outside one.
 
         Args:
-            drafts: Checked submissions.
-            job: The job they belong to; it enters the book with them.
-            plan: How their work goes; None asks the host.
+            specs: Validated tasks.
+            job: The job that they belong to; it is stored with them.
+            plan: Their duration and outcome; None for the host's.
         """
-        ids = {draft.name: self.new_id() for draft in drafts}
-        made = [
+        ids = {spec.name: self.new_id() for spec in specs}
+        tasks = [
             NativeTask(
-                id=ids[draft.name],
-                operation=draft.operation,
-                payload=draft.payload,
+                id=ids[spec.name],
+                operation=spec.operation,
+                payload=spec.payload,
                 created=self.now if job is None else job.created,
-                depends_on=tuple(dict.fromkeys(ids.get(ref, ref) for ref in draft.inputs)),
+                depends_on=tuple(dict.fromkeys(ids.get(ref, ref) for ref in spec.inputs)),
                 job_id=None if job is None else job.id,
-                name=draft.name,
+                name=spec.name,
                 plan=plan,
             )
-            for draft in drafts
+            for spec in specs
         ]
-        self.tasks |= {task.id: task for task in made}
+        self.tasks |= {task.id: task for task in tasks}
         if job is not None:
-            job.tasks += made
+            job.tasks += tasks
             self.jobs[job.id] = job
-        for task in made:
+        for task in tasks:
             self._take_plan(task)
-        return made
+        return tasks
 
     def cancel(self, task: NativeTask, at: float | None = None) -> None:
-        """Stop a task now, or at a moment of its life."""
-        task.stopped = self.now if at is None else at
-        self._lives.clear()
+        """Cancel a task now, or at another time."""
+        task.cancelled_at = self.now if at is None else at
+        self._timelines.clear()
 
     def retry(self, task: NativeTask) -> NativeTask:
-        """A new task with the payload of ``task``, outside of any job (sdk PY ``retry.json``)."""
-        again = NativeTask(
+        """Create a task with the payload of ``task``, outside any job (sdk PY ``retry.json``)."""
+        retry = NativeTask(
             self.new_id(),
             task.operation,
             dict(task.payload),
@@ -197,120 +195,120 @@ class Book:
             depends_on=task.depends_on,
             retry_of=task.id,
         )
-        self.tasks[again.id] = again
-        self._take_plan(again)
-        return again
+        self.tasks[retry.id] = retry
+        self._take_plan(retry)
+        return retry
 
     def receive(self, task: NativeTask, file: StoredFile) -> None:
-        """Take a file for a task that waits for one; storage takes it in any case, and nobody else looks."""
-        if self.life(task).status(self.now) == "waiting":
-            task.upload, task.uploaded = file, self.now
-            self._lives.clear()
+        """Give a waiting task its file; the file of any other task is ignored."""
+        if self.timeline(task).status(self.now) == "waiting":
+            task.upload, task.uploaded_at = file, self.now
+            self._timelines.clear()
 
     def delete(self, *tasks: NativeTask) -> None:
-        """Forget tasks; one that was still going is stopped (assumed)."""
+        """Delete tasks; an unfinished one is cancelled (assumed)."""
         for task in tasks:
             task.deleted = True
-            if not reached(self.life(task).ended, self.now):
+            if not has_passed(self.timeline(task).ended, self.now):
                 self.cancel(task)
 
     def _take_plan(self, task: NativeTask) -> None:
-        if task.works and task.plan is None:
+        if task.processes and task.plan is None:
             name = self._name(task)
             if name or self._host.next_plans:
                 task.plan = self._host.take_plan(name)
 
-    # What there is.
+    # Tasks and jobs.
 
     def task(self, task_id: str) -> NativeTask | None:
         """The task, unless it is unknown, deleted or expired."""
         task = self.tasks.get(task_id)
-        return task if task is not None and self._kept(task.deleted, self.life(task)) else None
+        return task if task is not None and self._exists(task.deleted, self.timeline(task)) else None
 
     def job(self, job_id: str) -> NativeJob | None:
         """The job, unless it is unknown, deleted or expired."""
         job = self.jobs.get(job_id)
-        return job if job is not None and self._kept(job.deleted, self.job_life(job)) else None
+        return job if job is not None and self._exists(job.deleted, self.job_timeline(job)) else None
 
     def newest_tasks(self) -> Iterable[NativeTask]:
-        """All tasks there are, the newest first."""
-        return (task for task in reversed(self.tasks.values()) if self._kept(task.deleted, self.life(task)))
+        """All tasks, newest first."""
+        return (task for task in reversed(self.tasks.values()) if self._exists(task.deleted, self.timeline(task)))
 
     def newest_jobs(self) -> Iterable[NativeJob]:
-        """All jobs there are, the newest first."""
-        return (job for job in reversed(self.jobs.values()) if self._kept(job.deleted, self.job_life(job)))
+        """All jobs, newest first."""
+        return (job for job in reversed(self.jobs.values()) if self._exists(job.deleted, self.job_timeline(job)))
 
-    def _kept(self, deleted: bool, life: Life) -> bool:
-        return not deleted and not reached(life.ended + RETENTION, self.now)
+    def _exists(self, deleted: bool, timeline: Timeline) -> bool:
+        return not deleted and not has_passed(timeline.ended + RETENTION, self.now)
 
-    # What becomes of them.
+    # Timelines and files.
 
-    def life(self, task: NativeTask) -> Life:
-        """The whole life of a task, as far as it is decided now."""
-        life = self._lives.get(task.id)
-        if life is None:
-            life = self._lives[task.id] = _cut(self._natural_life(task), task.stopped)
-        return life
+    def timeline(self, task: NativeTask) -> Timeline:
+        """The whole timeline of a task, as far as it is known now."""
+        timeline = self._timelines.get(task.id)
+        if timeline is None:
+            timeline = self._timelines[task.id] = _cancelled(self._uninterrupted_timeline(task), task.cancelled_at)
+        return timeline
 
-    def job_life(self, job: NativeJob) -> Life:
-        """The life of a job: it starts with its first task, ends with its last, and has no code of its own."""
-        lives = [self.life(task) for task in job.tasks]
-        return Life(
-            started=min(min(life.started, life.ended) for life in lives),
-            ended=max(life.ended for life in lives),
-            failed=any(self._hurts(task) for task in job.tasks),
+    def job_timeline(self, job: NativeJob) -> Timeline:
+        """The timeline of a job: it starts with its first task, ends with its last, and has no code of its own."""
+        timelines = [self.timeline(task) for task in job.tasks]
+        return Timeline(
+            started=min(min(timeline.started, timeline.ended) for timeline in timelines),
+            ended=max(timeline.ended for timeline in timelines),
+            failed=any(self._fails_others(task) for task in job.tasks),
         )
 
     def files(self, task: NativeTask) -> list[StoredFile]:
         """The files of a finished task."""
         if task.upload is not None:
             return [task.upload]
-        inputs = [file for before in self._before(task) if not self.life(before).failed for file in self.files(before)]
+        inputs = [file for other in self._inputs(task) if not self.timeline(other).failed for file in self.files(other)]
         return make_files(task.operation, task.payload, inputs)
 
-    def _before(self, task: NativeTask) -> list[NativeTask]:
+    def _inputs(self, task: NativeTask) -> list[NativeTask]:
         return [self.tasks[task_id] for task_id in task.depends_on]
 
-    def _hurts(self, task: NativeTask) -> bool:
-        # ignore_error (sdk NODE): neither the job nor the tasks behind it mind; the latter is assumed
-        return self.life(task).failed and not task.payload.get("ignore_error")
+    def _fails_others(self, task: NativeTask) -> bool:
+        # ignore_error (sdk NODE): neither the job nor dependent tasks fail; the latter is assumed
+        return self.timeline(task).failed and not task.payload.get("ignore_error")
 
-    def _natural_life(self, task: NativeTask) -> Life:
-        """What happens unless somebody cancels."""
+    def _uninterrupted_timeline(self, task: NativeTask) -> Timeline:
+        """The timeline if the task is not cancelled."""
         if task.operation == "import/upload":
-            return Life(task.uploaded, task.uploaded)  # wire VCR: started_at == ended_at
-        before = self._before(task)
-        broken = min((self.life(other).ended for other in before if self._hurts(other)), default=NEVER)
-        if broken < NEVER:
-            at = max(task.created, broken)  # wire HOOK23: started_at == ended_at
-            return Life(at, at, failed=True, code="INPUT_TASK_FAILED", message="Input task has failed")
-        return self._work(task, max([task.created, *(self.life(other).ended for other in before)]))
+            return Timeline(task.uploaded_at, task.uploaded_at)  # wire VCR: started_at == ended_at
+        inputs = self._inputs(task)
+        failed = min((self.timeline(other).ended for other in inputs if self._fails_others(other)), default=NEVER)
+        if failed < NEVER:
+            at = max(task.created, failed)  # wire HOOK23: started_at == ended_at
+            return Timeline(at, at, failed=True, code="INPUT_TASK_FAILED", message="Input task has failed")
+        return self._work(task, max([task.created, *(self.timeline(other).ended for other in inputs)]))
 
-    def _work(self, task: NativeTask, ready: float) -> Life:
-        plan = (task.plan or Plan.for_name(self._name(task), self._host.default_plan)) if task.works else QUICK
+    def _work(self, task: NativeTask, ready: float) -> Timeline:
+        plan = (task.plan or Plan.for_name(self._name(task), self._host.default_plan)) if task.processes else QUICK
         started = ready + plan.queued
         ended = NEVER if plan.outcome == "stuck" else started + plan.working
         limit = task.payload.get("timeout")
-        if task.works and isinstance(limit, int | float) and started + limit < ended:
-            return Life(started, started + limit, failed=True, code="CANCELLED")  # doc CONV; the code is assumed
+        if task.processes and isinstance(limit, int | float) and started + limit < ended:
+            return Timeline(started, started + limit, failed=True, code="CANCELLED")  # doc CONV; the code is assumed
         match plan.outcome:
             case "failed":
-                return Life(started, ended, True, *self.failure)
+                return Timeline(started, ended, True, *self.failure)
             case "cancelled":
-                return Life(started, ended, failed=True, code="CANCELLED")
-            case _:  # there is no partial end here
-                return Life(started, ended)
+                return Timeline(started, ended, failed=True, code="CANCELLED")
+            case _:  # the vendor has no partial end
+                return Timeline(started, ended)
 
     def _name(self, task: NativeTask) -> str:
-        """What the caller called the documents that a task works on."""
-        own = source_name(task.payload) if not task.depends_on else ""
+        """The caller's names for the documents that a task processes."""
+        name = source_name(task.payload) if not task.depends_on else ""
         uploaded = task.upload.name if task.upload is not None else ""
-        return " ".join(filter(None, [own, uploaded, *(self._name(before) for before in self._before(task))]))
+        return " ".join(filter(None, [name, uploaded, *(self._name(other) for other in self._inputs(task))]))
 
 
-def _cut(life: Life, stopped: float) -> Life:
-    """A life that a caller cancelled at ``stopped``, if it lasted until then."""
-    if stopped >= life.ended:
-        return life
-    started = life.started if life.started <= stopped else NEVER
-    return Life(started, stopped, failed=True, code="CANCELLED")  # sdk JAVA; the message is unknown
+def _cancelled(timeline: Timeline, at: float) -> Timeline:
+    """The timeline of a task that a caller cancelled at ``at``, unless it had ended."""
+    if at >= timeline.ended:
+        return timeline
+    started = timeline.started if timeline.started <= at else NEVER
+    return Timeline(started, at, failed=True, code="CANCELLED")  # sdk JAVA; the message is unknown

@@ -1,7 +1,7 @@
 """An emulator of expert.ai Extract Beta, written from its documents; times in seconds, sizes in bytes.
 
 Labels such as STATUS name the vendor's pages; PY is the official client. What neither says is marked as assumed.
-Refusals have no body, except 403, whose body the official client parses.
+Error responses have no body, except for 403, whose body the official client parses.
 """
 
 from __future__ import annotations
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
     from taskbridge.emulator import Host
 
-__all__ = ["ExpertAiExtractEmulator"]
-
 PREFIX: Final = "expertai-extract"
 TOKEN_LIFETIME_S: Final = 3600  # assumed; "a certain duration" in doc CLIENT
 REQUEST_LIMIT: Final = 14 * 1024 * 1024  # "14 MB": doc SUBMIT; that MB means MiB is assumed
@@ -78,9 +76,9 @@ class ExpertAiExtractEmulator(VendorEmulator):
     """expert.ai Extract Beta on this machine.
 
     Attributes:
-        subscribed: Whether the user has an active subscription; without one, submit and status answer 403.
-        result_bytes: About how many bytes a body with a result has at least; more layout items make it longer.
-        token_lifetime_s: Vendor seconds that a token lives.
+        subscribed: Whether the user has an active subscription; without one, submit and status return 403.
+        result_bytes: Approximate minimum size of a body with a result; layout items are added to reach it.
+        token_lifetime_s: Vendor seconds for which a token is valid.
     """
 
     name = "expertai-extract"
@@ -97,7 +95,7 @@ class ExpertAiExtractEmulator(VendorEmulator):
         self._samples = self._make_samples()
 
     def mounts(self) -> Mapping[str, Sequence[BaseRoute]]:
-        """The token service and the API, which live on different hosts at the vendor."""
+        """The token service and the API, which are different hosts at the vendor."""
         token = routes([("POST", "/oauth2/token", self._token)], lambda _: None)
         table = [
             ("POST", "/beta/layout-document-async", self._submit),
@@ -106,7 +104,7 @@ class ExpertAiExtractEmulator(VendorEmulator):
         return {PREFIX: [*token, *routes(table, self._check)]}
 
     def settings(self) -> Mapping[str, str]:
-        """The user, the API's address up to ``/beta``, and the token's address."""
+        """The user, the API's address up to ``/beta``, and the address of the token service."""
         username, password = self._user
         root = f"{self.host.base_url}/{PREFIX}"
         return {
@@ -131,7 +129,7 @@ class ExpertAiExtractEmulator(VendorEmulator):
         return PlainTextResponse(token)  # not JSON: doc CLIENT
 
     def _new_token(self) -> str:
-        """A signed JWT; its ``jti`` keeps tokens of one second apart."""
+        """A signed JWT; its ``jti`` makes tokens of the same second differ."""
         expiry = int(self.host.clock.time() + self.token_lifetime_s)
         claims = {"exp": expiry, "sub": self._user[0], "jti": random_text(self.host.random, 16)}
         text = ".".join(_base64url(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, claims))
@@ -161,7 +159,7 @@ class ExpertAiExtractEmulator(VendorEmulator):
     async def _status(self, request: Request) -> Response:
         task = self._tasks.get(request.path_params["id"])
         if task is None:
-            return to_json(_waiting())  # an unknown id: nothing says so, see CELERY
+            return to_json(_waiting())  # an unknown id: not documented, see CELERY
         now = self.host.clock.time()
         match task.life.phase(now):
             case "queued":
@@ -200,20 +198,20 @@ class ExpertAiExtractEmulator(VendorEmulator):
         return {label: self._add("test.pdf", 3, Life(hour_ago, plan)) for label, plan in plans.items()}
 
 
-# Bodies of the status call: doc STATUS.
+# Bodies of status responses: doc STATUS.
 
 
 def _waiting() -> JsonObject:
     return {"current": 0, "message": WAITING, "state": "PENDING"}
 
 
-def _working(share: float) -> JsonObject:
-    return {"current": int(share * 100), "message": PHASES[int(share * len(PHASES))], "state": "PROGRESS"}
+def _working(progress: float) -> JsonObject:
+    return {"current": int(progress * 100), "message": PHASES[int(progress * len(PHASES))], "state": "PROGRESS"}
 
 
 @lru_cache(maxsize=8)
-def _success(name: str, pages: int, missing: int, ended: float, at_least: int) -> bytes:
-    """The body of SUCCESS; the last ``missing`` pages have a root and no text."""
+def _success(name: str, pages: int, missing: int, ended: float, min_size: int) -> bytes:
+    """The body of SUCCESS; the last ``missing`` pages have a root but no text."""
     header: JsonObject = {
         "conversionDateTime": f"{datetime.fromtimestamp(ended, UTC):%Y-%m-%d %H:%M}",
         "customInfo": {"Title": name},
@@ -227,7 +225,7 @@ def _success(name: str, pages: int, missing: int, ended: float, at_least: int) -
     for page in range(1, pages + 1):
         _add_page(layout, page, analysed=page <= pages - missing)
         words.append(_words(page * 2, ended) if page <= pages - missing else _words(None, ended))
-    _fill(layout, at_least)
+    _fill(layout, min_size)
     result: JsonObject = {"header": header, "layout": layout, "words": words}
     body = {"current": 100, "message": COMPLETED, "result": result, "state": "SUCCESS"}
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
@@ -247,17 +245,17 @@ def _item(key: int, parent: int, page: int, content: str, label: str | None = No
     return {"bbox": TEXT_BOX, "content": content, "id": key, **named, **kind}
 
 
-def _fill(layout: list[JsonObject], at_least: int) -> None:
+def _fill(layout: list[JsonObject], min_size: int) -> None:
     root, first = layout[0], layout[-1]["id"] + 2
     size = len(json.dumps(_item(1_000_000, root["id"], 1, FILLER), separators=(",", ":")))
-    more = range(first, first + -(-at_least // size))
+    more = range(first, first + -(-min_size // size))
     layout += [_item(key, root["id"], 1, FILLER) for key in more]
     if more:
         root["children"] = [*root.get("children", ()), *more]
 
 
 def _words(index: int | None, ended: float) -> str:
-    """A page's words as base64(gzip(binary)): one word, since what lies between two words is not known."""
+    """A page's words as base64(gzip(binary)): one word, since the bytes between two words are unknown."""
     word = b"" if index is None else f"test{index // 2}".encode() + b"\0" + struct.pack("<5I", index, *WORD_BOX)
     return b64encode(gzip.compress(word, mtime=int(ended))).decode("ascii")
 

@@ -1,7 +1,7 @@
 """An emulator of Scan Documents API v1, written from its documents; times in seconds, sizes in bytes.
 
 Labels such as TASKS name the vendor's pages; what no page says is marked as assumed. Nothing happens between requests:
-each of them first ends the tasks whose time has come, in the order of their ends, which makes their files and events.
+each request first ends the tasks that are due, in the order of their ends, which creates their files and events.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import urlencode
 
 from starlette.responses import Response
@@ -28,10 +28,9 @@ from taskbridge.emulator.helpers import (
     utc_text,
 )
 
-from .emulator_files import PNG, Document, make_image, make_pdf, read_document
+from .emulator_files import PNG, DocumentFile, make_image, make_pdf, read_document
 from .emulator_operations import OPERATIONS, OperationFailed
-from .emulator_problems import invalid, problem
-from .emulator_webhooks import EVENTS, Endpoints
+from .emulator_webhooks import EVENTS, WebhookEndpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,23 +43,37 @@ if TYPE_CHECKING:
 
     from .emulator_operations import Operation
 
-__all__ = ["ScanDocumentsEmulator", "Trouble"]
-
-Trouble = Literal[409, 429, 500]
+ForcedError: TypeAlias = Literal[409, 429, 500]
 
 PREFIX: Final = "scan-documents"
 UPLOAD_LIMIT: Final = 10 * 1024 * 1024  # "10 MB" a file: sdk NODE; that MB means MiB is assumed
 TAKE_DEFAULT: Final = 20  # doc LIST
-TAKE_MOST: Final = 100  # doc LIST
+TAKE_LIMIT: Final = 100  # doc LIST
 ID_LENGTH: Final = 16  # characters after "task_", "file_", "event_": doc GET-TASK EVENTS
 INVALID_INPUT: Final = "input does not contains a valid input id."  # doc ERR
 INTERNAL_FAILURE: Final = "Internal processing error"  # one of the causes in doc TASKS; the text is assumed
+
+PROBLEM_TYPE: Final = "application/problem+json"  # doc ERR
+PROBLEM_BASE: Final = "https://scan-documents.com/docs/errors/"  # doc GET-TASK
+
+_UNEXPECTED: Final = "An unexpected error occurred. Contact support if the problem persists."
+PROBLEMS: Final[Mapping[int, tuple[str, str, str]]] = {  # HTTP status -> type, title, message: doc ERR GET-TASK
+    401: ("unauthorized", "Unauthorized", "You are not authorized to access this resource."),
+    404: ("not-found", "Not Found", "{resource} with id {id} not found."),
+    409: ("no-subscription", "No Subscription", "User does not have an active subscription"),
+    429: (
+        "rate-limit-error",
+        "Rate Limit Exceeded",
+        "Rate limit exceeded. Please try again later or contact support.",
+    ),
+    500: ("internal-error", _UNEXPECTED, _UNEXPECTED),
+}
 
 
 @dataclass(slots=True)
 class _File:
     id: str
-    document: Document
+    document: DocumentFile
     created: float
     task_id: str | None = None
 
@@ -93,27 +106,27 @@ class ScanDocumentsEmulator(VendorEmulator):
     """Scan Documents on this machine.
 
     Attributes:
-        trouble: Answer every authorised request with this problem: 409 no subscription, 429 or 500; None for none.
-        detection_called: ``operation`` of detect-documents tasks. The vendor's API description says ``convert``
-            where its events say ``detect-documents``; the wire value is unknown (sdk NODE).
+        forced_error: Respond to every authorized request with this error: 409 (no subscription), 429 or 500.
+        detection_operation: ``operation`` of detect-documents tasks. The vendor's API description says ``convert``,
+            its events say ``detect-documents``; the wire value is unknown (sdk NODE).
     """
 
     name = "scan-documents"
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
-        self.trouble: Trouble | None = None
-        self.detection_called = "detect-documents"
+        self.forced_error: ForcedError | None = None
+        self.detection_operation = "detect-documents"
         self._key = random_text(host.random, 32)
         self._files: dict[str, _File] = {}
         self._tasks: dict[str, _Task] = {}
         self._events: dict[str, JsonObject] = {}
-        self._endpoints = Endpoints(host)
+        self._endpoints = WebhookEndpoints(host)
         self._due: list[tuple[float, int, str]] = []  # a heap of ends, order of creation, task ids
         self._samples = self._make_samples()
 
     def mounts(self) -> Mapping[str, Sequence[BaseRoute]]:
-        """All calls of the vendor's table."""
+        """All of the vendor's API."""
         table: list[tuple[str, str, Endpoint]] = [
             ("POST", "/v1/files", self._upload),
             ("GET", "/v1/files", self._list_files),
@@ -136,30 +149,30 @@ class ScanDocumentsEmulator(VendorEmulator):
         return self._samples
 
     def register_webhook(self, url: str, events: Iterable[str] = EVENTS) -> str:
-        """Register an endpoint, as the dashboard does; the result is its signing secret.
+        """Register an endpoint, as the dashboard does, and return its signing secret.
 
         Args:
-            url: Where events are sent, from now on.
+            url: Where events are sent from now on.
             events: Types of events.
         """
         return self._endpoints.add(url, events)
 
     def subscribe(self, url: str) -> str:
-        """All events; the signing secret."""
+        """Register an endpoint for all events and return its signing secret."""
         return self.register_webhook(url)
 
     def tick(self) -> None:
-        """End the tasks whose time has come, which makes events."""
-        self._settle()
+        """End the tasks that are due, which creates events."""
+        self._end_due_tasks()
 
-    # In front of every call.
+    # Before every request.
 
     def _check(self, request: Request) -> None:
         if request.headers.get("x-api-key") != self._key:
             raise ErrorResponse(problem(401))
-        if self.trouble is not None:
-            raise ErrorResponse(problem(self.trouble))
-        self._settle()
+        if self.forced_error is not None:
+            raise ErrorResponse(problem(self.forced_error))
+        self._end_due_tasks()
 
     # Files.
 
@@ -169,11 +182,11 @@ class ScanDocumentsEmulator(VendorEmulator):
         if part is None:
             raise ErrorResponse(invalid(file=["file is required."]))  # text assumed
         if len(part.data) > UPLOAD_LIMIT:
-            raise ErrorResponse(invalid(file=["file must not be larger than 10 MB."]))  # answer assumed
+            raise ErrorResponse(invalid(file=["file must not be larger than 10 MB."]))  # response assumed
         name = form["name"].data.decode(errors="replace") if "name" in form else part.filename or "file"
         document = read_document(name, part.data, part.content_type, part.filename)
         if document is None:
-            raise ErrorResponse(invalid(file=["file type is not supported."]))  # answer assumed
+            raise ErrorResponse(invalid(file=["file type is not supported."]))  # response assumed
         return to_json(self._store(document, self.host.clock.time()).show())  # code assumed
 
     async def _list_files(self, request: Request) -> Response:
@@ -189,8 +202,8 @@ class ScanDocumentsEmulator(VendorEmulator):
     async def _delete_file(self, request: Request) -> Response:
         file = self._file(request)
         del self._files[file.id]
-        gone = {"id": file.id, "name": file.document.name, "type": file.document.type}
-        self._tell("file.deleted", gone, self.host.clock.time())
+        event = {"id": file.id, "name": file.document.name, "type": file.document.type}
+        self._emit("file.deleted", event, self.host.clock.time())
         return Response(status_code=204)  # code assumed
 
     def _file(self, request: Request) -> _File:
@@ -199,11 +212,11 @@ class ScanDocumentsEmulator(VendorEmulator):
             raise ErrorResponse(problem(404, resource="File", id=key))
         return self._files[key]
 
-    def _store(self, document: Document, created: float, task_id: str | None = None) -> _File:
+    def _store(self, document: DocumentFile, created: float, task_id: str | None = None) -> _File:
         file = _File(self._new_id("file"), document, created, task_id)
         self._files[file.id] = file
         event = {key: value for key, value in file.show().items() if key != "created_at"}
-        self._tell("file.created", event, created)
+        self._emit("file.created", event, created)
         return file
 
     # Tasks.
@@ -212,19 +225,19 @@ class ScanDocumentsEmulator(VendorEmulator):
         async def create(request: Request) -> Response:
             body = from_json(await request.body())
             if body is None:
-                raise ErrorResponse(invalid(input=[INVALID_INPUT]))  # answer to a body that is no object: assumed
+                raise ErrorResponse(invalid(input=[INVALID_INPUT]))  # response to a body that is not an object: assumed
             inputs = self._inputs(body.get("input"), kind)
-            complaints = kind.complaints(body)
+            field_errors = kind.field_errors(body)
             if inputs is None:
-                complaints = {"input": [INVALID_INPUT], **complaints}
-            if inputs is None or complaints:
-                raise ErrorResponse(invalid(**complaints))
+                field_errors = {"input": [INVALID_INPUT], **field_errors}
+            if inputs is None or field_errors:
+                raise ErrorResponse(invalid(**field_errors))
             subject = f"{body.get('name') or ''} {' '.join(self._subject(key) for key in inputs)}"
             life = self._life(inputs, self.host.take_plan(subject))
             task = self._add(word, kind.parameters(body), inputs, subject, life)
             if "callback_url" in task.parameters:
                 self.host.webhooks.enable()
-            self._settle()
+            self._end_due_tasks()
             return to_json(self._show(task))  # code assumed
 
         return create
@@ -241,8 +254,8 @@ class ScanDocumentsEmulator(VendorEmulator):
     async def _list_events(self, request: Request) -> Response:
         return self._page(request, "events", list(self._events), self._events.__getitem__)
 
-    def _inputs(self, given: object, kind: Operation) -> Sequence[str] | None:
-        keys = as_list(given) if kind.many else [given]
+    def _inputs(self, value: object, kind: Operation) -> Sequence[str] | None:
+        keys = as_list(value) if kind.many else [value]
         known = [key for key in keys or () if isinstance(key, str) and (key in self._files or key in self._tasks)]
         return known if keys and len(known) == len(keys) else None
 
@@ -250,38 +263,38 @@ class ScanDocumentsEmulator(VendorEmulator):
         return self._files[key].document.name if key in self._files else self._tasks[key].subject
 
     def _life(self, inputs: Sequence[str], plan: Plan) -> Life:
-        """A task whose input is a task waits for its end (assumed)."""
+        """The life of a task; one whose input is a task waits for that task's end (assumed)."""
         now = self.host.clock.time()
-        return Life(now, replace(plan, queued=plan.queued + self._after(inputs, now) - now, review=0.0))
+        return Life(now, replace(plan, queued=plan.queued + self._ready_at(inputs, now) - now, review=0.0))
 
-    def _after(self, inputs: Sequence[str], moment: float) -> float:
+    def _ready_at(self, inputs: Sequence[str], moment: float) -> float:
         return max([moment, *(self._tasks[key].life.finished_at for key in inputs if key in self._tasks)])
 
     def _add(self, word: str, parameters: JsonObject, inputs: Sequence[str], subject: str, life: Life) -> _Task:
         task = _Task(self._new_id("task"), word, parameters, inputs, subject, life)
         self._tasks[task.id] = task
-        heappush(self._due, (self._after(inputs, life.finished_at), len(self._tasks), task.id))
-        self._tell("task.created", {"id": task.id, "operation": word}, life.submitted_at)
+        heappush(self._due, (self._ready_at(inputs, life.finished_at), len(self._tasks), task.id))
+        self._emit("task.created", {"id": task.id, "operation": word}, life.submitted_at)
         return task
 
     def _show(self, task: _Task) -> JsonObject:
         now = self.host.clock.time()
-        shown: JsonObject = {
+        row: JsonObject = {
             "id": task.id,
-            "operation": self.detection_called if task.operation == "detect-documents" else task.operation,
+            "operation": self.detection_operation if task.operation == "detect-documents" else task.operation,
             "parameters": task.parameters,
-            "status": task.status or _words(task.life.phase(now)),
+            "status": task.status or _status(task.life.phase(now)),
             "result": task.result,
             "created_at": utc_text(task.life.submitted_at),
             "updated_at": utc_text(task.life.phase_since(now)),
         }
         if "callback_url" in task.parameters:  # that it is absent otherwise is assumed
-            shown["callback_url"] = task.parameters["callback_url"]
-        return shown
+            row["callback_url"] = task.parameters["callback_url"]
+        return row
 
-    # What time does.
+    # Ending tasks.
 
-    def _settle(self) -> None:
+    def _end_due_tasks(self) -> None:
         now = self.host.clock.time()
         while self._due and self._tasks[self._due[0][-1]].life.phase(now) == "ended":
             self._end(self._tasks[heappop(self._due)[-1]])
@@ -293,25 +306,25 @@ class ScanDocumentsEmulator(VendorEmulator):
             task.status, task.result = "failed", {"error": str(failure), "details": {}}
         else:
             task.status = "completed"
-        news = {"id": task.id, "operation": task.operation, "result": task.result}
-        self._tell(f"task.{task.status}", news, task.life.finished_at)
+        event = {"id": task.id, "operation": task.operation, "result": task.result}
+        self._emit(f"task.{task.status}", event, task.life.finished_at)
         if callback := task.parameters.get("callback_url"):
-            self._endpoints.call_back(callback, {"id": task.id, "status": task.status})
+            self._endpoints.send_callback(callback, {"id": task.id, "status": task.status})
 
     def _work(self, task: _Task) -> JsonObject:
         if task.life.plan.outcome in {"failed", "cancelled"}:
             raise OperationFailed(INTERNAL_FAILURE)
         kind = OPERATIONS[task.operation]
         documents = [self._files[key].document for key in self._sources(task, first_only=not kind.many)]
-        product = kind.run(task.parameters, documents)
-        if isinstance(product, dict):
-            return product
-        files = [self._store(document, task.life.finished_at, task.id) for document in product]
+        output = kind.run(task.parameters, documents)
+        if isinstance(output, dict):
+            return output
+        files = [self._store(document, task.life.finished_at, task.id) for document in output]
         task.files = [file.id for file in files]
         return {"generated_files": [file.show() for file in files]}
 
     def _sources(self, task: _Task, *, first_only: bool) -> list[str]:
-        """The files behind the inputs: of a task its files, or their first where one is asked for (assumed)."""
+        """The files of the inputs: those of a task are its files, or the first where only one is used (assumed)."""
         found = list[str]()
         for key in task.inputs:
             files = self._tasks[key].files if key in self._tasks else [key]
@@ -323,11 +336,11 @@ class ScanDocumentsEmulator(VendorEmulator):
     def _page(self, request: Request, path: str, keys: list[str], show: Callable[[str], JsonObject]) -> Response:
         keys.reverse()  # newest first: assumed
         take = request.query_params.get("take", str(TAKE_DEFAULT))
-        if not (re.fullmatch("[0-9]{1,3}", take) and 1 <= int(take) <= TAKE_MOST):
-            raise ErrorResponse(invalid(take=[f"take must be 1 to {TAKE_MOST}."]))  # text assumed
+        if not (re.fullmatch("[0-9]{1,3}", take) and 1 <= int(take) <= TAKE_LIMIT):
+            raise ErrorResponse(invalid(take=[f"take must be 1 to {TAKE_LIMIT}."]))  # text assumed
         start = request.query_params.get("from")
         if start is not None and start not in keys:
-            raise ErrorResponse(invalid(**{"from": ["from is not a valid id."]}))  # answer assumed
+            raise ErrorResponse(invalid(**{"from": ["from is not a valid id."]}))  # response assumed
         first = keys.index(start) if start is not None else 0
         after = first + int(take)
         links = {
@@ -340,10 +353,10 @@ class ScanDocumentsEmulator(VendorEmulator):
         query = urlencode({"from": start, "take": take})
         return f"{self.host.base_url}/{PREFIX}/{path}?{query}"  # without /v1, as in the example of doc FILES
 
-    def _tell(self, kind: str, data: JsonObject, moment: float) -> None:
+    def _emit(self, kind: str, data: JsonObject, moment: float) -> None:
         key = self._new_id("event")
         self._events[key] = {"id": key, "type": kind, "timestamp": utc_text(moment, digits=3), "data": data}
-        self._endpoints.tell(self._events[key])
+        self._endpoints.send(self._events[key])
 
     def _new_id(self, kind: str) -> str:
         return f"{kind}_{random_text(self.host.random, ID_LENGTH)}"
@@ -368,9 +381,25 @@ class ScanDocumentsEmulator(VendorEmulator):
             label: self._add(word, parameters, [parameters["input"]], "", replace(hour_ago, plan=plan)).id
             for label, (word, parameters, plan) in rows.items()
         }
-        self._settle()
+        self._end_due_tasks()
         return labels
 
 
-def _words(phase: Phase) -> str:
+def _status(phase: Phase) -> str:
     return "pending" if phase == "queued" else "processing"  # doc TASKS
+
+
+# Error responses.
+
+
+def problem(status: int, **values: str) -> Response:
+    """A problem document by its HTTP status; ``values`` fill in its message."""
+    kind, title, message = PROBLEMS[status]
+    body = {"type": PROBLEM_BASE + kind, "title": title, "status": status, "message": message.format(**values)}
+    return to_json(body, status, PROBLEM_TYPE)
+
+
+def invalid(**errors: list[str]) -> Response:
+    """A validation error (422): texts by field."""
+    body = {"type": f"{PROBLEM_BASE}validation-error", "title": "Validation Error", "status": 422, "errors": errors}
+    return to_json(body, 422, PROBLEM_TYPE)

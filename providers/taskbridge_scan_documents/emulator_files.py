@@ -1,7 +1,7 @@
-"""Files of the emulated Scan Documents: what an upload is taken for, and the documents that operations make.
+"""Files of the emulated Scan Documents: the types of uploads, and the files that operations make.
 
-Made PNG and PDF files are real and have the size that they claim; made JPEG and WebP files are specimens of one
-pixel, whatever their properties say. The vendor's documents name the types (TASKS) and the properties (NODE).
+Generated PNG and PDF files are real and have the size that their properties state; generated JPEG and WebP files are
+one pixel, whatever their properties state. The vendor's documents name the types (TASKS) and the properties (NODE).
 """
 
 from __future__ import annotations
@@ -18,21 +18,19 @@ from taskbridge.emulator.helpers import count_pdf_pages
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["IMAGES", "JPEG", "PDF", "PNG", "WEBP", "Document", "make_image", "make_pdf", "read_document"]
-
 PNG: Final = "image/png"
 JPEG: Final = "image/jpeg"
 WEBP: Final = "image/webp"
 PDF: Final = "application/pdf"
 IMAGES: Final = frozenset({PNG, JPEG, WEBP})  # doc TASKS
 
-# First bytes and file name endings -> type. What real files look like, no fact about the vendor.
+# First bytes and file name suffixes -> type. Facts about file formats, not about the vendor.
 MAGIC: Final[Mapping[bytes, str]] = {b"\x89PNG": PNG, b"\xff\xd8\xff": JPEG, b"RIFF": WEBP, b"%PDF": PDF}
-ENDINGS: Final[Mapping[str, str]] = {".png": PNG, ".jpg": JPEG, ".jpeg": JPEG, ".webp": WEBP, ".pdf": PDF}
+SUFFIXES: Final[Mapping[str, str]] = {".png": PNG, ".jpg": JPEG, ".jpeg": JPEG, ".webp": WEBP, ".pdf": PDF}
 
-SIZE_OF_EXAMPLE: Final = (800, 600)  # pixels; doc GET-TASK, for images whose size is not read here
+EXAMPLE_SIZE: Final = (800, 600)  # pixels; doc GET-TASK, for images whose size is not read
 
-SPECIMENS: Final[Mapping[str, bytes]] = {
+ONE_PIXEL: Final[Mapping[str, bytes]] = {
     JPEG: b64decode(
         "/9j/4AAQSkZJRgABAQEASABIAAD/2wBDAP" + "/" * 86 + "wgALCAABAAEBAREA/8QAFBABAAAAAAAAAAAAAAAAAAAAAP/aAAgBAQABPxA="
     )
@@ -42,11 +40,11 @@ SPECIMENS: Final[Mapping[str, bytes]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """A file without its id: what operations take and make.
+class DocumentFile:
+    """A file without its id: the input and output of operations.
 
     Attributes:
-        name: As shown in file objects.
+        name: Its name in file objects.
         type: Media type.
         data: The bytes.
         width: Pixels; 0 for PDF.
@@ -68,35 +66,35 @@ class Document:
         return {"size": len(self.data), "width": self.width, "height": self.height}
 
 
-def read_document(name: str, data: bytes, hint: str | None, filename: str | None) -> Document | None:
-    """What an upload is; None for a type that the vendor does not list.
+def read_document(name: str, data: bytes, hint: str | None, filename: str | None) -> DocumentFile | None:
+    """Return an uploaded file; None for a type that the vendor does not list.
 
     Args:
-        name: The name it gets.
-        data: Its bytes; their beginning decides before anything else.
-        hint: The content type that the sender gave, if any.
-        filename: The sender's file name, whose ending decides last.
+        name: Its name.
+        data: Its bytes; their beginning takes precedence.
+        hint: The sender's content type, if any.
+        filename: The sender's file name, whose suffix is used last.
     """
     by_magic = next((kind for magic, kind in MAGIC.items() if data.startswith(magic)), None)
     by_hint = hint if hint in {*IMAGES, PDF} else None
-    kind = by_magic or by_hint or ENDINGS.get(PurePath(filename or name).suffix.lower())
+    kind = by_magic or by_hint or SUFFIXES.get(PurePath(filename or name).suffix.lower())
     if kind is None:
         return None
     if kind == PDF:
-        return Document(name, kind, data, pages=count_pdf_pages(data))
-    width, height = _png_size(data) if kind == PNG else SIZE_OF_EXAMPLE
-    return Document(name, kind, data, width, height)
+        return DocumentFile(name, kind, data, pages=count_pdf_pages(data))
+    width, height = _png_size(data) if kind == PNG else EXAMPLE_SIZE
+    return DocumentFile(name, kind, data, width, height)
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
-    size = data[16:24]  # where a PNG says it
-    return struct.unpack(">II", size) if len(size) == struct.calcsize(">II") else SIZE_OF_EXAMPLE
+    size = data[16:24]  # width and height of a PNG
+    return struct.unpack(">II", size) if len(size) == struct.calcsize(">II") else EXAMPLE_SIZE
 
 
-def make_image(name: str, kind: str, width: int, height: int) -> Document:
-    """A white image of ``width`` by ``height`` pixels; a specimen where ``kind`` is not PNG."""
-    data = SPECIMENS.get(kind) or _png(width, height)
-    return Document(name, kind, data, width, height)
+def make_image(name: str, kind: str, width: int, height: int) -> DocumentFile:
+    """Return a white image of ``width`` by ``height`` pixels; of one pixel if ``kind`` is not PNG."""
+    data = ONE_PIXEL.get(kind) or _png(width, height)
+    return DocumentFile(name, kind, data, width, height)
 
 
 def _png(width: int, height: int) -> bytes:
@@ -107,8 +105,8 @@ def _png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
 
 
-def make_pdf(name: str, pages: int) -> Document:
-    """A PDF of so many empty pages of 612 by 792 points."""
+def make_pdf(name: str, pages: int) -> DocumentFile:
+    """Return a PDF with ``pages`` empty pages of 612 by 792 points."""
     kids = " ".join(f"{number} 0 R" for number in range(3, 3 + pages))
     objects = ["<< /Type /Catalog /Pages 2 0 R >>", f"<< /Type /Pages /Kids [{kids}] /Count {pages} >>"]
     objects += ["<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] >>"] * pages
@@ -120,4 +118,4 @@ def make_pdf(name: str, pages: int) -> Document:
     size = len(objects) + 1
     body += f"xref\n0 {size}\n0000000000 65535 f \n{table}"
     body += f"trailer\n<< /Size {size} /Root 1 0 R >>\nstartxref\n{body.index('xref')}\n%%EOF\n"
-    return Document(name, PDF, body.encode("ascii"), pages=pages)
+    return DocumentFile(name, PDF, body.encode("ascii"), pages=pages)

@@ -1,9 +1,8 @@
-"""The operations of the emulated Scan Documents: what each takes and what it makes.
+"""The operations of the emulated Scan Documents: the input and output of each.
 
-The vendor's documents give the fields (TASKS, OPS, NODE, NODE-NEW), the shapes of results and one text of a
-validation error; all other texts of validation errors are assumed. Wrong fields are refused when a task is
-created (422); what is wrong with the document itself, a page that it lacks or a type that the operation does not
-take, fails the task.
+The vendor's documents give the fields (TASKS, OPS, NODE, NODE-NEW), the shapes of results and one text of a validation
+error; all other texts of validation errors are assumed. Invalid fields are refused when a task is created (422); an
+unsuitable document, such as one without the requested page or of an unsupported type, fails the task.
 """
 
 from __future__ import annotations
@@ -22,27 +21,25 @@ from .emulator_files import (
     PDF,
     PNG,
     WEBP,
-    Document,
+    DocumentFile,
     make_image,
     make_pdf,
 )
 
-__all__ = ["OPERATIONS", "Operation", "OperationFailed"]
-
 Body: TypeAlias = Mapping[str, Any]
-Check: TypeAlias = Callable[[Any, Body], str | None]  # a field's value (None: absent) and the body -> complaint
-Product: TypeAlias = "list[Document] | dict[str, Any]"
+Check: TypeAlias = Callable[[Any, Body], str | None]  # a field's value (None if absent) and the body -> error text
+Output: TypeAlias = "list[DocumentFile] | dict[str, Any]"
 
 EFFECTS: Final = ("grayscale", "scanner", "black-background")  # doc OPS
 SCHEMA_TYPES: Final = ("string", "number", "integer", "boolean", "array", "object")  # sdk NODE
-FORMATS: Final[Mapping[str, str]] = {  # text of doc TASKS; the other formats say the same
+FORMATS: Final[Mapping[str, str]] = {  # text of doc TASKS; the other formats have the same text
     "plain": "This is the extracted text content",
     "markdown": "**This** is the *extracted* text content",
     "html": "<p><strong>This</strong> is the <em>extracted</em> text content</p>",
 }
 CORNERS: Final = 4
-LONGEST: Final = 5000  # pixels of a side; a bound for this emulator, no fact
-DPI: Final = 300  # dots per inch, when not given: sdk NODE
+MAX_SIDE: Final = 5000  # pixels; a limit of this emulator, not of the vendor
+DPI: Final = 300  # dots per inch by default: sdk NODE
 PAGES: Final = re.compile(r"[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*")  # "2-7", "2,3,7": sdk NODE
 INVALID_PAGES: Final = "Invalid page range"  # named as a cause by doc TASKS
 INVALID_FILE: Final = "Invalid file ID"  # named as a cause by doc TASKS
@@ -50,7 +47,7 @@ INVALID_TYPE: Final = "Unsupported format"  # named as a cause by doc TASKS
 
 
 class OperationFailed(Exception):  # the task failed; the emulator did not
-    """The document does not bear the operation; the text becomes ``result.error``."""
+    """The document is unsuitable for the operation; the text becomes ``result.error``."""
 
 
 # Checks of fields.
@@ -60,8 +57,8 @@ def _one_of(*words: str) -> Check:
     return lambda value, _: None if value in words else f"must be one of {', '.join(words)}."
 
 
-def _whole(least: int, most: int) -> Check:
-    return lambda value, _: None if type(value) is int and least <= value <= most else f"must be {least} to {most}."
+def _integer(low: int, high: int) -> Check:
+    return lambda value, _: None if type(value) is int and low <= value <= high else f"must be {low} to {high}."
 
 
 def _optional(check: Check) -> Check:
@@ -82,37 +79,37 @@ def _pages(value: Any, _: Body) -> str | None:
 
 def _quality(value: Any, body: Body) -> str | None:
     needed = body.get("target_format") in {JPEG, WEBP}
-    return _whole(1, 100)(value, body) if needed or value is not None else None
+    return _integer(1, 100)(value, body) if needed or value is not None else None
 
 
 def _schema(value: Any, body: Body) -> str | None:
     if body.get("format") != "json":
         return None
-    known = (as_object(value) or {}).get("type") in SCHEMA_TYPES
-    return None if known else "must be a schema."
+    valid = (as_object(value) or {}).get("type") in SCHEMA_TYPES
+    return None if valid else "must be a schema."
 
 
 def _vertices(value: Any, _: Body) -> str | None:
     points = [as_object(point) or {} for point in as_list(value) or []]
     numbers: list[Any] = [point.get(axis) for point in points for axis in "xy"]
-    right = len(points) == CORNERS and all(
-        type(number) in {int, float} and abs(number) <= LONGEST for number in numbers
+    valid = len(points) == CORNERS and all(
+        type(number) in {int, float} and abs(number) <= MAX_SIDE for number in numbers
     )
-    return None if right else f"must be {CORNERS} points of x and y."
+    return None if valid else f"must be {CORNERS} points of x and y."
 
 
-# What operations make.
+# Outputs of operations.
 
 
-def _same_size(kind: Callable[[Body], str]) -> Callable[[Body, Sequence[Document]], Product]:
-    def make(body: Body, inputs: Sequence[Document]) -> Product:
+def _same_size(kind: Callable[[Body], str]) -> Callable[[Body, Sequence[DocumentFile]], Output]:
+    def make(body: Body, inputs: Sequence[DocumentFile]) -> Output:
         source = inputs[0]
         return [make_image(_name(body, source), kind(body), source.width, source.height)]
 
     return make
 
 
-def _detect(_: Body, inputs: Sequence[Document]) -> Product:
+def _detect(_: Body, inputs: Sequence[DocumentFile]) -> Output:
     source = inputs[0]
     left, top = source.width // 10, source.height // 10
     right, bottom = source.width - left, source.height - top
@@ -121,7 +118,7 @@ def _detect(_: Body, inputs: Sequence[Document]) -> Product:
     return {"documents": [{"bounding_box": box, "vertices": corners}]}
 
 
-def _extract_text(body: Body, _: Sequence[Document]) -> Product:
+def _extract_text(body: Body, _: Sequence[DocumentFile]) -> Output:
     word: str = body["format"]
     content = json.dumps(_instance(body["schema"])) if word == "json" else FORMATS[word]
     return {"format": word, "content": content}
@@ -140,32 +137,32 @@ def _instance(schema: Body) -> Any:
             return {"integer": 1, "number": 1.5, "boolean": True}.get(str(kind), FORMATS["plain"])
 
 
-def _warp(body: Body, inputs: Sequence[Document]) -> Product:
+def _warp(body: Body, inputs: Sequence[DocumentFile]) -> Output:
     spans = [[point[axis] for point in body["vertices"]] for axis in "xy"]
-    width, height = (min(max(int(max(span) - min(span)), 1), LONGEST) for span in spans)
+    width, height = (min(max(int(max(span) - min(span)), 1), MAX_SIDE) for span in spans)
     return [make_image(_name(body, inputs[0]), PNG, width, height)]
 
 
-def _render(body: Body, inputs: Sequence[Document]) -> Product:
+def _render(body: Body, inputs: Sequence[DocumentFile]) -> Output:
     source, dpi = inputs[0], body.get("dpi") or DPI
     width, height = 612 * dpi // 72, 792 * dpi // 72  # letter paper in points of 1/72 inch
     pages = _page_numbers(body.get("pages"), source.pages)
     return [make_image(_name(body, source), PNG, width, height) for _ in pages]
 
 
-def _split(body: Body, inputs: Sequence[Document]) -> Product:
+def _split(body: Body, inputs: Sequence[DocumentFile]) -> Output:
     return [make_pdf(_name(body, inputs[0]), 1) for _ in range(inputs[0].pages)]
 
 
-def _merge(body: Body, inputs: Sequence[Document]) -> Product:
+def _merge(body: Body, inputs: Sequence[DocumentFile]) -> Output:
     return [make_pdf(_name(body, inputs[0]), sum(document.pages for document in inputs))]
 
 
-def _extract_pages(body: Body, inputs: Sequence[Document]) -> Product:
+def _extract_pages(body: Body, inputs: Sequence[DocumentFile]) -> Output:
     return [make_pdf(_name(body, inputs[0]), len(_page_numbers(body["pages"], inputs[0].pages)))]
 
 
-def _name(body: Body, source: Document) -> str:
+def _name(body: Body, source: DocumentFile) -> str:
     return body.get("name") or source.name
 
 
@@ -189,35 +186,35 @@ class Operation:
     """One kind of task.
 
     Attributes:
-        folder: The part of the path before the operation's word.
+        folder: The part of the path before the operation's name.
         takes: Media types of its inputs.
-        make: What comes of a checked body and its inputs: files, or a result as it is sent.
-        checks: Its fields besides ``input`` and ``callback_url``.
+        make: Returns its output for a validated body and its inputs: files, or the result itself.
+        checks: Its fields other than ``input`` and ``callback_url``.
         many: Whether ``input`` is a list.
     """
 
     folder: str
     takes: frozenset[str]
-    make: Callable[[Body, Sequence[Document]], Product]
+    make: Callable[[Body, Sequence[DocumentFile]], Output]
     checks: Mapping[str, Check] = field(default_factory=dict[str, Check])
     many: bool = False
 
-    def complaints(self, body: Body) -> dict[str, list[str]]:
-        """``errors`` of a 422 for every wrong field but ``input``."""
+    def field_errors(self, body: Body) -> dict[str, list[str]]:
+        """``errors`` of a 422 for every invalid field except ``input``."""
         checks = {**self.checks, "callback_url": _optional(_uri)}
-        found = {name: check(body.get(name), body) for name, check in checks.items()}
-        return {name: [f"{name} {text}"] for name, text in found.items() if text}
+        errors = {name: check(body.get(name), body) for name, check in checks.items()}
+        return {name: [f"{name} {text}"] for name, text in errors.items() if text}
 
     def parameters(self, body: Body) -> dict[str, Any]:
-        """What the task echoes of ``body``."""
+        """The fields of ``body`` that the task repeats."""
         known = {"input", "callback_url", *self.checks}
         return {name: value for name, value in body.items() if name in known}
 
-    def run(self, body: Body, inputs: Sequence[Document]) -> Product:
-        """Do the work.
+    def run(self, body: Body, inputs: Sequence[DocumentFile]) -> Output:
+        """Run the operation.
 
         Raises:
-            OperationFailed: The inputs do not bear it.
+            OperationFailed: The inputs are unsuitable.
         """
         if not inputs:
             raise OperationFailed(INVALID_FILE)
@@ -226,11 +223,11 @@ class Operation:
         return self.make(body, inputs)
 
 
-def _image(make: Callable[[Body, Sequence[Document]], Product], **checks: Check) -> Operation:
+def _image(make: Callable[[Body, Sequence[DocumentFile]], Output], **checks: Check) -> Operation:
     return Operation("image-operations", IMAGES, make, checks)
 
 
-def _pdf(make: Callable[[Body, Sequence[Document]], Product], **checks: Check) -> Operation:
+def _pdf(make: Callable[[Body, Sequence[DocumentFile]], Output], **checks: Check) -> Operation:
     return Operation("pdf-operations", frozenset({PDF}), make, {"name": _optional(_text), **checks})
 
 
@@ -251,7 +248,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         effect=_one_of("none", *EFFECTS),
         scan_mode=_one_of("none", "standard"),
     ),
-    "render": _pdf(_render, dpi=_optional(_whole(1, 1200)), pages=_optional(_pages)),
+    "render": _pdf(_render, dpi=_optional(_integer(1, 1200)), pages=_optional(_pages)),
     "split": _pdf(_split),
     "merge": Operation("pdf-operations", IMAGES | {PDF}, _merge, {"name": _optional(_text)}, many=True),
     "extract-pages": _pdf(_extract_pages, pages=_pages),

@@ -1,7 +1,7 @@
-"""Webhooks of the emulated Scan Documents: endpoints as its dashboard has them, and what is sent to them.
+"""Webhooks of the emulated Scan Documents.
 
-The dashboard has no API, so endpoints are registered by a method of the emulator. The envelope, the signature, the five
-seconds for an answer and the 48 hours of repeats are the vendor's; how its pauses grow is assumed.
+The vendor's dashboard has no API, so endpoints are registered by a method of the emulator. The envelope, the signature,
+the five seconds for a response and the 48 hours of retries are the vendor's; the growth of the delays is assumed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from taskbridge.emulator.webhooks import OutgoingWebhook, sign_svix
 if TYPE_CHECKING:
     from taskbridge.emulator import Host
 
-__all__ = ["EVENTS", "Endpoints"]
-
 VENDOR: Final = "scan-documents"
 EVENTS: Final = (  # doc HOOK EVENTS
     "task.created",
@@ -30,10 +28,10 @@ EVENTS: Final = (  # doc HOOK EVENTS
     "file.created",
     "file.deleted",
 )
-REPEATED_FOR: Final = 48 * 3600.0  # vendor seconds: doc HOOK
-GROWING: Final = [30.0 * 2**n for n in range(20)]  # vendor seconds; "exponential" is doc HOOK, the numbers are assumed
-PAUSES: Final = tuple(GROWING[n] for n, _ in enumerate(takewhile(lambda t: t <= REPEATED_FOR, accumulate(GROWING))))
-KEY_LENGTH: Final = 24  # bytes, as in the published vector of the scheme
+RETRY_PERIOD: Final = 48 * 3600.0  # vendor seconds: doc HOOK
+DELAYS: Final = [30.0 * 2**n for n in range(20)]  # vendor seconds; "exponential" is doc HOOK, the numbers are assumed
+RETRY_DELAYS: Final = tuple(DELAYS[n] for n, _ in enumerate(takewhile(lambda t: t <= RETRY_PERIOD, accumulate(DELAYS))))
+KEY_LENGTH: Final = 24  # bytes, as in the scheme's published test vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +41,11 @@ class _Endpoint:
     key: bytes
 
 
-class Endpoints:
-    """The addresses that want to hear of events.
+class WebhookEndpoints:
+    """The registered webhook endpoints.
 
     Args:
-        host: Source of secrets, and courier.
+        host: Source of secrets, and sender of webhooks.
     """
 
     def __init__(self, host: Host) -> None:
@@ -55,32 +53,32 @@ class Endpoints:
         self._endpoints: list[_Endpoint] = []
 
     def add(self, url: str, events: Iterable[str] = EVENTS) -> str:
-        """Register an endpoint; its signing secret."""
+        """Register an endpoint and return its signing secret."""
         key = self._host.random.randbytes(KEY_LENGTH)
         self._endpoints.append(_Endpoint(url, frozenset(events), key))
         self._host.webhooks.enable()
         return f"whsec_{b64encode(key).decode()}"
 
-    def tell(self, event: Mapping[str, Any]) -> None:
-        """Send an event to those who chose its type."""
+    def send(self, event: Mapping[str, Any]) -> None:
+        """Send an event to the endpoints for its type."""
         kind = event["type"]
         for endpoint in self._endpoints:
             if kind in endpoint.events:
                 self._post(endpoint, kind, _json(event))
 
-    def call_back(self, url: str, task: Mapping[str, Any]) -> None:
+    def send_callback(self, url: str, task: Mapping[str, Any]) -> None:
         """Call the ``callback_url`` of a task that has ended.
 
-        Method, body, and the lack of a signature and of repeats are assumed: nothing is documented.
+        Method, body, and the lack of a signature and of retries are assumed: nothing is documented.
         """
-        said = {"id": task["id"], "status": task["status"]}
-        self._host.webhooks.send(OutgoingWebhook(VENDOR, "callback", url, _json(said), headers=lambda _: {}))
+        body = _json({"id": task["id"], "status": task["status"]})
+        self._host.webhooks.send(OutgoingWebhook(VENDOR, "callback", url, body, headers=lambda _: {}))
 
     def _post(self, endpoint: _Endpoint, kind: str, body: bytes) -> None:
         message = f"msg_{random_text(self._host.random, 27)}"
 
         def headers(now: int) -> dict[str, str]:
-            # The time of the attempt, by the wall clock: a receiver compares it with its own, however fast we run.
+            # Wall-clock time of the attempt: a receiver compares it with its own clock, however fast vendor time is.
             signature = sign_svix(endpoint.key, message, now, body)
             return {"svix-id": message, "svix-timestamp": str(now), "svix-signature": signature}
 
@@ -91,11 +89,11 @@ class Endpoints:
                 endpoint.url,
                 body,
                 headers=headers,
-                retry_delays=PAUSES,
+                retry_delays=RETRY_DELAYS,
                 retry_if=lambda status: status is None or not 200 <= status < 300,
             )
         )
 
 
-def _json(said: Mapping[str, Any]) -> bytes:
-    return json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode()
+def _json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()

@@ -1,6 +1,6 @@
-"""Tasks and batches of the emulated SmartDocumentor: the states that they pass through, and how they are shown.
+"""Tasks and batches of the emulated SmartDocumentor: their states and their JSON.
 
-Numbers of states stand only where the vendor published them; all other states have a name and a null number.
+Only states whose numbers the vendor published have one; all others have a name and a null number.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from taskbridge.emulator.helpers import Life
 
-__all__ = ["EXPORTED", "INTEGRATION_FAILED", "UNTOUCHED", "Batch", "Task", "export_data"]
-
 # Names of states -> published numbers.                                    doc MAP, except where noted
 NUMBERS: Final[Mapping[str, int]] = {
     "Deleted": 20,
@@ -28,19 +26,19 @@ NUMBERS: Final[Mapping[str, int]] = {
     "PreProcessingSuccessful": 34,
     "InReview": 4,  # only in the sample of STATUS; fits no row of MAP
 }
-# What a working task passes through, each for an equal part of the work. "Recognizing" stands in MAP's prose only;
+# The states of a working task, each for an equal part of the work. "Recognizing" is only in the prose of MAP;
 # the real name is not published.
 WORK: Final = ("PreProcessingInProgress", "PreProcessingSuccessful", "Recognizing")
 EXPORTED: Final = "ExportCompleted"  # doc REPROC; number unknown
 TO_REVIEW: Final = "ToReview"  # "To Review" in doc HOOK; name and number unknown
 INTEGRATION_FAILED: Final = ("Failed", 4)  # the one published integration state: sample of doc STATUS
-UNTOUCHED: Final = "never"  # externalIntegrationStatus at first and after a restart: doc EXTINT
-TOTAL_PAGES: Final = 10  # of every document, once it was read: sample of doc STATUS
+NEVER_INTEGRATED: Final = "never"  # initial externalIntegrationStatus, also after a restart: doc EXTINT
+TOTAL_PAGES: Final = 10  # of every document, after it was read: sample of doc STATUS
 
 
 @dataclass(slots=True)
-class Task:
-    """One document on its way.
+class EmulatedTask:
+    """One document.
 
     Attributes:
         id: ``taskId``.
@@ -50,13 +48,13 @@ class Task:
         external_id: The caller's id.
         name: ``displayName``.
         description: ``description``.
-        url: Where the document lies.
+        url: The document's URL.
         created: Vendor seconds since the epoch.
-        life: Its course since it was created or restarted.
+        life: Its plan, since it was created or restarted.
         restarts: How often it was restarted.
-        integration: Name and number of the integration state; None where nothing is published.
+        integration: Name and number of the integration state; None if nothing is published.
         label: ``externalIntegrationStatus``.
-        sent_back: Whether the system behind refused its export, so that it has to be reviewed again.
+        sent_back: Whether the downstream system refused its export, so that it is in review again.
     """
 
     id: int
@@ -71,7 +69,7 @@ class Task:
     life: Life
     restarts: int = 0
     integration: tuple[str, int] | None = None
-    label: str = UNTOUCHED
+    label: str = NEVER_INTEGRATED
     sent_back: bool = False
 
     def state(self, now: float) -> str:
@@ -96,7 +94,7 @@ class Task:
             case "failed":
                 return "PreProcessingFailed" if _can_be_downloaded(self.url) else "PreProcessingDownloadFailed"
             case "cancelled":
-                return "Deleted"  # nothing can be cancelled; this is the nearest
+                return "Deleted"  # the closest to cancelled: the vendor cannot cancel
             case _:
                 return EXPORTED
 
@@ -104,7 +102,7 @@ class Task:
         """``GetTaskStatusResponse``: doc STATUS."""
         state = self.state(now)
         integration, integration_number = self.integration or (None, None)
-        shown: JsonObject = {
+        row: JsonObject = {
             "taskId": self.id,
             "workspaceId": self.workspace,
             "batchId": self.batch,
@@ -121,11 +119,11 @@ class Task:
             "preProcessingStartedOn": utc_text(self.life.submitted_at),  # equals createdOn in the sample
         }
         if self.restarts:
-            shown["restartCount"] = self.restarts
-        return shown
+            row["restartCount"] = self.restarts
+        return row
 
     def pages(self, now: float) -> int:
-        """0 until the document was read."""
+        """0 until the document has been read."""
         unread = {"QueuedForPreProcessing", "PreProcessingInProgress"}
         return 0 if self.state(now) in unread or self.state(now).endswith("Failed") else TOTAL_PAGES
 
@@ -148,7 +146,7 @@ class Batch:
     description: str | None
     created: float
 
-    def show(self, tasks: Iterable[Task]) -> JsonObject:
+    def show(self, tasks: Iterable[EmulatedTask]) -> JsonObject:
         """The batch object: doc BATCH.
 
         Args:
@@ -165,19 +163,19 @@ class Batch:
         }
 
 
-def export_data(task: Task, now: float) -> JsonObject:
-    """The answer of ``GetExportData``: keys of doc EXPORT; the values inside its entities are assumed."""
-    shown = task.show(now)
-    kept = ("taskId", "workspaceId", "batchId", "taskNumber", "externalId", "displayName", "description")
+def export_data(task: EmulatedTask, now: float) -> JsonObject:
+    """The response of ``GetExportData``: keys of doc EXPORT; the values inside its entities are assumed."""
+    row = task.show(now)
+    keys = ("taskId", "workspaceId", "batchId", "taskNumber", "externalId", "displayName", "description")
     reviewed = task.life.plan.review > 0
     entities: list[dict[str, Any]] = [
         {"type": "Text", "category": "Document", "groupName": None, "pageNumber": page, "chunkNumber": 1}
         for page in range(1, TOTAL_PAGES + 1)
     ]
     return {
-        **{key: shown[key] for key in kept},
+        **{key: row[key] for key in keys},
         "originalFileUrl": task.url,
-        "totalPages": shown["totalPages"],
+        "totalPages": row["totalPages"],
         "lastCheckoutByUserName": "reviewer" if reviewed else None,
         "lastCheckedOutBy": 1 if reviewed else None,
         "lastCheckedOutUntil": utc_text(task.life.finished_at, digits=3) if reviewed else None,

@@ -230,11 +230,11 @@ def test_a_failed_task_takes_the_rest_along(account: Account) -> None:
 
 
 def test_the_words_of_a_failure_can_be_chosen(account: Account) -> None:
-    account.vendor.book.failure = ("SANDBOX_FILE_NOT_ALLOWED", "The file X is not whitelisted for sandbox use")
+    account.vendor.store.failure = ("SANDBOX_FILE_NOT_ALLOWED", "The file X is not whitelisted for sandbox use")
     job = account.job("https://example.com/fail.docx")
     account.pass_time(10)
     task = account.get(f"/tasks/{named(job, 'work')['id']}")
-    assert (task["code"], task["message"]) == account.vendor.book.failure
+    assert (task["code"], task["message"]) == account.vendor.store.failure
 
 
 def test_an_ignored_error_does_not_fail_the_job(account: Account) -> None:
@@ -347,7 +347,7 @@ def test_a_bad_webhook_url_is_refused(account: Account) -> None:
 
 def test_a_webhook_url_is_kept_and_not_shown(account: Account) -> None:
     job = account.job(webhook_url="https://example.com/hook")
-    assert account.vendor.book.jobs[job["id"]].webhook_url == "https://example.com/hook"
+    assert account.vendor.store.jobs[job["id"]].webhook_url == "https://example.com/hook"
     assert "webhook_url" not in job
 
 
@@ -587,7 +587,7 @@ def test_a_failed_task_ends_the_wait_too(account: Account) -> None:
 
 
 def test_the_sync_host_gives_up_with_html(account: Account) -> None:
-    account.vendor.hold_seconds = 0.01
+    account.vendor.long_poll_seconds = 0.01
     answer = account.ask_sync("GET", f"/tasks/{account.emulator.samples()['processing']}")
     assert answer.status_code == 504
     assert answer.headers["Content-Type"].startswith("text/html")

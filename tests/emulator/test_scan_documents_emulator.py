@@ -12,7 +12,7 @@ import requests
 
 from taskbridge.emulator import Plan
 from taskbridge.emulator.shell import Emulator
-from taskbridge_scan_documents.emulator import ScanDocumentsEmulator, Trouble
+from taskbridge_scan_documents.emulator import ForcedError, ScanDocumentsEmulator
 
 NAME = "scan-documents"
 TASK_ID = re.compile(r"task_[a-z0-9]{16}")
@@ -95,12 +95,12 @@ def test_unknown_ids_are_404_problems_that_name_the_resource(api: Api) -> None:
         (500, "internal-error", "An unexpected error occurred. Contact support if the problem persists."),
     ],
 )
-def test_trouble_is_answered_to_every_call(api: Api, status: Trouble, kind: str, title: str) -> None:
-    api.vendor.trouble = status
+def test_trouble_is_answered_to_every_call(api: Api, status: ForcedError, kind: str, title: str) -> None:
+    api.vendor.forced_error = status
     body = api.get("/tasks", status)
     assert (body["type"], body["title"], body["status"]) == (PROBLEMS + kind, title, status)
     assert isinstance(body["message"], str)
-    api.vendor.trouble = None
+    api.vendor.forced_error = None
     api.get("/tasks")
 
 
@@ -236,7 +236,7 @@ def test_detected_documents_have_a_box_and_four_corners(api: Api) -> None:
     assert document["bounding_box"].keys() == {"left", "top", "width", "height"}
     assert [corner.keys() for corner in document["vertices"]] == [{"x", "y"}] * 4
     assert task["operation"] == "detect-documents"
-    api.vendor.detection_called = "convert"  # as the API description has it
+    api.vendor.detection_operation = "convert"  # as the API description has it
     assert api.get(f"/tasks/{task['id']}")["operation"] == "convert"
 
 

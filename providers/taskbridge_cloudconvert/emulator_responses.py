@@ -1,4 +1,4 @@
-"""How the emulated CloudConvert writes: tasks, jobs, pages, and the two dialects of its hosts.
+"""Response bodies of the emulated CloudConvert: tasks, jobs, pages, and the formats of its two hosts.
 
 Shapes are those of the TASKS and JOBS pages, of recordings (VCR 2020, HOOK23 2023) and of fixtures of official clients.
 """
@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import Response
 
-from .emulator_tasks import NEVER, reached
+from .emulator_tasks import has_passed
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from .emulator_storage import Storage
-    from .emulator_tasks import Book, Life, NativeJob, NativeTask
-
-__all__ = ["USER_ID", "Answer", "Views", "answer_async", "answer_sync", "page", "time_text"]
+    from .emulator_tasks import NativeJob, NativeTask, TaskStore, Timeline
 
 USER_ID: Final = 51
 RATE_LIMIT: Final = 500  # X-Ratelimit-Limit of the async host (wire VCR)
@@ -30,14 +28,14 @@ ENGINE: Final = ("office", "2.1")  # doc TASKS, example
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What is answered, before a host gives it its looks.
+class ApiResponse:
+    """A response before a host formats it.
 
     Attributes:
-        body: What becomes JSON; None for no body.
+        body: Becomes JSON; None for no body.
         status: HTTP status.
-        headers: Headers of this answer alone.
-        counted: Whether the rate headers are on it.
+        headers: Headers of this response only.
+        counted: Whether it has the rate limit headers.
     """
 
     body: object = None
@@ -46,40 +44,40 @@ class Answer:
     counted: bool = True
 
 
-def answer_async(answer: Answer, recent: int) -> Response:
-    """The async host's dialect: PHP's JSON with escaped slashes, and rate headers (wire VCR).
+def format_async(response: ApiResponse, recent: int) -> Response:
+    """Format a response of the async host: PHP's JSON with escaped slashes, and rate limit headers (wire VCR).
 
     Args:
-        answer: What is answered.
+        response: The response.
         recent: Requests in the current minute, this one included.
     """
-    headers = {"Cache-Control": "no-cache, private", "Server": "nginx", **answer.headers}
-    if answer.counted:
+    headers = {"Cache-Control": "no-cache, private", "Server": "nginx", **response.headers}
+    if response.counted:
         headers["X-Ratelimit-Limit"] = str(RATE_LIMIT)
         headers["X-Ratelimit-Remaining"] = str(max(0, RATE_LIMIT - recent))
-    if answer.body is None:
-        return Response(status_code=answer.status, headers=headers)
+    if response.body is None:
+        return Response(status_code=response.status, headers=headers)
     headers |= {"Vary": "Accept-Encoding", "Content-Type": "application/json"}
-    body = json.dumps(answer.body, separators=(",", ":")).replace("/", "\\/")
-    return Response(body, answer.status, headers)
+    body = json.dumps(response.body, separators=(",", ":")).replace("/", "\\/")
+    return Response(body, response.status, headers)
 
 
-def answer_sync(answer: Answer) -> Response:
-    """The sync host's dialect: plain slashes, an entity tag, no rate headers (wire VCR)."""
+def format_sync(response: ApiResponse) -> Response:
+    """Format a response of the sync host: plain slashes, an entity tag, no rate limit headers (wire VCR)."""
     headers = {
         "Access-Control-Allow-Credentials": "true",
         "Vary": "Accept-Encoding, Origin",
-        **answer.headers,
+        **response.headers,
     }
-    if answer.body is None:
-        return Response(status_code=answer.status, headers=headers)
-    body = json.dumps(answer.body, separators=(",", ":"), ensure_ascii=False).encode()
+    if response.body is None:
+        return Response(status_code=response.status, headers=headers)
+    body = json.dumps(response.body, separators=(",", ":"), ensure_ascii=False).encode()
     digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
     headers |= {
         "Content-Type": "application/json; charset=utf-8",
         "ETag": f'W/"{len(body):x}-{digest}"',
     }
-    return Response(body, answer.status, headers)
+    return Response(body, response.status, headers)
 
 
 def time_text(moment: float) -> str:
@@ -88,18 +86,18 @@ def time_text(moment: float) -> str:
 
 
 def page(items: Sequence[Any], query: Mapping[str, str], path: str) -> tuple[Sequence[Any], dict[str, Any]]:
-    """One page of a list, and the ``links`` and ``meta`` around it (doc TASKS).
+    """Return one page of a list, and its ``links`` and ``meta`` (doc TASKS).
 
-    No total, ``last`` always null. The links carry ``page`` alone, as in the documented example.
+    There is no total, and ``last`` is always null. The links contain only ``page``, as in the documented example.
 
     Args:
-        items: All that match.
+        items: All matching tasks or jobs.
         query: ``per_page`` (100) and ``page`` (from 1).
         path: URL of the list.
     """
     size, number = _positive(query.get("per_page"), 100), _positive(query.get("page"), 1)
     begin = (number - 1) * size
-    here = items[begin : begin + size]
+    rows = items[begin : begin + size]
     links = {
         "first": f"{path}?page=1",
         "last": None,
@@ -108,12 +106,12 @@ def page(items: Sequence[Any], query: Mapping[str, str], path: str) -> tuple[Seq
     }
     meta = {
         "current_page": number,
-        "from": begin + 1 if here else None,
+        "from": begin + 1 if rows else None,
         "path": path,
         "per_page": size,
-        "to": begin + len(here) if here else None,
+        "to": begin + len(rows) if rows else None,
     }
-    return here, {"links": links, "meta": meta}
+    return rows, {"links": links, "meta": meta}
 
 
 def _positive(text: str | None, default: int) -> int:
@@ -121,71 +119,71 @@ def _positive(text: str | None, default: int) -> int:
 
 
 class Views:
-    """Tasks and jobs as the vendor shows them.
+    """The vendor's JSON of tasks and jobs.
 
     Args:
-        book: What there is.
-        storage: Where upload forms and export URLs come from.
+        store: The tasks and jobs.
+        storage: Makes upload forms and export URLs.
         api_url: The async API's address, for ``links.self``.
     """
 
-    def __init__(self, book: Book, storage: Storage, api_url: str) -> None:
-        self._book = book
+    def __init__(self, store: TaskStore, storage: Storage, api_url: str) -> None:
+        self._store = store
         self._storage = storage
         self._api_url = api_url
 
     def job(self, job: NativeJob, *, with_tasks: bool = True) -> dict[str, Any]:
-        """A job; its tasks stand in another order than they were submitted in (wire 2022, 2023: export first)."""
-        life, now = self._book.job_life(job), self._book.now
-        shown: dict[str, Any] = {
+        """A job; its tasks are not in the order of submission (wire 2022, 2023: export first)."""
+        timeline, now = self._store.job_timeline(job), self._store.now
+        body: dict[str, Any] = {
             "id": job.id,
             "tag": job.tag,
-            "status": life.status(now),
+            "status": timeline.status(now),
             "created_at": time_text(job.created),
-            **_times(life, now),
+            **_times(timeline, now),
         }
         if with_tasks:
-            shown["tasks"] = [self.task(task) for task in reversed(job.tasks) if not task.deleted]
-        return shown | {"links": {"self": f"{self._api_url}/jobs/{job.id}"}}
+            body["tasks"] = [self.task(task) for task in reversed(job.tasks) if not task.deleted]
+        return body | {"links": {"self": f"{self._api_url}/jobs/{job.id}"}}
 
     def task(self, task: NativeTask, include: Collection[str] = ()) -> dict[str, Any]:
         """A task.
 
         Args:
-            task: Which one.
+            task: The task.
             include: Any of ``retries``, ``depends_on_tasks``, ``payload``, ``job``.
         """
-        life, now = self._book.life(task), self._book.now
-        status = life.status(now)
+        timeline, now = self._store.timeline(task), self._store.now
+        status = timeline.status(now)
         ended = status in {"finished", "error"}
-        worker = reached(life.started, now) and life.code != "INPUT_TASK_FAILED"
+        assigned = has_passed(timeline.started, now) and timeline.code != "INPUT_TASK_FAILED"
         return {
             "id": task.id,
             "job_id": task.job_id,
             **({} if task.name is None else {"name": task.name}),
             "operation": task.operation,
             "status": status,
-            "credits": int(task.works and status == "finished") if ended else None,
-            "message": life.message if ended else self._phase(task),
-            "code": life.code if ended else None,
+            "credits": int(task.processes and status == "finished") if ended else None,
+            "message": timeline.message if ended else self._message(task),
+            "code": timeline.code if ended else None,
             "percent": 100,  # in every recorded body, waiting ones too
             "created_at": time_text(task.created),
-            **_times(life, now),
+            **_times(timeline, now),
             "depends_on_task_ids": list(task.depends_on),
             "retry_of_task_id": task.retry_of,
             "copy_of_task_id": task.retry_of,
             "user_id": USER_ID,
             "priority": 50,
-            "host_name": "lesly" if worker else None,
-            "storage": "ceph-fra" if worker else None,
+            "host_name": "lesly" if assigned else None,
+            "storage": "ceph-fra" if assigned else None,
             "region": "eu-central",
-            **(_engine(task, worker) if task.works else {}),
+            **(_engine(task, assigned) if task.processes else {}),
             "result": self._result(task, status),
             **self._extras(task, include),
             "links": {"self": f"{self._api_url}/tasks/{task.id}"},
         }
 
-    def _phase(self, task: NativeTask) -> str | None:
+    def _message(self, task: NativeTask) -> str | None:
         return "Waiting for file upload" if task.operation == "import/upload" else None  # wire VCR
 
     def _result(self, task: NativeTask, status: str) -> dict[str, Any] | None:
@@ -193,12 +191,12 @@ class Views:
             return {"form": self._storage.form(task)}
         if status != "finished":
             return None
-        files = self._book.files(task)
-        shown: list[dict[str, Any]] = [{"filename": file.name, "size": len(file.content)} for file in files]
+        files = self._store.files(task)
+        entries: list[dict[str, Any]] = [{"filename": file.name, "size": len(file.content)} for file in files]
         if task.operation == "export/url":
-            for entry, file in zip(shown, files, strict=True):
+            for entry, file in zip(entries, files, strict=True):
                 entry["url"] = self._storage.url(task, file)
-        result: dict[str, Any] = {"files": shown}
+        result: dict[str, Any] = {"files": entries}
         if task.operation == "metadata":  # an object (sdk JAVA N8N); its keys are assumed
             result["metadata"] = {file.name: {"FileSize": len(file.content)} for file in files}
         return result
@@ -206,27 +204,27 @@ class Views:
     def _extras(self, task: NativeTask, include: Collection[str]) -> dict[str, Any]:
         extras: dict[str, Any] = {}
         if "retries" in include:  # ids: sdk NODE
-            extras["retries"] = [other.id for other in self._book.tasks.values() if other.retry_of == task.id]
-        if "depends_on_tasks" in include:  # an object (doc TASKS); without names, ids stand in for them (assumed)
-            before = [self._book.tasks[task_id] for task_id in task.depends_on]
-            extras["depends_on_tasks"] = {other.name or other.id: other.id for other in before}
+            extras["retries"] = [other.id for other in self._store.tasks.values() if other.retry_of == task.id]
+        if "depends_on_tasks" in include:  # an object (doc TASKS); ids replace missing names (assumed)
+            inputs = [self._store.tasks[task_id] for task_id in task.depends_on]
+            extras["depends_on_tasks"] = {other.name or other.id: other.id for other in inputs}
         if "payload" in include:
             extras["payload"] = task.payload
         if "job" in include:
-            job = self._book.jobs.get(task.job_id or "")
+            job = self._store.jobs.get(task.job_id or "")
             extras["job"] = None if job is None else self.job(job, with_tasks=False)
         return extras
 
 
-def _times(life: Life, now: float) -> dict[str, str | None]:
+def _times(timeline: Timeline, now: float) -> dict[str, str | None]:
     return {
-        "started_at": time_text(life.started) if life.started < NEVER and reached(life.started, now) else None,
-        "ended_at": time_text(life.ended) if reached(life.ended, now) else None,
+        "started_at": time_text(timeline.started) if has_passed(timeline.started, now) else None,
+        "ended_at": time_text(timeline.ended) if has_passed(timeline.ended, now) else None,
     }
 
 
-def _engine(task: NativeTask, worker: bool) -> dict[str, str | None]:
+def _engine(task: NativeTask, assigned: bool) -> dict[str, str | None]:
     """Null while waiting and when the task failed early (wire)."""
     name = str(task.payload.get("engine", ENGINE[0]))
     version = str(task.payload.get("engine_version", ENGINE[1]))
-    return {"engine": name if worker else None, "engine_version": version if worker else None}
+    return {"engine": name if assigned else None, "engine_version": version if assigned else None}

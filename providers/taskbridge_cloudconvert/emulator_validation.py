@@ -1,7 +1,7 @@
-"""What the emulated CloudConvert accepts, and how it says no.
+"""Which requests the emulated CloudConvert accepts, and its error bodies.
 
 Evidence marks name the pages of https://cloudconvert.com/docs/api-reference (TASKS, JOBS), official clients and
-recordings. Where only the HTTP status is known, the words are assumed and say so here.
+recordings. Where only the HTTP status is known, the text is assumed and marked so.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["REQUIRED", "Draft", "Refusal", "invalid", "not_found", "read_job", "read_task"]
-
-# Operation -> fields without which it is refused.        import/export pages, clients NODE JAVA N8N
+# Operation -> required fields.        import/export pages, clients NODE JAVA N8N
 REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
     "import/url": ("url",),
     "import/upload": (),
@@ -60,17 +58,17 @@ REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
 
 TASK_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")  # doc JOBS
 FORMAT: Final = re.compile(r"[a-z0-9]{1,4}(\.[a-z0-9]{1,4})?")
-"""What passes for an output format, e.g. ``docx`` or ``tar.gz``; the vendor's real list is long and grows."""
+"""An output format such as ``docx`` or ``tar.gz``; the vendor's real list is long and grows."""
 
 
-class Refusal(Exception):
-    """An answer that ends a request.
+class VendorError(Exception):
+    """An error response; raising it ends a request.
 
     Args:
         status: HTTP status.
         code: The vendor's code.
-        message: The vendor's words.
-        errors: What is wrong by field.
+        message: The vendor's text.
+        errors: Texts by field.
     """
 
     def __init__(self, status: int, code: str, message: str, errors: Mapping[str, list[str]] | None = None) -> None:
@@ -81,25 +79,25 @@ class Refusal(Exception):
             self.body["errors"] = dict(errors)
 
 
-def invalid(errors: Mapping[str, list[str]]) -> Refusal:
-    """422 with the fields at fault (wire XSOAR, sdk JAVA)."""
-    return Refusal(422, "INVALID_DATA", "The given data was invalid.", errors)
+def invalid(errors: Mapping[str, list[str]]) -> VendorError:
+    """A 422 with the invalid fields (wire XSOAR, sdk JAVA)."""
+    return VendorError(422, "INVALID_DATA", "The given data was invalid.", errors)
 
 
-def not_found() -> Refusal:
-    """404 for an unknown, deleted or expired id; code and message are assumed, nobody recorded them."""
-    return Refusal(404, "NOT_FOUND", "Not Found")
+def not_found() -> VendorError:
+    """A 404 for an unknown, deleted or expired id; code and message are assumed, no recording shows them."""
+    return VendorError(404, "NOT_FOUND", "Not Found")
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class TaskSpec:
     """A task as it was submitted.
 
     Attributes:
         operation: The vendor's operation.
         payload: Its options.
         inputs: Names of tasks of the same job, or ids of tasks.
-        name: Its name in the job; None outside of one.
+        name: Its name in the job; None outside a job.
     """
 
     operation: str
@@ -108,33 +106,33 @@ class Draft:
     name: str | None = None
 
 
-def read_task(operation: str, body: Mapping[str, Any], known: Callable[[str], bool]) -> Draft:
-    """A task that is created directly.
+def read_task(operation: str, body: Mapping[str, Any], exists: Callable[[str], bool]) -> TaskSpec:
+    """Read a task that is created directly.
 
     Args:
         operation: From the path.
         body: The options.
-        known: Tells whether a task of this id exists.
+        exists: Whether a task with this id exists.
 
     Raises:
         Refusal: The vendor would not accept it.
     """
     if operation not in REQUIRED:
         raise not_found()
-    draft = _draft(operation, body)
-    errors = _faults(draft, known)
+    spec = _spec(operation, body)
+    errors = _field_errors(spec, exists)
     if errors:
         raise invalid({field: [text] for field, text in errors.items()})
-    _check_conversion(draft)
-    return draft
+    _check_conversion(spec)
+    return spec
 
 
-def read_job(body: Mapping[str, Any], known: Callable[[str], bool]) -> list[Draft]:
-    """The tasks of a job, in the order in which they were submitted.
+def read_job(body: Mapping[str, Any], exists: Callable[[str], bool]) -> list[TaskSpec]:
+    """Read the tasks of a job, in the order in which they were submitted.
 
     Args:
         body: ``{"tasks": {name: {"operation": …}}, "tag": …, "webhook_url": …}``.
-        known: Tells whether a task of this id exists.
+        exists: Whether a task with this id exists.
 
     Raises:
         Refusal: The vendor would not accept it.
@@ -144,77 +142,77 @@ def read_job(body: Mapping[str, Any], known: Callable[[str], bool]) -> list[Draf
         raise invalid({"tasks": ["The tasks field is required."]})
     if not isinstance(tasks, dict):
         raise invalid({"tasks": ["The tasks must be an array."]})  # assumed; PHP calls an object an array
-    drafts = [_named(name, options) for name, options in cast("dict[str, object]", tasks).items()]
+    specs = [_named(name, options) for name, options in cast("dict[str, object]", tasks).items()]
     errors: dict[str, list[str]] = {}
-    for draft in drafts:
-        for field, text in _job_faults(draft, drafts, known).items():
-            errors.setdefault(field, []).append(f"Task {draft.name}: {text}")  # names the task: node issue 74
+    for spec in specs:
+        for field, text in _job_errors(spec, specs, exists).items():
+            errors.setdefault(field, []).append(f"Task {spec.name}: {text}")  # names the task: node issue 74
     if not _is_url(body.get("webhook_url", "https://example.com")):
         errors["webhook_url"] = ["The webhook url format is invalid."]  # assumed
     if errors:
         raise invalid(errors)
-    for draft in drafts:
-        _check_conversion(draft)
-    return drafts
+    for spec in specs:
+        _check_conversion(spec)
+    return specs
 
 
-def _named(name: str, options: object) -> Draft:
+def _named(name: str, options: object) -> TaskSpec:
     body = cast("dict[str, Any]", options) if isinstance(options, dict) else {}
-    return _draft(str(body.get("operation", "")), body, name)
+    return _spec(str(body.get("operation", "")), body, name)
 
 
-def _draft(operation: str, body: Mapping[str, Any], name: str | None = None) -> Draft:
+def _spec(operation: str, body: Mapping[str, Any], name: str | None = None) -> TaskSpec:
     payload = {key: value for key, value in body.items() if key != "operation"}
-    given = payload.get("input", ())
-    listed = cast("list[object]", given) if isinstance(given, list) else (given,) if given else ()
-    return Draft(operation, payload, tuple(str(item) for item in listed), name)
+    value = payload.get("input", ())
+    inputs = cast("list[object]", value) if isinstance(value, list) else (value,) if value else ()
+    return TaskSpec(operation, payload, tuple(str(item) for item in inputs), name)
 
 
-def _job_faults(draft: Draft, drafts: list[Draft], known: Callable[[str], bool]) -> dict[str, str]:
-    if not TASK_NAME.fullmatch(draft.name or ""):
+def _job_errors(spec: TaskSpec, specs: list[TaskSpec], exists: Callable[[str], bool]) -> dict[str, str]:
+    if not TASK_NAME.fullmatch(spec.name or ""):
         return {"tasks": "The name format is invalid."}  # assumed
-    if not draft.operation:
+    if not spec.operation:
         return {"operation": "The operation field is required."}  # assumed
-    if draft.operation not in REQUIRED:
+    if spec.operation not in REQUIRED:
         return {"operation": "The selected operation is invalid."}  # assumed
-    names = {other.name: other for other in drafts}
-    errors = _faults(draft, lambda ref: ref in names or known(ref))
-    if draft.name in _reachable(draft, names):
+    names = {other.name: other for other in specs}
+    errors = _field_errors(spec, lambda ref: ref in names or exists(ref))
+    if spec.name in _reachable(spec, names):
         errors["input"] = "Invalid input task."
     return errors
 
 
-def _reachable(draft: Draft, names: Mapping[str | None, Draft]) -> set[str]:
-    """Names of all tasks before this one; its own among them means a circle."""
+def _reachable(spec: TaskSpec, names: Mapping[str | None, TaskSpec]) -> set[str]:
+    """Names of all tasks before this one; a cycle if its own is among them."""
     found: set[str] = set()
-    ahead = list(draft.inputs)
-    while ahead:
-        ref = ahead.pop()
+    pending = list(spec.inputs)
+    while pending:
+        ref = pending.pop()
         if ref in names and ref not in found:
             found.add(ref)
-            ahead += names[ref].inputs
+            pending += names[ref].inputs
     return found
 
 
-def _faults(draft: Draft, known: Callable[[str], bool]) -> dict[str, str]:
-    payload = draft.payload
+def _field_errors(spec: TaskSpec, exists: Callable[[str], bool]) -> dict[str, str]:
+    payload = spec.payload
     errors = {
         field: f"The {field.replace('_', ' ')} field is required."
-        for field in REQUIRED[draft.operation]
+        for field in REQUIRED[spec.operation]
         if payload.get(field) in (None, "", [])
     }
-    if "url" in REQUIRED[draft.operation] and "url" not in errors and not _is_url(payload["url"]):
+    if "url" in REQUIRED[spec.operation] and "url" not in errors and not _is_url(payload["url"]):
         errors["url"] = "The url format is invalid."  # wire XSOAR
-    if draft.operation == "import/base64" and "file" not in errors and not _is_base64(payload["file"]):
+    if spec.operation == "import/base64" and "file" not in errors and not _is_base64(payload["file"]):
         errors["file"] = "The file format is invalid."  # assumed
-    if not all(known(ref) for ref in draft.inputs):
+    if not all(exists(ref) for ref in spec.inputs):
         errors["input"] = "Invalid input task."  # sdk JAVA
     return errors
 
 
-def _check_conversion(draft: Draft) -> None:
-    if draft.operation == "convert" and not FORMAT.fullmatch(str(draft.payload["output_format"])):
-        raise Refusal(422, "INVALID_CONVERSION_TYPE", "This conversion type is not supported")  # wire XSOAR
+def _check_conversion(spec: TaskSpec) -> None:
+    if spec.operation == "convert" and not FORMAT.fullmatch(str(spec.payload["output_format"])):
+        raise VendorError(422, "INVALID_CONVERSION_TYPE", "This conversion type is not supported")  # wire XSOAR
 
 
 def _is_url(value: object) -> bool:
