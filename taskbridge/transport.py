@@ -1,4 +1,4 @@
-"""The only sockets: one transport on requests, one on aiohttp, behind the same two methods."""
+"""What a transport of your own implements, and the network settings that it gets; data and protocols only."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ __all__ = ["AsyncTransport", "Network", "Transport"]
 
 
 class Transport(Protocol):
-    """Sends one request and reads its answer, in this thread."""
+    """Sends one request and reads its response, in this thread."""
 
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
         """Send a request.
 
         Args:
-            request: What to send; its headers hold the credential.
-            deadline: Monotonic seconds by which the whole answer must be read.
-            max_body: Bytes of the decoded answer to read at most.
+            request: What to send; its headers contain the credential.
+            deadline: Monotonic time in seconds by which the whole response must be read.
+            max_body: Most bytes of the decoded response to read.
 
         Raises:
-            TransportError: No whole answer; `written` tells whether a byte may have left.
-            ContractError: The answer is too large, or not HTTP.
+            TransportError: No complete response; `written` says whether a byte may have been sent.
+            ContractError: The response is too large, or not HTTP.
         """
         ...
 
     def close(self) -> None:
-        """Close the kept connections."""
+        """Close the open connections."""
         ...
 
 
 class AsyncTransport(Protocol):
-    """The same, awaitable."""
+    """`Transport`, awaitable."""
 
     async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
         """See `Transport.send`."""
@@ -47,17 +47,14 @@ class AsyncTransport(Protocol):
         ...
 
 
-# The network.
-
-
 @dataclass(frozen=True)
 class Network:
-    """How a connection reaches the world.
+    """Certificates and proxies of a connection.
 
     Attributes:
         ca_bundle: File or folder of certificates to trust, or None for the default ones.
-        proxies: URL of the proxy by scheme; out of repr, it may hold a password.
-        direct: Hosts that are reached without a proxy, as ``NO_PROXY`` has them.
+        proxies: URL of the proxy by scheme; hidden from repr, because it may contain a password.
+        direct: Hosts that are reached without a proxy, in the form of ``NO_PROXY``.
     """
 
     ca_bundle: str | None = None
@@ -65,7 +62,7 @@ class Network:
     direct: str = ""
 
     def proxy_for(self, scheme: str, host: str) -> str | None:
-        """URL of the proxy for a host, or None."""
+        """Return the URL of the proxy for a host, or None."""
         if self.direct and proxy_bypass_environment(host, {"no": self.direct}):
             return None
         return self.proxies.get(scheme)

@@ -1,4 +1,4 @@
-"""What goes out: bodies as streams of known length, read from their files only when they are sent."""
+"""Request bodies as streams of known length; files are read only when they are sent."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typing import Final
 
 from taskbridge.provider.http import Base64, Form, Request, Upload
 
-_BLOCK: Final = 65_535  # bytes sent at a time; a multiple of three, as base64 wants it
+_BLOCK: Final = 65_535  # bytes sent at a time; a multiple of three, for base64
 
 
 @dataclass(frozen=True, slots=True)
 class BodyStream:
-    """A body on its way out.
+    """A request body to send.
 
     Attributes:
         length: Bytes.
-        head: What comes before the file.
+        head: What precedes the file, or the whole body.
         source: The file, if there is one.
-        tail: What comes after the file.
+        tail: What follows the file.
         headers: Header fields that the body needs.
         size: Bytes of the file.
-        encoded: Whether the file goes out as base64.
+        encoded: Whether the file is sent as base64.
     """
 
     length: int
@@ -39,10 +39,10 @@ class BodyStream:
     encoded: bool = False
 
     def blocks(self) -> Iterator[bytes]:
-        """The bytes, a block at a time; may be asked for again.
+        """Yield the bytes, a block at a time; may be called again.
 
         Raises:
-            OSError: The file cannot be read, or is not as long as it was.
+            OSError: The file cannot be read, or has become shorter.
         """
         if self.head:
             yield self.head
@@ -60,7 +60,7 @@ class BodyStream:
 
 
 def body_stream(request: Request) -> BodyStream | None:
-    """A request's body as a stream of known length, or None where it has none.
+    """Return a request's body as a stream of known length, or None if it has none.
 
     Raises:
         OSError: The file is missing, a directory, or unreadable.
@@ -71,26 +71,26 @@ def body_stream(request: Request) -> BodyStream | None:
     if isinstance(body, bytes):
         return BodyStream(len(body), body, None, b"", {})
     if isinstance(body, Path):
-        return _around(b"", body, b"", {})
+        return _with_file(b"", body, b"", {})
     if isinstance(body, Base64):
-        return _around(body.head, body.content, body.tail, {}, encoded=True)
-    boundary = f"taskbridge-{token_hex(16)}"  # by chance, so that no document can hold it
+        return _with_file(body.head, body.content, body.tail, {}, encoded=True)
+    boundary = f"taskbridge-{token_hex(16)}"  # random, so that no document can contain it
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
     if isinstance(body, Form):
         whole = f"{_fields(body.fields, boundary)}--{boundary}--\r\n".encode()
         return BodyStream(len(whole), whole, None, b"", headers)
     head, tail = _form(body, boundary)
-    return _around(head, body.content, tail, headers)
+    return _with_file(head, body.content, tail, headers)
 
 
-def _around(
+def _with_file(
     head: bytes, content: bytes | Path, tail: bytes, headers: Mapping[str, str], *, encoded: bool = False
 ) -> BodyStream:
     if isinstance(content, bytes):
         whole = head + (b64encode(content) if encoded else content) + tail
         return BodyStream(len(whole), whole, None, b"", headers)
     if not content.is_file():
-        # A directory has a size too; opening it says what is wrong.
+        # A directory has a size too; opening it raises the right error.
         content.open("rb").close()
     size = content.stat().st_size
     sent = 4 * -(-size // 3) if encoded else size
@@ -121,5 +121,5 @@ def _quoted(text: str) -> str:
 
 
 def is_local_error(error: OSError, request: Request) -> bool:
-    """Whether a file of ours, not the network, is at fault."""
+    """Return whether an error comes from a local file, not from the network."""
     return error.filename is not None and (request.body is not None or request.save_to is not None)

@@ -1,9 +1,9 @@
-"""urllib3's connections, with limits that hold.
+"""urllib3 connections that enforce a total deadline.
 
-urllib3's time limits are per socket operation: an answer that drips a byte at a time never ends. A connection here
-checks the total deadline at each look into the resolver, each connection, each handshake, each read and each write,
-and notes what happened to the request: whether a byte of it left, whether the connection had been used before, whether
-the other side ended it. `trace` holds the request that this thread is sending.
+urllib3's time limits are per socket operation: a response that drips a byte at a time never ends. A connection here
+checks the total deadline at each name lookup, connection, handshake, read and write. It also records what happened to
+the request: whether a byte was sent, whether the connection was reused, whether the peer closed it. `current` holds the
+request that this thread is sending.
 """
 
 from __future__ import annotations
@@ -23,39 +23,40 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.connection import allowed_gai_family
 
-from taskbridge._transport.responses import CONNECT_LIMIT, LONGEST_LINE, READ_LIMIT, check_headers, header_fields, not_public_error
+from taskbridge._transport.responses import (
+    CONNECT_LIMIT,
+    LONGEST_LINE,
+    READ_LIMIT,
+    check_headers,
+    header_fields,
+    not_public_error,
+)
 from taskbridge.errors import TruncatedResponse
 from taskbridge.provider.addresses import is_public
 from taskbridge.provider.http import Request
 
-_FIELD: Final = re.compile(rb"([!-9;-~]+):([^\x00]*)")  # a name and a value; other lines are none of HTTP's
-
-
-_MOST_LINES: Final = 200  # of a head; more than a hundred fields are refused by their number
-
-
-_CONNECT_LEAST: Final = 0.05  # seconds that the last of many addresses gets
-
-
+_FIELD: Final = re.compile(rb"([!-9;-~]+):([^\x00]*)")  # name and value of a header line
+_MOST_LINES: Final = 200  # of a header; `check_headers` refuses more than 99 fields
+_CONNECT_LEAST: Final = 0.05  # seconds for the last of many addresses
 _UNLIMITED: Final = 86_400.0  # seconds; only the deadline counts
 
 
-class _Trace(local):
-    """What happens to the request that this thread is sending."""
+class _CurrentRequest(local):
+    """The request that this thread is sending, and what has happened to it."""
 
     request = Request("GET", "")
     max_body = 0
     deadline = 0.0  # monotonic seconds
-    silence = READ_LIMIT  # seconds that one read may take
-    written = False  # whether a byte of the request may have left
-    reused = False  # whether a kept connection was used
-    received = 0  # bytes of the answer so far
-    ended = False  # whether the other side closed while we wanted more
-    sending = False  # whether a request of ours is under way here
-    fields: dict[str, str]  # header fields of the answer
+    silence = READ_LIMIT  # most seconds of one read
+    written = False  # whether a byte of the request may have been sent
+    reused = False  # whether an open connection was reused
+    received = 0  # bytes of the response so far
+    ended = False  # whether the peer closed the connection while we were reading
+    sending = False  # whether this thread is sending a request of ours
+    fields: dict[str, str]  # header fields of the response
 
     def begin(self, request: Request, deadline: float, max_body: int) -> None:
-        """Forget the request before."""
+        """Start a new request."""
         self.request, self.deadline, self.max_body = request, deadline, max_body
         self.silence = max(READ_LIMIT, request.long_poll or 0.0)
         self.written = self.reused = self.ended = False
@@ -64,21 +65,21 @@ class _Trace(local):
         self.fields = {}
 
     def remaining(self, limit: float) -> float:
-        """Seconds for one operation; never zero, which would mean non-blocking."""
+        """Return the seconds left for one operation; never zero, which would mean non-blocking."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
         return min(left, limit)
 
 
-trace: Final = _Trace()
+current: Final = _CurrentRequest()
 
 
-class _Discreet(logging.Filter):
-    """Takes the query out of what urllib3 logs of our requests: a presigned link is a key."""
+class _QueryFilter(logging.Filter):
+    """Removes the query from what urllib3 logs about our requests: a presigned link is a secret."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if trace.sending and isinstance(record.args, tuple):
+        if current.sending and isinstance(record.args, tuple):
             record.args = tuple(_without_query(each) if isinstance(each, str) else each for each in record.args)
         return True
 
@@ -88,11 +89,11 @@ def _without_query(text: str) -> str:
     return f"{path}?…" if mark else text
 
 
-logging.getLogger("urllib3.connectionpool").addFilter(_Discreet())
+logging.getLogger("urllib3.connectionpool").addFilter(_QueryFilter())
 
 
-class _Reader(io.RawIOBase):
-    """Reads a socket, checking the total deadline at each read."""
+class _DeadlineReader(io.RawIOBase):
+    """A socket reader that checks the total deadline at each read."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         self._raw = raw
@@ -102,14 +103,14 @@ class _Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int | None:
-        self._sock.settimeout(trace.remaining(trace.silence))
+        self._sock.settimeout(current.remaining(current.silence))
         count = cast("int | None", self._raw.readinto(buffer))
-        trace.received += count or 0
-        trace.ended = not count
+        current.received += count or 0
+        current.ended = not count
         return count
 
     def readall(self) -> bytes:
-        # http.client takes a chunk of size -1 for "all there is".
+        # http.client reads a chunk of size -1 as "everything".
         raise HTTPException("nothing here reads without a limit")
 
     def close(self) -> None:
@@ -117,20 +118,20 @@ class _Reader(io.RawIOBase):
         super().close()
 
 
-class _Answer(HTTPResponse):
-    """An answer whose head and body are read by `_Reader`, and whose head is checked before its body is read."""
+class _DeadlineResponse(HTTPResponse):
+    """A response that is read by `_DeadlineReader`, and whose header is checked before its body is read."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Reader(self.fp.detach(), sock))
+        self.fp = io.BufferedReader(_DeadlineReader(self.fp.detach(), sock))
 
     def begin(self) -> None:
-        # As http.client's own, which hands the head to a parser for mail; that takes half of the time of a request.
+        # Like http.client's own, which uses the parser for mail; that takes half of the time of a request.
         if cast("Any", self).headers is not None:
             return
         version, status, reason = self._status()
         pairs = self._pairs()
-        while 100 <= status < 200 and status != 101:  # an interim answer
+        while 100 <= status < 200 and status != 101:  # an interim response
             version, status, reason = self._status()
             pairs = self._pairs()
         self.code = self.status = status
@@ -141,8 +142,8 @@ class _Answer(HTTPResponse):
         self.headers = self.msg = HTTPMessage()
         for name, value in pairs:
             self.headers[name] = value
-        trace.fields = fields = header_fields((name, _text(value)) for name, value in pairs)
-        check_headers(trace.request, status, fields, len(pairs), trace.max_body)
+        current.fields = fields = header_fields((name, _text(value)) for name, value in pairs)
+        check_headers(current.request, status, fields, len(pairs), current.max_body)
         coding, length = fields.get("transfer-encoding", ""), fields.get("content-length")
         self.chunked, self.chunk_left = coding.lower() == "chunked", None
         self.length = None if length is None or self.chunked else int(length)
@@ -155,13 +156,13 @@ class _Answer(HTTPResponse):
         return cast("tuple[str, int, str]", cast("Any", self)._read_status())  # noqa: SLF001  # our own base class
 
     def _pairs(self) -> list[tuple[str, str]]:
-        """The header fields, names and values as they came."""
+        """Read the header fields, names and values as received."""
         pairs: list[tuple[str, str]] = []
         for _ in range(_MOST_LINES):
             line = self.fp.readline(LONGEST_LINE + 1)
             if len(line) > LONGEST_LINE:
                 raise LineTooLong("header line")
-            if trace.ended and not line.endswith(b"\n"):  # http.client takes this end for the end of the head
+            if current.ended and not line.endswith(b"\n"):  # http.client takes this for the end of the header
                 raise TruncatedResponse("the answer ended inside its headers")
             if line in (b"\r\n", b"\n"):
                 return pairs
@@ -177,26 +178,26 @@ class _Answer(HTTPResponse):
 
 
 def _text(value: str) -> str:
-    # The bytes are read as Latin-1; the asynchronous transport reads UTF-8.
+    # Decoded as Latin-1 so far; the asynchronous transport decodes UTF-8.
     return value if value.isascii() else value.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
-class _Connection(HTTPConnection):
-    """A connection that holds the total deadline, and notes what happens."""
+class _DeadlineConnection(HTTPConnection):
+    """A connection that enforces the total deadline and records what happens."""
 
-    response_class = _Answer
-    kept = False  # whether an answer came over the present socket
+    response_class = _DeadlineResponse
+    reusable = False  # whether a response has arrived over the present socket
 
     def _new_conn(self) -> socket.socket:
-        # As urllib3's own, but the limit is for all addresses together, not for each.
+        # Like urllib3's own, but the limit is for all addresses together, not for each.
         until = time.monotonic() + CONNECT_LIMIT
-        fault: OSError | None = None
-        found = _addresses(self._dns_host, self.port)
-        if trace.request.public_only and self.proxy is None:
-            found = [each for each in found if is_public(each[4][0])]
-            if not found:
+        last_error: OSError | None = None
+        addresses = _addresses(self._dns_host, self.port)
+        if current.request.public_only and self.proxy is None:
+            addresses = [each for each in addresses if is_public(each[4][0])]
+            if not addresses:
                 raise not_public_error()
-        for family, kind, protocol, _, address in found:
+        for family, kind, protocol, _, address in addresses:
             sock = socket.socket(family, kind, protocol)
             try:
                 for option in self.socket_options or ():
@@ -205,60 +206,60 @@ class _Connection(HTTPConnection):
                 sock.connect(address)
                 sock.settimeout(_left(until))  # for the handshake
             except OSError as error:
-                fault = error
+                last_error = error
                 sock.close()
             except BaseException:  # an interruption
                 sock.close()
                 raise
             else:
                 return sock
-        raise fault or OSError("the name has no address")
+        raise last_error or OSError("the name has no address")
 
     def connect(self) -> None:
-        self.kept = trace.reused = False
+        self.reusable = current.reused = False
         super().connect()
-        trace.written = False  # what a proxy was told is not the request
+        current.written = False  # what was sent to a proxy is not the request
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        trace.reused = self.kept
+        current.reused = self.reusable
         super().request(*args, **kwargs)
 
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
-        cast("socket.socket", self.sock).settimeout(trace.remaining(_UNLIMITED))
-        trace.written = True
+        cast("socket.socket", self.sock).settimeout(current.remaining(_UNLIMITED))
+        current.written = True
         super().send(data)
 
     def getresponse(self) -> Any:
-        answer = super().getresponse()
-        self.kept = True
-        return answer
+        response = super().getresponse()
+        self.reusable = True
+        return response
 
 
 def _left(until: float) -> float:
-    return trace.remaining(max(_CONNECT_LEAST, until - time.monotonic()))
+    return current.remaining(max(_CONNECT_LEAST, until - time.monotonic()))
 
 
 def _addresses(host: str, port: int) -> list[Any]:
-    """Look a host up; the resolver has no time limit of its own, so it works in a thread that may be left behind."""
+    """Resolve a host name; the resolver has no time limit, so it runs in a thread that may be abandoned."""
     found: list[Any] = []
-    fault: list[Exception] = []
+    errors: list[Exception] = []
 
-    def ask() -> None:
+    def resolve() -> None:
         try:
             found.extend(socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
-            fault.append(error)
+            errors.append(error)
 
     if _is_address(host):
-        ask()
+        resolve()
     else:
-        thread = Thread(target=ask, name="taskbridge-resolver", daemon=True)
+        thread = Thread(target=resolve, name="taskbridge-resolver", daemon=True)
         thread.start()
-        thread.join(trace.remaining(CONNECT_LIMIT))
-    if fault:
-        raise fault[0]
+        thread.join(current.remaining(CONNECT_LIMIT))
+    if errors:
+        raise errors[0]
     if not found:
         raise TimeoutError
     return found
@@ -268,22 +269,22 @@ def _is_address(host: str) -> bool:
     return ":" in host or host.rpartition(".")[2].isdigit()
 
 
-class _TlsConnection(_Connection, HTTPSConnection):
+class _TlsConnection(_DeadlineConnection, HTTPSConnection):
     """The same over TLS."""
 
 
 class _Pool(HTTPConnectionPool):
-    ConnectionCls: Any = _Connection
+    ConnectionCls: Any = _DeadlineConnection
 
     def _get_conn(self, timeout: float | None = None) -> Any:
         connection = super()._get_conn(timeout)
-        if trace.request.new_connection or trace.request.public_only:
-            connection.close()  # it opens anew when used
+        if current.request.new_connection or current.request.public_only:
+            connection.close()  # reopened when used
         return connection
 
     def _put_conn(self, conn: Any) -> None:
         if conn is not None and self.pool is not None and self.pool.full():
-            conn.close()  # more threads than places; urllib3 would log a warning each time
+            conn.close()  # more threads than places in the pool; urllib3 would log a warning each time
             return
         super()._put_conn(conn)
 
@@ -293,11 +294,11 @@ class _TlsPool(_Pool, HTTPSConnectionPool):
 
 
 class Adapter(HTTPAdapter):
-    """requests' adapter with our connections.
+    """requests' adapter with `_DeadlineConnection`.
 
     Args:
-        context: For https; None where nothing needs it.
-        size: Connections kept per host.
+        context: For https; None if nothing needs it.
+        size: Most open connections per host.
     """
 
     def __init__(self, context: ssl.SSLContext | None, size: int) -> None:
@@ -316,7 +317,7 @@ class Adapter(HTTPAdapter):
         return manager
 
     def pool_for(self, url: str, proxy: str | None) -> Any:
-        """The connections to the host of a URL.
+        """Return the connection pool for the host of a URL.
 
         Args:
             url: The URL.

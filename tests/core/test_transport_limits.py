@@ -160,7 +160,7 @@ def test_an_answer_that_ends_while_the_event_loop_is_busy_is_read_like_any(
     raw_server: Start, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
     glance = 0.002  # seconds
-    monkeypatch.setattr("taskbridge._transport.aiohttp._GLANCE", glance)
+    monkeypatch.setattr("taskbridge._transport.aiohttp._CHECK_INTERVAL", glance)
     busy, ended = threading.Event(), threading.Event()
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 
