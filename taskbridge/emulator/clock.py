@@ -92,7 +92,7 @@ class VirtualTime(Protocol):
         """Let time pass although a request is in flight."""
         ...
 
-    async def asleep(self, seconds: float) -> None:
+    async def async_sleep(self, seconds: float) -> None:
         """Sleep in virtual time."""
         ...
 
@@ -126,5 +126,5 @@ class SharedClock(VendorClock):
         """See `VendorClock.hold`."""
         del seconds
         with self._virtual.released():
-            await self._virtual.asleep(_STEP)
+            await self._virtual.async_sleep(_STEP)
         return _STEP

@@ -1,9 +1,9 @@
-"""The pytest plugin: fixtures for tests of applications. Loaded by pytest itself; costs nothing where it is not used.
+"""The pytest plugin: fixtures for tests of applications. pytest loads it by itself; it imports nothing until it is used.
 
-* ``taskbridge_clock``: time that passes at once, for all clients that are made in the test.
-* ``taskbridge_emulator``: runs emulated vendors, and leads configured connections to them.
-* ``taskbridge_script``: a vendor whose tasks follow a script.
-* ``taskbridge_recording``: real traffic, recorded once and replayed from then on.
+* ``taskbridge_clock``: virtual time, for all clients that the test creates.
+* ``taskbridge_emulator``: runs emulated vendors, and points configured connections to them.
+* ``taskbridge_script``: a scripted vendor.
+* ``taskbridge_recording``: real traffic, recorded once and then replayed.
 """
 
 from __future__ import annotations
@@ -30,27 +30,24 @@ _MODES: Final = ("replay", "record", "auto")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The option of `taskbridge_recording`."""
+    """Add the option of `taskbridge_recording`."""
     parser.getgroup("taskbridge").addoption(
         "--taskbridge-record",
         choices=_MODES,
         default="replay",
-        help="what tests with taskbridge_recording do: replay what was recorded (default), record it anew from the "
-        "vendors, or auto: record what is missing and replay the rest",
+        help="what tests with taskbridge_recording do: replay their recordings (default), record them again from the "
+        "vendors, or auto: record the missing ones and replay the others",
     )
 
 
 @pytest.fixture
 def taskbridge_clock() -> Iterator[VirtualClock]:
-    """Time that passes at once: every client that is made in this test lives in it, and nobody really waits.
+    """Virtual time that starts at the present: all clients created in this test use it, so that nothing really waits.
 
-    It begins at the present. Emulators that ``taskbridge_emulator`` runs in the same test live in it too.
+    Emulators that ``taskbridge_emulator`` runs in the same test use it, too.
     """
-    from taskbridge._config.defaults import (
-        current_defaults,  # noqa: PLC0415  # the same
-        override_defaults,  # noqa: PLC0415  # the same
-    )
-    from taskbridge.provider.clock import SystemClock  # noqa: PLC0415  # only where it is used
+    from taskbridge._config.defaults import current_defaults, override_defaults  # noqa: PLC0415  # only if it is used
+    from taskbridge.provider.clock import SystemClock  # noqa: PLC0415  # the same
     from taskbridge.testing.clock import VirtualClock  # noqa: PLC0415  # the same
     from taskbridge.testing.virtual_connections import RealTransports  # noqa: PLC0415  # the same
 
@@ -60,27 +57,27 @@ def taskbridge_clock() -> Iterator[VirtualClock]:
 
 
 class _Configuration:
-    """The connections that a test's fixtures made, as the configuration that is found.
+    """The connections that a test's fixtures create, as a configuration file.
 
     Args:
-        place: A folder for the file.
-        patch: Sets the environment.
+        folder: A folder for the file.
+        monkeypatch: Sets environment variables.
     """
 
-    def __init__(self, place: Path, patch: pytest.MonkeyPatch) -> None:
-        self._path = place / "taskbridge.toml"
-        self.patch = patch
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._path = folder / "taskbridge.toml"
+        self.monkeypatch = monkeypatch
         self._tables: dict[str, Mapping[str, str]] = {}
 
     def add(self, tables: Mapping[str, Mapping[str, str]]) -> None:
-        """Add connections; the first of all is the default."""
+        """Add connections; the very first is the default."""
         self._tables |= tables
         lines = [f"default = {json.dumps(next(iter(self._tables)))}"]
         for name, table in self._tables.items():
             lines += ["", f"[connections.{name}]"]
             lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
         self._path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        self.patch.setenv("TASKBRIDGE_CONFIG", str(self._path))
+        self.monkeypatch.setenv("TASKBRIDGE_CONFIG", str(self._path))
 
 
 @pytest.fixture
@@ -91,11 +88,11 @@ def _taskbridge_configuration(
 
 
 class EmulatorFactory:
-    """Runs emulated vendors for one test; what ``taskbridge_emulator`` gives.
+    """Runs emulated vendors for one test; the value of ``taskbridge_emulator``.
 
     Args:
-        clock: The virtual time of the test; None where there is none.
-        configuration: Takes the connections.
+        clock: The test's virtual time; None if it has none.
+        configuration: Receives the connections.
     """
 
     def __init__(self, clock: VirtualClock | None, configuration: _Configuration) -> None:
@@ -114,28 +111,28 @@ class EmulatorFactory:
         """Run vendors until the end of the test.
 
         Args:
-            vendors: Their names; none means those of ``connections``, else all that are installed.
-            connections: Name of a connection -> vendor. These connections lead here, whatever the application's
-                configuration says of them; and where the application names no file itself, they are all that it has.
-            speed: Vendor seconds per real second; says nothing in a test with ``taskbridge_clock``.
+            vendors: Their names; by default those of ``connections``, or else all that are installed.
+            connections: Name of a connection -> vendor. These connections point here, overriding the application's
+                configuration; if the application names no configuration file, they are its only connections.
+            speed: Vendor seconds per real second; ignored in a test with ``taskbridge_clock``.
             seed: The same seed gives the same ids.
-            plan: How long tasks take and how they end, where their documents' names ask for nothing.
+            plan: How long tasks take and how they end, unless the name of a document says otherwise.
         """
         from taskbridge.emulator.shell import Emulator  # noqa: PLC0415  # an extra
 
-        wanted = dict(connections or {})
-        names = dict.fromkeys([*vendors, *wanted.values()])
+        configured = dict(connections or {})
+        names = dict.fromkeys([*vendors, *configured.values()])
         emulator = self._stack.enter_context(Emulator(*names, speed=speed, seed=seed, plan=plan, clock=self._clock))
-        if wanted:
-            tables = {name: {"provider": vendor, **emulator.settings(vendor)} for name, vendor in wanted.items()}
+        if configured:
+            tables = {name: {"provider": vendor, **emulator.settings(vendor)} for name, vendor in configured.items()}
             self._configuration.add(tables)
-        for name, vendor in wanted.items():
+        for name, vendor in configured.items():
             for variable, value in emulator.environment(name, vendor).items():
-                self._configuration.patch.setenv(variable, value)
+                self._configuration.monkeypatch.setenv(variable, value)
         return emulator
 
     def close(self) -> None:
-        """Stop all that run."""
+        """Stop them."""
         self._stack.close()
 
 
@@ -144,8 +141,8 @@ def taskbridge_emulator(
     request: pytest.FixtureRequest, _taskbridge_configuration: _Configuration
 ) -> Iterator[EmulatorFactory]:
     """Runs emulated vendors: ``taskbridge_emulator("cloudconvert")``, or with ``connections={"invoices": …}``."""
-    timed = "taskbridge_clock" in request.fixturenames
-    clock: VirtualClock | None = request.getfixturevalue("taskbridge_clock") if timed else None
+    is_virtual = "taskbridge_clock" in request.fixturenames
+    clock: VirtualClock | None = request.getfixturevalue("taskbridge_clock") if is_virtual else None
     factory = EmulatorFactory(clock, _taskbridge_configuration)
     yield factory
     factory.close()
@@ -155,29 +152,29 @@ def taskbridge_emulator(
 def taskbridge_script(
     taskbridge_clock: VirtualClock, _taskbridge_configuration: _Configuration
 ) -> Iterator[Callable[..., ScriptedVendor]]:
-    """Makes a vendor whose tasks follow a script, in virtual time: ``taskbridge_script("invoices")``.
+    """Starts a scripted vendor in virtual time: ``taskbridge_script("invoices")``.
 
-    The connections named lead to it, where the application names no configuration file itself.
+    The named connections point to it, unless the application names a configuration file.
     """
-    from taskbridge._config.defaults import current_defaults  # noqa: PLC0415  # only where it is used
+    from taskbridge._config.defaults import current_defaults  # noqa: PLC0415  # only if it is used
     from taskbridge.testing.scripted import ScriptedVendor  # noqa: PLC0415  # the same
 
     with ScriptedVendor(clock=taskbridge_clock, inner=current_defaults().transports) as vendor:
 
-        def make(*connections: str) -> ScriptedVendor:
+        def start(*connections: str) -> ScriptedVendor:
             _taskbridge_configuration.add({name: {"provider": "scripted"} for name in connections or ("scripted",)})
             return vendor
 
-        yield make
+        yield start
 
 
 @pytest.fixture
 def taskbridge_recording(request: pytest.FixtureRequest) -> Iterator[RecordingTransport | ReplayTransport]:
-    """Real traffic of this test's clients, from ``recordings/MODULE/TEST.jsonl`` beside it.
+    """The traffic of this test's clients, from ``recordings/MODULE/TEST.jsonl`` beside the test.
 
-    A replay sends nothing and takes no time: it runs in virtual time from the moment of the recording on.
+    A replay sends nothing and takes no time: it runs in virtual time that starts when the recording did.
     """
-    from taskbridge._config.defaults import override_defaults  # noqa: PLC0415  # only where it is used
+    from taskbridge._config.defaults import override_defaults  # noqa: PLC0415  # only if it is used
     from taskbridge.testing.recording import RecordingTransport, ReplayTransport  # noqa: PLC0415  # the same
 
     path = _recording_path(request)
@@ -188,7 +185,7 @@ def taskbridge_recording(request: pytest.FixtureRequest) -> Iterator[RecordingTr
             yield recording
         return
     if not path.exists():
-        pytest.fail(f"there is no recording {path}; make it with --taskbridge-record=auto", pytrace=False)
+        pytest.fail(f"there is no recording {path}; record it with --taskbridge-record=auto", pytrace=False)
     replay = ReplayTransport(path)
     clock: VirtualClock = request.getfixturevalue("taskbridge_clock")
     if replay.began is not None:

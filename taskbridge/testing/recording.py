@@ -1,8 +1,8 @@
-"""Real traffic, written down and given out again: `RecordingTransport` and `ReplayTransport`.
+"""Recordings for tests: `RecordingTransport` writes real traffic to a file, `ReplayTransport` replays it.
 
-A recording is a text file of JSON lines, one for each request and its answer, in the order of the answers. It holds no
-credential (`taskbridge.testing.redaction`), so it can be committed and read. Both serve the synchronous and the
-asynchronous interface.
+A recording is a text file of JSON lines, one for each request and its response, in the order of the responses. It
+contains no credentials (`taskbridge.testing.redaction`), so it can be committed and read. Both transports work with the
+synchronous and the asynchronous interface.
 """
 
 from __future__ import annotations
@@ -21,50 +21,49 @@ from urllib.parse import urlsplit
 from taskbridge import errors
 from taskbridge.errors import TaskbridgeError, TransportError, TruncatedResponse
 from taskbridge.provider.http import Base64, Request, Response, Upload
-from taskbridge.testing.redaction import MASK, Masks
-from taskbridge.testing.transport import save
+from taskbridge.testing.redaction import REDACTED, Redactor
+from taskbridge.testing.transport import InstantTransport, save
 
 if TYPE_CHECKING:
     import os
 
-    from taskbridge._config.defaults import TransportMaker
-    from taskbridge._engine.connection import Connection
+    from taskbridge._config.defaults import TransportContext, TransportMaker
     from taskbridge.transport import AsyncTransport, Transport
 
-__all__ = ["Exchange", "RecordingTransport", "ReplayTransport", "UnexpectedRequest", "read_recording"]
+__all__ = ["RecordedExchange", "RecordingTransport", "ReplayTransport", "UnexpectedRequest", "read_recording"]
 
 _FORMAT: Final = {"taskbridge-recording": 1}  # the first line
 _RANGE: Final = re.compile(r"bytes (\d+)-.*")
-_REFERENCE: Final = re.compile(r"taskbridge-[0-9a-f]{32}")  # made anew by each submit
+_REFERENCE: Final = re.compile(r"taskbridge-[0-9a-f]{32}")  # different in each submission
 
 
 class UnexpectedRequest(AssertionError):
-    """A request that a recording has no answer for."""
+    """A request for which a recording has no response."""
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
-    """One request and what came of it, as it was written down.
+class RecordedExchange:
+    """One recorded request, and its response or error.
 
     Attributes:
         line: Number of its line in the file.
         method: HTTP method.
-        url: Address, without capabilities.
-        at: Aware UTC time of the answer.
-        answer: The answer; None where an error came instead.
-        error: The error; None where an answer came.
+        url: Redacted URL.
+        at: Aware UTC time of the response.
+        response: The response; None if there was an error.
+        error: The error; None if there was a response.
     """
 
     line: int
     method: str
     url: str
     at: datetime
-    answer: Response | None
+    response: Response | None
     error: TaskbridgeError | None
 
     @property
     def key(self) -> tuple[str, str]:
-        """What a request must have to get this answer."""
+        """What a request must have in common with it to get its response."""
         return _key(self.method, self.url)
 
     def __str__(self) -> str:
@@ -75,167 +74,166 @@ def _key(method: str, url: str) -> tuple[str, str]:
     return method, _REFERENCE.sub("taskbridge-", url)
 
 
-def masks_of(connection: Connection) -> Masks:
-    """What must not be written down of a connection."""
+def _redactor(connection: TransportContext) -> Redactor:
     settings: Mapping[str, object] = connection.provider.settings.__dict__
-    texts = [value for name, value in settings.items() if name.endswith("_url") and isinstance(value, str)]
+    urls = [value for name, value in settings.items() if name.endswith("_url") and isinstance(value, str)]
     base = getattr(connection.provider, "base_url", None)
-    hosts = [urlsplit(text).netloc for text in [*texts, *([base] if isinstance(base, str) else [])]]
-    return Masks(connection.secrets, hosts)
+    hosts = [urlsplit(url).netloc for url in [*urls, *([base] if isinstance(base, str) else [])]]
+    return Redactor(connection.secrets, hosts)
 
 
-# Writing down.
+# Recording.
 
 
 class RecordingTransport:
-    """Writes down what goes over real connections; give it to `taskbridge.connect` as its `transport`.
+    """Records the traffic of real connections; pass it to `taskbridge.connect` as its `transport`.
 
     Args:
-        path: The file; it is begun anew, and folders above it are made.
-        inner: Makes the transports that it listens to; None for real ones.
+        path: The file; it is overwritten, and its parent folders are created.
+        inner: Makes the transports whose traffic is recorded; None for real ones.
     """
 
     def __init__(self, path: str | os.PathLike[str], inner: TransportMaker | None = None) -> None:
         self.path = Path(path)
         self._inner = inner
         self._lock = Lock()
-        self._begun = False
+        self._started = False
 
-    def transport(self, connection: Connection) -> Transport:
-        """See `taskbridge.current_defaults.TransportMaker`."""
-        return _Recorder(self._maker().transport(connection), _Pen(self, connection))
+    def transport(self, connection: TransportContext) -> Transport:
+        """See `taskbridge._config.defaults.TransportMaker`."""
+        return _RecordedTransport(self._maker().transport(connection), _TrafficRecorder(self, connection))
 
-    def async_transport(self, connection: Connection) -> AsyncTransport:
-        """See `taskbridge.current_defaults.TransportMaker`."""
-        return _AsyncRecorder(self._maker().async_transport(connection), _Pen(self, connection))
+    def async_transport(self, connection: TransportContext) -> AsyncTransport:
+        """See `taskbridge._config.defaults.TransportMaker`."""
+        return _AsyncRecordedTransport(self._maker().async_transport(connection), _TrafficRecorder(self, connection))
 
     def _maker(self) -> TransportMaker:
-        from taskbridge.testing.virtual_connections import RealTransports  # noqa: PLC0415  # only where there is traffic
+        from taskbridge.testing.virtual_connections import RealTransports  # noqa: PLC0415  # only if there is traffic
 
         return self._inner or RealTransports()
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Add a line."""
+        """Append a line."""
         with self._lock:
-            if not self._begun:
+            if not self._started:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self.path.write_text(json.dumps(_FORMAT) + "\n", encoding="utf-8")
-                self._begun = True
+                self._started = True
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-class _Pen:
-    """Writes down the exchanges of one connection."""
+class _TrafficRecorder:
+    """Records the traffic of one connection."""
 
-    def __init__(self, recording: RecordingTransport, connection: Connection) -> None:
+    def __init__(self, recording: RecordingTransport, connection: TransportContext) -> None:
         self._recording = recording
         self._connection = connection
-        self._masks = masks_of(connection)
+        self._redactor = _redactor(connection)
 
-    def note(self, request: Request, came: Response | TaskbridgeError) -> None:
-        self._masks.learn_from(request)
-        said = self._answered(request, came) if isinstance(came, Response) else {"error": self._failed(came)}
+    def record(self, request: Request, outcome: Response | TaskbridgeError) -> None:
+        self._redactor.learn_from(request)
+        shown = self._response(request, outcome) if isinstance(outcome, Response) else {"error": self._error(outcome)}
         line = {
             "at": self._connection.clock.now().isoformat(),
             "connection": self._connection.name,
             "method": request.method,
-            "url": self._masks.url(request.url),
+            "url": self._redactor.url(request.url),
         }
-        sent = self._sent(request)
-        self._recording.write(line | ({"sent": sent} if sent is not None else {}) | said)
+        sent = self._request_body(request)
+        self._recording.write(line | ({"sent": sent} if sent is not None else {}) | shown)
 
-    def _sent(self, request: Request) -> str | None:
-        """The request's body, for people who read the file; a replay does not look at it."""
+    def _request_body(self, request: Request) -> str | None:
+        """Return the request's body, for people who read the file; a replay ignores it."""
         body = request.body
         if body is None:
             return None
         if not request.authorized:
-            return MASK  # a login, or a form that is a capability
+            return REDACTED  # a login, or a presigned form
         if not isinstance(body, bytes):
-            return f"({_KINDS.get(type(body), 'a file')})"
-        text = self._masks.document(body)
+            return f"({_BODY_KINDS.get(type(body), 'a file')})"
+        text = self._redactor.document(body)
         return f"({len(body)} bytes)" if text is None else text.decode()
 
-    def _answered(self, request: Request, response: Response) -> dict[str, Any]:
+    def _response(self, request: Request, response: Response) -> dict[str, Any]:
         body = response.body
         if request.save_to is not None and response.status < 300:
             body = request.save_to.path.read_bytes()
             if response.status == 206:
                 body = body[int(_RANGE.sub(r"\1", response.headers.get("content-range", ""))) :]
         login = request.method != "GET" and not request.authorized and not request.external
-        text = self._masks.document(body, login=login)
-        shown = {"status": response.status, "headers": self._masks.headers(response.headers)}
+        text = self._redactor.document(body, login=login)
+        shown = {"status": response.status, "headers": self._redactor.headers(response.headers)}
         if text is None:
-            return {**shown, "base64": b64encode(self._masks.binary(body)).decode()}
+            return {**shown, "base64": b64encode(self._redactor.binary(body)).decode()}
         return {**shown, "body": text.decode()}
 
-    def _failed(self, error: TaskbridgeError) -> dict[str, Any]:
-        told: dict[str, Any] = {"type": type(error).__name__, "message": self._masks.text(error.message)}
-        return told | {name: getattr(error, name) for name in ("written", "stale") if hasattr(error, name)}
+    def _error(self, error: TaskbridgeError) -> dict[str, Any]:
+        shown: dict[str, Any] = {"type": type(error).__name__, "message": self._redactor.text(error.message)}
+        return shown | {name: getattr(error, name) for name in ("written", "stale") if hasattr(error, name)}
 
 
-_KINDS: Final[Mapping[type, str]] = {Upload: "a form with a file", Base64: "JSON with a file"}
+_BODY_KINDS: Final[Mapping[type, str]] = {Upload: "a form with a file", Base64: "JSON with a file"}
 
 
-class _Recorder:
-    def __init__(self, inner: Transport, pen: _Pen) -> None:
+class _RecordedTransport:
+    def __init__(self, inner: Transport, recorder: _TrafficRecorder) -> None:
         self._inner = inner
-        self._pen = pen
+        self._recorder = recorder
 
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
         try:
             response = self._inner.send(request, deadline=deadline, max_body=max_body)
         except TaskbridgeError as error:
-            self._pen.note(request, error)
+            self._recorder.record(request, error)
             raise
-        self._pen.note(request, response)
+        self._recorder.record(request, response)
         return response
 
     def close(self) -> None:
         self._inner.close()
 
 
-class _AsyncRecorder:
-    def __init__(self, inner: AsyncTransport, pen: _Pen) -> None:
+class _AsyncRecordedTransport:
+    def __init__(self, inner: AsyncTransport, recorder: _TrafficRecorder) -> None:
         self._inner = inner
-        self._pen = pen
+        self._recorder = recorder
 
     async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
         try:
             response = await self._inner.send(request, deadline=deadline, max_body=max_body)
         except TaskbridgeError as error:
-            self._pen.note(request, error)
+            self._recorder.record(request, error)
             raise
-        self._pen.note(request, response)
+        self._recorder.record(request, response)
         return response
 
     async def close(self) -> None:
         await self._inner.close()
 
 
-# Giving out again.
+# Replaying.
 
 
-def read_recording(path: str | os.PathLike[str]) -> list[Exchange]:
-    """The exchanges of a recording.
+def read_recording(path: str | os.PathLike[str]) -> list[RecordedExchange]:
+    """Return the exchanges of a recording.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no recording; the message says in which line.
+        ValueError: It is not a recording; the message names the line.
     """
     lines = Path(path).read_text(encoding="utf-8").splitlines()
-    found: list[Exchange] = []
+    exchanges: list[RecordedExchange] = []
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
             if number > 1:
-                found.append(_exchange(number, entry))
+                exchanges.append(_exchange(number, entry))
             else:
                 _check_first(entry)
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f"{path}, line {number}, is not of a recording of taskbridge; record it anew") from None
-    return found
+            raise ValueError(f"{path}, line {number}, is not part of a taskbridge recording; record it again") from None
+    return exchanges
 
 
 def _check_first(entry: object) -> None:
@@ -243,68 +241,68 @@ def _check_first(entry: object) -> None:
         raise ValueError
 
 
-def _exchange(number: int, entry: Mapping[str, Any]) -> Exchange:
-    at = datetime.fromisoformat(entry["at"])
+def _exchange(number: int, entry: Mapping[str, Any]) -> RecordedExchange:
+    method, url, at = entry["method"], entry["url"], datetime.fromisoformat(entry["at"])
     if "error" in entry:
-        return Exchange(number, entry["method"], entry["url"], at, None, _error(entry["error"]))
+        return RecordedExchange(number, method, url, at, None, _error(entry["error"]))
     body = b64decode(entry["base64"]) if "base64" in entry else entry["body"].encode()
-    return Exchange(number, entry["method"], entry["url"], at, Response(entry["status"], entry["headers"], body), None)
+    return RecordedExchange(number, method, url, at, Response(entry["status"], entry["headers"], body), None)
 
 
-def _error(told: Mapping[str, Any]) -> TaskbridgeError:
-    kind: type[TaskbridgeError] = getattr(errors, told["type"])
-    error = kind(told["message"])
+def _error(entry: Mapping[str, Any]) -> TaskbridgeError:
+    kind: type[TaskbridgeError] = getattr(errors, entry["type"])
+    error = kind(entry["message"])
     if isinstance(error, TransportError):
-        error.written = told["written"]
+        error.written = entry["written"]
     if isinstance(error, TruncatedResponse):
-        error.stale = told["stale"]
+        error.stale = entry["stale"]
     return error
 
 
 class ReplayTransport:
-    """Gives out the answers of a recording; give it to `taskbridge.connect` as its `transport`. Nothing is sent.
+    """Answers with the responses of a recording; pass it to `taskbridge.connect` as its `transport`. Nothing is sent.
 
     Args:
         path: The recording.
-        strict: Each request must be the next one of the recording. Otherwise each gets the next answer to such a
-            request that was not given out yet, wherever it stands, and the last one again when all were.
+        strict: Whether each request must be the next one of the recording. Otherwise each gets the next unused response
+            to the same request, wherever it is in the recording, and the last one again once all are used.
 
     Attributes:
-        began: Aware UTC time of the first answer; None for an empty recording.
+        began: Aware UTC time of the first response; None for an empty recording.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no recording.
+        ValueError: It is not a recording.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, strict: bool = True) -> None:
         self.path = Path(path)
         self._strict = strict
-        self._left = read_recording(path)
-        self._last: dict[tuple[str, str], Exchange] = {}
+        self._exchanges = read_recording(path)
+        self._used: dict[tuple[str, str], RecordedExchange] = {}
         self._count = 0
         self._lock = Lock()
-        self.began = self._left[0].at if self._left else None
+        self.began = self._exchanges[0].at if self._exchanges else None
 
     @property
-    def left(self) -> int:
-        """Answers that nobody has asked for yet."""
-        return len(self._left)
+    def remaining(self) -> int:
+        """Number of responses not yet used."""
+        return len(self._exchanges)
 
-    def transport(self, connection: Connection) -> Transport:
-        """See `taskbridge.current_defaults.TransportMaker`."""
-        return _Player(self, connection)
+    def transport(self, connection: TransportContext) -> Transport:
+        """See `taskbridge._config.defaults.TransportMaker`."""
+        return _ReplayPlayer(self, connection)
 
-    def async_transport(self, connection: Connection) -> AsyncTransport:
-        """See `taskbridge.current_defaults.TransportMaker`."""
-        return _AsyncPlayer(_Player(self, connection))
+    def async_transport(self, connection: TransportContext) -> AsyncTransport:
+        """See `taskbridge._config.defaults.TransportMaker`."""
+        return InstantTransport(_ReplayPlayer(self, connection))
 
-    def take(self, method: str, url: str) -> Exchange:
-        """The exchange that is due.
+    def take(self, method: str, url: str) -> RecordedExchange:
+        """Return the recorded exchange for a request.
 
         Args:
             method: HTTP method.
-            url: Address, without capabilities.
+            url: Redacted URL.
 
         Raises:
             UnexpectedRequest: The recording has none.
@@ -312,49 +310,39 @@ class ReplayTransport:
         key = _key(method, url)
         with self._lock:
             self._count += 1
-            places = range(min(1, len(self._left))) if self._strict else range(len(self._left))
-            place = next((n for n in places if self._left[n].key == key), None)
-            if place is not None:
-                self._last[key] = self._left[place]
-                return self._left.pop(place)
-            if not self._strict and key in self._last:
-                return self._last[key]
-            ahead = f"next it has {self._left[0]}" if self._left else "it has no more"
+            candidates = self._exchanges[:1] if self._strict else self._exchanges
+            exchange = next((each for each in candidates if each.key == key), None)
+            if exchange is not None:
+                self._used[key] = exchange
+                self._exchanges.remove(exchange)
+                return exchange
+            if not self._strict and key in self._used:
+                return self._used[key]
+            expected = f"next it has {self._exchanges[0]}" if self._exchanges else "it has no more"
             raise UnexpectedRequest(
-                f"{self.path.name} has no answer for request {self._count}, {method} {url}: {ahead}. "
-                "Record it anew if the change is meant"
+                f"{self.path.name} has no response for request {self._count}, {method} {url}: {expected}. "
+                "Record it again if the change is intended"
             )
 
 
-class _Player:
-    def __init__(self, replay: ReplayTransport, connection: Connection) -> None:
+class _ReplayPlayer:
+    def __init__(self, replay: ReplayTransport, connection: TransportContext) -> None:
         self._replay = replay
         self._clock = connection.clock
-        self._masks = masks_of(connection)
+        self._redactor = _redactor(connection)
 
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
         del deadline, max_body
-        self._masks.learn_from(request)
-        exchange = self._replay.take(request.method, self._masks.url(request.url))
-        answer = exchange.answer
-        if answer is None:
-            raise exchange.error or TransportError("the recording says nothing of this request")
-        body = answer.body
-        if request.save_to is not None and answer.status < 300:
-            save(answer.status, {**answer.headers, "content-length": str(len(body))}, body, request.save_to)
+        self._redactor.learn_from(request)
+        exchange = self._replay.take(request.method, self._redactor.url(request.url))
+        response = exchange.response
+        if response is None:
+            raise exchange.error or TransportError("the recording has no response for this request")
+        body = response.body
+        if request.save_to is not None and response.status < 300:
+            save(response.status, {**response.headers, "content-length": str(len(body))}, body, request.save_to)
             body = b""
-        return Response(answer.status, answer.headers, body, self._clock.now())
+        return Response(response.status, response.headers, body, self._clock.now())
 
     def close(self) -> None:
-        """Nothing is kept."""
-
-
-class _AsyncPlayer:
-    def __init__(self, player: _Player) -> None:
-        self._player = player
-
-    async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
-        return self._player.send(request, deadline=deadline, max_body=max_body)
-
-    async def close(self) -> None:
-        """Nothing is kept."""
+        """Nothing to close."""

@@ -1,8 +1,8 @@
-"""What of real traffic may be written down: everything but credentials.
+"""Redacts recordings: everything of real traffic is stored except credentials.
 
-Headers are taken by an allow-list. Secrets that are known (the connection's settings, its credential, tokens that came
-in an answer) are replaced wherever they stand. What is secret by its place is replaced unknown: values of fields with
-telling names, queries of presigned links, all that is said when a token is asked for.
+Only allow-listed headers are kept. Known secrets (the connection's settings, its credential, tokens from responses) are
+replaced wherever they occur. Unknown secrets are replaced by their position: values of fields with telling names,
+queries of presigned links, everything in the response to a token request.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 if TYPE_CHECKING:
     from taskbridge.provider.http import Request
 
-__all__ = ["MASK", "Masks"]
+__all__ = ["REDACTED", "Redactor"]
 
-MASK: Final = "masked"
-"""What stands in place of a secret."""
+REDACTED: Final = "redacted"
+"""Replaces a secret."""
 
-_KEPT: Final = frozenset(
+_KEPT_HEADERS: Final = frozenset(
     {
         "accept-ranges",
         "content-disposition",
@@ -37,24 +37,24 @@ _KEPT: Final = frozenset(
         "x-request-id",
     }
 )
-_KEPT_BEGINNINGS: Final = ("ratelimit", "x-ratelimit")
-_SENT: Final = frozenset({"accept", "content-length", "content-type", "idempotency-key", "user-agent"})
-_SHORTEST: Final = 8  # characters of a secret that is learnt on the way; shorter ones are words of every text
-_LONG: Final = 16  # characters from which a text in the answer to a login counts as a secret
+_KEPT_PREFIXES: Final = ("ratelimit", "x-ratelimit")
+_HARMLESS_HEADERS: Final = frozenset({"accept", "content-length", "content-type", "idempotency-key", "user-agent"})
+_SHORTEST: Final = 8  # characters of a secret; shorter ones occur in any text
+_LONG: Final = 16  # characters from which a text in the response to a login counts as a secret
 
-_TELLING: Final = re.compile(
+_TELLING_NAME: Final = re.compile(
     r"token|secret|passw|pwd|api.?key|access.?key|auth|signature|^sig$|credential|policy|cookie|x-amz|x-goog|^key$|jwt",
     re.IGNORECASE,
 )
 _LINK: Final = re.compile(r"https?://[^\s\"'<>\\]+")
 
 
-class Masks:
-    """The secrets known so far, and what is left of a text without them.
+class Redactor:
+    """Removes secrets from traffic, and learns new ones from it.
 
     Args:
-        secrets: Known from the start.
-        hosts: Of the vendor's own addresses, whose queries say what is asked for; all other queries are capabilities.
+        secrets: Secrets known from the start.
+        hosts: The vendor's own hosts, whose queries are ordinary parameters; the queries of all others are presigned.
     """
 
     def __init__(self, secrets: Iterable[str] = (), hosts: Iterable[str] = ()) -> None:
@@ -62,48 +62,45 @@ class Masks:
         self._hosts = frozenset(hosts)
 
     def learn(self, secret: str) -> None:
-        """Replace a text from now on, also as an echo may spell it: percent-encoded, or in base64."""
+        """Redact a text from now on, also if it is percent-encoded or in base64."""
         for part in {secret, *secret.split()}:
-            if len(part) >= _SHORTEST and part != MASK:
+            if len(part) >= _SHORTEST and part != REDACTED:
                 encoded = b64encode(part.encode()).decode().rstrip("=")
                 self._secrets |= {part, quote(part, safe=""), encoded}
 
     def learn_from(self, request: Request) -> None:
-        """Learn the credential that goes with a request."""
+        """Learn the credential in a request's headers."""
         for name, value in request.headers.items():
-            if name.lower() not in _SENT:
+            if name.lower() not in _HARMLESS_HEADERS:
                 self.learn(value)
 
-    # What is left.
+    # Redacting.
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """An answer's header fields that may be written down."""
-        kept = {
-            n.lower(): v for n, v in headers.items() if n.lower() in _KEPT or n.lower().startswith(_KEPT_BEGINNINGS)
-        }
+        """Return the response headers that may be stored."""
+        lowered = {name.lower(): value for name, value in headers.items()}
+        kept = {n: v for n, v in lowered.items() if n in _KEPT_HEADERS or n.startswith(_KEPT_PREFIXES)}
         return {name: self.text(value) for name, value in kept.items()}
 
     def url(self, url: str) -> str:
-        """An address without its capabilities."""
+        """Return a URL without credentials and presigned query values."""
         parts = urlsplit(url)
-        query = parse_qsl(parts.query, keep_blank_values=True)
-        presigned = parts.netloc.rpartition("@")[2] not in self._hosts or any(
-            _TELLING.search(name) for name, _ in query
-        )
-        masked = urlencode([(name, MASK if presigned else value) for name, value in query])
         host = parts.netloc.rpartition("@")[2]
-        return self._known(urlunsplit((parts.scheme, host, parts.path, masked if query else "", "")))
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        presigned = host not in self._hosts or any(_TELLING_NAME.search(name) for name, _ in query)
+        redacted = urlencode([(name, REDACTED if presigned else value) for name, value in query])
+        return self._known(urlunsplit((parts.scheme, host, parts.path, redacted if query else "", "")))
 
     def text(self, text: str) -> str:
-        """A text without secrets and with addresses that give nothing away."""
+        """Return a text without secrets, its links redacted."""
         return self._known(_LINK.sub(lambda found: self.url(found[0]), text))
 
     def document(self, body: bytes, *, login: bool = False) -> bytes | None:
-        """A body; None where it is no text.
+        """Return a redacted body; None if it is not text.
 
         Args:
             body: The bytes.
-            login: Whether it answers a request for a token.
+            login: Whether it is the response to a token request.
         """
         try:
             text = body.decode()
@@ -112,17 +109,17 @@ class Masks:
         try:
             document: Any = json.loads(text)
         except (ValueError, RecursionError):
-            document = _NO_JSON
-        if document is _NO_JSON or not isinstance(document, dict | list):
-            return (self._hidden(text) if login and text else self.text(text)).encode()
-        masked = self._walk(document, "", login=login)
-        # As the vendor wrote it, where there is nothing to hide.
-        return body if masked == document else json.dumps(masked, ensure_ascii=False).encode()
+            document = None
+        if not isinstance(document, dict | list):
+            return (self._redacted(text) if login and text else self.text(text)).encode()
+        redacted = self._walk(document, "", login=login)
+        # unchanged, byte for byte, if there is nothing to redact
+        return body if redacted == document else json.dumps(redacted, ensure_ascii=False).encode()
 
     def binary(self, body: bytes) -> bytes:
-        """The bytes of a file, without secrets that are known."""
+        """Return the bytes of a file without known secrets."""
         for secret in self._secrets:
-            body = body.replace(secret.encode(), MASK.encode())
+            body = body.replace(secret.encode(), REDACTED.encode())
         return body
 
     def _walk(self, value: Any, name: str, *, login: bool) -> Any:
@@ -133,11 +130,11 @@ class Masks:
             return [self._walk(each, name, login=login) for each in value]  # pyright: ignore[reportUnknownVariableType]  # any JSON
         if not isinstance(value, str) or not value:
             return value
-        hides = _TELLING.search(name) is not None or (login and len(value) >= _LONG)
-        return self._hidden(value) if hides else self.text(value)
+        is_secret = _TELLING_NAME.search(name) is not None or (login and len(value) >= _LONG)
+        return self._redacted(value) if is_secret else self.text(value)
 
-    def _hidden(self, secret: str) -> str:
-        """What stands in place of a secret; it is learnt. A token that says when it expires goes on saying so."""
+    def _redacted(self, secret: str) -> str:
+        """Learn a secret and return its replacement, which keeps the expiry of a JWT."""
         if len(secret) >= _LONG:
             self.learn(secret)
         parts = secret.strip().split(".")
@@ -146,14 +143,11 @@ class Masks:
                 claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
                 kept = json.dumps({"exp": claims["exp"]}).encode()
             except (ValueError, KeyError, TypeError):
-                return MASK
-            return f"{MASK}.{urlsafe_b64encode(kept).decode().rstrip('=')}.{MASK}"
-        return MASK
+                return REDACTED
+            return f"{REDACTED}.{urlsafe_b64encode(kept).decode().rstrip('=')}.{REDACTED}"
+        return REDACTED
 
     def _known(self, text: str) -> str:
         for secret in sorted(self._secrets, key=len, reverse=True):
-            text = text.replace(secret, MASK)
+            text = text.replace(secret, REDACTED)
         return text
-
-
-_NO_JSON: Final = object()

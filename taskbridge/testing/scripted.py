@@ -1,21 +1,21 @@
-"""A vendor in this process whose tasks follow a script: what a task is after so many seconds, and nothing else.
+"""A vendor in this process whose tasks follow a script: which status a task has after how many seconds.
 
     with ScriptedVendor() as vendor:
         vendor.task("t1", {0: "pending", 30: "processing", 1200: "completed"}, text="Total: 12 EUR")
         with tb.connect("scripted") as client:
-            client.result("t1", timeout=1800)      # twenty minutes, at once
+            client.result("t1", timeout=1800)      # twenty minutes, instantly
 
-There is no HTTP and no real time: the connections to it are clients like any other, with a provider of their own and a
-`VirtualClock`. To rehearse what vendors do, in their own words, use their emulators.
+It uses no HTTP and no real time: its clients are ordinary clients, with a provider of their own and a `VirtualClock`.
+To test what real vendors do, in their own words, use their emulators.
 """
 
 from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from taskbridge._config.defaults import TransportMaker, override_defaults
@@ -26,19 +26,21 @@ from taskbridge.provider.http import Flow, Request, Response
 from taskbridge.provider.payload import Payload, StateTable, path_id, read_state
 from taskbridge.provider.submission import Document, Submission
 from taskbridge.testing.clock import VirtualClock
+from taskbridge.testing.transport import InstantTransport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taskbridge._engine.connection import Connection
+    from taskbridge._config.defaults import TransportContext
     from taskbridge.transport import AsyncTransport, Transport
+
+    TaskScript: TypeAlias = Mapping[float, str | int]
 
 __all__ = ["Scripted", "ScriptedVendor"]
 
 _HOST: Final = "https://scripted.invalid"
-_USUAL: Final[Mapping[float, str | int]] = MappingProxyType({0: "pending", 1: "processing", 5: "completed"})
-_NEXT: Final[tuple[Mapping[float, str | int], Mapping[str, Any]]] = (_USUAL, MappingProxyType({}))
-_NEUTRAL: Final = ("convert", "extract-pages", "extract-text", "merge", "render", "split")
+_DEFAULT_SCRIPT: Final[TaskScript] = MappingProxyType({0: "pending", 1: "processing", 5: "completed"})
+_OPERATIONS: Final = ("convert", "extract-pages", "extract-text", "merge", "render", "split")
 _STATES: Final[StateTable] = {
     **{status.value: (status, None) for status in TaskStatus},
     **{f"{status.value}/{reason.value}": (status, reason) for status in TaskStatus for reason in Reason},
@@ -50,7 +52,7 @@ class ScriptedSettings(ProviderSettings):
 
 
 class Scripted(Provider[ScriptedSettings]):
-    """Translates what a `ScriptedVendor` says."""
+    """The provider of a `ScriptedVendor`."""
 
     name = "scripted"
     title = "The scripted vendor"
@@ -61,7 +63,7 @@ class Scripted(Provider[ScriptedSettings]):
         authentication="none",
         progress=True,
         reasons=tuple(Reason),
-        operations={name: name for name in _NEUTRAL},
+        operations={name: name for name in _OPERATIONS},
         inputs=frozenset({"path", "bytes", "stream", "url"}),
         many_inputs=frozenset({"merge"}),
         cancel=True,
@@ -70,37 +72,39 @@ class Scripted(Provider[ScriptedSettings]):
 
     @property
     def base_url(self) -> str:
-        """An address that nobody answers at."""
+        """An address that does not exist."""
         return _HOST
 
     def authorize(self) -> Flow[Credential]:
-        """Nothing proves anything."""
+        """No credential."""
         return no_requests(Credential({}))
 
     def get(self, task_id: str) -> Flow[Task]:
-        """Look at a task."""
-        return self._ask("GET", task_id)
+        """Get a task."""
+        return self._task_request("GET", task_id)
 
     def cancel(self, task_id: str) -> Flow[Task]:
-        """Stop a task."""
-        return self._ask("DELETE", task_id)
+        """Cancel a task."""
+        return self._task_request("DELETE", task_id)
 
     def submit(self, submission: Submission) -> Flow[Task]:
-        """Begin a task."""
-        names = [source.name for source in submission.sources if isinstance(source, Document)]
-        said = {"operation": submission.native_operation, "names": names, "external_id": submission.external_id}
-        response = yield self.request(
-            "POST", "/tasks", json={**said, "options": dict(submission.options)}, starts_work=True
-        )
+        """Create a task."""
+        body = {
+            "operation": submission.native_operation,
+            "names": [source.name for source in submission.sources if isinstance(source, Document)],
+            "external_id": submission.external_id,
+            "options": dict(submission.options),
+        }
+        response = yield self.request("POST", "/tasks", json=body, starts_work=True)
         return self.task(self.payload(response))
 
-    def _ask(self, method: str, task_id: str) -> Flow[Task]:
+    def _task_request(self, method: str, task_id: str) -> Flow[Task]:
         _, native = self.split_id(task_id)
         response = yield self.request(method, f"/tasks/{path_id(native)}", idempotent=True)
         return self.task(self.payload(response))
 
     def task(self, payload: Payload) -> Task:
-        """A task from the vendor's object."""
+        """Translate the vendor's object."""
         word = payload.text("status")
         state = read_state(_STATES, word)
         result, error = None, None
@@ -132,86 +136,79 @@ class Scripted(Provider[ScriptedSettings]):
 
 
 @dataclass(slots=True)
-class _Life:
-    """A task of the scripted vendor."""
-
-    born: float  # monotonic seconds
-    script: Mapping[float, str | int]
-    said: Mapping[str, Any]
+class _ScriptedTask:
+    submitted_at: float  # monotonic seconds
+    script: TaskScript
+    fields: Mapping[str, Any]
     created_at: str
-    stopped: bool = False
+    cancelled: bool = False
 
     def state(self, now: float) -> str | int:
-        if self.stopped:
+        if self.cancelled:
             return "failed/cancelled"
-        return self.script[max(begin for begin in self.script if begin <= max(0.0, now - self.born))]
+        return self.script[max(start for start in self.script if start <= max(0.0, now - self.submitted_at))]
 
     def has_ended(self, now: float) -> bool:
         return str(self.state(now)).partition("/")[0] in ("completed", "failed")
 
 
-@dataclass(slots=True)
-class _Scripts:
-    coming: list[tuple[Mapping[float, str | int], Mapping[str, Any]]] = field(default_factory=list[Any])
-    lives: dict[str, _Life] = field(default_factory=dict[str, _Life])
-
-
 class ScriptedVendor:
-    """The vendor; a context manager, in which ``tb.connect("scripted")`` and configured connections reach it.
+    """The vendor; a context manager, inside which ``tb.connect("scripted")`` and configured connections reach it.
 
     Args:
-        clock: The time that its tasks and all clients live in; None for a new one.
+        clock: The time of its tasks and of all clients; None for a new one.
         inner: Makes the transports of connections to other vendors; None for real ones.
 
     Attributes:
         clock: That time.
-        requests: What it was asked, in order.
+        requests: The requests that it received, in order.
     """
 
     def __init__(self, *, clock: VirtualClock | None = None, inner: TransportMaker | None = None) -> None:
         self.clock = clock or VirtualClock()
         self.requests: list[Request] = []
         self._inner = inner
-        self._scripts = _Scripts()
+        self._planned: list[tuple[TaskScript, Mapping[str, Any]]] = []
+        self._tasks: dict[str, _ScriptedTask] = {}
         self._stack = ExitStack()
 
-    def task(self, task_id: str, script: Mapping[float, str | int] = _USUAL, /, **said: Any) -> str:
-        """Begin a task now; its id.
+    def task(self, task_id: str, script: TaskScript = _DEFAULT_SCRIPT, /, **fields: Any) -> str:
+        """Create a task now, and return its id.
 
         Args:
             task_id: Its id.
             script: Seconds since now -> what it is from then on: a shared status, alone or with a reason
-                (``completed/partial``), a word that no table knows, or an HTTP status that look-ups end with. Begins
-                at 0.
-            said: What the vendor says of it beside: ``operation``, ``progress`` (0.0 to 1.0), ``message``, ``code`` (of
-                a failure), ``external_id``; of a completed task ``text``, ``data``, and ``files`` (a list of names).
+                (``completed/partial``), an unknown word, or an HTTP status with which requests for it fail. Starts at
+                0.
+            fields: What else the vendor returns: ``operation``, ``progress`` (0.0 to 1.0), ``message``, ``code`` (of a
+                failure), ``external_id``; of a completed task ``text``, ``data``, and ``files`` (a list of names).
 
         Raises:
-            ValueError: The script does not begin at 0, or what is said is unknown.
+            ValueError: The script does not start at 0, or a field is unknown.
         """
-        _check(script, said)
-        self._scripts.lives[task_id] = self._life(script, said)
+        _check(script, fields)
+        self._tasks[task_id] = self._new_task(script, fields)
         return task_id
 
-    def plan_next(self, script: Mapping[float, str | int] = _USUAL, /, **said: Any) -> None:
-        """Give the next submitted task this script; several are taken first in first out.
+    def plan_next(self, script: TaskScript = _DEFAULT_SCRIPT, /, **fields: Any) -> None:
+        """Use this script for the next submitted task; several are used first in first out.
 
         Args:
             script: See `task`.
-            said: See `task`.
+            fields: See `task`.
 
         Raises:
             ValueError: See `task`.
         """
-        _check(script, said)
-        self._scripts.coming.append((dict(script), said))
+        _check(script, fields)
+        self._planned.append((dict(script), fields))
 
-    def _life(self, script: Mapping[float, str | int], said: Mapping[str, Any]) -> _Life:
-        files = [{"name": name} for name in said.get("files", ())]
+    def _new_task(self, script: TaskScript, fields: Mapping[str, Any]) -> _ScriptedTask:
+        files = [{"name": name} for name in fields.get("files", ())]
         clock = self.clock
-        return _Life(clock.monotonic(), dict(script), {**said, "files": files}, clock.now().isoformat())
+        return _ScriptedTask(clock.monotonic(), dict(script), {**fields, "files": files}, clock.now().isoformat())
 
-    # What the clients reach it by.
+    # How clients reach it.
 
     def __enter__(self) -> Self:
         self._stack.enter_context(
@@ -222,83 +219,71 @@ class ScriptedVendor:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def transport(self, connection: Connection) -> Transport:
-        """See `taskbridge.current_defaults.TransportMaker`."""
-        return _Line(self) if isinstance(connection.provider, Scripted) else self._others().transport(connection)
+    def transport(self, connection: TransportContext) -> Transport:
+        """See `taskbridge._config.defaults.TransportMaker`."""
+        if isinstance(connection.provider, Scripted):
+            return _VendorTransport(self)
+        return self._others().transport(connection)
 
-    def async_transport(self, connection: Connection) -> AsyncTransport:
-        """See `taskbridge.current_defaults.TransportMaker`."""
-        return (
-            _AsyncLine(self)
-            if isinstance(connection.provider, Scripted)
-            else self._others().async_transport(connection)
-        )
+    def async_transport(self, connection: TransportContext) -> AsyncTransport:
+        """See `taskbridge._config.defaults.TransportMaker`."""
+        if isinstance(connection.provider, Scripted):
+            return InstantTransport(_VendorTransport(self))
+        return self._others().async_transport(connection)
 
     def _others(self) -> TransportMaker:
-        from taskbridge.testing.virtual_connections import RealTransports  # noqa: PLC0415  # only beside other vendors
+        from taskbridge.testing.virtual_connections import RealTransports  # noqa: PLC0415  # only for other vendors
 
         return self._inner or RealTransports()
 
-    def answer(self, request: Request) -> Response:
-        """What it says to a request."""
+    def respond(self, request: Request) -> Response:
+        """Return the vendor's response to a request."""
         self.requests.append(request)
         if request.method == "POST":
-            return self._say(self._begin(json.loads(cast("bytes", request.body))))
-        name = urlsplit(request.url).path.rpartition("/")[2]
-        life = self._scripts.lives.get(name)
-        if life is None:
+            return self._task_response(self._create(json.loads(cast("bytes", request.body))))
+        task_id = urlsplit(request.url).path.rpartition("/")[2]
+        task = self._tasks.get(task_id)
+        if task is None:
             return self._response(404, {"message": "there is no such task in the script"})
-        if request.method == "DELETE" and not life.has_ended(self.clock.monotonic()):
-            life.stopped = True
-        return self._say(name)
+        if request.method == "DELETE" and not task.has_ended(self.clock.monotonic()):
+            task.cancelled = True
+        return self._task_response(task_id)
 
-    def _begin(self, order: Mapping[str, Any]) -> str:
-        script, said = self._scripts.coming.pop(0) if self._scripts.coming else _NEXT
-        name = f"s{len(self._scripts.lives) + 1}"
-        known = {key: order[key] for key in ("operation", "external_id") if order[key] is not None}
-        self._scripts.lives[name] = self._life(script, {**known, **said})
-        return name
+    def _create(self, submission: Mapping[str, Any]) -> str:
+        script, fields = self._planned.pop(0) if self._planned else (_DEFAULT_SCRIPT, {})
+        task_id = f"s{len(self._tasks) + 1}"
+        known = {key: submission[key] for key in ("operation", "external_id") if submission[key] is not None}
+        self._tasks[task_id] = self._new_task(script, {**known, **fields})
+        return task_id
 
-    def _say(self, name: str) -> Response:
-        life = self._scripts.lives[name]
-        state = life.state(self.clock.monotonic())
+    def _task_response(self, task_id: str) -> Response:
+        task = self._tasks[task_id]
+        state = task.state(self.clock.monotonic())
         if isinstance(state, int):
-            return self._response(state, {"message": "as the script says"})
-        return self._response(200, {**life.said, "id": name, "status": state, "created_at": life.created_at})
+            return self._response(state, {"message": "as scripted"})
+        return self._response(200, {**task.fields, "id": task_id, "status": state, "created_at": task.created_at})
 
     def _response(self, status: int, document: Mapping[str, Any]) -> Response:
         return Response(status, {}, json.dumps(document).encode(), self.clock.now())
 
 
-_SAID: Final = frozenset({"operation", "progress", "message", "code", "external_id", "text", "data", "files"})
+_FIELDS: Final = frozenset({"operation", "progress", "message", "code", "external_id", "text", "data", "files"})
 
 
-def _check(script: Mapping[float, str | int], said: Mapping[str, Any]) -> None:
+def _check(script: TaskScript, fields: Mapping[str, Any]) -> None:
     if min(script, default=None) != 0:
-        raise ValueError(f"a script begins at 0 seconds and has no earlier ones, as in {dict(_USUAL)}")
-    if unknown := sorted(set(said) - _SAID):
-        raise ValueError(f"a scripted task says {', '.join(sorted(_SAID))}, not {', '.join(unknown)}")
+        raise ValueError(f"a script starts at 0 seconds and not earlier, as in {dict(_DEFAULT_SCRIPT)}")
+    if unknown := sorted(set(fields) - _FIELDS):
+        raise ValueError(f"a scripted task has the fields {', '.join(sorted(_FIELDS))}, not {', '.join(unknown)}")
 
 
-class _Line:
+class _VendorTransport:
     def __init__(self, vendor: ScriptedVendor) -> None:
         self._vendor = vendor
 
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
         del deadline, max_body
-        return self._vendor.answer(request)
+        return self._vendor.respond(request)
 
     def close(self) -> None:
-        """Nothing is kept."""
-
-
-class _AsyncLine:
-    def __init__(self, vendor: ScriptedVendor) -> None:
-        self._vendor = vendor
-
-    async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
-        del deadline, max_body
-        return self._vendor.answer(request)
-
-    async def close(self) -> None:
-        """Nothing is kept."""
+        """Nothing to close."""

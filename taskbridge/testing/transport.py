@@ -1,8 +1,7 @@
-"""Canned answers in place of sockets: what is sent is recorded, what comes back is a script.
+"""Scripted transports: canned responses instead of sockets; every request is recorded.
 
-A script is a list of answers and errors, given out in order, or a function from request to answer. When the list is
-used up, a further request is an `AssertionError` that says which: never a StopIteration, which a flow would take for
-its end.
+A script is a list of responses and errors, used in order, or a function from request to response. When the list is used
+up, a further request is an `AssertionError` that names it: never a StopIteration, which a flow would take for its end.
 """
 
 from __future__ import annotations
@@ -20,29 +19,19 @@ from taskbridge.provider.sink import ResponseSink
 
 if TYPE_CHECKING:
     from taskbridge.provider.clock import Clock
+    from taskbridge.transport import Transport
 
-__all__ = ["Answer", "AsyncScriptedTransport", "Script", "ScriptedTransport", "save"]
+__all__ = ["Answer", "AsyncScriptedTransport", "InstantTransport", "Script", "ScriptedTransport", "save"]
 
 Answer: TypeAlias = Response | Exception
-"""What a request gets: an answer, or an error that is raised (`ConnectFailed`, `TruncatedResponse`, …)."""
+"""The outcome of a request: a response, or an error that is raised (`ConnectFailed`, `TruncatedResponse`, …)."""
 
 Script: TypeAlias = Iterable[Answer] | Callable[[Request], Answer]
 """Answers in order, or a function that answers each request."""
 
 
-class _Recorder:
-    """The script, and what was asked of it.
-
-    Args:
-        script: Answers in order, or a function that answers each request.
-        clock: Stamps the answers with its time; None leaves the stamps that they have.
-
-    Attributes:
-        requests: What was sent, in order, with the credential's headers.
-        deadlines: By when each answer had to be read, in monotonic seconds.
-        limits: Bytes of each answer to be read at most.
-        closed: Whether `close` was called.
-    """
+class _ScriptPlayer:
+    """The script, and what was requested."""
 
     def __init__(self, script: Script = (), *, clock: Clock | None = None) -> None:
         self.requests: list[Request] = []
@@ -51,17 +40,17 @@ class _Recorder:
         self.closed = False
         self._clock = clock
         self._function = script if callable(script) else None
-        self._left: deque[Answer] = deque() if callable(script) else deque(script)
+        self._answers: deque[Answer] = deque() if callable(script) else deque(script)
         self._lock = Lock()
 
     @property
-    def left(self) -> int:
-        """Answers that nobody has asked for yet; 0 for a function."""
-        return len(self._left)
+    def remaining(self) -> int:
+        """Number of answers not yet used; 0 for a function."""
+        return len(self._answers)
 
     def add(self, *answers: Answer) -> None:
-        """Lengthen the script."""
-        self._left.extend(answers)
+        """Append answers to the script."""
+        self._answers.extend(answers)
 
     def _answer(self, request: Request, deadline: float, max_body: int) -> Response:
         with self._lock:
@@ -71,7 +60,7 @@ class _Recorder:
             answer = self._next(request)
         if isinstance(answer, Exception):
             raise answer
-        # A copy: the core writes on answers, and a script may give one out twice.
+        # A copy: the core writes on responses, and a script may use one twice.
         received_at = answer.received_at if self._clock is None else self._clock.now()
         body = answer.body
         if request.save_to is not None and answer.status < 300:
@@ -82,33 +71,33 @@ class _Recorder:
     def _next(self, request: Request) -> Answer:
         if self._function is not None:
             return self._function(request)
-        if not self._left:
+        if not self._answers:
             raise AssertionError(
                 f"the script has no answer for request {len(self.requests)}, {request.method} {request.url}"
             )
-        return self._left.popleft()
+        return self._answers.popleft()
 
 
-def save(status: int, fields: Mapping[str, str], body: bytes, sink: ResponseSink) -> None:
-    """Take a whole body into a file, as transports do it block by block; see `taskbridge._transport.responses.file_writer`."""
-    with closing(file_writer(status, fields, sink)) as file:
+def save(status: int, headers: Mapping[str, str], body: bytes, sink: ResponseSink) -> None:
+    """Save a whole body to a file, as transports do block by block."""
+    with closing(file_writer(status, headers, sink)) as file:
         next(file)
         if body:
             file.send(body)
         file.send(b"")
 
 
-class ScriptedTransport(_Recorder):
-    """Implements `taskbridge.transport.Transport`; give it to a `Client` as its `transport`.
+class ScriptedTransport(_ScriptPlayer):
+    """Implements `taskbridge.transport.Transport`; pass it to a `Client` as its `transport`.
 
     Args:
         script: Answers in order, or a function that answers each request.
-        clock: Stamps the answers with its time; None leaves the stamps that they have.
+        clock: Sets the responses' time of receipt; None leaves it as it is.
 
     Attributes:
         requests: What was sent, in order, with the credential's headers.
-        deadlines: By when each answer had to be read, in monotonic seconds.
-        limits: Bytes of each answer to be read at most.
+        deadlines: Each request's deadline, in monotonic seconds.
+        limits: Most bytes to read of each response.
         closed: Whether `close` was called.
     """
 
@@ -121,26 +110,15 @@ class ScriptedTransport(_Recorder):
         return self._answer(request, deadline, max_body)
 
     def close(self) -> None:
-        """Note that the client closed it."""
+        """Record that the client closed it."""
         self.closed = True
 
 
-class AsyncScriptedTransport(_Recorder):
-    """The same for `taskbridge.aio`.
-
-    Args:
-        script: Answers in order, or a function that answers each request.
-        clock: Stamps the answers with its time; None leaves the stamps that they have.
-
-    Attributes:
-        requests: What was sent, in order, with the credential's headers.
-        deadlines: By when each answer had to be read, in monotonic seconds.
-        limits: Bytes of each answer to be read at most.
-        closed: Whether `close` was called.
-    """
+class AsyncScriptedTransport(_ScriptPlayer):
+    """Implements `taskbridge.transport.AsyncTransport`; see `ScriptedTransport` for its arguments and attributes."""
 
     async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
-        """Answer by the script, after letting others run.
+        """Answer by the script, after other asyncio tasks had a chance to run.
 
         Raises:
             AssertionError: The script is used up.
@@ -149,5 +127,24 @@ class AsyncScriptedTransport(_Recorder):
         return self._answer(request, deadline, max_body)
 
     async def close(self) -> None:
-        """Note that the client closed it."""
+        """Record that the client closed it."""
         self.closed = True
+
+
+class InstantTransport:
+    """Makes an `AsyncTransport` of a transport that never blocks.
+
+    Args:
+        transport: The synchronous transport.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
+        """See `taskbridge.transport.AsyncTransport`."""
+        return self._transport.send(request, deadline=deadline, max_body=max_body)
+
+    async def close(self) -> None:
+        """See `taskbridge.transport.AsyncTransport`."""
+        self._transport.close()

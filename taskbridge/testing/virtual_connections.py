@@ -1,7 +1,7 @@
-"""Real connections, also where time is virtual: deadlines are counted on the test's clock, sockets on the computer's.
+"""Real connections for clients in virtual time: deadlines follow the test's clock, sockets the computer's.
 
-While a request is on its way, virtual time stands. An emulator that lives in the same time does not keep anybody
-waiting: it says in a header how long its answer would have taken, and so much time passes here at once.
+Virtual time stops while a request is in flight. An emulator in the same virtual time does not delay its response: a
+header says how long it would have taken, and that much virtual time passes here at once.
 """
 
 from __future__ import annotations
@@ -9,98 +9,95 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
-from taskbridge._engine.locate import network_key
+from taskbridge._config.network import network_of
 from taskbridge._runtime.base import user_agent
-from taskbridge.emulator.clock import TOOK
+from taskbridge.emulator.clock import SIMULATED_SECONDS
 from taskbridge.errors import DeadlineExceeded
-from taskbridge.provider.clock import SystemClock
+from taskbridge.provider.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from taskbridge._engine.connection import Connection
-    from taskbridge.provider.clock import Clock
+    from taskbridge._config.defaults import TransportContext
     from taskbridge.provider.http import Request, Response
     from taskbridge.transport import AsyncTransport, Transport
 
 __all__ = ["RealTransports"]
 
-_LONGEST: Final = 30.0  # seconds of real time for one request, however late its virtual deadline
-_LEAST: Final = 1.0  # and at least: a computer with much to do is no slow vendor
+_MOST: Final = 30.0  # seconds of real time for one request, however late its virtual deadline
+_LEAST: Final = 1.0  # seconds of real time: a busy computer must not look like a slow vendor
 
 
 @runtime_checkable
-class _Virtual(Protocol):
+class _VirtualClock(Clock, Protocol):
     def busy(self) -> AbstractContextManager[None]: ...
 
 
 class RealTransports:
-    """Makes the transports that a client makes by itself, for whatever clock the connection has."""
+    """Makes the same transports as a client does by default, but for clients in virtual time."""
 
-    def transport(self, connection: Connection) -> Transport:
-        """See `taskbridge.current_defaults.TransportMaker`."""
+    def transport(self, connection: TransportContext) -> Transport:
+        """See `taskbridge._config.defaults.TransportMaker`."""
         from taskbridge._transport.requests import RequestsTransport  # noqa: PLC0415  # only once something is sent
 
         size = connection.settings.max_in_flight
-        real = RequestsTransport(network_key(connection)[0], user_agent=user_agent(connection), size=size)
-        return _Line(real, connection.clock, connection.clock) if isinstance(connection.clock, _Virtual) else real
+        real = RequestsTransport(network_of(connection.settings), user_agent=user_agent(connection), size=size)
+        return _VirtualTransport(real, connection.clock) if isinstance(connection.clock, _VirtualClock) else real
 
-    def async_transport(self, connection: Connection) -> AsyncTransport:
-        """See `taskbridge.current_defaults.TransportMaker`."""
+    def async_transport(self, connection: TransportContext) -> AsyncTransport:
+        """See `taskbridge._config.defaults.TransportMaker`."""
         from taskbridge._transport.aiohttp import AiohttpTransport  # noqa: PLC0415  # the same, and an extra
 
         size = connection.settings.max_in_flight
-        real = AiohttpTransport(network_key(connection)[0], user_agent=user_agent(connection), size=size)
-        return _AsyncLine(real, connection.clock, connection.clock) if isinstance(connection.clock, _Virtual) else real
+        real = AiohttpTransport(network_of(connection.settings), user_agent=user_agent(connection), size=size)
+        return _AsyncVirtualTransport(real, connection.clock) if isinstance(connection.clock, _VirtualClock) else real
 
 
-class _Line:
-    def __init__(self, real: Transport, clock: Clock, virtual: _Virtual) -> None:
+class _VirtualTransport:
+    def __init__(self, real: Transport, clock: _VirtualClock) -> None:
         self._real = real
         self._clock = clock
-        self._virtual = virtual
 
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
-        with self._virtual.busy():
+        with self._clock.busy():
             response = self._real.send(request, deadline=_real_deadline(self._clock, deadline), max_body=max_body)
-        took = _took(response)
+        took = _simulated_seconds(response)
         self._clock.sleep(max(0.0, min(took, deadline - self._clock.monotonic())))
-        return _in_time(response, took, self._clock, deadline)
+        return _received(response, took, self._clock, deadline)
 
     def close(self) -> None:
         self._real.close()
 
 
-class _AsyncLine:
-    def __init__(self, real: AsyncTransport, clock: Clock, virtual: _Virtual) -> None:
+class _AsyncVirtualTransport:
+    def __init__(self, real: AsyncTransport, clock: _VirtualClock) -> None:
         self._real = real
         self._clock = clock
-        self._virtual = virtual
 
     async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
-        with self._virtual.busy():
+        with self._clock.busy():
             real = _real_deadline(self._clock, deadline)
             response = await self._real.send(request, deadline=real, max_body=max_body)
-        took = _took(response)
+        took = _simulated_seconds(response)
         if took > 0:
             await self._clock.async_sleep(max(0.0, min(took, deadline - self._clock.monotonic())))
-        return _in_time(response, took, self._clock, deadline)
+        return _received(response, took, self._clock, deadline)
 
     async def close(self) -> None:
         await self._real.close()
 
 
 def _real_deadline(clock: Clock, deadline: float) -> float:
-    left = deadline - clock.monotonic()
-    return SystemClock().monotonic() + max(_LEAST, min(left, _LONGEST))
+    remaining = deadline - clock.monotonic()
+    return SystemClock().monotonic() + max(_LEAST, min(remaining, _MOST))
 
 
-def _took(response: Response) -> float:
-    return float(response.headers.get(TOOK, 0.0))
+def _simulated_seconds(response: Response) -> float:
+    return float(response.headers.get(SIMULATED_SECONDS, 0.0))
 
 
-def _in_time(response: Response, took: float, clock: Clock, deadline: float) -> Response:
-    """The answer, at the time at which it came; a deadline that passed meanwhile is as it always is."""
+def _received(response: Response, took: float, clock: Clock, deadline: float) -> Response:
+    """Return the response with its virtual time of receipt, unless the deadline has passed."""
     if not isfinite(took) or clock.monotonic() > deadline:
         error = DeadlineExceeded("the total time for the request ran out")
         error.written = True

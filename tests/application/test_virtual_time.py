@@ -14,7 +14,7 @@ from taskbridge import aio
 from taskbridge._config.defaults import current_defaults, override_defaults
 from taskbridge.emulator import Plan
 from taskbridge.testing import Emulator, ScriptedTransport, VirtualClock
-from taskbridge.testing.lines import RealTransports
+from taskbridge.testing.virtual_connections import RealTransports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -198,5 +198,5 @@ def test_a_clock_and_a_transport_may_be_given_to_connect() -> None:
         pytest.raises(tb.ConnectFailed),
     ):
         made.get("task_1")
-    assert transport.left == 0
+    assert transport.remaining == 0
     assert clock.slept

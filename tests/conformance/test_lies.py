@@ -59,8 +59,8 @@ class Trial:
                 "tmp_path": lambda: self.folder,
             }
             test = getattr(suite, name)
-            if connection.credential is None and "connection" in inspect.signature(test).parameters:
-                connection.credential = suite_credential(suite, connection)
+            if connection.credentials.current is None and "connection" in inspect.signature(test).parameters:
+                connection.credentials.current = suite_credential(suite, connection)
             test(**{each: fixtures[each]() for each in inspect.signature(test).parameters})
 
 

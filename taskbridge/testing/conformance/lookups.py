@@ -124,7 +124,9 @@ class LookupConformance:
     def connection(self, settings: Mapping[str, Any], login_responses: Sequence[Response]) -> Connection:
         """The connection under test, with its credential."""
         connection = connection_of(self.provider, settings)
-        connection.credential = replace(run_flow(connection.provider.authorize(), login_responses), expires_at=None)
+        connection.credentials.current = replace(
+            run_flow(connection.provider.authorize(), login_responses), expires_at=None
+        )
         return connection
 
     # Flows.
@@ -251,7 +253,7 @@ class LookupConformance:
                 client.get(sample.task_id)
             assert caught.value.http_status == status
             assert caught.value.ref == f"{connection.name}:{sample.task_id}"
-            connection.resume()
+            connection.credentials.refusal = None
 
     def test_redirects_are_not_followed(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
         """The credential is sent to the vendor's host only."""
@@ -286,7 +288,7 @@ class LookupConformance:
         keys = _secret_keys(self.provider, settings)
         assert keys, "the settings contain no SecretStr: how are requests authenticated?"
         connection = connection_of(self.provider, {**settings, **dict.fromkeys(keys, CANARY)})
-        connection.credential = None
+        connection.credentials.current = None
         echo = json.dumps({"message": f"bad key {CANARY}", "code": CANARY, "title": CANARY, "error": CANARY}).encode()
         sample = next(iter(samples.values()))
         shown = [repr(connection), repr(connection.provider), repr(connection.provider.settings)]

@@ -188,8 +188,7 @@ def connection_of(provider: str, settings: Mapping[str, Any]) -> Connection:
     quick = {"retry": {"first": 0.0}, "poll": {"interval": 0.01}}
     kind = _loaded(provider)
     common, own = connection_settings(ConnectionConfig(provider, provider, {**quick, **settings}), kind)
-    clock = SystemClock()
-    return Connection(provider, kind(own, provider), common, Throttle(None, clock.random), clock)
+    return Connection(provider, kind(own, provider), common, SystemClock())
 
 
 @cache
@@ -209,10 +208,10 @@ def scripted_client(connection: Connection, script: Script) -> tuple[tb.Client, 
 
 
 def reset_connection(connection: Connection) -> VirtualClock:
-    """Give the connection a new clock, which is returned, and clear its throttle and errors."""
+    """Give the connection a new clock, which is returned, and a new throttle; clear a refusal."""
     connection.clock = clock = VirtualClock(now=SystemClock().now())
     connection.throttle = Throttle(None, clock.random)
-    connection.resume()
+    connection.credentials.refusal = None
     return clock
 
 

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from taskbridge._transport.bodies import stream
+from taskbridge._transport.bodies import body_stream
 from taskbridge._transport.requests import RequestsTransport
 from taskbridge.errors import TruncatedResponse
 
@@ -113,7 +113,7 @@ class MeasuringTransport(RequestsTransport):
 
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
         """See `taskbridge.transport.Transport`."""
-        if request.starts_work and (body := stream(request)) is not None:
+        if request.starts_work and (body := body_stream(request)) is not None:
             self.lengths.append(body.length)
         return super().send(request, deadline=deadline, max_body=max_body)
 
