@@ -23,12 +23,7 @@ ZIP_TIME: Final = (2018, 9, 19, 14, 42, 58)
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """One file in the vendor's storage.
-
-    Attributes:
-        name: Its file name.
-        content: Its bytes.
-    """
+    """One file in the vendor's storage."""
 
     name: str
     content: bytes
@@ -40,13 +35,7 @@ def source_name(options: Options) -> str:
 
 
 def make_files(operation: str, options: Options, inputs: Sequence[StoredFile]) -> list[StoredFile]:
-    """The result files of a finished task.
-
-    Args:
-        operation: The vendor's operation, e.g. ``convert``.
-        options: The submitted options.
-        inputs: The result files of the tasks that it depends on, in order.
-    """
+    """Return the result files of a finished task; its inputs are the result files of the tasks that it depends on."""
     make = _OPERATIONS.get(operation)
     if make is None:
         make = _remote if operation.startswith("import/") else _same

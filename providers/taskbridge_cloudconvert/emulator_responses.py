@@ -29,27 +29,18 @@ ENGINE: Final = ("office", "2.1")  # doc TASKS, example
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """A response before a host formats it.
+    """A response before a host formats it."""
 
-    Attributes:
-        body: Becomes JSON; None for no body.
-        status: HTTP status.
-        headers: Headers of this response only.
-        counted: Whether it has the rate limit headers.
-    """
-
-    body: object = None
+    body: object = None  # becomes JSON; None for no body
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    counted: bool = True
+    counted: bool = True  # whether it has the rate limit headers
 
 
 def format_async(response: ApiResponse, recent: int) -> Response:
     """Format a response of the async host: PHP's JSON with escaped slashes, and rate limit headers (wire VCR).
 
-    Args:
-        response: The response.
-        recent: Requests in the current minute, this one included.
+    ``recent`` is the number of requests in the current minute, this one included.
     """
     headers = {"Cache-Control": "no-cache, private", "Server": "nginx", **response.headers}
     if response.counted:
@@ -88,12 +79,8 @@ def time_text(moment: float) -> str:
 def page(items: Sequence[Any], query: Mapping[str, str], path: str) -> tuple[Sequence[Any], dict[str, Any]]:
     """Return one page of a list, and its ``links`` and ``meta`` (doc TASKS).
 
-    There is no total, and ``last`` is always null. The links contain only ``page``, as in the documented example.
-
-    Args:
-        items: All matching tasks or jobs.
-        query: ``per_page`` (100) and ``page`` (from 1).
-        path: URL of the list.
+    There is no total, and ``last`` is always null. The links contain only ``page``, as in the documented example. The
+    query may have ``per_page`` (100 by default) and ``page`` (from 1); ``path`` is the URL of the list.
     """
     size, number = _positive(query.get("per_page"), 100), _positive(query.get("page"), 1)
     begin = (number - 1) * size
@@ -119,13 +106,7 @@ def _positive(text: str | None, default: int) -> int:
 
 
 class Views:
-    """The vendor's JSON of tasks and jobs.
-
-    Args:
-        store: The tasks and jobs.
-        storage: Makes upload forms and export URLs.
-        api_url: The async API's address, for ``links.self``.
-    """
+    """The vendor's JSON of tasks and jobs."""
 
     def __init__(self, store: TaskStore, storage: Storage, api_url: str) -> None:
         self._store = store
@@ -147,12 +128,7 @@ class Views:
         return body | {"links": {"self": f"{self._api_url}/jobs/{job.id}"}}
 
     def task(self, task: NativeTask, include: Collection[str] = ()) -> dict[str, Any]:
-        """A task.
-
-        Args:
-            task: The task.
-            include: Any of ``retries``, ``depends_on_tasks``, ``payload``, ``job``.
-        """
+        """A task; ``include`` is any of ``retries``, ``depends_on_tasks``, ``payload`` and ``job``."""
         timeline, now = self._store.timeline(task), self._store.now
         status = timeline.status(now)
         ended = status in {"finished", "error"}

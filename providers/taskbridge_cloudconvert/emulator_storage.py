@@ -37,13 +37,7 @@ FILENAME: Final = "${filename}"  # the caller sends it verbatim, the storage rep
 
 
 class Storage:
-    """Upload forms and export URLs.
-
-    Args:
-        book: The tasks whose files these are.
-        base_url: Address of the routes, without a trailing slash.
-        secret: Signs links and forms.
-    """
+    """Upload forms and export URLs, both signed with ``secret``."""
 
     def __init__(self, store: TaskStore, base_url: str, secret: bytes) -> None:
         self._store = store

@@ -32,36 +32,21 @@ QUICK: Final = Plan(queued=0.25, working=0.25)  # imports and exports, in vendor
 
 @dataclass(slots=True)
 class NativeTask:
-    """One task of the vendor.
+    """One task of the vendor."""
 
-    Attributes:
-        id: UUID v4.
-        operation: The vendor's operation.
-        payload: The submitted options.
-        created: When it was created.
-        depends_on: Ids of the tasks whose files are its inputs.
-        job_id: Its job; None for a task that was created directly.
-        name: Its name in the job.
-        plan: Its duration and outcome; None while they depend on the name of a file that is not uploaded yet.
-        retry_of: Id of the task that it retries.
-        cancelled_at: When a caller cancelled it.
-        uploaded_at: When its file arrived (``import/upload``).
-        upload: That file.
-        deleted: Whether a caller deleted it.
-    """
-
-    id: str
+    id: str  # UUID v4
     operation: str
-    payload: dict[str, Any]
+    payload: dict[str, Any]  # the submitted options
     created: float
-    depends_on: tuple[str, ...] = ()
-    job_id: str | None = None
-    name: str | None = None
+    depends_on: tuple[str, ...] = ()  # ids of the tasks whose files are its inputs
+    job_id: str | None = None  # its job; None for a task that was created directly
+    name: str | None = None  # its name in the job
+    # Its duration and outcome; None while they depend on the name of a file that is not uploaded yet.
     plan: Plan | None = None
-    retry_of: str | None = None
-    cancelled_at: float = NEVER
-    uploaded_at: float = NEVER
-    upload: StoredFile | None = None
+    retry_of: str | None = None  # id of the task that it retries
+    cancelled_at: float = NEVER  # when a caller cancelled it
+    uploaded_at: float = NEVER  # when its file arrived (`import/upload`)
+    upload: StoredFile | None = None  # that file
     deleted: bool = False
 
     @property
@@ -72,42 +57,26 @@ class NativeTask:
 
 @dataclass(slots=True)
 class NativeJob:
-    """One job of the vendor.
+    """One job of the vendor."""
 
-    Attributes:
-        id: UUID v4.
-        created: When it was created.
-        tag: The caller's free text.
-        webhook_url: The caller's URL for its end.
-        tasks: Its tasks, in the order in which they were submitted.
-        deleted: Whether a caller deleted it.
-    """
-
-    id: str
+    id: str  # UUID v4
     created: float
-    tag: str | None = None
-    webhook_url: str | None = None
+    tag: str | None = None  # the caller's free text
+    webhook_url: str | None = None  # the caller's URL for its end
+    # Its tasks, in the order in which they were submitted.
     tasks: list[NativeTask] = field(default_factory=list[NativeTask])
     deleted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """When a task or job starts and ends, and how.
+    """When a task or job starts and ends, and how."""
 
-    Attributes:
-        started: When work starts.
-        ended: When it ends.
-        failed: Whether it ends as ``error``.
-        code: The vendor's error code, if any.
-        message: The vendor's text for the failure, if any.
-    """
-
-    started: float
-    ended: float
-    failed: bool = False
-    code: str | None = None
-    message: str | None = None
+    started: float  # when work starts
+    ended: float  # when it ends
+    failed: bool = False  # whether it ends as `error`
+    code: str | None = None  # the vendor's error code, if any
+    message: str | None = None  # the vendor's text for the failure, if any
 
     def status(self, now: float) -> Status:
         """The vendor's word for the state at ``now``."""
@@ -122,11 +91,7 @@ def has_passed(moment: float, now: float) -> bool:
 
 
 class TaskStore:
-    """All tasks and jobs of one emulated account.
-
-    Args:
-        host: Source of time, ids and plans.
-    """
+    """All tasks and jobs of one emulated account."""
 
     failure: tuple[str | None, str] = (None, "can't find PDF header")  # engine text without a code: php issue 95
     """Code and message of a task whose plan says that it fails."""
@@ -151,13 +116,7 @@ class TaskStore:
     def create(
         self, specs: Sequence[TaskSpec], job: NativeJob | None = None, plan: Plan | None = None
     ) -> list[NativeTask]:
-        """Create tasks, in a job or outside one.
-
-        Args:
-            specs: Validated tasks.
-            job: The job that they belong to; it is stored with them.
-            plan: Their duration and outcome; None for the host's.
-        """
+        """Create tasks, in a job (which is stored with them) or outside one; without a plan, the host chooses one."""
         ids = {spec.name: self.new_id() for spec in specs}
         tasks = [
             NativeTask(

@@ -62,14 +62,7 @@ FORMAT: Final = re.compile(r"[a-z0-9]{1,4}(\.[a-z0-9]{1,4})?")
 
 
 class VendorError(Exception):
-    """An error response; raising it ends a request.
-
-    Args:
-        status: HTTP status.
-        code: The vendor's code.
-        message: The vendor's text.
-        errors: Texts by field.
-    """
+    """An error response; raising it ends a request."""
 
     def __init__(self, status: int, code: str, message: str, errors: Mapping[str, list[str]] | None = None) -> None:
         super().__init__(status, code)
@@ -91,19 +84,12 @@ def not_found() -> VendorError:
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """A task as it was submitted.
-
-    Attributes:
-        operation: The vendor's operation.
-        payload: Its options.
-        inputs: Names of tasks of the same job, or ids of tasks.
-        name: Its name in the job; None outside a job.
-    """
+    """A task as it was submitted."""
 
     operation: str
-    payload: dict[str, Any]
-    inputs: tuple[str, ...]
-    name: str | None = None
+    payload: dict[str, Any]  # its options
+    inputs: tuple[str, ...]  # names of tasks of the same job, or ids of tasks
+    name: str | None = None  # its name in the job; None outside a job
 
 
 def read_task(operation: str, body: Mapping[str, Any], exists: Callable[[str], bool]) -> TaskSpec:

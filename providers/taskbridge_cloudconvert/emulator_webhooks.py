@@ -34,12 +34,6 @@ ENDS: Final = frozenset({"job.finished", "job.failed"})  # sent to the `webhook_
 class JobWebhooks:
     """The webhooks of an account and of single jobs.
 
-    Args:
-        host: Source of secrets, and sender of webhooks.
-        store: The tasks and jobs.
-        views: Their JSON.
-        api_url: The API's address, for ``links.self``.
-
     Attributes:
         job_secret: Signs deliveries to a job's own `webhook_url`; that all jobs share one is assumed.
     """

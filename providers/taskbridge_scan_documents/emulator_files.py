@@ -41,23 +41,14 @@ ONE_PIXEL: Final[Mapping[str, bytes]] = {
 
 @dataclass(frozen=True, slots=True)
 class DocumentFile:
-    """A file without its id: the input and output of operations.
+    """A file without its id: the input and output of operations."""
 
-    Attributes:
-        name: Its name in file objects.
-        type: Media type.
-        data: The bytes.
-        width: Pixels; 0 for PDF.
-        height: Pixels; 0 for PDF.
-        pages: Pages of a PDF; 1 for images.
-    """
-
-    name: str
+    name: str  # its name in file objects
     type: str
     data: bytes
-    width: int = 0
-    height: int = 0
-    pages: int = 1
+    width: int = 0  # pixels; 0 for PDF
+    height: int = 0  # pixels; 0 for PDF
+    pages: int = 1  # pages of a PDF; 1 for images
 
     def properties(self) -> dict[str, int]:
         """``properties`` of the file object: sdk NODE."""
@@ -69,11 +60,7 @@ class DocumentFile:
 def read_document(name: str, data: bytes, hint: str | None, filename: str | None) -> DocumentFile | None:
     """Return an uploaded file; None for a type that the vendor does not list.
 
-    Args:
-        name: Its name.
-        data: Its bytes; their beginning takes precedence.
-        hint: The sender's content type, if any.
-        filename: The sender's file name, whose suffix is used last.
+    The first bytes decide, then ``hint`` (the sender's content type), then the suffix of the sender's file name.
     """
     by_magic = next((kind for magic, kind in MAGIC.items() if data.startswith(magic)), None)
     by_hint = hint if hint in {*IMAGES, PDF} else None

@@ -183,21 +183,15 @@ def _page_numbers(pages: str | None, count: int) -> Sequence[int]:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One kind of task.
+    """One kind of task."""
 
-    Attributes:
-        folder: The part of the path before the operation's name.
-        takes: Media types of its inputs.
-        make: Returns its output for a validated body and its inputs: files, or the result itself.
-        checks: Its fields other than ``input`` and ``callback_url``.
-        many: Whether ``input`` is a list.
-    """
-
-    folder: str
-    takes: frozenset[str]
+    folder: str  # the part of the path before the operation's name
+    takes: frozenset[str]  # media types of its inputs
+    # Returns its output for a validated body and its inputs: files, or the result itself.
     make: Callable[[Body, Sequence[DocumentFile]], Output]
+    # Its fields other than ``input`` and ``callback_url``.
     checks: Mapping[str, Check] = field(default_factory=dict[str, Check])
-    many: bool = False
+    many: bool = False  # whether `input` is a list
 
     def field_errors(self, body: Body) -> dict[str, list[str]]:
         """``errors`` of a 422 for every invalid field except ``input``."""
@@ -211,11 +205,7 @@ class Operation:
         return {name: value for name, value in body.items() if name in known}
 
     def run(self, body: Body, inputs: Sequence[DocumentFile]) -> Output:
-        """Run the operation.
-
-        Raises:
-            OperationFailed: The inputs are unsuitable.
-        """
+        """Run the operation, or raise `OperationFailed` if the inputs are unsuitable."""
         if not inputs:
             raise OperationFailed(INVALID_FILE)
         if any(document.type not in self.takes for document in inputs):

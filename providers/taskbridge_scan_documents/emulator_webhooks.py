@@ -42,11 +42,7 @@ class _Endpoint:
 
 
 class WebhookEndpoints:
-    """The registered webhook endpoints.
-
-    Args:
-        host: Source of secrets, and sender of webhooks.
-    """
+    """The registered webhook endpoints."""
 
     def __init__(self, host: Host) -> None:
         self._host = host

@@ -38,39 +38,22 @@ TOTAL_PAGES: Final = 10  # of every document, after it was read: sample of doc S
 
 @dataclass(slots=True)
 class EmulatedTask:
-    """One document.
+    """One document."""
 
-    Attributes:
-        id: ``taskId``.
-        number: ``taskNumber``, counted within the workspace.
-        workspace: ``workspaceId``.
-        batch: ``batchId``.
-        external_id: The caller's id.
-        name: ``displayName``.
-        description: ``description``.
-        url: The document's URL.
-        created: Vendor seconds since the epoch.
-        life: Its plan, since it was created or restarted.
-        restarts: How often it was restarted.
-        integration: Name and number of the integration state; None if nothing is published.
-        label: ``externalIntegrationStatus``.
-        sent_back: Whether the downstream system refused its export, so that it is in review again.
-    """
-
-    id: int
-    number: int
-    workspace: int
-    batch: int | None
-    external_id: str | None
-    name: str
-    description: str | None
-    url: str
-    created: float
-    life: Life
-    restarts: int = 0
-    integration: tuple[str, int] | None = None
-    label: str = NEVER_INTEGRATED
-    sent_back: bool = False
+    id: int  # `taskId`
+    number: int  # `taskNumber`, counted within the workspace
+    workspace: int  # `workspaceId`
+    batch: int | None  # `batchId`
+    external_id: str | None  # the caller's id
+    name: str  # `displayName`
+    description: str | None  # `description`
+    url: str  # the document's URL
+    created: float  # vendor seconds since the epoch
+    life: Life  # its plan, since it was created or restarted
+    restarts: int = 0  # how often it was restarted
+    integration: tuple[str, int] | None = None  # name and number of the integration state; None if nothing is published
+    label: str = NEVER_INTEGRATED  # `externalIntegrationStatus`
+    sent_back: bool = False  # whether the downstream system refused its export, so that it is in review again
 
     def state(self, now: float) -> str:
         """The name of the state at ``now``."""
@@ -130,28 +113,16 @@ class EmulatedTask:
 
 @dataclass(slots=True)
 class Batch:
-    """A group of tasks of one workspace.
+    """A group of tasks of one workspace."""
 
-    Attributes:
-        id: ``batchId``.
-        workspace: ``workspaceId``.
-        name: ``displayName``.
-        description: ``description``.
-        created: Vendor seconds since the epoch.
-    """
-
-    id: int
-    workspace: int
-    name: str
-    description: str | None
-    created: float
+    id: int  # `batchId`
+    workspace: int  # `workspaceId`
+    name: str  # `displayName`
+    description: str | None  # `description`
+    created: float  # vendor seconds since the epoch
 
     def show(self, tasks: Iterable[EmulatedTask]) -> JsonObject:
-        """The batch object: doc BATCH.
-
-        Args:
-            tasks: All tasks of the organisation.
-        """
+        """The batch object: doc BATCH."""
         return {
             "batchId": self.id,
             "workspaceId": self.workspace,
