@@ -93,16 +93,7 @@ class TaskSpec:
 
 
 def read_task(operation: str, body: Mapping[str, Any], exists: Callable[[str], bool]) -> TaskSpec:
-    """Read a task that is created directly.
-
-    Args:
-        operation: From the path.
-        body: The options.
-        exists: Whether a task with this id exists.
-
-    Raises:
-        Refusal: The vendor would not accept it.
-    """
+    """Read a task that is created directly, or raise `VendorError`."""
     if operation not in REQUIRED:
         raise not_found()
     spec = _spec(operation, body)
@@ -114,15 +105,7 @@ def read_task(operation: str, body: Mapping[str, Any], exists: Callable[[str], b
 
 
 def read_job(body: Mapping[str, Any], exists: Callable[[str], bool]) -> list[TaskSpec]:
-    """Read the tasks of a job, in the order in which they were submitted.
-
-    Args:
-        body: ``{"tasks": {name: {"operation": …}}, "tag": …, "webhook_url": …}``.
-        exists: Whether a task with this id exists.
-
-    Raises:
-        Refusal: The vendor would not accept it.
-    """
+    """Read the tasks of a job, in the order in which they were submitted, or raise `VendorError`."""
     tasks = body.get("tasks")
     if not tasks:
         raise invalid({"tasks": ["The tasks field is required."]})
