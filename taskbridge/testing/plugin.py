@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures for tests of applications. pytest loads it by itself; it imports nothing until it is used.
+"""The pytest plugin: fixtures for tests of applications. pytest loads it by itself; unused fixtures import nothing.
 
 * ``taskbridge_clock``: virtual time, for all clients that the test creates.
 * ``taskbridge_emulator``: runs emulated vendors, and points configured connections to them.

@@ -1,4 +1,4 @@
-"""The pytest plugin, as the tests of an application use it."""
+"""The pytest plugin, used by the tests of an application."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Final
 
 import pytest
 
-from taskbridge.emulator.texts import config_toml
+from taskbridge.emulator.export import config_toml
 from taskbridge.testing import Emulator
 
-# What the runs within these tests import is imported here, or each of them would do it again.
-for module in ("aio", "client", "testing.recording", "testing.scripted", "transport.requests"):
+# Imported here, or each pytest run inside these tests would import them again.
+for module in ("aio", "client", "testing.recording", "testing.scripted", "_transport.requests"):
     import_module(f"taskbridge.{module}")
 
-# An application: it makes its clients deep inside, and knows nothing of tests.
+# An application: it creates its clients deep inside its own code.
 APPLICATION: Final = """
 import taskbridge as tb
 from taskbridge import aio
@@ -31,7 +31,7 @@ def status_of(ref):
     with tb.Bridge.from_config() as bridge:
         return bridge.get(ref).status
 
-async def slowly(task_id):
+async def async_status_of(task_id):
     async with aio.connect(connection="invoices") as client:
         return (await client.wait(task_id, timeout=3600)).status
 """
@@ -40,7 +40,7 @@ async def slowly(task_id):
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     monkeypatch.delenv("TASKBRIDGE_CONFIG", raising=False)
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # others' plugins take seconds to load
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # other plugins take seconds to load
     pytester.makepyfile(application=APPLICATION)
     pytester.makeini("[pytest]\naddopts = -p taskbridge.testing.plugin -p no:cacheprovider\nfilterwarnings = error")
     return pytester
@@ -51,7 +51,7 @@ def passes(suite: pytest.Pytester, *options: str, count: int = 1) -> None:
     result.assert_outcomes(passed=count)
 
 
-def test_an_application_runs_against_a_script(suite: pytest.Pytester) -> None:
+def test_an_application_runs_against_a_scripted_vendor(suite: pytest.Pytester) -> None:
     suite.makepyfile(
         """
         import asyncio
@@ -66,7 +66,7 @@ def test_an_application_runs_against_a_script(suite: pytest.Pytester) -> None:
 
         def test_asyncio(taskbridge_script):
             taskbridge_script("invoices").task("t1", {0: "pending", 1200: "completed"})
-            assert asyncio.run(application.slowly("t1")) == "completed"
+            assert asyncio.run(application.async_status_of("t1")) == "completed"
             assert application.status_of("invoices:t1") == "completed"
         """
     )
@@ -95,13 +95,13 @@ def test_an_application_runs_against_emulators(suite: pytest.Pytester) -> None:
 
         def test_in_real_time(taskbridge_emulator, monkeypatch, tmp_path):
             mine = tmp_path / "mine.toml"
-            mine.write_text('[connections.invoices]\\nprovider = "expertai-extract"\\nusername = "${NOBODY}"')
+            mine.write_text('[connections.invoices]\\nprovider = "expertai-extract"\\nusername = "${UNSET}"')
             emulator = taskbridge_emulator("cloudconvert", connections={"invoices": "scan-documents"})
             assert set(emulator.vendors) == {"cloudconvert", "scan-documents"}
             done = emulator.samples("scan-documents")["completed"]
             assert application.status_of(f"invoices:{done}") == "completed"
 
-        def test_nothing_is_left_behind():
+        def test_connections_are_removed_afterwards():
             with pytest.raises(tb.ConfigError):
                 tb.connect(connection="invoices")
         """
@@ -112,13 +112,13 @@ def test_an_application_runs_against_emulators(suite: pytest.Pytester) -> None:
 RECORDED: Final = """
 import application
 
-def test_of_mine(taskbridge_recording):
+def test_status(taskbridge_recording):
     assert application.status_of("invoices:{done}") == "completed"
 """
 
 
 def test_a_recording_is_made_once_and_replayed(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = suite.path / "recordings" / "test_it" / "test_of_mine.jsonl"
+    path = suite.path / "recordings" / "test_it" / "test_status.jsonl"
     with Emulator("scan-documents") as emulator:
         text = config_toml(emulator).replace("[connections.scan-documents]", "[connections.invoices]")
         text = text.replace('default = "scan-documents"', 'default = "invoices"')
@@ -129,17 +129,17 @@ def test_a_recording_is_made_once_and_replayed(suite: pytest.Pytester, monkeypat
         missing = suite.runpytest_inprocess()
         missing.assert_outcomes(errors=1)
         missing.stdout.fnmatch_lines(
-            ["*there is no recording *test_of_mine.jsonl; make it with --taskbridge-record=auto"]
+            ["*there is no recording *test_status.jsonl; record it with --taskbridge-record=auto"]
         )
         passes(suite, "--taskbridge-record=auto")
         assert path.exists()
-        asked = emulator.count()
+        requests = emulator.count()
         passes(suite, "--taskbridge-record=auto")
         passes(suite)
-        assert emulator.count() == asked == 1
+        assert emulator.count() == requests == 1
         passes(suite, "--taskbridge-record=record")
         assert emulator.count() == 2
-    passes(suite)  # with no vendor anywhere
+    passes(suite)  # without a vendor
     path.write_text(path.read_text().replace("/tasks/", "/other/"))
     suite.runpytest_inprocess().assert_outcomes(failed=1)
 
@@ -149,8 +149,8 @@ def test_pytest_finds_it_by_itself() -> None:
     assert point.value == "taskbridge.testing.plugin"
 
 
-def test_it_costs_nothing_where_it_is_not_used(tmp_path: Path) -> None:
-    """Of ours only the two packages and the plugin, and nothing of others."""
+def test_it_imports_nothing_until_it_is_used(tmp_path: Path) -> None:
+    """Loading the plugin imports the two packages and the plugin itself, nothing else."""
     script = (
         "import sys, pytest; before = set(sys.modules); import taskbridge.testing.plugin; "
         "print(*sorted(set(sys.modules) - before))"

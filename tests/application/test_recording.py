@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from taskbridge._engine.locate import one_connection
 
 import taskbridge as tb
 from taskbridge import aio
+from taskbridge._engine.connection import open_connection
 from taskbridge.provider.http import Request, Response
 from taskbridge.testing import (
     AsyncScriptedTransport,
@@ -193,7 +193,7 @@ def test_secrets_in_a_response_are_redacted(name: str, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     headers = {"set-cookie": CANARY, "x-api-key": CANARY, "x-ratelimit-note": CANARY, "location": LINK, "date": "now"}
     recording = RecordingTransport(path, Echo(Response(200, headers, LEAKS[name])))
-    connection, _ = one_connection("scan-documents", None, None, {"api_key": CANARY}, VirtualClock())
+    connection, _ = open_connection("scan-documents", None, None, {"api_key": CANARY}, VirtualClock())
     request = Request("GET", f"https://api.test/{CANARY}", headers={"Authorization": f"Bearer {CANARY}"})
     recording.transport(connection).send(request, deadline=0.0, max_body=0)
     text = path.read_text()

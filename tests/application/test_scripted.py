@@ -1,4 +1,4 @@
-"""The scripted vendor: tasks that do what a test says, in virtual time, on both interfaces."""
+"""The scripted vendor: tasks that follow a script, in virtual time, sync and async."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def vendor() -> Iterator[ScriptedVendor]:
-    with ScriptedVendor() as made:
-        yield made
+    with ScriptedVendor() as vendor:
+        yield vendor
 
 
 @pytest.fixture
 def client(vendor: ScriptedVendor) -> Iterator[tb.Client]:
     del vendor
-    with tb.connect("scripted") as made:
-        yield made
+    with tb.connect("scripted") as client:
+        yield client
 
 
 def test_a_task_follows_its_script(vendor: ScriptedVendor, client: tb.Client) -> None:
@@ -36,7 +36,7 @@ def test_a_task_follows_its_script(vendor: ScriptedVendor, client: tb.Client) ->
     assert states == ["pending", "processing", "completed"]
 
 
-def test_the_asynchronous_interface_follows_it_too(vendor: ScriptedVendor) -> None:
+def test_an_asynchronous_client_sees_the_same(vendor: ScriptedVendor) -> None:
     vendor.task("t1", {0: "pending", 1200: "completed"})
 
     async def run() -> str:
@@ -46,22 +46,22 @@ def test_the_asynchronous_interface_follows_it_too(vendor: ScriptedVendor) -> No
     assert asyncio.run(run()) == "completed"
 
 
-def test_reasons_errors_and_unknown_words(vendor: ScriptedVendor, client: tb.Client) -> None:
+def test_reasons_errors_and_unknown_statuses(vendor: ScriptedVendor, client: tb.Client) -> None:
     vendor.task("t1", {0: "failed/expired"}, code="gone", message="too late")
     vendor.task("t2", {0: "on-holiday"})
-    failed, odd = client.get("t1"), client.get("t2")
+    failed, unknown = client.get("t1"), client.get("t2")
     assert (failed.reason, failed.error) == ("expired", tb.TaskFailure(code="gone", message="too late"))
-    assert (odd.status, odd.recognized, odd.native_status) == ("processing", False, "on-holiday")
+    assert (unknown.status, unknown.recognized, unknown.native_status) == ("processing", False, "on-holiday")
 
 
-def test_a_look_up_may_fail_while_the_task_goes_on(vendor: ScriptedVendor, client: tb.Client) -> None:
+def test_a_request_can_fail_while_the_task_continues(vendor: ScriptedVendor, client: tb.Client) -> None:
     vendor.task("t1", {0: "pending", 10: 503, 60: "completed"})
     assert client.wait("t1", timeout=600).status == "completed"
     with pytest.raises(tb.TaskNotFound):
-        client.get("nobody")
+        client.get("missing")
 
 
-def test_submitted_tasks_follow_the_scripts_that_come(vendor: ScriptedVendor, client: tb.Client) -> None:
+def test_submitted_tasks_follow_the_planned_scripts(vendor: ScriptedVendor, client: tb.Client) -> None:
     vendor.plan_next({0: "pending", 5: "failed"}, message="unreadable")
     first = client.submit("extract-text", b"bytes", external_id="INV-7")
     second = client.submit("native:anything", b"bytes")
@@ -80,17 +80,17 @@ def test_a_task_can_be_cancelled_unless_it_has_ended(vendor: ScriptedVendor, cli
 
 
 @pytest.mark.parametrize("script", [{}, {1: "pending"}, {-1: "pending", 0: "completed"}])
-def test_a_script_begins_at_nought(vendor: ScriptedVendor, script: dict[float, str | int]) -> None:
-    with pytest.raises(ValueError, match="begins at 0 seconds"):
+def test_a_script_must_start_at_zero(vendor: ScriptedVendor, script: dict[float, str | int]) -> None:
+    with pytest.raises(ValueError, match="starts at 0 seconds"):
         vendor.task("t1", script)
 
 
-def test_what_cannot_be_said_is_refused(vendor: ScriptedVendor) -> None:
-    with pytest.raises(ValueError, match=r"says code, .*, text, not colour"):
-        vendor.task("t1", {0: "pending"}, colour="red")
+def test_an_unknown_field_is_rejected(vendor: ScriptedVendor) -> None:
+    with pytest.raises(ValueError, match=r"has the fields code, .*, text, not color"):
+        vendor.task("t1", {0: "pending"}, color="red")
 
 
-def test_it_is_gone_after_its_block() -> None:
+def test_it_does_not_exist_after_its_block() -> None:
     with ScriptedVendor():
         pass
     with pytest.raises(tb.ProviderNotFound):

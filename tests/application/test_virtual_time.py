@@ -1,4 +1,4 @@
-"""Vendors and their callers in one virtual time: twenty minutes pass at once, and the same each time."""
+"""Vendors and clients in one virtual time: twenty minutes pass instantly, with the same result each time."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def test_a_wait_of_twenty_minutes_takes_no_time(vendors: Emulator, clock: Virtua
     assert 1200.0 <= clock.monotonic() - before < 1320.0
 
 
-def test_a_line_is_held_for_virtual_seconds(vendors: Emulator, clock: VirtualClock) -> None:
-    """For the vendor's half a minute, at whose end the vendor answers; nobody breaks it off in real time."""
+def test_a_long_poll_takes_virtual_seconds(vendors: Emulator, clock: VirtualClock) -> None:
+    """For the vendor's thirty seconds, after which it answers; no real-time limit interrupts it."""
     del clock
     with tb.connect("cloudconvert", **vendors.settings("cloudconvert")) as client:
         client.wait(client.submit("extract-text", IMAGE), timeout=1800)
@@ -61,7 +61,7 @@ def test_a_line_is_held_for_virtual_seconds(vendors: Emulator, clock: VirtualClo
     assert 30.0 <= polled.time - held.time < 60.0
 
 
-def test_a_deadline_is_of_the_same_time(vendors: Emulator, clock: VirtualClock) -> None:
+def test_a_wait_timeout_is_in_virtual_time(vendors: Emulator, clock: VirtualClock) -> None:
     with tb.connect("scan-documents", **vendors.settings("scan-documents")) as client:
         task = client.submit("extract-text", IMAGE)
         before = clock.monotonic()
@@ -70,8 +70,8 @@ def test_a_deadline_is_of_the_same_time(vendors: Emulator, clock: VirtualClock) 
     assert clock.monotonic() - before == pytest.approx(600.0)
 
 
-def test_threads_of_a_wait_for_many_do_not_run_ahead(vendors: Emulator, clock: VirtualClock) -> None:
-    """The same to the last digit, whichever thread is quicker."""
+def test_worker_threads_do_not_run_ahead_of_virtual_time(vendors: Emulator, clock: VirtualClock) -> None:
+    """The duration is the same, whichever thread is faster."""
     ended: set[float] = set()
     for _ in range(2):
         with tb.connect("smartdocumentor", **vendors.settings("smartdocumentor"), poll={"interval": 100.0}) as client:
@@ -82,7 +82,7 @@ def test_threads_of_a_wait_for_many_do_not_run_ahead(vendors: Emulator, clock: V
     assert ended <= set(range(1200, 1320))
 
 
-def test_threads_of_the_callers_do_not_run_ahead(vendors: Emulator, clock: VirtualClock) -> None:
+def test_threads_of_the_caller_do_not_run_ahead_of_virtual_time(vendors: Emulator, clock: VirtualClock) -> None:
     del clock
     settings = vendors.settings("smartdocumentor")
     with tb.connect("smartdocumentor", **settings, poll={"interval": 30.0}) as client:
@@ -95,7 +95,7 @@ def test_threads_of_the_callers_do_not_run_ahead(vendors: Emulator, clock: Virtu
             assert list(pool.map(one, range(4))) == ["completed"] * 4
 
 
-def test_asyncio_tasks_do_not_run_ahead(vendors: Emulator, clock: VirtualClock) -> None:
+def test_asyncio_tasks_do_not_run_ahead_of_virtual_time(vendors: Emulator, clock: VirtualClock) -> None:
     async def run() -> list[str]:
         async with aio.connect("scan-documents", **vendors.settings("scan-documents")) as client:
             tasks = [await client.submit("extract-text", IMAGE) for _ in range(4)]
@@ -108,7 +108,7 @@ def test_asyncio_tasks_do_not_run_ahead(vendors: Emulator, clock: VirtualClock) 
     assert 1200.0 <= clock.monotonic() - before < 1320.0
 
 
-def test_a_vendor_that_hangs_costs_virtual_seconds_only(vendors: Emulator, clock: VirtualClock) -> None:
+def test_a_vendor_that_hangs_takes_virtual_seconds_only(vendors: Emulator, clock: VirtualClock) -> None:
     with tb.connect("scan-documents", **vendors.settings("scan-documents"), retry={"attempts": 1}) as client:
         done = vendors.samples("scan-documents")["completed"]
         before = clock.monotonic()
@@ -121,7 +121,7 @@ def test_a_vendor_that_hangs_costs_virtual_seconds_only(vendors: Emulator, clock
         assert clock.monotonic() - before == pytest.approx(50.0)
 
 
-def test_webhooks_are_signed_at_the_same_time(vendors: Emulator, clock: VirtualClock) -> None:
+def test_webhooks_are_signed_in_virtual_time(vendors: Emulator, clock: VirtualClock) -> None:
     assert vendors.clock.wall() == clock.now().timestamp()
     vendors.clock.advance(60.0)
     assert vendors.clock.time() == clock.now().timestamp()
@@ -130,20 +130,20 @@ def test_webhooks_are_signed_at_the_same_time(vendors: Emulator, clock: VirtualC
 # The clock itself.
 
 
-def test_time_stands_while_a_thread_is_at_work() -> None:
+def test_time_stops_while_a_thread_is_working() -> None:
     clock = VirtualClock()
-    begun, done = threading.Event(), threading.Event()
+    started, done = threading.Event(), threading.Event()
 
     def work() -> None:
         with clock.acting():
-            begun.set()
+            started.set()
             done.wait(5.0)
             assert clock.monotonic() == 1000.0
             clock.sleep(5.0)
 
     worker = threading.Thread(target=work)
     worker.start()
-    begun.wait(5.0)
+    started.wait(5.0)
     sleeper = threading.Thread(target=clock.sleep, args=(60.0,))
     sleeper.start()
     sleeper.join(0.005)
@@ -154,7 +154,7 @@ def test_time_stands_while_a_thread_is_at_work() -> None:
     assert clock.monotonic() == 1060.0
 
 
-def test_a_callback_that_waits_for_another_thread_holds_nobody_up_for_long() -> None:
+def test_a_blocked_callback_does_not_stop_time_for_long() -> None:
     clock = VirtualClock()
     sleeper = threading.Thread(target=clock.sleep, args=(60.0,))
     with clock.acting():
@@ -164,24 +164,24 @@ def test_a_callback_that_waits_for_another_thread_holds_nobody_up_for_long() -> 
     assert clock.monotonic() == 1060.0
 
 
-def test_a_lock_is_waited_for_in_virtual_time() -> None:
+def test_waiting_for_a_lock_takes_virtual_time() -> None:
     clock, lock = VirtualClock(), threading.Lock()
     assert clock.acquire(lock, 30.0)
     assert not clock.acquire(lock, 30.0)
     assert clock.monotonic() == 1030.0
 
 
-# What holds where nobody says anything.
+# Defaults.
 
 
-def test_what_surrounds_ends_with_its_block() -> None:
+def test_an_override_ends_with_its_block() -> None:
     clock = VirtualClock()
     with override_defaults(clock=clock):
         assert current_defaults().clock is clock
     assert current_defaults().clock is None
 
 
-def test_blocks_may_end_in_any_order() -> None:
+def test_overrides_may_end_in_any_order() -> None:
     one, two = override_defaults(clock=VirtualClock()), override_defaults(clock=VirtualClock())
     one.__enter__()
     inner = two.__enter__()
@@ -191,12 +191,14 @@ def test_blocks_may_end_in_any_order() -> None:
     assert current_defaults().clock is None
 
 
-def test_a_clock_and_a_transport_may_be_given_to_connect() -> None:
+def test_connect_accepts_a_clock_and_a_transport() -> None:
     clock, transport = VirtualClock(), ScriptedTransport([tb.ConnectFailed("no"), tb.ConnectFailed("no")])
     with (
-        tb.connect("scan-documents", api_key="k" * 20, clock=clock, transport=transport, retry={"attempts": 2}) as made,
+        tb.connect(
+            "scan-documents", api_key="k" * 20, clock=clock, transport=transport, retry={"attempts": 2}
+        ) as client,
         pytest.raises(tb.ConnectFailed),
     ):
-        made.get("task_1")
+        client.get("task_1")
     assert transport.remaining == 0
     assert clock.slept
