@@ -1,7 +1,7 @@
-"""A provider to begin with: a whole distribution, made from a template that is itself a provider and is tested as one.
+"""Writes a new provider: a complete distribution, copied from a template that is itself a tested provider.
 
-The template lies beside this file, as the distribution of an invented vendor. Its names are spelled in a way that
-nothing else is, so that writing it under another name is no more than replacing them.
+The template beside this file is the distribution of an invented vendor. Its names occur nowhere else in it, so that
+writing it under another name only means replacing them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from taskbridge._config.registry import distribution_name
 from taskbridge.errors import InvalidInput, printable
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _SKIPPED: Final = frozenset({"__pycache__", ".mypy_cache", ".pytest_cache", ".ru
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The spellings of one provider's name.
+    """One provider's name in all its spellings.
 
     Attributes:
         entry: Name of the entry points, and what `tb.connect` takes: ``acme-docs``.
@@ -53,7 +54,7 @@ class Names:
 
     @property
     def title(self) -> str:
-        """The vendor's name as people write it, guessed: ``Acme Docs``."""
+        """The vendor's name for people, guessed: ``Acme Docs``."""
         return " ".join(part.capitalize() for part in self.entry.split("-"))
 
     @property
@@ -62,40 +63,41 @@ class Names:
         return self.title.replace(" ", "")
 
     def spellings(self) -> tuple[str, str, str, str]:
-        """All of them, in one order."""
+        """Return all spellings, in a fixed order."""
         return self.entry, self.word, self.title, self.kind
 
 
 TEMPLATE: Final = Names("acme-docs")
+DEPENDENCY: Final = "taskbridge-distribution"  # in the template, in place of the name of this distribution
 
 
 def new_provider(name: str, to: Path, taken: frozenset[str] = frozenset()) -> Path:
-    """Write a distribution that works as it stands.
+    """Write a distribution that works as it is.
 
     Args:
         name: Entry-point name of the new provider.
-        to: The folder in which the distribution's folder is made.
+        to: The folder in which the distribution's folder is created.
         taken: Names of the providers that are installed.
 
     Returns:
         The distribution's folder.
 
     Raises:
-        InvalidInput: The name cannot be one, or is taken, or the folder is there already; nothing was written.
+        InvalidInput: The name is invalid or taken, or the folder exists already; nothing was written.
         OSError: The folder cannot be written.
     """
     names = Names(name)
     _check(names, taken)
     if not to.is_dir():
-        raise InvalidInput(f"there is no folder {printable(str(to), 300)}; make it, or name another one with --to")
+        raise InvalidInput(f"there is no folder {printable(str(to), 300)}; create it, or name another one with --to")
     folder = to / names.distribution
     try:
         folder.mkdir()
     except FileExistsError:
         raise InvalidInput(
-            f"{printable(str(folder), 300)} is there already; choose another name, or another place with --to"
+            f"{printable(str(folder), 300)} exists already; choose another name, or another folder with --to"
         ) from None
-    for path, text in _written(names):
+    for path, text in _files(names):
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
@@ -109,27 +111,27 @@ def _check(names: Names, taken: frozenset[str]) -> None:
     hint = f"; {guess!r} would do" if NAME.fullmatch(guess) and len(guess) <= LONGEST and guess != name else ""
     if NAME.fullmatch(name) is None or len(name) > LONGEST:
         raise InvalidInput(
-            f"{shown} is no name for a provider: small letters and digits, parts joined by '-', "
+            f"{shown} is not a valid provider name: lower-case letters and digits, parts joined by '-', "
             f"a letter first, {LONGEST} characters at most{hint}"
         )
     if name == "taskbridge" or name.startswith("taskbridge-"):
-        raise InvalidInput(f"{shown}: name the vendor alone, 'taskbridge-' is put in front of it{hint}")
-    if keyword.iskeyword(names.word) or keyword.iskeyword(names.kind) or _means_something(names):
-        raise InvalidInput(f"{shown} is a word of Python's or of taskbridge's own; add to it, such as '{name}-docs'")
+        raise InvalidInput(f"{shown}: name only the vendor, 'taskbridge-' is added in front of it{hint}")
+    if keyword.iskeyword(names.word) or keyword.iskeyword(names.kind) or _is_used(names):
+        raise InvalidInput(f"{shown} is a reserved word of Python or taskbridge; extend it, such as '{name}-docs'")
     if name in taken:
         raise InvalidInput(f"a provider {shown} is installed already; choose another name")
 
 
-def _means_something(names: Names) -> bool:
-    """Whether the files of the template use the name already, for something else."""
+def _is_used(names: Names) -> bool:
+    """Return whether the template uses the name for something else."""
     if names == TEMPLATE:
         return False
     used = re.compile(rf"\b{names.kind}\b")
     return any(used.search(file.read_text(encoding="utf-8")) for _, file in _template())
 
 
-def _written(names: Names) -> Iterator[tuple[str, str]]:
-    """Path and text of each file."""
+def _files(names: Names) -> Iterator[tuple[str, str]]:
+    """Yield the path and the text of each file."""
     for path, file in _template():
         yield _renamed(path, names), _renamed(file.read_text(encoding="utf-8"), names)
 
@@ -149,5 +151,6 @@ def _walk(folder: Traversable, above: str) -> Iterator[tuple[str, Traversable]]:
 
 
 def _renamed(text: str, names: Names) -> str:
-    spelt = dict(zip(TEMPLATE.spellings(), names.spellings(), strict=True))
-    return re.sub("|".join(map(re.escape, spelt)), lambda found: spelt[found[0]], text)
+    spellings = dict(zip(TEMPLATE.spellings(), names.spellings(), strict=True))
+    spellings[DEPENDENCY] = distribution_name()
+    return re.sub("|".join(map(re.escape, spellings)), lambda found: spellings[found[0]], text)

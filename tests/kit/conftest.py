@@ -1,4 +1,4 @@
-"""Plugins that are not installed: put on the path with their metadata, in a process of their own."""
+"""Runs plugins that are not installed: their folder and their metadata are put on the path of another process."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ GROUPS = ("taskbridge.providers", "taskbridge.emulators")
 
 @dataclass(frozen=True)
 class Plugin:
-    """A distribution's folder, as good as installed for processes of this environment."""
+    """A distribution's folder, and an environment in which it counts as installed."""
 
     folder: Path
     environment: Mapping[str, str]
 
     def run(self, *arguments: str) -> str:
-        """Run the interpreter in the folder; what it printed."""
+        """Run the interpreter in the folder; return its output."""
         command = (sys.executable, *arguments)
         ran = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
@@ -33,7 +33,7 @@ class Plugin:
         return ran.stdout
 
     def test(self, *arguments: str) -> str:
-        """Run its own tests, by its own settings; pytest's last line."""
+        """Run its own tests with its own settings; return pytest's last line."""
         return self.run("-m", "pytest", "-q", *arguments).splitlines()[-1]
 
 
@@ -44,7 +44,7 @@ def project(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def on_the_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Plugin]:
-    """Gives a distribution's folder the metadata that an install would give it."""
+    """Writes the metadata that an installation would write."""
 
     def put(folder: Path) -> Plugin:
         about, site = project(folder), tmp_path_factory.mktemp("site")

@@ -1,4 +1,4 @@
-"""The finished plugin of the tutorial, as a stranger would have it."""
+"""The finished plugin of the tutorial, as its author would install it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def zamzar(on_the_path: Callable[[Path], Plugin]) -> Plugin:
 
 
 def test_its_own_tests_pass(zamzar: Plugin) -> None:
-    told = zamzar.test()
-    assert "passed" in told
-    assert "failed" not in told
-    assert "skipped" not in told
+    summary = zamzar.test()
+    assert "passed" in summary
+    assert "failed" not in summary
+    assert "skipped" not in summary
 
 
 def test_it_is_listed_beside_the_built_in_providers(zamzar: Plugin) -> None:

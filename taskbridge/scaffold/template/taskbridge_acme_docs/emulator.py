@@ -1,7 +1,7 @@
-"""An emulator of Acme Docs API v1, written from the vendor's documents; times in seconds, sizes in bytes.
+"""An emulator of the Acme Docs API v1, written from the vendor's documents; times in seconds, sizes in bytes.
 
-It shares no table with the provider, or both would agree on the same mistake. What no document says is marked as
-assumed. Nothing happens between requests: what a task has come to is worked out when somebody asks.
+It shares no table with the provider, or both would contain the same mistake. Behavior that no document states is marked
+as assumed. Nothing happens between requests: a task's state is computed when a request comes in.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.responses import Response
 from taskbridge.emulator import Plan, VendorEmulator
-from taskbridge.emulator.answers import (
+from taskbridge.emulator.helpers import (
+    ErrorResponse,
     JsonObject,
     Life,
-    Refused,
     from_multipart,
     random_text,
     routes,
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 __all__ = ["AcmeDocsEmulator"]
 
 PREFIX: Final = "acme-docs"
-MOST: Final = 5_000_000  # bytes of a document
+UPLOAD_LIMIT: Final = 5_000_000  # bytes of a document
 OPERATIONS: Final = frozenset({"ocr", "convert"})
 
-# HTTP status -> code and message of a refusal.
-REFUSALS: Final[Mapping[int, tuple[str, str]]] = {
+# HTTP status -> code and message of an error response.
+ERRORS: Final[Mapping[int, tuple[str, str]]] = {
     401: ("bad_key", "The API key is not known."),
-    404: ("not_found", "There is no such thing."),
-    413: ("too_large", "A document has 5 MB at most."),
-    422: ("bad_request", "A field is missing or wrong."),
+    404: ("not_found", "It does not exist."),
+    413: ("too_large", "A document may have at most 5 MB."),
+    422: ("bad_request", "A field is missing or invalid."),
 }
 
 
@@ -55,7 +55,7 @@ class _Task:
 
 
 class AcmeDocsEmulator(VendorEmulator):
-    """Acme Docs on this machine."""
+    """The emulated Acme Docs."""
 
     name = "acme-docs"
 
@@ -66,7 +66,7 @@ class AcmeDocsEmulator(VendorEmulator):
         self._samples = self._make_samples()
 
     def mounts(self) -> Mapping[str, Sequence[BaseRoute]]:
-        """All calls that the provider makes."""
+        """The API calls that the provider makes."""
         table = [
             ("POST", "/v1/tasks", self._create),
             ("GET", "/v1/tasks", self._list),
@@ -77,30 +77,30 @@ class AcmeDocsEmulator(VendorEmulator):
         return {PREFIX: routes(table, self._check)}
 
     def settings(self) -> Mapping[str, str]:
-        """The key, and the address up to ``/v1``."""
+        """The key, and the base URL up to ``/v1``."""
         return {"api_key": self._key, "base_url": f"{self.host.base_url}/{PREFIX}/v1"}
 
     def samples(self) -> Mapping[str, str]:
-        """A task for each way a life can go."""
+        """A task for each status and each kind of result."""
         return self._samples
 
-    # In front of every call.
+    # Before every call.
 
     def _check(self, request: Request) -> None:
         if request.headers.get("x-api-key") != self._key:
-            raise _refused(401)
+            raise _error(401)
 
     # Calls.
 
     async def _create(self, request: Request) -> Response:
         form = from_multipart(await request.body(), request.headers.get("content-type", ""))
         if "document" not in form or "operation" not in form:
-            raise _refused(422)
+            raise _error(422)
         operation, document = form["operation"].data.decode(errors="replace"), form["document"]
         if operation not in OPERATIONS:
-            raise _refused(422)
-        if len(document.data) > MOST:
-            raise _refused(413)
+            raise _error(422)
+        if len(document.data) > UPLOAD_LIMIT:
+            raise _error(413)
         name = document.filename or "document"
         return to_json(self._show(self._add(operation, name, self.host.take_plan(name))), 201)
 
@@ -108,8 +108,8 @@ class AcmeDocsEmulator(VendorEmulator):
         limit, start = int(request.query_params.get("limit", 20)), int(request.query_params.get("from", 0))
         newest = list(reversed(self._tasks.values()))
         shown = [self._show(task) for task in newest[start : start + limit]]
-        following = str(start + limit) if start + limit < len(newest) else None
-        return to_json({"tasks": shown, "next": following})
+        next_start = str(start + limit) if start + limit < len(newest) else None
+        return to_json({"tasks": shown, "next": next_start})
 
     async def _get(self, request: Request) -> Response:
         return to_json(self._show(self._task(request.path_params["id"])))
@@ -127,7 +127,7 @@ class AcmeDocsEmulator(VendorEmulator):
 
     def _task(self, key: str) -> _Task:
         if key not in self._tasks:
-            raise _refused(404)
+            raise _error(404)
         return self._tasks[key]
 
     def _add(self, operation: str, name: str, plan: Plan, age: float = 0.0) -> _Task:
@@ -149,9 +149,9 @@ class AcmeDocsEmulator(VendorEmulator):
             "id": task.id,
             "operation": task.operation,
             "state": state,
-            "percent": round(100 * task.life.share(now)),
-            "created": utc_text(task.life.born),
-            "ended": utc_text(task.life.ends) if state in ("done", "broken") else None,
+            "percent": round(100 * task.life.progress(now)),
+            "created": utc_text(task.life.submitted_at),
+            "ended": utc_text(task.life.finished_at) if state in ("done", "broken") else None,
         }
         if state == "broken":
             shown["problem"] = {"code": "unreadable", "message": f"{task.name} cannot be read."}
@@ -176,6 +176,6 @@ class AcmeDocsEmulator(VendorEmulator):
         return {label: self._add(word, "letter.docx", plan, age=3600).id for label, (word, plan) in rows.items()}
 
 
-def _refused(status: int) -> Refused:
-    code, message = REFUSALS[status]
-    return Refused(to_json({"code": code, "message": message}, status))
+def _error(status: int) -> ErrorResponse:
+    code, message = ERRORS[status]
+    return ErrorResponse(to_json({"code": code, "message": message}, status))

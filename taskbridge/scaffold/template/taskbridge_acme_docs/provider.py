@@ -1,6 +1,6 @@
-"""Acme Docs API v1: https://docs.example.com/v1 (an invented vendor; put yours here, and the day you read it).
+"""Acme Docs API v1: https://docs.example.com/v1 (an invented vendor; put yours here, and the date you read it).
 
-Say here what would surprise a reader: units, times without a zone, ids of several kinds, words that mislead.
+Describe here what would surprise a reader: units, times without a time zone, several kinds of ids, misleading names.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 from taskbridge.errors import QuotaExceeded
+from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus
 from taskbridge.provider import (
+    NO_TIME,
     Capabilities,
     CodeTable,
     Credential,
@@ -22,7 +24,6 @@ from taskbridge.provider import (
     Flow,
     IdKind,
     Listing,
-    NO_TIME,
     Page,
     Payload,
     Provider,
@@ -36,14 +37,8 @@ from taskbridge.provider import (
     path_id,
     read_state,
 )
-from taskbridge.models import Reason
-from taskbridge.models import Task
-from taskbridge.models import TaskFailure
-from taskbridge.models import TaskFile
-from taskbridge.models import TaskResult
-from taskbridge.models import TaskStatus
 
-# `state` -> ours. A word that stands here not is processing, and not recognised.
+# `state` -> ours. A word that is not in this table counts as processing, with recognized=False.
 #                                                  https://docs.example.com/v1/tasks
 STATES: Final[StateTable] = {
     "waiting": (TaskStatus.PENDING, None),
@@ -53,20 +48,20 @@ STATES: Final[StateTable] = {
     "stopped": (TaskStatus.FAILED, Reason.CANCELLED),
 }
 
-# `code` of a refusal -> error, where it says more than the HTTP status.
+# `code` of an error response -> error class, only where it says more than the HTTP status.
 #                                                  https://docs.example.com/v1/errors
 CODES: Final[CodeTable] = {
     "out_of_credits": QuotaExceeded,
 }
 
-# Neutral operation -> the vendor's word. Any other word goes as native:….
+# Neutral operation -> the vendor's name. Any other operation of the vendor is native:….
 OPERATIONS: Final[Mapping[str, str]] = {
     "extract-text": "ocr",
     "convert": "convert",
 }
 
-WHOLE: Final = 100.0  # `percent`
-PAGE: Final = 20  # tasks of one page of the list
+PERCENT: Final = 100.0  # `percent` of a finished task
+PAGE_SIZE: Final = 20  # tasks on one page of the list
 UPLOAD_LIMIT: Final = 5_000_000  # bytes; "5 MB"
 
 TASK: Final = IdKind(re.compile(r"t_[a-z0-9]{12}", re.ASCII), example="t_4f0c2a9b7d1e")
@@ -78,11 +73,11 @@ class AcmeDocsSettings(ProviderSettings):
     api_key: SecretStr
     """API key."""
     base_url: str = "https://api.example.com/v1"
-    """Address of the API, with its version."""
+    """Base URL of the API, with its version."""
 
 
 class AcmeDocs(Provider[AcmeDocsSettings]):
-    """Acme Docs: one task works on one document."""
+    """Acme Docs: one task processes one document."""
 
     name = "acme-docs"
     title = "Acme Docs"
@@ -99,11 +94,11 @@ class AcmeDocs(Provider[AcmeDocsSettings]):
         inputs=frozenset({"path", "bytes", "stream", "url"}),
         fetches_urls=True,
         cancel=True,
-        listing=Listing(PAGE, order="newest first"),
+        listing=Listing(PAGE_SIZE, sort_order="newest first"),
         upload_limit=UPLOAD_LIMIT,
     )
 
-    # Requests, in the order in which a task lives.
+    # Requests, in the order of a task's life.
 
     def authorize(self) -> Flow[Credential]:
         """The API key."""
@@ -115,30 +110,31 @@ class AcmeDocs(Provider[AcmeDocsSettings]):
         response = yield self.request("GET", f"/tasks/{path_id(native)}")
         return self.task(self.payload(response), task_id)
 
-    def source(self, file: TaskFile) -> Request:
+    def download_request(self, file: TaskFile) -> Request:
         """``GET /files/{id}``."""
         if file.id is None:
-            return super().source(file)
-        asked = self.request("GET", f"/files/{path_id(file.id)}", response_type="bytes")
-        return replace(asked, headers={"Accept": "*/*"})
+            return super().download_request(file)
+        request = self.request("GET", f"/files/{path_id(file.id)}", response_type="bytes")
+        return replace(request, headers={"Accept": "*/*"})
 
-    def submit(self, order: Submission) -> Flow[Task]:
+    def submit(self, submission: Submission) -> Flow[Task]:
         """``POST /tasks``: a form with the document."""
-        fields = (("operation", order.native_operation), *((key, str(value)) for key, value in order.options.items()))
-        for source in order.sources:  # there is one: no operation takes many, and URLs are fetched by the core
+        options = ((key, str(value)) for key, value in submission.options.items())
+        fields = (("operation", submission.native_operation), *options)
+        for source in submission.sources:  # exactly one: no operation takes several, and the core fetches URLs
             if isinstance(source, Document):
                 body = Upload(fields, "document", source.name, source.content)
-                # The one request after which the vendor may have the order: never repeated blindly.
+                # After this request the vendor may have the submission: it is never repeated blindly.
                 response = yield self.request("POST", "/tasks", body=body, starts_work=True)
                 return self.task(self.payload(response))
-        raise self.unsupported("work without a document")
+        raise self.unsupported("a submission without a document")
 
     def list_page(self, query: Query, cursor: str | None) -> Flow[Page]:
         """``GET /tasks``."""
         del query  # the vendor has no filters
-        params: dict[str, str | int] = {"limit": PAGE} if cursor is None else {"limit": PAGE, "from": cursor}
-        said = self.payload((yield self.request("GET", "/tasks", params=params)))
-        return Page(tuple(self.task(each) for each in said.children("tasks")), said.maybe_text("next"))
+        params: dict[str, str | int] = {"limit": PAGE_SIZE} if cursor is None else {"limit": PAGE_SIZE, "from": cursor}
+        page = self.payload((yield self.request("GET", "/tasks", params=params)))
+        return Page(tuple(self.task(each) for each in page.children("tasks")), page.maybe_text("next"))
 
     def cancel(self, task_id: str) -> Flow[Task]:
         """``POST /tasks/{id}/stop``."""
@@ -148,12 +144,12 @@ class AcmeDocs(Provider[AcmeDocsSettings]):
 
     # Translation.
 
-    def task(self, payload: Payload, asked: str | None = None) -> Task:
-        """A task from the object of an answer.
+    def task(self, payload: Payload, task_id: str | None = None) -> Task:
+        """Translate the vendor's task object.
 
         Args:
-            payload: The vendor's object.
-            asked: The shared id it was asked for.
+            payload: The object.
+            task_id: The shared id that was requested; None if the object comes from a list or a submission.
         """
         native, word = payload.identifier("id"), payload.text("state")
         state = read_state(STATES, word)
@@ -161,14 +157,14 @@ class AcmeDocs(Provider[AcmeDocsSettings]):
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,
-            id=asked or native,
+            id=task_id or native,
             native_id=native,
             status=state.status,
             reason=state.reason,
             recognized=state.recognized,
             native_status=word,
             operation=payload.maybe_text("operation"),
-            progress=payload.maybe_fraction("percent", WHOLE),
+            progress=payload.maybe_fraction("percent", PERCENT),
             created_at=payload.maybe_time("created"),
             finished_at=payload.maybe_time("ended"),
             result=_result(payload) if state.status is TaskStatus.COMPLETED else None,
@@ -177,13 +173,13 @@ class AcmeDocs(Provider[AcmeDocsSettings]):
         )
 
     def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:
-        """Read ``{"code": …, "message": …, "request": …}``, the body of a refusal.
+        """Read ``{"code": …, "message": …, "request": …}``, the body of an error response.
 
         Args:
             document: The decoded body.
         """
-        said = Payload(document, self.connection, NO_TIME)
-        return ErrorDetails(said.maybe_text("code"), said.maybe_words("message"), said.maybe_text("request"))
+        body = Payload(document, self.connection, NO_TIME)
+        return ErrorDetails(body.maybe_text("code"), body.maybe_message("message"), body.maybe_text("request"))
 
 
 def _result(task: Payload) -> TaskResult | None:
@@ -195,7 +191,7 @@ def _result(task: Payload) -> TaskResult | None:
     return TaskResult(files=files, text=text) if files or text is not None else None
 
 
-def _failure(said: Payload | None) -> TaskFailure:
-    if said is None:
+def _failure(problem: Payload | None) -> TaskFailure:
+    if problem is None:
         return TaskFailure()
-    return TaskFailure(code=said.maybe_text("code"), message=said.maybe_words("message"))
+    return TaskFailure(code=problem.maybe_text("code"), message=problem.maybe_message("message"))

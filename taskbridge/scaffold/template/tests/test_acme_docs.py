@@ -1,4 +1,4 @@
-"""What is Acme Docs' own: its words, its refusals, and a document on its whole way."""
+"""Acme Docs' own statuses and errors, and one document from submission to download."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from typing import Any
 
 import pytest
 import taskbridge as tb
-from taskbridge.provider.http import Flow
-from taskbridge.provider.http import Response
-from taskbridge.models import Reason
-from taskbridge.models import Task
-from taskbridge.models import TaskStatus
+from taskbridge.models import Reason, Task, TaskStatus
+from taskbridge.provider import Flow, Response
 from taskbridge.testing import Emulator
 
 from taskbridge_acme_docs import AcmeDocs, AcmeDocsSettings
@@ -21,17 +18,17 @@ TASK_ID = "t_4f0c2a9b7d1e"
 
 
 def provider() -> AcmeDocs:
-    return AcmeDocs(AcmeDocsSettings.model_validate({"api_key": "key-of-a-test"}), "here")
+    return AcmeDocs(AcmeDocsSettings.model_validate({"api_key": "key-for-tests"}), "acme")
 
 
-def answered(flow: Flow[Any], document: object, status: int = 200) -> Any:
-    """What a flow makes of one answer: no server is needed."""
+def run(flow: Flow[Any], document: object, status: int = 200) -> Any:
+    """Run a flow with one response, without a server; return its result."""
     next(flow)
     try:
         flow.send(Response(status, {}, json.dumps(document).encode()))
     except StopIteration as end:
         return end.value
-    raise AssertionError("the flow asks again")
+    raise AssertionError("the flow sends another request")
 
 
 @pytest.mark.parametrize(
@@ -44,18 +41,18 @@ def answered(flow: Flow[Any], document: object, status: int = 200) -> Any:
         ("stopped", TaskStatus.FAILED, Reason.CANCELLED),
     ],
 )
-def test_words(word: str, status: TaskStatus, reason: Reason | None) -> None:
-    task: Task = answered(provider().get(TASK_ID), {"id": TASK_ID, "state": word})
+def test_each_status_is_translated(word: str, status: TaskStatus, reason: Reason | None) -> None:
+    task: Task = run(provider().get(TASK_ID), {"id": TASK_ID, "state": word})
     assert (task.status, task.reason, task.native_status) == (status, reason, word)
 
 
-def test_a_refusal_follows_its_code() -> None:
+def test_an_error_code_decides_the_error_class() -> None:
     with pytest.raises(tb.QuotaExceeded, match="Buy some") as caught:
-        answered(provider().get(TASK_ID), {"code": "out_of_credits", "message": "Buy some.", "request": "r1"}, 403)
+        run(provider().get(TASK_ID), {"code": "out_of_credits", "message": "Buy some.", "request": "r1"}, 403)
     assert (caught.value.vendor_code, caught.value.request_id) == ("out_of_credits", "r1")
 
 
-def test_a_document_goes_the_whole_way(tmp_path: Path) -> None:
+def test_a_document_is_converted_and_downloaded(tmp_path: Path) -> None:
     with Emulator("acme-docs", speed=100) as emulator:
         settings: dict[str, Any] = {**emulator.settings(), "poll": {"interval": 0.02}}
         with tb.connect("acme-docs", **settings) as client:

@@ -1,4 +1,4 @@
-"""Acme Docs passes the suite that every provider passes: each claim is tried against the emulator."""
+"""The conformance suite: it tries each of the provider's `capabilities` against the emulator."""
 
 from __future__ import annotations
 
