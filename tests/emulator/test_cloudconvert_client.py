@@ -1,4 +1,4 @@
-"""The published client, pointed at the emulator: whatever it can do works."""
+"""All of the published client's calls work with the emulator."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_job_is_created_waited_for_and_downloaded(emulator: Emulator) -> None:
     assert emulator.count(path_contains="/cloudconvert-sync/") == 1
 
 
-def test_jobs_are_found_shown_listed_and_deleted(emulator: Emulator) -> None:
+def test_jobs_are_found_listed_and_deleted(emulator: Emulator) -> None:
     job = cloudconvert.Job.create(JOB)
     assert cloudconvert.Job.find(job["id"])["id"] == job["id"]
     assert cloudconvert.Job.show(job["id"])["id"] == job["id"]
@@ -85,7 +85,7 @@ def test_a_task_is_cancelled_and_retried(emulator: Emulator) -> None:
 
 
 @pytest.mark.usefixtures("emulator")
-def test_cancelling_what_has_ended_is_refused() -> None:
+def test_cancelling_an_ended_task_is_refused() -> None:
     task = cloudconvert.Task.create("import/raw", {"file": "hi", "filename": "a.txt"})
     cloudconvert.Task.wait(task["id"])
     with pytest.raises(cloudconvert.exceptions.ResourceInvalid):
@@ -103,6 +103,6 @@ def test_a_file_is_uploaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("emulator")
-def test_a_wrong_key_is_a_body_to_this_client(emulator: Emulator) -> None:
+def test_this_client_returns_the_error_body_for_a_wrong_key(emulator: Emulator) -> None:
     cloudconvert.configure(api_key="wrong", endpoint=f"{emulator.base_url}/cloudconvert")
     assert cloudconvert.Task.find(emulator.samples()["completed"])["code"] == "UNAUTHENTICATED"

@@ -1,6 +1,6 @@
-"""The emulated CloudConvert answers as its documentation, recordings and clients say.
+"""The emulated CloudConvert responds as its documentation, recordings and clients say.
 
-Every test reads the wire: `requests` against the running emulator, time moved by hand.
+Every test sends `requests` to the running emulator and moves its clock.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from taskbridge_cloudconvert.emulator import CloudConvertEmulator
 
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
-NOBODY = "00000000-0000-4000-8000-000000000000"
+UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 DAY = 24 * 3600
 
 
 @dataclass
 class Account:
-    """The emulator, and a caller who has the key."""
+    """The emulator, and a session with its key."""
 
     emulator: Emulator
     session: requests.Session = field(default_factory=requests.Session)
@@ -44,25 +44,25 @@ class Account:
         assert isinstance(vendor, CloudConvertEmulator)
         return vendor
 
-    def ask(self, method: str, path: str, **options: Any) -> requests.Response:
+    def send(self, method: str, path: str, **options: Any) -> requests.Response:
         url = self.emulator.settings()["base_url"] + path
         return self.session.request(method, url, timeout=5, allow_redirects=False, **options)
 
-    def ask_sync(self, method: str, path: str, **options: Any) -> requests.Response:
+    def send_sync(self, method: str, path: str, **options: Any) -> requests.Response:
         url = self.emulator.settings()["sync_url"] + path
         return self.session.request(method, url, timeout=5, allow_redirects=False, **options)
 
-    def without_traceback(self, method: str, url: str, **options: Any) -> requests.Response:
+    def without_key(self, method: str, url: str, **options: Any) -> requests.Response:
         """A request without the key."""
         return requests.request(method, url, timeout=5, **options)
 
     def post(self, path: str, body: object) -> Any:
-        response = self.ask("POST", path, json=body)
+        response = self.send("POST", path, json=body)
         assert response.status_code == 201, response.text
         return response.json()["data"]
 
     def get(self, path: str, **params: Any) -> Any:
-        response = self.ask("GET", path, params=params)
+        response = self.send("GET", path, params=params)
         assert response.status_code == 200, response.text
         return response.json()["data"]
 
@@ -103,72 +103,72 @@ def account() -> Iterator[Account]:
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic abc"}])
 @pytest.mark.parametrize("host", ["base_url", "sync_url"])
 def test_a_wrong_key_is_refused_by_both_hosts(account: Account, host: str, headers: dict[str, str]) -> None:
-    url = f"{account.emulator.settings()[host]}/tasks/{NOBODY}"
-    answer = account.without_traceback("GET", url, headers=headers)
-    assert answer.status_code == 401
-    assert answer.json() == {"message": "Unauthenticated.", "code": "UNAUTHENTICATED"}
+    url = f"{account.emulator.settings()[host]}/tasks/{UNKNOWN_ID}"
+    response = account.without_key("GET", url, headers=headers)
+    assert response.status_code == 401
+    assert response.json() == {"message": "Unauthenticated.", "code": "UNAUTHENTICATED"}
 
 
 def test_operations_are_public(account: Account) -> None:
-    answer = account.without_traceback("GET", account.emulator.settings()["base_url"] + "/operations")
-    assert answer.status_code == 200
-    assert {"convert", "import/url", "export/url"} <= {entry["operation"] for entry in answer.json()["data"]}
+    response = account.without_key("GET", account.emulator.settings()["base_url"] + "/operations")
+    assert response.status_code == 200
+    assert {"convert", "import/url", "export/url"} <= {entry["operation"] for entry in response.json()["data"]}
 
 
-def test_the_user_is_shown_without_rate_headers(account: Account) -> None:
-    answer = account.ask("GET", "/users/me")
-    user = answer.json()["data"]
+def test_the_user_has_no_rate_limit_headers(account: Account) -> None:
+    response = account.send("GET", "/users/me")
+    user = response.json()["data"]
     assert set(user) == {
         "id", "username", "email", "created_at", "credits", "paying", "task_priority", "tasks_per_minute", "links",
     }  # fmt: skip
     assert isinstance(user["id"], int)
-    assert "X-Ratelimit-Limit" not in answer.headers
+    assert "X-Ratelimit-Limit" not in response.headers
 
 
-# How the hosts write.
+# Formats of the hosts.
 
 
 def test_the_async_host_escapes_slashes_and_counts_requests(account: Account) -> None:
     job = account.job()
-    answer = account.ask("GET", f"/jobs/{job['id']}")
-    assert b'"import\\/url"' in answer.content
-    assert b'"import/url"' not in answer.content
-    assert answer.headers["Content-Type"] == "application/json"
-    assert answer.headers["Cache-Control"] == "no-cache, private"
-    assert answer.headers["Server"] == "nginx"
-    assert answer.headers["X-Ratelimit-Limit"] == "500"
-    assert answer.headers["X-Ratelimit-Remaining"] == "498"
+    response = account.send("GET", f"/jobs/{job['id']}")
+    assert b'"import\\/url"' in response.content
+    assert b'"import/url"' not in response.content
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["Cache-Control"] == "no-cache, private"
+    assert response.headers["Server"] == "nginx"
+    assert response.headers["X-Ratelimit-Limit"] == "500"
+    assert response.headers["X-Ratelimit-Remaining"] == "498"
 
 
 def test_the_rate_is_counted_by_the_vendors_minute(account: Account) -> None:
     def remaining() -> str:
-        return account.ask("GET", "/tasks").headers["X-Ratelimit-Remaining"]
+        return account.send("GET", "/tasks").headers["X-Ratelimit-Remaining"]
 
     assert [remaining(), remaining()] == ["499", "498"]
     account.pass_time(60)
     assert remaining() == "499"
 
 
-def test_the_sync_host_writes_plain_slashes_and_no_rate_headers(account: Account) -> None:
-    answer = account.ask_sync("GET", f"/tasks/{account.emulator.samples()['completed']}")
-    assert b'"export/url"' in answer.content
-    assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
-    assert answer.headers["ETag"].startswith('W/"')
-    assert answer.headers["Vary"] == "Accept-Encoding, Origin"
-    assert "X-Ratelimit-Limit" not in answer.headers
+def test_the_sync_host_has_plain_slashes_and_no_rate_limit_headers(account: Account) -> None:
+    response = account.send_sync("GET", f"/tasks/{account.emulator.samples()['completed']}")
+    assert b'"export/url"' in response.content
+    assert response.headers["Content-Type"] == "application/json; charset=utf-8"
+    assert response.headers["ETag"].startswith('W/"')
+    assert response.headers["Vary"] == "Accept-Encoding, Origin"
+    assert "X-Ratelimit-Limit" not in response.headers
 
 
-def test_deleting_answers_204_with_nothing(account: Account) -> None:
-    answer = account.ask("DELETE", f"/jobs/{account.job()['id']}")
-    assert (answer.status_code, answer.content) == (204, b"")
-    assert "Content-Type" not in answer.headers
-    assert "X-Ratelimit-Remaining" in answer.headers
+def test_deleting_returns_an_empty_204(account: Account) -> None:
+    response = account.send("DELETE", f"/jobs/{account.job()['id']}")
+    assert (response.status_code, response.content) == (204, b"")
+    assert "Content-Type" not in response.headers
+    assert "X-Ratelimit-Remaining" in response.headers
 
 
 # The life of a job.
 
 
-def test_a_fresh_job_waits_and_shows_its_export_first(account: Account) -> None:
+def test_a_new_job_waits_and_lists_its_export_first(account: Account) -> None:
     job = account.job(tag="order-7")
     assert UUID4.fullmatch(job["id"])
     assert (job["tag"], job["status"], job["started_at"], job["ended_at"]) == ("order-7", "waiting", None, None)
@@ -209,7 +209,7 @@ def test_a_finished_job_has_times_credits_and_files(account: Account) -> None:
     assert {task["percent"] for task in job["tasks"]} == {100}
 
 
-def test_a_waiting_task_knows_next_to_nothing(account: Account) -> None:
+def test_a_waiting_task_has_mostly_nulls(account: Account) -> None:
     task = named(account.job(), "work")
     empty = ("credits", "message", "code", "started_at", "ended_at", "result", "engine", "host_name", "storage")
     assert {key: task[key] for key in empty} == dict.fromkeys(empty)
@@ -217,7 +217,7 @@ def test_a_waiting_task_knows_next_to_nothing(account: Account) -> None:
     assert "payload" not in task
 
 
-def test_a_failed_task_takes_the_rest_along(account: Account) -> None:
+def test_a_failed_task_fails_its_dependents(account: Account) -> None:
     job_id = account.job("https://example.com/fail.docx")["id"]
     account.pass_time(10)
     job = account.get(f"/jobs/{job_id}")
@@ -229,7 +229,7 @@ def test_a_failed_task_takes_the_rest_along(account: Account) -> None:
     assert out["started_at"] == out["ended_at"] == work["ended_at"]
 
 
-def test_the_words_of_a_failure_can_be_chosen(account: Account) -> None:
+def test_code_and_message_of_a_failure_can_be_chosen(account: Account) -> None:
     account.vendor.store.failure = ("SANDBOX_FILE_NOT_ALLOWED", "The file X is not whitelisted for sandbox use")
     job = account.job("https://example.com/fail.docx")
     account.pass_time(10)
@@ -263,7 +263,7 @@ def test_tasks_may_be_submitted_in_any_order(account: Account) -> None:
         ("partial.docx", 10, "finished", None),
     ],
 )
-def test_a_documents_name_is_its_plan(
+def test_the_name_of_a_document_is_its_plan(
     account: Account, document: str, seconds: float, status: str, code: str | None
 ) -> None:
     task_id = named(account.job(f"https://example.com/{document}"), "work")["id"]
@@ -272,30 +272,30 @@ def test_a_documents_name_is_its_plan(
     assert (task["status"], task["code"]) == (status, code)
 
 
-def test_ordered_plans_are_for_processing_tasks(account: Account) -> None:
+def test_queued_plans_apply_to_processing_tasks(account: Account) -> None:
     account.emulator.plan_next("cloudconvert", Plan(0, 100), Plan(outcome="failed"))
     first, second = account.job(), account.job()
     account.pass_time(50)
     assert [account.status(f"/jobs/{job['id']}") for job in (first, second)] == ["processing", "error"]
 
 
-def test_a_timeout_of_the_callers_ends_a_task(account: Account) -> None:
+def test_the_callers_timeout_ends_a_task(account: Account) -> None:
     job = account.post("/jobs", {"tasks": chain("https://example.com/stuck.docx", timeout=30)})
     account.pass_time(33)
     assert account.get(f"/tasks/{named(job, 'work')['id']}")["code"] == "CANCELLED"
 
 
-def test_everything_vanishes_a_day_after_its_end(account: Account) -> None:
+def test_everything_expires_a_day_after_its_end(account: Account) -> None:
     job = account.job()
     paths = [f"/jobs/{job['id']}", f"/tasks/{named(job, 'work')['id']}"]
     account.pass_time(7 + DAY - 1)
-    assert [account.ask("GET", path).status_code for path in paths] == [200, 200]
+    assert [account.send("GET", path).status_code for path in paths] == [200, 200]
     account.pass_time(2)
-    assert [account.ask("GET", path).status_code for path in paths] == [404, 404]
+    assert [account.send("GET", path).status_code for path in paths] == [404, 404]
     assert job["id"] not in {other["id"] for other in account.get("/jobs")}
 
 
-# Refusals.
+# Errors.
 
 
 @pytest.mark.parametrize(
@@ -328,21 +328,23 @@ def test_everything_vanishes_a_day_after_its_end(account: Account) -> None:
         ),
     ],
 )
-def test_a_bad_job_is_refused_field_by_field(account: Account, tasks: object, errors: dict[str, list[str]]) -> None:
-    answer = account.ask("POST", "/jobs", json={"tasks": tasks})
-    assert answer.status_code == 422
-    assert answer.json() == {"message": "The given data was invalid.", "code": "INVALID_DATA", "errors": errors}
+def test_an_invalid_job_is_refused_field_by_field(
+    account: Account, tasks: object, errors: dict[str, list[str]]
+) -> None:
+    response = account.send("POST", "/jobs", json={"tasks": tasks})
+    assert response.status_code == 422
+    assert response.json() == {"message": "The given data was invalid.", "code": "INVALID_DATA", "errors": errors}
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b'"tasks"'])
-def test_a_body_that_is_no_object_has_no_tasks(account: Account, body: bytes) -> None:
-    answer = account.ask("POST", "/jobs", data=body)
-    assert (answer.status_code, list(answer.json()["errors"])) == (422, ["tasks"])
+def test_a_body_that_is_not_an_object_has_no_tasks(account: Account, body: bytes) -> None:
+    response = account.send("POST", "/jobs", data=body)
+    assert (response.status_code, list(response.json()["errors"])) == (422, ["tasks"])
 
 
-def test_a_bad_webhook_url_is_refused(account: Account) -> None:
-    answer = account.ask("POST", "/jobs", json={"tasks": chain(), "webhook_url": "nowhere"})
-    assert (answer.status_code, list(answer.json()["errors"])) == (422, ["webhook_url"])
+def test_an_invalid_webhook_url_is_refused(account: Account) -> None:
+    response = account.send("POST", "/jobs", json={"tasks": chain(), "webhook_url": "nowhere"})
+    assert (response.status_code, list(response.json()["errors"])) == (422, ["webhook_url"])
 
 
 def test_a_webhook_url_is_kept_and_not_shown(account: Account) -> None:
@@ -354,18 +356,18 @@ def test_a_webhook_url_is_kept_and_not_shown(account: Account) -> None:
 @pytest.mark.parametrize("path", ["/jobs", "/convert"])
 def test_an_unknown_conversion_has_its_own_code(account: Account, path: str) -> None:
     task = {"operation": "convert", "input": account.emulator.samples()["completed"], "output_format": "no-such"}
-    answer = account.ask("POST", path, json={"tasks": {"a": task}} if path == "/jobs" else task)
-    assert answer.status_code == 422
-    assert answer.json() == {
+    response = account.send("POST", path, json={"tasks": {"a": task}} if path == "/jobs" else task)
+    assert response.status_code == 422
+    assert response.json() == {
         "message": "This conversion type is not supported",
         "code": "INVALID_CONVERSION_TYPE",
     }
 
 
-def test_a_hundred_tasks_answer_500_and_run_all_the_same(account: Account) -> None:
+def test_a_job_of_a_hundred_tasks_gets_a_500_and_runs(account: Account) -> None:
     tasks = {f"t{number}": {"operation": "import/upload"} for number in range(100)}
-    answer = account.ask("POST", "/jobs", json={"tasks": tasks, "tag": "crowd"})
-    assert answer.status_code == 500
+    response = account.send("POST", "/jobs", json={"tasks": tasks, "tag": "crowd"})
+    assert response.status_code == 500
     assert [job["status"] for job in account.get("/jobs", **{"filter[tag]": "crowd"})] == ["waiting"]
 
 
@@ -383,22 +385,22 @@ def test_a_hundred_tasks_answer_500_and_run_all_the_same(account: Account) -> No
         ("POST", "/sing"),
     ],
 )
-def test_the_unknown_is_not_found(account: Account, method: str, path: str) -> None:
-    answer = account.ask(method, path.format(NOBODY))
-    assert answer.status_code == 404
-    assert set(answer.json()) == {"message", "code"}
+def test_an_unknown_id_is_not_found(account: Account, method: str, path: str) -> None:
+    response = account.send(method, path.format(UNKNOWN_ID))
+    assert response.status_code == 404
+    assert set(response.json()) == {"message", "code"}
 
 
-@pytest.mark.parametrize("host", [Account.ask, Account.ask_sync])
+@pytest.mark.parametrize("host", [Account.send, Account.send_sync])
 @pytest.mark.parametrize("kind", ["tasks", "jobs"])
 def test_a_malformed_id_is_a_server_error(account: Account, kind: str, host: Any) -> None:
-    answer = host(account, "GET", f"/{kind}/x441E6HMhG")
-    assert answer.status_code == 500
-    assert answer.json() == {"message": "Server Error", "code": "INTERNAL_ERROR"}
+    response = host(account, "GET", f"/{kind}/x441E6HMhG")
+    assert response.status_code == 500
+    assert response.json() == {"message": "Server Error", "code": "INTERNAL_ERROR"}
 
 
-def test_a_job_is_no_task(account: Account) -> None:
-    assert account.ask("GET", f"/tasks/{account.job()['id']}").status_code == 404
+def test_a_job_is_not_a_task(account: Account) -> None:
+    assert account.send("GET", f"/tasks/{account.job()['id']}").status_code == 404
 
 
 # Tasks without a job.
@@ -433,8 +435,8 @@ def test_tasks_can_be_chained_by_their_ids(account: Account) -> None:
 )
 def test_each_operation_makes_a_file(account: Account, operation: str, options: dict[str, Any], filename: str) -> None:
     source = account.post("/import/url", {"url": "https://example.com/a.docx"})
-    wants_input = not operation.startswith(("import/", "capture"))
-    task = account.post(f"/{operation}", {**({"input": source["id"]} if wants_input else {}), **options})
+    takes_input = not operation.startswith(("import/", "capture"))
+    task = account.post(f"/{operation}", {**({"input": source["id"]} if takes_input else {}), **options})
     account.pass_time(10)
     shown = account.get(f"/tasks/{task['id']}")
     assert shown["status"] == "finished"
@@ -453,7 +455,7 @@ def test_metadata_is_an_object_beside_the_files(account: Account) -> None:
 # Show and lists.
 
 
-def test_payload_dependencies_retries_and_job_are_shown_when_asked_for(account: Account) -> None:
+def test_payload_dependencies_retries_and_job_are_included_on_request(account: Account) -> None:
     job = account.job()
     task_id = named(job, "work")["id"]
     again = account.post(f"/tasks/{task_id}/retry", {})
@@ -478,7 +480,7 @@ def test_lists_are_filtered_by_bracketed_keys(account: Account) -> None:
     assert len(account.get("/tasks", status="error")) == len(account.get("/tasks"))
 
 
-def test_listed_jobs_have_tasks_only_when_asked_for(account: Account) -> None:
+def test_listed_jobs_include_tasks_only_on_request(account: Account) -> None:
     assert not any("tasks" in job for job in account.get("/jobs"))
     assert all(job["tasks"] for job in account.get("/jobs", include="tasks"))
 
@@ -487,20 +489,20 @@ def test_pages_have_no_total_and_no_last(account: Account) -> None:
     for number in range(3):
         account.job(tag=f"n{number}")
     path = account.emulator.settings()["base_url"] + "/jobs"
-    first = account.ask("GET", "/jobs", params={"per_page": 2}).json()
+    first = account.send("GET", "/jobs", params={"per_page": 2}).json()
     assert [job["tag"] for job in first["data"]] == ["n2", "n1"]
     assert first["links"] == {"first": f"{path}?page=1", "last": None, "prev": None, "next": f"{path}?page=2"}
     assert first["meta"] == {"current_page": 1, "from": 1, "path": path, "per_page": 2, "to": 2}
-    last = account.ask("GET", "/jobs", params={"per_page": 2, "page": 4}).json()
+    last = account.send("GET", "/jobs", params={"per_page": 2, "page": 4}).json()
     assert last["links"]["next"] is None
     assert last["links"]["prev"] == f"{path}?page=3"
     assert (last["meta"]["from"], last["meta"]["to"]) == (7, 8)
 
 
 def test_an_empty_page_has_no_bounds(account: Account) -> None:
-    answer = account.ask("GET", "/tasks", params={"page": 99}).json()
-    assert answer["data"] == []
-    assert (answer["meta"]["from"], answer["meta"]["to"], answer["meta"]["per_page"]) == (None, None, 100)
+    response = account.send("GET", "/tasks", params={"page": 99}).json()
+    assert response["data"] == []
+    assert (response["meta"]["from"], response["meta"]["to"], response["meta"]["per_page"]) == (None, None, 100)
 
 
 # Cancel, retry, delete.
@@ -510,9 +512,9 @@ def test_a_cancelled_task_is_an_error_with_a_code(account: Account) -> None:
     job = account.job()
     work = named(job, "work")
     account.pass_time(3)
-    answer = account.ask("POST", f"/tasks/{work['id']}/cancel", json={})
-    assert answer.status_code == 200
-    task = answer.json()["data"]
+    response = account.send("POST", f"/tasks/{work['id']}/cancel", json={})
+    assert response.status_code == 200
+    task = response.json()["data"]
     assert (task["id"], task["status"], task["code"], task["result"]) == (work["id"], "error", "CANCELLED", None)
     assert task["started_at"] is not None
     after = account.get(f"/jobs/{job['id']}")
@@ -523,15 +525,15 @@ def test_a_cancelled_task_is_an_error_with_a_code(account: Account) -> None:
 
 def test_a_task_cancelled_while_waiting_never_started(account: Account) -> None:
     task_id = named(account.job(), "work")["id"]
-    task = account.ask("POST", f"/tasks/{task_id}/cancel").json()["data"]
+    task = account.send("POST", f"/tasks/{task_id}/cancel").json()["data"]
     assert (task["started_at"], task["engine"]) == (None, None)
     assert task["ended_at"] is not None
 
 
-def test_what_has_ended_cannot_be_cancelled(account: Account) -> None:
-    answer = account.ask("POST", f"/tasks/{account.emulator.samples()['completed']}/cancel", json={})
-    assert answer.status_code == 422
-    assert answer.json() == {
+def test_an_ended_task_cannot_be_cancelled(account: Account) -> None:
+    response = account.send("POST", f"/tasks/{account.emulator.samples()['completed']}/cancel", json={})
+    assert response.status_code == 422
+    assert response.json() == {
         "message": "The given data was invalid.",
         "code": "INVALID_DATA",
         "errors": {"status": ["Cannot change status: task already completed."]},
@@ -543,9 +545,9 @@ def test_a_retry_is_a_new_task_outside_the_job(account: Account) -> None:
     account.pass_time(10)
     old = named(job, "work")["id"]
     account.emulator.plan_next("cloudconvert", Plan(1, 1))
-    answer = account.ask("POST", f"/tasks/{old}/retry", json={})
-    new = answer.json()["data"]
-    assert (answer.status_code, new["status"], new["job_id"]) == (201, "waiting", None)
+    response = account.send("POST", f"/tasks/{old}/retry", json={})
+    new = response.json()["data"]
+    assert (response.status_code, new["status"], new["job_id"]) == (201, "waiting", None)
     assert new["retry_of_task_id"] == new["copy_of_task_id"] == old != new["id"]
     account.pass_time(2)
     assert account.status(f"/tasks/{new['id']}") == "finished"
@@ -555,16 +557,16 @@ def test_a_retry_is_a_new_task_outside_the_job(account: Account) -> None:
 
 def test_deleting_a_job_deletes_its_tasks(account: Account) -> None:
     job = account.job()
-    assert account.ask("DELETE", f"/jobs/{job['id']}").status_code == 204
-    gone = [f"/jobs/{job['id']}", *(f"/tasks/{task['id']}" for task in job["tasks"])]
-    assert {account.ask("GET", path).status_code for path in gone} == {404}
-    assert account.ask("DELETE", f"/jobs/{job['id']}").status_code == 404
+    assert account.send("DELETE", f"/jobs/{job['id']}").status_code == 204
+    deleted = [f"/jobs/{job['id']}", *(f"/tasks/{task['id']}" for task in job["tasks"])]
+    assert {account.send("GET", path).status_code for path in deleted} == {404}
+    assert account.send("DELETE", f"/jobs/{job['id']}").status_code == 404
 
 
 def test_a_deleted_task_leaves_its_job(account: Account) -> None:
     job = account.job()
     account.pass_time(10)
-    assert account.ask("DELETE", f"/tasks/{named(job, 'in')['id']}").status_code == 204
+    assert account.send("DELETE", f"/tasks/{named(job, 'in')['id']}").status_code == 204
     after = account.get(f"/jobs/{job['id']}")
     assert (after["status"], [task["name"] for task in after["tasks"]]) == ("finished", ["out", "work"])
 
@@ -572,39 +574,39 @@ def test_a_deleted_task_leaves_its_job(account: Account) -> None:
 # Waiting on the sync host.
 
 
-def test_the_sync_host_answers_when_the_job_has_ended(account: Account) -> None:
+def test_the_sync_host_responds_when_the_job_has_ended(account: Account) -> None:
     job_id = account.job()["id"]
-    mover = threading.Timer(0.02, account.pass_time, [10])
-    mover.start()
-    job = account.ask_sync("GET", f"/jobs/{job_id}").json()["data"]
-    mover.join()
+    timer = threading.Timer(0.02, account.pass_time, [10])
+    timer.start()
+    job = account.send_sync("GET", f"/jobs/{job_id}").json()["data"]
+    timer.join()
     assert (job["id"], job["status"]) == (job_id, "finished")
 
 
 def test_a_failed_task_ends_the_wait_too(account: Account) -> None:
-    task = account.ask_sync("GET", f"/tasks/{account.emulator.samples()['failed']}").json()["data"]
+    task = account.send_sync("GET", f"/tasks/{account.emulator.samples()['failed']}").json()["data"]
     assert task["status"] == "error"
 
 
-def test_the_sync_host_gives_up_with_html(account: Account) -> None:
+def test_the_sync_host_times_out_with_html(account: Account) -> None:
     account.vendor.long_poll_seconds = 0.01
-    answer = account.ask_sync("GET", f"/tasks/{account.emulator.samples()['processing']}")
-    assert answer.status_code == 504
-    assert answer.headers["Content-Type"].startswith("text/html")
+    response = account.send_sync("GET", f"/tasks/{account.emulator.samples()['processing']}")
+    assert response.status_code == 504
+    assert response.headers["Content-Type"].startswith("text/html")
 
 
 def test_a_task_deleted_while_it_is_waited_for_is_not_found(account: Account) -> None:
     job_id = account.job()["id"]
-    deleter = threading.Timer(
-        0.02, account.without_traceback, ["DELETE", f"{account.emulator.settings()['base_url']}/jobs/{job_id}"]
+    timer = threading.Timer(
+        0.02, account.without_key, ["DELETE", f"{account.emulator.settings()['base_url']}/jobs/{job_id}"]
     )
-    deleter.kwargs = {"headers": {"Authorization": account.session.headers["Authorization"]}}
-    deleter.start()
-    assert account.ask_sync("GET", f"/jobs/{job_id}").status_code == 404
-    deleter.join()
+    timer.kwargs = {"headers": {"Authorization": account.session.headers["Authorization"]}}
+    timer.start()
+    assert account.send_sync("GET", f"/jobs/{job_id}").status_code == 404
+    timer.join()
 
 
-def test_the_end_does_not_wait_for_held_requests() -> None:
+def test_shutdown_does_not_wait_for_long_polls() -> None:
     with Emulator(vendors={"cloudconvert": CloudConvertEmulator}, speed=0) as emulator:
         account = Account(emulator)
         path = f"/tasks/{emulator.samples()['processing']}"
@@ -612,7 +614,7 @@ def test_the_end_does_not_wait_for_held_requests() -> None:
 
         def wait() -> None:
             try:
-                account.ask_sync("GET", path)
+                account.send_sync("GET", path)
             except requests.ConnectionError as error:
                 caught.append(type(error))
 
@@ -626,36 +628,36 @@ def test_the_end_does_not_wait_for_held_requests() -> None:
 
 def test_a_job_can_be_created_and_waited_for_at_once(account: Account) -> None:
     account.emulator.plan_next("cloudconvert", Plan(0, 0))
-    mover = threading.Timer(0.02, account.pass_time, [1])
-    mover.start()
-    answer = account.ask_sync("POST", "/jobs", json={"tasks": chain()})
-    mover.join()
-    assert (answer.status_code, answer.json()["data"]["status"]) == (201, "finished")
+    timer = threading.Timer(0.02, account.pass_time, [1])
+    timer.start()
+    response = account.send_sync("POST", "/jobs", json={"tasks": chain()})
+    timer.join()
+    assert (response.status_code, response.json()["data"]["status"]) == (201, "finished")
 
 
 def test_redirect_leads_to_the_file(account: Account) -> None:
     path = f"/{account.emulator.samples()['job'].replace('job/', 'jobs/')}"
-    for answer in (
-        account.ask("GET", path, params={"redirect": "true"}),
-        account.ask_sync("GET", path, params={"redirect": "true"}),
+    for response in (
+        account.send("GET", path, params={"redirect": "true"}),
+        account.send_sync("GET", path, params={"redirect": "true"}),
     ):
-        assert answer.status_code == 302
-        assert account.without_traceback("GET", answer.headers["Location"]).content.startswith(b"Emulated contents")
+        assert response.status_code == 302
+        assert account.without_key("GET", response.headers["Location"]).content.startswith(b"Emulated contents")
 
 
 def test_redirect_on_creation_needs_an_export(account: Account) -> None:
     tasks = {"in": {"operation": "import/url", "url": "https://example.com/a"}}
-    answer = account.ask_sync("POST", "/jobs", json={"tasks": tasks, "redirect": True})
-    assert (answer.status_code, list(answer.json()["errors"])) == (422, ["redirect"])
+    response = account.send_sync("POST", "/jobs", json={"tasks": tasks, "redirect": True})
+    assert (response.status_code, list(response.json()["errors"])) == (422, ["redirect"])
 
 
 def test_redirect_on_creation_leads_to_the_file(account: Account) -> None:
-    mover = threading.Timer(0.02, account.pass_time, [10])
-    mover.start()
-    answer = account.ask_sync("POST", "/jobs", json={"tasks": chain(), "redirect": True})
-    mover.join()
-    assert answer.status_code == 302
-    assert account.without_traceback("GET", answer.headers["Location"]).text == "Text of report.docx\n"
+    timer = threading.Timer(0.02, account.pass_time, [10])
+    timer.start()
+    response = account.send_sync("POST", "/jobs", json={"tasks": chain(), "redirect": True})
+    timer.join()
+    assert response.status_code == 302
+    assert account.without_key("GET", response.headers["Location"]).text == "Text of report.docx\n"
 
 
 # Upload.
@@ -664,7 +666,7 @@ def test_redirect_on_creation_leads_to_the_file(account: Account) -> None:
 def upload(account: Account, task: Mapping[str, Any], name: str = "scan.pdf", **change: Any) -> requests.Response:
     form = task["result"]["form"]
     fields = {**form["parameters"], **change}
-    return account.without_traceback("POST", form["url"], data=fields, files={"file": (name, b"\r\n%PDF\r\n--")})
+    return account.without_key("POST", form["url"], data=fields, files={"file": (name, b"\r\n%PDF\r\n--")})
 
 
 def test_an_upload_task_waits_with_a_form(account: Account) -> None:
@@ -684,16 +686,16 @@ def test_an_upload_task_waits_with_a_form(account: Account) -> None:
     assert account.status(f"/tasks/{task['id']}") == "waiting"
 
 
-def test_an_upload_sets_the_task_going(account: Account) -> None:
+def test_an_upload_starts_the_task(account: Account) -> None:
     tasks = chain()
     tasks["in"] = {"operation": "import/upload"}
     job = account.post("/jobs", {"tasks": tasks})
     account.pass_time(5)
-    answer = upload(account, named(job, "in"))
-    assert answer.status_code == 201
-    assert answer.headers["Content-Type"] == "application/xml"
-    assert answer.headers["Location"].endswith(f"/{named(job, 'in')['id']}/scan.pdf")
-    assert "<PostResponse>" in answer.text
+    response = upload(account, named(job, "in"))
+    assert response.status_code == 201
+    assert response.headers["Content-Type"] == "application/xml"
+    assert response.headers["Location"].endswith(f"/{named(job, 'in')['id']}/scan.pdf")
+    assert "<PostResponse>" in response.text
     done = account.get(f"/tasks/{named(job, 'in')['id']}")
     assert (done["status"], done["result"]) == ("finished", {"files": [{"filename": "scan.pdf", "size": 10}]})
     assert done["started_at"] == done["ended_at"]
@@ -701,7 +703,7 @@ def test_an_upload_sets_the_task_going(account: Account) -> None:
     assert account.status(f"/jobs/{job['id']}") == "finished"
 
 
-def test_an_uploaded_name_is_a_plan_as_well(account: Account) -> None:
+def test_the_name_of_an_upload_is_a_plan_too(account: Account) -> None:
     tasks = chain()
     tasks["in"] = {"operation": "import/upload"}
     job = account.post("/jobs", {"tasks": tasks})
@@ -712,9 +714,9 @@ def test_an_uploaded_name_is_a_plan_as_well(account: Account) -> None:
 
 @pytest.mark.parametrize("change", [{"X-Amz-Signature": "0"}, {"key": "other/${filename}"}, {"more": "1"}])
 def test_a_changed_form_is_refused(account: Account, change: dict[str, str]) -> None:
-    answer = upload(account, account.post("/import/upload", {}), **change)
-    assert answer.status_code == 403
-    assert "<Code>AccessDenied</Code>" in answer.text
+    response = upload(account, account.post("/import/upload", {}), **change)
+    assert response.status_code == 403
+    assert "<Code>AccessDenied</Code>" in response.text
 
 
 def test_a_form_expires(account: Account) -> None:
@@ -726,27 +728,27 @@ def test_a_form_expires(account: Account) -> None:
 
 def test_an_upload_with_the_api_key_is_refused(account: Account) -> None:
     form = account.post("/import/upload", {})["result"]["form"]
-    answer = account.session.post(form["url"], data=form["parameters"], files={"file": b"x"}, timeout=5)
-    assert answer.status_code == 400
+    response = account.session.post(form["url"], data=form["parameters"], files={"file": b"x"}, timeout=5)
+    assert response.status_code == 400
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"--b\r\nno-name: 1\r\n\r\nx\r\n--b--\r\n"])
 def test_a_broken_form_is_refused(account: Account, body: bytes) -> None:
     form = account.post("/import/upload", {})["result"]["form"]
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
-    assert account.without_traceback("POST", form["url"], data=body, headers=headers).status_code == 400
+    assert account.without_key("POST", form["url"], data=body, headers=headers).status_code == 400
 
 
-def test_the_file_comes_last(account: Account) -> None:
+def test_the_file_has_to_be_last(account: Account) -> None:
     form = account.post("/import/upload", {})["result"]["form"]
     files = [("file", ("a.pdf", b"x")), *((name, (None, value)) for name, value in form["parameters"].items())]
-    assert account.without_traceback("POST", form["url"], files=files).status_code == 400
+    assert account.without_key("POST", form["url"], files=files).status_code == 400
 
 
 def test_a_cancelled_upload_can_be_retried(account: Account) -> None:
     task = account.post("/import/upload", {})
-    assert account.ask("POST", f"/tasks/{task['id']}/cancel", json={}).json()["data"]["code"] == "CANCELLED"
-    assert upload(account, task).status_code == 201  # storage does not know
+    assert account.send("POST", f"/tasks/{task['id']}/cancel", json={}).json()["data"]["code"] == "CANCELLED"
+    assert upload(account, task).status_code == 201  # the storage does not know that
     assert account.get(f"/tasks/{task['id']}")["code"] == "CANCELLED"
     again = account.post(f"/tasks/{task['id']}/retry", {})
     assert upload(account, again).status_code == 201
@@ -765,28 +767,28 @@ def exported(account: Account, **options: Any) -> Any:
 
 def test_an_export_can_be_downloaded_by_its_link(account: Account) -> None:
     file = exported(account)
-    answer = account.without_traceback("GET", file["url"])
-    assert answer.status_code == 200
-    assert len(answer.content) == file["size"]
-    assert answer.headers["Content-Type"] == "application/pdf"
-    assert answer.headers["Content-Disposition"] == 'attachment; filename="finished-report.pdf"'
-    assert answer.headers["Accept-Ranges"] == "bytes"
-    assert "Last-Modified" in answer.headers
+    response = account.without_key("GET", file["url"])
+    assert response.status_code == 200
+    assert len(response.content) == file["size"]
+    assert response.headers["Content-Type"] == "application/pdf"
+    assert response.headers["Content-Disposition"] == 'attachment; filename="finished-report.pdf"'
+    assert response.headers["Accept-Ranges"] == "bytes"
+    assert "Last-Modified" in response.headers
 
 
-def test_a_download_can_be_continued(account: Account) -> None:
+def test_a_download_can_be_resumed(account: Account) -> None:
     url = exported(account)["url"]
-    whole = account.without_traceback("GET", url).content
-    rest = account.without_traceback("GET", url, headers={"Range": "bytes=5-"})
+    whole = account.without_key("GET", url).content
+    rest = account.without_key("GET", url, headers={"Range": "bytes=5-"})
     assert (rest.status_code, rest.content) == (206, whole[5:])
     assert rest.headers["Content-Range"] == f"bytes 5-{len(whole) - 1}/{len(whole)}"
-    assert account.without_traceback("GET", url, headers={"Range": "bytes=2-3"}).content == whole[2:4]
-    assert account.without_traceback("GET", url, headers={"Range": "bytes=9999-"}).status_code == 416
+    assert account.without_key("GET", url, headers={"Range": "bytes=2-3"}).content == whole[2:4]
+    assert account.without_key("GET", url, headers={"Range": "bytes=9999-"}).status_code == 416
 
 
 def test_inline_is_the_callers_choice(account: Account) -> None:
-    answer = account.without_traceback("GET", exported(account, inline=True)["url"])
-    assert answer.headers["Content-Disposition"].startswith("inline;")
+    response = account.without_key("GET", exported(account, inline=True)["url"])
+    assert response.headers["Content-Disposition"].startswith("inline;")
 
 
 def test_a_link_with_the_api_key_is_refused(account: Account) -> None:
@@ -795,19 +797,19 @@ def test_a_link_with_the_api_key_is_refused(account: Account) -> None:
 
 def test_a_changed_link_is_refused(account: Account) -> None:
     url = exported(account)["url"]
-    assert account.without_traceback("GET", url.replace("Expires=", "Expires=9")).status_code == 403
-    assert account.without_traceback("GET", url.partition("?")[0]).status_code == 403
+    assert account.without_key("GET", url.replace("Expires=", "Expires=9")).status_code == 403
+    assert account.without_key("GET", url.partition("?")[0]).status_code == 403
 
 
-def test_a_link_dies_after_a_day_and_with_its_task(account: Account) -> None:
+def test_a_link_expires_after_a_day_and_with_its_task(account: Account) -> None:
     url = exported(account)["url"]
     task_id = account.post("/export/url", {"input": account.emulator.samples()["completed"]})["id"]
     account.pass_time(1)
     other = account.get(f"/tasks/{task_id}")["result"]["files"][0]["url"]
-    assert account.ask("DELETE", f"/tasks/{task_id}").status_code == 204
-    assert account.without_traceback("GET", other).status_code == 404
+    assert account.send("DELETE", f"/tasks/{task_id}").status_code == 204
+    assert account.without_key("GET", other).status_code == 404
     account.pass_time(DAY)
-    assert account.without_traceback("GET", url).status_code == 403
+    assert account.without_key("GET", url).status_code == 403
 
 
 def test_several_files_can_be_exported_as_one(account: Account) -> None:
@@ -815,7 +817,7 @@ def test_several_files_can_be_exported_as_one(account: Account) -> None:
     task = account.post("/export/url", {"input": ids, "archive_multiple_files": True})
     account.pass_time(2)
     (file,) = account.get(f"/tasks/{task['id']}")["result"]["files"]
-    with zipfile.ZipFile(io.BytesIO(account.without_traceback("GET", file["url"]).content)) as archive:
+    with zipfile.ZipFile(io.BytesIO(account.without_key("GET", file["url"]).content)) as archive:
         assert {name: archive.read(name) for name in archive.namelist()} == {"one.txt": b"one", "two.txt": b"two"}
 
 
@@ -826,7 +828,7 @@ def test_odd_file_names_survive(account: Account) -> None:
     account.pass_time(2)
     (file,) = account.get(f"/tasks/{task['id']}")["result"]["files"]
     assert file["filename"] == name
-    assert account.without_traceback("GET", file["url"]).content == b"hi"
+    assert account.without_key("GET", file["url"]).content == b"hi"
 
 
 # Webhooks.
@@ -839,19 +841,19 @@ def test_webhooks_are_stored_listed_and_deleted(account: Account) -> None:
     }  # fmt: skip
     account.post("/webhooks", {"url": "https://example.com/i", "events": ["job.failed"]})
     assert [other["id"] for other in account.get("/users/me/webhooks", **{"filter[url]": hook["url"]})] == [hook["id"]]
-    assert account.ask("DELETE", f"/webhooks/{hook['id']}").status_code == 204
+    assert account.send("DELETE", f"/webhooks/{hook['id']}").status_code == 204
     assert [other["url"] for other in account.get("/users/me/webhooks")] == ["https://example.com/i"]
 
 
-def test_a_webhook_needs_an_address_and_events(account: Account) -> None:
-    answer = account.ask("POST", "/webhooks", json={})
-    assert (answer.status_code, sorted(answer.json()["errors"])) == (422, ["events", "url"])
+def test_a_webhook_needs_a_url_and_events(account: Account) -> None:
+    response = account.send("POST", "/webhooks", json={})
+    assert (response.status_code, sorted(response.json()["errors"])) == (422, ["events", "url"])
 
 
 # Samples.
 
 
-def test_samples_are_what_their_labels_say(account: Account) -> None:
+def test_samples_have_the_states_of_their_labels(account: Account) -> None:
     samples = account.emulator.samples()
     shown = {
         label: account.get("/jobs/" + shared.removeprefix("job/") if "/" in shared else f"/tasks/{shared}")

@@ -1,4 +1,4 @@
-"""expert.ai Extract Beta, as its documents show it: requests replayed over HTTP."""
+"""The emulated expert.ai Extract: the requests and responses in its documents, over HTTP."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TWO_PAGES = b"%PDF-1.4 /Type /Pages /Type /Page /Type/Page "
 
 
 class Api:
-    """The vendor's customer: fetches a token, then sends requests with it."""
+    """A client: fetches a token, then sends requests with it."""
 
     def __init__(self, emulator: Emulator) -> None:
         self.emulator = emulator
@@ -35,23 +35,25 @@ class Api:
 
     def token(self, status: int = 200, **changed: str) -> requests.Response:
         user = {"username": self.settings["username"], "password": self.settings["password"], **changed}
-        answer = requests.post(self.settings["token_url"], json=user, timeout=10)
-        assert answer.status_code == status
-        return answer
+        response = requests.post(self.settings["token_url"], json=user, timeout=10)
+        assert response.status_code == status
+        return response
 
-    def ask(self, method: str, path: str, status: int = 200, **given: Any) -> requests.Response:
-        answer = requests.request(method, self.settings["base_url"] + path, headers=self.headers, timeout=10, **given)
-        assert answer.status_code == status, answer.text[:200]
-        return answer
+    def send(self, method: str, path: str, status: int = 200, **options: Any) -> requests.Response:
+        response = requests.request(
+            method, self.settings["base_url"] + path, headers=self.headers, timeout=10, **options
+        )
+        assert response.status_code == status, response.text[:200]
+        return response
 
     def status(self, task_id: str) -> dict[str, Any]:
-        return cast("dict[str, Any]", self.ask("GET", f"/status/{task_id}").json())
+        return cast("dict[str, Any]", self.send("GET", f"/status/{task_id}").json())
 
     def submit(self, name: str = "test.pdf", data: bytes = TWO_PAGES) -> str:
         document = {"name": name, "data": b64encode(data).decode()}
-        answer = self.ask("POST", "/layout-document-async", 202, json={"document": document}).json()
-        assert list(answer) == ["taskId"]
-        return cast("str", answer["taskId"])
+        response = self.send("POST", "/layout-document-async", 202, json={"document": document}).json()
+        assert list(response) == ["taskId"]
+        return cast("str", response["taskId"])
 
     def finish(self, name: str = "test.pdf", data: bytes = TWO_PAGES) -> dict[str, Any]:
         task_id = self.submit(name, data)
@@ -65,7 +67,7 @@ def api() -> Iterator[Api]:
         yield Api(emulator)
 
 
-def claims(token: str) -> dict[str, Any]:
+def jwt_claims(token: str) -> dict[str, Any]:
     part = token.split(".")[1]
     return cast("dict[str, Any]", json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4))))
 
@@ -74,10 +76,10 @@ def claims(token: str) -> dict[str, Any]:
 
 
 def test_token_is_a_jwt_in_plain_text(api: Api) -> None:
-    answer = api.token()
-    assert answer.headers["content-type"].startswith("text/plain")
-    assert answer.text.count(".") == 2
-    assert claims(answer.text)["exp"] == int(api.emulator.clock.time() + 3600)
+    response = api.token()
+    assert response.headers["content-type"].startswith("text/plain")
+    assert response.text.count(".") == 2
+    assert jwt_claims(response.text)["exp"] == int(api.emulator.clock.time() + 3600)
 
 
 @pytest.mark.parametrize("field", ["username", "password"])
@@ -85,20 +87,20 @@ def test_wrong_user_gets_no_token(api: Api, field: str) -> None:
     api.token(401, **{field: "wrong"})
 
 
-def test_token_ends_in_vendor_time(api: Api) -> None:
+def test_token_expires_in_vendor_time(api: Api) -> None:
     api.vendor.token_lifetime_s = 30
     api.headers = {"Authorization": f"Bearer {api.token().text}"}
     api.emulator.clock.advance(29)
     api.status("any")
     api.emulator.clock.advance(1)
-    api.ask("GET", "/status/any", 401)
+    api.send("GET", "/status/any", 401)
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer _.eyJleHAiOjE2NDI0OTMyMjZ9._"}])
-def test_missing_or_foreign_token_is_refused(api: Api, headers: dict[str, str]) -> None:
+def test_missing_or_unknown_token_is_refused(api: Api, headers: dict[str, str]) -> None:
     api.headers = headers
-    assert api.ask("GET", "/status/any", 401).content == b""
-    assert api.ask("POST", "/layout-document-async", 401, json={}).content == b""
+    assert api.send("GET", "/status/any", 401).content == b""
+    assert api.send("POST", "/layout-document-async", 401, json={}).content == b""
 
 
 # Status.
@@ -112,7 +114,7 @@ def test_unknown_id_is_pending_for_ever(api: Api) -> None:
     assert (first["state"], first["current"]) == ("PENDING", 0)
 
 
-def test_task_passes_from_pending_over_progress_to_success(api: Api) -> None:
+def test_task_goes_from_pending_through_progress_to_success(api: Api) -> None:
     task_id = api.submit()
     assert api.status(task_id) == api.status("unknown")
     api.emulator.clock.advance(3)
@@ -126,7 +128,7 @@ def test_task_passes_from_pending_over_progress_to_success(api: Api) -> None:
     assert api.status(task_id) == done
 
 
-def test_failure_arrives_as_200_and_falls_back_to_nought(api: Api) -> None:
+def test_failure_is_a_200_with_progress_zero(api: Api) -> None:
     failed = api.finish("fail.pdf")
     assert failed.keys() == {"current", "message", "state"}
     assert (failed["state"], failed["current"]) == ("FAILURE", 0)
@@ -137,7 +139,7 @@ def test_cancelled_task_is_aborted(api: Api) -> None:
     assert api.finish("cancel.pdf")["state"] == "ABORTED"
 
 
-def test_stuck_task_never_reaches_its_end(api: Api) -> None:
+def test_stuck_task_never_ends(api: Api) -> None:
     task_id = api.submit("stuck.pdf")
     api.emulator.clock.advance(3600 - 1)
     assert api.status(task_id) == {"current": 99, "message": "classification", "state": "PROGRESS"}
@@ -168,7 +170,7 @@ def test_layout_is_a_tree_in_a_list(api: Api) -> None:
     assert [item["page"] for item in layout] == [1, 1, 2, 2]
 
 
-def test_words_are_zipped_records_that_point_into_the_layout(api: Api) -> None:
+def test_words_are_compressed_records_that_refer_to_the_layout(api: Api) -> None:
     result = api.finish()["result"]
     contents = {item["id"]: item.get("content") for item in result["layout"]}
     assert len(result["words"]) == 2
@@ -179,7 +181,7 @@ def test_words_are_zipped_records_that_point_into_the_layout(api: Api) -> None:
         assert box == [100, 101, 124, 114]
 
 
-def test_partial_success_counts_the_pages_that_are_missing(api: Api) -> None:
+def test_partial_success_counts_missing_pages(api: Api) -> None:
     result = api.finish("partial.pdf")["result"]
     assert (result["header"]["errorPages"], result["header"]["totPages"]) == (1, 2)
     assert [item["type"] for item in result["layout"]] == ["page", "text", "page"]
@@ -189,14 +191,14 @@ def test_partial_success_counts_the_pages_that_are_missing(api: Api) -> None:
 def test_result_can_be_made_large(api: Api) -> None:
     api.vendor.result_bytes = 1_000_000
     task_id = api.emulator.samples(NAME)["completed"]
-    body = api.ask("GET", f"/status/{task_id}").content
+    body = api.send("GET", f"/status/{task_id}").content
     assert 1_000_000 <= len(body) < 1_100_000
     layout = json.loads(body)["result"]["layout"]
     assert sorted({item["id"] for item in layout}) == sorted(item["id"] for item in layout)
     assert layout[0]["children"][-1] == layout[-1]["id"]
 
 
-# Refusals.
+# Errors.
 
 
 @pytest.mark.parametrize(
@@ -210,26 +212,26 @@ def test_result_can_be_made_large(api: Api) -> None:
     ],
 )
 def test_malformed_request_is_a_400(api: Api, body: bytes) -> None:
-    api.ask("POST", "/layout-document-async", 400, data=body)
+    api.send("POST", "/layout-document-async", 400, data=body)
 
 
 def test_too_large_request_is_a_413(api: Api) -> None:
-    api.ask("POST", "/layout-document-async", 413, data=bytes(14 * 1024 * 1024 + 1))
+    api.send("POST", "/layout-document-async", 413, data=bytes(14 * 1024 * 1024 + 1))
     pages = b64encode(b"/Type /Page " * 501).decode()
-    api.ask("POST", "/layout-document-async", 413, json={"document": {"name": "a.pdf", "data": pages}})
+    api.send("POST", "/layout-document-async", 413, json={"document": {"name": "a.pdf", "data": pages}})
 
 
 def test_missing_subscription_is_a_403_that_the_official_client_reads(api: Api) -> None:
     api.vendor.subscribed = False
-    body = api.ask("GET", "/status/any", 403).json()
+    body = api.send("GET", "/status/any", 403).json()
     assert isinstance(body["message"], str)
     assert [isinstance(error["message"], str) for error in body["_embedded"]["errors"]] == [True]
 
 
 def test_wrong_method_and_wrong_url(api: Api) -> None:
-    api.ask("POST", "/status/any", 405)
-    api.ask("GET", "/layout-document-async", 405)
-    api.ask("GET", "/state/any", 404)
+    api.send("POST", "/status/any", 405)
+    api.send("GET", "/layout-document-async", 405)
+    api.send("GET", "/state/any", 404)
 
 
 # Samples.
@@ -246,13 +248,13 @@ def test_wrong_method_and_wrong_url(api: Api) -> None:
         ("pending", "PENDING"),
     ],
 )
-def test_samples_exist_at_once(api: Api, label: str, state: str) -> None:
+def test_samples_exist_from_the_start(api: Api, label: str, state: str) -> None:
     task = api.status(api.emulator.samples(NAME)[label])
     assert task["state"] == state
     if state == "SUCCESS":
         assert task["result"]["header"]["errorPages"] == (label == "partial")
 
 
-def test_plans_may_be_ordered_ahead(api: Api) -> None:
+def test_plans_can_be_queued(api: Api) -> None:
     api.emulator.plan_next(NAME, Plan(queued=0, working=0, outcome="failed"))
     assert api.status(api.submit())["state"] == "FAILURE"

@@ -1,4 +1,4 @@
-"""Scan Documents, as its documents show it: requests replayed over HTTP."""
+"""The emulated Scan Documents: the requests and responses in its documents, over HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROBLEMS = "https://scan-documents.com/docs/errors/"
 
 
 class Api:
-    """The vendor's customer: sends requests with the key."""
+    """A client with the key."""
 
     def __init__(self, emulator: Emulator) -> None:
         self.emulator = emulator
@@ -32,23 +32,23 @@ class Api:
     def vendor(self) -> ScanDocumentsEmulator:
         return cast("ScanDocumentsEmulator", self.emulator.vendors[NAME])
 
-    def ask(
-        self, method: str, path: str, status: int = 200, headers: dict[str, str] | None = None, **given: Any
+    def send(
+        self, method: str, path: str, status: int = 200, headers: dict[str, str] | None = None, **options: Any
     ) -> requests.Response:
         sent = self.headers if headers is None else headers
-        answer = requests.request(method, self.base + path, headers=sent, timeout=10, **given)
-        assert answer.status_code == status, answer.text
-        return answer
+        response = requests.request(method, self.base + path, headers=sent, timeout=10, **options)
+        assert response.status_code == status, response.text
+        return response
 
     def get(self, path: str, status: int = 200) -> dict[str, Any]:
-        return cast("dict[str, Any]", self.ask("GET", path, status).json())
+        return cast("dict[str, Any]", self.send("GET", path, status).json())
 
     def upload(self, name: str, data: bytes = b"some bytes") -> str:
-        answer = self.ask("POST", "/files", files={"file": (name, data)}, data={"name": name})
-        return cast("str", answer.json()["id"])
+        response = self.send("POST", "/files", files={"file": (name, data)}, data={"name": name})
+        return cast("str", response.json()["id"])
 
     def create(self, path: str, status: int = 200, **body: Any) -> dict[str, Any]:
-        return cast("dict[str, Any]", self.ask("POST", path, status, json=body).json())
+        return cast("dict[str, Any]", self.send("POST", path, status, json=body).json())
 
     def finish(self, path: str, **body: Any) -> dict[str, Any]:
         task = self.create(path, **body)
@@ -67,9 +67,9 @@ def api() -> Iterator[Api]:
 
 @pytest.mark.parametrize("headers", [{}, {"x-api-key": "wrong"}, {"Authorization": "Bearer key"}])
 def test_missing_or_wrong_key_is_a_401_problem(api: Api, headers: dict[str, str]) -> None:
-    answer = api.ask("GET", "/tasks", 401, headers=headers)
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json() == {
+    response = api.send("GET", "/tasks", 401, headers=headers)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json() == {
         "type": PROBLEMS + "unauthorized",
         "title": "Unauthorized",
         "status": 401,
@@ -95,7 +95,7 @@ def test_unknown_ids_are_404_problems_that_name_the_resource(api: Api) -> None:
         (500, "internal-error", "An unexpected error occurred. Contact support if the problem persists."),
     ],
 )
-def test_trouble_is_answered_to_every_call(api: Api, status: ForcedError, kind: str, title: str) -> None:
+def test_a_forced_error_answers_every_request(api: Api, status: ForcedError, kind: str, title: str) -> None:
     api.vendor.forced_error = status
     body = api.get("/tasks", status)
     assert (body["type"], body["title"], body["status"]) == (PROBLEMS + kind, title, status)
@@ -107,32 +107,32 @@ def test_trouble_is_answered_to_every_call(api: Api, status: ForcedError, kind: 
 # Files.
 
 
-def test_uploaded_file_is_shown_downloaded_and_deleted(api: Api) -> None:
+def test_uploaded_file_is_listed_downloaded_and_deleted(api: Api) -> None:
     key = api.upload("scan.png", data := b"\x89PNG not really\r\n--\r\n")
     shown = api.get(f"/files/{key}")
     assert (shown["id"], shown["name"], shown["type"], shown["task_id"]) == (key, "scan.png", "image/png", None)
     assert shown["properties"]["size"] == len(data)
     assert TIME.fullmatch(shown["created_at"])
-    answer = api.ask("GET", f"/files/{key}/download", headers={**api.headers, "Accept": "image/png"})
-    assert (answer.content, answer.headers["content-type"]) == (data, "image/png")
-    assert api.ask("DELETE", f"/files/{key}", 204).content == b""
+    response = api.send("GET", f"/files/{key}/download", headers={**api.headers, "Accept": "image/png"})
+    assert (response.content, response.headers["content-type"]) == (data, "image/png")
+    assert api.send("DELETE", f"/files/{key}", 204).content == b""
     api.get(f"/files/{key}", 404)
 
 
-def test_file_above_ten_megabytes_is_refused(api: Api) -> None:
-    body = api.ask("POST", "/files", 422, files={"file": ("big.pdf", bytes(10 * 1024 * 1024 + 1))}).json()
+def test_file_over_ten_megabytes_is_refused(api: Api) -> None:
+    body = api.send("POST", "/files", 422, files={"file": ("big.pdf", bytes(10 * 1024 * 1024 + 1))}).json()
     assert list(body["errors"]) == ["file"]
 
 
 def test_upload_without_a_file_or_of_another_type_is_refused(api: Api) -> None:
-    assert "file" in api.ask("POST", "/files", 422, data={"name": "x"}).json()["errors"]
-    assert "file" in api.ask("POST", "/files", 422, files={"file": ("notes.txt", b"words")}).json()["errors"]
+    assert "file" in api.send("POST", "/files", 422, data={"name": "x"}).json()["errors"]
+    assert "file" in api.send("POST", "/files", 422, files={"file": ("notes.txt", b"words")}).json()["errors"]
 
 
 # Tasks.
 
 
-def test_task_passes_from_pending_to_completed(api: Api) -> None:
+def test_task_goes_from_pending_to_completed(api: Api) -> None:
     photo = api.upload("photo.png")
     body: dict[str, Any] = {
         "input": photo,
@@ -160,21 +160,21 @@ def test_task_passes_from_pending_to_completed(api: Api) -> None:
     (file,) = done["result"]["generated_files"]
     assert (file["name"], file["type"], file["task_id"]) == ("Example Image", "image/png", created["id"])
     assert file["properties"].keys() == {"size", "width", "height"}
-    data = api.ask("GET", f"/files/{file['id']}/download").content
+    data = api.send("GET", f"/files/{file['id']}/download").content
     assert (data[:4], len(data)) == (b"\x89PNG", file["properties"]["size"])
 
 
-def test_callback_url_is_absent_where_none_was_given(api: Api) -> None:
+def test_callback_url_is_absent_by_default(api: Api) -> None:
     assert "callback_url" not in api.create("/pdf-operations/split", input=api.upload("a.pdf"))
 
 
-def test_create_may_answer_a_task_that_has_ended(api: Api) -> None:
+def test_create_may_return_a_finished_task(api: Api) -> None:
     api.emulator.plan_next(NAME, Plan(queued=0, working=0))
     assert api.create("/pdf-operations/split", input=api.upload("a.pdf"))["status"] == "completed"
 
 
 @pytest.mark.parametrize("name", ["fail.pdf", "cancel.pdf"])
-def test_failed_task_says_why_in_its_result(api: Api, name: str) -> None:
+def test_failed_task_has_an_error_in_its_result(api: Api, name: str) -> None:
     task = api.finish("/pdf-operations/split", input=api.upload(name))
     assert task["status"] == "failed"
     assert task["result"].keys() == {"error", "details"}
@@ -203,7 +203,7 @@ def test_operation_makes_files(api: Api, path: str, body: dict[str, Any], kinds:
     files = task["result"]["generated_files"]
     assert [file["type"] for file in files] == kinds
     for file in files:
-        assert len(api.ask("GET", f"/files/{file['id']}/download").content) == file["properties"]["size"]
+        assert len(api.send("GET", f"/files/{file['id']}/download").content) == file["properties"]["size"]
 
 
 def test_merge_takes_a_list_of_pdfs_and_images(api: Api) -> None:
@@ -215,7 +215,7 @@ def test_merge_takes_a_list_of_pdfs_and_images(api: Api) -> None:
 
 
 @pytest.mark.parametrize("word", ["plain", "markdown", "html"])
-def test_text_comes_in_its_format(api: Api, word: str) -> None:
+def test_text_has_the_requested_format(api: Api, word: str) -> None:
     result = api.finish("/image-operations/extract-text", input=api.upload("a.webp"), format=word)["result"]
     assert result.keys() == {"format", "content"}
     assert result["format"] == word
@@ -251,7 +251,7 @@ def test_a_task_may_be_the_input_of_another(api: Api) -> None:
     assert file["properties"].items() >= {"width": 612, "height": 792}.items()
 
 
-def test_wrong_document_fails_the_task(api: Api) -> None:
+def test_unsuitable_document_fails_the_task(api: Api) -> None:
     pdf = api.upload("a.pdf")
     for path, body, error in (
         ("/pdf-operations/extract-pages", {"pages": "2-7"}, "Invalid page range"),
@@ -259,7 +259,7 @@ def test_wrong_document_fails_the_task(api: Api) -> None:
     ):
         assert api.finish(path, input=pdf, **body)["result"] == {"error": error, "details": {}}
     task = api.create("/pdf-operations/split", input=pdf)
-    api.ask("DELETE", f"/files/{pdf}", 204)
+    api.send("DELETE", f"/files/{pdf}", 204)
     api.emulator.clock.advance(6)
     assert api.get(f"/tasks/{task['id']}")["result"]["error"] == "Invalid file ID"
 
@@ -285,18 +285,18 @@ def test_wrong_document_fails_the_task(api: Api) -> None:
         ("pdf-operations/split", "input", {"input": "file_123"}),
     ],
 )
-def test_wrong_fields_are_422_without_a_message(api: Api, path: str, field: str, body: dict[str, Any]) -> None:
+def test_invalid_fields_are_a_422_without_a_message(api: Api, path: str, field: str, body: dict[str, Any]) -> None:
     source: Any = api.upload("a.png")
-    answer = api.create(f"/{path}", 422, **{"input": [source] if path.endswith("merge") else source, **body})
-    assert answer.keys() == {"type", "title", "status", "errors"}
-    assert (answer["type"], answer["title"]) == (PROBLEMS + "validation-error", "Validation Error")
-    assert list(answer["errors"]) == [field]
+    response = api.create(f"/{path}", 422, **{"input": [source] if path.endswith("merge") else source, **body})
+    assert response.keys() == {"type", "title", "status", "errors"}
+    assert (response["type"], response["title"]) == (PROBLEMS + "validation-error", "Validation Error")
+    assert list(response["errors"]) == [field]
 
 
-def test_unknown_input_is_refused_in_the_vendors_words(api: Api) -> None:
-    answer = api.create("/pdf-operations/split", 422, input="file_123")
-    assert answer["errors"] == {"input": ["input does not contains a valid input id."]}
-    assert api.ask("POST", "/pdf-operations/split", 422, data=b"[]").json()["errors"] == answer["errors"]
+def test_unknown_input_is_refused_with_the_vendors_message(api: Api) -> None:
+    response = api.create("/pdf-operations/split", 422, input="file_123")
+    assert response["errors"] == {"input": ["input does not contains a valid input id."]}
+    assert api.send("POST", "/pdf-operations/split", 422, data=b"[]").json()["errors"] == response["errors"]
 
 
 # Lists and events.
@@ -316,25 +316,25 @@ def test_lists_are_paged_by_take_and_from(api: Api) -> None:
 
 
 @pytest.mark.parametrize("query", ["take=0", "take=101", "take=many", "from=task_123"])
-def test_wrong_paging_is_refused(api: Api, query: str) -> None:
+def test_invalid_paging_is_refused(api: Api, query: str) -> None:
     assert list(api.get(f"/tasks?{query}", 422)["errors"]) == [query.partition("=")[0]]
 
 
-def test_events_tell_what_happened(api: Api) -> None:
+def test_events_record_what_happened(api: Api) -> None:
     known = {event["id"] for event in api.get("/events?take=100")["data"]}
     photo = api.upload("fail.png")
     task = api.finish("/image-operations/detect-documents", input=photo)
-    api.ask("DELETE", f"/files/{photo}", 204)
-    fresh = [event for event in api.get("/events?take=100")["data"] if event["id"] not in known]
-    events = {event["type"]: event["data"] for event in fresh}
+    api.send("DELETE", f"/files/{photo}", 204)
+    new = [event for event in api.get("/events?take=100")["data"] if event["id"] not in known]
+    events = {event["type"]: event["data"] for event in new}
     assert list(events) == ["file.deleted", "task.failed", "task.created", "file.created"]
     named = {"id": task["id"], "operation": "detect-documents"}
     assert events["task.created"] == named
     assert events["task.failed"] == {**named, "result": task["result"]}
     assert events["file.created"].keys() == {"id", "name", "type", "properties", "task_id"}
     assert events["file.deleted"] == {"id": photo, "name": "fail.png", "type": "image/png"}
-    assert re.fullmatch(r"event_[a-z0-9]{16}", fresh[0]["id"])
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", fresh[0]["timestamp"])
+    assert re.fullmatch(r"event_[a-z0-9]{16}", new[0]["id"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", new[0]["timestamp"])
 
 
 # Samples.
@@ -351,7 +351,7 @@ def test_events_tell_what_happened(api: Api) -> None:
         ("pending", "pending", set[str]()),
     ],
 )
-def test_samples_exist_at_once(api: Api, label: str, status: str, keys: set[str]) -> None:
+def test_samples_exist_from_the_start(api: Api, label: str, status: str, keys: set[str]) -> None:
     task = api.get(f"/tasks/{api.emulator.samples(NAME)[label]}")
     assert (task["status"], task["result"].keys()) == (status, keys)
 

@@ -1,4 +1,4 @@
-"""SmartDocumentor, as its documents show it: requests replayed over HTTP."""
+"""The emulated SmartDocumentor: the requests and responses in its documents, over HTTP."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATUS_KEYS = [
 
 
 class Api:
-    """The vendor's customer: fetches a token, then sends requests with it."""
+    """A client: fetches a token, then sends requests with it."""
 
     def __init__(self, emulator: Emulator) -> None:
         self.emulator = emulator
@@ -39,30 +39,32 @@ class Api:
             "client_secret": self.settings["client_secret"],
             **changed,
         }
-        answer = requests.post(self.settings["token_url"], data=form, timeout=10)
-        assert answer.status_code == status
-        return answer
+        response = requests.post(self.settings["token_url"], data=form, timeout=10)
+        assert response.status_code == status
+        return response
 
-    def ask(self, method: str, path: str, status: int = 200, json: Any = None) -> requests.Response:
-        answer = requests.request(method, self.settings["base_url"] + path, headers=self.headers, json=json, timeout=10)
-        assert answer.status_code == status, answer.text
-        return answer
+    def send(self, method: str, path: str, status: int = 200, json: Any = None) -> requests.Response:
+        response = requests.request(
+            method, self.settings["base_url"] + path, headers=self.headers, json=json, timeout=10
+        )
+        assert response.status_code == status, response.text
+        return response
 
     def get(self, path: str) -> Any:
-        return self.ask("GET", path).json()
+        return self.send("GET", path).json()
 
     def status(self, task_id: int | str) -> dict[str, Any]:
         return cast("dict[str, Any]", self.get(f"/sdtask/status?taskId={task_id}"))
 
     def create(self, url: str = "https://example.com/invoice.pdf", **more: Any) -> int:
         body = {"context": {"url": url}, **more}
-        return cast("int", self.ask("POST", "/sdtask/process", json=body).json()["taskId"])
+        return cast("int", self.send("POST", "/sdtask/process", json=body).json()["taskId"])
 
     def refuse(self, method: str, path: str, status: int, json: Any = None) -> None:
-        assert self.ask(method, path, status, json).content == b""
+        assert self.send(method, path, status, json).content == b""
 
-    def words(self, task_id: int, *seconds: float) -> list[tuple[str, int | None]]:
-        """Name and number of the state now, and after each so many seconds more."""
+    def states(self, task_id: int, *seconds: float) -> list[tuple[str, int | None]]:
+        """Name and number of the state now, and after each further number of seconds."""
         found = list[tuple[str, int | None]]()
         for step in (0, *seconds):
             self.emulator.clock.advance(step)
@@ -80,7 +82,7 @@ def api() -> Iterator[Api]:
 # Tokens.
 
 
-def test_token_answer_is_the_documented_one(api: Api) -> None:
+def test_token_response_is_the_documented_one(api: Api) -> None:
     body = api.token().json()
     assert body.pop("access_token")
     assert body == {"expires_in": 3600, "token_type": "Bearer", "scope": "WebAPI"}
@@ -101,7 +103,7 @@ def test_refused_token_is_an_oauth_error(api: Api, field: str, error: str) -> No
     assert api.token(400, **{field: "wrong"}).json() == {"error": error}
 
 
-def test_token_ends_after_an_hour_of_vendor_time(api: Api) -> None:
+def test_token_expires_after_an_hour_of_vendor_time(api: Api) -> None:
     api.emulator.clock.advance(3599)
     api.status(44)
     api.emulator.clock.advance(1)
@@ -109,7 +111,7 @@ def test_token_ends_after_an_hour_of_vendor_time(api: Api) -> None:
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer wrong", "Basic abc"])
-def test_wrong_bearer_is_refused_without_a_body(api: Api, authorization: str) -> None:
+def test_wrong_token_is_refused_without_a_body(api: Api, authorization: str) -> None:
     api.headers = {"Authorization": authorization}
     api.refuse("GET", "/sdtask/status?taskId=44", 401)
 
@@ -117,7 +119,7 @@ def test_wrong_bearer_is_refused_without_a_body(api: Api, authorization: str) ->
 # Status.
 
 
-def test_documented_sample_is_there(api: Api) -> None:
+def test_documented_sample_exists(api: Api) -> None:
     task = api.status(44)
     assert list(task) == [*STATUS_KEYS, "restartCount"]
     assert TIME.fullmatch(task.pop("createdOn"))
@@ -152,9 +154,9 @@ def test_unknown_and_missing_ids_are_refused_without_a_body(api: Api) -> None:
     api.refuse("GET", f"/sdtask/status?taskId={'9' * 5000}", 400)
 
 
-def test_task_passes_through_the_vendors_words(api: Api) -> None:
+def test_task_goes_through_the_vendors_states(api: Api) -> None:
     task_id = api.create()
-    assert api.words(task_id, 2, 2, 1.5, 0.5) == [
+    assert api.states(task_id, 2, 2, 1.5, 0.5) == [
         ("QueuedForPreProcessing", 30),
         ("PreProcessingInProgress", 31),
         ("PreProcessingSuccessful", 34),
@@ -171,9 +173,9 @@ def test_new_task_has_no_pages_and_no_restarts(api: Api) -> None:
     assert task["createdOn"] == task["preProcessingStartedOn"]
 
 
-def test_review_keeps_a_task_as_long_as_it_takes(api: Api) -> None:
+def test_task_stays_in_review_as_planned(api: Api) -> None:
     api.emulator.plan_next(NAME, Plan(review=3000))
-    assert api.words(api.create(), 6, 2999, 1)[1:] == [
+    assert api.states(api.create(), 6, 2999, 1)[1:] == [
         ("InReview", 4),
         ("InReview", 4),
         ("ExportCompleted", None),
@@ -193,7 +195,7 @@ def test_review_keeps_a_task_as_long_as_it_takes(api: Api) -> None:
     ],
 )
 def test_task_ends_as_planned(api: Api, url: str, word: str, number: int | None) -> None:
-    assert api.words(api.create(url), 6)[1] == (word, number)
+    assert api.states(api.create(url), 6)[1] == (word, number)
 
 
 # Creating.
@@ -211,11 +213,11 @@ def test_task_ends_as_planned(api: Api, url: str, word: str, number: int | None)
         {"context": {"url": "https://example.com"}, "batchId": 7},
     ],
 )
-def test_incomplete_order_is_refused(api: Api, body: Any) -> None:
+def test_incomplete_submission_is_refused(api: Api, body: Any) -> None:
     api.refuse("POST", "/sdtask/process", 400, body)
 
 
-def test_external_id_is_unique_and_no_task_id(api: Api) -> None:
+def test_external_id_is_unique_and_not_a_task_id(api: Api) -> None:
     task_id = api.create(externalId="44")
     assert task_id != 44
     assert api.get("/sdtask/status?externalId=44")["taskId"] == task_id
@@ -228,13 +230,13 @@ def test_external_id_is_unique_and_no_task_id(api: Api) -> None:
 def test_status_list_is_a_bare_array_ordered_by_creation(api: Api) -> None:
     api.emulator.clock.advance(10)
     today = api.emulator.clock.now()
-    fresh = api.create()
+    new = api.create()
     listed = api.get("/sdtask/statuslist?startDate=2020-01-01")
-    assert [listed[0]["taskId"], listed[-1]["taskId"]] == [44, fresh]
-    assert listed[-1] == api.status(fresh)
+    assert [listed[0]["taskId"], listed[-1]["taskId"]] == [44, new]
+    assert listed[-1] == api.status(new)
     since = today.replace(microsecond=0).isoformat().replace("+00:00", "Z")
-    assert [task["taskId"] for task in api.get(f"/sdtask/statuslist?startDate={since}")] == [fresh]
-    assert fresh not in [task["taskId"] for task in api.get(f"/sdtask/statuslist?endDate={since}")]
+    assert [task["taskId"] for task in api.get(f"/sdtask/statuslist?startDate={since}")] == [new]
+    assert new not in [task["taskId"] for task in api.get(f"/sdtask/statuslist?endDate={since}")]
 
 
 def test_status_list_needs_a_date(api: Api) -> None:
@@ -242,8 +244,8 @@ def test_status_list_needs_a_date(api: Api) -> None:
     api.refuse("GET", "/sdtask/statuslist?startDate=yesterday", 400)
 
 
-def test_filters_repeat_their_key(api: Api) -> None:
-    fresh = api.create(workspaceId=2)
+def test_filters_can_be_repeated(api: Api) -> None:
+    new = api.create(workspaceId=2)
     base = "/sdtask/statuslist?startDate=2020-01-01"
 
     def numbers(query: str) -> list[int | None]:
@@ -251,8 +253,8 @@ def test_filters_repeat_their_key(api: Api) -> None:
 
     assert numbers("taskStatus=30&taskStatus=20&sort=taskStatus") == [20, 30, 30]
     assert numbers("integrationStatus=1&integrationStatus=4") == [4, None]
-    assert [task["taskId"] for task in api.get(f"{base}&workspaceId=2")] == [fresh]
-    api.ask("PATCH", "/sdtask/externalIntegrationStatus?taskId=44", json={"externalIntegrationStatus": "sent"})
+    assert [task["taskId"] for task in api.get(f"{base}&workspaceId=2")] == [new]
+    api.send("PATCH", "/sdtask/externalIntegrationStatus?taskId=44", json={"externalIntegrationStatus": "sent"})
     assert numbers("externalIntegrationStatus=sent") == [4]
 
 
@@ -267,7 +269,7 @@ def test_paginated_list_counts_from_one(api: Api) -> None:
 # Results, restarts, labels, batches.
 
 
-def test_export_data_exists_once_exported(api: Api) -> None:
+def test_export_data_exists_after_the_export(api: Api) -> None:
     task_id = api.create(externalId="INV-8")
     api.refuse("GET", f"/sdtask/GetExportData/{task_id}", 404)
     api.emulator.clock.advance(6)
@@ -288,15 +290,15 @@ def test_reviewed_export_names_its_reviewer(api: Api) -> None:
 
 def test_restart_sends_a_task_back_to_the_queue(api: Api) -> None:
     before = api.status(44)
-    api.ask("PATCH", "/sdtask/externalIntegrationStatus?taskId=44", json={"externalIntegrationStatus": "sent"})
-    assert api.ask("PATCH", "/sdtask/restartprocessing?taskId=44").content == b""
+    api.send("PATCH", "/sdtask/externalIntegrationStatus?taskId=44", json={"externalIntegrationStatus": "sent"})
+    assert api.send("PATCH", "/sdtask/restartprocessing?taskId=44").content == b""
     after = api.status(44)
     assert (after["taskStatusText"], after["restartCount"]) == ("QueuedForPreProcessing", 3)
     assert after["createdOn"] == before["createdOn"]
     assert after["preProcessingStartedOn"] > before["preProcessingStartedOn"]
     untouched = api.get("/sdtask/statuslist?startDate=2020-01-01&externalIntegrationStatus=never")
     assert 44 in [task["taskId"] for task in untouched]
-    assert api.words(44, 6, 6)[1:] == [("InReview", 4), ("ExportCompleted", None)]
+    assert api.states(44, 6, 6)[1:] == [("InReview", 4), ("ExportCompleted", None)]
     api.refuse("PATCH", "/sdtask/restartprocessing?externalId=nothing", 404)
 
 
@@ -308,15 +310,15 @@ def test_label_is_neither_blank_nor_long(api: Api, label: Any) -> None:
 
 
 def test_batch_counts_its_tasks(api: Api) -> None:
-    made = api.ask("POST", "/sdbatch", json={"displayName": "March", "description": "All of it"}).json()
-    api.create(batchId=made["batchId"])
-    found = api.get(f"/sdbatch?batchId={made['batchId']}")
+    created = api.send("POST", "/sdbatch", json={"displayName": "March", "description": "All of it"}).json()
+    api.create(batchId=created["batchId"])
+    found = api.get(f"/sdbatch?batchId={created['batchId']}")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}Z", found["createdOn"])
-    assert found == {**made, "totalTasks": 1}
-    assert (made["displayName"], made["workspaceId"], made["totalTasksInHistory"]) == ("March", 1, 0)
+    assert found == {**created, "totalTasks": 1}
+    assert (created["displayName"], created["workspaceId"], created["totalTasksInHistory"]) == ("March", 1, 0)
     api.refuse("GET", "/sdbatch?batchId=99", 404)
     api.refuse("POST", "/sdbatch", 400, {"description": "nameless"})
-    other = {"context": {"url": "https://example.com"}, "batchId": made["batchId"], "workspaceId": 2}
+    other = {"context": {"url": "https://example.com"}, "batchId": created["batchId"], "workspaceId": 2}
     api.refuse("POST", "/sdtask/process", 400, other)
 
 
@@ -334,7 +336,7 @@ def test_batch_counts_its_tasks(api: Api) -> None:
         ("review", "InReview"),
     ],
 )
-def test_samples_exist_at_once(api: Api, label: str, word: str) -> None:
+def test_samples_exist_from_the_start(api: Api, label: str, word: str) -> None:
     task = api.status(api.emulator.samples(NAME)[label])
     assert task["taskStatusText"] == word
     assert datetime.fromisoformat(task["createdOn"]) < datetime.now(UTC)

@@ -27,7 +27,7 @@ from taskbridge.provider.http import Request, Response
 from taskbridge_cloudconvert import CloudConvert, CloudConvertSettings
 
 Drive = Callable[..., tuple[Any, list[Request]]]
-Answer = Callable[..., Response]
+Respond = Callable[..., Response]
 
 TASK = "c85f3ca9-164c-4e89-8ae2-c08192a7cb08"
 JOB = "73df1e16-fd8b-47a1-a156-f197babde91a"
@@ -37,12 +37,12 @@ def provider(**settings: Any) -> CloudConvert:
     return CloudConvert(CloudConvertSettings.model_validate({"api_key": "canary-key", **settings}), "invoices")
 
 
-def said(**fields: Any) -> dict[str, Any]:
+def vendor_body(**fields: Any) -> dict[str, Any]:
     return {"data": {"id": TASK, "status": "waiting", "operation": "convert", **fields}}
 
 
-def test_get_asks_for_a_task(drive: Drive, answer: Answer) -> None:
-    task, (request,) = drive(provider().get(TASK), answer(200, said()))
+def test_get_requests_a_task(drive: Drive, respond: Respond) -> None:
+    task, (request,) = drive(provider().get(TASK), respond(200, vendor_body()))
     assert (request.method, request.url) == ("GET", f"https://api.cloudconvert.com/v2/tasks/{TASK}")
     assert request.headers == {"Accept": "application/json"}
     assert request.body is None
@@ -51,18 +51,18 @@ def test_get_asks_for_a_task(drive: Drive, answer: Answer) -> None:
     assert task.ref == f"invoices:{TASK}"
 
 
-def test_get_asks_for_a_job(drive: Drive, answer: Answer) -> None:
-    job, (request,) = drive(provider().get(f"job/{JOB}"), answer(200, {"data": {"id": JOB, "status": "waiting"}}))
+def test_get_requests_a_job(drive: Drive, respond: Respond) -> None:
+    job, (request,) = drive(provider().get(f"job/{JOB}"), respond(200, {"data": {"id": JOB, "status": "waiting"}}))
     assert request.url == f"https://api.cloudconvert.com/v2/jobs/{JOB}"
     assert (job.id, job.native_id) == (f"job/{JOB}", JOB)
 
 
 @pytest.mark.parametrize(("task_id", "path"), [(TASK, f"/tasks/{TASK}"), (f"job/{JOB}", f"/jobs/{JOB}")])
-def test_hold_waits_on_the_synchronous_host(drive: Drive, answer: Answer, task_id: str, path: str) -> None:
+def test_a_long_poll_uses_the_sync_host(drive: Drive, respond: Respond, task_id: str, path: str) -> None:
     flow = provider().long_poll(task_id)
     assert flow is not None
     native = task_id.rpartition("/")[2]
-    task, (request,) = drive(flow, answer(200, {"data": {"id": native, "status": "finished"}}))
+    task, (request,) = drive(flow, respond(200, {"data": {"id": native, "status": "finished"}}))
     assert request.url == f"https://sync.api.cloudconvert.com/v2{path}"
     assert request.long_poll == 60.0
     assert task.status is TaskStatus.COMPLETED
@@ -101,7 +101,7 @@ def test_hold_waits_on_the_synchronous_host(drive: Drive, answer: Answer, task_i
         ({"sync_url": "https://sync.other.test/v2"}, "https://api.cloudconvert.com/v2", "https://sync.other.test/v2"),
     ],
 )
-def test_addresses_follow_the_settings(settings: dict[str, Any], now: str, end: str | None) -> None:
+def test_the_settings_choose_the_hosts(settings: dict[str, Any], now: str, end: str | None) -> None:
     cloudconvert = provider(**settings)
     assert next(cloudconvert.get(TASK)).url == f"{now}/tasks/{TASK}"
     flow = cloudconvert.long_poll(TASK)
@@ -109,23 +109,23 @@ def test_addresses_follow_the_settings(settings: dict[str, Any], now: str, end: 
 
 
 @pytest.mark.parametrize("other", [{"sandbox": True}, {"region": "us-east"}])
-def test_an_address_contradicts_sandbox_and_region(other: dict[str, Any]) -> None:
+def test_base_url_contradicts_sandbox_and_region(other: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="base_url contradicts sandbox and region"):
         provider(base_url="https://other.test/v2", **other)
 
 
-def test_authorise_needs_no_request(drive: Drive) -> None:
+def test_authorize_sends_no_request(drive: Drive) -> None:
     credential, requests = drive(provider().authorize())
     assert credential == Credential({"Authorization": "Bearer canary-key"})
     assert requests == []
 
 
-def test_nothing_shows_the_key() -> None:
+def test_repr_hides_the_key() -> None:
     cloudconvert = provider()
     assert "canary-key" not in repr(cloudconvert.settings) + repr(next(cloudconvert.get(TASK)))
 
 
-# Refusals: https://cloudconvert.com/docs/api-reference (read 2026-11-22), bodies as in the official clients' fixtures.
+# Errors: https://cloudconvert.com/docs/api-reference (read 2026-11-22), bodies as in the official clients' fixtures.
 @pytest.mark.parametrize(
     ("status", "code", "expected", "retryable"),
     [
@@ -150,12 +150,12 @@ def test_nothing_shows_the_key() -> None:
         (504, None, ServerError, True),
     ],
 )
-def test_a_refusal_is_mapped_by_code_then_status(
-    drive: Drive, answer: Answer, *, status: int, code: str | None, expected: type[ApiError], retryable: bool
+def test_an_error_is_mapped_by_code_then_status(
+    drive: Drive, respond: Respond, *, status: int, code: str | None, expected: type[ApiError], retryable: bool
 ) -> None:
     body = {"message": "The vendor's words.", **({"code": code} if code else {})}
     with pytest.raises(ApiError) as caught:
-        drive(provider().get(TASK), answer(status, body))
+        drive(provider().get(TASK), respond(status, body))
     error = caught.value
     assert type(error) is expected
     assert (error.http_status, error.vendor_code, error.retryable) == (status, code, retryable)
@@ -163,9 +163,9 @@ def test_a_refusal_is_mapped_by_code_then_status(
     assert error.raw == body
 
 
-def test_a_refusal_may_be_a_web_page(drive: Drive, answer: Answer) -> None:
+def test_an_error_may_be_a_web_page(drive: Drive, respond: Respond) -> None:
     with pytest.raises(ServerError, match="the vendor's server failed") as caught:
-        drive(provider().get(TASK), answer(502, b"<html>Bad Gateway</html>"))
+        drive(provider().get(TASK), respond(502, b"<html>Bad Gateway</html>"))
     assert caught.value.raw == "<html>Bad Gateway</html>"
 
 
@@ -177,12 +177,12 @@ def test_a_refusal_may_be_a_web_page(drive: Drive, answer: Answer) -> None:
     ],
 )
 @pytest.mark.parametrize("held", [False, True])
-def test_an_unknown_id_hints_at_the_other_kind(
-    drive: Drive, answer: Answer, task_id: str, hint: str, held: bool
+def test_an_unknown_id_suggests_the_other_kind(
+    drive: Drive, respond: Respond, task_id: str, hint: str, held: bool
 ) -> None:
     flow = provider().long_poll(task_id) if held else provider().get(task_id)
     with pytest.raises(TaskNotFound) as caught:
-        drive(flow, answer(404))
+        drive(flow, respond(404))
     assert str(caught.value) == f"the vendor does not know this id, or no longer; {hint} (HTTP 404)"
 
 
@@ -199,23 +199,23 @@ def test_an_unknown_id_hints_at_the_other_kind(
         {"data": None},
         {"data": []},
         {"message": "Unauthenticated.", "code": "UNAUTHENTICATED"},
-        said(id=None),
-        said(id=""),
-        said(id=7),
-        said(id="a\0b"),
-        said(status=None),
-        said(status=200),
-        said(status=True),
+        vendor_body(id=None),
+        vendor_body(id=""),
+        vendor_body(id=7),
+        vendor_body(id="a\0b"),
+        vendor_body(status=None),
+        vendor_body(status=200),
+        vendor_body(status=True),
     ],
 )
-def test_a_body_that_breaks_the_contract_is_named(drive: Drive, answer: Answer, body: object) -> None:
+def test_a_body_that_breaks_the_contract_is_malformed(drive: Drive, respond: Respond, body: object) -> None:
     with pytest.raises(MalformedResponse):
-        drive(provider().get(TASK), answer(200, body))
+        drive(provider().get(TASK), respond(200, body))
 
 
-def test_a_redirect_is_not_followed(drive: Drive, answer: Answer) -> None:
+def test_a_redirect_is_not_followed(drive: Drive, respond: Respond) -> None:
     with pytest.raises(UnexpectedRedirect):
-        drive(provider().get(f"job/{JOB}"), answer(302, location="https://storage.cloudconvert.com/x"))
+        drive(provider().get(f"job/{JOB}"), respond(302, location="https://storage.cloudconvert.com/x"))
 
 
 @pytest.mark.parametrize(
@@ -238,13 +238,13 @@ def test_a_redirect_is_not_followed(drive: Drive, answer: Answer) -> None:
         "x" * 10_000,
     ],
 )
-def test_nonsense_is_no_id(bad: str) -> None:
+def test_an_invalid_id_is_refused_before_a_request(bad: str) -> None:
     with pytest.raises(InvalidTaskId):
         next(provider().get(bad))
 
 
-def test_upper_case_is_the_same_id(drive: Drive, answer: Answer) -> None:
-    task, (request,) = drive(provider().get(TASK.upper()), answer(200, said()))
+def test_an_upper_case_id_is_the_same_id(drive: Drive, respond: Respond) -> None:
+    task, (request,) = drive(provider().get(TASK.upper()), respond(200, vendor_body()))
     assert request.url.endswith(TASK.upper())
     assert (task.id, task.native_id) == (TASK.upper(), TASK)
     assert all(kind.ignore_case for kind in provider().capabilities.kinds)
@@ -261,12 +261,12 @@ def job_of(*tasks: dict[str, Any], status: str | None = "error", **fields: Any) 
     return {"data": {"id": JOB, "status": status, "tasks": list(tasks), **fields}}
 
 
-def test_a_failed_job_has_its_root_cause(drive: Drive, answer: Answer) -> None:
+def test_a_failed_job_has_its_root_cause(drive: Drive, respond: Respond) -> None:
     body = job_of(
         failed("INPUT_TASK_FAILED", "Input task has failed"),
         failed("SANDBOX_FILE_NOT_ALLOWED", "The file X is not whitelisted for sandbox use"),
     )
-    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, body))
+    job, _ = drive(provider().get(f"job/{JOB}"), respond(200, body))
     assert job.status is TaskStatus.FAILED
     assert job.reason is None
     assert job.error.code == "SANDBOX_FILE_NOT_ALLOWED"
@@ -275,31 +275,31 @@ def test_a_failed_job_has_its_root_cause(drive: Drive, answer: Answer) -> None:
     assert {each.parent_id for each in job.subtasks} == {f"job/{JOB}"}
 
 
-def test_several_root_causes_are_joined(drive: Drive, answer: Answer) -> None:
+def test_several_root_causes_are_joined(drive: Drive, respond: Respond) -> None:
     body = job_of(failed("A", "first"), failed("INPUT_TASK_FAILED", "Input task has failed"), failed("B", "second"))
-    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, body))
+    job, _ = drive(provider().get(f"job/{JOB}"), respond(200, body))
     assert (job.error.code, job.error.message) == (None, "first (Code: A); second (Code: B)")
 
 
-def test_the_secondary_failure_stands_in_where_no_other_is_left(drive: Drive, answer: Answer) -> None:
+def test_a_dependency_failure_is_the_cause_if_it_is_the_only_one(drive: Drive, respond: Respond) -> None:
     body = job_of(failed("INPUT_TASK_FAILED", "Input task has failed"))
-    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, body))
+    job, _ = drive(provider().get(f"job/{JOB}"), respond(200, body))
     assert (job.error.code, job.error.message) == ("INPUT_TASK_FAILED", "Input task has failed")
 
 
-def test_a_failed_job_without_tasks_has_an_empty_cause(drive: Drive, answer: Answer) -> None:
-    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, job_of()))
+def test_a_failed_job_without_tasks_has_an_empty_cause(drive: Drive, respond: Respond) -> None:
+    job, _ = drive(provider().get(f"job/{JOB}"), respond(200, job_of()))
     assert job.error.to_dict() == {"code": None, "message": None, "details": None}
 
 
-def test_a_job_without_a_status_word_is_not_recognised(drive: Drive, answer: Answer) -> None:
-    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, job_of(status=None)))
+def test_a_job_whose_status_is_null_is_not_recognized(drive: Drive, respond: Respond) -> None:
+    job, _ = drive(provider().get(f"job/{JOB}"), respond(200, job_of(status=None)))
     assert (job.status, job.recognized, job.native_status) == (TaskStatus.PROCESSING, False, None)
 
 
-def test_a_job_whose_status_is_missing_breaks_the_contract(drive: Drive, answer: Answer) -> None:
+def test_a_job_whose_status_is_missing_breaks_the_contract(drive: Drive, respond: Respond) -> None:
     with pytest.raises(MalformedResponse):
-        drive(provider().get(f"job/{JOB}"), answer(200, {"data": {"id": JOB}}))
+        drive(provider().get(f"job/{JOB}"), respond(200, {"data": {"id": JOB}}))
 
 
 EXPORT = {
@@ -311,33 +311,33 @@ EXPORT = {
 }
 
 
-def test_a_jobs_result_is_its_exports(drive: Drive, answer: Answer) -> None:
+def test_the_result_of_a_job_is_its_exported_files(drive: Drive, respond: Respond) -> None:
     imported = {**EXPORT, "id": "i", "operation": "import/url", "result": {"files": [{"filename": "in.jpg"}]}}
-    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, job_of(EXPORT, imported, status="finished", tag="T")))
+    job, _ = drive(provider().get(f"job/{JOB}"), respond(200, job_of(EXPORT, imported, status="finished", tag="T")))
     (file,) = job.result.files
     assert (file.name, file.size) == ("a.png", 9)
     assert file.expires_at == datetime(2022, 1, 2, tzinfo=UTC)
     assert job.external_id == "T"
 
 
-def test_a_failed_job_keeps_the_exports_that_worked_on_its_subtasks(drive: Drive, answer: Answer) -> None:
-    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, job_of(EXPORT, failed("A", "first"))))
+def test_a_failed_job_keeps_the_exports_that_worked_on_its_subtasks(drive: Drive, respond: Respond) -> None:
+    job, _ = drive(provider().get(f"job/{JOB}"), respond(200, job_of(EXPORT, failed("A", "first"))))
     assert job.status is TaskStatus.FAILED
     assert job.result is None
     assert job.subtasks[0].result.files[0].url == "https://storage.cloudconvert.com/tasks/e/a.png"
 
 
-def test_a_job_that_delivers_elsewhere_has_no_files(drive: Drive, answer: Answer) -> None:
+def test_a_job_that_delivers_elsewhere_has_no_files(drive: Drive, respond: Respond) -> None:
     elsewhere = {**EXPORT, "operation": "export/s3", "result": None}
-    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, job_of(elsewhere, status="finished")))
+    job, _ = drive(provider().get(f"job/{JOB}"), respond(200, job_of(elsewhere, status="finished")))
     assert job.result.files == ()
 
 
 @pytest.mark.parametrize("tasks", [[], [{**EXPORT, "result": None}]])
 def test_a_finished_job_without_its_exports_has_no_result(
-    drive: Drive, answer: Answer, tasks: list[dict[str, Any]]
+    drive: Drive, respond: Respond, tasks: list[dict[str, Any]]
 ) -> None:
-    job, _ = drive(provider().get(f"job/{JOB}"), answer(200, job_of(*tasks, status="finished")))
+    job, _ = drive(provider().get(f"job/{JOB}"), respond(200, job_of(*tasks, status="finished")))
     assert job.result is None
     with pytest.raises(MalformedResponse, match="has no result"):
         drive(provider().result(job))
@@ -354,58 +354,60 @@ def test_a_finished_job_without_its_exports_has_no_result(
     ],
 )
 def test_a_result_is_read_by_its_keys(
-    drive: Drive, answer: Answer, result: dict[str, Any], files: int, data: object
+    drive: Drive, respond: Respond, result: dict[str, Any], files: int, data: object
 ) -> None:
-    task, _ = drive(provider().get(TASK), answer(200, said(status="finished", result=result)))
+    task, _ = drive(provider().get(TASK), respond(200, vendor_body(status="finished", result=result)))
     assert len(task.result.files) == files
     assert task.result.data == data
     assert drive(provider().result(task))[0] is task.result
 
 
 @pytest.mark.parametrize("result", [None, {}, [], "text"])
-def test_a_placeholder_is_no_result(drive: Drive, answer: Answer, result: object) -> None:
-    task, _ = drive(provider().get(TASK), answer(200, said(status="finished", result=result)))
+def test_an_empty_result_is_none(drive: Drive, respond: Respond, result: object) -> None:
+    task, _ = drive(provider().get(TASK), respond(200, vendor_body(status="finished", result=result)))
     assert task.result is None
 
 
-def test_a_file_without_a_link_does_not_expire(drive: Drive, answer: Answer) -> None:
-    body = said(
+def test_a_file_without_a_link_does_not_expire(drive: Drive, respond: Respond) -> None:
+    body = vendor_body(
         status="finished",
         ended_at="2022-01-01T00:00:00+00:00",
         result={"files": [{"filename": "input.pdf", "md5": "53d6fe6b688c31c565907c81de625046"}]},
     )
-    task, _ = drive(provider().get(TASK), answer(200, body))
+    task, _ = drive(provider().get(TASK), respond(200, body))
     (file,) = task.result.files
     assert (file.url, file.expires_at, file.size) == (None, None, None)
     assert file.properties == {"md5": "53d6fe6b688c31c565907c81de625046"}
 
 
-def test_a_link_that_outlives_the_calendar_has_no_end(drive: Drive, answer: Answer) -> None:
-    body = said(status="finished", ended_at="9999-12-31T23:59:59+00:00", result={"files": [{"url": "https://x.test"}]})
-    task, _ = drive(provider().get(TASK), answer(200, body))
+def test_an_expiry_beyond_the_calendar_is_none(drive: Drive, respond: Respond) -> None:
+    body = vendor_body(
+        status="finished", ended_at="9999-12-31T23:59:59+00:00", result={"files": [{"url": "https://x.test"}]}
+    )
+    task, _ = drive(provider().get(TASK), respond(200, body))
     assert task.result.files[0].expires_at is None
 
 
-def test_only_the_status_decides(drive: Drive, answer: Answer) -> None:
-    body = said(
+def test_only_the_status_decides(drive: Drive, respond: Respond) -> None:
+    body = vendor_body(
         operation="import/upload",
         percent=100,
         message="Waiting for file upload",
         ended_at="2020-12-01T00:00:00+00:00",
         result={"form": {"url": "https://upload.test", "parameters": {}}},
     )
-    task, _ = drive(provider().get(TASK), answer(200, body))
+    task, _ = drive(provider().get(TASK), respond(200, body))
     assert (task.status, task.reason) == (TaskStatus.PENDING, Reason.AWAITING_UPLOAD)
     assert (task.progress, task.result, task.error, task.finished_at) == (None, None, None, None)
     assert task.message == "Waiting for file upload"
 
 
-def test_a_retry_names_what_it_retries(drive: Drive, answer: Answer) -> None:
-    task, _ = drive(provider().get(TASK), answer(200, said(retry_of_task_id="old", job_id=None)))
+def test_a_retry_names_what_it_retries(drive: Drive, respond: Respond) -> None:
+    task, _ = drive(provider().get(TASK), respond(200, vendor_body(retry_of_task_id="old", job_id=None)))
     assert (task.retry_of, task.parent_id) == ("old", None)
 
 
-def test_a_contract_error_keeps_the_body(drive: Drive, answer: Answer) -> None:
+def test_a_contract_error_keeps_the_body(drive: Drive, respond: Respond) -> None:
     with pytest.raises(ContractError) as caught:
-        drive(provider().get(TASK), answer(200, {"data": {"id": TASK}}))
+        drive(provider().get(TASK), respond(200, {"data": {"id": TASK}}))
     assert caught.value.raw == {"id": TASK}

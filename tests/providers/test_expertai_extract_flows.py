@@ -27,7 +27,7 @@ from taskbridge.provider.http import Request, Response
 from taskbridge_expertai_extract import ExpertAiExtract, ExpertAiExtractSettings, Word, decode_words
 
 Drive = Callable[..., tuple[Any, list[Request]]]
-Answer = Callable[..., Response]
+Respond = Callable[..., Response]
 
 TASK = "5c1dd1d8-3a2b-4f6a-9b0e-2f8b7c1d6e5f"
 ACCOUNT = {"username": "me@example.com", "password": "canary-password"}
@@ -40,19 +40,19 @@ def provider(**settings: Any) -> ExpertAiExtract:
     return ExpertAiExtract(ExpertAiExtractSettings.model_validate(settings or ACCOUNT), "layouts")
 
 
-def test_get_asks_for_a_state(drive: Drive, answer: Answer) -> None:
-    task, (request,) = drive(provider().get(TASK), answer(200, {"state": "PENDING", "current": 0, "message": ""}))
+def test_get_requests_the_state(drive: Drive, respond: Respond) -> None:
+    task, (request,) = drive(provider().get(TASK), respond(200, {"state": "PENDING", "current": 0, "message": ""}))
     assert (request.method, request.url) == ("GET", f"https://extract.expert.ai/beta/status/{TASK}")
     assert request.authorized
     assert (task.id, task.native_id, task.ref) == (TASK, TASK, f"layouts:{TASK}")
     assert task.message is None
 
 
-def test_the_answer_holds_no_id_to_compare() -> None:
+def test_the_response_has_no_id_to_compare() -> None:
     assert ExpertAiExtract.capabilities.kinds[0].identity is None
 
 
-def test_there_is_no_line_to_hold() -> None:
+def test_there_is_no_long_poll() -> None:
     assert provider().long_poll(TASK) is None
 
 
@@ -60,15 +60,15 @@ def test_a_result_may_be_large() -> None:
     assert ExpertAiExtract.max_body == 64 * 1024 * 1024
 
 
-def test_an_endless_wait_is_explained() -> None:
+def test_an_endless_wait_has_a_hint() -> None:
     assert "PENDING" in ExpertAiExtract.wait_hints[TaskStatus.PENDING]
 
 
 # The token.
 
 
-def test_authorise_logs_in_and_reads_plain_text(drive: Drive, answer: Answer) -> None:
-    credential, (request,) = drive(provider().authorize(), answer(200, f" {EXPIRED}\n".encode()))
+def test_authorize_logs_in_and_reads_plain_text(drive: Drive, respond: Respond) -> None:
+    credential, (request,) = drive(provider().authorize(), respond(200, f" {EXPIRED}\n".encode()))
     assert (request.method, request.url) == ("POST", "https://developer.expert.ai/oauth2/token")
     assert request.headers == {"Content-Type": "application/json; charset=utf-8"}
     assert isinstance(request.body, bytes)
@@ -98,12 +98,12 @@ def claims(value: object) -> str:
         "h.!.s".replace("!", "a"),
     ],
 )
-def test_a_token_without_an_end_has_none(drive: Drive, answer: Answer, token: str) -> None:
-    credential, _ = drive(provider().authorize(), answer(200, token.encode()))
+def test_a_token_without_an_expiry_has_none(drive: Drive, respond: Respond, token: str) -> None:
+    credential, _ = drive(provider().authorize(), respond(200, token.encode()))
     assert credential == Credential({"Authorization": f"Bearer {token}"}, None)
 
 
-def test_a_token_of_the_settings_needs_no_request(drive: Drive) -> None:
+def test_a_token_from_the_settings_needs_no_request(drive: Drive) -> None:
     credential, requests = drive(provider(access_token=EXPIRED).authorize())
     assert credential.headers == {"Authorization": f"Bearer {EXPIRED}"}
     assert credential.expires_at == datetime.fromtimestamp(1642493226, UTC)
@@ -114,23 +114,25 @@ def test_a_token_of_the_settings_needs_no_request(drive: Drive) -> None:
     "body",
     [b"", b" \n", b'{"token": "canary-token"}', b"<html>canary-token</html>", b"canary\r\ntoken", b"canary\xfftoken"],
 )
-def test_a_token_that_cannot_be_read_is_not_shown(drive: Drive, answer: Answer, body: bytes) -> None:
+def test_a_malformed_token_is_not_shown(drive: Drive, respond: Respond, body: bytes) -> None:
     with pytest.raises(MalformedResponse) as caught:
-        drive(provider().authorize(), answer(200, body))
+        drive(provider().authorize(), respond(200, body))
     assert "canary" not in str(caught.value) + repr(caught.value.raw)
 
 
 @pytest.mark.parametrize(
     ("status", "expected"), [(400, InvalidRequest), (401, AuthenticationError), (403, PermissionDenied)]
 )
-def test_a_refused_login_is_named(drive: Drive, answer: Answer, status: int, expected: type[ApiError]) -> None:
+def test_a_refused_login_raises_the_error_for_its_status(
+    drive: Drive, respond: Respond, status: int, expected: type[ApiError]
+) -> None:
     with pytest.raises(expected):
-        drive(provider().authorize(), answer(status, b"no"))
+        drive(provider().authorize(), respond(status, b"no"))
 
 
-def test_any_other_success_is_no_token(drive: Drive, answer: Answer) -> None:
+def test_any_other_success_status_is_malformed(drive: Drive, respond: Respond) -> None:
     with pytest.raises(MalformedResponse):
-        drive(provider().authorize(), answer(201, EXPIRED.encode()))
+        drive(provider().authorize(), respond(201, EXPIRED.encode()))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_there_is_exactly_one_credential(settings: dict[str, Any], words: str) -
         provider(**settings)
 
 
-# Refusals: https://docs.expert.ai/extract/latest/reference/status/ (read 2026-11-22)
+# Errors: https://docs.expert.ai/extract/latest/reference/status/ (read 2026-11-22)
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
@@ -161,18 +163,18 @@ def test_there_is_exactly_one_credential(settings: dict[str, Any], words: str) -
     ],
 )
 @pytest.mark.parametrize("body", [b"", b"<html></html>", {"message": "words"}])
-def test_a_refusal_is_mapped_by_its_status(
-    drive: Drive, answer: Answer, status: int, body: object, expected: type[ApiError]
+def test_an_error_is_mapped_by_its_status(
+    drive: Drive, respond: Respond, status: int, body: object, expected: type[ApiError]
 ) -> None:
     with pytest.raises(ApiError) as caught:
-        drive(provider().get(TASK), answer(status, body))
+        drive(provider().get(TASK), respond(status, body))
     assert type(caught.value) is expected
 
 
-def test_a_missing_subscription_is_about_the_account_and_shows_its_words(drive: Drive, answer: Answer) -> None:
+def test_a_missing_subscription_concerns_the_account_and_shows_its_message(drive: Drive, respond: Respond) -> None:
     body = {"message": "Forbidden", "_embedded": {"errors": [{"message": "no active subscription"}, {}]}}
     with pytest.raises(PermissionDenied) as caught:
-        drive(provider().get(TASK), answer(403, body))
+        drive(provider().get(TASK), respond(403, body))
     assert caught.value.message == "Forbidden: no active subscription"
     assert 403 in ExpertAiExtract.account_errors
 
@@ -180,15 +182,15 @@ def test_a_missing_subscription_is_about_the_account_and_shows_its_words(drive: 
 @pytest.mark.parametrize(
     "body", [b"", b"null", b"[]", b"{", {}, {"state": None}, {"state": 200}, {"message": "an error, as HTTP 200"}]
 )
-def test_a_body_that_breaks_the_contract_is_named(drive: Drive, answer: Answer, body: object) -> None:
+def test_a_body_that_breaks_the_contract_is_malformed(drive: Drive, respond: Respond, body: object) -> None:
     with pytest.raises(MalformedResponse):
-        drive(provider().get(TASK), answer(200, body))
+        drive(provider().get(TASK), respond(200, body))
 
 
 @pytest.mark.parametrize(
     "bad", ["", "a/b", "..", ".", "a b", "a\nb", "a\r\nX: y", "a\0", "é", "%2e%2e", "a?b", "a#b", "x" * 10_000]
 )
-def test_nonsense_is_no_id(bad: str) -> None:
+def test_an_invalid_id_is_refused_before_a_request(bad: str) -> None:
     with pytest.raises(InvalidTaskId):
         next(provider().get(bad))
 
@@ -200,14 +202,14 @@ def test_nonsense_is_no_id(bad: str) -> None:
     ("current", "progress"),
     [(0, 0.0), (37, 0.37), (100, 1.0), (62.5, 0.625), (-3, 0.0), (170, 1.0), (10**400, 1.0), ("5", None), (True, None)],
 )
-def test_progress_is_a_share(drive: Drive, answer: Answer, current: object, progress: float | None) -> None:
+def test_progress_is_a_fraction(drive: Drive, respond: Respond, current: object, progress: float | None) -> None:
     body = {"state": "PROGRESS", "current": current, "message": "page conversion"}
-    task, _ = drive(provider().get(TASK), answer(200, body))
+    task, _ = drive(provider().get(TASK), respond(200, body))
     assert (task.progress, task.message) == (progress, "page conversion")
 
 
-def test_a_failure_has_the_message(drive: Drive, answer: Answer) -> None:
-    task, _ = drive(provider().get(TASK), answer(200, {"state": "FAILURE", "current": 0, "message": "no pages"}))
+def test_a_failure_has_the_message(drive: Drive, respond: Respond) -> None:
+    task, _ = drive(provider().get(TASK), respond(200, {"state": "FAILURE", "current": 0, "message": "no pages"}))
     assert task.status is TaskStatus.FAILED
     assert (task.error.code, task.error.message) == (None, "no pages")
 
@@ -215,28 +217,30 @@ def test_a_failure_has_the_message(drive: Drive, answer: Answer) -> None:
 @pytest.mark.parametrize(
     ("pages", "reason"), [(0, None), (None, None), (1, Reason.PARTIAL), (2.0, Reason.PARTIAL), ("1", None)]
 )
-def test_missing_pages_make_it_partial(drive: Drive, answer: Answer, pages: object, reason: Reason | None) -> None:
+def test_missing_pages_make_a_result_partial(
+    drive: Drive, respond: Respond, pages: object, reason: Reason | None
+) -> None:
     body: dict[str, Any] = {"state": "SUCCESS", "result": {"header": {"errorPages": pages}, "layout": []}}
-    task, _ = drive(provider().get(TASK), answer(200, body))
+    task, _ = drive(provider().get(TASK), respond(200, body))
     assert (task.status, task.reason) == (TaskStatus.COMPLETED, reason)
 
 
-def test_the_result_is_handed_over_as_it_is(drive: Drive, answer: Answer) -> None:
-    response = answer(200, {"state": "SUCCESS", "result": {"header": {}, "layout": [{"id": 1}], "words": [PAGE]}})
+def test_the_result_is_verbatim(drive: Drive, respond: Respond) -> None:
+    response = respond(200, {"state": "SUCCESS", "result": {"header": {}, "layout": [{"id": 1}], "words": [PAGE]}})
     task, _ = drive(provider().get(TASK), response)
     assert task.result.data is response.json()["result"]
     assert (task.result.text, task.result.files) == (None, ())
 
 
 @pytest.mark.parametrize("result", [None, {}])
-def test_a_placeholder_is_no_result(drive: Drive, answer: Answer, result: object) -> None:
-    task, _ = drive(provider().get(TASK), answer(200, {"state": "SUCCESS", "result": result}))
+def test_an_empty_result_is_none(drive: Drive, respond: Respond, result: object) -> None:
+    task, _ = drive(provider().get(TASK), respond(200, {"state": "SUCCESS", "result": result}))
     assert (task.status, task.reason, task.result) == (TaskStatus.COMPLETED, None, None)
 
 
-def test_the_end_is_utc_to_the_minute(drive: Drive, answer: Answer) -> None:
+def test_finished_at_is_utc_to_the_minute(drive: Drive, respond: Respond) -> None:
     body = {"state": "SUCCESS", "result": {"header": {"conversionDateTime": "2022-03-09 10:47"}}}
-    task, _ = drive(provider().get(TASK), answer(200, body))
+    task, _ = drive(provider().get(TASK), respond(200, body))
     assert task.finished_at == datetime(2022, 3, 9, 10, 47, tzinfo=UTC)
     assert (task.created_at, task.started_at, task.updated_at) == (None, None, None)
 
@@ -252,11 +256,11 @@ def word(text: str, element: int, *box: int) -> bytes:
     return text.encode() + b"\0" + struct.pack("<5I", element, *box)
 
 
-def test_the_vendors_page_is_read() -> None:
+def test_the_vendors_sample_page_is_decoded() -> None:
     assert decode_words(PAGE) == [Word("test", 2, (100, 101, 124, 114))]
 
 
-def test_four_bytes_stand_between_words() -> None:
+def test_four_bytes_separate_words() -> None:
     data = word("Straße", 2, 1, 2, 3, 4) + b"\1\2\3\4" + word("b", 5, 6, 7, 8, 9)
     expected = [Word("Straße", 2, (1, 2, 3, 4)), Word("b", 5, (6, 7, 8, 9))]
     assert decode_words(page(data)) == expected
@@ -284,11 +288,11 @@ def test_a_page_may_be_empty() -> None:
         page(bytes((16 << 20) + 1)),
     ],
 )
-def test_a_broken_page_is_named(text: str) -> None:
+def test_a_broken_page_is_malformed(text: str) -> None:
     with pytest.raises(MalformedResponse):
         decode_words(text)
 
 
-def test_a_bomb_is_not_unpacked() -> None:
+def test_a_decompression_bomb_is_not_unpacked() -> None:
     with pytest.raises(MalformedResponse, match="unpacks to more than 16777216 bytes"):
         decode_words(page(bytes(64 << 20)))

@@ -1,7 +1,7 @@
 """The vendors' own examples, field by field: ``tests/golden/<provider>/<name>.json``.
 
-Each file has its `source`, the `response`, what was `asked` (with the `flow`, where it is not ``get``), and what is to
-`response_type` or what it `raises`. Of an object only the fields that are named are compared; lists are compared whole.
+Each file has a `source`, the `response`, the `task_id` (and the `flow`, unless it is ``get``), and either `expect` (the
+task) or `raises` (the error). Of an object, only the fields in the file are compared; lists are compared whole.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from taskbridge_scan_documents import ScanDocuments
 from taskbridge_smartdocumentor import SmartDocumentor
 
 Drive = Callable[..., tuple[Any, list[Request]]]
-Answer = Callable[..., Response]
+Respond = Callable[..., Response]
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FILES = sorted(GOLDEN.glob("*/*.json"))
@@ -37,15 +37,15 @@ PROVIDERS: dict[str, tuple[type[Provider[Any]], dict[str, str]]] = {
 }
 
 
-def body(said: object) -> bytes:
-    """An answer's body: nothing for null, plain text for a text, JSON for all else."""
-    if said is None:
+def body(content: object) -> bytes:
+    """The body of a response: empty for null, plain text for a string, otherwise JSON."""
+    if content is None:
         return b""
-    return said.encode() if isinstance(said, str) else json.dumps(said).encode()
+    return content.encode() if isinstance(content, str) else json.dumps(content).encode()
 
 
 def printable(value: Any) -> Any:
-    """A result as JSON has it."""
+    """A result as JSON."""
     if isinstance(value, Task):
         dump = {k: v for k, v in value.to_dict().items() if k not in {"raw", "subtasks"}}
         return {**dump, "ref": str(value.ref), "subtasks": [printable(each) for each in value.subtasks]}
@@ -73,12 +73,12 @@ def test_every_provider_has_examples() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
-def test_an_example_is_read_as_it_says(drive: Drive, answer: Answer, file: Path) -> None:
+def test_an_example_is_translated_as_expected(drive: Drive, respond: Respond, file: Path) -> None:
     case = json.loads(file.read_bytes())
     kind, settings = PROVIDERS[file.parent.name]
     provider = kind(kind.Settings.model_validate(settings), "golden")
-    response = answer(case["response"]["status"], body(case["response"]["body"]))
-    flow = getattr(provider, case.get("flow", "get"))(*([case["asked"]] if case["asked"] else []))
+    response = respond(case["response"]["status"], body(case["response"]["body"]))
+    flow = getattr(provider, case.get("flow", "get"))(*([case["task_id"]] if case["task_id"] else []))
     if "raises" in case:
         raises = case["raises"]
         with pytest.raises(TaskbridgeError) as caught:

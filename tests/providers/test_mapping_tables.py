@@ -14,7 +14,7 @@ from taskbridge_scan_documents import ScanDocuments, ScanDocumentsSettings
 from taskbridge_smartdocumentor import SmartDocumentor, SmartDocumentorSettings
 
 Drive = Callable[..., tuple[Any, list[Request]]]
-Answer = Callable[..., Response]
+Respond = Callable[..., Response]
 Row = tuple[str, str | None]  # status, reason
 
 CLOUDCONVERT = CloudConvert(CloudConvertSettings.model_validate({"api_key": "k"}), "c")
@@ -22,7 +22,7 @@ SCAN = ScanDocuments(ScanDocumentsSettings.model_validate({"api_key": "k"}), "c"
 SMART = SmartDocumentor(SmartDocumentorSettings.model_validate({"access_token": "t"}), "c")
 EXPERT = ExpertAiExtract(ExpertAiExtractSettings.model_validate({"access_token": "t"}), "c")
 
-UNHEARD = ["unheard-of", "*", "?", "[a-z]", "…", "failed?", "COMPLETE"]
+UNKNOWN_WORDS = ["unknown", "*", "?", "[a-z]", "…", "failed?", "COMPLETE"]
 
 
 def spellings(word: str) -> list[str]:
@@ -48,13 +48,13 @@ def spellings(word: str) -> list[str]:
     ],
 )
 def test_cloudconvert_tasks(
-    drive: Drive, answer: Answer, *, word: str, operation: str, code: str | None, row: Row
+    drive: Drive, respond: Respond, *, word: str, operation: str, code: str | None, row: Row
 ) -> None:
-    for said in spellings(word):
-        body = {"data": {"id": "x441E6HMhG", "status": said, "operation": operation, "code": code}}
-        task, _ = drive(CLOUDCONVERT.get("x441E6HMhG"), answer(200, body))
+    for spelling in spellings(word):
+        body = {"data": {"id": "x441E6HMhG", "status": spelling, "operation": operation, "code": code}}
+        task, _ = drive(CLOUDCONVERT.get("x441E6HMhG"), respond(200, body))
         assert (task.status, task.reason) == row
-        assert (task.native_status, task.recognized) == (said, True)
+        assert (task.native_status, task.recognized) == (spelling, True)
 
 
 @pytest.mark.parametrize(
@@ -67,19 +67,19 @@ def test_cloudconvert_tasks(
         ("error", "failed"),
     ],
 )
-def test_cloudconvert_jobs(drive: Drive, answer: Answer, word: str, status: str) -> None:
+def test_cloudconvert_jobs(drive: Drive, respond: Respond, word: str, status: str) -> None:
     cancelled = {"id": "t", "status": "error", "operation": "import/upload", "code": "CANCELLED"}
     body = {"data": {"id": "a", "status": word, "tasks": [cancelled]}}
-    job, _ = drive(CLOUDCONVERT.get("job/x441E6HMhG"), answer(200, body))
+    job, _ = drive(CLOUDCONVERT.get("job/x441E6HMhG"), respond(200, body))
     assert (job.status, job.reason, job.native_status) == (status, None, word)
     assert job.subtasks[0].reason == "cancelled"
 
 
 @pytest.mark.parametrize("word", ["pending", "processing", "completed", "failed"])
-def test_scan_documents(drive: Drive, answer: Answer, word: str) -> None:
-    for said in spellings(word):
-        task, _ = drive(SCAN.get("task_1"), answer(200, {"id": "task_1", "status": said}))
-        assert (task.status, task.reason, task.native_status, task.recognized) == (word, None, said, True)
+def test_scan_documents(drive: Drive, respond: Respond, word: str) -> None:
+    for spelling in spellings(word):
+        task, _ = drive(SCAN.get("task_1"), respond(200, {"id": "task_1", "status": spelling}))
+        assert (task.status, task.reason, task.native_status, task.recognized) == (word, None, spelling, True)
 
 
 SMART_ROWS: list[tuple[int | None, str | None, Row]] = [
@@ -96,7 +96,7 @@ SMART_ROWS: list[tuple[int | None, str | None, Row]] = [
     (None, "To Review", ("processing", "awaiting_review")),
     (None, "ExportCompleted", ("completed", None)),
     (None, "Processed", ("completed", None)),
-    # Patterns, in their order.
+    # Patterns, in order.
     (None, "RecognitionFailed", ("failed", None)),
     (None, "QueuedForFailed", ("failed", None)),
     (None, "QueuedForRecognition", ("pending", None)),
@@ -107,22 +107,22 @@ SMART_ROWS: list[tuple[int | None, str | None, Row]] = [
 
 
 @pytest.mark.parametrize(("number", "text", "row"), SMART_ROWS)
-def test_smartdocumentor_texts(drive: Drive, answer: Answer, number: int | None, text: str, row: Row) -> None:
-    for said in spellings(text):
-        body = {"taskId": 44, "taskStatusText": said, "taskStatus": number}
-        task, _ = drive(SMART.get("44"), answer(200, body))
-        assert (task.status, task.reason, task.native_status, task.recognized) == (*row, said, True)
+def test_smartdocumentor_texts(drive: Drive, respond: Respond, number: int | None, text: str, row: Row) -> None:
+    for spelling in spellings(text):
+        body = {"taskId": 44, "taskStatusText": spelling, "taskStatus": number}
+        task, _ = drive(SMART.get("44"), respond(200, body))
+        assert (task.status, task.reason, task.native_status, task.recognized) == (*row, spelling, True)
 
 
 @pytest.mark.parametrize(("number", "row"), [(number, row) for number, _, row in SMART_ROWS if number is not None])
-def test_smartdocumentor_numbers(drive: Drive, answer: Answer, number: int, row: Row) -> None:
-    task, _ = drive(SMART.get("44"), answer(200, {"taskId": 44, "taskStatus": number}))
+def test_smartdocumentor_numbers(drive: Drive, respond: Respond, number: int, row: Row) -> None:
+    task, _ = drive(SMART.get("44"), respond(200, {"taskId": 44, "taskStatus": number}))
     assert (task.status, task.reason, task.native_status, task.recognized) == (*row, str(number), True)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3, 5, 18, 21, 29, 36, 37, -4, 10**30])
-def test_smartdocumentor_numbers_are_not_extrapolated(drive: Drive, answer: Answer, number: int) -> None:
-    task, _ = drive(SMART.get("44"), answer(200, {"taskId": 44, "taskStatus": number}))
+def test_smartdocumentor_numbers_are_not_extrapolated(drive: Drive, respond: Respond, number: int) -> None:
+    task, _ = drive(SMART.get("44"), respond(200, {"taskId": 44, "taskStatus": number}))
     assert (task.status, task.native_status, task.recognized) == ("processing", str(number), False)
 
 
@@ -140,22 +140,22 @@ def test_smartdocumentor_numbers_are_not_extrapolated(drive: Drive, answer: Answ
         ("REVOKED", ("failed", "cancelled")),
     ],
 )
-def test_expertai_extract(drive: Drive, answer: Answer, word: str, row: Row) -> None:
-    for said in spellings(word):
-        task, _ = drive(EXPERT.get("a"), answer(200, {"state": said, "current": 100, "message": "completed"}))
-        assert (task.status, task.reason, task.native_status, task.recognized) == (*row, said, True)
+def test_expertai_extract(drive: Drive, respond: Respond, word: str, row: Row) -> None:
+    for spelling in spellings(word):
+        task, _ = drive(EXPERT.get("a"), respond(200, {"state": spelling, "current": 100, "message": "completed"}))
+        assert (task.status, task.reason, task.native_status, task.recognized) == (*row, spelling, True)
 
 
-@pytest.mark.parametrize("word", [*UNHEARD, "REJECTED", "IGNORED"])
-def test_an_unheard_word_is_processing(drive: Drive, answer: Answer, word: str) -> None:
-    looks = [
+@pytest.mark.parametrize("word", [*UNKNOWN_WORDS, "REJECTED", "IGNORED"])
+def test_an_unknown_word_is_processing(drive: Drive, respond: Respond, word: str) -> None:
+    requests = [
         (CLOUDCONVERT.get("x441E6HMhG"), {"data": {"id": "a", "status": word, "operation": "convert"}}),
         (CLOUDCONVERT.get("job/x441E6HMhG"), {"data": {"id": "a", "status": word}}),
         (SCAN.get("a"), {"id": "a", "status": word}),
         (SMART.get("44"), {"taskId": 44, "taskStatusText": word}),
         (EXPERT.get("a"), {"state": word}),
     ]
-    for flow, body in looks:
-        task, _ = drive(flow, answer(200, body))
+    for flow, body in requests:
+        task, _ = drive(flow, respond(200, body))
         assert (task.status, task.recognized, task.native_status) == ("processing", False, word)
         assert (task.result, task.error) == (None, None)

@@ -1,4 +1,4 @@
-"""Whatever a vendor sends, a look-up gives a task or says that the contract is broken."""
+"""Whatever a vendor sends, `get` returns a task or raises `ContractError`."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def mutated(draw: st.DrawFn, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(task: Task) -> None:
-    """What holds for every task, whatever it was made of."""
+    """Check what holds for every task."""
     assert isinstance(task.status, TaskStatus)
     assert task.ref.id == task.id
     assert task == replace(task)
@@ -164,20 +164,20 @@ def check(task: Task) -> None:
 @pytest.mark.parametrize("case", CASES)
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_mutated_answer_gives_a_task_or_a_contract_error(drive: Drive, case: str, data: st.DataObject) -> None:
-    provider, asked, body = CASES[case]
+def test_a_mutated_response_gives_a_task_or_a_contract_error(drive: Drive, case: str, data: st.DataObject) -> None:
+    provider, task_id, body = CASES[case]
     sent = json.dumps(data.draw(mutated(body))).encode()
     try:
-        task, _ = drive(provider.get(asked), Response(200, {}, sent))
+        task, _ = drive(provider.get(task_id), Response(200, {}, sent))
     except ContractError:
         return
     check(task)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_answers_themselves_are_tasks(drive: Drive, case: str) -> None:
-    provider, asked, body = CASES[case]
-    task, _ = drive(provider.get(asked), Response(200, {}, json.dumps(body).encode()))
+def test_the_unmutated_responses_are_tasks(drive: Drive, case: str) -> None:
+    provider, task_id, body = CASES[case]
+    task, _ = drive(provider.get(task_id), Response(200, {}, json.dumps(body).encode()))
     check(task)
     assert task.is_terminal
 
@@ -185,7 +185,7 @@ def test_the_answers_themselves_are_tasks(drive: Drive, case: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=40) | st.text(max_size=40))
 @example("H4sIAK+FKGIC/ytJLS5hYGJgYEgB4lQgrgHiIiAGAEjL9hsZAAAA"[:-1])
-def test_a_page_of_words_is_read_or_refused(page: bytes | str) -> None:
+def test_a_page_of_words_is_decoded_or_malformed(page: bytes | str) -> None:
     text = page if isinstance(page, str) else page.decode("latin-1")
     with contextlib.suppress(ContractError):
         assert isinstance(decode_words(text), list)

@@ -25,7 +25,7 @@ from taskbridge.provider.http import Request, Response
 from taskbridge_smartdocumentor import SmartDocumentor, SmartDocumentorSettings
 
 Drive = Callable[..., tuple[Any, list[Request]]]
-Answer = Callable[..., Response]
+Respond = Callable[..., Response]
 
 CLIENT = {"client_id": "me", "client_secret": "canary & secret"}
 BASE = "https://cloud.smartdocumentor.net/api/v1.0/external"
@@ -35,20 +35,20 @@ def provider(**settings: Any) -> SmartDocumentor:
     return SmartDocumentor(SmartDocumentorSettings.model_validate(settings or CLIENT), "invoices")
 
 
-def said(**fields: Any) -> dict[str, Any]:
+def vendor_body(**fields: Any) -> dict[str, Any]:
     return {"taskId": 44, "workspaceId": 1, "displayName": "d", "totalPages": 1, **fields}
 
 
-def test_get_asks_by_number(drive: Drive, answer: Answer) -> None:
-    task, (request,) = drive(provider().get("44"), answer(200, said(taskStatusText="Processed")))
+def test_get_requests_a_task_by_number(drive: Drive, respond: Respond) -> None:
+    task, (request,) = drive(provider().get("44"), respond(200, vendor_body(taskStatusText="Processed")))
     assert (request.method, request.url) == ("GET", f"{BASE}/sdtask/status?taskId=44")
     assert request.authorized
     assert (task.id, task.native_id, task.ref) == ("44", 44, "invoices:44")
 
 
-def test_get_asks_by_the_callers_own_id(drive: Drive, answer: Answer) -> None:
+def test_get_requests_a_task_by_external_id(drive: Drive, respond: Respond) -> None:
     task, (request,) = drive(
-        provider().get("external/INV-7"), answer(200, said(taskStatusText="Processed", externalId="INV-7"))
+        provider().get("external/INV-7"), respond(200, vendor_body(taskStatusText="Processed", externalId="INV-7"))
     )
     assert request.url == f"{BASE}/sdtask/status?externalId=INV-7"
     assert (task.id, task.native_id, task.external_id) == ("external/INV-7", 44, "INV-7")
@@ -57,7 +57,7 @@ def test_get_asks_by_the_callers_own_id(drive: Drive, answer: Answer) -> None:
 @pytest.mark.parametrize(
     "own", ["44", "a/b/c", "..", "a b", "a&taskId=1", "a#b", "a+b", "100%", "é", "発票-7", "😀", "x" * 512, "a:b"]
 )
-def test_the_callers_own_id_is_encoded(own: str) -> None:
+def test_the_external_id_is_encoded(own: str) -> None:
     parts = urlsplit(next(provider().get(f"external/{own}")).url)
     assert parts.path == "/api/v1.0/external/sdtask/status"
     assert parts.fragment == ""
@@ -88,25 +88,25 @@ def test_the_callers_own_id_is_encoded(own: str) -> None:
         "external/" + "x" * 10_000,
     ],
 )
-def test_nonsense_is_no_id(bad: str) -> None:
+def test_an_invalid_id_is_refused_before_a_request(bad: str) -> None:
     with pytest.raises(InvalidTaskId):
         next(provider().get(bad))
 
 
-def test_an_external_look_up_is_answered_by_its_external_id() -> None:
+def test_the_identity_of_an_external_id_is_external_id() -> None:
     assert [kind.identity for kind in SmartDocumentor.capabilities.kinds] == ["native_id", "external_id"]
 
 
-def test_there_is_no_line_to_hold() -> None:
+def test_there_is_no_long_poll() -> None:
     assert provider().long_poll("44") is None
 
 
 # The token.
 
 
-def test_authorise_sends_the_client_credentials_as_a_form(drive: Drive, answer: Answer) -> None:
+def test_authorize_sends_the_client_credentials_as_a_form(drive: Drive, respond: Respond) -> None:
     body = {"access_token": "eyJ.a.b", "expires_in": 3600, "token_type": "Bearer", "scope": "WebAPI"}
-    credential, (request,) = drive(provider().authorize(), answer(200, body))
+    credential, (request,) = drive(provider().authorize(), respond(200, body))
     assert (request.method, request.url) == ("POST", "https://cloud.smartdocumentor.net/connect/token")
     assert request.headers == {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
     assert isinstance(request.body, bytes)
@@ -129,11 +129,11 @@ def test_authorise_sends_the_client_credentials_as_a_form(drive: Drive, answer: 
         ({**CLIENT, "token_url": "https://login.test/token"}, "https://login.test/token"),
     ],
 )
-def test_the_token_service_is_a_setting(settings: dict[str, Any], url: str) -> None:
+def test_the_settings_choose_the_token_service(settings: dict[str, Any], url: str) -> None:
     assert next(provider(**settings).authorize()).url == url
 
 
-def test_a_token_of_the_settings_needs_no_request(drive: Drive) -> None:
+def test_a_token_from_the_settings_needs_no_request(drive: Drive) -> None:
     assert drive(provider(access_token="tok").authorize()) == (Credential({"Authorization": "Bearer tok"}), [])
 
 
@@ -162,11 +162,11 @@ def test_there_is_exactly_one_credential(settings: dict[str, Any], words: str) -
         (503, b"", ServerError),
     ],
 )
-def test_a_refused_token_is_named(
-    drive: Drive, answer: Answer, status: int, body: object, expected: type[ApiError]
+def test_a_refused_token_raises_the_error_for_its_code(
+    drive: Drive, respond: Respond, status: int, body: object, expected: type[ApiError]
 ) -> None:
     with pytest.raises(ApiError) as caught:
-        drive(provider().authorize(), answer(status, body))
+        drive(provider().authorize(), respond(status, body))
     assert type(caught.value) is expected
 
 
@@ -182,19 +182,19 @@ def test_a_refused_token_is_named(
         {"access_token": "canary token"},
     ],
 )
-def test_a_token_that_cannot_be_read_is_not_shown(drive: Drive, answer: Answer, body: object) -> None:
+def test_a_malformed_token_is_not_shown(drive: Drive, respond: Respond, body: object) -> None:
     with pytest.raises(MalformedResponse) as caught:
-        drive(provider().authorize(), answer(200, body))
+        drive(provider().authorize(), respond(200, body))
     assert "canary" not in str(caught.value) + repr(caught.value.raw)
 
 
 @pytest.mark.parametrize("lifetime", [None, "3600", True, float("1e300"), -5])
-def test_an_odd_lifetime_does_no_harm(drive: Drive, answer: Answer, lifetime: object) -> None:
-    credential, _ = drive(provider().authorize(), answer(200, {"access_token": "t", "expires_in": lifetime}))
+def test_an_odd_lifetime_is_tolerated(drive: Drive, respond: Respond, lifetime: object) -> None:
+    credential, _ = drive(provider().authorize(), respond(200, {"access_token": "t", "expires_in": lifetime}))
     assert credential.headers == {"Authorization": "Bearer t"}
 
 
-# Refusals: https://docs.smartdocumentor.net/technical/api-reference/get-task-status (read 2026-11-22): no bodies.
+# Errors: https://docs.smartdocumentor.net/technical/api-reference/get-task-status (read 2026-11-22): no bodies.
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
@@ -208,11 +208,11 @@ def test_an_odd_lifetime_does_no_harm(drive: Drive, answer: Answer, lifetime: ob
     ],
 )
 @pytest.mark.parametrize("body", [b"", b"<html></html>", b"null"])
-def test_a_refusal_needs_no_body(
-    drive: Drive, answer: Answer, status: int, body: bytes, expected: type[ApiError]
+def test_an_error_needs_no_body(
+    drive: Drive, respond: Respond, status: int, body: bytes, expected: type[ApiError]
 ) -> None:
     with pytest.raises(ApiError) as caught:
-        drive(provider().get("44"), answer(status, body))
+        drive(provider().get("44"), respond(status, body))
     assert type(caught.value) is expected
 
 
@@ -224,18 +224,18 @@ def test_a_refusal_needs_no_body(
         b"[]",
         b"{",
         {},
-        said(taskId=None),
-        said(taskId="44"),
-        said(taskId=True),
-        said(taskStatusText=7),
-        said(taskStatus=True),
-        said(taskStatus="34"),
-        said(taskStatusText="Unheard", taskStatus=False),
+        vendor_body(taskId=None),
+        vendor_body(taskId="44"),
+        vendor_body(taskId=True),
+        vendor_body(taskStatusText=7),
+        vendor_body(taskStatus=True),
+        vendor_body(taskStatus="34"),
+        vendor_body(taskStatusText="Unlisted", taskStatus=False),
     ],
 )
-def test_a_body_that_breaks_the_contract_is_named(drive: Drive, answer: Answer, body: object) -> None:
+def test_a_body_that_breaks_the_contract_is_malformed(drive: Drive, respond: Respond, body: object) -> None:
     with pytest.raises(MalformedResponse):
-        drive(provider().get("44"), answer(200, body))
+        drive(provider().get("44"), respond(200, body))
 
 
 # Translation.
@@ -246,7 +246,7 @@ def test_a_body_that_breaks_the_contract_is_named(drive: Drive, answer: Answer, 
     [
         ({"taskStatusText": "ToReview", "taskStatus": 32}, "processing", "awaiting_review", "ToReview", None),
         ({"taskStatusText": "PreProcessingFailed", "taskStatus": 34}, "failed", None, "PreProcessingFailed", None),
-        ({"taskStatusText": "Unheard", "taskStatus": 34}, "processing", None, "Unheard", None),
+        ({"taskStatusText": "Unlisted", "taskStatus": 34}, "processing", None, "Unlisted", None),
         ({"taskStatusText": "", "taskStatus": 30}, "pending", None, "30", None),
         ({"taskStatusText": None, "taskStatus": 20}, "failed", "deleted", "20", None),
         (
@@ -289,9 +289,9 @@ def test_a_body_that_breaks_the_contract_is_named(drive: Drive, answer: Answer, 
         ({"taskStatusText": "Processed", "integrationStatus": 1}, "completed", None, "Processed", None),
     ],
 )
-def test_the_text_decides_and_the_integration_only_refines(
+def test_the_status_text_decides_and_the_integration_status_only_refines(
     drive: Drive,
-    answer: Answer,
+    respond: Respond,
     *,
     fields: dict[str, Any],
     status: str,
@@ -299,7 +299,7 @@ def test_the_text_decides_and_the_integration_only_refines(
     native: str,
     message: str | None,
 ) -> None:
-    task, _ = drive(provider().get("44"), answer(200, said(**fields)))
+    task, _ = drive(provider().get("44"), respond(200, vendor_body(**fields)))
     assert (task.status, task.reason, task.native_status, task.message) == (status, reason, native, message)
     assert task.recognized
 
@@ -309,16 +309,16 @@ def test_the_text_decides_and_the_integration_only_refines(
     [
         ({}, None),
         ({"taskStatusText": None, "taskStatus": None}, None),
-        ({"taskStatusText": "Unheard"}, "Unheard"),
-        ({"taskStatusText": "Unheard", "taskStatus": 99}, "Unheard"),
+        ({"taskStatusText": "Unlisted"}, "Unlisted"),
+        ({"taskStatusText": "Unlisted", "taskStatus": 99}, "Unlisted"),
         ({"taskStatus": 36}, "36"),
         ({"taskStatus": 3}, "3"),
     ],
 )
-def test_what_nobody_knows_is_processing(
-    drive: Drive, answer: Answer, fields: dict[str, Any], native: str | None
+def test_an_unknown_status_is_processing(
+    drive: Drive, respond: Respond, fields: dict[str, Any], native: str | None
 ) -> None:
-    task, _ = drive(provider().get("44"), answer(200, said(**fields)))
+    task, _ = drive(provider().get("44"), respond(200, vendor_body(**fields)))
     assert (task.status, task.recognized, task.native_status) == (TaskStatus.PROCESSING, False, native)
 
 
@@ -330,22 +330,22 @@ def test_what_nobody_knows_is_processing(
         ({"taskStatusText": "Deleting"}, "Deleting"),
     ],
 )
-def test_a_failure_has_the_status_for_its_words(
-    drive: Drive, answer: Answer, fields: dict[str, Any], words: str
+def test_a_failure_has_its_status_as_code_and_message(
+    drive: Drive, respond: Respond, fields: dict[str, Any], words: str
 ) -> None:
-    task, _ = drive(provider().get("44"), answer(200, said(**fields)))
+    task, _ = drive(provider().get("44"), respond(200, vendor_body(**fields)))
     assert (task.error.code, task.error.message) == (words, words)
 
 
-def test_restarts_are_counted_from_none(drive: Drive, answer: Answer) -> None:
-    first, _ = drive(provider().get("44"), answer(200, said(taskStatus=34)))
-    again, _ = drive(provider().get("44"), answer(200, said(taskStatus=34, restartCount=2)))
+def test_restarts_default_to_zero(drive: Drive, respond: Respond) -> None:
+    first, _ = drive(provider().get("44"), respond(200, vendor_body(taskStatus=34)))
+    again, _ = drive(provider().get("44"), respond(200, vendor_body(taskStatus=34, restartCount=2)))
     assert (first.restarts, again.restarts) == (0, 2)
 
 
-def test_times_may_lack_a_zone_and_have_seven_digits(drive: Drive, answer: Answer) -> None:
-    body = said(createdOn="2023-08-08T08:55:29.7831583Z", preProcessingStartedOn="2023-08-08T08:56:00")
-    task, _ = drive(provider().get("44"), answer(200, body))
+def test_times_may_lack_a_zone_and_have_seven_digits(drive: Drive, respond: Respond) -> None:
+    body = vendor_body(createdOn="2023-08-08T08:55:29.7831583Z", preProcessingStartedOn="2023-08-08T08:56:00")
+    task, _ = drive(provider().get("44"), respond(200, body))
     assert task.created_at == datetime(2023, 8, 8, 8, 55, 29, 783158, tzinfo=UTC)
     assert task.started_at == datetime(2023, 8, 8, 8, 56, tzinfo=UTC)
     assert (task.updated_at, task.finished_at) == (None, None)
@@ -354,27 +354,29 @@ def test_times_may_lack_a_zone_and_have_seven_digits(drive: Drive, answer: Answe
 # The result.
 
 
-def test_the_result_is_fetched_by_number(drive: Drive, answer: Answer) -> None:
+def test_the_result_is_fetched_by_number(drive: Drive, respond: Respond) -> None:
     smart = provider()
-    task, _ = drive(smart.get("external/INV-7"), answer(200, said(taskStatusText="Processed", externalId="INV-7")))
+    task, _ = drive(
+        smart.get("external/INV-7"), respond(200, vendor_body(taskStatusText="Processed", externalId="INV-7"))
+    )
     assert (task.status, task.result) == (TaskStatus.COMPLETED, None)
     export: dict[str, Any] = {"taskId": 44, "originalFileUrl": None, "chunks": [{"entities": []}]}
-    result, (request,) = drive(smart.result(task), answer(200, export))
+    result, (request,) = drive(smart.result(task), respond(200, export))
     assert (request.method, request.url) == ("GET", f"{BASE}/sdtask/GetExportData/44")
     assert result.data == export
     assert (result.files, result.text) == ((), None)
 
 
 @pytest.mark.parametrize(("status", "expected"), [(404, TaskNotFound), (500, ServerError), (200, MalformedResponse)])
-def test_a_result_that_is_not_there_is_named(
-    drive: Drive, answer: Answer, status: int, expected: type[Exception]
+def test_a_missing_result_raises_the_error_for_its_status(
+    drive: Drive, respond: Respond, status: int, expected: type[Exception]
 ) -> None:
     smart = provider()
-    task, _ = drive(smart.get("44"), answer(200, said(taskStatusText="Processed")))
+    task, _ = drive(smart.get("44"), respond(200, vendor_body(taskStatusText="Processed")))
     with pytest.raises(expected):
-        drive(smart.result(task), answer(status))
+        drive(smart.result(task), respond(status))
 
 
-def test_a_stuck_task_is_explained() -> None:
+def test_a_long_review_has_a_wait_hint() -> None:
     assert "review" in SmartDocumentor.wait_hints[Reason.AWAITING_REVIEW]
     assert Reason.INTEGRATION_FAILED in SmartDocumentor.capabilities.reasons
