@@ -1,4 +1,4 @@
-"""Run the benchmarks, and write what they found: ``python -m benchmarks [--quick] [SECTION …]``."""
+"""Run the benchmarks and write their results: ``python -m benchmarks [--quick] [SECTION …]``."""
 
 from __future__ import annotations
 
@@ -10,49 +10,53 @@ import sys
 import time
 from typing import Any, Final
 
-from benchmarks.measure import HERE, ROOT, environment, machine, more_files
-from benchmarks.targets import verdicts
+from benchmarks.measure import HERE, ROOT, environment, machine, raise_file_limit
+from benchmarks.targets import evaluate
 
 SECTIONS: Final = ("translate", "poll", "flight", "schedules", "peers", "startup")
 RESULTS: Final = HERE / "results.json"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure taskbridge beside its peers.")
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all by default")
-    parser.add_argument("--quick", action="store_true", help="small sizes, for development; writes no results")
-    parser.add_argument("--write", action="store_true", help="write the results of a quick run all the same")
-    parser.add_argument("--report", action="store_true", help="only write tables and plots from results.json")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure taskbridge and comparable libraries."
+    )
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"one of {', '.join(SECTIONS)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="use small sizes, for development; do not write results")
+    parser.add_argument("--write", action="store_true", help="write results even with --quick")
+    parser.add_argument(
+        "--report", action="store_true", help="measure nothing; write tables and plots from results.json"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if unknown := set(asked.sections) - set(SECTIONS):
-        parser.error(f"there is no section {', '.join(sorted(unknown))}")
-    if asked.one:
-        more_files()
-        print(json.dumps(importlib.import_module(f"benchmarks.{asked.one}").run(quick=asked.quick)))
+    arguments = parser.parse_args()
+    if unknown := set(arguments.sections) - set(SECTIONS):
+        parser.error(f"unknown section: {', '.join(sorted(unknown))}")
+    if arguments.one:
+        raise_file_limit()
+        print(json.dumps(importlib.import_module(f"benchmarks.{arguments.one}").run(quick=arguments.quick)))
         return
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    if not asked.report:
-        results = {**results, "machine": machine(), "quick": asked.quick}
-        for name in asked.sections or SECTIONS:
-            results[name] = _run(name, quick=asked.quick)
-        if not asked.quick or asked.write:
+    if not arguments.report:
+        results = {**results, "machine": machine(), "quick": arguments.quick}
+        for name in arguments.sections or SECTIONS:
+            results[name] = _run(name, quick=arguments.quick)
+        if not arguments.quick or arguments.write:
             RESULTS.write_text(json.dumps(_rounded(results), indent=1) + "\n")
-    if asked.report or not asked.quick or asked.write:
-        from benchmarks.report import write  # it needs all results
+    if arguments.report or not arguments.quick or arguments.write:
+        from benchmarks.report import write  # needs matplotlib
 
         write(json.loads(RESULTS.read_text()))
     _show(results)
 
 
 def _run(name: str, *, quick: bool) -> Any:
-    """One section, in a process of its own."""
+    """Run one section in its own process."""
     start = time.perf_counter()
     print(f"{name} …", end=" ", flush=True)
     command = [sys.executable, "-m", "benchmarks", "--one", name, *(["--quick"] if quick else [])]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment(), cwd=ROOT)
+    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment(), cwd=ROOT)
     print(f"{time.perf_counter() - start:.0f} s", flush=True)
-    return json.loads(done.stdout)
+    return json.loads(process.stdout)
 
 
 def _rounded(value: Any) -> Any:
@@ -64,11 +68,11 @@ def _rounded(value: Any) -> Any:
 
 
 def _show(results: dict[str, Any]) -> None:
-    for verdict in verdicts(results).values():
-        target = verdict.target
-        value = "-" if verdict.value is None else f"{verdict.value:,.{max(2, target.digits)}f}"
-        bound = f"{'≥' if target.least else '≤'} {target.limit:g}"
-        print(f"{verdict.words.strip('*'):12} {value:>10} ({bound:>7})  {target.what.replace('`', '')}")
+    for result in evaluate(results).values():
+        target = result.target
+        value = "-" if result.value is None else f"{result.value:,.{max(2, target.digits)}f}"
+        bound = f"{'≥' if target.at_least else '≤'} {target.limit:g}"
+        print(f"{result.verdict.strip('*'):12} {value:>10} ({bound:>7})  {target.what.replace('`', '')}")
 
 
 if __name__ == "__main__":

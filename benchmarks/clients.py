@@ -1,9 +1,9 @@
-"""One side of a comparison in a process of its own: waits for operations in somebody's way, and tells how it went.
+"""One side of a comparison in its own process: waits for operations with one library, and reports figures.
 
-``python -m benchmarks.clients SIDE URL`` reads lines of JSON and answers each with one:
+``python -m benchmarks.clients SIDE URL`` reads lines of JSON and answers each with one line:
 
-* ``{"run", "ids", "interval", "latency"}`` waits for all of them and tells CPU, threads, memory and delays.
-* ``{"run", "ids", "interval", "forever": true}`` begins to wait, tells that, and waits on.
+* ``{"run", "ids", "interval", "latency"}`` waits for all tasks and returns CPU, threads, memory and delays.
+* ``{"run", "ids", "interval", "forever": true}`` begins to wait, returns at once, and keeps waiting.
 """
 
 from __future__ import annotations
@@ -21,26 +21,28 @@ from typing import Any, Final
 
 import psutil
 
-from benchmarks.measure import KEY, begin, cpu, lateness, more_files
+from benchmarks.measure import KEY, begin, cpu, delays_of, raise_file_limit
 from benchmarks.schedules import DISTRIBUTIONS
-from benchmarks.virtual import single_looks
+from benchmarks.virtual import single_polls
 from taskbridge import aio
+from taskbridge._polling.intervals import IntervalPolicy, Intervals
 from taskbridge.models import Task, TaskStatus
 
-Told = dict[str, float]
-PreparedSubmission = Callable[[Told], None]
-"""Waits for everything, noting when each end was told."""
+Detected = dict[str, float]
+"""When each end was detected, in Unix seconds."""
+Wait = Callable[[Detected], None]
+"""Waits for all tasks and records when each end was detected."""
 
 
 def _pause(seconds: float) -> None:
-    time.sleep(seconds)  # noqa: TID251  # what people write
+    time.sleep(seconds)  # noqa: TID251  # as in naive code
 
 
-def _each_in_a_thread(ids: list[str], wait: Callable[[str], None]) -> PreparedSubmission:
-    def run(told: Told) -> None:
+def _in_threads(ids: list[str], wait: Callable[[str], None]) -> Wait:
+    def run(detected: Detected) -> None:
         def one(task: str) -> None:
             wait(task)
-            told[task] = time.time()
+            detected[task] = time.time()
 
         threads = [threading.Thread(target=one, args=(task,), daemon=True) for task in ids]
         for thread in threads:
@@ -51,51 +53,51 @@ def _each_in_a_thread(ids: list[str], wait: Callable[[str], None]) -> PreparedSu
     return run
 
 
-# What people write.
+# Naive code.
 
 
-def no_session(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
+def no_session(url: str, ids: list[str], options: dict[str, Any]) -> Wait:
     requests = importlib.import_module("requests")
-    return _loop(requests.get, url, ids, said)
+    return _loop(requests.get, url, ids, options)
 
 
-def one_session(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
+def one_session(url: str, ids: list[str], options: dict[str, Any]) -> Wait:
     requests = importlib.import_module("requests")
     session = requests.Session()
     session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=1000))
-    return _loop(session.get, url, ids, said)
+    return _loop(session.get, url, ids, options)
 
 
-def _loop(get: Callable[..., Any], url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
+def _loop(get: Callable[..., Any], url: str, ids: list[str], options: dict[str, Any]) -> Wait:
     def wait(task: str) -> None:
-        if said.get("spread"):
-            _pause(random() * said["interval"])  # or all of them march in step
+        if options.get("spread"):
+            _pause(random() * options["interval"])  # or all threads poll at the same moments
         while True:
-            answer = get(f"{url}/v2/tasks/{task}", headers={"Authorization": f"Bearer {KEY}"}, timeout=30)
-            answer.raise_for_status()
-            if answer.json()["data"]["status"] in ("finished", "error"):
+            response = get(f"{url}/v2/tasks/{task}", headers={"Authorization": f"Bearer {KEY}"}, timeout=30)
+            response.raise_for_status()
+            if response.json()["data"]["status"] in ("finished", "error"):
                 return
-            _pause(said["interval"])
+            _pause(options["interval"])
 
-    return _each_in_a_thread(ids, wait)
+    return _in_threads(ids, wait)
 
 
-def cloudconvert(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
-    """The vendor's own SDK, asked in a loop."""
+def cloudconvert(url: str, ids: list[str], options: dict[str, Any]) -> Wait:
+    """Poll with the vendor's own SDK in a loop."""
     sdk = _sdk(url)
 
     def wait(task: str) -> None:
         while sdk.Task.find(task)["status"] not in ("finished", "error"):
-            _pause(said["interval"])
+            _pause(options["interval"])
 
-    return _each_in_a_thread(ids, wait)
+    return _in_threads(ids, wait)
 
 
-def cloudconvert_held(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
-    """The vendor's own SDK, on the line that the vendor holds."""
-    del said
+def cloudconvert_long_poll(url: str, ids: list[str], options: dict[str, Any]) -> Wait:
+    """Use the long poll of the vendor's own SDK."""
+    del options
     sdk = _sdk(url)
-    return _each_in_a_thread(ids, sdk.Task.wait)
+    return _in_threads(ids, sdk.Task.wait)
 
 
 def _sdk(url: str) -> Any:
@@ -104,11 +106,11 @@ def _sdk(url: str) -> Any:
     return sdk
 
 
-# The peers.
+# Other libraries.
 
 
-def azure(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
-    """`LROPoller`, which starts a thread for each operation, with the policies of generated clients."""
+def azure(url: str, ids: list[str], options: dict[str, Any]) -> Wait:
+    """Use `LROPoller`, which starts a thread per operation, with the policies of generated clients."""
     core = importlib.import_module("azure.core")
     polling = importlib.import_module("azure.core.polling")
     base = importlib.import_module("azure.core.polling.base_polling")
@@ -121,20 +123,20 @@ def azure(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
 
     first = {task: start(task) for task in ids}
 
-    def run(told: Told) -> None:
-        def over(task: str) -> Callable[[Any], None]:
-            return lambda _: told.__setitem__(task, time.time())
+    def run(detected: Detected) -> None:
+        def finished(task: str) -> Callable[[Any], None]:
+            return lambda _: detected.__setitem__(task, time.time())
 
         pollers = []
         for task, response in first.items():
-            method = base.LROBasePolling(said["interval"])
+            method = base.LROBasePolling(options["interval"])
             poller = polling.LROPoller(client, response, lambda found: found, method)
-            poller.add_done_callback(over(task))
+            poller.add_done_callback(finished(task))
             pollers.append(poller)
         for poller in pollers:
             poller.result()
-        while len(told) < len(ids):
-            _pause(0.001)  # callbacks come after results
+        while len(detected) < len(ids):
+            _pause(0.001)  # callbacks run after results
 
     return run
 
@@ -152,8 +154,8 @@ def _azure_policies(retry: str) -> list[Any]:
     ]
 
 
-def azure_async(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
-    """`AsyncLROPoller`, an asyncio task for each operation."""
+def azure_async(url: str, ids: list[str], options: dict[str, Any]) -> Wait:
+    """Use `AsyncLROPoller`, with an asyncio task per operation."""
     core = importlib.import_module("azure.core")
     polling = importlib.import_module("azure.core.polling")
     base = importlib.import_module("azure.core.polling.async_base_polling")
@@ -164,16 +166,16 @@ def azure_async(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmi
     async def start(task: str) -> Any:
         return await client._pipeline.run(rest.HttpRequest("POST", f"{url}/azure/{task}"))  # noqa: SLF001
 
-    async def begun() -> dict[str, Any]:
+    async def start_all() -> dict[str, Any]:
         return {task: await start(task) for task in ids}
 
-    first = loop.run_until_complete(begun())
+    first = loop.run_until_complete(start_all())
 
-    def run(told: Told) -> None:
+    def run(detected: Detected) -> None:
         async def one(task: str, response: Any) -> None:
-            method = base.AsyncLROBasePolling(said["interval"])
+            method = base.AsyncLROBasePolling(options["interval"])
             await polling.AsyncLROPoller(client, response, lambda found: found, method).result()
-            told[task] = time.time()
+            detected[task] = time.time()
 
         async def everything() -> None:
             await asyncio.gather(*(one(task, response) for task, response in first.items()))
@@ -185,8 +187,8 @@ def azure_async(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmi
     return run
 
 
-def google(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
-    """`Operation.result()` with its own schedule, in a thread for each, over one session."""
+def google(url: str, ids: list[str], options: dict[str, Any]) -> Wait:
+    """Use `Operation.result()` with its own schedule, with a thread per operation and one session."""
     operation = importlib.import_module("google.api_core.operation")
     retry = importlib.import_module("google.api_core.retry")
     empty = importlib.import_module("google.protobuf.empty_pb2").Empty
@@ -195,32 +197,32 @@ def google(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission
     session = requests.Session()
 
     def api_request(method: str, path: str) -> Any:
-        answer = session.request(method, f"{url}/google/{path}", timeout=60)
-        answer.raise_for_status()
-        return answer.json()
+        response = session.request(method, f"{url}/google/{path}", timeout=60)
+        response.raise_for_status()
+        return response.json()
 
-    given: dict[str, Any] = {}
-    if said.get("even"):  # a steady pace in place of its own: it draws each pause evenly from nought
-        pace = 2 * said["interval"]
-        given["polling"] = retry.Retry(
+    polling: dict[str, Any] = {}
+    if options.get("even"):  # a steady interval instead: each pause is drawn uniformly between 0 and the maximum
+        maximum = 2 * options["interval"]
+        polling["polling"] = retry.Retry(
             predicate=retry.if_exception_type(importlib.import_module(_POLLING)._OperationNotComplete),  # noqa: SLF001
-            initial=pace,
-            maximum=pace,
+            initial=maximum,
+            maximum=maximum,
             multiplier=1.0,
             timeout=900,
         )
 
     def wait(task: str) -> None:
-        operation.from_http_json({"name": task, "done": False}, api_request, empty, **given).result()
+        operation.from_http_json({"name": task, "done": False}, api_request, empty, **polling).result()
 
-    return _each_in_a_thread(ids, wait)
+    return _in_threads(ids, wait)
 
 
 _POLLING: Final = "google.api_core.future.polling"
 
 
-def boto3(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
-    """The waiter of a service with jobs, in a thread for each, over one client."""
+def boto3(url: str, ids: list[str], options: dict[str, Any]) -> Wait:
+    """Use the waiter of a service with jobs, with a thread per job and one client."""
     sdk = importlib.import_module("boto3")
     config = importlib.import_module("botocore.config").Config(retries={"max_attempts": 0})
     client = sdk.client(
@@ -234,33 +236,33 @@ def boto3(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
     waiter = client.get_waiter("successful_signing_job")
 
     def wait(task: str) -> None:
-        waiter.wait(jobId=task, WaiterConfig={"Delay": said["interval"], "MaxAttempts": 100_000})
+        waiter.wait(jobId=task, WaiterConfig={"Delay": options["interval"], "MaxAttempts": 100_000})
 
-    return _each_in_a_thread(ids, wait)
-
-
-# Ours.
+    return _in_threads(ids, wait)
 
 
-def _settings(url: str, said: dict[str, Any]) -> dict[str, Any]:
-    poll = {"latency": said["latency"]} if said.get("latency") else {"interval": said["interval"]}
+# taskbridge.
+
+
+def _settings(url: str, options: dict[str, Any]) -> dict[str, Any]:
+    poll = {"latency": options["latency"]} if options.get("latency") else {"interval": options["interval"]}
     return {"api_key": KEY, "base_url": f"{url}/v2", "poll": poll}
 
 
-def _taught(client: Any, said: dict[str, Any]) -> None:
-    """Let a client have seen 400 such tasks before."""
-    connection = client._connection  # noqa: SLF001  # taught what it would have learnt
-    if not said.get("lists"):
-        single_looks(connection)
-    if said.get("latency"):
-        _teach(connection.pace("convert"))
+def _prepare(client: Any, options: dict[str, Any]) -> None:
+    """Let a client learn from 400 such tasks."""
+    connection = client._connection  # noqa: SLF001  # no public way to teach it
+    if not options.get("lists"):
+        single_polls(connection)
+    if options.get("latency"):
+        _teach(Intervals(connection).of("convert"))
 
 
-def _prepared(client: Any, ids: list[str], said: dict[str, Any]) -> list[Any]:
-    """The tasks as a submit gives them."""
-    if not said.get("known"):
+def _tasks(client: Any, ids: list[str], options: dict[str, Any]) -> list[Any]:
+    """Return the tasks as `submit` returns them."""
+    if not options.get("known"):
         return list(ids)
-    now = client._connection.clock.now() - timedelta(seconds=said.get("stale", 0.0))  # noqa: SLF001  # its clock
+    now = client._connection.clock.now() - timedelta(seconds=options.get("stale", 0.0))  # noqa: SLF001  # uses its clock
     return [
         Task(
             provider="cloudconvert",
@@ -277,42 +279,42 @@ def _prepared(client: Any, ids: list[str], said: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _teach(pace: Any) -> None:
+def _teach(policy: IntervalPolicy) -> None:
     chance = Random(3)
     for duration in DISTRIBUTIONS["lognormal-1"].drawn(chance, 400):
         age, ended = 0.0, False
         while not ended:
-            later = age + pace.pause(age) * chance.uniform(0.9, 1.1)
+            later = age + policy.pause(age) * chance.uniform(0.9, 1.1)
             ended = later >= duration
-            pace.durations.observe(age, later, ended=ended)
+            policy.durations.observe(age, later, ended=ended)
             age = later
 
 
-def ours(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
-    client = importlib.import_module("taskbridge").connect("cloudconvert", **_settings(url, said))
-    _taught(client, said)
+def ours(url: str, ids: list[str], options: dict[str, Any]) -> Wait:
+    client = importlib.import_module("taskbridge").connect("cloudconvert", **_settings(url, options))
+    _prepare(client, options)
 
-    def run(told: Told) -> None:
-        for outcome in client.as_completed(_prepared(client, ids, said), timeout=None):
-            told[outcome.ref.id] = time.time()
+    def run(detected: Detected) -> None:
+        for outcome in client.as_completed(_tasks(client, ids, options), timeout=None):
+            detected[outcome.ref.id] = time.time()
         client.close()
 
     return run
 
 
-def ours_async(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmission:
+def ours_async(url: str, ids: list[str], options: dict[str, Any]) -> Wait:
     loop = asyncio.new_event_loop()
 
     async def connect() -> aio.Client:
-        return aio.connect("cloudconvert", **_settings(url, said))
+        return aio.connect("cloudconvert", **_settings(url, options))
 
     client = loop.run_until_complete(connect())
-    _taught(client, said)
+    _prepare(client, options)
 
-    def run(told: Told) -> None:
+    def run(detected: Detected) -> None:
         async def everything() -> None:
-            async for outcome in client.as_completed(_prepared(client, ids, said), timeout=None):
-                told[outcome.ref.id] = time.time()
+            async for outcome in client.as_completed(_tasks(client, ids, options), timeout=None):
+                detected[outcome.ref.id] = time.time()
             await client.close()
 
         loop.run_until_complete(everything())
@@ -321,11 +323,11 @@ def ours_async(url: str, ids: list[str], said: dict[str, Any]) -> PreparedSubmis
     return run
 
 
-SIDES: Final[dict[str, Callable[[str, list[str], dict[str, Any]], PreparedSubmission]]] = {
+SIDES: Final[dict[str, Callable[[str, list[str], dict[str, Any]], Wait]]] = {
     "no-session": no_session,
     "session": one_session,
     "cloudconvert": cloudconvert,
-    "cloudconvert-held": cloudconvert_held,
+    "cloudconvert-long-poll": cloudconvert_long_poll,
     "azure": azure,
     "azure-async": azure_async,
     "google": google,
@@ -335,12 +337,12 @@ SIDES: Final[dict[str, Callable[[str, list[str], dict[str, Any]], PreparedSubmis
 }
 
 
-class _Watch:
-    """The most threads and memory that this process had."""
+class _Monitor:
+    """The maximum of threads and memory of this process."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
-        self._over = threading.Event()
+        self._stop = threading.Event()
         self.before = self._process.memory_info().rss
         self.rss = self.before
         self.threads = 0
@@ -348,50 +350,50 @@ class _Watch:
         self._thread.start()
 
     def _run(self) -> None:
-        while not self._over.wait(0.1):
+        while not self._stop.wait(0.1):
             self.threads = max(self.threads, threading.active_count() - 1)
             self.rss = max(self.rss, self._process.memory_info().rss)
 
     def close(self) -> None:
-        self._over.set()
+        self._stop.set()
         self._thread.join()
 
 
-def _wait(side: str, url: str, said: dict[str, Any]) -> dict[str, Any]:
-    ids = said["ids"]
-    run = SIDES[side](url, ids, said)
-    told: Told = {}
-    watch = _Watch()
-    epoch = begin(url, said["run"], ids)
+def _wait(side: str, url: str, options: dict[str, Any]) -> dict[str, Any]:
+    ids = options["ids"]
+    run = SIDES[side](url, ids, options)
+    detected: Detected = {}
+    monitor = _Monitor()
+    epoch = begin(url, options["run"], ids)
     used = cpu()
-    run(told)
+    run(detected)
     used = cpu() - used
-    watch.close()
+    monitor.close()
     return {
         "cpu": used,
-        "threads": watch.threads,
-        "megabytes": (watch.rss - watch.before) / 1e6,
-        **lateness(ids, epoch, told),
+        "threads": monitor.threads,
+        "megabytes": (monitor.rss - monitor.before) / 1e6,
+        **delays_of(ids, epoch, detected),
     }
 
 
 def main() -> None:
-    more_files()
+    raise_file_limit()
     threading.stack_size(512 * 1024)
     side, url = sys.argv[1:3]
-    SIDES[side](url, [], {"interval": 1.0})  # imports what it needs
+    SIDES[side](url, [], {"interval": 1.0})  # imports its modules
     importlib.import_module("taskbridge._transport.requests")
     importlib.import_module("taskbridge._transport.aiohttp")
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
-        said = json.loads(line)
-        if said.get("forever"):
-            run = SIDES[side](url, said["ids"], said)
-            begin(url, said["run"], said["ids"] if said.get("lists") else [])
+        options = json.loads(line)
+        if options.get("forever"):
+            run = SIDES[side](url, options["ids"], options)
+            begin(url, options["run"], options["ids"] if options.get("lists") else [])
             threading.Thread(target=run, args=({},), daemon=True).start()
-            print(json.dumps({"begun": True}), flush=True)
+            print(json.dumps({"started": True}), flush=True)
         else:
-            print(json.dumps(_wait(side, url, said)), flush=True)
+            print(json.dumps(_wait(side, url, options)), flush=True)
 
 
 if __name__ == "__main__":

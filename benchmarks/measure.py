@@ -1,4 +1,4 @@
-"""What all benchmarks share: rounds in turn, medians and ranges, child processes, and the server."""
+"""Shared by all benchmarks: alternating rounds, medians and ranges, child processes, and the server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _direct = build_opener(ProxyHandler({}))
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on; nothing that tells whose computer it is."""
+    """Return what the figures depend on; nothing that identifies the computer."""
     found = {}
     for name in _VERSIONS:
         with suppress(PackageNotFoundError):
@@ -51,7 +51,7 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def in_turn(sides: Mapping[str, Callable[[], Any]], rounds: int = ROUNDS) -> dict[str, list[Any]]:
-    """Every side once in each round, so that what the machine does meanwhile meets all of them."""
+    """Run every side once per round, so that other load on the machine affects all of them."""
     found: dict[str, list[Any]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
@@ -60,32 +60,32 @@ def in_turn(sides: Mapping[str, Callable[[], Any]], rounds: int = ROUNDS) -> dic
 
 
 def ratios(found: Mapping[str, Sequence[float]], base: str) -> dict[str, dict[str, float]]:
-    """Each side's values as a ratio to those of one side in the same round."""
+    """Return the values of each side relative to those of the base in the same round."""
     return {
-        name: summary([mine / theirs for mine, theirs in zip(values, found[base], strict=True)])
+        name: summary([value / reference for value, reference in zip(values, found[base], strict=True)])
         for name, values in found.items()
     }
 
 
 def cpu() -> float:
-    """Seconds of CPU that this process has used, its threads included."""
+    """Return the CPU seconds of this process, including its threads."""
     return time.process_time()
 
 
-def more_files() -> None:
-    """Lift the limit of open files, for thousands of connections."""
-    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+def raise_file_limit() -> None:
+    """Raise the limit of open files, for thousands of connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, max(least, 20_000)), most))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 20_000)), hard))
 
 
 def environment() -> dict[str, str]:
-    """The environment of child processes: no proxies, no foreign settings, and this folder to import from."""
-    external = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    """Return the environment for child processes: without proxies and settings, with this folder on the path."""
+    certificates = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.lower().endswith("_proxy") and not name.startswith("TASKBRIDGE_") and name not in external
+        if not name.lower().endswith("_proxy") and not name.startswith("TASKBRIDGE_") and name not in certificates
     }
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, (kept.get("PYTHONPATH"), str(ROOT))))
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -93,10 +93,10 @@ def environment() -> dict[str, str]:
 
 
 class Child:
-    """A process of ours that is sent lines of JSON and answers each with one.
+    """A Python process that reads lines of JSON and answers each with one line.
 
     Args:
-        arguments: What follows the interpreter.
+        arguments: Command-line arguments for the interpreter.
     """
 
     def __init__(self, *arguments: str) -> None:
@@ -108,21 +108,21 @@ class Child:
     def pid(self) -> int:
         return self.process.pid
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a process ended early, with {self.process.wait()}")
+            raise RuntimeError(f"a child process ended early, with exit code {self.process.wait()}")
         return json.loads(line)
 
-    def tell(self, said: Any) -> None:
+    def send(self, message: Any) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(said) + "\n")
+        self.process.stdin.write(json.dumps(message) + "\n")
         self.process.stdin.flush()
 
-    def ask(self, said: Any) -> Any:
-        self.tell(said)
-        return self.hear()
+    def request(self, message: Any) -> Any:
+        self.send(message)
+        return self.receive()
 
     def __enter__(self) -> Self:
         return self
@@ -141,11 +141,11 @@ class Server(Child):
 
     def __init__(self, *, tls: bool = False) -> None:
         super().__init__("-m", "benchmarks.server", *(["--tls"] if tls else []))
-        self.told: dict[str, str] = self.hear()
-        self.http = self.told["http"]
+        self.addresses: dict[str, str] = self.receive()
+        self.http = self.addresses["http"]
 
     def begin(self, run: str, ids: Sequence[str] = ()) -> float:
-        """Begin a run; its Unix time."""
+        """Begin a run; return its Unix time."""
         return float(begin(self.http, run, ids))
 
     def counts(self, run: str) -> dict[str, int]:
@@ -157,7 +157,7 @@ def begin(base: str, run: str, ids: Sequence[str] = ()) -> float:
     return json.loads(_direct.open(request).read())["epoch"]
 
 
-def lateness(ids: Sequence[str], epoch: float, told: Mapping[str, float]) -> dict[str, float]:
-    """Mean and 95th percentile of the seconds from a task's end to the news of it."""
-    delays = sorted(max(0.0, told[task] - epoch - end_of(task)) for task in ids)
+def delays_of(ids: Sequence[str], epoch: float, detected: Mapping[str, float]) -> dict[str, float]:
+    """Return the mean and 95th percentile of the seconds between the end of a task and its detection."""
+    delays = sorted(max(0.0, detected[task] - epoch - end_of(task)) for task in ids)
     return {"mean": statistics.fmean(delays), "p95": delays[min(len(delays) - 1, int(0.95 * len(delays)))]}

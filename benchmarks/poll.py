@@ -1,4 +1,4 @@
-"""One look over keep-alive loopback: CPU and looks per second of all our layers beside `requests`, plain and TLS."""
+"""One poll over keep-alive loopback, HTTP and HTTPS: CPU and polls per second of all layers, compared with `requests`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import requests
 import taskbridge as tb
 from benchmarks.measure import KEY, ROUNDS, Server, cpu, in_turn, ratios
 from benchmarks.vendor import task_id
-from benchmarks.virtual import single_looks
+from benchmarks.virtual import single_polls
 from taskbridge import aio
 
-BARE: Final = "aiohttp alone (32 at once)"  # what is left for our layers
+AIOHTTP: Final = "aiohttp alone (32 at once)"  # the lower bound for our layers
 _serial = count()
 
 
@@ -33,17 +33,17 @@ def run(*, quick: bool) -> dict[str, Any]:
 
 
 def _ids(number: int) -> list[str]:
-    """Tasks that have ended, none of which was seen before."""
+    """Return new tasks that have ended."""
     run = f"p{next(_serial)}"
     return [task_id(run, n, 0.0) for n in range(number)]
 
 
 def scheme(server: Server, name: str, number: int) -> dict[str, Any]:
-    base = f"{server.told[name]}/v2"
-    bundle = server.told["bundle"]
-    # Naive HTTPS loads the certificates at each request, so a few of them are enough.
+    base = f"{server.addresses[name]}/v2"
+    bundle = server.addresses["bundle"]
+    # Naive HTTPS loads the certificates for each request, which is slow: a few are enough.
     naive = max(10, number // (20 if name == "https" else 3))
-    with _clients(base, bundle) as (session, client, sides), _bare_aiohttp(base, bundle) as without_traceback:
+    with _clients(base, bundle) as (session, client, asynchronous), _aiohttp_alone(base, bundle) as aiohttp_alone:
 
         def no_session() -> dict[str, float]:
             return _measured(naive, lambda ids: [_get(requests.get, base, i, verify=bundle) for i in ids])
@@ -61,8 +61,8 @@ def scheme(server: Server, name: str, number: int) -> dict[str, Any]:
                 "client.get": get,
                 "client.get in 8 threads": lambda: _measured(number, lambda ids: _in_threads(client, ids)),
                 "client.wait_all (8 threads)": lambda: _measured(2 * number, client.wait_all),
-                "aio.Client.wait_all (32 at once)": lambda: _measured(2 * number, sides),
-                BARE: lambda: _measured(2 * number, without_traceback),
+                "aio.Client.wait_all (32 at once)": lambda: _measured(2 * number, asynchronous),
+                AIOHTTP: lambda: _measured(2 * number, aiohttp_alone),
             },
             ROUNDS,
         )
@@ -76,9 +76,9 @@ def scheme(server: Server, name: str, number: int) -> dict[str, Any]:
 
 
 def _get(send: Callable[..., Any], base: str, task: str, **more: Any) -> Any:
-    answer = send(f"{base}/tasks/{task}", headers={"Authorization": f"Bearer {KEY}"}, timeout=30, **more)
-    answer.raise_for_status()
-    return answer.json()
+    response = send(f"{base}/tasks/{task}", headers={"Authorization": f"Bearer {KEY}"}, timeout=30, **more)
+    response.raise_for_status()
+    return response.json()
 
 
 def _measured(number: int, side: Callable[[list[str]], Any]) -> dict[str, float]:
@@ -89,8 +89,8 @@ def _measured(number: int, side: Callable[[list[str]], Any]) -> dict[str, float]
 
 
 def _in_threads(client: tb.Client, ids: list[str]) -> None:
-    def work(mine: list[str]) -> None:
-        for task in mine:
+    def work(part: list[str]) -> None:
+        for task in part:
             client.get(task)
 
     threads = [threading.Thread(target=work, args=(ids[n::8],)) for n in range(8)]
@@ -102,51 +102,51 @@ def _in_threads(client: tb.Client, ids: list[str]) -> None:
 
 @contextmanager
 def _clients(base: str, bundle: str) -> Iterator[tuple[requests.Session, tb.Client, Callable[[list[str]], Any]]]:
-    """A session, and ours with connections that are warm."""
+    """Open a session and our clients, and warm up their connections."""
     settings = {"api_key": KEY, "base_url": base, "ca_bundle": bundle}
     with (
         requests.Session() as session,
         tb.connect("cloudconvert", **settings) as client,
         closing(asyncio.new_event_loop()) as loop,
     ):
-        single_looks(client._connection)  # noqa: SLF001  # each task is one look here
-        theirs = loop.run_until_complete(_opened(settings))
-        single_looks(theirs._connection)  # noqa: SLF001
+        single_polls(client._connection)  # noqa: SLF001  # one poll per task
+        async_client = loop.run_until_complete(_connect(settings))
+        single_polls(async_client._connection)  # noqa: SLF001
 
         def asynchronous(ids: list[str]) -> Any:
-            return loop.run_until_complete(theirs.wait_all(ids))
+            return loop.run_until_complete(async_client.wait_all(ids))
 
         for task in _ids(2):
             _get(session.get, base, task, verify=bundle)
         client.wait_all(_ids(16))
         asynchronous(_ids(64))
         yield session, client, asynchronous
-        loop.run_until_complete(theirs.close())
+        loop.run_until_complete(async_client.close())
 
 
-async def _opened(settings: dict[str, str]) -> aio.Client:
+async def _connect(settings: dict[str, str]) -> aio.Client:
     return aio.connect("cloudconvert", **settings)
 
 
 @contextmanager
-def _bare_aiohttp(base: str, bundle: str) -> Iterator[Callable[[list[str]], Any]]:
-    """The same looks by the library below, its answers decoded and no more."""
+def _aiohttp_alone(base: str, bundle: str) -> Iterator[Callable[[list[str]], Any]]:
+    """The same polls with aiohttp alone; responses are decoded, nothing else."""
     context = ssl.create_default_context(cafile=bundle) if base.startswith("https") else True
 
-    async def opened() -> aiohttp.ClientSession:
+    async def open_session() -> aiohttp.ClientSession:
         return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=32, ssl=context))
 
     with closing(asyncio.new_event_loop()) as loop:
-        session = loop.run_until_complete(opened())
+        session = loop.run_until_complete(open_session())
 
-        async def ask(left: Iterator[str]) -> None:
+        async def poll(left: Iterator[str]) -> None:
             for task in left:
-                async with session.get(f"{base}/tasks/{task}", headers={"Authorization": f"Bearer {KEY}"}) as answer:
-                    await answer.json()
+                async with session.get(f"{base}/tasks/{task}", headers={"Authorization": f"Bearer {KEY}"}) as response:
+                    await response.json()
 
         async def everything(ids: list[str]) -> None:
             left = iter(ids)
-            await asyncio.gather(*(ask(left) for _ in range(32)))
+            await asyncio.gather(*(poll(left) for _ in range(32)))
 
         loop.run_until_complete(everything(_ids(64)))
         yield lambda ids: loop.run_until_complete(everything(ids))

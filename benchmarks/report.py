@@ -1,5 +1,4 @@
-"""From results.json to docs/performance.md (between its marks) and the plots in docs/performance/."""
-# plots are imported when drawn; a ratio is written with its sign
+"""Fill the tables in docs/performance.md (between marks) and draw docs/performance/*.svg from results.json."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from typing import Any, Final
 
 from benchmarks.measure import ROOT
 from benchmarks.peers import TITLES
-from benchmarks.targets import Target, verdicts
+from benchmarks.targets import Target, evaluate
 
 PAGE: Final = ROOT / "docs" / "performance.md"
 PLOTS: Final = ROOT / "docs" / "performance"
@@ -18,7 +17,7 @@ _MARKED: Final = re.compile(r"(<!-- results: ([a-z-]+) -->\n).*?(\n<!-- end of r
 
 
 def write(results: Mapping[str, Any]) -> None:
-    """Bring the page and the plots up to date."""
+    """Update the page and the plots."""
     text = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(filled(text, results), encoding="utf-8")
     PLOTS.mkdir(exist_ok=True)
@@ -26,14 +25,14 @@ def write(results: Mapping[str, Any]) -> None:
 
 
 def filled(text: str, results: Mapping[str, Any]) -> str:
-    """A page with its tables made anew; a table whose section was not measured stays."""
+    """Return the page with new tables; a table whose section was not measured stays as it is."""
 
-    def table(found: re.Match[str]) -> str:
+    def table(mark: re.Match[str]) -> str:
         try:
-            lines = _TABLES[found[2]](results)
+            lines = _TABLES[mark[2]](results)
         except KeyError:
-            return found[0]
-        return f"{found[1]}\n" + "\n".join(lines) + f"\n{found[3]}"
+            return mark[0]
+        return f"{mark[1]}\n" + "\n".join(lines) + f"\n{mark[3]}"
 
     return _MARKED.sub(table, text)
 
@@ -42,7 +41,7 @@ def filled(text: str, results: Mapping[str, Any]) -> str:
 
 
 def _grid(head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 0) -> list[str]:
-    """A table whose first column, and as many at its end, hold words."""
+    """Return a table whose first column and last `words` columns hold text."""
     rule = ["---"] + ["---:"] * (len(head) - 1 - words) + ["---"] * words
     return [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
 
@@ -54,22 +53,22 @@ def _range(figure: Mapping[str, float], digits: int = 2) -> str:
 def _machine(results: Mapping[str, Any]) -> list[str]:
     found = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    size = " **A quick run on a busy computer: read nothing into these figures.**" if results["quick"] else ""
+    size = " **A quick run on a busy computer: these figures are not reliable.**" if results["quick"] else ""
     return [f"{found['python']} on {found['system']} with {found['cores']} cores; {versions}.{size}"]
 
 
 def _targets(results: Mapping[str, Any]) -> list[str]:
-    found = verdicts(results)
-    if all(verdict.value is None for verdict in found.values()):
+    evaluated = evaluate(results)
+    if all(result.value is None for result in evaluated.values()):
         raise KeyError("nothing was measured")
     rows = []
-    for verdict in found.values():
-        target = verdict.target
-        value = "" if verdict.value is None else _number(target, verdict.value)
-        bound = f"{'≥' if target.least else '≤'} {_number(target, target.limit)}"
+    for result in evaluated.values():
+        target = result.target
+        value = "" if result.value is None else _number(target, result.value)
+        bound = f"{'≥' if target.at_least else '≤'} {_number(target, target.limit)}"
         anchor = target.section.lower().replace(" ", "-")
-        rows.append((target.what, bound, value, verdict.words, f"[{target.section}](#{anchor})", verdict.reason))
-    head = ("What", "Reach", "Reached", "", "Details", "Remark")
+        rows.append((target.what, bound, value, result.verdict, f"[{target.section}](#{anchor})", result.reason))
+    head = ("What", "Target", "Result", "", "Details", "Remark")
     return _grid(head, rows, words=3)
 
 
@@ -85,7 +84,7 @@ def _translate(results: Mapping[str, Any]) -> list[str]:
         (f"expert.ai result of {large['bytes'] / 1e6:.0f} MB: {name}", _range(figure))
         for name, figure in large["ratios"].items()
     ]
-    rows.append(("the same: memory at the highest point", f"{large['peak']:.2f}"))
+    rows.append(("the same: peak memory", f"{large['peak']:.2f}"))
     return _grid((f"{found['small']['bytes']} bytes of a CloudConvert task", "× json.loads"), rows)
 
 
@@ -97,13 +96,13 @@ def _poll(results: Mapping[str, Any]) -> list[str]:
         for scheme in ("http", "https"):
             cells += [_range(found[scheme]["rate_to_naive"][side], 1), _range(found[scheme]["cpu_to_naive"][side], 3)]
         rows.append(cells)
-    return _grid(("× `requests.get`", "HTTP: looks/s", "CPU a look", "HTTPS: looks/s", "CPU a look"), rows)
+    return _grid(("× `requests.get`", "HTTP: polls/s", "CPU per poll", "HTTPS: polls/s", "CPU per poll"), rows)
 
 
 def _flight(results: Mapping[str, Any]) -> list[str]:
     found = results["flight"]
     names = {
-        "no-session": "a thread for each task, `requests.get`",
+        "no-session": "a thread per task, `requests.get`",
         "ours": "taskbridge",
         "ours-async": "taskbridge `aio`",
     }
@@ -111,9 +110,9 @@ def _flight(results: Mapping[str, Any]) -> list[str]:
     for side, name in names.items():
         memory = found["memory"][side]
         number = memory.get("tasks", found["memory"]["tasks"])
-        cpu = _range(found["looks"]["to_threads"][side])
+        cpu = _range(found["polls"]["to_threads"][side])
         rows.append((name, f"{number:,}", f"{memory['threads']:,}", f"{memory['bytes']:,.0f}", cpu))
-    return _grid(("", "Tasks", "Threads", "Bytes a task", "CPU a look, × threads"), rows)
+    return _grid(("", "Tasks", "Threads", "Bytes per task", "CPU per poll, × threads"), rows)
 
 
 def _growth(results: Mapping[str, Any]) -> list[str]:
@@ -122,7 +121,7 @@ def _growth(results: Mapping[str, Any]) -> list[str]:
         (f"{int(number):,}", _range(figure), f"{found['memory'][number]:.2f}")
         for number, figure in found["cpu"].items()
     ]
-    return _grid(("Tasks in flight", "CPU a look, × that of the first line", "Memory a task"), rows)
+    return _grid(("Tasks in flight", "CPU per poll, × first row", "Memory per task, × first row"), rows)
 
 
 def _waiting(results: Mapping[str, Any]) -> list[str]:
@@ -138,33 +137,33 @@ def _waiting(results: Mapping[str, Any]) -> list[str]:
                 f"{one['threads']:,}",
                 f"{one['megabytes']:.1f}",
                 f"{one['cpu']:.1f}",
-                f"{one['cpu_per_look'] / rows_of['azure']['cpu_per_look']:.2f}",
+                f"{one['cpu_per_poll'] / rows_of['azure']['cpu_per_poll']:.2f}",
             )
         )
     return _grid(
-        ("", "Requests", "Mean delay, s", "95 %, s", "Threads", "MB", "CPU s", "CPU a look, × azure-core"), rows
+        ("", "Requests", "Mean delay, s", "95 %, s", "Threads", "MB", "CPU s", "CPU per poll, × azure-core"), rows
     )
 
 
-def _looks(results: Mapping[str, Any]) -> list[str]:
+def _polls(results: Mapping[str, Any]) -> list[str]:
     found = results["peers"]["poll"]["to_azure"]
-    return _grid(("CPU of a look", "× azure-core"), [(TITLES[side], _range(figure)) for side, figure in found.items()])
+    return _grid(("CPU per poll", "× azure-core"), [(TITLES[side], _range(figure)) for side, figure in found.items()])
 
 
 def _others(results: Mapping[str, Any]) -> list[str]:
     found = results["schedules"]
     rows = [
-        (name, f"{one['looks']:.2f}", f"{one['mean']:.2f}", f"{one['p95']:.2f}", f"{one['product']:.1f}")
+        (name, f"{one['polls']:.2f}", f"{one['mean']:.2f}", f"{one['p95']:.2f}", f"{one['product']:.1f}")
         for name, one in {
             **found["others"],
-            "taskbridge, nothing known at the start": found["distributions"]["lognormal-1"]["cold"],
-            "taskbridge, after 200 tasks": found["distributions"]["lognormal-1"]["learnt"],
+            "taskbridge, cold": found["distributions"]["lognormal-1"]["cold"],
+            "taskbridge, after 200 tasks": found["distributions"]["lognormal-1"]["learned"],
         }.items()
     ]
     best = found["distributions"]["lognormal-1"]["optimum"]
-    looks, mean = best["looks"], best["mean"]
-    rows.append(("the exact optimum at that delay", f"{looks:.2f}", f"{mean:.2f}", "", f"{looks * mean:.1f}"))
-    return _grid(("", "Requests a task", "Mean delay, s", "95 %, s", "Product"), rows)
+    polls, mean = best["polls"], best["mean"]
+    rows.append(("the exact optimum at that delay", f"{polls:.2f}", f"{mean:.2f}", "", f"{polls * mean:.1f}"))
+    return _grid(("", "Requests per task", "Mean delay, s", "95 %, s", "Product"), rows)
 
 
 def _distributions(results: Mapping[str, Any]) -> list[str]:
@@ -173,22 +172,28 @@ def _distributions(results: Mapping[str, Any]) -> list[str]:
             one["title"],
             f"{one['cold']['to_fixed']:.2f}",
             f"{one['cold']['to_exponential']:.2f}",
-            f"{one['learnt']['to_fixed']:.2f}",
-            f"{one['learnt']['to_exponential']:.2f}",
-            f"{one['learnt_to_optimum']:.3f}",
+            f"{one['learned']['to_fixed']:.2f}",
+            f"{one['learned']['to_exponential']:.2f}",
+            f"{one['learned_to_optimum']:.3f}",
         )
         for one in results["schedules"]["distributions"].values()
     ]
-    head = ("Durations", "Cold × fixed", "× exponential", "Learnt × fixed", "× exponential", "× optimum")
+    head = ("Durations", "Cold × fixed", "× exponential", "Learned × fixed", "× exponential", "× optimum")
     return _grid(head, rows)
 
 
 def _scale(results: Mapping[str, Any]) -> list[str]:
     rows = [
-        (name, f"{one['looks']:.0f}", f"{one['mean']:.1f}", f"{one['median_share']:.1%}", f"{one['p95_share']:.1%}")
+        (
+            name,
+            f"{one['polls']:.0f}",
+            f"{one['mean']:.1f}",
+            f"{one['median_fraction']:.1%}",
+            f"{one['p95_fraction']:.1%}",
+        )
         for name, one in results["schedules"]["unknown_scale"].items()
     ]
-    return _grid(("", "Requests a task", "Mean delay, s", "Delay ÷ duration, median", "95 %"), rows)
+    return _grid(("", "Requests per task", "Mean delay, s", "Delay ÷ duration, median", "95 %"), rows)
 
 
 def _limit(results: Mapping[str, Any]) -> list[str]:
@@ -196,18 +201,18 @@ def _limit(results: Mapping[str, Any]) -> list[str]:
         (limit, f"{one['taskbridge']:.2f}", f"{one['round_robin']:.2f}", f"{one['ratio']:.2f}")
         for limit, one in results["schedules"]["one_limit"].items()
     ]
-    return _grid(("Looks a second", "taskbridge, mean delay s", "in turn, s", "ratio"), rows)
+    return _grid(("Polls per second", "taskbridge: mean delay, s", "In turn: mean delay, s", "Ratio"), rows)
 
 
-def _bulk(results: Mapping[str, Any]) -> list[str]:
-    found = results["schedules"]["bulk"]
+def _lists(results: Mapping[str, Any]) -> list[str]:
+    found = results["schedules"]["lists"]
     if found is None:
         return ["Not measured."]
     rows = [
-        ("single looks at that delay", f"{found['single_looks']:,}", "", f"{found['mean']:.2f}"),
+        ("single polls with the same delay", f"{found['single_polls']:,}", "", f"{found['mean']:.2f}"),
         ("taskbridge", f"{found['requests']:,}", f"{found['lists']:,}", f"{found['mean']:.2f}"),
     ]
-    return _grid((f"{found['tasks']:,} in flight", "Requests", "of them lists", "Mean delay, s"), rows)
+    return _grid((f"{found['tasks']:,} in flight", "Requests", "of these, lists", "Mean delay, s"), rows)
 
 
 def _start(results: Mapping[str, Any]) -> list[str]:
@@ -224,17 +229,17 @@ _TABLES: Final = {
     "flight": _flight,
     "growth": _growth,
     "waiting": _waiting,
-    "looks": _looks,
+    "polls": _polls,
     "others": _others,
     "distributions": _distributions,
     "scale": _scale,
     "limit": _limit,
-    "bulk": _bulk,
+    "lists": _lists,
     "start": _start,
 }
 
 
-# Plots: no background, and colours that are read on a light page and on a dark one.
+# Plots: no background, and colors that work on light and dark pages.
 
 _INK: Final = "#7d8590"
 _OURS: Final = "#2f9e6e"
@@ -243,7 +248,7 @@ _THIRD: Final = "#5b8fd6"
 
 
 def plots(results: Mapping[str, Any], folder: Path) -> None:
-    """Write the plots of the sections that were measured."""
+    """Draw the plots of the sections that were measured."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -256,7 +261,7 @@ def plots(results: Mapping[str, Any], folder: Path) -> None:
         for name, draw in {
             "waiting": _draw_waiting,
             "schedules": _draw_schedules,
-            "looks": _draw_looks,
+            "polls": _draw_polls,
             "growth": _draw_growth,
             "limit": _draw_limit,
         }.items():
@@ -266,7 +271,7 @@ def plots(results: Mapping[str, Any], folder: Path) -> None:
                 continue
             path = folder / f"{name}.svg"
             figure.savefig(path, transparent=True, bbox_inches="tight", metadata={"Date": None, "Creator": None})
-            # matplotlib ends lines with blanks
+            # matplotlib writes trailing spaces
             path.write_text("\n".join(map(str.rstrip, path.read_text().splitlines())) + "\n", encoding="utf-8")
 
 
@@ -281,26 +286,26 @@ def _plain(title: str) -> str:
     return title.replace("`", "")
 
 
-def _colour(side: str) -> str:
+def _color(side: str) -> str:
     return _OURS if "ours" in side or side.startswith(("client", "aio", "taskbridge")) else _THEIRS
 
 
 def _draw_waiting(results: Mapping[str, Any]) -> Any:
-    """Requests, delay and CPU, side by side."""
+    """Draw requests, delay and CPU side by side."""
     from matplotlib.figure import Figure
 
     found = results["peers"]["waiting"]["rows"]
     number = results["peers"]["waiting"]["tasks"]
     figure = Figure(figsize=(8.4, 3.8))
     panels = {
-        "requests a task": [one["requests"] / number for one in found.values()],
+        "requests per task": [one["requests"] / number for one in found.values()],
         "mean delay, s": [one["mean"] for one in found.values()],
-        "CPU a task, ms": [one["cpu"] / number * 1000 for one in found.values()],
+        "CPU per task, ms": [one["cpu"] / number * 1000 for one in found.values()],
     }
     for n, (label, values) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(1, len(panels), n)
-        colours = [_colour(side) for side in found]
-        bars = axes.barh(range(len(found), 0, -1), values, color=colours, height=0.65)
+        colors = [_color(side) for side in found]
+        bars = axes.barh(range(len(found), 0, -1), values, color=colors, height=0.65)
         axes.bar_label(bars, fmt="%.2g", fontsize=7, padding=2, color=_INK)
         axes.set_xlabel(label, fontsize=9)
         axes.set_xticks([])
@@ -317,11 +322,11 @@ def _draw_schedules(results: Mapping[str, Any]) -> Any:
     places = range(len(found))
     series = {
         "cold, × fixed": (_THIRD, [one["cold"]["to_fixed"] for one in found.values()]),
-        "learnt, × fixed": (_OURS, [one["learnt"]["to_fixed"] for one in found.values()]),
-        "learnt, × exponential": (_THEIRS, [one["learnt"]["to_exponential"] for one in found.values()]),
+        "learned, × fixed": (_OURS, [one["learned"]["to_fixed"] for one in found.values()]),
+        "learned, × exponential": (_THEIRS, [one["learned"]["to_exponential"] for one in found.values()]),
     }
-    for n, (name, (colour, values)) in enumerate(series.items()):
-        axes.bar([p + (n - 1) * 0.27 for p in places], values, width=0.25, color=colour, label=name)
+    for n, (name, (color, values)) in enumerate(series.items()):
+        axes.bar([p + (n - 1) * 0.27 for p in places], values, width=0.25, color=color, label=name)
     axes.axhline(1.0, color=_INK, linewidth=0.8, linestyle=":")
     axes.set_xticks(list(places), [one["title"] for one in found.values()], fontsize=7, rotation=12)
     axes.set_ylabel("requests at equal mean delay")
@@ -329,18 +334,18 @@ def _draw_schedules(results: Mapping[str, Any]) -> Any:
     return figure
 
 
-def _draw_looks(results: Mapping[str, Any]) -> Any:
+def _draw_polls(results: Mapping[str, Any]) -> Any:
     found = results["peers"]["poll"]["to_azure"]
     return _bars(
-        {_plain(TITLES[side]): (figure, _colour(side)) for side, figure in found.items()}, "CPU of a look, × azure-core"
+        {_plain(TITLES[side]): (figure, _color(side)) for side, figure in found.items()}, "CPU per poll, × azure-core"
     )
 
 
 def _bars(sides: Mapping[str, tuple[Mapping[str, float], str]], label: str) -> Any:
     figure, axes = _figure()
-    for place, (name, (one, colour)) in enumerate(reversed(sides.items())):
+    for place, (name, (one, color)) in enumerate(reversed(sides.items())):
         spread = [[one["median"] - one["low"]], [one["high"] - one["median"]]]
-        axes.barh(place, one["median"], color=colour, xerr=spread, ecolor=_INK, height=0.65)
+        axes.barh(place, one["median"], color=color, xerr=spread, ecolor=_INK, height=0.65)
         axes.annotate(name, (0, place), xytext=(-6, 0), textcoords="offset points", ha="right", va="center", fontsize=8)
     axes.set_yticks([])
     axes.set_xlabel(label)
@@ -355,9 +360,9 @@ def _draw_growth(results: Mapping[str, Any]) -> Any:
     low = [one["low"] for one in found["cpu"].values()]
     high = [one["high"] for one in found["cpu"].values()]
     axes.fill_between(numbers, low, high, color=_OURS, alpha=0.2, linewidth=0)
-    axes.plot(numbers, cpu, color=_OURS, marker="o", label="CPU a look")
-    axes.plot(numbers, list(found["memory"].values()), color=_THIRD, marker="s", label="memory a task")
-    axes.set(xscale="log", xlabel="tasks in flight", ylabel="× that at the left", ylim=(0, None))
+    axes.plot(numbers, cpu, color=_OURS, marker="o", label="CPU per poll")
+    axes.plot(numbers, list(found["memory"].values()), color=_THIRD, marker="s", label="memory per task")
+    axes.set(xscale="log", xlabel="tasks in flight", ylabel="× leftmost value", ylim=(0, None))
     axes.legend(fontsize=8)
     return figure
 
@@ -366,12 +371,10 @@ def _draw_limit(results: Mapping[str, Any]) -> Any:
     figure, axes = _figure(height=3.0)
     found = results["schedules"]["one_limit"]
     places = range(len(found))
-    for n, (name, key, colour) in enumerate(
-        (("taskbridge", "taskbridge", _OURS), ("each in its turn", "round_robin", _THEIRS))
-    ):
+    for n, (name, key, color) in enumerate((("taskbridge", "taskbridge", _OURS), ("in turn", "round_robin", _THEIRS))):
         values = [one[key] for one in found.values()]
-        axes.bar([p + (n - 0.5) * 0.37 for p in places], values, width=0.35, color=colour, label=name)
-    axes.set_xticks(list(places), [f"{limit} looks/s" for limit in found])
+        axes.bar([p + (n - 0.5) * 0.37 for p in places], values, width=0.35, color=color, label=name)
+    axes.set_xticks(list(places), [f"{limit} polls/s" for limit in found])
     axes.set_ylabel("mean delay, s")
     axes.legend(fontsize=8)
     return figure

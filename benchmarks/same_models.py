@@ -1,6 +1,6 @@
-"""What a script pays that imports pydantic and requests and defines the models that `tb.connect` needs, and no more.
+"""A script that only imports pydantic and requests and defines models such as `tb.connect` needs: a baseline.
 
-With the argument ``at-once`` the models are built when they are defined, as pydantic does unless told otherwise.
+With the argument ``at-once``, models are built when they are defined, which is pydantic's default.
 """
 
 from __future__ import annotations
@@ -112,5 +112,5 @@ class Common(Model):
     user_agent_suffix: str | None = None
 
 
-# What connecting does: checked settings, and a session.
-checked = (Settings(api_key=SecretStr("k" * 20)), Common(), requests.Session())
+# What `tb.connect` does: validate settings, and open a session.
+connected = (Settings(api_key=SecretStr("k" * 20)), Common(), requests.Session())

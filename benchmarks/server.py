@@ -1,10 +1,10 @@
-"""The server that everything is measured against: raw asyncio HTTP/1.1 in a process of its own, plain and TLS.
+"""The server for all measurements: raw asyncio HTTP/1.1 in its own process, with and without TLS.
 
-``python -m benchmarks.server`` prints its ports as JSON, serves on the loopback until its input ends, and speaks:
+``python -m benchmarks.server`` prints its addresses as JSON and serves on loopback until its input ends:
 
-* ``GET /v2/tasks/ID``, ``GET /v2/tasks?…``: CloudConvert. Under ``/sync`` the line is held until the task ends.
-* ``POST /azure/ID``, ``GET /azure/ID``, ``GET /google/operations/ID``, ``GET /signing-jobs/ID``: the peers' shapes.
-* ``POST /_begin/RUN`` with a list of ids begins a run; ``GET /_counts/RUN`` tells its requests by kind.
+* ``GET /v2/tasks/ID``, ``GET /v2/tasks?…``: CloudConvert. Under ``/sync`` a request is a long poll.
+* ``POST /azure/ID``, ``GET /azure/ID``, ``GET /google/operations/ID``, ``GET /signing-jobs/ID``: the formats of other libraries.
+* ``POST /_begin/RUN`` with a list of ids begins a run; ``GET /_counts/RUN`` returns its requests by kind.
 """
 
 from __future__ import annotations
@@ -23,20 +23,18 @@ from benchmarks.vendor import Vendor, end_of
 
 _HEAD: Final = b"HTTP/1.1 %d OK\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n"
 _SHAPES: Final = {"azure": "azure", "google": "google", "signing-jobs": "boto3"}
-_HOLD: Final = 50.0  # seconds
+_LONG_POLL: Final = 50.0  # seconds
 
 
-class Shop:
-    """What all connections share."""
+class State:
+    """The state that all connections share."""
 
     def __init__(self) -> None:
         self.vendor = Vendor(time.time())
         self.connections = 0
 
-    def answer(
-        self, method: str, target: str, body: bytes, host: str
-    ) -> tuple[int, bytes, bytes] | float:  # one per page
-        """Status, headers and body; or, where the line is held, for how many seconds."""
+    def respond(self, method: str, target: str, body: bytes, host: str) -> tuple[int, bytes, bytes] | float:
+        """Return status, headers and body; for a long poll, the seconds to wait first."""
         path, _, query = target.partition("?")
         parts = path.strip("/").split("/")
         now, vendor = time.time(), self.vendor
@@ -48,7 +46,7 @@ class Shop:
             return 200, b"", vendor.show(name, now)
         if head == "sync":
             run = vendor.of(name)
-            left = min(_HOLD, run.epoch + end_of(name) - now)
+            left = min(_LONG_POLL, run.epoch + end_of(name) - now)
             if left > 0:
                 return left
             run.count("poll")
@@ -56,8 +54,8 @@ class Shop:
         if head in _SHAPES:
             if method == "POST":
                 vendor.of(name).count("begin")
-                place = f"Operation-Location: {host}/azure/{name}\r\n".encode()
-                return 202, place, b'{"status": "Running"}'
+                location = f"Operation-Location: {host}/azure/{name}\r\n".encode()
+                return 202, location, b'{"status": "Running"}'
             vendor.of(name).count("poll")
             return 200, b"", vendor.show(name, now, _SHAPES[head])
         if head == "_begin":
@@ -70,27 +68,27 @@ class Shop:
 
 
 class Connection(asyncio.Protocol):
-    """One connection; requests may follow each other on it."""
+    """One keep-alive connection."""
 
-    def __init__(self, shop: Shop, scheme: str) -> None:
-        self._shop = shop
+    def __init__(self, state: State, scheme: str) -> None:
+        self._state = state
         self._scheme = scheme
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
-        self._held: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        self._shop.connections += 1
+        self._state.connections += 1
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio calls it
         self._transport = None
-        if self._held is not None:
-            self._held.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        while self._held is None and (end := self._buffer.find(b"\r\n\r\n")) >= 0:
+        while self._timer is None and (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = self._buffer[:end]
             lower = head.lower()
             length = 0
@@ -107,23 +105,25 @@ class Connection(asyncio.Protocol):
             self._reply(method, target, body, host, close=b"connection: close" in lower)
 
     def _reply(self, method: str, target: str, body: bytes, host: str, *, close: bool) -> None:
-        self._held = None
+        self._timer = None
         if self._transport is None:
             return
-        answer = self._shop.answer(method, target, body, host)
-        if isinstance(answer, float):
+        response = self._state.respond(method, target, body, host)
+        if isinstance(response, float):
             loop = asyncio.get_running_loop()
-            self._held = loop.call_later(answer + 0.001, lambda: self._reply(method, target, body, host, close=close))
+            self._timer = loop.call_later(
+                response + 0.001, lambda: self._reply(method, target, body, host, close=close)
+            )
             return
-        status, headers, content = answer
+        status, headers, content = response
         self._transport.write(_HEAD % (status, headers, len(content)) + content)
         if close:
             self._transport.close()
 
 
 def certificates(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """A context for this server, and the file that clients trust: everybody's usual bundle, and our authority."""
-    import certifi  # only where TLS is measured
+    """Create a TLS context for this server, and a bundle for clients: certifi's with our authority added."""
+    import certifi  # only to measure TLS
     import trustme
 
     authority = trustme.CA()
@@ -136,15 +136,15 @@ def certificates(folder: Path) -> tuple[ssl.SSLContext, Path]:
 
 async def serve(folder: Path, *, tls: bool) -> None:
     loop = asyncio.get_running_loop()
-    shop = Shop()
-    printable = await loop.create_server(lambda: Connection(shop, "http"), "127.0.0.1", 0, backlog=4096)
-    told: dict[str, object] = {"http": f"http://127.0.0.1:{printable.sockets[0].getsockname()[1]}"}
+    state = State()
+    plain = await loop.create_server(lambda: Connection(state, "http"), "127.0.0.1", 0, backlog=4096)
+    addresses: dict[str, object] = {"http": f"http://127.0.0.1:{plain.sockets[0].getsockname()[1]}"}
     if tls:
         context, bundle = certificates(folder)
-        secure = await loop.create_server(lambda: Connection(shop, "https"), "127.0.0.1", 0, ssl=context, backlog=4096)
-        told |= {"https": f"https://127.0.0.1:{secure.sockets[0].getsockname()[1]}", "bundle": str(bundle)}
-    print(json.dumps(told), flush=True)
-    await loop.run_in_executor(None, sys.stdin.read)  # whoever started it has gone
+        secure = await loop.create_server(lambda: Connection(state, "https"), "127.0.0.1", 0, ssl=context, backlog=4096)
+        addresses |= {"https": f"https://127.0.0.1:{secure.sockets[0].getsockname()[1]}", "bundle": str(bundle)}
+    print(json.dumps(addresses), flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)  # until the parent closes it
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The real fleet, its governor and its learning in virtual time: a loop around `PollScheduler.next` and `PollScheduler.on_polled`."""
+"""The real scheduler, throttle and duration model in virtual time, and schedules to compare them with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from taskbridge._config.settings import CommonSettings
 from taskbridge._engine.connection import Connection
 from taskbridge._engine.durations import DurationModel
 from taskbridge._engine.lookup import PollResult
-from taskbridge._engine.throttle import Throttle
 from taskbridge._polling.commands import PollTask, WaitUntil
 from taskbridge._polling.scheduler import PollScheduler
 from taskbridge.models import Task, TaskStatus
@@ -30,7 +29,7 @@ _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Time:
-    """Virtual time, for `taskbridge.provider.clock.Clock`."""
+    """Virtual time and randomness: a `taskbridge.provider.clock.Clock`."""
 
     def __init__(self, seed: int) -> None:
         self.chance = Random(seed)
@@ -58,10 +57,9 @@ class _Simulated(Provider[ProviderSettings]):
 
 
 def connection(clock: Time, **settings: Any) -> Connection:
-    """A connection to nobody, at most as many requests under way as the settings allow."""
+    """Return a connection without a transport."""
     common = CommonSettings(**{"max_in_flight": 1000, **settings})
-    throttle = Throttle(common.requests_per_second, clock.random)
-    return Connection("simulated", _Simulated(ProviderSettings(), "simulated"), common, throttle, clock)  # type: ignore[arg-type]
+    return Connection("simulated", _Simulated(ProviderSettings(), "simulated"), common, clock)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -71,7 +69,7 @@ class Job:
     Attributes:
         start: Virtual seconds at which it is submitted.
         duration: Seconds.
-        operation: What it does; durations are learnt per operation.
+        operation: What it does; durations are learned per operation.
     """
 
     start: float
@@ -84,24 +82,24 @@ class Job:
 
 
 @dataclass
-class Seen:
-    """What a simulation saw.
+class Record:
+    """The result of a simulation.
 
     Attributes:
-        looks: Requests.
-        delays: Seconds from end to news by number of the job.
+        polls: Requests.
+        delays: Seconds from the end of a job to its detection, by number of the job.
     """
 
-    looks: int = 0
+    polls: int = 0
     delays: dict[int, float] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
         return math.fsum(self.delays.values()) / len(self.delays)
 
-    def percentile(self, share: float) -> float:
+    def percentile(self, fraction: float) -> float:
         ordered = sorted(self.delays.values())
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+        return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))]
 
 
 def _snapshot(number: int, job: Job, clock: Time, *, over: bool) -> Task:
@@ -125,71 +123,71 @@ def simulate(
     round_trip: float = 0.0,
     refill: Callable[[], Job] | None = None,
     until: float = math.inf,
-) -> tuple[Seen, list[Job]]:
-    """Wait for jobs, each added when it is submitted, with the snapshot that a submit gives.
+) -> tuple[Record, list[Job]]:
+    """Wait for jobs; each is added when it is submitted, with the snapshot that `submit` returns.
 
     Args:
         jobs: What to wait for.
         through: The connection.
-        clock: Its clock, which moves on.
-        round_trip: Seconds that a look takes.
-        refill: Makes the job that takes the place of one whose end is known.
+        clock: Its clock, which is advanced.
+        round_trip: Seconds that a poll takes.
+        refill: Creates a job to replace one whose end was detected.
         until: Virtual seconds at which to stop.
 
     Returns:
-        What was seen, and all jobs by number.
+        The result, and all jobs by number.
     """
-    scheduler, seen, known = PollScheduler(), Seen(), list(jobs)
-    to_come = [(job.start, number) for number, job in enumerate(known)]
-    heapify(to_come)
-    landing: list[tuple[float, int, PollTask]] = []
+    scheduler, record, known = PollScheduler(), Record(), list(jobs)
+    submissions = [(job.start, number) for number, job in enumerate(known)]
+    heapify(submissions)
+    in_flight: list[tuple[float, int, PollTask]] = []
     serial = count()
-    while len(seen.delays) < len(known) and clock.at < until:
-        while to_come and to_come[0][0] <= clock.at:
-            _, number = heappop(to_come)
+    while len(record.delays) < len(known) and clock.at < until:
+        while submissions and submissions[0][0] <= clock.at:
+            _, number = heappop(submissions)
             scheduler.add(through, str(number), clock.at, known=_snapshot(number, known[number], clock, over=False))
-        while landing and landing[0][0] <= clock.at:
-            _, _, poll = heappop(landing)
+        while in_flight and in_flight[0][0] <= clock.at:
+            _, _, poll = heappop(in_flight)
             number = int(poll.task_id)
             job = known[number]
-            over = clock.at - round_trip / 2 >= job.end  # the vendor answers halfway
+            over = clock.at - round_trip / 2 >= job.end  # the vendor responds halfway
             through.throttle.answered(clock.at, {})
             scheduler.on_polled(poll, clock.at, PollResult(_snapshot(number, job, clock, over=over), b"", _EPOCH))
             if over:
-                seen.delays[number] = clock.at - job.end
+                record.delays[number] = clock.at - job.end
                 if refill is not None:
                     known.append(refill())
-                    heappush(to_come, (known[-1].start, len(known) - 1))
+                    heappush(submissions, (known[-1].start, len(known) - 1))
         while scheduler.next_update() is not None:
             pass
         command = scheduler.next(clock.at)
         if isinstance(command, PollTask):
-            seen.looks += 1
-            heappush(landing, (clock.at + round_trip, next(serial), command))
+            record.polls += 1
+            heappush(in_flight, (clock.at + round_trip, next(serial), command))
             continue
         times = [command.time] if isinstance(command, WaitUntil) else []
-        times += [queue[0][0] for queue in (landing, to_come) if queue]
-        clock.at = max(clock.at, min(times, default=clock.at))  # no time: the last end is known
-    return seen, known
+        times += [queue[0][0] for queue in (in_flight, submissions) if queue]
+        clock.at = max(clock.at, min(times, default=clock.at))  # no time left: the last end was detected
+    return record, known
 
 
 class _Frozen(DurationModel):
-    """What was learnt so far, and no more."""
+    """A duration model that no longer learns."""
 
     __slots__ = ()
 
     def observe(self, since: float, until: float, *, ended: bool) -> None:
-        """Learn nothing."""
+        """Ignore it."""
 
 
 def freeze(through: Connection, operation: str = "convert") -> None:
-    """Let a connection learn no more about an operation."""
-    durations = copy(through.pace(operation).durations)
+    """Stop a connection from learning about an operation."""
+    durations = copy(through.durations_of(operation))
     durations.__class__ = _Frozen
-    through.pace(operation).durations = durations
+    through.durations[operation] = durations
 
 
-# Schedules of others: seconds between looks, as a loop, the first pause comes after the look that begins it.
+# Other schedules: an endless series of seconds between polls.
 
 
 def fixed(seconds: float) -> Iterator[float]:
@@ -205,65 +203,65 @@ def exponential(first: float, factor: float, most: float) -> Iterator[float]:
 
 
 def google(chance: Random, first: float = 1.0, factor: float = 1.5, most: float = 20.0) -> Iterator[float]:
-    """google-api-core 2.44: `exponential_sleep_generator` with the figures of `DEFAULT_POLLING`."""
+    """google-api-core 2.44: `exponential_sleep_generator` with the values of `DEFAULT_POLLING`."""
     ceiling = first
     while True:
         yield chance.uniform(0.0, ceiling)
         ceiling = min(ceiling * factor, most)
 
 
-def share_of_age(share: float, least: float, most: float) -> Iterator[float]:
+def fraction_of_age(fraction: float, least: float, most: float) -> Iterator[float]:
     age = 0.0
     while True:
-        pause = min(max(age * share, least), most)
+        pause = min(max(age * fraction, least), most)
         age += pause
         yield pause
 
 
-def follow(durations: Iterable[float], schedule: Callable[[], Iterator[float]], *, at_once: bool) -> Seen:
-    """Look at tasks by somebody else's schedule.
+def follow(durations: Iterable[float], schedule: Callable[[], Iterator[float]], *, at_once: bool) -> Record:
+    """Poll tasks with another schedule.
 
     Args:
         durations: How long each takes.
-        schedule: Makes the pauses of one task.
-        at_once: Whether the first look comes at once.
+        schedule: Returns the pauses for one task.
+        at_once: Whether the first poll comes at once.
     """
-    seen = Seen()
+    record = Record()
     for number, duration in enumerate(durations):
         age = 0.0
-        seen.looks += at_once
+        record.polls += at_once
         for pause in schedule():
             age += pause
-            seen.looks += 1
+            record.polls += 1
             if age >= duration:
                 break
-        seen.delays[number] = age - duration
-    return seen
+        record.delays[number] = age - duration
+    return record
 
 
 def at_latency(
     durations: Sequence[float], schedule: Callable[[float], Callable[[], Iterator[float]]], latency: float
-) -> Seen:
-    """The schedule of a family whose mean delay is the one asked for (the parameter grows with it)."""
+) -> Record:
+    """Return the result of the schedule whose parameter gives this mean delay, found by bisection."""
     least, most = latency / 20, latency * 20
-    seen = follow(durations, schedule(latency), at_once=False)
+    record = follow(durations, schedule(latency), at_once=False)
     for _ in range(24):
         middle = math.sqrt(least * most)
-        seen = follow(durations, schedule(middle), at_once=False)
-        if abs(seen.mean / latency - 1) < 0.002:
+        record = follow(durations, schedule(middle), at_once=False)
+        if abs(record.mean / latency - 1) < 0.002:
             break
-        least, most = (least, middle) if seen.mean > latency else (middle, most)
-    return seen
+        least, most = (least, middle) if record.mean > latency else (middle, most)
+    return record
 
 
 # The exact optimum.
 
 
 class Optimum:
-    """The least looks for a mean delay, durations being known exactly: dynamic programming over times of looks.
+    """The fewest polls for a mean delay if durations are known exactly: dynamic programming over poll times.
 
     Args:
-        cdf: Share of tasks that last no longer.
+        cdf: Fraction of tasks that last no longer.
         horizon: Seconds by which all have ended.
         step: Grid of the times, in seconds.
     """
@@ -277,11 +275,11 @@ class Optimum:
             self._area[n] = self._area[n - 1] + (self._ended[n] + self._ended[n - 1]) / 2 * step
 
     def _delay(self, start: int, stop: int) -> float:
-        """Mean delay of those that end between two looks, times their share."""
+        """Return the mean delay of tasks that end between two polls, times their fraction."""
         return self._area[stop] - self._area[start] - self._ended[start] * (stop - start) * self._step
 
     def at_price(self, price: float) -> tuple[float, float]:
-        """Looks and mean delay of the schedule with the least delay + price · looks."""
+        """Return polls and mean delay of the schedule that minimizes delay + price · polls."""
         last = len(self._ended) - 1
         area, ended, step = self._area, self._ended, self._step
         costs, choice = [0.0] * (last + 1), [last] * (last + 1)
@@ -290,25 +288,25 @@ class Optimum:
             if alive <= 1e-12:
                 continue
             best, chosen = math.inf, last
-            from_here, share = area[start], ended[start]
+            area_here, ended_here = area[start], ended[start]
             for stop in range(start + 1, last + 1):
-                delay = area[stop] - from_here - share * (stop - start) * step
+                delay = area[stop] - area_here - ended_here * (stop - start) * step
                 cost = delay + costs[stop]
                 if cost < best:
                     best, chosen = cost, stop
                 if delay > best:
-                    break  # every further one costs more delay than the best costs in all
+                    break  # every later one has more delay than the total cost of the best
             costs[start], choice[start] = best + price * alive, chosen
-        looks = delay = 0.0
+        polls = delay = 0.0
         at = 0
         while at < last and ended[at] < 1.0 - 1e-12:
-            looks += 1.0 - ended[at]
+            polls += 1.0 - ended[at]
             delay += self._delay(at, choice[at])
             at = choice[at]
-        return looks, delay
+        return polls, delay
 
-    def looks(self, latency: float) -> float:
-        """The least looks per task at a mean delay."""
+    def polls(self, latency: float) -> float:
+        """Return the fewest polls per task at a mean delay."""
         least, most = latency**2 / 500, latency**2 * 20
         below = above = (0.0, 0.0)
         for _ in range(11):
@@ -320,15 +318,15 @@ class Optimum:
                 least, below = price, found
         if not (below[1] and above[1]):
             return max(below[0], above[0])
-        share = math.log(latency / below[1]) / math.log(above[1] / below[1]) if above[1] > below[1] else 0.0
-        return math.exp(math.log(below[0]) * (1 - share) + math.log(above[0]) * share)
+        position = math.log(latency / below[1]) / math.log(above[1] / below[1]) if above[1] > below[1] else 0.0
+        return math.exp(math.log(below[0]) * (1 - position) + math.log(above[0]) * position)
 
 
-# One limit, taken in turn: what a plain loop over all tasks does.
+# A rate limit, used in turn: what a plain loop over all tasks does.
 
 
 def round_robin(draw: Callable[[], float], limit: float, in_flight: int, until: float, warm: float) -> float:
-    """Mean delay where each task is looked at in its turn and one that ended is replaced."""
+    """Return the mean delay if tasks are polled in turn and each that ended is replaced."""
     now = 0.0
     queue = deque(draw() for _ in range(in_flight))
     delays: list[float] = []

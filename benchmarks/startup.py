@@ -1,4 +1,4 @@
-"""Whole processes: importing, connecting, and the command's version, beside scripts that only import."""
+"""Whole processes: import, connect and ``taskbridge --version``, compared with scripts that only import."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(*, quick: bool) -> dict[str, Any]:
         "tb.connect": [sys.executable, "-c", _CONNECT],
     }
     for arguments in sides.values():
-        subprocess.run(arguments, check=True, capture_output=True, env=environment())  # writes what is compiled
+        subprocess.run(arguments, check=True, capture_output=True, env=environment())  # compiles the modules
     found = in_turn({name: _process(arguments) for name, arguments in sides.items()}, rounds)
     return {
         "to_empty": ratios(found, "python -c pass"),

@@ -1,4 +1,4 @@
-"""From the bytes of an answer to a snapshot, beside plain `json.loads` of the same bytes and beside the peers."""
+"""From the bytes of a response to a snapshot, compared with `json.loads` and with other libraries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import taskbridge_expertai_extract
 from benchmarks.measure import KEY, ROUNDS, in_turn, ratios
 from benchmarks.vendor import Vendor, task_id
 from taskbridge._config.connections import connection_settings
-from taskbridge._config.files import Connection
+from taskbridge._config.files import ConnectionConfig
 from taskbridge.provider.http import Response
 
 _NOW: Final = datetime.now(UTC)
@@ -29,7 +29,7 @@ def run(*, quick: bool) -> dict[str, Any]:
 
 
 def _provider(name: str, kind: Any, **settings: str) -> Any:
-    _, own = connection_settings(Connection("c", name, settings, {}), kind)
+    _, own = connection_settings(ConnectionConfig("c", name, settings, {}), kind)
     return kind(own, "c")
 
 
@@ -47,7 +47,7 @@ def _timed(call: Callable[[], Any], number: int) -> Callable[[], float]:
 
 
 def small(rounds: int, number: int) -> dict[str, Any]:
-    """A CloudConvert task of 966 bytes."""
+    """Measure a CloudConvert task of 966 bytes."""
     vendor = Vendor(time.time())
     name = task_id("t", 1, 1e6)
     body = vendor.show(name, time.time())
@@ -82,23 +82,23 @@ def _peers(vendor: Vendor, name: str, body: bytes) -> dict[str, Callable[[], Any
 
 
 def _azure(body: bytes) -> Callable[[], Any]:
-    """One `update_status`, over a transport that has the answer ready."""
+    """Return one `update_status`, with a transport that returns a prepared response."""
     core = importlib.import_module("azure.core")
     polling = importlib.import_module("azure.core.polling.base_polling")
     transports = importlib.import_module("azure.core.pipeline.transport")
     requests = importlib.import_module("requests")
 
-    def answer(request: Any, status: int, content: bytes, headers: dict[str, str]) -> Any:
+    def respond(request: Any, status: int, content: bytes, headers: dict[str, str]) -> Any:
         inner = requests.Response()
         inner.status_code, inner._content, inner._content_consumed = status, content, True  # noqa: SLF001  # no network
         inner.headers.update({"Content-Type": "application/json", **headers})
         return transports.RequestsTransportResponse(request, inner)
 
-    class Ready(transports.HttpTransport):  # type: ignore[misc,name-defined]
+    class PreparedTransport(transports.HttpTransport):  # type: ignore[misc,name-defined]
         def send(self, request: Any, **_: Any) -> Any:
             if request.method == "POST":
-                return answer(request, 202, b'{"status": "Running"}', {"Operation-Location": "http://127.0.0.1/o"})
-            return answer(request, 200, body, {})
+                return respond(request, 202, b'{"status": "Running"}', {"Operation-Location": "http://127.0.0.1/o"})
+            return respond(request, 200, body, {})
 
         def open(self) -> None: ...
 
@@ -108,7 +108,9 @@ def _azure(body: bytes) -> Callable[[], Any]:
 
     policies = importlib.import_module("azure.core.pipeline.policies")
     client = core.PipelineClient(
-        "http://127.0.0.1", transport=Ready(), policies=[policies.RequestIdPolicy(), policies.ContentDecodePolicy()]
+        "http://127.0.0.1",
+        transport=PreparedTransport(),
+        policies=[policies.RequestIdPolicy(), policies.ContentDecodePolicy()],
     )
     legacy = transports.HttpRequest("POST", "http://127.0.0.1/begin")
     initial = client._pipeline.run(legacy)  # noqa: SLF001  # as generated clients do
@@ -118,7 +120,7 @@ def _azure(body: bytes) -> Callable[[], Any]:
 
 
 def _google(body: bytes) -> Callable[[], Any]:
-    """One refresh of an `Operation` over HTTP and JSON, the request itself left out."""
+    """Return one refresh of an `Operation` over HTTP and JSON, without the request itself."""
     operation = importlib.import_module("google.api_core.operation")
     empty = importlib.import_module("google.protobuf.empty_pb2").Empty
     importlib.import_module("google.protobuf.struct_pb2")
@@ -128,11 +130,11 @@ def _google(body: bytes) -> Callable[[], Any]:
         return json.loads(body)
 
     future = operation.from_http_json({"name": "o", "done": False}, api_request, empty)
-    return functools.partial(future._refresh)  # noqa: SLF001  # what its polling calls
+    return functools.partial(future._refresh)  # noqa: SLF001  # called by its polling
 
 
 def large(rounds: int) -> dict[str, Any]:
-    """An expert.ai result of 5 MB."""
+    """Measure an expert.ai result of 5 MB."""
     block = {
         "type": "paragraph",
         "page": 3,
@@ -144,23 +146,23 @@ def large(rounds: int) -> dict[str, Any]:
     header = {"fileName": "lease.pdf", "pageCount": 900}
     number = 5_000_000 // len(json.dumps({"id": 10_000, **block}))
     blocks = [{"id": n, **block} for n in range(number)]
-    said = {"state": "SUCCESS", "current": 100, "message": "", "result": {"header": header, "layout": blocks}}
-    body = json.dumps(said).encode()
+    status = {"state": "SUCCESS", "current": 100, "message": "", "result": {"header": header, "layout": blocks}}
+    body = json.dumps(status).encode()
     provider = _provider("expertai-extract", taskbridge_expertai_extract.ExpertAiExtract, access_token="t" * 20)
     name = "0a1b2c3d-0000-4000-8000-000000000001"
 
     def ours() -> Any:
         return provider.task(provider.payload(Response(200, {}, body, _NOW)), name)
 
-    def printable() -> Any:
+    def plain() -> Any:
         return json.loads(body)
 
-    found = in_turn({"json.loads": _timed(printable, 1), "taskbridge: bytes to Task": _timed(ours, 1)}, rounds)
-    peak_plain, peak_ours = _peak(printable), _peak(ours)
+    found = in_turn({"json.loads": _timed(plain, 1), "taskbridge: bytes to Task": _timed(ours, 1)}, rounds)
+    peak_plain, peak_ours = _peak(plain), _peak(ours)
     return {
         "bytes": len(body),
         "ratios": ratios(found, "json.loads"),
-        # What stands in memory at the highest point beside the body, as a ratio to json.loads.
+        # Peak memory beside the body, relative to json.loads.
         "peak": peak_ours / peak_plain,
         "peak_bodies_more": (peak_ours - peak_plain) / len(body),
     }

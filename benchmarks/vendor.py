@@ -1,7 +1,7 @@
-"""A vendor of benchmark tasks: CloudConvert's bodies, with durations that stand in the ids.
+"""A vendor of benchmark tasks: CloudConvert's bodies, with durations encoded in the ids.
 
-An id is ``run-number-start-duration``, the last two in milliseconds from the start of the run. So the vendor remembers
-nothing of a task, an unchanged task has an unchanged body, and whoever measures knows when each task really ended.
+An id is ``run-number-start-duration``, the last two in milliseconds from the start of the run. So the vendor stores no
+tasks, an unchanged task has an unchanged body, and the benchmark knows when each task really ended.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-SIZE: Final = 966  # bytes of a body: the documented example with the fields that real answers have beside it
+SIZE: Final = 966  # bytes of a body: the documented example plus the additional fields of real responses
 PER_PAGE: Final = 100
 _PAD: Final = "@" * 24
 
 
 def task_id(run: str, number: int, duration: float, start: float = 0.0) -> str:
-    """The id of a task.
+    """Return the id of a task.
 
     Args:
         run: Letters and digits.
@@ -29,7 +29,7 @@ def task_id(run: str, number: int, duration: float, start: float = 0.0) -> str:
 
 
 def end_of(name: str) -> float:
-    """Seconds from the start of the run to the end of the task."""
+    """Return the seconds from the start of the run to the end of the task."""
     _, _, start, duration = name.split("-")
     return (int(start) + int(duration)) / 1000
 
@@ -39,7 +39,7 @@ def _stamp(when: float) -> str:
 
 
 def document(name: str, status: str, created: float, ended: float | None) -> dict[str, Any]:
-    """A task as CloudConvert shows it."""
+    """Return a task in CloudConvert's format."""
     result: dict[str, Any] | None = None
     if status == "finished":
         result = {"files": [{"filename": "document.pdf", "size": 48_213}]}
@@ -72,20 +72,20 @@ def document(name: str, status: str, created: float, ended: float | None) -> dic
 
 
 def _padded(outside: dict[str, Any], inside: dict[str, Any]) -> bytes:
-    """The body, filled up to the size that all bodies have."""
+    """Return the body, padded to the size of all bodies."""
     inside["engine_note"] = ""
-    without_traceback = len(json.dumps(outside))
-    inside["engine_note"] = "." * max(0, SIZE - without_traceback)
+    size = len(json.dumps(outside))
+    inside["engine_note"] = "." * max(0, SIZE - size)
     return json.dumps(outside).encode()
 
 
 @dataclass
 class Run:
-    """Tasks that began together.
+    """Tasks that were submitted together.
 
     Attributes:
         epoch: Unix time of the start.
-        ids: Those that the list shows, newest first.
+        ids: Tasks in the list, newest first.
         counts: Requests by kind.
     """
 
@@ -98,10 +98,10 @@ class Run:
 
 
 class Vendor:
-    """Answers for any number of runs.
+    """The vendor's responses for any number of runs.
 
     Args:
-        now: Unix time; the start of runs that were never begun.
+        now: Unix time; the start of runs without `begin`.
     """
 
     def __init__(self, now: float) -> None:
@@ -127,7 +127,7 @@ class Vendor:
         return now >= self.of(task).epoch + end_of(task)
 
     def show(self, task: str, now: float, shape: str = "cloudconvert") -> bytes:
-        """The body of a look."""
+        """Return the body of a status response."""
         over = self.is_over(task, now)
         key = (shape + task, str(over))
         body = self._kept.get(key)
@@ -146,21 +146,21 @@ class Vendor:
         )
 
     def _body(self, task: str, shape: str, *, over: bool) -> bytes:
-        said = self._document(task, over=over)
-        outside: dict[str, Any] = {"data": said}
+        task_data = self._document(task, over=over)
+        outside: dict[str, Any] = {"data": task_data}
         if shape == "azure":
-            outside = {"status": "Succeeded" if over else "Running", "task": said}
+            outside = {"status": "Succeeded" if over else "Running", "task": task_data}
         elif shape == "google":
             kind = "type.googleapis.com/google.protobuf.Struct"
-            outside = {"name": task, "done": over, "metadata": {"@type": kind, "value": said}}
+            outside = {"name": task, "done": over, "metadata": {"@type": kind, "value": task_data}}
             if over:
                 outside["response"] = {"@type": "type.googleapis.com/google.protobuf.Empty"}
         elif shape == "boto3":
-            outside = {"jobId": task, "status": "Succeeded" if over else "InProgress", "task": said}
-        return _padded(outside, said)
+            outside = {"jobId": task, "status": "Succeeded" if over else "InProgress", "task": task_data}
+        return _padded(outside, task_data)
 
     def page(self, kind: str, query: dict[str, str], now: float) -> bytes:
-        """A page of the list of the run that began last, newest first; there are no jobs."""
+        """Return a page of the list of the latest run, newest first; there are no jobs."""
         run = self._last
         run.count("list")
         size = min(int(query.get("per_page", PER_PAGE)), PER_PAGE)

@@ -1,4 +1,4 @@
-"""All layers but the sockets, in virtual time: the client's driver and fleet against a vendor in the same process."""
+"""All layers but the sockets, in virtual time: driver and scheduler against a vendor in the same process."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import taskbridge as tb
 from benchmarks.vendor import Vendor, end_of, task_id
-from taskbridge._engine.connection import Connection
-from taskbridge._engine.locate import one_connection
+from taskbridge._engine.connection import Connection, open_connection
 from taskbridge._polling.scheduler import PollScheduler
-from taskbridge._runtime.sync import Driver
+from taskbridge._runtime.base import Transports
+from taskbridge._runtime.sync import Runtime
 from taskbridge.models import Task, TaskStatus
 from taskbridge.provider.http import Request, Response
 from taskbridge.testing.clock import VirtualClock
@@ -25,8 +25,8 @@ KEY: Final = "k" * 20
 _ENDLESS: Final = task_id("cost", 0, 9e6)
 
 
-class Line:
-    """A transport that ends in a `Vendor`, at the clock's time."""
+class VendorTransport:
+    """A transport that calls a `Vendor` directly, at the time of the clock."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
@@ -52,21 +52,24 @@ class Line:
         return Response(200, {}, self.vendor.show(name, self.now), received)
 
     def close(self) -> None:
-        """Nothing is kept."""
+        """Do nothing."""
 
 
-def single_looks(connection: Connection) -> Connection:
-    """The same connection to a vendor that has no list."""
-    can = connection.provider.capabilities
-    if hasattr(can, "bulk"):
-        connection.provider.capabilities = replace(can, list_polling=None)  # type: ignore[misc]  # of this one provider object
+def single_polls(connection: Connection) -> Connection:
+    """Disable list polling for a connection, and return it."""
+    capabilities = replace(connection.provider.capabilities, list_polling=None)
+    connection.provider.capabilities = capabilities  # type: ignore[misc]  # of this one provider object
     return connection
 
 
 def connect(clock: VirtualClock, **settings: Any) -> Connection:
-    """A CloudConvert connection with that clock."""
-    given = {"api_key": KEY, "base_url": "http://127.0.0.1:9/v2", "max_in_flight": 1000, **settings}
-    return one_connection("cloudconvert", None, None, given, cast("Any", clock))[0]
+    """Open a CloudConvert connection with this clock."""
+    merged = {"api_key": KEY, "base_url": "http://127.0.0.1:9/v2", "max_in_flight": 1000, **settings}
+    return open_connection("cloudconvert", None, None, merged, cast("Any", clock))[0]
+
+
+def _runtime(clock: VirtualClock, transport: VendorTransport) -> Runtime:
+    return Runtime(cast("Any", clock), Transports(lambda *_: transport, transport, None))
 
 
 def _known(connection: Connection, name: str, clock: VirtualClock) -> tb.Task:
@@ -84,41 +87,41 @@ def _known(connection: Connection, name: str, clock: VirtualClock) -> tb.Task:
 
 
 def waits(durations: Sequence[float], *, latency: float) -> dict[str, Any]:
-    """Wait for tasks that were submitted together; what that took.
+    """Wait for tasks that were submitted together; return requests and delays.
 
     Args:
         durations: Seconds.
-        latency: Mean delay aimed at, in seconds.
+        latency: Target for the mean delay in seconds.
     """
     clock = VirtualClock(seed=1)
-    line = Line(clock)
+    transport = VendorTransport(clock)
     connection = connect(clock, poll={"latency": latency})
-    driver, scheduler = Driver(cast("Any", clock), lambda _: line), PollScheduler()
-    ids = [task_id("bulk", number, duration) for number, duration in enumerate(durations)]
-    epoch = line.vendor.begin("bulk", line.now, ids).epoch
+    runtime, scheduler = _runtime(clock, transport), PollScheduler()
+    ids = [task_id("lists", number, duration) for number, duration in enumerate(durations)]
+    epoch = transport.vendor.begin("lists", transport.now, ids).epoch
     for name in ids:
         scheduler.add(connection, name, clock.monotonic(), known=_known(connection, name, clock))
     delays: list[float] = []
-    while driver.step(scheduler):
-        while (news := scheduler.next_update()) is not None:
-            delays.append(line.now - epoch - end_of(news.outcome.ref.id))
-    while (news := scheduler.next_update()) is not None:
-        delays.append(line.now - epoch - end_of(news.outcome.ref.id))
+    while runtime.step(scheduler):
+        while (update := scheduler.next_update()) is not None:
+            delays.append(transport.now - epoch - end_of(update.outcome.ref.id))
+    while (update := scheduler.next_update()) is not None:
+        delays.append(transport.now - epoch - end_of(update.outcome.ref.id))
     return {
         "tasks": len(ids),
-        "requests": line.requests,
-        "lists": line.lists,
-        "final": line.final,
+        "requests": transport.requests,
+        "lists": transport.lists,
+        "final": transport.final,
         "mean": sum(delays) / len(delays),
     }
 
 
-class _Endless(Line):
-    """A vendor whose tasks never end; it costs next to nothing, and keeps no bodies."""
+class _EndlessTransport(VendorTransport):
+    """A cheap vendor whose tasks never end; it stores no bodies."""
 
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__(clock)
-        # Old tasks, so that every look comes after about the same share of the age, however many there are.
+        # Old tasks, so that their age hardly changes during the benchmark.
         self.vendor.begin("cost", self.now - 1e6, [])
         self._head, self._tail = self.vendor.show(_ENDLESS, self.now).rsplit(_ENDLESS.encode(), 1)
         self._head, self._middle = self._head.split(_ENDLESS.encode(), 1)
@@ -132,36 +135,36 @@ class _Endless(Line):
 
 
 class InFlight:
-    """So many tasks in flight, none of which ends, each looked at once.
+    """Tasks in flight, none of which ends, each polled once.
 
     Args:
-        number: How many.
+        number: How many tasks.
     """
 
     def __init__(self, number: int) -> None:
         self._clock = VirtualClock(seed=2)
-        self._line = _Endless(self._clock)
-        connection = single_looks(connect(self._clock, poll={"interval": 3600.0, "at_most": 3600.0}))
-        self._driver, self._scheduler = Driver(cast("Any", self._clock), lambda _: self._line), PollScheduler()
+        self._transport = _EndlessTransport(self._clock)
+        connection = single_polls(connect(self._clock, poll={"interval": 3600.0, "at_most": 3600.0}))
+        self._runtime, self._scheduler = _runtime(self._clock, self._transport), PollScheduler()
         for n in range(number):
             self._scheduler.add(connection, task_id("cost", n, 9e6), self._clock.monotonic())
-        self._go(number)
+        self._run(number)
 
-    def _go(self, looks: int) -> None:
-        stop = self._line.requests + looks
-        while self._line.requests < stop:
-            self._driver.step(self._scheduler)
+    def _run(self, polls: int) -> None:
+        stop = self._transport.requests + polls
+        while self._transport.requests < stop:
+            self._runtime.step(self._scheduler)
         self._clock.slept.clear()
 
-    def look(self, looks: int) -> float:
-        """Seconds of CPU per look."""
+    def poll(self, polls: int) -> float:
+        """Poll so many times; return the CPU seconds per poll."""
         start = time.process_time()
-        self._go(looks)
-        return (time.process_time() - start) / looks
+        self._run(polls)
+        return (time.process_time() - start) / polls
 
 
 def memory_of(number: int) -> float:
-    """Bytes that the fleet keeps for each of so many tasks."""
+    """Return the bytes that the scheduler holds per task."""
     tracemalloc.start()
     try:
         kept = InFlight(number)

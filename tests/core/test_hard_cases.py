@@ -19,7 +19,8 @@ from taskbridge import aio
 from taskbridge._engine.lookup import poll
 from taskbridge._engine.retry import RequestOptions
 from taskbridge._polling.scheduler import PollScheduler
-from taskbridge._runtime.sync import Driver
+from taskbridge._runtime.base import Transports
+from taskbridge._runtime.sync import Runtime
 from taskbridge.provider.http import Request, Response
 from taskbridge.testing import AsyncScriptedTransport, ScriptedTransport, VirtualClock
 
@@ -277,7 +278,8 @@ class Slept:
             self.polls.append(clock.monotonic())
             return says(task_of(request), "done" if clock.monotonic() >= self.ends else "working")
 
-        self.driver = Driver(clock, lambda _: ScriptedTransport(vendor, clock=clock))
+        transport = ScriptedTransport(vendor, clock=clock)
+        self.runtime = Runtime(clock, Transports(lambda *_: transport, transport, None))
         self.scheduler = PollScheduler()
         for n in range(number):
             self.scheduler.add(self.made.connection, f"t{n}", clock.monotonic(), deadline=clock.monotonic() + 900.0)
@@ -285,7 +287,7 @@ class Slept:
 
     def run(self, change: Callable[[], object] | None = None, at: float = 0.0) -> None:
         began = self.clock.monotonic()
-        while self.driver.step(self.scheduler):
+        while self.runtime.step(self.scheduler):
             while (update := self.scheduler.next_update()) is not None:
                 self.outcomes.append(update.outcome)
             if change is not None and self.clock.monotonic() >= began + at:
@@ -373,5 +375,5 @@ def test_an_unused_permit_to_probe_is_given_back(acme: Maker) -> None:
     assert throttle.is_probing
     assert throttle.take(now + 8.0).granted
     with pytest.raises(tb.ContractError, match="broken"):
-        next(poll(made.connection, "t1", now + 60.0, plan=RequestOptions(attempts=1, granted=True)))
+        next(poll(made.connection, "t1", now + 60.0, RequestOptions("poll", attempts=1, has_permit=True)))
     assert throttle.take(now + 8.0).granted  # at once, for the next request
