@@ -1,67 +1,86 @@
-"""A connection at work: its provider, its pace, its credential, and what it has learnt; without I/O."""
+"""One configured connection at runtime, and how it is opened; no I/O.
+
+Each part of the state has one owner: the provider and the settings never change, `throttle` holds the rate,
+`credentials` the credential, `counters` what `stats` reports, `event_bus` and `observers` who is notified, `durations`
+what has been learned, `secrets` what must be removed from errors.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
+from taskbridge._config.connections import connection_settings
+from taskbridge._config.files import ConnectionConfig, load_config
+from taskbridge._config.network import network_of
+from taskbridge._config.registry import load_provider, loaded_providers
+from taskbridge._config.settings import CommonSettings
+from taskbridge._engine.credentials import CredentialCache
 from taskbridge._engine.durations import DurationModel
 from taskbridge._engine.event_bus import EventBus
 from taskbridge._engine.logs import log
 from taskbridge._engine.observers import Observers
-from taskbridge.errors import ApiError, AuthenticationError, ContractError, TaskbridgeError, printable
-from taskbridge.provider.base import Provider
-from taskbridge.provider.capabilities import Credential
-from taskbridge.provider.secrets import scrub, secrets_in_headers, secrets_of
+from taskbridge._engine.throttle import Throttle
+from taskbridge.errors import (
+    ApiError,
+    AuthenticationError,
+    ConfigError,
+    ContractError,
+    ProviderNotFound,
+    TaskbridgeError,
+    printable,
+)
+from taskbridge.provider.secrets import redact, secrets_in_headers, secrets_of
 
 if TYPE_CHECKING:
-    from taskbridge._config.settings import CommonSettings
-    from taskbridge._engine.throttle import Throttle
-    from taskbridge.models import Task
-    from taskbridge.provider.clock import Clock
-    from taskbridge.provider.policy import RetryPolicy
+    import os
 
-NOT_FOUND_GRACE: Final = 10.0  # seconds after a submit of ours in which "not found" means "not yet"
+    from taskbridge._config.files import Config
+    from taskbridge.models import Task
+    from taskbridge.provider.base import Provider
+    from taskbridge.provider.clock import Clock
+    from taskbridge.transport import Network
+
+__all__ = ["ConnectionStats"]
+
+NOT_FOUND_GRACE: Final = 10.0  # seconds after a submit in which "not found" means "not yet"
 
 
 @dataclass(slots=True)
 class Counters:
-    """What a connection has done; only for people who look.
+    """What a connection has done so far; the source of `ConnectionStats`.
 
     Attributes:
-        requests: Requests sent, by kind: look, hold, list, submit, download, token, other.
-        failures: Requests without a usable answer.
-        unchanged: Looks whose answer was the one before, byte for byte.
-        ends: Ends of tasks that were noticed by looking.
-        delay: Seconds of delay expected over all of `finished`: half the time since the look before.
+        requests: Requests sent, by kind.
+        failures: Requests without a usable response.
+        unchanged: Polls whose response was identical to the one before.
+        finished: Ends of tasks that were found by polling.
+        detection_delay: Seconds of expected delay, added up over `finished`: half the time since the poll before.
     """
 
-    requests: dict[str, int] = field(default_factory=dict[str, int])
+    requests: Counter[str] = field(default_factory=Counter[str])
     failures: int = 0
     unchanged: int = 0
     finished: int = 0
     detection_delay: float = 0.0
 
-    def sent(self, kind: str) -> None:
-        """Count a request."""
-        self.requests[kind] = self.requests.get(kind, 0) + 1
-
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStats:
-    """What a connection has done so far; only for people who look.
+    """What a connection has done so far, for monitoring.
 
     Attributes:
-        requests: Requests sent, by kind: look, hold, list, submit, download, token, other.
-        failures: Requests without a usable answer.
-        unchanged: Looks whose answer was the one before, byte for byte.
-        ends: Ends of tasks that were noticed by looking.
-        delay: Mean seconds expected between such an end and the news of it, or None before the first.
-        duration: Mean seconds that tasks take, by operation, as far as has been learnt.
-        rate: Requests a second that may go out now; infinite where nothing limits them.
-        is_probing: Whether the vendor seems to be out, and only probes go out.
+        requests: Requests sent, by kind: poll, long-poll, list, submit, download, token, other.
+        failures: Requests without a usable response.
+        unchanged: Polls whose response was identical to the one before, byte for byte.
+        finished: Ends of tasks that were found by polling.
+        detection_delay: Mean expected seconds between the end of a task and its detection; None before the first.
+        durations: Mean seconds that tasks take, by operation, as far as learned.
+        rate: Requests per second allowed at present; infinite without a limit.
+        is_probing: Whether the vendor seems to be down, so that only probes are sent.
         is_refused: Whether the vendor refuses the credential.
     """
 
@@ -76,142 +95,198 @@ class ConnectionStats:
     is_refused: bool
 
 
-@dataclass(eq=False)
 class Connection:
-    """A connection at work: its provider, its pace and its credential.
+    """One configured connection at runtime.
 
-    Attributes:
+    Args:
         name: The connection's name.
         provider: Its translator.
-        settings: What every connection takes.
-        governor: Holds its pace.
+        settings: The settings that every connection has.
         clock: Time and chance.
-        credential: The one in use; None before the first.
-        refusal: Why the vendor refuses the credential, until somebody asks anew.
-        inbox: What it was told, and who wants to hear it.
-        audience: Who wants to know what it does.
-        young: Shared ids of tasks that were submitted here just now, and the monotonic second of it.
     """
 
-    name: str
-    provider: Provider[Any]
-    settings: CommonSettings
-    throttle: Throttle
-    clock: Clock
-    credential: Credential | None = field(default=None, repr=False)
-    refusal: TaskbridgeError | None = None
-    unknown_words: set[str] = field(default_factory=set[str])
-    counters: Counters = field(default_factory=Counters)
-    durations: dict[str | None, DurationModel] = field(default_factory=dict["str | None", DurationModel])
-    event_bus: EventBus = field(default_factory=EventBus, repr=False)
-    observers: Observers = field(default_factory=Observers, repr=False)
-    renewal: Lock = field(default_factory=Lock, repr=False)  # held by the thread that renews the credential
-    turn: Any = field(default=None, repr=False)  # the same for asyncio tasks; made by the first one
-    recent_submits: dict[str, float] = field(default_factory=dict[str, float], repr=False)
-    _once: Lock = field(
-        default_factory=Lock, repr=False
-    )  # held while it is found out who is the first to log something
+    def __init__(self, name: str, provider: Provider[Any], settings: CommonSettings, clock: Clock) -> None:
+        self.name = name
+        self.provider = provider
+        self.settings = settings
+        self.clock = clock
+        self.retry = settings.retry_policy
+        self.max_body = settings.max_body or provider.max_body
+        self.expects_webhook = bool(settings.webhook_secrets) and provider.capabilities.webhooks is not None
+        """Whether the vendor is set up to send webhooks, so that polling is only a safety net."""
+        self.secrets = secrets_of(provider.settings) | secrets_of(settings)
+        self.throttle = Throttle(settings.requests_per_second, clock.random)
+        self.credentials = CredentialCache(clock)
+        self.counters = Counters()
+        self.event_bus = EventBus()
+        self.observers = Observers()
+        self.durations: dict[str | None, DurationModel] = {}
+        self._submitted_at: dict[str, float] = {}  # shared id -> monotonic seconds
+        self._unknown_words: set[str] = set()
+        self._lock = Lock()
 
-    def __post_init__(self) -> None:
-        self.retry: RetryPolicy = self.settings.retry_policy
-        self.max_body = self.settings.max_body or self.provider.max_body
-        self.secrets = secrets_of(self.provider.settings) | secrets_of(self.settings)
-
-    @property
-    def expects_webhook(self) -> bool:
-        """Whether the vendor is set up to tell of ends, so that looking is only a safety net."""
-        return bool(self.settings.webhook_secrets) and self.provider.capabilities.webhooks is not None
-
-    def note_submitted(self, task: Task) -> None:
-        """Remember that a task was submitted just now, by each of the ids that it can be asked for."""
-        now = self.clock.monotonic()
-        for old in [task_id for task_id, since in list(self.recent_submits.items()) if now - since > NOT_FOUND_GRACE]:
-            self.recent_submits.pop(old, None)
-        self.recent_submits[task.id] = now
-        for kind in self.provider.capabilities.kinds:
-            native = getattr(task, kind.identity) if kind.prefix and kind.identity else None
-            if native is not None:
-                self.recent_submits[f"{kind.prefix}/{native}"] = now
-
-    def is_in_grace(self, task_id: str) -> bool:
-        """Whether a task was submitted so short a time ago that its vendor may not know it yet."""
-        since = self.recent_submits.get(task_id)
-        return since is not None and self.clock.monotonic() - since < NOT_FOUND_GRACE
+    def __repr__(self) -> str:
+        return f"<Connection {self.name} ({self.provider.name})>"
 
     @property
     def stats(self) -> ConnectionStats:
         """What it has done so far."""
         counters = self.counters
-        learnt = {name or "": known.mean for name, known in list(self.durations.items()) if known.is_known}
+        models = list(self.durations.items())
         return ConnectionStats(
             requests=dict(counters.requests),
             failures=counters.failures,
             unchanged=counters.unchanged,
             finished=counters.finished,
             detection_delay=counters.detection_delay / counters.finished if counters.finished else None,
-            durations=learnt,
+            durations={operation or "": model.mean for operation, model in models if model.is_known},
             rate=self.throttle.rate,
             is_probing=self.throttle.is_probing,
-            is_refused=self.refusal is not None,
+            is_refused=self.credentials.refusal is not None,
         )
 
     def durations_of(self, operation: str | None) -> DurationModel:
-        """What has been learnt of how long tasks of an operation take."""
+        """What has been learned about the durations of an operation."""
         return self.durations.setdefault(operation, DurationModel())
 
-    def resume(self) -> None:
-        """Forget that the vendor refused the credential: somebody asks anew."""
-        self.refusal = None
+    # The grace time after a submit.
 
-    def refuse(self, error: TaskbridgeError) -> None:
-        """Note that the account is refused; logged once, until somebody asks anew."""
-        with self._once:
-            before, self.refusal = self.refusal, error
-        if before is None:
-            log("account-refused", connection=self.name, reason=str(error))
+    def note_submitted(self, task: Task) -> None:
+        """Remember when a task was submitted, under each id that a caller may use for it."""
+        now = self.clock.monotonic()
+        for task_id in [each for each, since in list(self._submitted_at.items()) if now - since > NOT_FOUND_GRACE]:
+            self._submitted_at.pop(task_id, None)
+        self._submitted_at[task.id] = now
+        for kind in self.provider.capabilities.kinds:
+            native = getattr(task, kind.identity) if kind.prefix and kind.identity else None
+            if native is not None:
+                self._submitted_at[f"{kind.prefix}/{native}"] = now
 
-    def blames_account(self, error: TaskbridgeError) -> bool:
-        """Whether a refusal is about the account, so that asking for other tasks is pointless."""
-        if isinstance(error, AuthenticationError):
-            return True
-        blamed = self.provider.account_refusals
-        return isinstance(error, ApiError) and (error.vendor_code in blamed or error.http_status in blamed)
+    def note_deleted(self, task_id: str) -> None:
+        """Forget that a task was submitted: from now on "not found" is the truth."""
+        self._submitted_at.pop(task_id, None)
 
-    def add_context(self, error: TaskbridgeError, ref: str | None = None) -> TaskbridgeError:
-        """Fill in where an error happened, and take out what a vendor may have echoed of our credentials."""
+    def is_in_grace(self, task_id: str) -> bool:
+        """Whether a task was submitted so recently that the vendor's API may not know it yet."""
+        since = self._submitted_at.get(task_id)
+        return since is not None and self.clock.monotonic() - since < NOT_FOUND_GRACE
+
+    # Errors and snapshots.
+
+    def add_context(self, error: TaskbridgeError, task_id: str | None = None) -> TaskbridgeError:
+        """Add to an error where it happened, and remove credentials that the vendor may have echoed."""
+        ref = None if task_id is None else f"{self.name}:{task_id}"
         error.about(provider=self.provider.name, connection=self.name, ref=ref)
-        secrets = self.secrets | secrets_in_headers(self.credential.headers if self.credential else {})
+        credential = self.credentials.current
+        secrets = self.secrets | secrets_in_headers(credential.headers) if credential is not None else self.secrets
         if any(secret in error.message for secret in secrets):
-            error.message = scrub(error.message, secrets)
+            error.message = redact(error.message, secrets)
             error.args = (error.message,)
         if error.raw is not None:
-            error.raw = scrub(error.raw, secrets)
-        error.vendor_code = scrub(error.vendor_code, secrets)
-        error.request_id = scrub(error.request_id, secrets)
+            error.raw = redact(error.raw, secrets)
+        error.vendor_code = redact(error.vendor_code, secrets)
+        error.request_id = redact(error.request_id, secrets)
         return error
 
-    def record_task(self, task: Task) -> None:
-        """Remember whether a task has ended, and log a word that the provider's table does not know, once.
+    def refused(self, error: TaskbridgeError, task_id: str | None = None) -> TaskbridgeError:
+        """Add context to an error; a refusal of the account also ends every other request of the connection."""
+        self.add_context(error, task_id)
+        if self.is_refusal(error):
+            self.credentials.refuse(error, self.name)
+        return error
+
+    def is_refusal(self, error: TaskbridgeError) -> bool:
+        """Whether the vendor refuses the account, so that asking for other tasks is pointless."""
+        if isinstance(error, AuthenticationError):
+            return True
+        refusals = self.provider.account_errors
+        return isinstance(error, ApiError) and (error.vendor_code in refusals or error.http_status in refusals)
+
+    def check_word(self, task: Task) -> None:
+        """Log a status word that the provider's table does not contain, once.
 
         Raises:
             ContractError: `strict` is set.
         """
-        self.event_bus.saw(task)
-        if task.recognized:
-            return
         word = printable(task.native_status or "none", 80)
         if self.settings.strict:
             raise ContractError(
                 f"{self.provider.title} uses the status word {word!r}, which taskbridge does not know", raw=task.raw
             )
-        with self._once:
-            known = word in self.unknown_words
-            self.unknown_words.add(word)
-        if not known:
-            log(
-                "unknown-status",
-                connection=self.name,
-                native_status=word,
-                vendor=self.provider.title,
-                ref=task.ref,
-            )
+        with self._lock:
+            is_known = word in self._unknown_words
+            self._unknown_words.add(word)
+        if not is_known:
+            log("unknown-word", connection=self.name, native_status=word, vendor=self.provider.title, ref=task.ref)
+
+
+# Opening.
+
+
+def open_connection(
+    provider: str | None,
+    connection: str | None,
+    config: str | os.PathLike[str] | None,
+    settings: Mapping[str, Any],
+    clock: Clock,
+) -> tuple[Connection, frozenset[str]]:
+    """Open the connection that `connect` asks for; also return the names of all configured connections.
+
+    Raises:
+        ConfigError: The arguments contradict each other, or the configuration is missing or invalid.
+        ProviderNotFound: No such provider is installed.
+        ProviderLoadError: The provider cannot be used.
+    """
+    if provider is None:
+        loaded = load_config(config)
+        chosen = loaded.connection(connection)
+        if settings:
+            origins = {**chosen.origins, **dict.fromkeys(settings, "connect()")}
+            chosen = ConnectionConfig(chosen.name, chosen.provider, {**chosen.values, **settings}, origins)
+        return _open(chosen, clock), frozenset(loaded.connections)
+    if connection is not None or config is not None:
+        raise ConfigError("connect takes a provider with its settings, or connection= and config=, not both")
+    chosen = ConnectionConfig(provider, provider, settings, dict.fromkeys(settings, "connect()"))
+    try:
+        return _open(chosen, clock), frozenset()
+    except ProviderNotFound as error:
+        missing = error
+    if _is_configured(provider):
+        raise ProviderNotFound(f"{missing.message}; for the connection of that name: connect(connection={provider!r})")
+    raise missing
+
+
+def open_connections(config: Config, clock: Clock) -> dict[str, Connection]:
+    """Open every connection of a configuration.
+
+    Raises:
+        ConfigError: There is none, or one of them is invalid.
+        ProviderNotFound: A provider is not installed.
+        ProviderLoadError: A provider cannot be used.
+    """
+    if not config.connections:
+        raise ConfigError(f"{config.path or 'the configuration'} has no connections; add [connections.invoices]")
+    return {name: _open(each, clock) for name, each in config.connections.items()}
+
+
+def _open(config: ConnectionConfig, clock: Clock) -> Connection:
+    provider = load_provider(config.provider)
+    known = {*CommonSettings.model_fields, *provider.Settings.model_fields}
+    # The other providers are only needed to say which one a stray setting belongs to.
+    siblings = {} if known.issuperset(config.values) else dict(loaded_providers())
+    common, own = connection_settings(config, provider, siblings)
+    return Connection(config.name, provider(own, config.name), common, clock)
+
+
+def _is_configured(name: str) -> bool:
+    try:
+        return name in load_config(None).connections
+    except ConfigError:
+        return False
+
+
+def network_key(connection: Connection) -> tuple[Network, tuple[object, ...]]:
+    """How a connection reaches the network, and the key by which connections share a transport."""
+    network = network_of(connection.settings)
+    agent, size = connection.settings.user_agent_suffix, connection.settings.max_in_flight
+    return network, (network.ca_bundle, tuple(sorted(network.proxies.items())), network.direct, agent, size)

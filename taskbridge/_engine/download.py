@@ -1,11 +1,11 @@
-"""Bringing home what a task made: lifted flows, shared by both sides.
+"""Downloads the results of tasks; generators of effects, the same for threads and for asyncio.
 
-The bytes of a file are streamed into a file beside the target, which gets its name once it is whole and on the disk: a
-name shows the whole file or nothing. What breaks off is gone on with where the host allows it, and otherwise begins
-anew, for as long as that brings something.
+The bytes of a file are streamed into a temporary file beside the target, which gets its name once it is complete and on
+the disk: a name shows the whole file or nothing. A download that breaks off is resumed where the host allows it, and
+otherwise starts again, as long as that makes progress.
 
-A vendor's own host is asked like any of its calls. A link is a capability: no credential goes along, and its host has
-no part in the pace of the connection.
+The vendor's own host is treated like any other call to it. A link is a capability: it is requested without a
+credential, and its host does not count for the connection's rate limit.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from taskbridge._engine.connection import Connection
-from taskbridge._engine.effects import EffectFlow, RunBlocking, Sleep
-from taskbridge._engine.filenames import Names, file_name
-from taskbridge._engine.lookup import poll
-from taskbridge._engine.operations import act
-from taskbridge._engine.redirects import hops, name_of
-from taskbridge._engine.retry import DOWNLOAD, with_policies
+from taskbridge._engine.effects import RunBlocking, Sleep
+from taskbridge._engine.filenames import UniqueNames, file_name
+from taskbridge._engine.lookup import get
+from taskbridge._engine.operations import deadline_for, perform
+from taskbridge._engine.redirects import follow, name_of
+from taskbridge._engine.retry import DOWNLOAD, broken_provider, with_policies
+from taskbridge._engine.tracing import CallSpan
 from taskbridge.errors import (
     ApiError,
-    ContractError,
     InvalidInput,
     MalformedResponse,
     PermissionDenied,
@@ -42,50 +41,42 @@ from taskbridge.errors import (
     WaitTimeout,
 )
 from taskbridge.models import Task, TaskFile, TaskRef, raise_if_failed
-from taskbridge.provider.addresses import Rules, origin_of
+from taskbridge.provider.addresses import FetchPolicy, origin_of
 from taskbridge.provider.results import GeneratedFile
 from taskbridge.provider.sink import ResponseSink
 
 if TYPE_CHECKING:
+    from taskbridge._engine.connection import Connection
+    from taskbridge._engine.effects import EffectFlow
     from taskbridge.provider.http import Request, Response
     from taskbridge.provider.sink import Progress
 
-# XXDOC Where a download lands: a file of its own beside the target, renamed once it is whole and on the disk.
-
 T = TypeVar("T")
 
-
-PACE: Final = 20_000.0  # bytes per second that a file has to come with in the mean, once request_timeout is used up
-
-
-_WORTH: Final = 1 << 20  # bytes that broken attempts must have added, for attempts to be counted anew
-
-
-_WHOLE: Final = frozenset({200, 206})
-
-
-_LOST: Final = frozenset({401, 403, 404, 410})  # of a link: it is dead, a fresh one may live
-
-
+_MIN_RATE: Final = (
+    20_000.0  # bytes per second that a file must arrive with on average, after request_timeout is used up
+)
+_PROGRESS: Final = 1 << 20  # bytes that failed attempts must have added for the attempts to start again from one
+_WITH_CONTENT: Final = frozenset({200, 206})
+_DEAD_LINK: Final = frozenset({401, 403, 404, 410})  # a new link may work
 _HOUR: Final = 3600.0
 
-
-# What a link's host answers -> error; it says nothing of the connection's account.
+# Status of a link's host -> error; it says nothing about the connection's account.
 _BY_STATUS: Final = {401: PermissionDenied, 403: PermissionDenied, 404: TaskNotFound, 410: TaskNotFound}
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadOptions:
-    """How files are wanted.
+    """How to download.
 
     Attributes:
-        to: Where they go.
-        max_bytes: Bytes of one file at most; None for no limit.
-        on_progress: Told bytes that are there, and in all or None.
-        overwrite: Whether files that are there are replaced.
+        to: Where the files go.
+        max_bytes: Maximum size of one file in bytes; None for no limit.
+        on_progress: Called with the bytes that have arrived, and the total or None.
+        overwrite: Whether existing files are replaced.
 
     Raises:
-        InvalidInput: It cannot be done so.
+        InvalidInput: An option is invalid.
     """
 
     to: str | os.PathLike[str]
@@ -100,306 +91,309 @@ class DownloadOptions:
         if self.max_bytes is not None and self.max_bytes < 0:
             raise InvalidInput("max_bytes must be a number of bytes, or None for no limit")
         if inspect.iscoroutinefunction(self.on_progress):
-            raise InvalidInput("on_progress must be a plain function: nobody would await it")
+            raise InvalidInput("on_progress must be a plain function; a coroutine would never be awaited")
 
 
-def download_file(connection: Connection, file: TaskFile, want: DownloadOptions) -> EffectFlow[Path]:
-    """Bring one file home.
+def download_file(connection: Connection, file: TaskFile, options: DownloadOptions) -> EffectFlow[Path]:
+    """Download one file.
 
     Raises:
         OSError: It cannot be written there.
-        TaskbridgeError: It cannot be had.
+        TaskbridgeError: It cannot be fetched.
     """
-    target = Path(want.to)
-    if is_folder(want.to):
-        target = folder_of(want.to) / _name(file)
-    landing = AtomicFile(target, overwrite=want.overwrite)
-    try:
-        return (yield from _landed(connection, file, landing, _DownloadProgress(want, [file.size])))
-    except TaskbridgeError as error:
-        fault = connection.add_context(error)
-    raise fault
+    target = Path(options.to)
+    if is_folder(options.to):
+        target = make_folder(options.to) / _name(file)
+    with CallSpan("download", [connection], connection.clock):
+        atomic = AtomicFile(target, overwrite=options.overwrite)
+        try:
+            return (yield from _download(connection, file, atomic, _TotalProgress(options, [file.size])))
+        except TaskbridgeError as error:
+            failure = connection.add_context(error)
+        raise failure
 
 
 def download_task(
-    connection: Connection, task_id: str, known: Task | None, want: DownloadOptions
+    connection: Connection, task_id: str, known: Task | None, options: DownloadOptions
 ) -> EffectFlow[tuple[Path, ...]]:
-    """Bring home all that a task made.
+    """Download all results of a task.
 
     Args:
-        channel: The connection.
+        connection: The connection.
         task_id: The shared id.
-        known: The caller's snapshot of it, which is enough where it has ended.
-        want: How the files are wanted.
+        known: The caller's snapshot of it, which is enough if it has ended.
+        options: How to download.
 
     Raises:
-        OSError: They cannot be written there.
-        TaskFailed: The task made nothing: it failed.
-        WaitTimeout: It goes on.
-        TaskbridgeError: A file cannot be had; those before it are there.
+        OSError: The files cannot be written there.
+        TaskFailed: The task failed, so there are no results.
+        WaitTimeout: The task is still running.
+        TaskbridgeError: A file cannot be fetched; those before it exist.
     """
-    task = known if known is not None and known.is_terminal else (yield from _seen(connection, task_id))
-    raise_if_failed(task)
-    if not task.is_terminal:
-        raise WaitTimeout(
-            f"the task goes on, and has made nothing yet: it is {task.describe()}; wait for its end",
-            task=task,
-            provider=task.provider,
-            connection=task.connection,
-            ref=task.ref,
-        )
-    try:
-        return (yield from _all_of(connection, task, want))
-    except TaskbridgeError as error:
-        fault = connection.add_context(error, TaskRef.of(connection.name, task_id))
-    raise fault
+    with CallSpan("download", [connection], connection.clock, [TaskRef.of(connection.name, task_id)]):
+        task = known if known is not None and known.is_terminal else (yield from _get(connection, task_id))
+        raise_if_failed(task)
+        if not task.is_terminal:
+            raise WaitTimeout(
+                f"the task is still running and has no results yet: it is {task.describe()}; wait for its end",
+                task=task,
+                provider=task.provider,
+                connection=task.connection,
+                ref=task.ref,
+            )
+        try:
+            return (yield from _download_all(connection, task, options))
+        except TaskbridgeError as error:
+            failure = connection.add_context(error, task_id)
+        raise failure
 
 
-def _seen(connection: Connection, task_id: str) -> EffectFlow[Task]:
-    found = yield from poll(connection, task_id, connection.clock.monotonic() + connection.settings.request_timeout)
-    assert found.task is not None  # noqa: S101  # None only where bytes were given to compare with
-    return found.task
+def _get(connection: Connection, task_id: str) -> EffectFlow[Task]:
+    return get(connection, task_id, deadline_for(connection), lambda: connection.provider.get(task_id))
 
 
-def _all_of(connection: Connection, task: Task, want: DownloadOptions) -> EffectFlow[tuple[Path, ...]]:
-    pieces = yield from _pieces(connection, task)
-    folder, names = folder_of(want.to), Names()
-    targets = [folder / names.take(_name(each)) for each in pieces]
-    landings = [AtomicFile(target, overwrite=want.overwrite) for target in targets]  # before anything is sent
-    haul = _DownloadProgress(want, [_size(each) for each in pieces])
-    for n, (piece, landing) in enumerate(zip(pieces, landings, strict=True)):
-        if isinstance(piece, GeneratedFile):
-            yield from _made(piece, landing, haul)
+def _download_all(connection: Connection, task: Task, options: DownloadOptions) -> EffectFlow[tuple[Path, ...]]:
+    files = yield from _files_of(connection, task)
+    folder, names = make_folder(options.to), UniqueNames()
+    targets = [folder / names.take(_name(each)) for each in files]
+    atomics = [AtomicFile(target, overwrite=options.overwrite) for target in targets]  # before anything is sent
+    progress = _TotalProgress(options, [_size(each) for each in files])
+    for index, (file, atomic) in enumerate(zip(files, atomics, strict=True)):
+        if isinstance(file, GeneratedFile):
+            yield from _write(file, atomic, progress)
             continue
 
-        def again(n: int = n, piece: TaskFile = piece) -> EffectFlow[TaskFile | None]:
-            fresh = yield from _seen(connection, task.id)
-            raise_if_failed(fresh)
-            return _same_file(piece, n, (yield from _pieces(connection, fresh)))
+        def renew(index: int = index, file: TaskFile = file) -> EffectFlow[TaskFile | None]:
+            newer = yield from _get(connection, task.id)
+            raise_if_failed(newer)
+            return _same_file(file, index, (yield from _files_of(connection, newer)))
 
-        yield from _landed(connection, piece, landing, haul, again)
+        yield from _download(connection, file, atomic, progress, renew)
     return tuple(targets)
 
 
-def _pieces(connection: Connection, task: Task) -> EffectFlow[Sequence[TaskFile | GeneratedFile]]:
-    """The files that a task's result makes."""
+def _files_of(connection: Connection, task: Task) -> EffectFlow[Sequence[TaskFile | GeneratedFile]]:
+    """Return the files that a task's result consists of."""
     result = task.result
     if result is None or not result.files:
-        # What the status answer does not hold, or not in the words of `client.result`.
-        result = yield from act(connection, lambda: connection.provider.result(task), task.id)
+        # The vendor keeps the result apart from the status, or it is not made of files.
+        result = yield from perform(connection, lambda: connection.provider.result(task), task.id)
     found = result
-    return _asked(connection, lambda: connection.provider.result_files(task, found))
+    return _call_provider(connection, lambda: connection.provider.result_files(task, found))
 
 
-def _asked(connection: Connection, ask: Callable[[], T]) -> T:
-    """What a provider's own code says.
+def _call_provider(connection: Connection, call: Callable[[], T]) -> T:
+    """Call a provider's own code.
 
     Raises:
-        ContractError: It tripped.
+        ContractError: It is broken.
     """
     try:
-        return ask()
+        return call()
     except TaskbridgeError:
         raise
     except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
-        fault = f"the provider {connection.provider.name} is broken: it raised {type(error).__name__} on a result"
-    raise ContractError(fault)
+        problem = f"it raised {type(error).__name__} on a result"
+    raise broken_provider(connection, problem)
 
 
-def _same_file(file: TaskFile, n: int, pieces: Sequence[TaskFile | GeneratedFile]) -> TaskFile | None:
-    """The same file in a newer answer: of that name at that place, or the only one of that name."""
-    there = pieces[n] if n < len(pieces) else None
-    same = [each for each in pieces if isinstance(each, TaskFile) and (each.id, each.name) == (file.id, file.name)]
-    if isinstance(there, TaskFile) and there in same:
-        return there
+def _same_file(file: TaskFile, index: int, files: Sequence[TaskFile | GeneratedFile]) -> TaskFile | None:
+    """Find a file in a newer response: the one of that name at the same index, or the only one of that name."""
+    candidate = files[index] if index < len(files) else None
+    same = [each for each in files if isinstance(each, TaskFile) and (each.id, each.name) == (file.id, file.name)]
+    if isinstance(candidate, TaskFile) and candidate in same:
+        return candidate
     return same[0] if len(same) == 1 else None
 
 
-def _name(piece: TaskFile | GeneratedFile) -> str:
-    if isinstance(piece, GeneratedFile):
-        return file_name(piece.name)
-    return file_name(piece.name or (name_of(piece.url) if piece.url else piece.id), piece.media_type)
+def _name(file: TaskFile | GeneratedFile) -> str:
+    if isinstance(file, GeneratedFile):
+        return file_name(file.name)
+    return file_name(file.name or (name_of(file.url) if file.url else file.id), file.media_type)
 
 
-def _size(piece: TaskFile | GeneratedFile) -> int | None:
-    return len(piece.content) if isinstance(piece, GeneratedFile) else piece.size
+def _size(file: TaskFile | GeneratedFile) -> int | None:
+    return len(file.content) if isinstance(file, GeneratedFile) else file.size
 
 
-class _DownloadProgress:
-    """Files on their way home, one after the other, and what they brought.
+class _TotalProgress:
+    """The progress over several files, one after the other.
 
     Args:
-        want: How they are wanted.
+        options: How they are downloaded.
         sizes: Bytes of each, None where unknown.
     """
 
-    def __init__(self, want: DownloadOptions, sizes: list[int | None]) -> None:
-        self.limit = want.max_bytes
-        self.tell = None if want.on_progress is None else self._told
-        self._want = want
-        self._before = self._now = 0
-        self._after = sizes
+    def __init__(self, options: DownloadOptions, sizes: list[int | None]) -> None:
+        self.max_bytes = options.max_bytes
+        self.report = None if options.on_progress is None else self._report
+        self._callback = options.on_progress
+        self._before = self._current = 0
+        self._sizes = sizes
 
     def begin(self, size: int | None) -> None:
-        """Begin the next file.
+        """Start the next file.
 
         Raises:
-            ResponseTooLarge: It has more bytes than are wanted.
+            ResponseTooLarge: It is larger than allowed.
         """
-        if size is not None and self.limit is not None and size > self.limit:
-            raise ResponseTooLarge(f"the file has {size} bytes, more than max_bytes ({self.limit}); it was not fetched")
-        self._before, self._now, self._after = self._before + self._now, 0, self._after[1:]
+        if size is not None and self.max_bytes is not None and size > self.max_bytes:
+            raise ResponseTooLarge(
+                f"the file has {size} bytes, more than max_bytes ({self.max_bytes}); it was not fetched"
+            )
+        self._before, self._current, self._sizes = self._before + self._current, 0, self._sizes[1:]
 
     def end(self, size: int) -> None:
-        """End a file; where no block told of it, this does."""
-        if self.tell is not None and (self._now != size or size == 0):
-            self.tell(size, size)
+        """Finish a file, and report its size unless its last block did."""
+        if self.report is not None and (self._current != size or size == 0):
+            self.report(size, size)
 
-    def _told(self, done: int, total: int | None) -> None:
-        self._now = done
-        known = [size for size in self._after if size is not None]
-        whole = None if total is None or len(known) != len(self._after) else self._before + total + sum(known)
-        if self._want.on_progress is not None:
-            self._want.on_progress(self._before + done, whole)
+    def _report(self, done: int, total: int | None) -> None:
+        self._current = done
+        known = [size for size in self._sizes if size is not None]
+        whole = None if total is None or len(known) != len(self._sizes) else self._before + total + sum(known)
+        if self._callback is not None:
+            self._callback(self._before + done, whole)
 
 
 # One file.
 
 
-def _made(piece: GeneratedFile, landing: AtomicFile, haul: _DownloadProgress) -> EffectFlow[None]:
-    """Write what an answer held to its name."""
-    haul.begin(len(piece.content))
+def _write(file: GeneratedFile, atomic: AtomicFile, progress: _TotalProgress) -> EffectFlow[None]:
+    """Write a file whose content was in a response."""
+    progress.begin(len(file.content))
     try:
-        yield RunBlocking(lambda: landing.write(piece.content))
-        yield RunBlocking(landing.settle)
+        yield RunBlocking(lambda: atomic.write(file.content))
+        yield RunBlocking(atomic.commit)
     finally:
-        landing.drop()
-    haul.end(len(piece.content))
+        atomic.discard()
+    progress.end(len(file.content))
 
 
-def _landed(
+def _download(
     connection: Connection,
     file: TaskFile,
-    landing: AtomicFile,
-    haul: _DownloadProgress,
-    again: Callable[[], EffectFlow[TaskFile | None]] | None = None,
+    atomic: AtomicFile,
+    progress: _TotalProgress,
+    renew: Callable[[], EffectFlow[TaskFile | None]] | None = None,
 ) -> EffectFlow[Path]:
-    """Fetch a file to its name."""
-    request = _asked(connection, lambda: connection.provider.source(file))
-    haul.begin(file.size)
-    sink = ResponseSink(landing.path, haul.limit, expected=file.size, pace=PACE, on_progress=haul.tell)
+    """Download a file to its name; if its link is dead, ask the vendor for a new one."""
+    request = _call_provider(connection, lambda: connection.provider.source(file))
+    progress.begin(file.size)
+    sink = ResponseSink(
+        atomic.path, progress.max_bytes, expected=file.size, bytes_per_second=_MIN_RATE, on_progress=progress.report
+    )
     try:
-        landing.write(b"")
-        dead = yield from _tried(connection, file, request, sink)
-        if dead is not None:
-            fresh = None if again is None else (yield from _fresh(connection, dead, again))
-            other = None if fresh is None else _asked(connection, lambda: connection.provider.source(fresh))
-            if fresh is None or other is None or other.url == request.url:
+        atomic.write(b"")
+        try:
+            yield from _fetch(connection, file, request, sink)
+        except ApiError as error:
+            if request.authorized or error.http_status not in _DEAD_LINK or renew is None:
+                raise
+            dead = error
+        else:
+            dead = None
+        if dead is not None and renew is not None:
+            newer = yield from _renew(connection, dead, renew)
+            other = None if newer is None else _call_provider(connection, lambda: connection.provider.source(newer))
+            if newer is None or other is None or other.url == request.url:
                 raise dead
-            yield from _fetched(connection, fresh, other, sink)
-        yield RunBlocking(landing.settle)
+            yield from _fetch(connection, newer, other, sink)
+        yield RunBlocking(atomic.commit)
     except TaskbridgeError:
         if sink.broken is not None:
             raise sink.broken from None
         raise
     finally:
-        landing.drop()
-    haul.end(sink.received)
-    return landing.target
+        atomic.discard()
+    progress.end(sink.received)
+    return atomic.target
 
 
-def _tried(connection: Connection, file: TaskFile, request: Request, sink: ResponseSink) -> EffectFlow[ApiError | None]:
-    """Fetch a file; the error where its link is dead."""
-    try:
-        yield from _fetched(connection, file, request, sink)
-    except ApiError as error:
-        if request.authorized or error.http_status not in _LOST:
-            raise
-        return error
-    return None
-
-
-def _fresh(
-    connection: Connection, dead: ApiError, again: Callable[[], EffectFlow[TaskFile | None]]
+def _renew(
+    connection: Connection, dead: ApiError, renew: Callable[[], EffectFlow[TaskFile | None]]
 ) -> EffectFlow[TaskFile | None]:
-    """The file by the vendor's present word; None where the task is gone, which the dead link's error then says."""
+    """Ask for the file again; None if the task is gone, which the error of the dead link then says."""
     try:
-        return (yield from again())
+        return (yield from renew())
     except TaskNotFound:
         dead.message = f"{dead.message}; {connection.provider.title} no longer has the task either"
         dead.args = (dead.message,)
         return None
 
 
-def _fetched(connection: Connection, file: TaskFile, request: Request, sink: ResponseSink) -> EffectFlow[None]:
-    """Fetch a file, going on where it broke off for as long as that adds something."""
+def _fetch(connection: Connection, file: TaskFile, request: Request, sink: ResponseSink) -> EffectFlow[None]:
+    """Fetch a file; resume where it broke off as long as that makes progress."""
     settings, clock = connection.settings, connection.clock
-    rules = Rules(settings.allow_private, settings.allow_http, own=origin_of(connection.provider.base_url))
+    policy = FetchPolicy(settings.allow_private, settings.allow_http, own=origin_of(connection.provider.base_url))
     request = replace(request, save_to=sink)
-    begun = clock.monotonic()
+    started = clock.monotonic()
     while True:
         before = sink.furthest
-        deadline = begun + settings.request_timeout + sink.earned
+        deadline = started + settings.request_timeout + sink.earned
         try:
-            last, answer = yield from with_policies(connection, hops(request, rules, _unsafe), deadline, plan=DOWNLOAD)
+            last, response = yield from with_policies(
+                connection, lambda: follow(request, policy, _invalid_link), deadline, DOWNLOAD
+            )
         except (TransportError, MalformedResponse) as error:
-            if not error.retryable or not sink.headers or sink.furthest - before < _WORTH:
+            if not error.retryable or not sink.headers or sink.furthest - before < _PROGRESS:
                 raise
         else:
-            if answer.status != 416 or not sink.received:
+            if response.status != 416 or not sink.received:
                 break
-            sink.forget()  # the host no longer has the part that is missing
+            sink.forget()  # the host no longer has the missing part
         yield Sleep(connection.retry.pause(1, clock.random()))
-    if answer.status not in _WHOLE:
-        raise _refusal(connection, file, last, answer)
+    if response.status not in _WITH_CONTENT:
+        raise _error_for(connection, file, last, response)
     if file.size is not None and sink.received != file.size:
         raise TruncatedResponse(f"the file has {sink.received} bytes, where the vendor says {file.size}")
 
 
-def _unsafe(words: str) -> MalformedResponse:
+def _invalid_link(words: str) -> MalformedResponse:
     return MalformedResponse(f"the link {words}; nothing was fetched")
 
 
-def _refusal(connection: Connection, file: TaskFile, request: Request, answer: Response) -> TaskbridgeError:
-    """The error for an answer that is not the file."""
+def _error_for(connection: Connection, file: TaskFile, request: Request, response: Response) -> TaskbridgeError:
+    """Return the error for a response that is not the file."""
     provider = connection.provider
-    if request.authorized or not 400 <= answer.status <= 599:
-        error = provider.error(answer)
-        if request.authorized and connection.blames_account(error):
-            connection.refuse(error)
-        return error
-    status = answer.status
+    if request.authorized or not 400 <= response.status <= 599:
+        error = provider.error(response)
+        return connection.refused(error) if request.authorized else error
+    status = response.status
     kind = _BY_STATUS.get(status, ServerError if status >= 500 else ApiError)
     words = f"the file's link answers HTTP {status}"
-    if status in _LOST:
-        words = f"{words}: it is dead{_life(connection, file)}"
-    if answer.attempts > 1:
-        words = f"{words} (after {answer.attempts} attempts)"
-    again = status >= 500 or status in (408, 425, 429)
-    return kind(words, http_status=status, retry_after=answer.retry_after, retryable=again)
+    if status in _DEAD_LINK:
+        words = f"{words}: it is dead{_lifetime(connection, file)}"
+    if response.attempts > 1:
+        words = f"{words} (after {response.attempts} attempts)"
+    is_transient = status >= 500 or status in (408, 425, 429)
+    return kind(words, http_status=status, retry_after=response.retry_after, retryable=is_transient)
 
 
-def _life(connection: Connection, file: TaskFile) -> str:
+def _lifetime(connection: Connection, file: TaskFile) -> str:
     """How long links live, in words that follow "it is dead"."""
     can = connection.provider.capabilities.downloads
-    lives = None if can is None or can.link_ttl is None else can.link_ttl / _HOUR
-    said = "" if lives is None else f"; links of {connection.provider.title} live {lives:g} hours"
-    return f"{said}, this one until {file.expires_at:%Y-%m-%d %H:%M} UTC" if file.expires_at is not None else said
+    hours = None if can is None or can.link_ttl is None else can.link_ttl / _HOUR
+    words = "" if hours is None else f"; links of {connection.provider.title} live {hours:g} hours"
+    return words if file.expires_at is None else f"{words}, this one until {file.expires_at:%Y-%m-%d %H:%M} UTC"
+
+
+# Files on the disk.
 
 
 class AtomicFile:
-    """A file on its way to its name.
+    """A file that gets its name once it is complete.
 
     Args:
-        target: Its name in the end.
-        overwrite: Whether a file of that name is replaced.
+        target: Its final path.
+        overwrite: Whether an existing file is replaced.
 
     Attributes:
-        target: Its name in the end.
-        path: Its name until then, in the same folder.
+        target: Its final path.
+        path: Its temporary path, in the same folder.
 
     Raises:
-        OSError: There is such a file, or a folder; or there is no folder to write in.
+        OSError: The target exists or is a folder, or its folder does not exist.
     """
 
     def __init__(self, target: Path, *, overwrite: bool) -> None:
@@ -409,12 +403,12 @@ class AtomicFile:
         if target.is_dir():
             raise IsADirectoryError(EISDIR, os.strerror(EISDIR), str(target))
         if not overwrite and (target.exists() or target.is_symlink()):
-            raise _there(target)
+            raise _exists(target)
         if not target.parent.is_dir():
             raise NotADirectoryError(ENOTDIR, "there is no such folder", str(target.parent))
 
     def write(self, content: bytes) -> None:
-        """Write all of it."""
+        """Write the content."""
         try:
             with self.path.open("xb") as file:
                 file.write(content)
@@ -422,11 +416,11 @@ class AtomicFile:
             error.filename = error.filename or str(self.path)
             raise
 
-    def settle(self) -> None:
-        """Bring it to the disk, then to its name: whoever sees the name sees the whole file.
+    def commit(self) -> None:
+        """Write it to the disk and give it its name: a reader of that name sees the whole file.
 
         Raises:
-            OSError: The disk is full or broken, or a file of that name has appeared meanwhile.
+            OSError: The disk is full or broken, or a file of that name appeared in the meantime.
         """
         with self.path.open("rb+") as file:
             os.fsync(file.fileno())
@@ -437,30 +431,30 @@ class AtomicFile:
         _sync_folder(self.target.parent)
 
     def _link(self) -> None:
-        """Give it its name unless somebody else has it; a rename would replace what is there."""
+        """Give it its name unless that exists; a rename would replace the existing file."""
         try:
             os.link(self.path, self.target)
         except FileExistsError:
-            raise _there(self.target) from None
+            raise _exists(self.target) from None
         except OSError:  # a file system without hard links
             if self.target.exists():
-                raise _there(self.target) from None
+                raise _exists(self.target) from None
             self.path.rename(self.target)
         else:
             self.path.unlink()
 
-    def drop(self) -> None:
-        """Remove it where it has not got its name."""
+    def discard(self) -> None:
+        """Remove it unless it was committed."""
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
 
 
-def _there(target: Path) -> FileExistsError:
+def _exists(target: Path) -> FileExistsError:
     return FileExistsError(EEXIST, "exists; overwrite=True replaces it", str(target))
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring a folder's names to the disk, where the system can."""
+    """Write a folder's entries to the disk, where the system can."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     with suppress(OSError):
@@ -472,16 +466,16 @@ def _sync_folder(folder: Path) -> None:
 
 
 def is_folder(to: str | os.PathLike[str]) -> bool:
-    """Whether a folder is meant: there is one, or the text ends in a separator."""
+    """Whether a path means a folder: it exists as one, or ends in a separator."""
     text = os.fspath(to)
     return text.endswith(tuple(filter(None, (os.sep, os.altsep, "/")))) or Path(text).is_dir()
 
 
-def folder_of(to: str | os.PathLike[str]) -> Path:
-    """The folder that is meant, made where it is missing.
+def make_folder(to: str | os.PathLike[str]) -> Path:
+    """Create a folder if it is missing, and return its path.
 
     Raises:
-        OSError: It cannot be made, or is a file.
+        OSError: It cannot be created, or is a file.
     """
     folder = Path(to)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,7 @@
-"""A request sent once: the actions that a driver does, and what came of sending.
+"""What a running flow asks of the runtime: send, sleep, renew the credential, block, tell the caller.
 
-A lifted flow (`taskbridge._engine.retry`) yields `BeforeSubmit`, `Send`, `Sleep`, `RefreshCredential`, `RunBlocking`; the two drivers
-(`taskbridge._runtime.sync`) do them. Here an answer or its absence is weighed: what it says to the governor, whether it can be
-read, whether the vendor may have taken what was sent, and whether asking once more can help.
+The engine's generators yield these and are sent the result; `taskbridge._runtime` carries them out, in threads or in
+asyncio tasks. An error is thrown into the generator.
 """
 
 from __future__ import annotations
@@ -17,17 +16,14 @@ from taskbridge.provider.http import Request
 T = TypeVar("T")
 
 
-# Actions: what a lifted flow asks of its driver.
-
-
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a request; the answer is sent back, a `TransportError` is thrown back.
+    """Send a request; the result is the `Response`.
 
     Attributes:
-        request: What to send, credential included.
-        deadline: Monotonic seconds by which the answer must be read.
-        max_body: Bytes of the decoded answer to read at most.
+        request: The request, including the credential.
+        deadline: Monotonic seconds by which the response must have been read.
+        max_body: Maximum size of the decoded body in bytes.
     """
 
     request: Request
@@ -37,17 +33,17 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Wait."""
+    """Wait for some seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class RunBlocking:
-    """Do something with local files that may take a while; what it returns is sent back, what it raises ends the flow.
+    """Call a function that may block on local files; the result is what it returns.
 
     Attributes:
-        work: What to do.
+        work: The function.
     """
 
     work: Callable[[], object]
@@ -55,11 +51,11 @@ class RunBlocking:
 
 @dataclass(frozen=True, slots=True)
 class RefreshCredential:
-    """Get a credential other than the stale one; one renewal at a time, whoever asks.
+    """Get a credential to replace a stale one; the result is the `Credential`. One refresh at a time per connection.
 
     Attributes:
-        stale: The credential that is no good, or None where there was none.
-        deadline: Monotonic seconds by which it must be there.
+        stale: The credential that cannot be used, or None if there is none yet.
+        deadline: Monotonic seconds by which the new one is needed.
     """
 
     stale: Credential | None
@@ -68,16 +64,14 @@ class RefreshCredential:
 
 @dataclass(frozen=True, slots=True)
 class BeforeSubmit:
-    """Tell whoever wants to know that an order is about to leave; it leaves once this is done.
+    """Call the caller's `before_submit` just before a submission is sent. An error from there ends the flow.
 
     Attributes:
-        clue: What `recover` needs to find the order again.
+        recovery_token: What `recover` needs to find the submission again.
     """
 
     recovery_token: Mapping[str, Any]
 
 
 Effect: TypeAlias = BeforeSubmit | Send | Sleep | RefreshCredential | RunBlocking
-
-
 EffectFlow: TypeAlias = Generator[Effect, Any, T]

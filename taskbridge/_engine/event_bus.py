@@ -1,8 +1,8 @@
-"""What a connection was told, by webhooks and by look-ups, and who wants to hear it.
+"""What one connection knows from outside a poll, and who is notified of it.
 
-A vendor repeats its deliveries and promises no order, so a connection remembers which events it took in, and which
-tasks it knows to have ended. Both records live in memory, hold the newest `KEPT` entries each, and end with the
-process: an application that must not act twice keeps `WebhookEvent.duplicate_key` unique in its own database.
+A vendor repeats its webhook deliveries and promises no order. So a connection remembers which events it has processed
+and which tasks have ended. Both records live in memory, keep the newest `KEPT` entries each, and end with the process:
+an application that must not act twice keeps `WebhookEvent.duplicate_key` unique in its own database.
 """
 
 from __future__ import annotations
@@ -15,44 +15,38 @@ from typing import Final, TypeAlias
 from taskbridge.models import Task, TaskRef
 
 KEPT: Final = 16_384
-"""Entries of each record; the oldest go first."""
-
+"""Entries of each record; the oldest are dropped first."""
 
 TaskUpdate: TypeAlias = Task | TaskRef
-"""The truth about a task, or the ref of one that is worth a look."""
-
+"""A snapshot that is known to be true, or the ref of a task that should be polled now."""
 
 Listener: TypeAlias = Callable[[TaskUpdate], object]
 
 
 class EventBus:
-    """The memory of one connection, and those who listen; for any number of threads."""
+    """The events of one connection; for any number of threads."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._taken: dict[str, None] = {}  # in order of arrival
-        self._ended: dict[str, None] = {}
+        self._seen: dict[str, None] = {}  # duplicate keys in order of arrival
+        self._ended: dict[str, None] = {}  # refs
         self._listeners: dict[TaskRef | None, list[Listener]] = {}
 
-    # Events.
-
-    def take(self, key: str) -> bool:
-        """Take an event in; False where it was taken in before."""
+    def claim(self, key: str) -> bool:
+        """Start to process an event; False if it has been processed before."""
         with self._lock:
-            if key in self._taken:
+            if key in self._seen:
                 return False
-            _keep(self._taken, key)
+            _keep(self._seen, key)
             return True
 
-    def give_back(self, key: str) -> None:
-        """Take an event as not yet seen, so that the vendor's next delivery of it counts."""
+    def release(self, key: str) -> None:
+        """Treat an event as not yet processed, so that the vendor's next delivery counts."""
         with self._lock:
-            self._taken.pop(key, None)
+            self._seen.pop(key, None)
 
-    # Ends.
-
-    def saw(self, task: Task) -> None:
-        """Remember what the vendor said of a task: that it ended, or that it goes on."""
+    def record(self, task: Task) -> None:
+        """Remember whether the vendor said that a task has ended."""
         if task.is_terminal:
             with self._lock:
                 _keep(self._ended, task.ref)
@@ -64,29 +58,27 @@ class EventBus:
         """Whether the task is known to have ended."""
         return ref in self._ended
 
-    # Listeners.
-
-    def listen(self, hear: Listener, ref: TaskRef | None = None) -> Callable[[], None]:
-        """Hear of a task, or of all; the result ends it."""
+    def listen(self, listener: Listener, ref: TaskRef | None = None) -> Callable[[], None]:
+        """Notify a listener of one task, or of all; call the result to stop."""
         with self._lock:
-            self._listeners.setdefault(ref, []).append(hear)
+            self._listeners.setdefault(ref, []).append(listener)
 
-        def leave() -> None:
+        def stop() -> None:
             with self._lock:
-                around = self._listeners[ref]
-                around.remove(hear)
-                if not around:
+                others = self._listeners[ref]
+                others.remove(listener)
+                if not others:
                     del self._listeners[ref]
 
-        return leave
+        return stop
 
-    def tell(self, told: TaskUpdate) -> None:
-        """Tell those who listen."""
-        ref = told.ref if isinstance(told, Task) else told
+    def publish(self, update: TaskUpdate) -> None:
+        """Notify the listeners."""
+        ref = update.ref if isinstance(update, Task) else update
         with self._lock:
-            around = [*self._listeners.get(ref, ()), *self._listeners.get(None, ())]
-        for hear in around:
-            hear(told)
+            listeners = [*self._listeners.get(ref, ()), *self._listeners.get(None, ())]
+        for listener in listeners:
+            listener(update)
 
 
 def _keep(record: dict[str, None], key: str) -> None:
@@ -97,11 +89,11 @@ def _keep(record: dict[str, None], key: str) -> None:
 
 
 @contextmanager
-def listening(event_buses: Iterable[EventBus], hear: Listener) -> Generator[None]:
-    """Hear of all tasks of several connections, for as long as the block lasts."""
-    leaves = [event_bus.listen(hear) for event_bus in event_buses]
+def listening(buses: Iterable[EventBus], listener: Listener) -> Generator[None]:
+    """Notify a listener of all tasks of several connections while the block runs."""
+    stops = [bus.listen(listener) for bus in buses]
     try:
         yield
     finally:
-        for leave in leaves:
-            leave()
+        for stop in stops:
+            stop()

@@ -1,8 +1,8 @@
-"""From what a caller hands in to an order that can be sent, and sent again.
+"""Turns what a caller passes to `submit` into a submission that can be sent, and sent again.
 
-Everything that can be known to be wrong is refused here, before a request is made: an operation that the vendor does
-not have, a kind of input that it does not take, a file that is missing, empty or over its stated limit. Local files are
-looked at, streams are read into a temporary file; nothing here reaches the network.
+Whatever is known to be wrong is refused here, before any request: an operation that the vendor does not have, a kind of
+input that it does not accept, a file that is missing, empty or over the stated limit. Local files are checked and
+streams are copied into a temporary file; nothing here uses the network.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeAlias
 from uuid import uuid4
 
 from taskbridge._engine.redirects import name_of
-from taskbridge.errors import InvalidInput, TaskbridgeError, UnsupportedFeature, printable
+from taskbridge.errors import InvalidInput, UnsupportedFeature, printable
 from taskbridge.models import TaskFile
 from taskbridge.provider.addresses import is_http
 from taskbridge.provider.submission import NATIVE, Document, Link, Source, Stored, Submission, safe_name
@@ -39,38 +39,38 @@ AnyInput: TypeAlias = OneInput | Sequence[OneInput] | None
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-_BLOCK: Final = 1 << 20  # bytes of a stream read at a time
+_BLOCK: Final = 1 << 20  # bytes of a stream per read
 
 
-_LONGEST_ID: Final = 512  # characters of an id of the caller's
+_MAX_ID: Final = 512  # characters of an external_id
 
 
-# First bytes -> the name of a document that nobody named: some vendors go by its suffix.
+# First bytes -> name of a document without a name: some vendors go by the suffix.
 _NAMES: Final = {b"%PDF-": "document.pdf", b"\x89PNG\r\n": "document.png", b"\xff\xd8\xff": "document.jpg"}
 
 
 class TemporaryFiles:
-    """Room for temporary files, made when first needed and removed at the end."""
+    """A folder for temporary files, created when first needed and removed at the end."""
 
     def __init__(self) -> None:
         self._folder: TemporaryDirectory[str] | None = None
         self._count = 0
 
-    def room(self) -> Path:
-        """A path that no file has yet."""
+    def new_path(self) -> Path:
+        """Return a path that does not exist yet."""
         if self._folder is None:
             self._folder = TemporaryDirectory(prefix="taskbridge-", ignore_cleanup_errors=True)
         self._count += 1
         return Path(self._folder.name, str(self._count))
 
-    def take(self, stream: BinaryIO) -> Path:
+    def save(self, stream: BinaryIO) -> Path:
         """Read a stream to its end, into a file that can be sent again.
 
         Raises:
-            InvalidInput: It is a stream of text.
-            OSError: It cannot be read, or there is no room for it.
+            InvalidInput: It is a text stream.
+            OSError: It cannot be read, or the disk is full.
         """
-        path = self.room()
+        path = self.new_path()
         with path.open("wb") as file:
             while block := stream.read(_BLOCK):
                 if not isinstance(block, bytes | bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
@@ -88,10 +88,10 @@ class TemporaryFiles:
 
 @dataclass(frozen=True, slots=True)
 class SubmitRequest:
-    """What a caller asks to be submitted, not yet looked at."""
+    """What a caller wants to submit, not yet checked."""
 
     operation: str | None
-    given: AnyInput
+    inputs: AnyInput
     options: Mapping[str, Any] | None = None
     external_id: str | None = None
     callback_url: str | None = None
@@ -100,27 +100,27 @@ class SubmitRequest:
 
 @dataclass(frozen=True, slots=True)
 class PreparedSubmission:
-    """An order that can be sent.
+    """A submission that can be sent.
 
     Attributes:
-        order: The order; links in it are to be fetched first where `rooms` has a place for them.
-        rooms: Position of a link among the sources -> the file that it is fetched into.
+        submission: The submission.
+        fetch_to: Index of a source that is a link and has to be fetched first -> the file to save it to.
     """
 
-    order: Submission
-    rooms: Mapping[int, Path]
+    submission: Submission
+    fetch_to: Mapping[int, Path]
 
 
-def prepare(connection: Connection, wish: SubmitRequest, spool: TemporaryFiles) -> PreparedSubmission:
-    """Check a wish, and make an order of it.
+def prepare(connection: Connection, request: SubmitRequest, files: TemporaryFiles) -> PreparedSubmission:
+    """Check a request, and make a submission of it.
 
     Args:
-        channel: The connection.
-        wish: What the caller asks for.
-        spool: Keeps what streams gave.
+        connection: The connection.
+        request: What the caller wants.
+        files: Keeps the contents of streams.
 
     Raises:
-        UnsupportedFeature: The vendor has no such operation, or does not take such an input.
+        UnsupportedFeature: The vendor has no such operation, or does not accept such an input.
         InvalidInput: A document or an option cannot be sent.
         OSError: A file cannot be read.
     """
@@ -128,79 +128,52 @@ def prepare(connection: Connection, wish: SubmitRequest, spool: TemporaryFiles) 
     can = provider.capabilities
     if not can.operations:
         raise provider.unsupported("submit")
-    operation, native = _operation(connection, wish.operation)
-    if wish.external_id is not None:
+    operation = request.operation or connection.settings.submit.operation or ""
+    native = native_operation(operation, can, provider.title)
+    if request.external_id is not None:
         if not can.external_id:
             raise provider.unsupported("keep an external_id")
-        _check_id(wish.external_id)
-    if wish.callback_url is not None:
+        _check_id(request.external_id)
+    if request.callback_url is not None:
         if not can.callback:
             raise provider.unsupported("call a callback_url")
-        if not is_http(wish.callback_url):
+        if not is_http(request.callback_url):
             raise InvalidInput("callback_url must begin with https:// or http://")
-    given = _several(wish.given)
-    if len(given) > 1 and native not in can.many_inputs:
+    inputs = _as_tuple(request.inputs)
+    if len(inputs) > 1 and native not in can.many_inputs:
         raise UnsupportedFeature(
             f"{provider.title} takes one document for {printable(native, 60)}; several only for "
             f"{', '.join(sorted(can.many_inputs)) or 'none of its operations'}"
         )
-    own_name = wish.name if len(given) == 1 else None
-    sources = tuple(_source(connection, each, own_name, spool) for each in given)
-    order = Submission(
+    name = request.name if len(inputs) == 1 else None
+    sources = tuple(_source(connection, each, name, files) for each in inputs)
+    submission = Submission(
         operation=operation,
         native_operation=native,
-        reference=wish.external_id or f"taskbridge-{uuid4().hex}",
+        reference=request.external_id or f"taskbridge-{uuid4().hex}",
         sources=sources,
-        options=_options(connection, wish, operation),
-        external_id=wish.external_id,
-        callback_url=wish.callback_url,
-        name=None if wish.name is None else safe_name(wish.name),
+        options=_options(connection, request, operation),
+        external_id=request.external_id,
+        callback_url=request.callback_url,
+        name=None if request.name is None else safe_name(request.name),
     )
-    links = (n for n, source in enumerate(sources) if isinstance(source, Link)) if can.fetches_urls else ()
-    return PreparedSubmission(order, {n: spool.room() for n in links})
-
-
-def prepare_again(
-    connection: Connection, error: TaskbridgeError, given: AnyInput, spool: TemporaryFiles
-) -> PreparedSubmission | None:
-    """The order of an earlier submit, made of its documents anew; None where they are not given.
-
-    Args:
-        channel: The connection.
-        error: What the submit raised; its clue tells the operation.
-        given: The documents.
-        spool: Keeps what streams gave.
-
-    Raises:
-        UnsupportedFeature: The vendor does not take such an input.
-        InvalidInput: A document cannot be sent.
-        OSError: A file cannot be read.
-    """
-    if given is None or "operation" not in error.recovery_token:
-        return None
-    return prepare(connection, SubmitRequest(f"{NATIVE}{error.recovery_token['operation']}", given), spool)
+    links = (index for index, source in enumerate(sources) if isinstance(source, Link)) if can.fetches_urls else ()
+    return PreparedSubmission(submission, {index: files.new_path() for index in links})
 
 
 # Operations and options.
 
 
-def _operation(connection: Connection, asked: str | None) -> tuple[str, str]:
-    """The operation as it was asked for, and the vendor's word for it."""
-    provider = connection.provider
-    operation = asked or connection.settings.submit.operation
-    return operation or "", word_for(operation, provider.capabilities, provider.title)
-
-
-def word_for(operation: str | None, can: Capabilities, title: str) -> str:
-    """The vendor's word for an operation.
+def native_operation(operation: str, can: Capabilities, title: str) -> str:
+    """Return the vendor's word for an operation.
 
     Args:
-        operation: As it was asked for.
+        operation: As the caller named it; may be empty.
         can: What the vendor can do.
         title: The vendor's name.
 
     Raises:
-        UnsupportedFeature: It has no such operation; the message offers the nearest.
+        UnsupportedFeature: It has no such operation; the message suggests the nearest.
     """
     table = can.operations
     known = ", ".join(sorted(table))
@@ -221,10 +194,10 @@ def word_for(operation: str | None, can: Capabilities, title: str) -> str:
     )
 
 
-def _options(connection: Connection, wish: SubmitRequest, operation: str) -> dict[str, Any]:
+def _options(connection: Connection, request: SubmitRequest, operation: str) -> dict[str, Any]:
     defaults = connection.settings.submit
-    fits = defaults.operation in (None, operation)  # options of another operation are no use
-    options = {**(defaults.options if fits else {}), **(wish.options or {})}
+    is_default = defaults.operation in (None, operation)  # options for another operation do not apply
+    options = {**(defaults.options if is_default else {}), **(request.options or {})}
     try:
         json.dumps(options, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
@@ -236,19 +209,19 @@ def _options(connection: Connection, wish: SubmitRequest, operation: str) -> dic
 
 def _check_id(external_id: object) -> None:
     text = external_id if isinstance(external_id, str) else ""
-    if not 0 < len(text) <= _LONGEST_ID or not text.isprintable():
-        raise InvalidInput(f"external_id must be 1 to {_LONGEST_ID} printable characters")
+    if not 0 < len(text) <= _MAX_ID or not text.isprintable():
+        raise InvalidInput(f"external_id must be 1 to {_MAX_ID} printable characters")
 
 
 # Documents.
 
 
 def is_url(text: str) -> bool:
-    """Whether a text is meant as a URL, and not as a path."""
+    """Whether a text is a URL, and not a path."""
     return _SCHEME.match(text) is not None
 
 
-def _several(given: AnyInput) -> tuple[OneInput, ...]:
+def _as_tuple(given: AnyInput) -> tuple[OneInput, ...]:
     if given is None:
         return ()
     if isinstance(given, list | tuple):
@@ -256,50 +229,50 @@ def _several(given: AnyInput) -> tuple[OneInput, ...]:
     return (given,)  # type: ignore[return-value]  # other sequences are texts and bytes
 
 
-def _source(connection: Connection, given: OneInput, name: str | None, spool: TemporaryFiles) -> Source:
+def _source(connection: Connection, given: OneInput, name: str | None, files: TemporaryFiles) -> Source:
     can = connection.provider.capabilities
     if isinstance(given, TaskFile):
-        return _of_file(connection, given, name)
+        return _from_task_file(connection, given, name)
     if isinstance(given, str) and is_url(given):
-        _claim(connection, "url")
+        _require_kind(connection, "url")
         if not is_http(given):
             raise InvalidInput("a document's URL must begin with https:// or http://, and hold no spaces")
         return Link(given, None if name is None else safe_name(name))
     if isinstance(given, bytes | bytearray | memoryview):
-        _claim(connection, "bytes")
+        _require_kind(connection, "bytes")
         content = bytes(given)
         fallback = next((name for start, name in _NAMES.items() if content.startswith(start)), "document")
         return _checked(Document(safe_name(name or fallback), content, len(content)), can, connection)
     if isinstance(given, str | os.PathLike):
-        _claim(connection, "path")
+        _require_kind(connection, "path")
         path = Path(given)
         return _checked(Document(safe_name(name or path.name), path, _size(path)), can, connection)
     if callable(getattr(given, "read", None)):
-        _claim(connection, "stream")
-        path = spool.take(given)
-        said = getattr(given, "name", None)
-        label = safe_name(name or (said if isinstance(said, str) else "document"))
+        _require_kind(connection, "stream")
+        path = files.save(given)
+        own = getattr(given, "name", None)
+        label = safe_name(name or (own if isinstance(own, str) else "document"))
         return _checked(Document(label, path, path.stat().st_size), can, connection)
     raise InvalidInput(
         f"a document is a path, a URL, bytes, an open binary stream or a TaskFile, not {type(given).__name__}"
     )
 
 
-def _of_file(connection: Connection, file: TaskFile, name: str | None) -> Source:
-    """A file that a task made: the vendor's own by its id, else by its link."""
+def _from_task_file(connection: Connection, file: TaskFile, name: str | None) -> Source:
+    """A file of a result: by its id if the vendor accepts its own files, else by its link."""
     can = connection.provider.capabilities
     label = name or file.name
     if file.id is not None and "file" in can.inputs:
         return Stored(file.id, None if label is None else safe_name(label))
     if file.url is not None:
-        _claim(connection, "url")
+        _require_kind(connection, "url")
         return Link(file.url, safe_name(label) if label else name_of(file.url))
     if "file" not in can.inputs:
-        _claim(connection, "file")
+        _require_kind(connection, "file")
     raise InvalidInput("the file has neither an id nor a link, so it cannot be handed to the vendor")
 
 
-def _claim(connection: Connection, kind: str) -> None:
+def _require_kind(connection: Connection, kind: str) -> None:
     can = connection.provider.capabilities
     if kind not in can.inputs:
         taken = ", ".join(sorted(can.inputs)) or "nothing"
@@ -326,7 +299,7 @@ def _checked(document: Document, can: Capabilities, connection: Connection) -> D
 
 
 def check_limit(document: Document, can: Capabilities, title: str) -> None:
-    """Refuse a document that is over the limit which the vendor states.
+    """Refuse a document that is larger than the vendor's stated limit.
 
     Raises:
         InvalidInput: It is.
@@ -335,9 +308,3 @@ def check_limit(document: Document, can: Capabilities, title: str) -> None:
         raise InvalidInput(
             f"{document.name} has {document.size} bytes; {title} takes documents of at most {can.upload_limit}"
         )
-
-
-def replaced(sources: Sequence[Source], fetched: Mapping[int, Document]) -> Iterator[Source]:
-    """The sources of an order, with the links that were fetched as documents."""
-    for n, source in enumerate(sources):
-        yield fetched.get(n, source)

@@ -1,4 +1,8 @@
-"""Looking tasks up: one by one, by a page of the vendor's list, and once more from bytes that are there already."""
+"""Status requests: one task (`get`), one task that is being waited for (`poll`), one page of the vendor's list.
+
+A failed status request is never a failed task: it raises, and says nothing about the task. "Not found" right after a
+submit means "not yet" for a while, and is asked again.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, cast
 
-from taskbridge._engine.connection import Connection
-from taskbridge._engine.effects import EffectFlow, Sleep
-from taskbridge._engine.flows import broken_provider, guarded_flow, intercepted
-from taskbridge._engine.retry import LOOK, RequestOptions, with_policies
+from taskbridge._engine.effects import Sleep
+from taskbridge._engine.retry import POLL, broken_provider, with_policies
+from taskbridge._engine.tracing import report_observation
 from taskbridge.errors import (
     ApiError,
     ContractError,
@@ -21,119 +24,110 @@ from taskbridge.errors import (
     printable,
 )
 from taskbridge.models import Task
-from taskbridge.provider.http import Flow, Request, Response
+from taskbridge.provider.http import Response
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from taskbridge._engine.connection import Connection
+    from taskbridge._engine.effects import EffectFlow
+    from taskbridge._engine.retry import RequestOptions
     from taskbridge._engine.tracing import PollTrace
     from taskbridge.provider.capabilities import IdKind
+    from taskbridge.provider.http import Flow, Request
     from taskbridge.provider.submission import Page
 
-_GRACE_PAUSE: Final = 0.25  # seconds before a young task is asked for again; it doubles up to two
+_GRACE_PAUSE: Final = 0.25  # seconds before a task that was just submitted is asked for again; doubles up to two
 
 
-@dataclass(frozen=True, slots=True)
-class PollResult:
-    """What one look-up saw.
-
-    Attributes:
-        task: The snapshot, or None where the answer was the one seen before.
-        body: The answer's bytes where it took one request, so that the next look can recognise it and the snapshot
-            can be made again from it.
-        received_at: Aware UTC time of receipt.
-    """
-
-    task: Task | None
-    body: bytes | None
-    received_at: datetime
-
-
-def poll(
+def get(
     connection: Connection,
     task_id: str,
     deadline: float,
+    start: Callable[[], Flow[Task] | None],
+    options: RequestOptions = POLL,
     *,
-    seen: bytes | None = None,
-    operation: Callable[[str], Flow[Task] | None] | None = None,
-    plan: RequestOptions = LOOK,
     trace: PollTrace | None = None,
-) -> EffectFlow[PollResult]:
-    """Look a task up, and make sure that the answer is about the task that was asked for.
+    after: Callable[[Response], object] | None = None,
+) -> EffectFlow[Task]:
+    """Ask for the status of a task once, and check that the response is about that task.
 
     Args:
-        channel: The connection.
+        connection: The connection.
         task_id: A shared id.
-        deadline: Monotonic seconds by which it must be over.
-        seen: The bytes of the last answer; the same again are not translated.
-        operation: `Provider.get` by default, or `Provider.long_poll`.
-        plan: How much each request is worth.
-        trail: Where its requests are noted, where somebody wants to know.
+        deadline: Monotonic seconds by which the request must have ended.
+        start: Returns the provider's flow.
+        options: How its requests are treated.
+        trace: Collects its requests for observers.
+        after: Receives each response first.
 
     Raises:
-        TaskbridgeError: The look-up failed; that says nothing of the task.
+        TaskbridgeError: The request failed, which says nothing about the task.
     """
-    if trace is not None:
-        plan = replace(plan, trace=trace)
-    start = operation or connection.provider.get
+    kind, native = connection.provider.split_id(task_id)
+    before: Callable[[Request], Request] | None = None
+    pause = _GRACE_PAUSE
     try:
-        kind, native = connection.provider.split_id(task_id)
-        fresh = False
-        pause = _GRACE_PAUSE
         while True:
-            watched = _Watched(seen)
             try:
                 task = yield from with_policies(
-                    connection, watched.flow(guarded_flow(connection, start, task_id), fresh=fresh), deadline, plan=plan
+                    connection, start, deadline, options, trace=trace, before=before, after=after
                 )
-            except TaskNotFound as error:
-                yield _not_yet(connection, task_id, pause, deadline, error)
-                pause, plan = min(2.0, pause * 2.0), replace(plan, granted=False)
+            except TaskNotFound:
+                if not connection.is_in_grace(task_id) or connection.clock.monotonic() + pause >= deadline:
+                    raise
+                yield Sleep(pause)
+                pause, options = min(2.0, pause * 2.0), replace(options, has_permit=False)
                 continue
-            received_at = watched.received_at or connection.clock.now()
-            if task is None:
-                return PollResult(None, seen, received_at)
-            if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # strangers write it
-                raise broken_provider(connection, "a look-up returned no Task")
-            mismatch = identity_mismatch(kind, native, task)
+            if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # plugin code
+                raise broken_provider(connection, "a status request returned no Task")
+            mismatch = None if kind.identity is None else identity_mismatch(kind, native, task)
             if mismatch is None:
-                connection.record_task(task)
-                return PollResult(task, watched.body, received_at)
-            if fresh:
+                if not task.recognized:
+                    connection.check_word(task)
+                if connection.expects_webhook:
+                    connection.event_bus.record(task)
+                return task
+            if before is not None:
                 raise mismatch
-            fresh = True
-            plan = replace(plan, granted=False)
+            # A kept connection may have delivered the response to another request: ask again on a new one.
+            before, options = _on_new_connection, replace(options, has_permit=False)
     except TaskbridgeError as error:
-        connection.add_context(error, f"{connection.name}:{task_id}")
-        if connection.blames_account(error):
-            connection.refuse(error)
-        raise error from None
+        raise connection.refused(error, task_id) from None
 
 
-def has_long_poll(connection: Connection, task_id: str) -> bool:
-    """Whether the vendor holds a line for this task."""
-    if not connection.provider.capabilities.long_poll:
-        return False
+def get_and_report(
+    connection: Connection,
+    task_id: str,
+    deadline: float,
+    start: Callable[[], Flow[Task] | None],
+    trace: PollTrace,
+) -> EffectFlow[Task]:
+    """Ask for the status of a task once, and notify the observers of the result.
+
+    Args:
+        connection: The connection.
+        task_id: A shared id.
+        deadline: Monotonic seconds by which the request must have ended.
+        start: Returns the provider's flow.
+        trace: Why the task is asked for; collects the requests.
+
+    Raises:
+        TaskbridgeError: The request failed, which says nothing about the task.
+    """
     try:
-        flow = connection.provider.long_poll(task_id)
-    except Exception:  # noqa: BLE001  # whatever a provider's own code may raise: then it holds none
-        return False
-    if flow is None:
-        return False
-    flow.close()
-    return True
-
-
-def _not_yet(connection: Connection, task_id: str, pause: float, deadline: float, error: TaskNotFound) -> Sleep:
-    """A pause, where "not found" may mean "not yet" and there is time to ask again; else the error."""
-    if not connection.is_in_grace(task_id) or connection.clock.monotonic() + pause >= deadline:
-        raise error
-    return Sleep(pause)
+        task = yield from get(connection, task_id, deadline, start, trace=trace)
+    except TaskbridgeError as error:
+        report_observation(connection, trace, error=error)
+        raise
+    report_observation(connection, trace, task=task)
+    return task
 
 
 def identity_mismatch(kind: IdKind, native: str, task: Task) -> IdentityMismatch | None:
-    """The error where the vendor answered for another task than was asked for."""
-    if kind.identity is None or _same(getattr(task, kind.identity), native, kind.ignore_case):
+    """Return the error if the vendor responded about another task than the one asked for."""
+    answered = str(getattr(task, kind.identity or "native_id"))
+    if answered == native or (kind.ignore_case and answered.casefold() == native.casefold()):
         return None
     return IdentityMismatch(
         f"asked for {printable(native, 80)!r}, the vendor answered for {printable(str(task.native_id), 80)!r}",
@@ -142,65 +136,87 @@ def identity_mismatch(kind: IdKind, native: str, task: Task) -> IdentityMismatch
     )
 
 
-def _same(answered: object, asked: str, ignore_case: bool) -> bool:
-    text = str(answered)
-    return text == asked or (ignore_case and text.casefold() == asked.casefold())
-
-
-class _UnchangedError(Exception):
-    """The answer is the one seen before."""
-
-
-class _Watched:
-    """Notes the bytes that a look-up saw, and ends it early when they are the ones seen before."""
-
-    __slots__ = ("_answers", "_seen", "body", "received_at")
-
-    def __init__(self, seen: bytes | None) -> None:
-        self._seen = seen
-        self._answers = 0
-        self.body: bytes | None = None
-        self.received_at: datetime | None = None
-
-    def flow(self, flow: Flow[Task], *, fresh: bool) -> Flow[Task | None]:
-        try:
-            return (yield from intercepted(flow, self._hear, _on_its_own if fresh else None))
-        except _UnchangedError:
-            return None
-
-    def _hear(self, answer: Response) -> None:
-        self._answers += 1
-        self.received_at = answer.received_at
-        self.body = answer.body if self._answers == 1 else None
-        if self._seen is not None and self._answers == 1 and answer.status == 200 and answer.body == self._seen:
-            raise _UnchangedError
-
-
-def _on_its_own(request: Request) -> Request:
+def _on_new_connection(request: Request) -> Request:
     return replace(request, new_connection=True)
 
 
-def poll_list(
-    connection: Connection, flow: Flow[Page], deadline: float, *, plan: RequestOptions, trace: PollTrace | None = None
-) -> EffectFlow[Page]:
-    """Read one page of a vendor's list, for the fleet.
+# Polling.
+
+
+@dataclass(frozen=True, slots=True)
+class PollResult:
+    """The result of one poll.
+
+    Attributes:
+        task: The snapshot, or None if the response was identical to the one before.
+        body: The bytes of the response if there was one request, so that the next poll can recognize an unchanged one
+            and the snapshot can be translated again.
+        received_at: Aware UTC time of receipt.
+    """
+
+    task: Task | None
+    body: bytes | None
+    received_at: datetime
+
+
+class _Unchanged(Exception):  # noqa: N818  # not an error: it ends a flow early
+    """The response is identical to the one before."""
+
+
+class _Recorder:
+    """Keeps the bytes of a poll's response, and ends the poll early if they are the ones seen before."""
+
+    __slots__ = ("_count", "_seen", "body", "received_at")
+
+    def __init__(self, seen: bytes | None) -> None:
+        self._seen = seen
+        self._count = 0
+        self.body: bytes | None = None
+        self.received_at: datetime | None = None
+
+    def __call__(self, response: Response) -> None:
+        self._count += 1
+        self.received_at = response.received_at
+        self.body = response.body if self._count == 1 else None
+        if self._seen is not None and self._count == 1 and response.status == 200 and response.body == self._seen:
+            raise _Unchanged
+
+
+def poll(
+    connection: Connection,
+    task_id: str,
+    deadline: float,
+    options: RequestOptions = POLL,
+    *,
+    seen: bytes | None = None,
+    start: Callable[[], Flow[Task] | None] | None = None,
+    trace: PollTrace | None = None,
+) -> EffectFlow[PollResult]:
+    """Ask for the status of a task that is being waited for; an unchanged response is not translated again.
+
+    Args:
+        connection: The connection.
+        task_id: A shared id.
+        deadline: Monotonic seconds by which the request must have ended.
+        options: How its requests are treated.
+        seen: The bytes of the last response.
+        start: Returns the provider's flow; None for `Provider.get`.
+        trace: Collects its requests for observers.
 
     Raises:
-        TaskbridgeError: It could not be had; that says nothing of any task.
+        TaskbridgeError: The request failed, which says nothing about the task.
     """
-    if trace is not None:
-        plan = replace(plan, trace=trace)
+    recorder = _Recorder(seen)
+    first = start or (lambda: connection.provider.get(task_id))
     try:
-        return (yield from with_policies(connection, flow, deadline, plan=plan))
-    except TaskbridgeError as error:
-        connection.add_context(error)
-        if connection.blames_account(error):
-            connection.refuse(error)
-        raise error from None
+        task = yield from get(connection, task_id, deadline, first, options, trace=trace, after=recorder)
+    except _Unchanged:
+        return PollResult(None, seen, recorder.received_at or connection.clock.now())
+    return PollResult(task, recorder.body, recorder.received_at or connection.clock.now())
 
 
 def translate(connection: Connection, task_id: str, body: bytes, received_at: datetime) -> Task:
-    """Make the snapshot again from the bytes of a look-up that took one request."""
+    """Return the snapshot that the bytes of a one-request poll contain."""
     flow = connection.provider.get(task_id)
     try:
         next(flow)
@@ -209,15 +225,47 @@ def translate(connection: Connection, task_id: str, body: bytes, received_at: da
         return cast("Task", end.value)
     finally:
         flow.close()
-    raise broken_provider(connection, "a look-up of one request became longer")
+    raise broken_provider(connection, "a status request of one HTTP request became longer")
 
 
-# ContractError itself: a strict reading refused, or the provider is broken. Its other kinds may pass.
+def has_long_poll(connection: Connection, task_id: str) -> bool:
+    """Whether the vendor has a long poll for this task."""
+    if not connection.provider.capabilities.long_poll:
+        return False
+    try:
+        flow = connection.provider.long_poll(task_id)
+    except Exception:  # noqa: BLE001  # whatever a provider's own code may raise: then there is none
+        return False
+    if flow is None:
+        return False
+    flow.close()
+    return True
+
+
+def poll_list(
+    connection: Connection,
+    start: Callable[[], Flow[Page] | None],
+    deadline: float,
+    options: RequestOptions,
+    trace: PollTrace | None = None,
+) -> EffectFlow[Page]:
+    """Read one page of the vendor's list.
+
+    Raises:
+        TaskbridgeError: It failed, which says nothing about any task.
+    """
+    try:
+        return (yield from with_policies(connection, start, deadline, options, trace=trace))
+    except TaskbridgeError as error:
+        raise connection.refused(error) from None
+
+
+# ContractError itself: strict reading refused, or the provider is broken. Its subclasses may be transient.
 _FINAL_CONTRACTS: Final = frozenset({ContractError, UnexpectedRedirect})
 
 
 def is_final(error: TaskbridgeError) -> bool:
-    """Whether a failed look-up ends a wait at once: asking again cannot help."""
+    """Whether a failed status request ends a wait at once, because asking again cannot help."""
     if isinstance(error, ApiError):
         return not error.retryable
     if isinstance(error, ContractError):

@@ -1,14 +1,15 @@
-"""One governor per connection holds its pace: looks, lists and submits share it.
+"""The rate limiter of one connection, with a circuit breaker: polls, lists and submissions share it.
 
-It stands in place of a separate limiter, retry budget and circuit breaker:
+It takes the place of a separate limiter, retry budget and circuit breaker:
 
-* **Rate.** Requests start at most `rate` times a second. A 429 halves what was really flowing; answers let it climb.
-* **Budget.** A retry costs a token, an answer earns a tenth of one: while nothing works, retries add at most a few
-  requests in all, and 10 % at most beside answers.
-* **Outage.** After five failures in a row nothing goes out but one probe at a time, 5 to 7.5 seconds apart. The first
-  answer opens the line again, at a rate that doubles each second.
+* **Rate.** At most `rate` requests start per second. A 429 cuts the rate to half of the actual flow; successful
+  responses let it climb back.
+* **Retry budget.** A retry costs one token, a response earns a tenth of one. While nothing works, retries add a few
+  requests in all; otherwise they add at most 10 %.
+* **Outage.** After five failures in a row, only one probe at a time is sent, 5 to 7.5 seconds apart. The first response
+  closes the circuit again, at a rate that doubles every second.
 
-No I/O and no clock: the time goes in with each call. It is used from many threads, so each call takes a lock, briefly.
+No I/O and no clock: each call gets the time. Calls come from many threads, so each takes a lock, briefly.
 """
 
 from __future__ import annotations
@@ -21,49 +22,27 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_FAILURES_TO_PROBE: Final = 5  # failures in a row that make an outage
-
-
-_PROBE_EVERY: Final = (5.0, 7.5)  # seconds between probes, drawn evenly
-
-
-_LOST: Final = 60.0  # seconds after which a probe that nobody told of counts as lost
-
-
-_BUDGET: Final = 10.0  # retries that may be spent before any answer earns new ones
-
-
-_EARNED: Final = 0.1  # of a retry, for each answer
-
-
-_BURST: Final = 1.0  # seconds' worth of rate that may go out at once after a silence, for small rates one request
-
-
-_CUT: Final = 0.5  # of what was flowing, on a 429
-
-
-_LEAST_RATE: Final = 0.05  # requests a second below which no 429 pushes us
-
-
-_LEAST_FLOW: Final = 1.0  # requests a second below which no connection counts as flowing: one 429 must not freeze it
-
-
-_CLIMB: Final = 0.02  # of the rate, for each answer
-
-
-_FIRST_RATE: Final = 2.0  # requests a second after an outage
-
-
-_FREE: Final = 500.0  # requests a second above which an unlimited connection counts as unlimited again
+_FAILURES_TO_PROBE: Final = 5  # failures in a row that count as an outage
+_PROBE_INTERVAL: Final = (5.0, 7.5)  # seconds between probes, drawn evenly
+_PROBE_LOST: Final = 60.0  # seconds after which a probe without any result counts as lost
+_BUDGET: Final = 10.0  # retries that may be spent before the first response earns new ones
+_EARNED: Final = 0.1  # of a retry, for each response
+_BURST: Final = 1.0  # seconds' worth of the rate that may start at once after silence; one request for small rates
+_CUT: Final = 0.5  # of the actual flow, on a 429
+_MIN_RATE: Final = 0.05  # requests per second; no 429 pushes the rate below
+_MIN_FLOW: Final = 1.0  # requests per second that every connection counts as flowing: one 429 must not freeze it
+_CLIMB: Final = 0.02  # of the rate, for each response
+_FIRST_RATE: Final = 2.0  # requests per second after an outage
+_UNLIMITED: Final = 500.0  # requests per second from which an unlimited connection counts as unlimited again
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Leave to send, or when to ask again.
+    """Permission to send one request, or when to ask again.
 
     Attributes:
         wait: Seconds to wait.
-        granted: Whether the request may be sent after that; else ask again then.
+        granted: Whether the request may be sent after that wait; otherwise ask again then.
     """
 
     wait: float
@@ -74,10 +53,10 @@ _NOW: Final = Permit(0.0, granted=True)
 
 
 class Throttle:
-    """Holds the pace of one connection.
+    """Limits the rate of one connection.
 
     Args:
-        rate: Requests a second at most; None for no limit of ours.
+        rate: Maximum requests per second; None for no limit.
         random: Source of numbers from 0.0 up to 1.0.
     """
 
@@ -98,31 +77,33 @@ class Throttle:
 
     @property
     def rate(self) -> float:
-        """Requests a second at most, now; infinite where nothing limits us."""
+        """Maximum requests per second at present; infinite without a limit."""
         return self._rate
 
     @property
     def is_probing(self) -> bool:
-        """Whether the vendor seems to be out, and only probes go out."""
+        """Whether the vendor seems to be down, so that only probes are sent."""
         return self._probe_at != inf
 
     def take(self, now: float, latest: float = inf, *, ahead: bool = False) -> Permit:
-        """Ask to send one request.
+        """Ask for permission to send one request.
 
-        Nothing is promised further ahead than the next slot, so that a pause or an outage holds for everybody, and
-        whoever goes away leaves no gap.
+        Only the next slot can be reserved ahead, so that a pause or an outage holds for every caller, and a caller that
+        gives up leaves no gap.
 
         Args:
             now: Monotonic seconds.
-            latest: Monotonic seconds from which on a slot is of no use.
-            ahead: Whether the next slot may be taken now and waited for.
+            latest: Monotonic seconds from which a slot is useless.
+            ahead: Whether the caller takes the next slot now and waits for it.
         """
         with self._lock:
-            if self.is_probing:
-                if self._probing and now - self._probed_at > _LOST:
-                    self._probing = False  # whoever had the leave never sent, or never told
+            if self._probe_at != inf:
+                if self._probing and now - self._probed_at > _PROBE_LOST:
+                    self._probing = False  # the probe was never sent, or its result never reported
                 if self._probing or now < self._probe_at:
-                    return Permit(max(self._probe_at - now, _PROBE_EVERY[0] if self._probing else 0.0), granted=False)
+                    return Permit(
+                        max(self._probe_at - now, _PROBE_INTERVAL[0] if self._probing else 0.0), granted=False
+                    )
                 self._probing, self._probed_at = True, now
                 self._flow.add(now)
                 return _NOW
@@ -140,19 +121,19 @@ class Throttle:
             return _NOW if slot <= now else Permit(slot - now, granted=True)
 
     def holds(self, now: float) -> bool:
-        """Whether nothing may go out, also by a slot that was taken before."""
+        """Whether nothing may be sent now, even with a slot that was reserved earlier."""
         with self._lock:
-            return now < self._paused_until or (self.is_probing and not self._probing)
+            return now < self._paused_until or (self._probe_at != inf and not self._probing)
 
     def give_back(self) -> None:
-        """A granted request will not be sent."""
+        """Return a permit: the request will not be sent."""
         with self._lock:
             self._probing = False
             if self._rate != inf:
                 self._next_slot -= 1.0 / self._rate
 
     def may_retry(self) -> bool:
-        """Spend one retry of the budget, if there is one."""
+        """Spend one retry of the budget; False if there is none left."""
         with self._lock:
             if self._budget < 1.0:
                 return False
@@ -160,16 +141,16 @@ class Throttle:
             return True
 
     def answered(self, now: float, headers: Mapping[str, str]) -> None:
-        """The vendor answered, whatever it said.
+        """Report that the vendor responded, whatever it said.
 
         Args:
             now: Monotonic seconds.
-            headers: The answer's fields, names in lower case.
+            headers: The response's header fields, names in lower case.
         """
         with self._lock:
             self._failures = 0
             self._budget = min(_BUDGET, self._budget + _EARNED)
-            if self.is_probing:
+            if self._probe_at != inf:
                 self._probe_at, self._probing = inf, False
                 self._rate = min(self._ceiling, _FIRST_RATE)
                 self._doubling_at = now + 1.0
@@ -184,25 +165,25 @@ class Throttle:
         elif now >= self._doubling_at:
             self._rate *= 2.0
             self._doubling_at = now + 1.0
-        if self._rate >= min(self._ceiling, _FREE):
+        if self._rate >= min(self._ceiling, _UNLIMITED):
             self._rate = self._ceiling
             self._doubling_at = None
 
     def slow_down(self, now: float, retry_after: float | None) -> None:
-        """The vendor said 429, or 503 with a time to wait.
+        """Report a 429, or a 503 with a time to wait.
 
         Args:
             now: Monotonic seconds.
-            retry_after: Seconds that it asks us to wait, if it says so.
+            retry_after: Seconds that the vendor asks for, if any.
         """
         with self._lock:
-            if self.is_probing:
-                # It is there again, and busy: the probes end, what it asks for counts.
+            if self._probe_at != inf:
+                # The vendor is back, and busy: probing ends, and its own request to wait counts.
                 self._probe_at, self._probing = inf, False
                 self._rate = min(self._ceiling, _FIRST_RATE)
             self._failures = 0
-            flowing = max(self._flow.rate(now), _LEAST_FLOW)
-            self._rate = max(_LEAST_RATE, min(self._rate, flowing) * _CUT)
+            flowing = max(self._flow.rate(now), _MIN_FLOW)
+            self._rate = max(_MIN_RATE, min(self._rate, flowing) * _CUT)
             self._doubling_at = None
             self._next_slot = max(self._next_slot, now)
             if retry_after:
@@ -210,7 +191,7 @@ class Throttle:
                 self._paused_until = max(self._paused_until, now + retry_after + jitter)
 
     def failed(self, now: float) -> None:
-        """The vendor did not answer, or its server failed.
+        """Report that the vendor did not respond, or that its server failed.
 
         Args:
             now: Monotonic seconds.
@@ -218,19 +199,19 @@ class Throttle:
         with self._lock:
             self._failures += 1
             if self._failures >= _FAILURES_TO_PROBE:
-                least, most = _PROBE_EVERY
-                if self._probing or not self.is_probing:
+                least, most = _PROBE_INTERVAL
+                if self._probing or self._probe_at == inf:
                     self._probe_at = now + least + (most - least) * self._random()
                 self._probing = False
 
     def abandoned(self) -> None:
-        """Nobody waited for the answer to a request that went out."""
+        """Report that a request was sent and its response will not be read."""
         with self._lock:
             self._probing = False
 
 
 class _Flow:
-    """How many requests a second really went out, over about the last second."""
+    """The actual flow: requests per second over about the last second."""
 
     __slots__ = ("_at", "_count")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import count
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from taskbridge._engine.connection import Connection
 from taskbridge._engine.observers import Observers, notify_all
@@ -24,11 +24,6 @@ from taskbridge.provider.clock import Clock
 _NUMBERS: Final = count(1)
 
 
-class _HasRef(Protocol):
-    @property
-    def ref(self) -> TaskRef: ...
-
-
 class CallSpan:
     """Notifies observers when a call starts and ends; does nothing for connections without observers.
 
@@ -36,7 +31,7 @@ class CallSpan:
         name: Name of the method.
         connections: The connections that the call uses.
         clock: The clock.
-        targets: The tasks that the call waits for.
+        refs: The tasks that the call is about; read only if there are observers.
         timeout: Seconds to wait at most; None for no deadline.
     """
 
@@ -45,13 +40,13 @@ class CallSpan:
         name: str,
         connections: Iterable[Connection],
         clock: Clock,
-        targets: Iterable[_HasRef] = (),
+        refs: Iterable[TaskRef] = (),
         timeout: float | None = None,
     ) -> None:
         self._name = name
         self._connections = {connection.name: connection for connection in connections}
         self._clock = clock
-        self._targets = targets
+        self._refs = refs
         self._timeout = timeout
         self._groups: tuple[Observers, ...] = ()
         self._number = 0
@@ -62,7 +57,7 @@ class CallSpan:
         self._groups = tuple(each.observers for each in self._connections.values() if each.observers.callbacks)
         if self._groups:
             self._number, self._started = next(_NUMBERS), self._clock.monotonic()
-            refs = tuple(each.ref for each in self._targets)
+            refs = tuple(self._refs)
             names = tuple(self._connections)
             started = CallStarted(self._number, self._clock.now(), self._name, names, refs, self._timeout)
             notify_all(self._groups, started)

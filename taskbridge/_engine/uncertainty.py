@@ -1,105 +1,125 @@
-"""Everything that changes something at a vendor: lifted flows, shared by both sides, without I/O.
+"""When a submission becomes uncertain: may the vendor have accepted it?
 
-An order is never sent twice blindly. The one request after which the vendor may have taken it goes out on a fresh
-connection, after its reference was logged; what happens to it then is told apart by what was written, not by the kind
-of failure (`taskbridge._engine.retry`), and ends as the vendor's refusal or as `SubmitUncertain`, with a clue for `recover`.
+A submission is never sent twice blindly. The one request after which the vendor may have started work goes out on a new
+connection, after its recovery token was logged. What matters afterwards is whether bytes of it were written, not which
+exception came back. If the vendor may or may not have accepted it, the caller gets `SubmitUncertain` with the recovery
+token; otherwise the vendor's own refusal, or a transport error that is safe to retry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-from taskbridge._engine.connection import Connection
-from taskbridge._engine.flows import intercepted
 from taskbridge._engine.logs import log
 from taskbridge.errors import (
     ContractError,
     ServerError,
     SubmitUncertain,
     TaskbridgeError,
+    TransportError,
     UnexpectedRedirect,
     printable,
 )
-from taskbridge.provider.http import Flow, Request, Response
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from taskbridge._engine.connection import Connection
+    from taskbridge.provider.http import Request, Response
+
+_GATEWAYS: Final = frozenset({502, 504, *range(520, 525)})  # a gateway responded, not the vendor
+_ACCEPTING_REDIRECTS: Final = frozenset({301, 302, 303})  # what a server may say after it accepted a POST
 
 
-def uncertain(why: str, **context: Any) -> SubmitUncertain:
-    """The error for an order of which nobody can say whether the vendor has it.
+def uncertain(reason: str, **context: Any) -> SubmitUncertain:
+    """Return the error for a submission that the vendor may or may not have accepted.
 
     Args:
-        why: What happened.
+        reason: What happened.
         context: Attributes of the error.
     """
-    told = "the vendor may have taken it, so it is not sent again"
-    return SubmitUncertain(f"{told}: {why}; recover(error) looks for it where the vendor has a way", **context)
+    return SubmitUncertain(
+        f"the vendor may have taken it, so it is not sent again: {reason}; recover(error) looks for it where the "
+        "vendor has a way",
+        **context,
+    )
 
 
-class _Sent:
-    """What of a flow has been sent: the last request, and whether its answer came.
+def uncertain_after(response: Response | None, error: TaskbridgeError | None) -> SubmitUncertain | None:
+    """Return the error if the vendor may have accepted a request; None if it responded, or surely got nothing.
 
     Args:
-        channel: The connection.
-        begun: What is known of the order before anything is sent.
+        response: The response, if one arrived.
+        error: Why there is no response, or why it cannot be read.
+    """
+    if isinstance(error, TransportError) and not error.written:
+        return None
+    if error is not None:
+        return uncertain(error.message, http_status=error.http_status, raw=error.raw)
+    status = 0 if response is None else response.status
+    if status not in _GATEWAYS and status not in _ACCEPTING_REDIRECTS:
+        return None
+    return uncertain(f"HTTP {status} came from between us and the vendor", http_status=status)
+
+
+class SubmissionTracker:
+    """Follows the requests of one submission, to tell afterwards whether the vendor may have accepted it.
+
+    Args:
+        connection: The connection.
+        details: What is known of the submission before anything is sent; part of the recovery token.
     """
 
-    def __init__(self, connection: Connection, begun: Mapping[str, Any]) -> None:
+    def __init__(self, connection: Connection, details: Mapping[str, Any]) -> None:
         self._connection = connection
-        self._begun = begun
+        self._details = details
         self._last: Request | None = None
-        self._answered = False
-        self._time = connection.clock.now()
+        self._responded = False
+        self._sent_at = connection.clock.now()
 
-    def watch(self, flow: Flow[T]) -> Flow[T]:
-        """The same flow; its commit is logged, and goes out on a connection of its own."""
-        return intercepted(flow, self._hear, self._ready)
-
-    def _hear(self, _answer: Response) -> None:
-        self._answered = True
-
-    def _ready(self, request: Request) -> Request:
+    def before(self, request: Request) -> Request:
+        """Prepare a request: the one that starts work is logged, and gets a connection of its own."""
         if request.starts_work:
-            self._time = self._connection.clock.now()
-            request = replace(request, new_connection=True, recovery_token=self._clue(request.recovery_token))
-            name, begun = self._connection.name, self._begun
-            told = " ".join(f"{key}={printable(str(value), 200)}" for key, value in begun.items())
-            log("submission", connection=name, submission=told, **_extra(begun))
-        self._last, self._answered = request, False
+            self._sent_at = self._connection.clock.now()
+            request = replace(request, new_connection=True, recovery_token=self._token(request.recovery_token))
+            text = " ".join(f"{key}={printable(str(value), 200)}" for key, value in self._details.items())
+            attributes = {f"submission_{key}": value for key, value in self._details.items()}
+            log("submission", connection=self._connection.name, submission=text, **attributes)
+        self._last, self._responded = request, False
         return request
 
-    def _clue(self, made: Mapping[str, Any]) -> dict[str, Any]:
-        """What is known of the order: who it was for, when, and what was made on the way."""
-        connection = self._connection
-        known = {"provider": connection.provider.name, "connection": connection.name, "time": self._time.isoformat()}
-        return {**known, **self._begun, **made}
+    def after(self, _response: Response) -> None:
+        """Note that the last request got a response."""
+        self._responded = True
 
-    def told(self, error: TaskbridgeError) -> TaskbridgeError:
-        """The error that the caller sees: of unknown fate where it is, with what was made on the way."""
+    def explain(self, error: TaskbridgeError) -> TaskbridgeError:
+        """Return the error for the caller: `SubmitUncertain` if it applies, always with the recovery token."""
         connection, last = self._connection, self._last
-        committing = last is not None and last.starts_work
-        if committing and self._answered and _leaves_uncertain(error, connection.provider.uncertain_statuses):
-            uncertainty = uncertain(error.message, http_status=error.http_status, raw=error.raw)
-            uncertainty.__cause__ = error
-            error = uncertainty
-        elif committing and isinstance(error, ServerError):
+        started = last is not None and last.starts_work
+        if started and self._responded and _may_be_acceptance(error, connection.provider.uncertain_statuses):
+            doubt = uncertain(error.message, http_status=error.http_status, raw=error.raw)
+            doubt.__cause__ = error
+            error = doubt
+        elif started and isinstance(error, ServerError):
             error.retryable = False
-        error.recovery_token = self._clue({} if last is None else last.recovery_token)
+        error.recovery_token = self._token({} if last is None else last.recovery_token)
         if isinstance(error.__cause__, TaskbridgeError):
             connection.add_context(error.__cause__)
-        if connection.blames_account(error):
-            connection.refuse(error)
-        return connection.add_context(error)
+        return connection.refused(error)
+
+    def _token(self, created: Mapping[str, Any]) -> dict[str, Any]:
+        """The recovery token: which account, when, and what was created at the vendor so far."""
+        connection = self._connection
+        account = {
+            "provider": connection.provider.name,
+            "connection": connection.name,
+            "time": self._sent_at.isoformat(),
+        }
+        return {**account, **self._details, **created}
 
 
-def _extra(begun: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"submission_{key}": value for key, value in begun.items()}
-
-
-def _leaves_uncertain(error: TaskbridgeError, doubtful: frozenset[int]) -> bool:
-    """Whether an answer that a flow could not use may have been the vendor's yes."""
+def _may_be_acceptance(error: TaskbridgeError, uncertain_statuses: frozenset[int]) -> bool:
+    """Whether a response that the flow could not use may have meant acceptance."""
     if isinstance(error, ServerError):
-        return error.http_status in doubtful
+        return error.http_status in uncertain_statuses
     return isinstance(error, ContractError) and not isinstance(error, UnexpectedRedirect)

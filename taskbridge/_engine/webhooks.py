@@ -1,9 +1,10 @@
-"""From what a web server received to a `WebhookEvent`.
+"""Webhooks: prove and read a delivery (`receive`), then act on its event (`ingest`).
 
-    headers + raw body ──► limits ──► proof (`taskbridge.provider.signatures`) ──► provider translates ──► WebhookEvent
+    headers + raw body ──► limits ──► signature (`taskbridge.provider.signatures`) ──► provider translates ──► WebhookEvent
+    WebhookEvent ──► seen before? ──► status request, unless the proof covers a time ──► waits end ──► Ingested
 
-`receive` is pure: bytes, headers and a time go in. The order is fixed: the size first, then the proof over the raw
-bytes, then, and only for what is proved, the parser. A provider cannot get at a body without naming its proof.
+`receive` is pure: bytes, headers and a time go in. The order is fixed: the size first, then the signature over the raw
+bytes, and only then the parser. A provider cannot read a body without naming how it is proved.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from taskbridge._engine.effects import EffectFlow
 from taskbridge._engine.logs import log
-from taskbridge._engine.lookup import poll
+from taskbridge._engine.lookup import get
 from taskbridge._engine.tracing import begin_trace, report_observation
 from taskbridge.errors import ConfigError, TaskbridgeError, TaskNotFound, UnsupportedFeature, WebhookRejected, printable
 from taskbridge.events import ObservationSource, PollReason
@@ -28,13 +28,9 @@ from taskbridge.provider.signatures import SVIX_PREFIX, is_in_url, verify_hex_hm
 
 if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
+    from taskbridge._engine.effects import EffectFlow
 
-# XXDOC Taking a webhook's event in: what is true of it, and who is told.
-#
-# An event goes the same way each time:
-#
-#     WebhookEvent ──► seen before? ──► look-up, where the proof covers no time ──► waits end ──► Ingested
-#
+__all__ = ["IngestStatus", "Ingested"]
 
 
 class _HasItems(Protocol):
@@ -42,18 +38,18 @@ class _HasItems(Protocol):
 
 
 Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]] | _HasItems
-"""Header fields as web frameworks have them: a mapping, pairs, or anything with ``items()``."""
+"""Header fields as web frameworks provide them: a mapping, pairs, or anything with ``items()``."""
 
 
 # Receiving.
 
 
 class Received:
-    """A delivery, for its provider; see `taskbridge.provider.base.Delivery`.
+    """One delivery; implements `taskbridge.provider.Delivery`.
 
     Args:
         connection: Name of the connection.
-        headers: Header fields by name in lower case, with all their values.
+        headers: Header fields by name in lower case, each with all its values.
         body: The raw bytes.
         url: The URL that was called.
         received_at: Aware time of receipt.
@@ -84,14 +80,14 @@ class Received:
 
     @property
     def digest(self) -> str:
-        """A text that is the same for the same bytes."""
+        """A text that is equal for equal bytes."""
         return sha256(self._body).hexdigest()[:32]
 
     def header(self, name: str) -> str | None:
-        """A header field, by its name in lower case.
+        """Return a header field by its name in lower case.
 
         Raises:
-            WebhookRejected: It comes twice.
+            WebhookRejected: It occurs twice.
         """
         values = self._headers.get(name, [])
         if len(values) > 1:
@@ -99,18 +95,18 @@ class Received:
         return values[0] if values else None
 
     def by_svix(self) -> bytes:
-        """The body, where its svix signature is right; secrets without ``whsec_`` in front do not count."""
+        """Return the body if its svix signature is valid; only secrets that start with ``whsec_`` count."""
         signing = [secret for secret in self._secrets if secret.startswith(SVIX_PREFIX)]
         verify_svix(self._body, self.header, signing, self._received_at)
         return self._body
 
     def by_hex_hmac(self, header: str) -> bytes:
-        """The body, where a header is its HMAC-SHA256 in hexadecimal."""
+        """Return the body if a header is its HMAC-SHA256 in hexadecimal."""
         verify_hex_hmac(self._body, self.header(header), self._secrets)
         return self._body
 
     def by_url(self) -> bytes:
-        """The body, where one of the secrets stands in the URL; secrets of the svix scheme do not count."""
+        """Return the body if the URL contains one of the secrets; secrets of the svix scheme do not count."""
         hidden = [secret for secret in self._secrets if not secret.startswith(SVIX_PREFIX)]
         if not is_in_url(self._url, hidden):
             raise WebhookRejected(
@@ -119,13 +115,13 @@ class Received:
         return self._body
 
     def by(self, check: Callable[[bytes, str], bool]) -> bytes:
-        """The body, where `check` says so of the body and one of the secrets."""
+        """Return the body if `check` accepts it with one of the secrets."""
         if not any([check(self._body, secret) for secret in self._secrets]):  # noqa: C419  # no early end
             raise WebhookRejected("the signature is wrong")
         return self._body
 
     def payload(self, body: bytes) -> Payload:
-        """The JSON object in a body.
+        """Return the JSON object in a body.
 
         Raises:
             MalformedResponse: There is none.
@@ -143,14 +139,14 @@ def receive(
     """Prove and read a delivery; no I/O.
 
     Args:
-        channel: The connection that it came for.
+        connection: The connection that it is for.
         headers: Header fields.
         body: The raw bytes, as they were received.
         url: The URL that was called.
-        now: Aware time of receipt; None for the connection's clock.
+        now: Aware time of receipt; None for the present.
 
     Raises:
-        WebhookRejected: It is not to be believed; `answer` is the HTTP status to answer with.
+        WebhookRejected: It cannot be trusted; `answer` is the HTTP status to answer with.
         UnsupportedFeature: The vendor sends no webhooks.
         ConfigError: No secret is configured, or it cannot be used.
         TypeError: The body is not bytes, or the time has no zone.
@@ -171,16 +167,16 @@ def receive(
             received_at=_aware(now or connection.clock.now()),
             secrets=tuple(secret.get_secret_value() for secret in connection.settings.webhook_secrets),
         )
-        return _parsed(connection, delivery)
+        return _parse(connection, delivery)
     except WebhookRejected as error:
         log("webhook-rejected", connection=connection.name, reason=error.message)
-        refused: TaskbridgeError = error
+        failure: TaskbridgeError = error
     except (ConfigError, UnsupportedFeature) as error:
-        refused = error
-    raise connection.add_context(refused)
+        failure = error
+    raise connection.add_context(failure)
 
 
-def _parsed(connection: Connection, delivery: Received) -> WebhookEvent:
+def _parse(connection: Connection, delivery: Received) -> WebhookEvent:
     provider = connection.provider
     try:
         return provider.parse_webhook(delivery)
@@ -190,7 +186,7 @@ def _parsed(connection: Connection, delivery: Received) -> WebhookEvent:
         refused = WebhookRejected(f"its sender is proved, but it cannot be read: {error.message}", answer=400)
     except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
         kind = type(error).__name__
-        # 500, so that the vendor sends it again to a repaired provider
+        # 500, so that the vendor delivers it again once the provider is repaired
         refused = WebhookRejected(f"the provider {provider.name} is broken: it raised {kind} while reading", answer=500)
     raise refused
 
@@ -230,16 +226,16 @@ def _check_encoding(headers: Mapping[str, list[str]]) -> None:
         raise WebhookRejected("the body is compressed (Content-Encoding), which no vendor does", answer=415)
 
 
-_SEVERAL: Final = frozenset({list, tuple})
+_LISTS: Final = frozenset({list, tuple})
 
 
 def _fields(headers: Headers) -> dict[str, list[str]]:
-    """Header fields by name in lower case; names that no header can have are passed over."""
+    """Return header fields by name in lower case; skip names that no header can have."""
     found: dict[str, list[str]] = {}
     for name, value in _pairs(headers):
         key = _text(name)
         if key is not None and key.isascii():
-            several: Iterable[Any] = value if type(value) in _SEVERAL else (value,)
+            several: Iterable[Any] = value if type(value) in _LISTS else (value,)
             found.setdefault(key.lower(), []).extend(_text(each) or "" for each in several)
     return found
 
@@ -255,117 +251,110 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-class Note(StrEnum):
-    """What became of an event."""
+# Acting on an event.
+
+
+class IngestStatus(StrEnum):
+    """What was done with an event."""
 
     APPLIED = "applied"
-    """`Ingested.task` is the truth; waits for it were told."""
+    """`Ingested.task` is the current state of the task; waits for it were notified."""
     DUPLICATE = "duplicate"
-    """It was taken in before; nothing was done."""
+    """The event was processed before; nothing was done."""
     LATE = "late"
-    """It tells of a state before the end that is known already; nothing was done."""
+    """The event is about a state before the end, which is known already; nothing was done."""
     UNKNOWN = "unknown"
     """The vendor does not know the task, or no longer."""
     NO_TASK = "no-task"
-    """It tells no state of a task."""
+    """The event is not about the state of a task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What came of an event.
+    """The result of `Client.ingest`.
 
     Attributes:
         event: The event.
-        note: What was done with it.
-        task: The task as it truly is; None unless `note` is ``applied``.
+        status: What was done with it.
+        task: The current state of the task; None unless `status` is ``applied``.
     """
 
     event: WebhookEvent
-    note: Note
+    status: IngestStatus
     task: Task | None = None
 
 
 def ingest(
     connection: Connection, event: WebhookEvent, deadline: float, *, confirm: bool | None
 ) -> EffectFlow[Ingested]:
-    """Find out the truth of an event, and tell those who wait.
+    """Find out whether an event is true, and end the waits that it concerns.
 
     Args:
-        channel: The connection.
-        event: What `receive` made of a delivery.
-        deadline: Monotonic seconds by which a look-up must be over.
-        confirm: Look the task up before believing the event; None does where `needs_confirmation` says so.
+        connection: The connection.
+        event: A result of `receive`.
+        deadline: Monotonic seconds by which a status request must have ended.
+        confirm: Whether to ask for the status before trusting the event; None follows `needs_confirmation`.
 
     Raises:
-        TaskbridgeError: The look-up failed; the event counts as not yet seen.
+        TaskbridgeError: The status request failed; the event counts as not yet processed.
     """
-    event_bus = connection.event_bus
-    if not event_bus.take(event.duplicate_key):
-        return Ingested(event, Note.DUPLICATE)
-    settled = False
+    bus = connection.event_bus
+    if not bus.claim(event.duplicate_key):
+        return Ingested(event, IngestStatus.DUPLICATE)
+    is_settled = False
     try:
-        told = yield from _truth(connection, event, deadline, confirm=confirm)
-        # A mere hint is remembered only once it led to the end, or anybody could use it up before its time.
-        settled = not event.needs_confirmation or told.note is Note.UNKNOWN or _is_over(told)
+        result = yield from _apply(connection, event, deadline, confirm=confirm)
+        # A mere hint is remembered only once it led to the end; otherwise anybody could use it up in advance.
+        has_ended = result.status is IngestStatus.UNKNOWN or (result.task is not None and result.task.is_terminal)
+        is_settled = has_ended or not event.needs_confirmation
     finally:
-        if not settled:
-            event_bus.give_back(event.duplicate_key)
-    return told
+        if not is_settled:
+            bus.release(event.duplicate_key)
+    return result
 
 
-def _truth(
+def _apply(
     connection: Connection, event: WebhookEvent, deadline: float, *, confirm: bool | None
 ) -> EffectFlow[Ingested]:
-    if event.ref is None:
-        return Ingested(event, Note.NO_TASK)
+    ref, task, bus = event.ref, event.task, connection.event_bus
+    if ref is None:
+        return Ingested(event, IngestStatus.NO_TASK)
     if event.needs_confirmation if confirm is None else confirm:
-        return (yield from _confirmed(connection, event, event.ref, deadline))
-    if event.task is None:
-        connection.event_bus.tell(event.ref)
-        return Ingested(event, Note.NO_TASK)
-    if event.task.is_terminal:
-        connection.event_bus.saw(event.task)
-        report_observation(
-            connection,
-            begin_trace(connection, event.ref.id, PollReason.NOTIFIED),
-            ObservationSource.WEBHOOK,
-            task=event.task,
-        )
-        return _apply(connection, event, event.task)
-    if connection.event_bus.has_ended(event.ref):
-        log("webhook-late", connection=connection.name, type=printable(event.type, 60), ref=event.ref)
-        return Ingested(event, Note.LATE)
-    report_observation(
-        connection,
-        begin_trace(connection, event.ref.id, PollReason.NOTIFIED),
-        ObservationSource.WEBHOOK,
-        task=event.task,
-    )
-    connection.event_bus.tell(event.ref)  # an event tells less than a look-up: those who watch look for themselves
-    return Ingested(event, Note.APPLIED, event.task)
+        return (yield from _confirm(connection, event, ref, deadline))
+    if task is None:
+        bus.publish(ref)
+        return Ingested(event, IngestStatus.NO_TASK)
+    if not task.is_terminal and bus.has_ended(ref):
+        log("webhook-late", connection=connection.name, type=printable(event.type, 60), ref=ref)
+        return Ingested(event, IngestStatus.LATE)
+    trace = begin_trace(connection, ref.id, PollReason.NOTIFIED)
+    report_observation(connection, trace, ObservationSource.WEBHOOK, task=task)
+    if task.is_terminal:
+        bus.record(task)
+        _publish(connection, task)
+    else:
+        bus.publish(ref)  # an event contains less than a status response: waits ask for themselves
+    return Ingested(event, IngestStatus.APPLIED, task)
 
 
-def _confirmed(connection: Connection, event: WebhookEvent, ref: TaskRef, deadline: float) -> EffectFlow[Ingested]:
+def _confirm(connection: Connection, event: WebhookEvent, ref: TaskRef, deadline: float) -> EffectFlow[Ingested]:
     trace = begin_trace(connection, ref.id, PollReason.EVENT)
     try:
-        seen = yield from poll(connection, ref.id, deadline, trace=trace)
+        task = yield from get(connection, ref.id, deadline, lambda: connection.provider.get(ref.id), trace=trace)
     except TaskNotFound:
         log("webhook-unknown", connection=connection.name, ref=ref)
-        return Ingested(event, Note.UNKNOWN)
-    assert seen.task is not None  # noqa: S101  # None only where bytes were given to compare with
-    report_observation(connection, trace, task=seen.task)
-    return _apply(connection, event, seen.task)
+        return Ingested(event, IngestStatus.UNKNOWN)
+    report_observation(connection, trace, task=task)
+    _publish(connection, task)
+    return Ingested(event, IngestStatus.APPLIED, task)
 
 
-def _apply(connection: Connection, event: WebhookEvent, task: Task) -> Ingested:
-    connection.event_bus.tell(task)
-    for part in task.subtasks:
-        connection.event_bus.tell(part)
+def _publish(connection: Connection, task: Task) -> None:
+    """Notify the waits for a task, for its subtasks, and for the task under its external id."""
+    bus = connection.event_bus
+    bus.publish(task)
+    for subtask in task.subtasks:
+        bus.publish(subtask)
     for kind in connection.provider.capabilities.kinds:
         if kind.identity == "external_id" and task.external_id and kind.pattern.fullmatch(task.external_id):
-            connection.event_bus.tell(replace(task, id=f"{kind.prefix}/{task.external_id}"))
-    return Ingested(event, Note.APPLIED, task)
-
-
-def _is_over(told: Ingested) -> bool:
-    return told.task is not None and told.task.is_terminal
+            bus.publish(replace(task, id=f"{kind.prefix}/{task.external_id}"))

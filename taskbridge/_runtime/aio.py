@@ -1,4 +1,8 @@
-"""The asynchronous driver: what `taskbridge._runtime.sync` does, in the asyncio tasks of one event loop."""
+"""Carries out operations and waits in the asyncio tasks of one event loop.
+
+`Runtime` runs one flow of effects in the caller's task. `PollLoop` polls many tasks of one client; its tasks end when no
+caller waits.
+"""
 
 from __future__ import annotations
 
@@ -8,342 +12,368 @@ from inspect import isawaitable
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
-from taskbridge._engine.effects import BeforeSubmit, EffectFlow, RefreshCredential, RunBlocking, Send, Sleep
-from taskbridge._engine.event_bus import TaskUpdate
-from taskbridge._engine.locate import Located, Rejected
-from taskbridge._engine.retry import authorize, with_policies
-from taskbridge._polling.commands import Done, Idle, PollList, PollTask, Update, WaitUntil
-from taskbridge._polling.entries import Waiter
+from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, RunBlocking, Send, Sleep
+from taskbridge._engine.retry import authorize
+from taskbridge._polling.commands import Done, Idle, PollList, PollTask, WaitUntil
 from taskbridge._polling.scheduler import PollScheduler
-from taskbridge._runtime.base import BROKEN, credential_timeout, enlist, flow_for, hear, ignore, land
+from taskbridge._runtime.base import (
+    INTERRUPTED,
+    Operation,
+    apply_event,
+    credential_timeout,
+    deliver,
+    flow_for,
+    require_ended,
+)
 from taskbridge.errors import ConfigError, TaskbridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator
 
     from taskbridge._engine.connection import Connection
+    from taskbridge._engine.event_bus import TaskUpdate
     from taskbridge._engine.lookup import PollResult
+    from taskbridge._engine.operations import Pager
+    from taskbridge._polling.commands import Update
+    from taskbridge._polling.entries import Waiter
+    from taskbridge._runtime.base import ManyWait, SingleWait, Transports
+    from taskbridge.models import Outcome, Outcomes, Task
     from taskbridge.provider.capabilities import Credential
     from taskbridge.provider.clock import Clock
-    from taskbridge.provider.http import Flow
     from taskbridge.provider.submission import Page
     from taskbridge.transport import AsyncTransport
-
-# XXDOC The asyncio task that waits for many tasks of one client or bridge, and what each waiting call gets of its news.
 
 T = TypeVar("T")
 
 
-class AsyncDriver:
-    """Runs flows in the caller's asyncio task.
+class Runtime:
+    """Runs flows of effects in the caller's asyncio task.
 
     Args:
         clock: Time and chance.
-        transport_for: The transport of a connection.
+        transports: The transports of the connections.
     """
 
-    def __init__(self, clock: Clock, transport_for: Callable[[Connection], AsyncTransport]) -> None:
+    def __init__(self, clock: Clock, transports: Transports[AsyncTransport]) -> None:
         self.clock = clock
-        self._transport_for = transport_for
+        self._transports = transports
+        self._renewals: dict[str, asyncio.Lock] = {}  # held by the task that renews a connection's credential
 
-    async def run(
-        self,
-        connection: Connection,
-        flow: EffectFlow[T],
-        announce: Callable[[Mapping[str, Any]], Awaitable[object] | object] = ignore,
-    ) -> T:
-        """Run a lifted flow to its end.
-
-        Args:
-            channel: The connection.
-            flow: The flow, not yet started.
-            announce: Called, and awaited where it can be, before an order leaves; what it raises ends the flow, and the
-                order stays here.
+    async def run(self, operation: Operation[T]) -> T:
+        """Run an operation to its end.
 
         Raises:
-            TaskbridgeError: What the flow raises.
+            TaskbridgeError: The operation failed.
+            OSError: A local file cannot be used.
         """
+        connection, flow = operation.connection, operation.flow
         try:
-            action = next(flow)
+            effect = next(flow)
             while True:
-                if isinstance(action, BeforeSubmit):
-                    told = announce(
-                        dict(action.recovery_token)
-                    )  # its errors are the caller's own, and no business of the flow
-                    if isawaitable(told):
-                        await told
-                    action = next(flow)
+                if isinstance(effect, BeforeSubmit):
+                    if operation.before_submit is not None:
+                        called = operation.before_submit(dict(effect.recovery_token))  # an error is the caller's own
+                        if isawaitable(called):
+                            await called
+                    effect = next(flow)
                     continue
                 try:
-                    reply = await self._do(connection, action)
-                except TaskbridgeError as error:
-                    fault = error
+                    result = await self._perform(connection, effect)
+                except Exception as error:  # noqa: BLE001  # the flow decides
+                    failure = error
                 else:
-                    action = flow.send(reply)
+                    effect = flow.send(result)
                     continue
-                action = flow.throw(fault)
+                effect = flow.throw(failure)
         except StopIteration as end:
             value: T = end.value
             return value
         finally:
             flow.close()
 
-    async def call(self, connection: Connection, flow: Flow[T]) -> T:
-        """Lift a provider's flow and run it within the connection's `request_timeout`."""
-        deadline = self.clock.monotonic() + connection.settings.request_timeout
-        try:
-            return await self.run(connection, with_policies(connection, flow, deadline))
-        except TaskbridgeError as error:
-            fault = connection.add_context(error)
-        raise fault
-
-    async def _do(self, connection: Connection, action: Send | Sleep | RefreshCredential | RunBlocking) -> Any:
-        match action:
+    async def _perform(self, connection: Connection, effect: Send | Sleep | RefreshCredential | RunBlocking) -> Any:
+        match effect:
             case Send():
-                transport = self._transport_for(connection)
-                return await transport.send(action.request, deadline=action.deadline, max_body=action.max_body)
+                transports = self._transports
+                transport = transports.by_name.get(connection.name) or transports.of(connection)
+                return await transport.send(effect.request, deadline=effect.deadline, max_body=effect.max_body)
             case Sleep():
-                return await self.clock.async_sleep(action.seconds)
+                return await self.clock.async_sleep(effect.seconds)
             case RunBlocking():
-                return await asyncio.to_thread(action.work)
+                return await asyncio.to_thread(effect.work)
             case RefreshCredential():
-                lock = connection.turn = connection.turn or asyncio.Lock()
-                late = False
-                try:
-                    async with asyncio.timeout(max(0.0, action.deadline - self.clock.monotonic())):
-                        await lock.acquire()
-                except TimeoutError:
-                    late = True
-                if late:
-                    raise credential_timeout()
-                try:
-                    return await self._renewed(connection, action)
-                finally:
-                    lock.release()
+                return await self._refresh(connection, effect)
             case _:
-                assert_never(action)
+                assert_never(effect)
 
-    async def _renewed(self, connection: Connection, action: RefreshCredential) -> Credential:
-        if connection.refusal is not None:
-            raise connection.refusal.again()
-        if connection.credential is None or connection.credential is action.stale:
-            connection.credential = await self.run(connection, authorize(connection, action.deadline))
-        return connection.credential
-
-    async def work(self, scheduler: PollScheduler, wake: asyncio.Event, tell: Callable[[], bool]) -> None:
-        """Do what the fleet says until nobody waits for anything.
-
-        Args:
-            fleet: The fleet.
-            wake: Set when something changed.
-            tell: Called when the fleet may have news; whether it had any.
-        """
-        rota = _Workers(self, scheduler, wake, tell)
+    async def _refresh(self, connection: Connection, effect: RefreshCredential) -> Credential:
+        """Renew the credential, unless another task has done so in the meantime."""
+        lock = self._renewals.setdefault(connection.name, asyncio.Lock())
+        is_late = False
         try:
-            while True:
-                wake.clear()
-                command = rota.begin()
-                rota.until = command.time if isinstance(command, WaitUntil) else inf
-                match command:
-                    case WaitUntil():
-                        await self.clock.async_wait_on(wake, max(0.0, command.time - self.clock.monotonic()))
-                    case Idle():
-                        await wake.wait()
-                    case Done():
-                        await rota.close()
-                        if not len(scheduler):  # or somebody began to wait meanwhile
-                            return
+            async with asyncio.timeout(max(0.0, effect.deadline - self.clock.monotonic())):
+                await lock.acquire()
+        except TimeoutError:
+            is_late = True
+        if is_late:
+            raise credential_timeout()
+        credentials = connection.credentials
+        try:
+            if credentials.refusal is not None:
+                raise credentials.refusal.again()
+            if credentials.current is None or credentials.current is effect.stale:
+                credentials.current = await self.run(Operation(connection, authorize(connection, effect.deadline)))
+            return credentials.current
         finally:
-            await rota.close()
+            lock.release()
 
-    async def step(self, scheduler: PollScheduler, wake: asyncio.Event | None = None) -> bool:
-        """Do the next thing that a fleet of one task says; False when nobody waits for anything.
+    async def close(self) -> None:
+        """Close the kept connections."""
+        for transport in self._transports.created():
+            await transport.close()
+
+    async def pages(self, pager: Pager) -> AsyncGenerator[Task]:
+        """Yield the tasks of a vendor's list; a page is read when the one before is used up."""
+        while not pager.is_done:
+            page = await self.run(Operation(pager.connection, pager.next_page()))
+            for task in pager.select(page):
+                yield task
+
+    async def wait(self, wait: SingleWait) -> Task:
+        """Wait for one task, in this asyncio task.
+
+        Raises:
+            TaskbridgeError: The wait ended without a terminal snapshot.
+        """
+        if wait.once is not None:
+            return require_ended(await self.run(wait.once))
+        wake = asyncio.Event()
+        with wait.notify(wake.set):
+            while (task := wait.ended()) is None:
+                await self.step(wait.scheduler, wake)
+        return task
+
+    async def step(self, scheduler: PollScheduler, wake: asyncio.Event) -> bool:
+        """Carry out the next command of a scheduler in this task; False if no task is waited for.
 
         Args:
-            fleet: The fleet.
-            wake: Set when somebody has something to say, which ends a pause.
+            scheduler: The scheduler.
+            wake: Set when an event arrives, which ends a pause.
         """
         command = scheduler.next(self.clock.monotonic())
         match command:
             case PollTask() | PollList():
-                land(scheduler, command, await self.poll(command), self.clock.monotonic())
+                deliver(scheduler, command, await self.poll(command), self.clock.monotonic())
                 scheduler.observations.deliver()
             case WaitUntil():
-                seconds = max(0.0, command.time - self.clock.monotonic())
-                if wake is None:
-                    await self.clock.async_sleep(seconds)
-                else:
-                    await self.clock.async_wait_on(wake, seconds)
-                    wake.clear()
+                await self.clock.async_wait_on(wake, max(0.0, command.time - self.clock.monotonic()))
+                wake.clear()
             case Idle():
-                raise AssertionError("a fleet of one task has nothing under way between its steps")
+                raise AssertionError("a scheduler in one task has no poll running between two steps")
             case Done():
                 return False
         return True
 
     async def poll(self, command: PollTask | PollList) -> PollResult | Page | TaskbridgeError:
-        """Find out what a fleet wants to know; an error is an answer too."""
+        """Carry out a scheduler's command; an error is a result, too."""
         try:
-            return await self.run(command.connection, flow_for(command, self.clock.monotonic()))
+            return await self.run(Operation(command.connection, flow_for(command, self.clock.monotonic())))
         except TaskbridgeError as error:
             return error
 
 
-class _Workers:
-    """The asyncio tasks that look for one fleet. Each goes on to the next look by itself, as long as there is one."""
-
-    def __init__(
-        self, driver: AsyncDriver, scheduler: PollScheduler, wake: asyncio.Event, tell: Callable[[], bool]
-    ) -> None:
-        self._driver = driver
-        self._scheduler = scheduler
-        self._wake = wake
-        self._tell = tell
-        self.until = -inf  # monotonic seconds at which the clock is looked at next
-        self._hands: set[asyncio.Task[None]] = set()
-        self._fault: BaseException | None = None
-
-    def begin(self) -> WaitUntil | Idle | Done:
-        """Begin all that can be begun now; what comes after it.
-
-        Raises:
-            BaseException: What broke one of the tasks.
-        """
-        if self._fault is not None:
-            raise self._fault
-        while True:
-            command = self._scheduler.next(self._driver.clock.monotonic())
-            if not isinstance(command, PollTask | PollList):
-                self._tell()
-                return command
-            hand = asyncio.get_running_loop().create_task(self._work(command))
-            self._hands.add(hand)
-            hand.add_done_callback(self._left)
-
-    def _left(self, hand: asyncio.Task[None]) -> None:
-        self._hands.discard(hand)
-        if not hand.cancelled() and (fault := hand.exception()) is not None:
-            self._fault = fault
-            self._wake.set()
-
-    async def _work(self, command: PollTask | PollList) -> None:
-        driver, scheduler = self._driver, self._scheduler
-        while True:
-            seen: PollResult | Page | TaskbridgeError = BROKEN
-            try:
-                seen = await driver.poll(command)
-            finally:
-                land(scheduler, command, seen, driver.clock.monotonic())
-                scheduler.observations.deliver()
-            if self._tell():
-                await asyncio.sleep(0)  # whoever was told goes on before the next look
-            following = scheduler.next(driver.clock.monotonic())
-            again = isinstance(following, PollTask | PollList)
-            rest = self.begin() if again else following  # the look that ended may have made way for several
-            if isinstance(rest, Done) or (isinstance(rest, WaitUntil) and rest.time < self.until):
-                self._wake.set()
-            if not isinstance(following, PollTask | PollList):
-                self._tell()
-                return
-            command = following
-
-    async def close(self) -> None:
-        """Break off the looks under way; without any it does not wait."""
-        if not self._hands:
-            return
-        for hand in self._hands:
-            hand.cancel()
-        await asyncio.gather(*self._hands, return_exceptions=True)
-
-
 class AsyncWaitQueue:
-    """One call's wait for many tasks."""
+    """The updates for one call that waits for many tasks.
 
-    def __init__(self, left: int) -> None:
+    Args:
+        remaining: Number of tasks without a final update.
+    """
+
+    def __init__(self, remaining: int) -> None:
         self._updates: deque[Update] = deque()
         self._arrived = asyncio.Event()
+        self._remaining = remaining
         self.waiters: list[Waiter] = []
-        self.left = left
 
     def put(self, update: Update) -> None:
-        """Hand in news."""
+        """Add an update."""
         self._updates.append(update)
         self._arrived.set()
 
     async def take(self) -> Update | None:
-        """The next news; None after the last."""
-        if self.left == 0:
+        """Return the next update; None after the last."""
+        if self._remaining == 0:
             return None
         while not self._updates:
             self._arrived.clear()
             await self._arrived.wait()
         update = self._updates.popleft()
-        self.left -= update.final
+        self._remaining -= update.final
         return update
 
 
 class PollLoop:
-    """The asyncio task of one client or bridge, and the fleet that it works on; it ends when nobody waits."""
+    """The asyncio tasks of one client that poll many tasks.
 
-    def __init__(self, driver: AsyncDriver) -> None:
-        self._driver = driver
+    One task watches the clock and starts the others; each of those polls, and goes on to the next poll as long as one is
+    due.
+
+    Args:
+        runtime: Carries out the polls.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._clock = runtime.clock
         self._scheduler = PollScheduler()
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._workers: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None  # what broke a worker
+        self._watched_until = -inf  # monotonic seconds at which the clock is watched next
 
-    def open(self, places: list[Located | Rejected], timeout: float | None, *, changes: bool) -> AsyncWaitQueue:
-        """Begin a wait for many tasks.
+    # For the calls that wait.
 
-        Raises:
-            ConfigError: The client belongs to another event loop.
-        """
-        loop = asyncio.get_running_loop()
-        self._loop = self._loop or loop
-        if self._loop is not loop:
-            raise ConfigError("this client belongs to another event loop; make one per loop")
-        waits = AsyncWaitQueue(len(places))
-        now = self._driver.clock.monotonic()
-        waits.waiters, rejected = enlist(self._scheduler, places, now, timeout, owner=waits, changes=changes)
-        for update in rejected:
-            waits.put(update)
-        if waits.waiters and (self._task is None or self._task.done()):
-            self._task = loop.create_task(self._work(), name="taskbridge-wait")
-        self._wake.set()
-        return waits
+    async def outcomes(self, wait: ManyWait) -> AsyncGenerator[Outcome]:
+        """Yield the outcomes of a wait as they arrive; it begins when the first one is taken."""
+        updates = self.updates(wait)
+        try:
+            async for update in updates:
+                yield update.outcome
+        finally:
+            await updates.aclose()
 
-    def hear(self, told: TaskUpdate) -> None:
-        """Take in what came from outside."""
-        hear(self._scheduler, told, self._driver.clock.monotonic())
-        self._tell()
-        self._wake.set()
+    async def wait_all(self, wait: ManyWait) -> Outcomes:
+        """Wait for all tasks; return their outcomes in the caller's order."""
+        return wait.in_order([update async for update in self.updates(wait)])
 
-    def leave(self, waits: AsyncWaitQueue) -> None:
-        """End a wait, also one whose caller broke off."""
-        self._scheduler.drop(waits.waiters)
-        self._wake.set()
+    async def updates(self, wait: ManyWait) -> AsyncGenerator[Update]:
+        """Yield the updates of a wait as they arrive."""
+        queue = self._begin(wait)
+        try:
+            with wait.listening(self._on_event), wait.span() as span:
+                while (update := await queue.take()) is not None:
+                    if update.final:
+                        span.record_outcome(update.outcome)
+                    yield update
+        finally:
+            self._scheduler.drop(queue.waiters)  # also if the caller breaks off
+            self._wake.set()
 
     async def close(self) -> None:
-        """Tell those who still wait, and end the task."""
+        """End the waits, and the tasks."""
         self._scheduler.close()
-        self._tell()
+        self._deliver()
         if self._task is not None and self._loop is asyncio.get_running_loop():
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _work(self) -> None:
-        whole = False
-        try:
-            await self._driver.work(self._scheduler, self._wake, self._tell)
-            whole = True
-        finally:
-            if not whole:  # nobody shall wait for a task that died
-                self._scheduler.close("the asyncio task of this client ended")
-                self._tell()
+    def _begin(self, wait: ManyWait) -> AsyncWaitQueue:
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._loop is not loop:
+            raise ConfigError("this client belongs to another event loop; make one per loop")
+        queue = AsyncWaitQueue(len(wait.targets))
+        queue.waiters, invalid = wait.begin(self._scheduler, queue)
+        for update in invalid:
+            queue.put(update)
+        if queue.waiters and (self._task is None or self._task.done()):
+            self._failure = None
+            self._task = loop.create_task(self._run(), name="taskbridge-wait")
+        self._wake.set()
+        return queue
 
-    def _tell(self) -> bool:
-        told = False
+    def _on_event(self, update: TaskUpdate) -> None:
+        apply_event(self._scheduler, update, self._clock.monotonic())
+        self._deliver()
+        self._wake.set()
+
+    def _deliver(self) -> bool:
+        """Hand the scheduler's updates to the calls that wait; whether there were any."""
+        any_delivered = False
         while (update := self._scheduler.next_update()) is not None:
             update.waiter.owner.put(update)
-            told = True
-        return told
+            any_delivered = True
+        return any_delivered
+
+    # The asyncio tasks.
+
+    async def _run(self) -> None:
+        is_done = False
+        try:
+            await self._watch()
+            is_done = True
+        finally:
+            await self._stop_workers()
+            if not is_done:  # no caller may wait for a task that died
+                self._scheduler.close("the asyncio task of this client ended")
+                self._deliver()
+
+    async def _watch(self) -> None:
+        """Start polls when they are due, until no task is waited for."""
+        while True:
+            self._wake.clear()
+            command = self._start_due()
+            self._watched_until = command.time if isinstance(command, WaitUntil) else inf
+            match command:
+                case WaitUntil():
+                    await self._clock.async_wait_on(self._wake, max(0.0, command.time - self._clock.monotonic()))
+                case Idle():
+                    await self._wake.wait()
+                case Done():
+                    await self._stop_workers()
+                    if not len(self._scheduler):  # unless a call began to wait in the meantime
+                        return
+
+    def _start_due(self) -> WaitUntil | Idle | Done:
+        """Start a worker for each poll that is due; return what comes after them.
+
+        Raises:
+            BaseException: What broke one of the workers.
+        """
+        if self._failure is not None:
+            raise self._failure
+        while True:
+            command = self._scheduler.next(self._clock.monotonic())
+            if not isinstance(command, PollTask | PollList):
+                self._deliver()
+                return command
+            worker = asyncio.get_running_loop().create_task(self._work(command))
+            self._workers.add(worker)
+            worker.add_done_callback(self._on_worker_done)
+
+    def _on_worker_done(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        if not worker.cancelled() and (failure := worker.exception()) is not None:
+            self._failure = failure
+            self._wake.set()
+
+    async def _work(self, command: PollTask | PollList) -> None:
+        """Carry out a poll, then the next one that is due, as long as there is one."""
+        scheduler, clock = self._scheduler, self._clock
+        while True:
+            result: PollResult | Page | TaskbridgeError = INTERRUPTED
+            try:
+                result = await self._runtime.poll(command)
+            finally:
+                deliver(scheduler, command, result, clock.monotonic())
+                scheduler.observations.deliver()
+            if self._deliver():
+                await asyncio.sleep(0)  # callers continue before the next poll
+            following = scheduler.next(clock.monotonic())
+            is_poll = isinstance(following, PollTask | PollList)
+            rest = self._start_due() if is_poll else following  # the poll that ended may have made room for several
+            if isinstance(rest, Done) or (isinstance(rest, WaitUntil) and rest.time < self._watched_until):
+                self._wake.set()
+            if not isinstance(following, PollTask | PollList):
+                self._deliver()
+                return
+            command = following
+
+    async def _stop_workers(self) -> None:
+        """Cancel the running polls; return at once if there are none."""
+        if self._workers:
+            for worker in self._workers:
+                worker.cancel()
+            await asyncio.gather(*self._workers, return_exceptions=True)

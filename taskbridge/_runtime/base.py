@@ -1,329 +1,441 @@
-"""What the synchronous and the asynchronous interface share: all that neither waits nor sends."""
+"""What the synchronous and the asynchronous interface share: every operation is prepared here, none waits or sends.
+
+`ClientBase` finds the connection and the id that a caller means, checks what can be checked before anything is sent,
+and returns the generator of effects that `sync.Runtime` or `aio.Runtime` carries out. `SingleWait` and `ManyWait`
+connect a wait with a poll scheduler.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from math import isnan
+from dataclasses import dataclass
+from functools import partial
+from math import inf, isnan
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 from taskbridge import __version__
-from taskbridge._engine.connection import Connection, ConnectionStats
-from taskbridge._engine.effects import EffectFlow
-from taskbridge._engine.event_bus import TaskUpdate
-from taskbridge._engine.flows import guarded_flow
-from taskbridge._engine.locate import AnyId, Located, Locator, Rejected, network_key
-from taskbridge._engine.lookup import PollResult, has_long_poll, poll, poll_list
+from taskbridge._engine import operations
+from taskbridge._engine.connection import Connection, network_key
+from taskbridge._engine.download import DownloadOptions, download_file, download_task
+from taskbridge._engine.event_bus import listening
+from taskbridge._engine.logs import TASKS
+from taskbridge._engine.lookup import PollResult, get, get_and_report, has_long_poll, poll, poll_list
 from taskbridge._engine.observers import ObserverHandle
+from taskbridge._engine.operations import Pager, check_names, deadline_for, perform, require
 from taskbridge._engine.retry import RequestOptions
-from taskbridge._engine.tracing import CallSpan
+from taskbridge._engine.tracing import CallSpan, begin_trace
 from taskbridge._polling.commands import PollList, PollTask, Update
 from taskbridge._polling.entries import Waiter
 from taskbridge._polling.scheduler import PollScheduler
-from taskbridge.errors import ConfigError, DeadlineExceeded, InvalidInput, TaskbridgeError, WaitTimeout, printable
-from taskbridge.models import Outcomes, Task, TaskRef
+from taskbridge.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    InvalidInput,
+    InvalidTaskId,
+    TaskbridgeError,
+    WaitTimeout,
+    printable,
+)
+from taskbridge.models import Outcome, Outcomes, Task, TaskFile, TaskRef, TaskResult, TaskStatus, raise_if_failed
 from taskbridge.provider.secrets import redact_errors
 from taskbridge.provider.submission import Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from contextlib import AbstractContextManager
     from datetime import datetime
+    from pathlib import Path
 
+    from taskbridge._engine.connection import ConnectionStats
+    from taskbridge._engine.effects import EffectFlow
+    from taskbridge._engine.event_bus import TaskUpdate
+    from taskbridge._engine.inputs import AnyInput, SubmitRequest
+    from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge.events import Observer
     from taskbridge.models import WebhookEvent
-    from taskbridge.provider.capabilities import Capabilities
     from taskbridge.provider.clock import Clock
-    from taskbridge.provider.http import Flow
     from taskbridge.transport import Network
 
-DEFAULT_TIMEOUT: Final = 900.0  # seconds that a wait lasts where the caller says nothing
-
-
+T = TypeVar("T")
 X = TypeVar("X")
 
+DEFAULT_TIMEOUT: Final = 900.0  # seconds that a wait lasts unless the caller says otherwise
 
-class Transports(Generic[X]):
-    """The transports of several connections: one for all that reach the world in the same way.
+AnyId: TypeAlias = str | TaskRef | Task
+"""A shared id, a ref or its text, or a task."""
+
+
+# Which task the caller means.
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A task of one connection, with the snapshot that the caller has of it."""
+
+    connection: Connection
+    task_id: str
+    known: Task | None = None
+
+    @property
+    def ref(self) -> TaskRef:
+        """``connection:id``."""
+        return TaskRef.of(self.connection.name, self.task_id)
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidTarget:
+    """An id that no request can be made for; its outcome is the error."""
+
+    outcome: Outcome
+
+    @property
+    def ref(self) -> TaskRef:
+        """``connection:id``, as far as that can be said."""
+        return self.outcome.ref
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[T]):
+    """An operation that is ready to run.
+
+    Attributes:
+        connection: The connection.
+        flow: What to do.
+        before_submit: Called just before a submission is sent, with its recovery token.
+    """
+
+    connection: Connection
+    flow: EffectFlow[T]
+    before_submit: Callable[[Mapping[str, Any]], object] | None = None
+
+
+class ClientBase:
+    """What every `Client` and `Bridge` has, synchronous or not.
 
     Args:
-        make: Makes a transport from a network, a User-Agent and a number of connections.
-        given: Used for every connection instead, where there is one.
-        made: Makes one for each connection instead, where there is one.
+        connections: The open connections, by name.
+        clock: Time and chance.
+        only: Name of the one connection of a `Client`, to which bare ids belong; None for a `Bridge`.
+        known: Names of other configured connections, whose refs are recognized and refused.
     """
 
     def __init__(
-        self, make: Callable[[Network, str, int], X], given: X | None, made: Callable[[Connection], X] | None = None
+        self,
+        connections: Mapping[str, Connection],
+        clock: Clock,
+        *,
+        only: str | None = None,
+        known: frozenset[str] = frozenset(),
     ) -> None:
-        self._make = make
-        self._given = given
-        self._made = made
-        self._shared: dict[object, X] = {}
-        self._found: dict[str, X] = {}
-        self._lock = Lock()
-
-    def __call__(self, connection: Connection) -> X:
-        """The transport of a connection, made when it is first needed."""
-        if self._given is not None:
-            return self._given
-        found = self._found.get(connection.name)
-        if found is None and self._made is not None:
-            with self._lock:
-                if connection.name not in self._found:
-                    self._found[connection.name] = self._shared[connection.name] = self._made(connection)
-                return self._found[connection.name]
-        if found is None:
-            network, key = network_key(connection)
-            with self._lock:
-                if key not in self._shared:
-                    self._shared[key] = self._make(network, user_agent(connection), connection.settings.max_in_flight)
-                found = self._found[connection.name] = self._shared[key]
-        return found
-
-    def created(self) -> list[X]:
-        """Those that were made here."""
-        return list(self._shared.values())
-
-
-def user_agent(connection: Connection) -> str:
-    """The User-Agent header of a connection."""
-    suffix = connection.settings.user_agent_suffix
-    return f"taskbridge/{__version__}{f' {suffix}' if suffix else ''}"
-
-
-class Front:
-    """Connections at work, and where an id belongs."""
-
-    def __init__(self, connections: Mapping[str, Connection], locate: Locator, clock: Clock) -> None:
         self._connections = connections
-        self._locate = locate
         self._clock = clock
+        self._only = only
+        self._known = known | frozenset(connections)
         self._closed = False
 
     def stats(self) -> Mapping[str, ConnectionStats]:
-        """What each connection has done so far, by its name."""
+        """Return what each connection has done so far, by its name."""
         return {name: connection.stats for name, connection in self._connections.items()}
 
     def observe(self, observer: Observer) -> ObserverHandle:
-        """Tell somebody what happens here, from now on until the result is closed; `taskbridge.events` says what.
+        """Notify an observer of what happens here, until the result is closed; see `taskbridge.events`.
 
         Args:
-            observer: Called with each event, in whatever thread it happens.
+            observer: Called with each event, in the thread in which it happens.
         """
         return ObserverHandle((connection.observers for connection in self._connections.values()), observer)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"a {type(self).__name__} holds credentials and is not pickled; pass its name instead")
 
-    def _begin(self, task: AnyId) -> Located:
-        self._refuse_if_closed()
-        place = self._locate(task)
-        place.connection.resume()
-        return place
+    def __repr__(self) -> str:
+        if self._only is None:
+            return f"<{type(self).__name__} {', '.join(self._connections)}>"
+        return f"<{type(self).__name__} {self._only} ({self._connections[self._only].provider.name})>"
 
-    def _begin_many(self, tasks: Iterable[AnyId]) -> list[Located | Rejected]:
-        self._refuse_if_closed()
-        places = self._locate.many(tasks)
-        for connection in {id(p.connection): p.connection for p in places if isinstance(p, Located)}.values():
-            connection.resume()
-        return places
-
-    def _ingestion(self, event: WebhookEvent, confirm: bool | None) -> tuple[Connection, EffectFlow[Ingested]]:
-        from taskbridge._engine.webhooks import ingest  # noqa: PLC0415  # only where webhooks are used
-
-        self._refuse_if_closed()
-        connection = self._connections.get(event.connection)
-        if connection is None:
-            raise ConfigError(f"the event is of connection {printable(event.connection, 60)!r}, which is not open here")
-        connection.resume()
-        deadline = self._clock.monotonic() + connection.settings.request_timeout
-        return connection, ingest(connection, event, deadline, confirm=confirm)
+    # Finding the connection and the id.
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise ConfigError(f"this {type(self).__name__} is closed; open a new one")
 
-
-class OneConnection(Front):
-    """What a `Client` says of itself."""
-
-    def __init__(self, connection: Connection, known: frozenset[str], clock: Clock | None) -> None:
-        connections = {connection.name: connection}
-        super().__init__(connections, Locator(connections, connection.name, known), clock or connection.clock)
-        self._connection = connection
-
-    @property
-    def name(self) -> str:
-        """The connection's name."""
-        return self._connection.name
-
-    @property
-    def provider(self) -> str:
-        """Entry-point name of the provider."""
-        return self._connection.provider.name
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the vendor can do."""
-        return self._connection.provider.capabilities
-
-    @redact_errors
-    def parse_webhook(
-        self,
-        headers: Headers,
-        raw_body: bytes | bytearray | memoryview,
-        *,
-        url: str | None = None,
-        now: datetime | None = None,
-    ) -> WebhookEvent:
-        """Prove and read what a vendor's webhook delivered; pure: nothing is sent or waited for.
-
-        Args:
-            headers: Header fields, as the web framework has them.
-            raw_body: The bytes, as they were received; a body that was decoded and encoded again proves nothing.
-            url: The URL that was called, where a secret stands in it.
-            now: Aware time of receipt; None for the present.
+    def _resume(self, name: str | None) -> Connection:
+        """Return a connection for a new call; a refused credential is tried again.
 
         Raises:
-            WebhookRejected: It is not to be believed; `answer` is the HTTP status to answer with.
-            UnsupportedFeature: The vendor sends no webhooks.
-            ConfigError: `webhook_secrets` is not set, or holds what is no secret of this vendor.
+            ConfigError: There is no such connection, or this client is closed.
         """
-        from taskbridge._engine.webhooks import receive  # noqa: PLC0415  # only where webhooks are used
-
-        return receive(self._connection, headers, raw_body, url, now)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name} ({self.provider})>"
-
-
-class AllConnections(Front):
-    """What a `Bridge` says of itself."""
-
-    def __init__(self, connections: Mapping[str, Connection], clock: Clock) -> None:
-        super().__init__(connections, Locator(connections), clock)
-
-    @property
-    def connections(self) -> tuple[str, ...]:
-        """Names of the connections."""
-        return tuple(self._connections)
-
-    def _named(self, name: str) -> Connection:
-        connection = self._connections.get(name)
+        self._refuse_if_closed()
+        connection = self._connections.get(name or "")
         if connection is None:
             raise ConfigError(
-                f"there is no connection {printable(name, 60)!r}; there are {', '.join(self._connections)}"
+                f"there is no connection {printable(name or '', 60)!r}; there are {', '.join(self._connections)}"
             )
+        connection.credentials.refusal = None
         return connection
 
-    @redact_errors
-    def parse_webhook(
+    def _split(self, given: AnyId) -> tuple[str, str]:
+        """Return the connection's name and the shared id that a caller means.
+
+        Raises:
+            InvalidTaskId: It belongs to no connection.
+        """
+        if isinstance(given, Task):
+            return given.connection, given.id
+        if not isinstance(given, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
+            raise InvalidTaskId(f"an id is a text, a TaskRef or a Task, not {type(given).__name__}")
+        head, colon, rest = given.partition(":")
+        if isinstance(given, TaskRef) or (colon and head in self._known):
+            return head, rest
+        if self._only is None:
+            raise InvalidTaskId(
+                f"{printable(given, 80)!r} names none of the connections; a ref is connection:id, "
+                f"with a connection of {', '.join(sorted(self._connections))}"
+            )
+        return self._only, given
+
+    def _locate(self, given: AnyId) -> Target:
+        """Find the task that a caller means.
+
+        Raises:
+            InvalidTaskId: It cannot be an id here, or it is of another connection.
+        """
+        self._refuse_if_closed()
+        name, task_id = self._split(given)
+        connection = self._connections.get(name)
+        if connection is None:
+            raise InvalidTaskId(
+                f"{printable(task_id, 80)!r} is of connection {printable(name, 60)!r}, not of "
+                f"{' or '.join(sorted(self._connections))}"
+            )
+        connection.provider.split_id(task_id)
+        connection.credentials.refusal = None  # a new call tries a refused credential again
+        return Target(connection, task_id, given if isinstance(given, Task) else None)
+
+    def _locate_all(self, given: Iterable[AnyId]) -> list[Target | InvalidTarget]:
+        """Find several tasks; an id that its vendor cannot have becomes an outcome of its own.
+
+        Raises:
+            InvalidTaskId: One belongs to no connection.
+        """
+        self._refuse_if_closed()
+        if isinstance(given, str):
+            raise InvalidTaskId("a list of ids is wanted, not one text; put it in brackets")
+        targets: list[Target | InvalidTarget] = []
+        for each in given:
+            name, task_id = self._split(each)
+            if name not in self._connections:
+                self._locate(each)  # raises
+            try:
+                targets.append(self._locate(each))
+            except InvalidTaskId as error:
+                ref = TaskRef.of(name, printable(task_id, 200) or "(empty)")
+                targets.append(InvalidTarget(Outcome(ref, None, error.about(ref=ref))))
+        return targets
+
+    # One task.
+
+    def _get(self, task: AnyId, options: Mapping[str, Any] | None = None) -> Operation[Task]:
+        target = self._locate(task)
+        connection, task_id = target.connection, target.task_id
+        provider = connection.provider
+        start = partial(provider.get, task_id)
+        if options:
+            check_names(connection, options, provider.capabilities.get_options, "option of get")
+            start = partial(provider.get_with, task_id, dict(options))
+        deadline = self._clock.monotonic() + connection.settings.request_timeout
+        if connection.observers.callbacks or TASKS.isEnabledFor(logging.DEBUG):
+            trace = begin_trace(connection, task_id)
+            if trace is not None:
+                return Operation(connection, get_and_report(connection, task_id, deadline, start, trace))
+        return Operation(connection, get(connection, task_id, deadline, start))
+
+    def _wait(self, task: AnyId, timeout: float | None, on_update: Callable[[Task], object] | None) -> SingleWait:
+        wait = SingleWait(self._locate(task), self._clock, timeout, on_update)
+        if timeout is not None and timeout <= 0:
+            wait.once = self._get(task)
+        return wait
+
+    def _result(self, task: Task) -> Operation[TaskResult]:
+        raise_if_failed(task)
+        connection = self._locate(task).connection
+        return Operation(connection, perform(connection, partial(connection.provider.result, task)))
+
+    def _cancel(self, task: AnyId) -> Operation[Task]:
+        target = self._locate(task)
+        require(target.connection, "cancel", "cancel a task")
+        return Operation(target.connection, operations.cancel(target.connection, target.task_id))
+
+    def _retry(self, task: AnyId) -> Operation[Task]:
+        target = self._locate(task)
+        require(target.connection, "retry", "retry a task")
+        return Operation(target.connection, operations.retry(target.connection, target.task_id))
+
+    def _delete(self, task: AnyId) -> Operation[None]:
+        target = self._locate(task)
+        require(target.connection, "delete", "delete a task")
+        return Operation(target.connection, operations.delete(target.connection, target.task_id))
+
+    def _restart(self, task: AnyId, *, destructive: bool) -> Operation[Task]:
+        target = self._locate(task)
+        require(target.connection, "restart", "restart a task")
+        flow = operations.restart(target.connection, target.task_id, destructive=destructive)
+        return Operation(target.connection, flow)
+
+    def _download(self, task: AnyId, options: DownloadOptions) -> Operation[tuple[Path, ...]]:
+        if isinstance(task, TaskFile):
+            raise InvalidInput('a file does not say of which connection it is: bridge["its name"].download(file, to)')
+        target = self._locate(task)
+        require(target.connection, "download", "give out files")
+        return Operation(target.connection, download_task(target.connection, target.task_id, target.known, options))
+
+    def _download_file(self, file: TaskFile, options: DownloadOptions) -> Operation[Path]:
+        connection = self._resume(self._only)
+        require(connection, "download", "give out files")
+        return Operation(connection, download_file(connection, file, options))
+
+    # One connection.
+
+    def _submit(
         self,
-        connection: str,
-        headers: Headers,
-        raw_body: bytes | bytearray | memoryview,
-        *,
-        url: str | None = None,
-        now: datetime | None = None,
+        connection: str | None,
+        request: SubmitRequest,
+        before_submit: Callable[[Mapping[str, Any]], object] | None,
+    ) -> Operation[Task]:
+        opened = self._resume(connection)
+        return Operation(opened, operations.submit(opened, request), before_submit)
+
+    def _recover(self, connection: str | None, error: TaskbridgeError, document: AnyInput) -> Operation[Task | None]:
+        opened = self._resume(connection)
+        return Operation(opened, operations.recover(opened, error, document))
+
+    def _list(
+        self, connection: str | None, status: TaskStatus | str | None, limit: int | None, filters: Mapping[str, Any]
+    ) -> Pager:
+        return Pager(self._resume(connection), status, limit, filters)
+
+    def _check(self) -> Operation[CheckResult]:
+        connection = self._resume(self._only)
+        return Operation(connection, operations.check(connection))
+
+    @redact_errors
+    def _parse_webhook(
+        self, connection: str | None, headers: Headers, body: bytes, url: str | None, now: datetime | None
     ) -> WebhookEvent:
-        """Prove and read what a vendor's webhook delivered for a connection; see `taskbridge.Client.parse_webhook`."""
         from taskbridge._engine.webhooks import receive  # noqa: PLC0415  # only where webhooks are used
 
-        return receive(self._named(connection), headers, raw_body, url, now)
+        opened = self._connections.get(connection or "")
+        return receive(self._resume(connection) if opened is None else opened, headers, body, url, now)
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {', '.join(self._connections)}>"
+    def _ingest(self, event: WebhookEvent, confirm: bool | None) -> Operation[Ingested]:
+        from taskbridge._engine.webhooks import ingest  # noqa: PLC0415  # only where webhooks are used
+
+        if event.connection not in self._connections:
+            self._refuse_if_closed()
+            raise ConfigError(f"the event is of connection {printable(event.connection, 60)!r}, which is not open here")
+        connection = self._resume(event.connection)
+        return Operation(connection, ingest(connection, event, deadline_for(connection), confirm=confirm))
+
+    # Many tasks.
+
+    def _many(self, call: str, tasks: Iterable[AnyId], timeout: float | None, *, changes: bool = False) -> ManyWait:
+        return ManyWait(call, self._locate_all(tasks), self._clock, timeout, changes=changes)
+
+
+def connection_of(error: TaskbridgeError) -> str:
+    """Return the name of the connection that an error of a submission is about."""
+    return str(error.recovery_token.get("connection", error.connection))
+
+
+def ended(task: AnyId) -> Task | None:
+    """Return a task if it is a snapshot of one that has ended."""
+    return task if isinstance(task, Task) and task.is_terminal else None
 
 
 # Waiting.
 
 
-def no_wait(task: Task) -> Task:
-    """What a wait of no seconds makes of one look.
-
-    Raises:
-        WaitTimeout: The task goes on.
-    """
-    if task.is_terminal:
-        return task
-    raise WaitTimeout(
-        f"the task goes on: it is {task.describe()}",
-        task=task,
-        provider=task.provider,
-        connection=task.connection,
-        ref=task.ref,
-    )
-
-
-class Waiting:
-    """A wait for one task: a fleet of one, and what it told.
+class SingleWait:
+    """A wait for one task: a scheduler with one entry.
 
     Args:
-        place: The task.
+        target: The task.
         clock: Time and chance.
-        timeout: Seconds to wait at most; None for no deadline.
-        on_update: Called with each changed snapshot, the last one included.
-        wake: Called, in whatever thread, when something was heard of the task.
+        timeout: Seconds to wait at most; 0 asks once; None for no deadline.
+        on_update: Called with each changed snapshot, including the last one.
+
+    Raises:
+        InvalidInput: The timeout is not a number.
     """
 
     def __init__(
-        self,
-        place: Located,
-        clock: Clock,
-        timeout: float | None,
-        on_update: Callable[[Task], object] | None,
-        wake: Callable[[], object],
+        self, target: Target, clock: Clock, timeout: float | None, on_update: Callable[[Task], object] | None
     ) -> None:
-        now = clock.monotonic()
+        self._deadline = deadline_after(clock.monotonic(), timeout)
+        self.target = target
+        self.once: Operation[Task] | None = None
+        """The one status request of a wait of no seconds, instead of a wait."""
         self.scheduler = PollScheduler()
         self._clock = clock
         self._on_update = on_update
+        self._wake: Callable[[], object] | None = None
+        self._events: deque[TaskUpdate] = deque()
+        self._span = CallSpan("wait", [target.connection], clock, [target.ref], timeout)
+        self._stop: Callable[[], None] | None = None
+
+    def notify(self, wake: Callable[[], object]) -> Self:
+        """Set what is called, in any thread, when an event about the task arrives."""
         self._wake = wake
-        self._heard: deque[TaskUpdate] = deque()
-        self._call = CallSpan("wait", [place.connection], clock, [place], timeout)
-        told = on_update is not None
-        # A line that is held cannot be left, so it is not used where a webhook is to end the wait.
-        long_poll = not told and not place.connection.expects_webhook and has_long_poll(place.connection, place.task_id)
-        self.scheduler.add(
-            place.connection,
-            place.task_id,
-            now,
-            deadline=deadline_of(now, timeout),
-            changes=told,
-            long_poll=long_poll,
-            known=place.known,
-        )
-        self._leave = place.connection.event_bus.listen(self._hear, TaskRef.of(place.connection.name, place.task_id))
+        return self
 
     def __enter__(self) -> Self:
-        self._call.start()
+        target, reports_changes = self.target, self._on_update is not None
+        connection = target.connection
+        # A long poll cannot be interrupted, so there is none where a webhook is to end the wait.
+        can_hold = not reports_changes and not connection.expects_webhook and has_long_poll(connection, target.task_id)
+        self.scheduler.add(
+            connection,
+            target.task_id,
+            self._clock.monotonic(),
+            deadline=self._deadline,
+            changes=reports_changes,
+            long_poll=can_hold,
+            known=target.known,
+        )
+        self._stop = connection.event_bus.listen(self._on_event, target.ref)
+        self._span.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._leave()
-        self._call.end(error)
+        if self._stop is not None:
+            self._stop()
+        self._span.end(error)
 
-    def _hear(self, told: TaskUpdate) -> None:
-        self._heard.append(told)
-        self._wake()
+    def _on_event(self, update: TaskUpdate) -> None:
+        self._events.append(update)
+        if self._wake is not None:
+            self._wake()
 
     @property
-    def has_heard(self) -> bool:
-        """Whether something was heard that `ended` has not yet looked at."""
-        return bool(self._heard)
+    def has_events(self) -> bool:
+        """Whether an event arrived that `ended` has not processed yet."""
+        return bool(self._events)
 
     def ended(self) -> Task | None:
-        """The terminal task, once there is one.
+        """Return the terminal task, once there is one.
 
         Raises:
             TaskbridgeError: The wait ended without one.
         """
-        while self._heard:
-            hear(self.scheduler, self._heard.popleft(), self._clock.monotonic())
+        while self._events:
+            apply_event(self.scheduler, self._events.popleft(), self._clock.monotonic())
         while (update := self.scheduler.next_update()) is not None:
             outcome = update.outcome
             if update.final:
-                self._call.record_outcome(outcome)
+                self._span.record_outcome(outcome)
             if outcome.error is not None:
                 raise outcome.error
             if outcome.task is not None and self._on_update is not None:
@@ -333,118 +445,205 @@ class Waiting:
         return None
 
 
-def hear(scheduler: PollScheduler, told: TaskUpdate, now: float) -> None:
-    """Tell a fleet what came from outside."""
-    if isinstance(told, Task):
-        scheduler.on_event(told, now)
-    else:
-        scheduler.on_hint(told, now)
-
-
-def enlist(
-    scheduler: PollScheduler,
-    places: list[Located | Rejected],
-    now: float,
-    timeout: float | None,
-    *,
-    owner: object,
-    changes: bool,
-) -> tuple[list[Waiter], list[Update]]:
-    """Add many tasks to a fleet; ids that no request can be made from are news at once."""
-    waiters: list[Waiter] = []
-    rejected: list[Update] = []
-    deadline = deadline_of(now, timeout)
-    for place, found in enumerate(places):
-        if isinstance(found, Rejected):
-            rejected.append(Update(Waiter.detached(owner, place), found.outcome, final=True))
-        else:
-            waiters.append(
-                scheduler.add(
-                    found.connection,
-                    found.task_id,
-                    now,
-                    deadline=deadline,
-                    owner=owner,
-                    index=place,
-                    changes=changes,
-                    known=found.known,
-                )
-            )
-    return waiters, rejected
-
-
-def in_order(update: Iterable[Update], count: int) -> Outcomes:
-    """Final outcomes in the order in which their tasks were given."""
-    found = {one.waiter.index: one.outcome for one in update}
-    return Outcomes(found[n] for n in range(count))
-
-
-def deadline_of(now: float, timeout: float | None) -> float:
-    """Monotonic seconds at which a wait ends; infinite for no deadline.
+def require_ended(task: Task) -> Task:
+    """Return the snapshot of a task that has ended.
 
     Raises:
-        InvalidInput: The time-out is no number.
+        WaitTimeout: It is still running.
+    """
+    if task.is_terminal:
+        return task
+    raise WaitTimeout(
+        f"the task is still running: it is {task.describe()}",
+        task=task,
+        provider=task.provider,
+        connection=task.connection,
+        ref=task.ref,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ManyWait:
+    """A wait for many tasks.
+
+    Attributes:
+        call: Name of the method.
+        targets: The tasks, in the caller's order.
+        clock: Time and chance.
+        timeout: Seconds to wait at most; None for no deadline.
+        changes: Whether each change is wanted, not only the end.
+    """
+
+    call: str
+    targets: list[Target | InvalidTarget]
+    clock: Clock
+    timeout: float | None
+    changes: bool
+
+    def span(self) -> CallSpan:
+        """Return the span that reports this call to observers."""
+        refs = (target.ref for target in self.targets)
+        return CallSpan(self.call, self._connections(), self.clock, refs, self.timeout)
+
+    def listening(self, listener: Callable[[TaskUpdate], object]) -> AbstractContextManager[None]:
+        """Notify a listener of the events of all connections while the block runs."""
+        return listening([connection.event_bus for connection in self._connections()], listener)
+
+    def _connections(self) -> list[Connection]:
+        found = {each.connection.name: each.connection for each in self.targets if isinstance(each, Target)}
+        return list(found.values())
+
+    def begin(self, scheduler: PollScheduler, owner: object) -> tuple[list[Waiter], list[Update]]:
+        """Add the tasks to a scheduler; return their waiters, and the final updates of ids that are invalid.
+
+        Raises:
+            InvalidInput: The timeout is not a number.
+        """
+        now = self.clock.monotonic()
+        deadline = deadline_after(now, self.timeout)
+        waiters: list[Waiter] = []
+        invalid: list[Update] = []
+        for index, target in enumerate(self.targets):
+            if isinstance(target, InvalidTarget):
+                invalid.append(Update(Waiter.detached(owner, index), target.outcome, final=True))
+                continue
+            waiter = scheduler.add(
+                target.connection,
+                target.task_id,
+                now,
+                deadline=deadline,
+                owner=owner,
+                index=index,
+                changes=self.changes,
+                known=target.known,
+            )
+            waiters.append(waiter)
+        return waiters, invalid
+
+    def in_order(self, updates: Iterable[Update]) -> Outcomes:
+        """Return the final outcomes in the caller's order."""
+        found = {update.waiter.index: update.outcome for update in updates}
+        return Outcomes(found[index] for index in range(len(self.targets)))
+
+
+def deadline_after(now: float, timeout: float | None) -> float:
+    """Return the monotonic seconds at which a wait ends; infinite for no deadline.
+
+    Raises:
+        InvalidInput: The timeout is not a number.
     """
     given: Any = timeout  # callers need not be typed
     if given is not None and (not isinstance(given, int | float) or isnan(given)):
         raise InvalidInput("timeout must be a number of seconds, or None for no deadline")
-    return float("inf") if timeout is None else now + timeout
+    return inf if timeout is None else now + timeout
 
 
-_ONE_TRY: Final = RequestOptions(attempts=1, granted=True, kind="poll")  # in a fleet, the next look is the retry
+# Carrying out what a scheduler wants.
 
+_ONE_POLL: Final = RequestOptions("poll", attempts=1, has_permit=True)  # the next poll is the retry
+_ONE_LONG_POLL: Final = RequestOptions("long-poll", attempts=1, has_permit=True)
+_ONE_PAGE: Final = RequestOptions("list", attempts=1, has_permit=True)
+_LONG_POLL_MARGIN: Final = 3600.0  # seconds; the request itself says how long the vendor may hold it open
 
-_ONE_LONG_POLL: Final = RequestOptions(attempts=1, granted=True, kind="long-poll")
-
-
-_ONE_LIST: Final = RequestOptions(attempts=1, granted=True, kind="list")
-
-
-def ignore(_clue: Mapping[str, Any]) -> None:
-    """Nobody wants to know."""
+INTERRUPTED: Final = TaskbridgeError("the status request was interrupted")
 
 
 def flow_for(command: PollTask | PollList, now: float) -> EffectFlow[PollResult | Page]:
-    """The flow for what a fleet wants to know."""
+    """Return the flow that carries out a scheduler's command."""
     connection = command.connection
+    provider = connection.provider
+    timeout = connection.settings.request_timeout
     if isinstance(command, PollList):
-        flow = guarded_flow(connection, connection.provider.list_page, command.query, command.cursor)
-        deadline = now + connection.settings.request_timeout
-        return poll_list(connection, flow, deadline, plan=_ONE_LIST, trace=command.trace)
-    operation: Callable[[str], Flow[Any] | None] | None = connection.provider.long_poll if command.long_poll else None
-    budget = now + (_long_poll_limit(connection) if command.long_poll else connection.settings.request_timeout)
-    deadline = min(command.deadline, budget)
-    plan = _ONE_LONG_POLL if command.long_poll else _ONE_TRY
+        start = partial(provider.list_page, command.query, command.cursor)
+        return poll_list(connection, start, now + timeout, _ONE_PAGE, command.trace)
+    limit = now + (timeout + _LONG_POLL_MARGIN if command.long_poll else timeout)
     return poll(
-        connection, command.task_id, deadline, seen=command.last_body, operation=operation, plan=plan, trace=command.trace
+        connection,
+        command.task_id,
+        min(command.deadline, limit),
+        _ONE_LONG_POLL if command.long_poll else _ONE_POLL,
+        seen=command.last_body,
+        start=partial(provider.long_poll, command.task_id) if command.long_poll else None,
+        trace=command.trace,
     )
 
 
-def _long_poll_limit(connection: Connection) -> float:
-    # The request itself says how long the line is held; this only bounds what comes around it.
-    return connection.settings.request_timeout + 3600.0
+def deliver(
+    scheduler: PollScheduler, command: PollTask | PollList, result: PollResult | Page | TaskbridgeError, now: float
+) -> None:
+    """Hand the result of a command to the scheduler."""
+    error = result if isinstance(result, TaskbridgeError) else INTERRUPTED.again()
+    if isinstance(command, PollList):
+        if isinstance(result, Page):
+            scheduler.on_page(command, now, result)
+        else:
+            scheduler.on_page_failed(command, now, error)
+    elif isinstance(result, PollResult):
+        scheduler.on_polled(command, now, result)
+    else:
+        scheduler.on_poll_failed(command, now, error)
 
 
-BROKEN: Final = TaskbridgeError("the look-up was broken off")
+def apply_event(scheduler: PollScheduler, update: TaskUpdate, now: float) -> None:
+    """Hand an event from outside to the scheduler."""
+    if isinstance(update, Task):
+        scheduler.on_event(update, now)
+    else:
+        scheduler.on_hint(update, now)
 
 
 def credential_timeout() -> DeadlineExceeded:
-    """The error for a renewal of the credential that took too long."""
+    """Return the error for a credential that was not renewed in time."""
     error = DeadlineExceeded("the total time ran out while the connection's credential was being renewed")
     error.written = False
     return error
 
 
-def land(
-    scheduler: PollScheduler, command: PollTask | PollList, seen: PollResult | Page | TaskbridgeError, now: float
-) -> None:
-    """Tell the fleet what came of what it wanted to know."""
-    if isinstance(command, PollList):
-        if isinstance(seen, Page):
-            scheduler.on_page(command, now, seen)
-        else:
-            scheduler.on_page_failed(command, now, seen if isinstance(seen, TaskbridgeError) else BROKEN.again())
-    elif isinstance(seen, PollResult):
-        scheduler.on_polled(command, now, seen)
-    else:
-        scheduler.on_poll_failed(command, now, seen if isinstance(seen, TaskbridgeError) else BROKEN.again())
+# Transports.
+
+
+class Transports(Generic[X]):
+    """The transports of several connections; connections that reach the network in the same way share one.
+
+    Args:
+        make: Makes a transport from a network, a User-Agent and a number of kept connections.
+        given: Used for every connection instead, if there is one.
+        custom: Makes one for each connection instead, if there is one.
+    """
+
+    def __init__(
+        self, make: Callable[[Network, str, int], X], given: X | None, custom: Callable[[Connection], X] | None
+    ) -> None:
+        self._make = make
+        self._custom = custom
+        self._given = given
+        self._created: dict[object, X] = {}
+        self.by_name: dict[str, X] = {}
+        """The transports that exist already, by the connection's name."""
+        self._lock = Lock()
+
+    def of(self, connection: Connection) -> X:
+        """Return the transport of a connection; it is made when first needed."""
+        if self._given is not None:
+            return self.by_name.setdefault(connection.name, self._given)
+        with self._lock:
+            if connection.name not in self.by_name:
+                if self._custom is not None:
+                    self._created[connection.name] = self.by_name[connection.name] = self._custom(connection)
+                else:
+                    network, key = network_key(connection)
+                    if key not in self._created:
+                        size = connection.settings.max_in_flight
+                        self._created[key] = self._make(network, user_agent(connection), size)
+                    self.by_name[connection.name] = self._created[key]
+            return self.by_name[connection.name]
+
+    def created(self) -> list[X]:
+        """Return those that were made here, for closing."""
+        return list(self._created.values())
+
+
+def user_agent(connection: Connection) -> str:
+    """Return the User-Agent header of a connection."""
+    suffix = connection.settings.user_agent_suffix
+    return f"taskbridge/{__version__}{f' {suffix}' if suffix else ''}"

@@ -1,7 +1,7 @@
-"""The synchronous driver, and what both share: all that waits, and all that hands requests to a transport.
+"""Carries out operations and waits in threads.
 
-The two differ in `await` and in their locks, and in nothing else; the other is `taskbridge._runtime.aio`. What to do is
-decided by the lifted flow (`taskbridge._engine.retry`) and by the fleet; a driver does it.
+`Runtime` runs one flow of effects in the caller's thread. `WorkerPool` polls many tasks of one client in a few threads,
+which end when no caller waits.
 """
 
 from __future__ import annotations
@@ -13,47 +13,225 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
-from taskbridge._engine.connection import Connection
-from taskbridge._engine.effects import BeforeSubmit, EffectFlow, RefreshCredential, RunBlocking, Send, Sleep
-from taskbridge._engine.event_bus import TaskUpdate
-from taskbridge._engine.locate import Located, Rejected
-from taskbridge._engine.lookup import PollResult
-from taskbridge._engine.retry import authorize, with_policies
-from taskbridge._polling.commands import Done, Idle, PollList, PollTask, Update, WaitUntil
-from taskbridge._polling.entries import Waiter
+from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, RunBlocking, Send, Sleep
+from taskbridge._engine.retry import authorize
+from taskbridge._polling.commands import Done, Idle, PollList, PollTask, WaitUntil
 from taskbridge._polling.scheduler import PollScheduler
-from taskbridge._runtime.base import BROKEN, credential_timeout, deadline_of, enlist, flow_for, hear, ignore, land
+from taskbridge._runtime.base import (
+    INTERRUPTED,
+    Operation,
+    apply_event,
+    credential_timeout,
+    deadline_after,
+    deliver,
+    flow_for,
+    require_ended,
+)
 from taskbridge.errors import TaskbridgeError
-from taskbridge.provider.submission import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator
 
+    from taskbridge._engine.connection import Connection
+    from taskbridge._engine.event_bus import TaskUpdate
+    from taskbridge._engine.lookup import PollResult
+    from taskbridge._engine.operations import Pager
+    from taskbridge._polling.commands import Update
+    from taskbridge._polling.entries import Waiter
+    from taskbridge._runtime.base import ManyWait, SingleWait, Transports
+    from taskbridge.models import Outcome, Outcomes, Task
     from taskbridge.provider.capabilities import Credential
     from taskbridge.provider.clock import Clock
-    from taskbridge.provider.http import Flow
+    from taskbridge.provider.submission import Page
     from taskbridge.transport import Transport
-
-# XXDOC The threads that wait for many tasks of one client or bridge, and what each waiting call gets of their news.
 
 T = TypeVar("T")
 
+_WORKERS: Final = 8  # threads per client
+_CLOSE_TIMEOUT: Final = 5.0  # seconds that `close` gives running polls to end; their threads are daemons
 
-class PoolState:
-    """What the threads that work on one fleet share.
 
-    One of them watches the clock; the others sleep until there is something to do.
+class Runtime:
+    """Runs flows of effects in the caller's thread.
 
     Args:
-        tell: Called, with the lock held, when the fleet may have news.
-        leave: Called, with the lock held, by a thread that finds nothing left to do and ends.
+        clock: Time and chance.
+        transports: The transports of the connections.
     """
 
-    def __init__(self, tell: Callable[[], None], leave: Callable[[], None]) -> None:
+    def __init__(self, clock: Clock, transports: Transports[Transport]) -> None:
+        self.clock = clock
+        self._transports = transports
+        self._renewals: dict[str, threading.Lock] = {}  # held by the thread that renews a connection's credential
+
+    def run(self, operation: Operation[T]) -> T:
+        """Run an operation to its end.
+
+        Raises:
+            TaskbridgeError: The operation failed.
+            OSError: A local file cannot be used.
+        """
+        connection, flow = operation.connection, operation.flow
+        try:
+            with self.clock.acting():
+                effect = next(flow)
+                while True:
+                    if isinstance(effect, BeforeSubmit):
+                        if operation.before_submit is not None:
+                            operation.before_submit(dict(effect.recovery_token))  # an error here is the caller's own
+                        effect = next(flow)
+                        continue
+                    try:
+                        result = self._perform(connection, effect)
+                    except Exception as error:  # noqa: BLE001  # the flow decides
+                        failure = error
+                    else:
+                        effect = flow.send(result)
+                        continue
+                    effect = flow.throw(failure)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        finally:
+            flow.close()
+
+    def _perform(self, connection: Connection, effect: Send | Sleep | RefreshCredential | RunBlocking) -> Any:
+        match effect:
+            case Send():
+                transports = self._transports
+                transport = transports.by_name.get(connection.name) or transports.of(connection)
+                return transport.send(effect.request, deadline=effect.deadline, max_body=effect.max_body)
+            case Sleep():
+                return self.clock.sleep(effect.seconds)
+            case RunBlocking():
+                return effect.work()
+            case RefreshCredential():
+                return self._refresh(connection, effect)
+            case _:
+                assert_never(effect)
+
+    def _refresh(self, connection: Connection, effect: RefreshCredential) -> Credential:
+        """Renew the credential, unless another thread has done so in the meantime."""
+        lock = self._renewals.setdefault(connection.name, threading.Lock())
+        if not self.clock.acquire(lock, max(0.0, effect.deadline - self.clock.monotonic())):
+            raise credential_timeout()
+        credentials = connection.credentials
+        try:
+            if credentials.refusal is not None:
+                raise credentials.refusal.again()
+            if credentials.current is None or credentials.current is effect.stale:
+                credentials.current = self.run(Operation(connection, authorize(connection, effect.deadline)))
+            return credentials.current
+        finally:
+            lock.release()
+
+    def close(self) -> None:
+        """Close the kept connections."""
+        for transport in self._transports.created():
+            transport.close()
+
+    def pages(self, pager: Pager) -> Iterator[Task]:
+        """Yield the tasks of a vendor's list; a page is read when the one before is used up."""
+        while not pager.is_done:
+            yield from pager.select(self.run(Operation(pager.connection, pager.next_page())))
+
+    def wait(self, wait: SingleWait) -> Task:
+        """Wait for one task, in this thread.
+
+        Raises:
+            TaskbridgeError: The wait ended without a terminal snapshot.
+        """
+        if wait.once is not None:
+            return require_ended(self.run(wait.once))
+        arrived = threading.Condition()
+
+        def wake() -> None:
+            with arrived:
+                arrived.notify()
+
+        def pause(seconds: float) -> None:
+            with arrived:
+                if not wait.has_events:
+                    self.clock.wait_on(arrived, seconds)
+
+        with self.clock.acting(), wait.notify(wake):
+            while (task := wait.ended()) is None:
+                self.step(wait.scheduler, pause)
+        return task
+
+    def step(self, scheduler: PollScheduler, pause: Callable[[float], None] | None = None) -> bool:
+        """Carry out the next command of a scheduler in this thread; False if no task is waited for.
+
+        Args:
+            scheduler: The scheduler.
+            pause: Waits for some seconds, or until an event arrives; None only waits.
+        """
+        command = scheduler.next(self.clock.monotonic())
+        match command:
+            case PollTask() | PollList():
+                deliver(scheduler, command, self.poll(command), self.clock.monotonic())
+                scheduler.observations.deliver()
+            case WaitUntil():
+                (pause or self.clock.sleep)(max(0.0, command.time - self.clock.monotonic()))
+            case Idle():
+                raise AssertionError("a scheduler in one thread has no poll running between two steps")
+            case Done():
+                return False
+        return True
+
+    def poll(self, command: PollTask | PollList) -> PollResult | Page | TaskbridgeError:
+        """Carry out a scheduler's command; an error is a result, too."""
+        try:
+            return self.run(Operation(command.connection, flow_for(command, self.clock.monotonic())))
+        except TaskbridgeError as error:
+            return error
+
+
+class WaitQueue:
+    """The updates for one call that waits for many tasks.
+
+    Args:
+        mutex: The pool's lock.
+        remaining: Number of tasks without a final update.
+        expire: Called with the lock held; ends waits whose time is up, and returns the seconds left.
+    """
+
+    def __init__(self, mutex: threading.RLock, remaining: int, expire: Callable[[], float | None]) -> None:
+        self._updates: deque[Update] = deque()
+        self._expire = expire
+        self._arrived = threading.Condition(mutex)  # the same lock, another queue
+        self._remaining = remaining
+        self.waiters: list[Waiter] = []
+
+    def put(self, update: Update) -> None:
+        """Add an update, with the lock held."""
+        self._updates.append(update)
+        self._arrived.notify()
+
+    def take(self) -> Update | None:
+        """Return the next update; None after the last."""
+        if self._remaining == 0:
+            return None
+        with self._arrived:
+            while not self._updates:
+                # The deadline holds even while every thread is busy with a vendor that hangs.
+                seconds = self._expire()
+                if not self._updates:
+                    self._arrived.wait(seconds)
+            update = self._updates.popleft()
+        self._remaining -= update.final
+        return update
+
+
+class PoolState:
+    """What the threads of a pool share.
+
+    One of them watches the clock; the others sleep until there is something to do.
+    """
+
+    def __init__(self) -> None:
         self.mutex = threading.RLock()
         self.lock = threading.Condition(self.mutex)
-        self.tell = tell
-        self.leave = leave
         self._watched: float | None = None  # monotonic seconds, by the thread that watches the clock
 
     def wait(self, clock: Clock, seconds: float | None) -> None:
@@ -73,273 +251,143 @@ class PoolState:
                 self._watched = None
 
 
-class Driver:
-    """Runs flows in the caller's thread.
+class WorkerPool:
+    """The threads of one client that poll many tasks.
 
     Args:
-        clock: Time and chance.
-        transport_for: The transport of a connection.
+        runtime: Carries out the polls.
     """
 
-    def __init__(self, clock: Clock, transport_for: Callable[[Connection], Transport]) -> None:
-        self.clock = clock
-        self._transport_for = transport_for
-
-    def run(
-        self, connection: Connection, flow: EffectFlow[T], announce: Callable[[Mapping[str, Any]], object] = ignore
-    ) -> T:
-        """Run a lifted flow to its end.
-
-        Args:
-            channel: The connection.
-            flow: The flow, not yet started.
-            announce: Called before an order leaves; what it raises ends the flow, and the order stays here.
-
-        Raises:
-            TaskbridgeError: What the flow raises.
-        """
-        try:
-            with self.clock.acting():
-                action = next(flow)
-                while True:
-                    if isinstance(action, BeforeSubmit):
-                        announce(
-                            dict(action.recovery_token)
-                        )  # its errors are the caller's own, and no business of the flow
-                        action = next(flow)
-                        continue
-                    try:
-                        reply = self._do(connection, action)
-                    except TaskbridgeError as error:
-                        fault = error
-                    else:
-                        action = flow.send(reply)
-                        continue
-                    action = flow.throw(fault)
-        except StopIteration as end:
-            value: T = end.value
-            return value
-        finally:
-            flow.close()
-
-    def call(self, connection: Connection, flow: Flow[T]) -> T:
-        """Lift a provider's flow and run it within the connection's `request_timeout`."""
-        deadline = self.clock.monotonic() + connection.settings.request_timeout
-        try:
-            return self.run(connection, with_policies(connection, flow, deadline))
-        except TaskbridgeError as error:
-            fault = connection.add_context(error)
-        raise fault
-
-    def _do(self, connection: Connection, action: Send | Sleep | RefreshCredential | RunBlocking) -> Any:
-        match action:
-            case Send():
-                transport = self._transport_for(connection)
-                return transport.send(action.request, deadline=action.deadline, max_body=action.max_body)
-            case Sleep():
-                return self.clock.sleep(action.seconds)
-            case RunBlocking():
-                return action.work()
-            case RefreshCredential():
-                lock = connection.renewal
-                if not self.clock.acquire(lock, max(0.0, action.deadline - self.clock.monotonic())):
-                    raise credential_timeout()
-                try:
-                    return self._renewed(connection, action)
-                finally:
-                    lock.release()
-            case _:
-                assert_never(action)
-
-    def _renewed(self, connection: Connection, action: RefreshCredential) -> Credential:
-        if connection.refusal is not None:
-            raise connection.refusal.again()
-        if connection.credential is None or connection.credential is action.stale:
-            connection.credential = self.run(connection, authorize(connection, action.deadline))
-        return connection.credential
-
-    def work(self, scheduler: PollScheduler, shift: PoolState) -> None:
-        """Do what the fleet says until nobody waits for anything; several threads may do it together.
-
-        Args:
-            fleet: The fleet.
-            shift: What these threads share.
-        """
-        with shift.lock, self.clock.acting():
-            while True:
-                command = scheduler.next(self.clock.monotonic())
-                shift.tell()
-                match command:
-                    case PollTask() | PollList():
-                        shift.lock.notify()  # somebody else may find the next thing to do
-                        shift.lock.release()
-                        seen: PollResult | Page | TaskbridgeError = BROKEN
-                        try:
-                            seen = self._look(command)
-                        finally:
-                            shift.lock.acquire()
-                            land(scheduler, command, seen, self.clock.monotonic())
-                        if scheduler.observations:
-                            shift.lock.release()
-                            try:
-                                scheduler.observations.deliver()
-                            finally:
-                                shift.lock.acquire()
-                    case WaitUntil():
-                        shift.wait(self.clock, command.time - self.clock.monotonic())
-                    case Idle():
-                        shift.wait(self.clock, None)
-                    case Done():
-                        shift.leave()
-                        shift.lock.notify_all()
-                        return
-
-    def step(self, scheduler: PollScheduler, pause: Callable[[float], None] | None = None) -> bool:
-        """Do the next thing that a fleet of one thread says; False when nobody waits for anything.
-
-        Args:
-            fleet: The fleet.
-            pause: Waits so many seconds, or until somebody has something to say; None only waits.
-        """
-        command = scheduler.next(self.clock.monotonic())
-        match command:
-            case PollTask() | PollList():
-                land(scheduler, command, self._look(command), self.clock.monotonic())
-                scheduler.observations.deliver()
-            case WaitUntil():
-                (pause or self.clock.sleep)(max(0.0, command.time - self.clock.monotonic()))
-            case Idle():
-                raise AssertionError("a fleet of one thread has nothing under way between its steps")
-            case Done():
-                return False
-        return True
-
-    def _look(self, command: PollTask | PollList) -> PollResult | Page | TaskbridgeError:
-        try:
-            return self.run(command.connection, flow_for(command, self.clock.monotonic()))
-        except TaskbridgeError as error:
-            return error
-
-
-_WORKERS: Final = 8  # threads
-
-
-_PATIENCE: Final = 5.0  # seconds that `close` gives looks under way to end; their threads are daemons
-
-
-class WaitQueue:
-    """One call's wait for many tasks."""
-
-    def __init__(self, mutex: threading.RLock, left: int, expire: Callable[[], float | None]) -> None:
-        self._updates: deque[Update] = deque()
-        self._expire = expire
-        self._arrived = threading.Condition(mutex)  # the same lock, another queue
-        self.waiters: list[Waiter] = []
-        self.left = left
-
-    def put(self, update: Update) -> None:
-        """Hand in news, with the lock held."""
-        self._updates.append(update)
-        self._arrived.notify()
-
-    def take(self) -> Update | None:
-        """The next news; None after the last."""
-        if self.left == 0:
-            return None
-        with self._arrived:
-            while not self._updates:
-                # The deadline holds even where every thread is busy with a vendor that hangs.
-                left = self._expire()
-                if not self._updates:
-                    self._arrived.wait(left)
-            update = self._updates.popleft()
-        self.left -= update.final
-        return update
-
-
-class WorkerPool:
-    """The threads of one client or bridge, and the fleet that they work on; they end when nobody waits."""
-
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._clock = runtime.clock
         self._reset()
 
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._scheduler = PollScheduler(_WORKERS)
-        self._shift = PoolState(self._tell, self._left)
+        self._state = PoolState()
         self._threads: set[threading.Thread] = set()
 
-    def open(self, places: list[Located | Rejected], timeout: float | None, *, changes: bool) -> WaitQueue:
-        """Begin a wait for many tasks."""
-        if self._pid != os.getpid():
-            self._reset()  # after a fork the parent's threads are not here
-        lock, clock = self._shift.lock, self._driver.clock
-        deadline = deadline_of(clock.monotonic(), timeout)
-        waits = WaitQueue(self._shift.mutex, len(places), lambda: self._expire(deadline))
-        with lock:
-            now = clock.monotonic()
-            waits.waiters, rejected = enlist(self._scheduler, places, now, timeout, owner=waits, changes=changes)
-            for update in rejected:
-                waits.put(update)
-            self._hire(min(_WORKERS, len(self._scheduler)))
-            lock.notify()
-        return waits
+    # For the calls that wait.
 
-    def _expire(self, deadline: float) -> float | None:
-        """Tell those whose time is up, with the lock held; seconds left to a deadline, None for no deadline."""
-        now = self._driver.clock.monotonic()
-        if now >= deadline:
-            self._scheduler.expire(now)
-            self._tell()
-        return None if deadline == inf else max(0.001, deadline - now)
+    def outcomes(self, wait: ManyWait) -> Iterator[Outcome]:
+        """Yield the outcomes of a wait as they arrive; it begins when the first one is taken."""
+        for update in self.updates(wait):
+            yield update.outcome
 
-    def hear(self, told: TaskUpdate) -> None:
-        """Take in what came from outside."""
-        with self._shift.lock:
-            hear(self._scheduler, told, self._driver.clock.monotonic())
-            self._tell()
-            self._shift.lock.notify_all()
+    def wait_all(self, wait: ManyWait) -> Outcomes:
+        """Wait for all tasks; return their outcomes in the caller's order."""
+        return wait.in_order(self.updates(wait))
 
-    def leave(self, waits: WaitQueue) -> None:
-        """End a wait, also one whose caller broke off."""
-        with self._shift.lock:
-            self._scheduler.drop(waits.waiters)
-            self._shift.lock.notify()
+    def updates(self, wait: ManyWait) -> Iterator[Update]:
+        """Yield the updates of a wait as they arrive."""
+        queue = self._begin(wait)
+        try:
+            with wait.listening(self._on_event), wait.span() as span:
+                while (update := queue.take()) is not None:
+                    if update.final:
+                        span.record_outcome(update.outcome)
+                    yield update
+        finally:
+            with self._state.lock:  # also if the caller breaks off
+                self._scheduler.drop(queue.waiters)
+                self._state.lock.notify()
 
     def close(self) -> None:
-        """Tell those who still wait, and end the threads."""
-        with self._shift.lock:
+        """End the waits, and the threads."""
+        with self._state.lock:
             self._scheduler.close()
-            self._tell()
-            self._shift.lock.notify_all()
+            self._deliver()
+            self._state.lock.notify_all()
             threads = list(self._threads)
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + _CLOSE_TIMEOUT
         for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(timeout=max(0.0, until - time.monotonic()))
 
-    def _hire(self, wanted: int) -> None:
-        for _ in range(wanted - len(self._threads)):
-            thread = threading.Thread(target=self._work, name="taskbridge-wait", daemon=True)
-            self._threads.add(thread)
-            thread.start()
+    def _begin(self, wait: ManyWait) -> WaitQueue:
+        if self._pid != os.getpid():
+            self._reset()  # after a fork the parent's threads do not exist here
+        deadline = deadline_after(self._clock.monotonic(), wait.timeout)
+        queue = WaitQueue(self._state.mutex, len(wait.targets), lambda: self._expire(deadline))
+        with self._state.lock:
+            queue.waiters, invalid = wait.begin(self._scheduler, queue)
+            for update in invalid:
+                queue.put(update)
+            for _ in range(min(_WORKERS, len(self._scheduler)) - len(self._threads)):
+                thread = threading.Thread(target=self._run_worker, name="taskbridge-wait", daemon=True)
+                self._threads.add(thread)
+                thread.start()
+            self._state.lock.notify()
+        return queue
 
-    def _work(self) -> None:
-        whole = False
-        try:
-            self._driver.work(self._scheduler, self._shift)
-            whole = True
-        finally:
-            with self._shift.lock:
-                self._left()
-                if not whole:  # nobody shall wait for a thread that died
-                    self._scheduler.close("a thread of this client broke down")
-                    self._tell()
+    def _expire(self, deadline: float) -> float | None:
+        """End the waits whose time is up, with the lock held; return the seconds left, or None for no deadline."""
+        now = self._clock.monotonic()
+        if now >= deadline:
+            self._scheduler.expire(now)
+            self._deliver()
+        return None if deadline == inf else max(0.001, deadline - now)
 
-    def _left(self) -> None:
-        self._threads.discard(threading.current_thread())
+    def _on_event(self, update: TaskUpdate) -> None:
+        with self._state.lock:
+            apply_event(self._scheduler, update, self._clock.monotonic())
+            self._deliver()
+            self._state.lock.notify_all()
 
-    def _tell(self) -> None:
+    def _deliver(self) -> None:
+        """Hand the scheduler's updates to the calls that wait, with the lock held."""
         while (update := self._scheduler.next_update()) is not None:
             update.waiter.owner.put(update)
+
+    # The threads.
+
+    def _run_worker(self) -> None:
+        is_done = False
+        try:
+            self.work()
+            is_done = True
+        finally:
+            with self._state.lock:
+                self._threads.discard(threading.current_thread())
+                if not is_done:  # no caller may wait for a thread that died
+                    self._scheduler.close("a thread of this client broke down")
+                    self._deliver()
+
+    def work(self) -> None:
+        """Carry out the scheduler's commands until no task is waited for; several threads do it together."""
+        scheduler, state, clock = self._scheduler, self._state, self._clock
+        with state.lock, clock.acting():
+            while True:
+                command = scheduler.next(clock.monotonic())
+                self._deliver()
+                match command:
+                    case PollTask() | PollList():
+                        self._poll(command)
+                    case WaitUntil():
+                        state.wait(clock, command.time - clock.monotonic())
+                    case Idle():
+                        state.wait(clock, None)
+                    case Done():
+                        self._threads.discard(threading.current_thread())
+                        state.lock.notify_all()
+                        return
+
+    def _poll(self, command: PollTask | PollList) -> None:
+        """Carry out a poll, without the lock meanwhile."""
+        scheduler, state = self._scheduler, self._state
+        state.lock.notify()  # another thread may find the next thing to do
+        state.lock.release()
+        result: PollResult | Page | TaskbridgeError = INTERRUPTED
+        try:
+            result = self._runtime.poll(command)
+        finally:
+            state.lock.acquire()
+            deliver(scheduler, command, result, self._clock.monotonic())
+        if scheduler.observations:
+            state.lock.release()
+            try:
+                scheduler.observations.deliver()
+            finally:
+                state.lock.acquire()

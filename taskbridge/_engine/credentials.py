@@ -1,0 +1,60 @@
+"""The credential of one connection, and whether the vendor refuses it.
+
+One credential serves all tasks of a connection. It is renewed before it expires; the runtime runs one renewal at a time
+however many callers need it (`taskbridge._engine.effects.RefreshCredential`). Once the vendor refuses the credential,
+requests of the connection fail with the same error until a new call of the application resumes it.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+
+from taskbridge._engine.logs import log
+
+if TYPE_CHECKING:
+    from taskbridge.errors import TaskbridgeError
+    from taskbridge.provider.capabilities import Credential
+    from taskbridge.provider.clock import Clock
+
+_MARGIN: Final = 5.0  # seconds before its expiry at which a credential is renewed
+
+
+class CredentialCache:
+    """The credential in use and the last refusal.
+
+    Args:
+        clock: Tells when the credential expires.
+
+    Attributes:
+        current: The credential, or None before the first one.
+        refusal: Why the vendor refuses the credential, or None.
+    """
+
+    __slots__ = ("_clock", "_lock", "current", "refusal")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = Lock()
+        self.current: Credential | None = None
+        self.refusal: TaskbridgeError | None = None
+
+    def must_renew(self) -> bool:
+        """Whether a request has to wait for a new credential, or for the error that there is none."""
+        credential = self.current
+        if credential is None or self.refusal is not None:
+            return True
+        expires_at = credential.expires_at
+        return expires_at is not None and (expires_at - self._clock.now()).total_seconds() < _MARGIN
+
+    def refuse(self, error: TaskbridgeError, connection: str) -> None:
+        """Record that the vendor refuses the account; logged once until the connection resumes.
+
+        Args:
+            error: The refusal.
+            connection: Name of the connection, for the log.
+        """
+        with self._lock:
+            before, self.refusal = self.refusal, error
+        if before is None:
+            log("account-refused", connection=connection, reason=str(error))
