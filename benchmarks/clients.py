@@ -130,7 +130,7 @@ def azure(url: str, ids: list[str], options: dict[str, Any]) -> Wait:
         pollers = []
         for task, response in first.items():
             method = base.LROBasePolling(options["interval"])
-            poller = polling.LROPoller(client, response, lambda found: found, method)
+            poller = polling.LROPoller(client, response, lambda response: response, method)
             poller.add_done_callback(finished(task))
             pollers.append(poller)
         for poller in pollers:
@@ -174,7 +174,7 @@ def azure_async(url: str, ids: list[str], options: dict[str, Any]) -> Wait:
     def run(detected: Detected) -> None:
         async def one(task: str, response: Any) -> None:
             method = base.AsyncLROBasePolling(options["interval"])
-            await polling.AsyncLROPoller(client, response, lambda found: found, method).result()
+            await polling.AsyncLROPoller(client, response, lambda response: response, method).result()
             detected[task] = time.time()
 
         async def everything() -> None:
@@ -290,7 +290,7 @@ def _teach(policy: IntervalPolicy) -> None:
             age = later
 
 
-def ours(url: str, ids: list[str], options: dict[str, Any]) -> Wait:
+def taskbridge_sync(url: str, ids: list[str], options: dict[str, Any]) -> Wait:
     client = importlib.import_module("taskbridge").connect("cloudconvert", **_settings(url, options))
     _prepare(client, options)
 
@@ -302,7 +302,7 @@ def ours(url: str, ids: list[str], options: dict[str, Any]) -> Wait:
     return run
 
 
-def ours_async(url: str, ids: list[str], options: dict[str, Any]) -> Wait:
+def taskbridge_async(url: str, ids: list[str], options: dict[str, Any]) -> Wait:
     loop = asyncio.new_event_loop()
 
     async def connect() -> aio.Client:
@@ -332,8 +332,8 @@ SIDES: Final[dict[str, Callable[[str, list[str], dict[str, Any]], Wait]]] = {
     "azure-async": azure_async,
     "google": google,
     "boto3": boto3,
-    "ours": ours,
-    "ours-async": ours_async,
+    "taskbridge": taskbridge_sync,
+    "taskbridge-async": taskbridge_async,
 }
 
 

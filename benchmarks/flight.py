@@ -43,17 +43,17 @@ def _begin(server: Server, side: str, number: int, interval: float, *, steady: b
 
 def memory(server: Server, number: int) -> dict[str, Any]:
     """Measure bytes per task above 100 in flight, each polled once, and the maximum number of threads."""
-    found: dict[str, Any] = {"tasks": number}
-    for side in ("ours", "ours-async"):
+    measured: dict[str, Any] = {"tasks": number}
+    for side in ("taskbridge", "taskbridge-async"):
         few, _ = _settled(server, side, 100)
         many, threads = _settled(server, side, number)
-        found[side] = {"bytes": (many - few) / (number - 100), "threads": threads}
+        measured[side] = {"bytes": (many - few) / (number - 100), "threads": threads}
     # Many computers do not allow a thread for each of 10,000 tasks; a tenth of them is enough to measure.
     naive = number // 10
     few, _ = _settled(server, "no-session", 10)
     many, threads = _settled(server, "no-session", naive)
-    found["no-session"] = {"bytes": (many - few) / (naive - 10), "threads": threads, "tasks": naive}
-    return found
+    measured["no-session"] = {"bytes": (many - few) / (naive - 10), "threads": threads, "tasks": naive}
+    return measured
 
 
 def _settled(server: Server, side: str, number: int) -> tuple[float, int]:
@@ -73,13 +73,13 @@ def _settled(server: Server, side: str, number: int) -> tuple[float, int]:
 
 def polls(server: Server, *, quick: bool) -> dict[str, Any]:
     """Measure CPU per poll at 500 polls per second; with a thread per task, a tenth of the tasks ten times as often."""
-    ours, naive = (1000, 200) if quick else (10_000, 1000)
+    number, naive = (1000, 200) if quick else (10_000, 1000)
     rate = RATE / 4 if quick else RATE
     window = 1.8 if quick else 2.5
     sides = {
         "no-session": ("no-session", naive),
-        "ours": ("ours", ours),
-        "ours-async": ("ours-async", ours),
+        "taskbridge": ("taskbridge", number),
+        "taskbridge-async": ("taskbridge-async", number),
     }
 
     def one(side: str, number: int) -> float:
@@ -93,20 +93,20 @@ def polls(server: Server, *, quick: bool) -> dict[str, Any]:
             used = sum(process.cpu_times()[:2]) - used
             return float(used / max(1, server.counts(run).get("poll", 0) - before))
 
-    found = in_turn({name: (lambda side=side: one(*side)) for name, side in sides.items()}, ROUNDS)
-    return {"to_threads": ratios(found, "no-session"), "tasks": ours, "naive_tasks": naive}
+    measured = in_turn({name: (lambda side=side: one(*side)) for name, side in sides.items()}, ROUNDS)
+    return {"to_threads": ratios(measured, "no-session"), "tasks": number, "naive_tasks": naive}
 
 
 def growth(numbers: tuple[int, ...], *, quick: bool) -> dict[str, Any]:
     """Measure CPU per poll and memory per task without sockets, in virtual time, relative to the smallest number."""
     schedulers = {number: virtual.InFlight(number) for number in numbers}
     each = 100 if quick else 1500
-    found = in_turn({str(n): (lambda tasks=tasks: tasks.poll(each)) for n, tasks in schedulers.items()}, ROUNDS)
+    measured = in_turn({str(n): (lambda tasks=tasks: tasks.poll(each)) for n, tasks in schedulers.items()}, ROUNDS)
     del schedulers
     least = str(numbers[0])
     sizes = {str(n): virtual.memory_of(n) for n in numbers}
     return {
-        "cpu": ratios(found, least),
+        "cpu": ratios(measured, least),
         "memory": {n: size / sizes[least] for n, size in sizes.items()},
         "bytes": median(sizes.values()),
     }

@@ -33,15 +33,15 @@ _direct = build_opener(ProxyHandler({}))
 
 def machine() -> dict[str, Any]:
     """Return what the figures depend on; nothing that identifies the computer."""
-    found = {}
+    versions = {}
     for name in _VERSIONS:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
+            versions[name] = version(name)
     return {
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "versions": found,
+        "versions": versions,
     }
 
 
@@ -52,18 +52,18 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 def in_turn(sides: Mapping[str, Callable[[], Any]], rounds: int = ROUNDS) -> dict[str, list[Any]]:
     """Run every side once per round, so that other load on the machine affects all of them."""
-    found: dict[str, list[Any]] = {name: [] for name in sides}
+    measured: dict[str, list[Any]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
-            found[name].append(side())
-    return found
+            measured[name].append(side())
+    return measured
 
 
-def ratios(found: Mapping[str, Sequence[float]], base: str) -> dict[str, dict[str, float]]:
+def ratios(measured: Mapping[str, Sequence[float]], base: str) -> dict[str, dict[str, float]]:
     """Return the values of each side relative to those of the base in the same round."""
     return {
-        name: summary([value / reference for value, reference in zip(values, found[base], strict=True)])
-        for name, values in found.items()
+        name: summary([value / reference for value, reference in zip(values, measured[base], strict=True)])
+        for name, values in measured.items()
     }
 
 

@@ -21,9 +21,9 @@ TITLES: Final = {
     "azure-async": "azure-core `AsyncLROPoller`",
     "google": "google-api-core `Operation`",
     "boto3": "boto3 waiter",
-    "ours": "taskbridge",
-    "ours-async": "taskbridge `aio`",
-    "ours-lists": "taskbridge `aio`, reading the vendor's list",
+    "taskbridge": "taskbridge",
+    "taskbridge-async": "taskbridge `aio`",
+    "taskbridge-lists": "taskbridge `aio`, reading the vendor's list",
 }
 LONGEST: Final = 16.0  # seconds; longer durations are cut, since this runs in real time
 
@@ -41,7 +41,7 @@ def run(*, quick: bool) -> dict[str, Any]:
 def polls(server: Server, *, quick: bool) -> dict[str, Any]:
     """Measure the CPU time of a poll when all sides poll equally often."""
     number, duration, interval = (8, 0.6, 0.05) if quick else (16, 1.2, 0.05)
-    sides = [side for side in TITLES if side not in ("cloudconvert-long-poll", "ours-lists")]
+    sides = [side for side in TITLES if side not in ("cloudconvert-long-poll", "taskbridge-lists")]
     with ExitStack() as stack:
         children = {side: stack.enter_context(Child("-m", "benchmarks.clients", side, server.http)) for side in sides}
         for child in children.values():
@@ -56,8 +56,8 @@ def polls(server: Server, *, quick: bool) -> dict[str, Any]:
 
         for side in sides:
             one(side)  # open connections and start threads
-        found = in_turn({side: (lambda side=side: one(side)) for side in sides}, ROUNDS)
-    return {"to_azure": ratios(found, "azure"), "to_no_session": ratios(found, "no-session")}
+        measured = in_turn({side: (lambda side=side: one(side)) for side in sides}, ROUNDS)
+    return {"to_azure": ratios(measured, "azure"), "to_no_session": ratios(measured, "no-session")}
 
 
 def waiting(server: Server, *, quick: bool) -> dict[str, Any]:
@@ -65,9 +65,18 @@ def waiting(server: Server, *, quick: bool) -> dict[str, Any]:
     number = 60 if quick else 1000
     longest = 4.0 if quick else LONGEST
     durations = [min(longest, d) for d in DISTRIBUTIONS["lognormal-1"].spread(Random(9), number)]
-    sides = ["no-session", "cloudconvert-long-poll", "azure", "azure-async", "google", "boto3", "ours", "ours-async"]
+    sides = [
+        "no-session",
+        "cloudconvert-long-poll",
+        "azure",
+        "azure-async",
+        "google",
+        "boto3",
+        "taskbridge",
+        "taskbridge-async",
+    ]
     rows = {side: _wait(server, side, durations, {"interval": INTERVALS.get(side, 1.0)}) for side in sides}
-    rows["ours-lists"] = _wait(server, "ours-async", durations, {"lists": True})
+    rows["taskbridge-lists"] = _wait(server, "taskbridge-async", durations, {"lists": True})
     return {
         "tasks": number,
         "longest": longest,
@@ -80,11 +89,16 @@ def _wait(server: Server, side: str, durations: list[float], more: dict[str, Any
     run = f"wait{next(_serial)}"
     ids = [task_id(run, n, duration) for n, duration in enumerate(durations)]
     options = {"run": run, "ids": ids, "known": True, **more}
-    if side.startswith("ours"):
+    if side.startswith("taskbridge"):
         options["latency"] = 0.8
     with Child("-m", "benchmarks.clients", side, server.http) as child:
         child.receive()
-        found = child.request(options)
+        measured = child.request(options)
     counts = server.counts(run)
     requests = counts.get("poll", 0) + counts.get("list", 0)
-    return {**found, "requests": requests, "lists": counts.get("list", 0), "cpu_per_poll": found["cpu"] / requests}
+    return {
+        **measured,
+        "requests": requests,
+        "lists": counts.get("list", 0),
+        "cpu_per_poll": measured["cpu"] / requests,
+    }

@@ -54,7 +54,7 @@ def scheme(server: Server, name: str, number: int) -> dict[str, Any]:
         def get() -> dict[str, float]:
             return _measured(number, lambda ids: [client.get(i) for i in ids])
 
-        found = in_turn(
+        measured = in_turn(
             {
                 "requests.get": no_session,
                 "requests.Session.get": with_session,
@@ -66,8 +66,8 @@ def scheme(server: Server, name: str, number: int) -> dict[str, Any]:
             },
             ROUNDS,
         )
-    rates = {side: [one["rate"] for one in rows] for side, rows in found.items()}
-    costs = {side: [one["cpu"] for one in rows] for side, rows in found.items()}
+    rates = {side: [one["rate"] for one in rows] for side, rows in measured.items()}
+    costs = {side: [one["cpu"] for one in rows] for side, rows in measured.items()}
     return {
         "rate_to_naive": ratios(rates, "requests.get"),
         "cpu_to_naive": ratios(costs, "requests.get"),

@@ -51,10 +51,10 @@ def _range(figure: Mapping[str, float], digits: int = 2) -> str:
 
 
 def _machine(results: Mapping[str, Any]) -> list[str]:
-    found = results["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    section = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in section["versions"].items())
     size = " **A quick run on a busy computer: these figures are not reliable.**" if results["quick"] else ""
-    return [f"{found['python']} on {found['system']} with {found['cores']} cores; {versions}.{size}"]
+    return [f"{section['python']} on {section['system']} with {section['cores']} cores; {versions}.{size}"]
 
 
 def _targets(results: Mapping[str, Any]) -> list[str]:
@@ -77,49 +77,52 @@ def _number(target: Target, value: float) -> str:
 
 
 def _translate(results: Mapping[str, Any]) -> list[str]:
-    found = results["translate"]
-    rows = [(name, _range(figure)) for name, figure in found["small"]["ratios"].items()]
-    large = found["large"]
+    section = results["translate"]
+    rows = [(name, _range(figure)) for name, figure in section["small"]["ratios"].items()]
+    large = section["large"]
     rows += [
         (f"expert.ai result of {large['bytes'] / 1e6:.0f} MB: {name}", _range(figure))
         for name, figure in large["ratios"].items()
     ]
     rows.append(("the same: peak memory", f"{large['peak']:.2f}"))
-    return _grid((f"{found['small']['bytes']} bytes of a CloudConvert task", "× json.loads"), rows)
+    return _grid((f"{section['small']['bytes']} bytes of a CloudConvert task", "× json.loads"), rows)
 
 
 def _poll(results: Mapping[str, Any]) -> list[str]:
-    found = results["poll"]
+    section = results["poll"]
     rows = []
-    for side in found["http"]["rate_to_naive"]:
+    for side in section["http"]["rate_to_naive"]:
         cells = [f"`{side}`"]
         for scheme in ("http", "https"):
-            cells += [_range(found[scheme]["rate_to_naive"][side], 1), _range(found[scheme]["cpu_to_naive"][side], 3)]
+            cells += [
+                _range(section[scheme]["rate_to_naive"][side], 1),
+                _range(section[scheme]["cpu_to_naive"][side], 3),
+            ]
         rows.append(cells)
     return _grid(("× `requests.get`", "HTTP: polls/s", "CPU per poll", "HTTPS: polls/s", "CPU per poll"), rows)
 
 
 def _flight(results: Mapping[str, Any]) -> list[str]:
-    found = results["flight"]
+    section = results["flight"]
     names = {
         "no-session": "a thread per task, `requests.get`",
-        "ours": "taskbridge",
-        "ours-async": "taskbridge `aio`",
+        "taskbridge": "taskbridge",
+        "taskbridge-async": "taskbridge `aio`",
     }
     rows = []
     for side, name in names.items():
-        memory = found["memory"][side]
-        number = memory.get("tasks", found["memory"]["tasks"])
-        cpu = _range(found["polls"]["to_threads"][side])
+        memory = section["memory"][side]
+        number = memory.get("tasks", section["memory"]["tasks"])
+        cpu = _range(section["polls"]["to_threads"][side])
         rows.append((name, f"{number:,}", f"{memory['threads']:,}", f"{memory['bytes']:,.0f}", cpu))
     return _grid(("", "Tasks", "Threads", "Bytes per task", "CPU per poll, × threads"), rows)
 
 
 def _growth(results: Mapping[str, Any]) -> list[str]:
-    found = results["flight"]["growth"]
+    section = results["flight"]["growth"]
     rows = [
-        (f"{int(number):,}", _range(figure), f"{found['memory'][number]:.2f}")
-        for number, figure in found["cpu"].items()
+        (f"{int(number):,}", _range(figure), f"{section['memory'][number]:.2f}")
+        for number, figure in section["cpu"].items()
     ]
     return _grid(("Tasks in flight", "CPU per poll, × first row", "Memory per task, × first row"), rows)
 
@@ -146,21 +149,21 @@ def _waiting(results: Mapping[str, Any]) -> list[str]:
 
 
 def _polls(results: Mapping[str, Any]) -> list[str]:
-    found = results["peers"]["poll"]["to_azure"]
-    return _grid(("CPU per poll", "× azure-core"), [(TITLES[side], _range(figure)) for side, figure in found.items()])
+    section = results["peers"]["poll"]["to_azure"]
+    return _grid(("CPU per poll", "× azure-core"), [(TITLES[side], _range(figure)) for side, figure in section.items()])
 
 
 def _others(results: Mapping[str, Any]) -> list[str]:
-    found = results["schedules"]
+    section = results["schedules"]
     rows = [
         (name, f"{one['polls']:.2f}", f"{one['mean']:.2f}", f"{one['p95']:.2f}", f"{one['product']:.1f}")
         for name, one in {
-            **found["others"],
-            "taskbridge, cold": found["distributions"]["lognormal-1"]["cold"],
-            "taskbridge, after 200 tasks": found["distributions"]["lognormal-1"]["learned"],
+            **section["others"],
+            "taskbridge, cold": section["distributions"]["lognormal-1"]["cold"],
+            "taskbridge, after 200 tasks": section["distributions"]["lognormal-1"]["learned"],
         }.items()
     ]
-    best = found["distributions"]["lognormal-1"]["optimum"]
+    best = section["distributions"]["lognormal-1"]["optimum"]
     polls, mean = best["polls"], best["mean"]
     rows.append(("the exact optimum at that delay", f"{polls:.2f}", f"{mean:.2f}", "", f"{polls * mean:.1f}"))
     return _grid(("", "Requests per task", "Mean delay, s", "95 %, s", "Product"), rows)
@@ -205,19 +208,19 @@ def _limit(results: Mapping[str, Any]) -> list[str]:
 
 
 def _lists(results: Mapping[str, Any]) -> list[str]:
-    found = results["schedules"]["lists"]
-    if found is None:
+    section = results["schedules"]["lists"]
+    if section is None:
         return ["Not measured."]
     rows = [
-        ("single polls with the same delay", f"{found['single_polls']:,}", "", f"{found['mean']:.2f}"),
-        ("taskbridge", f"{found['requests']:,}", f"{found['lists']:,}", f"{found['mean']:.2f}"),
+        ("single polls with the same delay", f"{section['single_polls']:,}", "", f"{section['mean']:.2f}"),
+        ("taskbridge", f"{section['requests']:,}", f"{section['lists']:,}", f"{section['mean']:.2f}"),
     ]
-    return _grid((f"{found['tasks']:,} in flight", "Requests", "of these, lists", "Mean delay, s"), rows)
+    return _grid((f"{section['tasks']:,} in flight", "Requests", "of these, lists", "Mean delay, s"), rows)
 
 
 def _start(results: Mapping[str, Any]) -> list[str]:
-    found = results["startup"]
-    rows = [(f"`{name}`" if " " not in name else name, _range(figure)) for name, figure in found["to_empty"].items()]
+    section = results["startup"]
+    rows = [(f"`{name}`" if " " not in name else name, _range(figure)) for name, figure in section["to_empty"].items()]
     return _grid(("Whole process", "× `python -c pass`"), rows)
 
 
@@ -242,8 +245,8 @@ _TABLES: Final = {
 # Plots: no background, and colors that work on light and dark pages.
 
 _INK: Final = "#7d8590"
-_OURS: Final = "#2f9e6e"
-_THEIRS: Final = "#c77d3a"
+_TASKBRIDGE: Final = "#2f9e6e"
+_OTHERS: Final = "#c77d3a"
 _THIRD: Final = "#5b8fd6"
 
 
@@ -287,57 +290,57 @@ def _plain(title: str) -> str:
 
 
 def _color(side: str) -> str:
-    return _OURS if "ours" in side or side.startswith(("client", "aio", "taskbridge")) else _THEIRS
+    return _TASKBRIDGE if side.startswith(("client", "aio", "taskbridge")) else _OTHERS
 
 
 def _draw_waiting(results: Mapping[str, Any]) -> Any:
     """Draw requests, delay and CPU side by side."""
     from matplotlib.figure import Figure
 
-    found = results["peers"]["waiting"]["rows"]
+    section = results["peers"]["waiting"]["rows"]
     number = results["peers"]["waiting"]["tasks"]
     figure = Figure(figsize=(8.4, 3.8))
     panels = {
-        "requests per task": [one["requests"] / number for one in found.values()],
-        "mean delay, s": [one["mean"] for one in found.values()],
-        "CPU per task, ms": [one["cpu"] / number * 1000 for one in found.values()],
+        "requests per task": [one["requests"] / number for one in section.values()],
+        "mean delay, s": [one["mean"] for one in section.values()],
+        "CPU per task, ms": [one["cpu"] / number * 1000 for one in section.values()],
     }
     for n, (label, values) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(1, len(panels), n)
-        colors = [_color(side) for side in found]
-        bars = axes.barh(range(len(found), 0, -1), values, color=colors, height=0.65)
+        colors = [_color(side) for side in section]
+        bars = axes.barh(range(len(section), 0, -1), values, color=colors, height=0.65)
         axes.bar_label(bars, fmt="%.2g", fontsize=7, padding=2, color=_INK)
         axes.set_xlabel(label, fontsize=9)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
         axes.margins(x=0.2)
-        names = [_plain(TITLES[side]) for side in found] if n == 1 else []
-        axes.set_yticks(range(len(found), 0, -1) if n == 1 else [], names, fontsize=8)
+        names = [_plain(TITLES[side]) for side in section] if n == 1 else []
+        axes.set_yticks(range(len(section), 0, -1) if n == 1 else [], names, fontsize=8)
     return figure
 
 
 def _draw_schedules(results: Mapping[str, Any]) -> Any:
     figure, axes = _figure(height=3.8)
-    found = results["schedules"]["distributions"]
-    places = range(len(found))
+    section = results["schedules"]["distributions"]
+    places = range(len(section))
     series = {
-        "cold, × fixed": (_THIRD, [one["cold"]["to_fixed"] for one in found.values()]),
-        "learned, × fixed": (_OURS, [one["learned"]["to_fixed"] for one in found.values()]),
-        "learned, × exponential": (_THEIRS, [one["learned"]["to_exponential"] for one in found.values()]),
+        "cold, × fixed": (_THIRD, [one["cold"]["to_fixed"] for one in section.values()]),
+        "learned, × fixed": (_TASKBRIDGE, [one["learned"]["to_fixed"] for one in section.values()]),
+        "learned, × exponential": (_OTHERS, [one["learned"]["to_exponential"] for one in section.values()]),
     }
     for n, (name, (color, values)) in enumerate(series.items()):
         axes.bar([p + (n - 1) * 0.27 for p in places], values, width=0.25, color=color, label=name)
     axes.axhline(1.0, color=_INK, linewidth=0.8, linestyle=":")
-    axes.set_xticks(list(places), [one["title"] for one in found.values()], fontsize=7, rotation=12)
+    axes.set_xticks(list(places), [one["title"] for one in section.values()], fontsize=7, rotation=12)
     axes.set_ylabel("requests at equal mean delay")
     axes.legend(fontsize=8)
     return figure
 
 
 def _draw_polls(results: Mapping[str, Any]) -> Any:
-    found = results["peers"]["poll"]["to_azure"]
+    section = results["peers"]["poll"]["to_azure"]
     return _bars(
-        {_plain(TITLES[side]): (figure, _color(side)) for side, figure in found.items()}, "CPU per poll, × azure-core"
+        {_plain(TITLES[side]): (figure, _color(side)) for side, figure in section.items()}, "CPU per poll, × azure-core"
     )
 
 
@@ -354,14 +357,14 @@ def _bars(sides: Mapping[str, tuple[Mapping[str, float], str]], label: str) -> A
 
 def _draw_growth(results: Mapping[str, Any]) -> Any:
     figure, axes = _figure(height=3.0)
-    found = results["flight"]["growth"]
-    numbers = [int(number) for number in found["cpu"]]
-    cpu = [one["median"] for one in found["cpu"].values()]
-    low = [one["low"] for one in found["cpu"].values()]
-    high = [one["high"] for one in found["cpu"].values()]
-    axes.fill_between(numbers, low, high, color=_OURS, alpha=0.2, linewidth=0)
-    axes.plot(numbers, cpu, color=_OURS, marker="o", label="CPU per poll")
-    axes.plot(numbers, list(found["memory"].values()), color=_THIRD, marker="s", label="memory per task")
+    section = results["flight"]["growth"]
+    numbers = [int(number) for number in section["cpu"]]
+    cpu = [one["median"] for one in section["cpu"].values()]
+    low = [one["low"] for one in section["cpu"].values()]
+    high = [one["high"] for one in section["cpu"].values()]
+    axes.fill_between(numbers, low, high, color=_TASKBRIDGE, alpha=0.2, linewidth=0)
+    axes.plot(numbers, cpu, color=_TASKBRIDGE, marker="o", label="CPU per poll")
+    axes.plot(numbers, list(section["memory"].values()), color=_THIRD, marker="s", label="memory per task")
     axes.set(xscale="log", xlabel="tasks in flight", ylabel="× leftmost value", ylim=(0, None))
     axes.legend(fontsize=8)
     return figure
@@ -369,12 +372,14 @@ def _draw_growth(results: Mapping[str, Any]) -> Any:
 
 def _draw_limit(results: Mapping[str, Any]) -> Any:
     figure, axes = _figure(height=3.0)
-    found = results["schedules"]["one_limit"]
-    places = range(len(found))
-    for n, (name, key, color) in enumerate((("taskbridge", "taskbridge", _OURS), ("in turn", "round_robin", _THEIRS))):
-        values = [one[key] for one in found.values()]
+    section = results["schedules"]["one_limit"]
+    places = range(len(section))
+    for n, (name, key, color) in enumerate(
+        (("taskbridge", "taskbridge", _TASKBRIDGE), ("in turn", "round_robin", _OTHERS))
+    ):
+        values = [one[key] for one in section.values()]
         axes.bar([p + (n - 0.5) * 0.37 for p in places], values, width=0.35, color=color, label=name)
-    axes.set_xticks(list(places), [f"{limit} polls/s" for limit in found])
+    axes.set_xticks(list(places), [f"{limit} polls/s" for limit in section])
     axes.set_ylabel("mean delay, s")
     axes.legend(fontsize=8)
     return figure

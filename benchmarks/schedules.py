@@ -170,11 +170,11 @@ def distribution(name: str, size: Size) -> dict[str, Any]:
         record, _ = sim.simulate(_jobs(durations, clock.chance, 0.0, 20.0), connection, clock)
         cold.append({**_figures(record, size.tasks), **_compared(record, durations)})
         learned.append(_learned(kind, size, seed))
-    found: dict[str, Any] = {"title": kind.title, "cold": _means(cold), "learned": _means(learned)}
-    polls, mean = found["learned"]["polls"], found["learned"]["mean"]
-    found["optimum"] = {"polls": optimum.polls(mean), "mean": mean}
-    found["learned_to_optimum"] = polls / found["optimum"]["polls"]
-    return found
+    measured: dict[str, Any] = {"title": kind.title, "cold": _means(cold), "learned": _means(learned)}
+    polls, mean = measured["learned"]["polls"], measured["learned"]["mean"]
+    measured["optimum"] = {"polls": optimum.polls(mean), "mean": mean}
+    measured["learned_to_optimum"] = polls / measured["optimum"]["polls"]
+    return measured
 
 
 def _compared(record: sim.Record, durations: list[float]) -> dict[str, float]:
@@ -205,7 +205,7 @@ def unknown_scale(size: Size) -> dict[str, Any]:
     clock = sim.Time(5)
     durations = [2.0 * 3600.0 ** ((n + 0.5) / number) for n in range(number)]
     arrivals = [clock.chance.uniform(0.0, 3600.0) for _ in durations]
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     # Tasks with similar durations share an operation, so that each operation has its own scale.
     for name, operations in {
         "taskbridge, one operation for each scale": 20,
@@ -217,13 +217,13 @@ def unknown_scale(size: Size) -> dict[str, Any]:
             for n, (start, duration) in enumerate(zip(arrivals, durations, strict=True))
         ]
         record, _ = sim.simulate(jobs, sim.connection(clock), clock)
-        found[name] = _relative(record, durations)
+        measured[name] = _relative(record, durations)
     for name, schedule in {
         "every second": lambda: sim.fixed(1.0),
         "a tenth of the age, 1 to 30 s": lambda: sim.fraction_of_age(0.1, 1.0, 30.0),
     }.items():
-        found[name] = _relative(sim.follow(durations, schedule, at_once=False), durations)
-    return found
+        measured[name] = _relative(sim.follow(durations, schedule, at_once=False), durations)
+    return measured
 
 
 def _relative(record: sim.Record, durations: list[float]) -> dict[str, float]:
@@ -243,7 +243,7 @@ def one_limit(limit: float, size: Size) -> dict[str, Any]:
     """Measure 500 tasks of three kinds in flight under one binding limit; each that ends is replaced by a similar one."""
     warm = size.seconds / 4
     kinds = list(MEDIANS)
-    ratios, ours, in_turn = [], [], []
+    ratios, delays, round_robin = [], [], []
     for seed in range(min(3, size.rounds)):
         clock = sim.Time(40 + seed)
 
@@ -261,10 +261,10 @@ def one_limit(limit: float, size: Size) -> dict[str, Any]:
         def draw(chance: Random = chance) -> float:
             return chance.lognormvariate(math.log(MEDIANS[kinds[int(chance.random() * len(kinds))]]), 1.0)
 
-        ours.append(fmean(settled))
-        in_turn.append(sim.round_robin(draw, limit, 500, size.seconds, warm))
-        ratios.append(ours[-1] / in_turn[-1])
-    return {"taskbridge": fmean(ours), "round_robin": fmean(in_turn), "ratio": fmean(ratios)}
+        delays.append(fmean(settled))
+        round_robin.append(sim.round_robin(draw, limit, 500, size.seconds, warm))
+        ratios.append(delays[-1] / round_robin[-1])
+    return {"taskbridge": fmean(delays), "round_robin": fmean(round_robin), "ratio": fmean(ratios)}
 
 
 def waiting(size: Size) -> dict[str, float]:

@@ -311,11 +311,11 @@ class Optimum:
         below = above = (0.0, 0.0)
         for _ in range(11):
             price = math.sqrt(least * most)
-            found = self.at_price(price)
-            if found[1] > latency:
-                most, above = price, found
+            result = self.at_price(price)
+            if result[1] > latency:
+                most, above = price, result
             else:
-                least, below = price, found
+                least, below = price, result
         if not (below[1] and above[1]):
             return max(below[0], above[0])
         position = math.log(latency / below[1]) / math.log(above[1] / below[1]) if above[1] > below[1] else 0.0

@@ -30,12 +30,12 @@ def run(*, quick: bool) -> dict[str, Any]:
     }
     for arguments in sides.values():
         subprocess.run(arguments, check=True, capture_output=True, env=environment())  # compiles the modules
-    found = in_turn({name: _process(arguments) for name, arguments in sides.items()}, rounds)
+    measured = in_turn({name: _process(arguments) for name, arguments in sides.items()}, rounds)
     return {
-        "to_empty": ratios(found, "python -c pass"),
-        "version_to_click": ratios(found, "import click")["taskbridge --version"],
-        "connect_to_models": ratios(found, "pydantic, requests and the same models")["tb.connect"],
-        "connect_to_models_at_once": ratios(found, "the same, models built at once")["tb.connect"],
+        "to_empty": ratios(measured, "python -c pass"),
+        "version_to_click": ratios(measured, "import click")["taskbridge --version"],
+        "connect_to_models": ratios(measured, "pydantic, requests and the same models")["tb.connect"],
+        "connect_to_models_at_once": ratios(measured, "the same, models built at once")["tb.connect"],
     }
 
 

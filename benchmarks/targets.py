@@ -57,12 +57,14 @@ def _close_to_optimum(results: Results) -> float:
 
 
 def _lists(results: Results) -> float | None:
-    found = results["schedules"]["lists"]
-    return None if found is None else float(found["fewer"])
+    section = results["schedules"]["lists"]
+    return None if section is None else float(section["fewer"])
 
 
 def _worst_of_ours(name: str) -> Callable[[Results], float | None]:
-    return lambda results: max(results["peers"]["waiting"]["rows"][side][name] for side in ("ours", "ours-async"))
+    return lambda results: max(
+        results["peers"]["waiting"]["rows"][side][name] for side in ("taskbridge", "taskbridge-async")
+    )
 
 
 def _relative_to_azure(side: str) -> Callable[[Results], float | None]:
@@ -79,13 +81,13 @@ def _requests(results: Results) -> float:
 
 
 def _bytes(results: Results) -> float:
-    return max(float(results["flight"]["memory"][side]["bytes"]) for side in ("ours", "ours-async"))
+    return max(float(results["flight"]["memory"][side]["bytes"]) for side in ("taskbridge", "taskbridge-async"))
 
 
 def _growth(what: str) -> Callable[[Results], float | None]:
     def figure(results: Results) -> float:
-        found = results["flight"]["growth"][what]
-        return max(float(v["median"] if isinstance(v, dict) else v) - 1.0 for v in found.values())
+        section = results["flight"]["growth"][what]
+        return max(float(v["median"] if isinstance(v, dict) else v) - 1.0 for v in section.values())
 
     return figure
 
@@ -98,8 +100,8 @@ def _aiohttp_alone(scheme: str) -> Callable[[Results], str]:
         alone = rates.get("aiohttp alone (32 at once)")
         if alone is None:
             return ""
-        ours = rates[_AIO]["median"]
-        fraction = 1.0 - ours / alone["median"]
+        rate = rates[_AIO]["median"]
+        fraction = 1.0 - rate / alone["median"]
         return (
             f"aiohttp alone, without strict parsing and rate limits, reaches {alone['median']:.1f}: "
             f"{fraction:.0%} of the time of a poll is spent in our layers"
@@ -180,12 +182,12 @@ TARGETS: Final[Mapping[str, Target]] = {
         0,
     ),
     "peer-cpu-sync": Target(
-        "waiting for 1,000: CPU per poll × azure-core `LROPoller`", 0.25, _relative_to_azure("ours"), "Waiting"
+        "waiting for 1,000: CPU per poll × azure-core `LROPoller`", 0.25, _relative_to_azure("taskbridge"), "Waiting"
     ),
     "peer-cpu-aio": Target(
         "waiting for 1,000, `aio`: CPU per poll × azure-core `LROPoller`",
         0.25,
-        _relative_to_azure("ours-async"),
+        _relative_to_azure("taskbridge-async"),
         "Waiting",
     ),
     "requests": Target("waiting for 1,000, learned: requests per task", 8.5, _requests, "Waiting"),
@@ -195,27 +197,27 @@ TARGETS: Final[Mapping[str, Target]] = {
     "threads-aio": Target(
         "10,000 in flight: threads, `aio`",
         0.0,
-        _value("flight", "memory", "ours-async", "threads"),
+        _value("flight", "memory", "taskbridge-async", "threads"),
         "In flight",
         digits=0,
     ),
     "threads-sync": Target(
         "10,000 in flight: threads, synchronous",
         12.0,
-        _value("flight", "memory", "ours", "threads"),
+        _value("flight", "memory", "taskbridge", "threads"),
         "In flight",
         digits=0,
     ),
     "flight-aio": Target(
         "10,000 in flight: CPU per poll × a thread per task, `aio`",
         0.45,
-        _ratio("flight", "polls", "to_threads", "ours-async"),
+        _ratio("flight", "polls", "to_threads", "taskbridge-async"),
         "In flight",
     ),
     "flight-sync": Target(
         "10,000 in flight: CPU per poll × a thread per task, synchronous",
         0.60,
-        _ratio("flight", "polls", "to_threads", "ours"),
+        _ratio("flight", "polls", "to_threads", "taskbridge"),
         "In flight",
     ),
     "cold-fixed": Target(

@@ -53,18 +53,18 @@ def small(rounds: int, number: int) -> dict[str, Any]:
     body = vendor.show(name, time.time())
     provider = _provider("cloudconvert", taskbridge_cloudconvert.CloudConvert, api_key=KEY)
 
-    def ours() -> Any:
+    def to_task() -> Any:
         return provider.task(provider.payload(Response(200, {}, body, _NOW)).child("data"), name)
 
     calls: dict[str, Callable[[], Any]] = {
         "json.loads": lambda: json.loads(body),
-        "taskbridge: bytes to Task": ours,
+        "taskbridge: bytes to Task": to_task,
         **_peers(vendor, name, body),
     }
     for call in calls.values():
         call()
-    found = in_turn({title: _timed(call, number) for title, call in calls.items()}, rounds)
-    return {"bytes": len(body), "ratios": ratios(found, "json.loads")}
+    measured = in_turn({title: _timed(call, number) for title, call in calls.items()}, rounds)
+    return {"bytes": len(body), "ratios": ratios(measured, "json.loads")}
 
 
 def _peers(vendor: Vendor, name: str, body: bytes) -> dict[str, Callable[[], Any]]:
@@ -115,7 +115,7 @@ def _azure(body: bytes) -> Callable[[], Any]:
     legacy = transports.HttpRequest("POST", "http://127.0.0.1/begin")
     initial = client._pipeline.run(legacy)  # noqa: SLF001  # as generated clients do
     method = polling.LROBasePolling(1)
-    method.initialize(client, initial, lambda found: found)
+    method.initialize(client, initial, lambda response: response)
     return method.update_status
 
 
@@ -151,20 +151,20 @@ def large(rounds: int) -> dict[str, Any]:
     provider = _provider("expertai-extract", taskbridge_expertai_extract.ExpertAiExtract, access_token="t" * 20)
     name = "0a1b2c3d-0000-4000-8000-000000000001"
 
-    def ours() -> Any:
+    def to_task() -> Any:
         return provider.task(provider.payload(Response(200, {}, body, _NOW)), name)
 
     def plain() -> Any:
         return json.loads(body)
 
-    found = in_turn({"json.loads": _timed(plain, 1), "taskbridge: bytes to Task": _timed(ours, 1)}, rounds)
-    peak_plain, peak_ours = _peak(plain), _peak(ours)
+    measured = in_turn({"json.loads": _timed(plain, 1), "taskbridge: bytes to Task": _timed(to_task, 1)}, rounds)
+    peak_plain, peak_task = _peak(plain), _peak(to_task)
     return {
         "bytes": len(body),
-        "ratios": ratios(found, "json.loads"),
+        "ratios": ratios(measured, "json.loads"),
         # Peak memory beside the body, relative to json.loads.
-        "peak": peak_ours / peak_plain,
-        "peak_bodies_more": (peak_ours - peak_plain) / len(body),
+        "peak": peak_task / peak_plain,
+        "peak_bodies_more": (peak_task - peak_plain) / len(body),
     }
 
 
