@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -126,7 +127,8 @@ def test_a_provider_imports_only_the_public_packages(path: Path) -> None:
             pytest.fail(f"imports {name}; imports within a folder are relative, and there are no others")
         if name.startswith("taskbridge"):
             allowed = ("emulator",) if emulates else ("errors", "models", "provider")
-            assert name == "taskbridge" or name in {f"taskbridge.{each}" for each in allowed}
+            within = name.split(".")[1:]
+            assert not within or (within[0] in allowed and (emulates or len(within) == 1))
         if name.startswith("."):
             assert name.lstrip(".").startswith("emulator") == emulates or path.name == "__init__.py"
         assert name.partition(".")[0] not in HTTP_LIBRARIES | {"socket"}
@@ -174,3 +176,49 @@ def test_the_public_names_are_sorted_and_exist() -> None:
     assert set(taskbridge.__all__) <= set(dir(taskbridge))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         taskbridge.nothing  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+
+# A request from top to bottom: a `get` on a connection that has been used before.
+
+MAX_FILES = 12
+MAX_FUNCTIONS = 90
+MAX_CALLS = 140
+
+
+@pytest.fixture(scope="module")
+def warm_get() -> list[tuple[str, str]]:
+    """File and name of each of our functions that a warm `get` calls, in order."""
+    import taskbridge as tb  # noqa: PLC0415  # the tests above need a process without it
+    from taskbridge.testing import Emulator  # noqa: PLC0415
+
+    calls: list[tuple[str, str]] = []
+    own = (f"{ROOT}/taskbridge/", f"{ROOT}/providers/")
+
+    def record(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(own):
+            calls.append((frame.f_code.co_filename.removeprefix(f"{ROOT}/"), frame.f_code.co_qualname))
+
+    with Emulator("cloudconvert") as emulator, tb.connect("cloudconvert", **emulator.settings()) as client:
+        task_id = emulator.samples()["completed"]
+        client.get(task_id)
+        client.get(task_id)
+        before = sys.getprofile()
+        sys.setprofile(record)
+        try:
+            client.get(task_id)
+        finally:
+            sys.setprofile(before)
+    return calls
+
+
+def test_a_warm_get_is_short(warm_get: list[tuple[str, str]]) -> None:
+    assert len(warm_get) <= MAX_CALLS
+    assert len(set(warm_get)) <= MAX_FUNCTIONS
+    assert len({file for file, _ in warm_get}) <= MAX_FILES
+
+
+def test_the_documented_path_of_a_get_is_the_real_one(warm_get: list[tuple[str, str]]) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = page.partition("## A request from top to bottom")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"`((?:taskbridge|providers)/[\w/]+\.py)`", section))
+    assert documented == {file for file, _ in warm_get}

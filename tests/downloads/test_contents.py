@@ -13,7 +13,7 @@ import pytest
 
 import taskbridge as tb
 from taskbridge.models import Task, TaskFile, TaskResult
-from taskbridge.provider.results import GeneratedFile, as_json, as_text, written
+from taskbridge.provider.results import GeneratedFile, as_json, as_text, generated_files
 from taskbridge.testing import Emulator
 from taskbridge.testing.conformance.samples import connection_of
 
@@ -179,7 +179,7 @@ def test_a_failed_task_has_nothing_to_download(both: Maker, tmp_path: Path, own_
 def test_download_does_not_wait_for_a_running_task(both: Maker, tmp_path: Path, own_vendors: Emulator) -> None:
     client = both("scan-documents")
     task_id = own_vendors.samples("scan-documents")["processing"]
-    with pytest.raises(tb.WaitTimeout, match="goes on") as caught:
+    with pytest.raises(tb.WaitTimeout, match="still running") as caught:
         client.download(task_id, tmp_path / "none")
     assert caught.value.task is not None
     assert own_vendors.count("scan-documents", "GET", task_id) == 1
@@ -212,8 +212,8 @@ def test_a_ref_of_another_connection_is_refused(both: Maker, tmp_path: Path) -> 
 
 
 def test_an_empty_result_generates_no_files() -> None:
-    assert written(a_task(44), TaskResult()) == ()
-    assert [each.name for each in written(a_task(44), TaskResult(text="", data=[]))] == ["44.txt", "44.json"]
+    assert generated_files(a_task(44), TaskResult()) == ()
+    assert [each.name for each in generated_files(a_task(44), TaskResult(text="", data=[]))] == ["44.txt", "44.json"]
 
 
 def test_characters_that_utf_8_cannot_encode_are_replaced() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskbridge._engine.filenames import Names, file_name
+from taskbridge._engine.filenames import UniqueNames, file_name
 
 
 @pytest.mark.parametrize(
@@ -91,13 +91,13 @@ def test_any_name_becomes_a_plain_name_in_the_folder(text: str, media_type: str 
 
 @given(st.lists(st.sampled_from(["a.pdf", "A.PDF", "a-2.pdf", "b", "ß.txt", "SS.txt"]), max_size=12))
 def test_no_two_files_have_the_same_name(wanted: list[str]) -> None:
-    names = Names()
+    names = UniqueNames()
     given = [names.take(each) for each in wanted]
     assert len({each.casefold() for each in given}) == len(wanted)
 
 
 def test_the_second_file_of_a_name_gets_a_number() -> None:
-    names = Names()
+    names = UniqueNames()
     assert [names.take(each) for each in ("a.pdf", "a.pdf", "A.pdf", "b", "b")] == [
         "a.pdf",
         "a-2.pdf",

@@ -270,5 +270,5 @@ def test_get_passes_the_vendors_options(both: Maker) -> None:
 @pytest.mark.parametrize("vendor", ["cloudconvert", "scan-documents", "smartdocumentor", "expertai-extract"])
 def test_an_unknown_option_of_get_is_refused(vendor: str, scripted: Maker) -> None:
     task_id = "44" if vendor == "smartdocumentor" else "x441E6HMhG"
-    with pytest.raises(tb.UnsupportedFeature, match="look-up option"):
+    with pytest.raises(tb.UnsupportedFeature, match="option of get"):
         scripted(vendor).client.get(task_id, options={"includes": "payload"})

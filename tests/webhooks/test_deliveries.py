@@ -14,7 +14,7 @@ import svix
 
 import taskbridge as tb
 from taskbridge import TaskStatus
-from taskbridge._engine.webhooks import Note
+from taskbridge._engine.webhooks import IngestStatus
 from taskbridge.testing import Emulator
 from taskbridge_cloudconvert.emulator import CloudConvertEmulator
 from taskbridge_scan_documents.emulator import ScanDocumentsEmulator
@@ -164,7 +164,7 @@ def test_scan_documents_signs_as_the_published_package_does(
         svix.Webhook(secret).verify(delivery.body, dict(delivery.headers))
         event = client.parse_webhook(delivery.headers, delivery.body)
         assert (event.type, event.ref) == (kind, f"scan-documents:{native}")
-        assert client.ingest(event).note is Note.APPLIED
+        assert client.ingest(event).status is IngestStatus.APPLIED
 
 
 def test_scan_documents_notifies_about_files(stopped: Emulator, receiver: Any, connected: Connected) -> None:
@@ -174,7 +174,7 @@ def test_scan_documents_notifies_about_files(stopped: Emulator, receiver: Any, c
     (delivery,) = receiver.wait(1)
     event = client.parse_webhook(delivery.headers, delivery.body)
     assert (event.type, event.ref, event.task) == ("file.created", None, None)
-    assert client.ingest(event).note is Note.NO_TASK
+    assert client.ingest(event).status is IngestStatus.NO_TASK
 
 
 def test_scan_documents_redelivers_for_two_days(stopped: Emulator, receiver: Any, eventually: Eventually) -> None:
@@ -257,8 +257,8 @@ def test_duplicates_are_one_event(stopped: Emulator, receiver: Any, connected: C
     client = connected(stopped, "scan-documents", hooked(stopped, receiver.url, "task.completed"))
     scan(stopped)
     stopped.clock.advance(60)
-    statuses = [client.ingest(client.parse_webhook(each.headers, each.body)).note for each in receiver.wait(2)]
-    assert statuses == [Note.APPLIED, Note.DUPLICATE]
+    statuses = [client.ingest(client.parse_webhook(each.headers, each.body)).status for each in receiver.wait(2)]
+    assert statuses == [IngestStatus.APPLIED, IngestStatus.DUPLICATE]
 
 
 def test_out_of_order_events_apply_only_the_end(stopped: Emulator, receiver: Any, connected: Connected) -> None:
@@ -268,7 +268,7 @@ def test_out_of_order_events_apply_only_the_end(stopped: Emulator, receiver: Any
     stopped.clock.advance(7)
     events = [client.parse_webhook(each.headers, each.body) for each in receiver.wait(2)]
     assert [event.type for event in events] == ["task.completed", "task.created"]
-    assert [client.ingest(event).note for event in events] == [Note.APPLIED, Note.LATE]
+    assert [client.ingest(event).status for event in events] == [IngestStatus.APPLIED, IngestStatus.LATE]
 
 
 def test_a_shuffled_delivery_without_a_successor_is_still_sent(stopped: Emulator, receiver: Any) -> None:

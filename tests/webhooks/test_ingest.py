@@ -16,7 +16,7 @@ import requests
 import taskbridge as tb
 from taskbridge import TaskStatus
 from taskbridge._engine.event_bus import KEPT, EventBus
-from taskbridge._engine.webhooks import Note
+from taskbridge._engine.webhooks import IngestStatus
 from taskbridge.models import TaskRef
 from taskbridge.testing import Emulator
 
@@ -48,7 +48,7 @@ def test_a_forged_end_causes_one_status_request_and_changes_nothing(stopped: Emu
     assert event.task is not None
     assert event.task.status is TaskStatus.COMPLETED  # as the event claims
     ingested = client.ingest(event)
-    assert ingested.note is Note.APPLIED
+    assert ingested.status is IngestStatus.APPLIED
     assert ingested.task is not None
     assert ingested.task.status is not TaskStatus.COMPLETED  # its real state
     (request,) = [seen for seen in stopped.requests if seen.vendor == "cloudconvert"]
@@ -58,12 +58,12 @@ def test_a_forged_end_causes_one_status_request_and_changes_nothing(stopped: Emu
 def test_a_hint_can_be_ingested_again_until_the_end(stopped: Emulator, connected: Connected) -> None:
     client = connected(stopped, "cloudconvert", SECRET)
     job = stopped.samples("cloudconvert")["job-running"]
-    assert client.ingest(forged(client, job)).note is Note.APPLIED  # too early, so it does not count as ingested
+    assert client.ingest(forged(client, job)).status is IngestStatus.APPLIED  # too early, so it does not count as ingested
     stopped.clock.advance(60)
     ingested = client.ingest(forged(client, job))
     assert ingested.task is not None
     assert ingested.task.status is TaskStatus.COMPLETED
-    assert client.ingest(forged(client, job)).note is Note.DUPLICATE
+    assert client.ingest(forged(client, job)).status is IngestStatus.DUPLICATE
     assert status_requests(stopped, "cloudconvert") == 2
 
 
@@ -102,7 +102,7 @@ def test_an_export_is_confirmed_by_a_status_request(stopped: Emulator, connected
     ingested = client.ingest(event)
     assert ingested.task is not None
     assert (ingested.task.id, ingested.task.status) == (native, TaskStatus.COMPLETED)
-    assert client.ingest(event).note is Note.DUPLICATE
+    assert client.ingest(event).status is IngestStatus.DUPLICATE
 
 
 # What changes nothing.
@@ -117,7 +117,7 @@ def test_the_same_delivery_a_hundred_times_from_eight_threads_is_one_event(
     statuses: list[str] = []
 
     def deliver() -> None:
-        statuses.extend(client.ingest(client.parse_webhook(headers, body, now=NOW)).note for _ in range(13))
+        statuses.extend(client.ingest(client.parse_webhook(headers, body, now=NOW)).status for _ in range(13))
 
     threads = [threading.Thread(target=deliver) for _ in range(8)]
     for thread in threads:
@@ -133,7 +133,7 @@ def test_a_redelivery_with_another_signature_is_the_same_event(
     body = event()
     first = scans.parse_webhook(svix_headers(body, message="msg_1"), body, now=NOW)
     second = scans.parse_webhook(svix_headers(body, message="msg_2", at=NOW.replace(minute=2)), body, now=NOW)
-    assert [scans.ingest(each).note for each in (first, second)] == [Note.APPLIED, Note.DUPLICATE]
+    assert [scans.ingest(each).status for each in (first, second)] == [IngestStatus.APPLIED, IngestStatus.DUPLICATE]
 
 
 def test_a_late_state_is_reported_but_not_applied(scans: tb.Client, event: Event, svix_headers: Sign) -> None:
@@ -142,9 +142,9 @@ def test_a_late_state_is_reported_but_not_applied(scans: tb.Client, event: Event
         body = json.dumps({**content, "id": f"event_{number}"}).encode()
         return scans.ingest(scans.parse_webhook(svix_headers(body), body, now=NOW))
 
-    assert take("task.completed", 1).note is Note.APPLIED
+    assert take("task.completed", 1).status is IngestStatus.APPLIED
     late = take("task.created", 2)
-    assert (late.note, late.task) == (Note.LATE, None)
+    assert (late.status, late.task) == (IngestStatus.LATE, None)
     assert late.event.task is not None
     assert late.event.task.status is TaskStatus.PENDING
 
@@ -156,7 +156,7 @@ def test_an_end_found_by_polling_makes_later_events_late(
     task = stopped.samples("scan-documents")["completed"]
     client.get(task)
     body = event("task.created", task)
-    assert client.ingest(client.parse_webhook(svix_headers(body), body, now=NOW)).note is Note.LATE
+    assert client.ingest(client.parse_webhook(svix_headers(body), body, now=NOW)).status is IngestStatus.LATE
 
 
 def test_a_status_request_may_show_that_a_task_was_restarted(stopped: Emulator, connected: Connected) -> None:
@@ -178,13 +178,13 @@ def test_a_status_request_may_show_that_a_task_was_restarted(stopped: Emulator, 
 def test_events_about_other_things_are_ingested_once(scans: tb.Client, svix_headers: Sign) -> None:
     body = b'{"id":"event_9","type":"file.created","timestamp":"2025-04-12T15:55:19Z","data":{"id":"file_1"}}'
     event = scans.parse_webhook(svix_headers(body), body, now=NOW)
-    assert [scans.ingest(event).note for _ in range(2)] == [Note.NO_TASK, Note.DUPLICATE]
+    assert [scans.ingest(event).status for _ in range(2)] == [IngestStatus.NO_TASK, IngestStatus.DUPLICATE]
 
 
 def test_an_unknown_task_is_requested_once(stopped: Emulator, connected: Connected) -> None:
     client = connected(stopped, "cloudconvert", SECRET)
     event = forged(client, "job/11111111-1111-4111-8111-111111111111")
-    assert [client.ingest(event).note for _ in range(5)] == [Note.UNKNOWN] + [Note.DUPLICATE] * 4
+    assert [client.ingest(event).status for _ in range(5)] == [IngestStatus.UNKNOWN] + [IngestStatus.DUPLICATE] * 4
     assert status_requests(stopped, "cloudconvert") == 1
 
 
@@ -194,7 +194,7 @@ def test_a_failed_confirmation_leaves_the_event_to_the_next_delivery(stopped: Em
     stopped.fail_next(500)
     with pytest.raises(tb.ServerError):
         client.ingest(event)
-    assert client.ingest(event).note is Note.APPLIED
+    assert client.ingest(event).status is IngestStatus.APPLIED
 
 
 def test_an_event_of_another_connection_is_refused(jobs: tb.Client, scans: tb.Client, svix_headers: Sign) -> None:
@@ -218,9 +218,9 @@ def test_the_async_client_ingests_events_too(stopped: Emulator, run: Callable[..
             ingested = await client.ingest(parsed)
             assert ingested.task is not None
             assert ingested.task.status is TaskStatus.COMPLETED
-            return [ingested.note, (await client.ingest(parsed)).note]
+            return [ingested.status, (await client.ingest(parsed)).status]
 
-    assert run(main()) == [Note.APPLIED, Note.DUPLICATE]
+    assert run(main()) == [IngestStatus.APPLIED, IngestStatus.DUPLICATE]
 
 
 # The memory of events.
