@@ -1,8 +1,8 @@
-"""Extract the text of a document that lies at a URL, through whichever vendor the named connection uses.
+"""Extract the text of a document at a URL, with the vendor of the named connection.
 
     python extract_text.py CONNECTION URL
 
-The connection says who the vendor is; nothing here does. Scan Documents reads images, expert.ai Extract reads PDFs.
+The configuration decides which vendor that is. Scan Documents reads images, expert.ai Extract reads PDFs.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import taskbridge as tb
 
 
 def main(connection: str, url: str) -> int:
-    """Submit, wait, and print what came of it."""
+    """Submit the document, wait for the task and print its result."""
     with tb.connect(connection=connection) as client:
         try:
             task = client.submit("extract-text", url)
         except tb.SubmitUncertain as error:
-            found = client.recover(error)  # the vendor may have taken it: look, never send again blindly
+            found = client.recover(error)  # the vendor may have accepted it: never submit it again blindly
             if found is None:
                 raise
             task = found
@@ -30,7 +30,7 @@ def main(connection: str, url: str) -> int:
     elif result.data is not None:
         print(json.dumps(result.data, indent=2))
     for file in result.files:
-        print(f"made {file.name}", file=sys.stderr)
+        print(f"result file: {file.name}", file=sys.stderr)
     return 0
 
 

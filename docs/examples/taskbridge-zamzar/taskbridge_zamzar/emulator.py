@@ -1,8 +1,8 @@
-"""An emulator of Zamzar API v1, written from its official client, zamzar 2.0.2; times in seconds, sizes in bytes.
+"""An emulator of the Zamzar API v1, written from its official client, zamzar 2.0.2; times in seconds, sizes in bytes.
 
 Labels such as JOB name the client's files: zamzar/models/job.py, zamzar/api/jobs_api.py (JOBS), zamzar/facade/
-job_manager.py (MANAGER). What none of them says is marked as assumed. Nothing happens between requests: what a job has
-come to is worked out when somebody asks.
+job_manager.py (MANAGER). Behavior that none of them shows is marked as assumed. Nothing happens between requests: a
+job's state is computed when a request comes in.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from zipfile import ZipFile
 
 from starlette.responses import Response
 from taskbridge.emulator import Plan, VendorEmulator
-from taskbridge.emulator.answers import (
+from taskbridge.emulator.helpers import (
+    ErrorResponse,
     FormPart,
     JsonObject,
     Life,
-    Refused,
     from_multipart,
     random_text,
     routes,
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 __all__ = ["ZamzarEmulator"]
 
 PREFIX: Final = "zamzar"
-MOST: Final = 50  # of a page: JOBS; that fewer are not the default is assumed
-PAGED: Final = frozenset({"jpg", "png"})  # formats that take a file for each page; that two are made is assumed
+PAGE_SIZE: Final = 50  # at most: JOBS; that it is also the default is assumed
+IMAGE_FORMATS: Final = frozenset({"jpg", "png"})  # one file for each page; that there are two pages is assumed
 EXPORT_TIME: Final = 2.0  # seconds that an export takes: assumed
 
-# HTTP status -> code and message. That 1x is about content, 2x about the request, 3x about the service: ERROR, whose
-# only example is 22; all codes and texts here are assumed.
+# HTTP status -> code and message. 1x is about the content, 2x about the request, 3x about the service: ERROR, whose
+# only example is 22; all codes and messages here are assumed.
 ERRORS: Final[Mapping[int, tuple[int, str]]] = {
     401: (21, "the API key is missing or invalid"),
     404: (20, "the requested resource does not exist"),
@@ -86,7 +86,7 @@ class _Job:
 
 
 class ZamzarEmulator(VendorEmulator):
-    """Zamzar on this machine."""
+    """The emulated Zamzar."""
 
     name = "zamzar"
 
@@ -94,13 +94,13 @@ class ZamzarEmulator(VendorEmulator):
         super().__init__(host)
         self._key = random_text(host.random, 32)
         self._files: dict[int, _File] = {}
-        self._imports: dict[int, str] = {}  # URL by number; its file has the same number: assumed
+        self._imports: dict[int, str] = {}  # id -> URL; that the file has the same id is assumed
         self._jobs: dict[int, _Job] = {}
         self._last = 0
         self._samples = self._make_samples()
 
     def mounts(self) -> Mapping[str, Sequence[BaseRoute]]:
-        """The calls of JOBS and FILES, and the one import that the client makes of a URL."""
+        """The calls of JOBS and FILES, and the import of a URL that the client makes."""
         table = [
             ("GET", "/v1/", self._welcome),
             ("POST", "/v1/jobs", self._submit),
@@ -118,18 +118,18 @@ class ZamzarEmulator(VendorEmulator):
         return {PREFIX: routes(table, self._check)}
 
     def settings(self) -> Mapping[str, str]:
-        """The key, and the address up to ``/v1``."""
+        """The key, and the base URL up to ``/v1``."""
         return {"api_key": self._key, "base_url": f"{self.host.base_url}/{PREFIX}/v1"}
 
     def samples(self) -> Mapping[str, str]:
-        """Jobs in each state, and with an export in each state."""
+        """A job for each status, and one for each status of an export."""
         return self._samples
 
-    # In front of every call.
+    # Before every call.
 
     def _check(self, request: Request) -> None:
         if request.headers.get("authorization") != f"Bearer {self._key}":  # CONFIGURATION
-            raise _refused(401)
+            raise _error(401)
 
     async def _welcome(self, request: Request) -> Response:
         del request
@@ -139,27 +139,27 @@ class ZamzarEmulator(VendorEmulator):
 
     async def _submit(self, request: Request) -> Response:
         form = from_multipart(await request.body(), request.headers.get("content-type", ""))
-        target, given = _text(form, "target_format"), form.get("source_file")
-        if not target or given is None:
-            raise _refused(422)
-        source, url = self._source(given, _text(form, "source_format"))
+        target, document = _text(form, "target_format"), form.get("source_file")
+        if not target or document is None:
+            raise _error(422)
+        source, url = self._source(document, _text(form, "source_format"))
         plan = self.host.take_plan(source.name)
         job = self._add(source, target, Life(self.host.clock.time(), plan), _text(form, "export_url"))
         job.url, job.options = url, _text(form, "options")
         return to_json(self._show(job), 201)
 
-    def _source(self, given: FormPart, kind: str | None) -> tuple[_File, str | None]:
-        """A file that was sent, one that is here, or one that is fetched from its URL: JOBS."""
-        if given.filename is not None:
-            return self._store(given.filename, given.data), None
-        text = given.data.decode(errors="replace")
+    def _source(self, document: FormPart, source_format: str | None) -> tuple[_File, str | None]:
+        """Return the uploaded file, a stored one by its id, or one fetched from a URL: JOBS."""
+        if document.filename is not None:
+            return self._store(document.filename, document.data), None
+        text = document.data.decode(errors="replace")
         if text.isdecimal() and int(text) in self._files:
             return self._files[int(text)], None
         name = unquote(PurePosixPath(urlsplit(text).path).name)
         if not name or "://" not in text:
-            raise _refused(422)
-        if "." not in name and kind:
-            name = f"{name}.{kind}"  # facade/jobs_service.py
+            raise _error(422)
+        if "." not in name and source_format:
+            name = f"{name}.{source_format}"  # facade/jobs_service.py
         file = self._store(name, b"fetched from a URL")
         self._imports[file.id] = text
         return file, text
@@ -177,22 +177,22 @@ class ZamzarEmulator(VendorEmulator):
         job = self._job(request)
         if self._status(job) in ("initialising", "converting"):
             job.cancelled = self.host.clock.time()
-        return to_json(self._show(job))  # that one which has ended is answered as it is: assumed
+        return to_json(self._show(job))  # a job that has ended is returned unchanged: assumed
 
     def _job(self, request: Request) -> _Job:
         job = self._jobs.get(request.path_params["id"])
         if job is None:
-            raise _refused(404)
+            raise _error(404)
         return job
 
     def _page(self, request: Request, jobs: Sequence[_Job]) -> Response:
-        """Newest first, as FILES says of files; of jobs it is assumed. `after` is towards the older ones."""
-        asked = request.query_params
-        limit = min(int(asked.get("limit", MOST)), MOST)
-        older = [job for job in reversed(jobs) if "after" not in asked or job.id < int(asked["after"])]
+        """Newest first, as FILES documents it for files; assumed for jobs. `after` means older than that id."""
+        query = request.query_params
+        limit = min(int(query.get("limit", PAGE_SIZE)), PAGE_SIZE)
+        older = [job for job in reversed(jobs) if "after" not in query or job.id < int(query["after"])]
         chosen = older[:limit]
-        if "before" in asked:
-            chosen = [job for job in reversed(jobs) if job.id > int(asked["before"])][-limit:]
+        if "before" in query:
+            chosen = [job for job in reversed(jobs) if job.id > int(query["before"])][-limit:]
         ends = {"first": chosen[0].id, "last": chosen[-1].id} if chosen else {}
         paging = {"total_count": len(jobs), **ends, "limit": limit}
         return to_json({"paging": paging, "data": [self._show(job) for job in chosen]})
@@ -204,7 +204,7 @@ class ZamzarEmulator(VendorEmulator):
 
     def _status(self, job: _Job) -> str:
         now = self.host.clock.time()
-        if job.cancelled is not None or (job.life.plan.outcome == "cancelled" and now >= job.life.ends):
+        if job.cancelled is not None or (job.life.plan.outcome == "cancelled" and now >= job.life.finished_at):
             return "cancelled"
         phase = job.life.phase(now)
         if phase != "ended":
@@ -218,8 +218,8 @@ class ZamzarEmulator(VendorEmulator):
             "key": self._key,
             "status": status,
             "sandbox": False,
-            "created_at": utc_text(job.life.born),
-            "finished_at": utc_text(job.life.ends) if status == "successful" else None,  # "null otherwise": JOB
+            "created_at": utc_text(job.life.submitted_at),
+            "finished_at": utc_text(job.life.finished_at) if status == "successful" else None,  # "null otherwise": JOB
             "source_file": job.source.show(self._key),
             "target_files": [],
             "target_format": job.target_format,
@@ -237,37 +237,37 @@ class ZamzarEmulator(VendorEmulator):
         return shown
 
     def _exports(self, job: _Job) -> list[JsonObject]:
-        over = self.host.clock.time() - job.life.ends >= job.export_time
-        status = ("failed" if job.export_fails else "successful") if over else "uploading"
+        has_ended = self.host.clock.time() - job.life.finished_at >= job.export_time
+        status = ("failed" if job.export_fails else "successful") if has_ended else "uploading"
         return [{"id": 1, "url": job.export_url, "status": status}]
 
-    # Imports; each is over as soon as it is asked for: assumed.
+    # Imports; each has ended as soon as it is requested: assumed.
 
     async def _import(self, request: Request) -> Response:
-        asked = dict(parse_qsl((await request.body()).decode()))  # a form: IMPORTS
-        url = asked.get("url", "")
+        form = dict(parse_qsl((await request.body()).decode()))  # IMPORTS
+        url = form.get("url", "")
         if "://" not in url:
-            raise _refused(422)
-        file = self._store(asked.get("filename") or PurePosixPath(urlsplit(url).path).name, b"fetched from a URL")
+            raise _error(422)
+        file = self._store(form.get("filename") or PurePosixPath(urlsplit(url).path).name, b"fetched from a URL")
         self._imports[file.id] = url
         return to_json(self._show_import(file.id), 201)
 
     async def _get_import(self, request: Request) -> Response:
         if request.path_params["id"] not in self._imports:
-            raise _refused(404)
+            raise _error(404)
         return to_json(self._show_import(request.path_params["id"]))
 
-    def _show_import(self, number: int) -> JsonObject:
-        file = self._files[number]
-        moment = utc_text(file.created)
+    def _show_import(self, import_id: int) -> JsonObject:
+        file = self._files[import_id]
+        created = utc_text(file.created)
         return {
-            "id": number,
+            "id": import_id,
             "key": self._key,
-            "url": self._imports[number],
+            "url": self._imports[import_id],
             "status": "successful",
             "file": file.show(self._key),
-            "created_at": moment,
-            "finished_at": moment,
+            "created_at": created,
+            "finished_at": created,
         }
 
     # Files.
@@ -275,7 +275,7 @@ class ZamzarEmulator(VendorEmulator):
     async def _upload(self, request: Request) -> Response:
         form = from_multipart(await request.body(), request.headers.get("content-type", ""))
         if "content" not in form:
-            raise _refused(422)
+            raise _error(422)
         name = _text(form, "name") or form["content"].filename or "file"
         return to_json(self._store(name, form["content"].data).show(self._key), 201)
 
@@ -292,7 +292,7 @@ class ZamzarEmulator(VendorEmulator):
     def _file(self, request: Request) -> _File:
         file = self._files.get(request.path_params["id"])
         if file is None:
-            raise _refused(404)
+            raise _error(404)
         return file
 
     def _store(self, name: str, data: bytes) -> _File:
@@ -301,12 +301,12 @@ class ZamzarEmulator(VendorEmulator):
         return file
 
     def _convert(self, job: _Job) -> Sequence[_File]:
-        """One file; for images one for each page, and all of them in an archive, which MANAGER looks for."""
-        stem, kind = PurePosixPath(job.source.name).stem, job.target_format
-        content = f"{job.source.name} as {kind}\n".encode()
-        if kind not in PAGED:
-            return [self._store(f"{stem}.{kind}", content)]
-        pages = [self._store(f"{stem}-{number}.{kind}", content) for number in (1, 2)]
+        """Return one file; for images one for each page, and an archive of them, which MANAGER expects."""
+        stem, target = PurePosixPath(job.source.name).stem, job.target_format
+        content = f"{job.source.name} as {target}\n".encode()
+        if target not in IMAGE_FORMATS:
+            return [self._store(f"{stem}.{target}", content)]
+        pages = [self._store(f"{stem}-{number}.{target}", content) for number in (1, 2)]
         packed = BytesIO()
         with ZipFile(packed, "w") as archive:
             for page in pages:
@@ -347,6 +347,6 @@ def _text(form: Mapping[str, FormPart], name: str) -> str | None:
     return None if part is None else part.data.decode(errors="replace")
 
 
-def _refused(status: int) -> Refused:
+def _error(status: int) -> ErrorResponse:
     code, message = ERRORS[status]
-    return Refused(to_json({"errors": [{"code": code, "message": message}]}, status))  # shape: ERRORS
+    return ErrorResponse(to_json({"errors": [{"code": code, "message": message}]}, status))  # shape: ERRORS

@@ -1,8 +1,8 @@
-"""Zamzar API v1, as its official client tells it: https://github.com/zamzar/zamzar-python, 2.0.2 (read 2026-11-25).
+"""Zamzar API v1, according to its official client: https://github.com/zamzar/zamzar-python, 2.0.2 (read 2026-11-25).
 
-Times are UTC, sizes in bytes. Ids are numbers. Objects repeat the API key that made them (`key`), so it is taken out
-before anything is kept. A job with an `export_url` has ended only when its exports have. What the client does not tell
-stands in README.md.
+Times are UTC, sizes in bytes. Ids are numbers. Objects contain the API key that created them (`key`), so it is removed
+before anything is stored. A job with an `export_url` ends only when its exports do. README.md lists what the client
+leaves open.
 """
 
 from __future__ import annotations
@@ -42,12 +42,7 @@ from taskbridge.provider import (
     path_id,
     read_state,
 )
-from taskbridge.models import Reason
-from taskbridge.models import Task
-from taskbridge.models import TaskFailure
-from taskbridge.models import TaskFile
-from taskbridge.models import TaskResult
-from taskbridge.models import TaskStatus
+from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus
 
 # `status` of a job -> ours.                       zamzar/models/job.py
 STATES: Final[StateTable] = {
@@ -66,14 +61,14 @@ EXPORT_STATES: Final[StateTable] = {
     "failed": (TaskStatus.COMPLETED, Reason.INTEGRATION_FAILED),
 }
 
-# Neutral operation -> ours: the vendor has one, and tells conversions apart by `target_format`.
+# Neutral operation -> our own name: the vendor has one operation, with a `target_format`.
 OPERATIONS: Final[Mapping[str, str]] = {
     "convert": "convert",
     "extract-text": "extract-text",
 }
-TEXT: Final = "txt"  # `target_format` of extract-text; "extract text from PDF files" in the client's README
+TEXT: Final = "txt"  # `target_format` of extract-text; see "extract text from PDF files" in the client's README
 
-PAGE: Final = 50  # jobs at most: zamzar/api/jobs_api.py
+PAGE_SIZE: Final = 50  # jobs, at most: zamzar/api/jobs_api.py
 JOB: Final = IdKind(re.compile(r"[1-9][0-9]{0,18}", re.ASCII), noun="job", example="15")
 
 
@@ -81,9 +76,9 @@ class ZamzarSettings(ProviderSettings):
     """Settings of a Zamzar connection."""
 
     api_key: SecretStr
-    """API key from the developers' page."""
+    """API key from the developer dashboard."""
     base_url: str = "https://api.zamzar.com/v1"
-    """Address of the API, with its version; the sandbox is ``https://sandbox.zamzar.com/v1``."""
+    """Base URL of the API, with its version; the sandbox is ``https://sandbox.zamzar.com/v1``."""
 
 
 class Zamzar(Provider[ZamzarSettings]):
@@ -101,11 +96,11 @@ class Zamzar(Provider[ZamzarSettings]):
         operations=OPERATIONS,
         inputs=frozenset({"path", "bytes", "stream", "url", "file"}),
         cancel=True,
-        listing=Listing(PAGE, statuses=frozenset({TaskStatus.COMPLETED})),
-        list_polling=ListPolling(PAGE),
+        listing=Listing(PAGE_SIZE, statuses=frozenset({TaskStatus.COMPLETED})),
+        list_polling=ListPolling(PAGE_SIZE),
     )
 
-    # Requests, in the order in which a task lives.
+    # Requests, in the order of a task's life.
 
     def authorize(self) -> Flow[Credential]:
         """The API key, as a bearer token."""
@@ -117,33 +112,33 @@ class Zamzar(Provider[ZamzarSettings]):
         response = yield self.request("GET", f"/jobs/{native}")
         return self.task(self.payload(response), task_id)
 
-    def source(self, file: TaskFile) -> Request:
+    def download_request(self, file: TaskFile) -> Request:
         """``GET /files/{id}/content``."""
         if file.id is None:
-            return super().source(file)
-        asked = self.request("GET", f"/files/{path_id(file.id)}/content", response_type="bytes")
-        return replace(asked, headers={"Accept": "application/octet-stream"})
+            return super().download_request(file)
+        request = self.request("GET", f"/files/{path_id(file.id)}/content", response_type="bytes")
+        return replace(request, headers={"Accept": "application/octet-stream"})
 
-    def submit(self, order: Submission) -> Flow[Task]:
-        """``POST /jobs``: a form that holds the file, its number, or the URL that the vendor fetches it from."""
-        said = {"target_format": TEXT} if order.operation == "extract-text" else {}
-        body = _form({**said, **order.options}, order)
+    def submit(self, submission: Submission) -> Flow[Task]:
+        """``POST /jobs``: a form with the file, the id of a stored file, or a URL that the vendor fetches."""
+        fixed = {"target_format": TEXT} if submission.operation == "extract-text" else {}
+        body = _form({**fixed, **submission.options}, submission)
         response = yield self.request("POST", "/jobs", body=body, starts_work=True)
         return self.task(self.payload(response))
 
     def list_queries(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
-        """The whole list: what goes on cannot be picked out."""
+        """The whole list: the vendor cannot filter for unfinished jobs."""
         del prefixes, now, age
         return (Query(),)
 
     def list_page(self, query: Query, cursor: str | None) -> Flow[Page]:
-        """``GET /jobs``, or ``/jobs/successful``; the next page begins after the last job of this one."""
+        """``GET /jobs``, or ``/jobs/successful``; the next page starts after the last job of this one."""
         path = "/jobs/successful" if query.status is TaskStatus.COMPLETED else "/jobs"
-        params: dict[str, str | int] = {"limit": PAGE} if cursor is None else {"limit": PAGE, "after": cursor}
-        said = self.payload((yield self.request("GET", path, params=params)))
-        tasks = tuple(self.task(each) for each in said.children("data"))
-        paging = said.maybe_child("paging")
-        last = None if paging is None or len(tasks) < PAGE else paging.maybe_integer("last")
+        params: dict[str, str | int] = {"limit": PAGE_SIZE} if cursor is None else {"limit": PAGE_SIZE, "after": cursor}
+        page = self.payload((yield self.request("GET", path, params=params)))
+        tasks = tuple(self.task(each) for each in page.children("data"))
+        paging = page.maybe_child("paging")
+        last = None if paging is None or len(tasks) < PAGE_SIZE else paging.maybe_integer("last")
         return Page(tasks, None if last is None else str(last))
 
     def cancel(self, task_id: str) -> Flow[Task]:
@@ -154,12 +149,12 @@ class Zamzar(Provider[ZamzarSettings]):
 
     # Translation.
 
-    def task(self, payload: Payload, asked: str | None = None) -> Task:
-        """A task from the bare object of an answer.
+    def task(self, payload: Payload, task_id: str | None = None) -> Task:
+        """Translate the vendor's job object.
 
         Args:
-            payload: The vendor's job.
-            asked: The shared id it was asked for.
+            payload: The object.
+            task_id: The shared id that was requested; None if the object comes from a list or a submission.
         """
         native = payload.integer("id")
         word, state = _state(payload)
@@ -168,7 +163,7 @@ class Zamzar(Provider[ZamzarSettings]):
             provider=self.name,
             connection=payload.connection,
             observed_at=payload.observed_at,
-            id=asked or str(native),
+            id=task_id or str(native),
             native_id=native,
             status=state.status,
             reason=state.reason,
@@ -182,62 +177,62 @@ class Zamzar(Provider[ZamzarSettings]):
         )
 
     def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:
-        """Read ``{"errors": [{"code": 22, "message": …}]}``: the first of them.
+        """Read the first of ``{"errors": [{"code": 22, "message": …}]}``.
 
         Args:
             document: The decoded body.
         """
-        for said in Payload(document, self.connection, NO_TIME).children("errors"):
-            code = said.maybe_integer("code")
-            return ErrorDetails(None if code is None else str(code), said.maybe_words("message"))
+        for error in Payload(document, self.connection, NO_TIME).children("errors"):
+            code = error.maybe_integer("code")
+            return ErrorDetails(None if code is None else str(code), error.maybe_message("message"))
         return ErrorDetails()
 
 
-def _form(options: Mapping[str, Any], order: Submission) -> Form | Upload:
+def _form(options: Mapping[str, Any], submission: Submission) -> Form | Upload:
     fields = tuple((key, value if isinstance(value, str) else json.dumps(value)) for key, value in options.items())
-    for source in order.sources:  # there is one at most: no operation takes many
+    for source in submission.sources:  # one at most: no operation takes several
         if isinstance(source, Document):
-            kind = source.media_type or "application/octet-stream"  # which the transport guesses from the name
-            return Upload(fields, "source_file", source.name, source.content, kind)
-        given = source.id if isinstance(source, Stored) else source.url
-        return Form((*fields, ("source_file", given)))
+            media_type = source.media_type or "application/octet-stream"
+            return Upload(fields, "source_file", source.name, source.content, media_type)
+        reference = source.id if isinstance(source, Stored) else source.url
+        return Form((*fields, ("source_file", reference)))
     return Form(fields)
 
 
 def _state(job: Payload) -> tuple[str, State]:
-    """The word that decides, and what it means; that of an export where the job itself is done."""
+    """Return the status that decides and its meaning: an export's if the job itself is done."""
     word = job.text("status")
     state = read_state(STATES, word)
     if state.status is not TaskStatus.COMPLETED or job.maybe_text("export_url") is None:
         return word, state
-    exports = [
-        (said, read_state(EXPORT_STATES, said)) for each in job.children("exports") if (said := each.text("status"))
-    ]
-    going_on = (each for each in exports if each[1].status is not TaskStatus.COMPLETED)
-    failed = (each for each in exports if each[1].reason is not None)
-    none_yet = (word, State(TaskStatus.PROCESSING)) if not exports else (word, state)
-    return next(going_on, next(failed, none_yet))
+    words = [each.text("status") for each in job.children("exports")]
+    if not words:
+        return word, State(TaskStatus.PROCESSING)
+    exports = [(each, read_state(EXPORT_STATES, each)) for each in words]
+    running = (export for export in exports if export[1].status is not TaskStatus.COMPLETED)
+    failed = (export for export in exports if export[1].reason is not None)
+    return next(running, next(failed, (word, state)))
 
 
-def _file(said: Payload) -> TaskFile:
-    number, kind = said.maybe_integer("id"), said.maybe_text("format")
+def _file(file: Payload) -> TaskFile:
+    file_id, file_format = file.maybe_integer("id"), file.maybe_text("format")
     return TaskFile(
-        id=None if number is None else str(number),
-        name=said.maybe_text("name"),
-        size=said.maybe_integer("size"),
-        properties=None if kind is None else {"format": kind},
+        id=None if file_id is None else str(file_id),
+        name=file.maybe_text("name"),
+        size=file.maybe_integer("size"),
+        properties=None if file_format is None else {"format": file_format},
     )
 
 
-def _failure(said: Payload | None) -> TaskFailure:
-    if said is None:
+def _failure(failure: Payload | None) -> TaskFailure:
+    if failure is None:
         return TaskFailure()
-    code = said.maybe_integer("code")
-    return TaskFailure(code=None if code is None else str(code), message=said.maybe_words("message"))
+    code = failure.maybe_integer("code")
+    return TaskFailure(code=None if code is None else str(code), message=failure.maybe_message("message"))
 
 
 def _without_keys(value: Any) -> Any:
-    """The same without the API key that each object repeats."""
+    """Return the same value without the API key that each object contains."""
     if isinstance(value, Mapping):
         return {name: _without_keys(each) for name, each in value.items() if name != "key"}  # pyright: ignore[reportUnknownVariableType]  # any JSON
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The official client, pointed at the emulator: whatever it can do with jobs and files works."""
+"""The official client, pointed at the emulator: all that it does with jobs and files works."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def document(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_key_is_welcome(client: Any) -> None:
+def test_the_key_is_accepted(client: Any) -> None:
     assert client.test_connection() == "Welcome to the Zamzar API"
 
 
-def test_a_wrong_key_is_refused(emulator: Emulator) -> None:
-    stranger = zamzar.ZamzarClient("wrong", host=emulator.settings()["base_url"])
+def test_a_wrong_key_is_rejected(emulator: Emulator) -> None:
+    client = zamzar.ZamzarClient("wrong", host=emulator.settings()["base_url"])
     with pytest.raises(zamzar.ApiException) as caught:
-        stranger.jobs.find(1)
+        client.jobs.find(1)
     assert caught.value.status == 401
 
 
@@ -53,7 +53,7 @@ def test_a_file_is_converted_stored_and_deleted(client: Any, document: Path, tmp
         client.files.find(job.source_file_id)
 
 
-def test_pages_come_in_an_archive_too(client: Any, document: Path, tmp_path: Path) -> None:
+def test_pages_are_also_in_an_archive(client: Any, document: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pages"
     folder.mkdir()
     client.convert(document, "png", options={"quality": 90}).store(folder)
@@ -65,7 +65,7 @@ def test_a_url_is_imported_and_converted(client: Any) -> None:
     assert (job.has_succeeded(), job.model.source_file.name) == (True, "logo.png")
 
 
-def test_an_export_is_waited_for(client: Any, document: Path) -> None:
+def test_an_export_is_awaited(client: Any, document: Path) -> None:
     job = client.convert(document, "pdf", export_url="s3://CREDENTIAL_NAME@my-bucket-name/letter.pdf")
     assert [export.status for export in job.model.exports] == ["successful"]
 
@@ -81,11 +81,11 @@ def test_a_job_is_cancelled(client: Any, emulator: Emulator) -> None:
     assert client.jobs.find(number).model.status == "cancelled"
 
 
-def test_jobs_are_listed_a_page_after_the_other(client: Any, emulator: Emulator) -> None:
-    everything = client.jobs.list()
-    assert {job.id for job in everything.items} == {int(number) for number in emulator.samples().values()}
+def test_jobs_are_listed_page_by_page(client: Any, emulator: Emulator) -> None:
+    all_jobs = client.jobs.list()
+    assert {job.id for job in all_jobs.items} == {int(number) for number in emulator.samples().values()}
     first = client.jobs.list(limit=2)
     second = first.next_page()
-    assert [job.id for job in [*first.items, *second.items]] == [job.id for job in everything.items][:4]
+    assert [job.id for job in [*first.items, *second.items]] == [job.id for job in all_jobs.items][:4]
     assert [job.id for job in second.previous_page().items] == [job.id for job in first.items]
     assert all(job.has_succeeded() for job in client.jobs.successful.list().items)

@@ -1,4 +1,4 @@
-"""Zamzar passes the suite that every provider passes."""
+"""The conformance suite that every provider passes."""
 
 from __future__ import annotations
 

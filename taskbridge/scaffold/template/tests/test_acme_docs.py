@@ -18,7 +18,7 @@ TASK_ID = "t_4f0c2a9b7d1e"
 
 
 def provider() -> AcmeDocs:
-    return AcmeDocs(AcmeDocsSettings.model_validate({"api_key": "key-for-tests"}), "acme")
+    return AcmeDocs(AcmeDocsSettings.model_validate({"api_key": "key-for-tests"}), "test")
 
 
 def run(flow: Flow[Any], document: object, status: int = 200) -> Any:
