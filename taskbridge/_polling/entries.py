@@ -6,6 +6,7 @@ snapshot is translated again when a caller needs it. No I/O.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from taskbridge._engine.connection import Connection
-    from taskbridge._polling.intervals import Intervals
+    from taskbridge._polling.intervals import IntervalPolicy, Intervals
     from taskbridge._polling.lists import ListScan
     from taskbridge.models import Task, TaskRef
 
@@ -27,6 +28,7 @@ _WEBHOOK_FACTOR: Final = 5.0  # pauses grow by this factor while a webhook is ex
 _OVERDUE_FACTOR: Final = 2.0  # mean ages at the end after which the webhook counts as lost and normal polling resumes
 
 
+@dataclass(slots=True, eq=False)
 class Waiter:
     """One caller's wait for one task.
 
@@ -39,97 +41,62 @@ class Waiter:
         changes: Whether the waiter wants an update for each change, not only for the end.
     """
 
-    __slots__ = ("changes", "deadline", "entry", "index", "owner", "since")
-
-    def __init__(
-        self, entry: PolledTask | None, owner: Any, index: int, since: float, deadline: float, *, changes: bool
-    ) -> None:
-        self.entry = entry
-        self.owner = owner
-        self.index = index
-        self.since = since
-        self.deadline = deadline
-        self.changes = changes
+    entry: PolledTask | None
+    owner: Any
+    index: int
+    since: float = 0.0
+    deadline: float = inf
+    changes: bool = False
 
     @classmethod
     def detached(cls, owner: Any, index: int) -> Waiter:
         """Return a waiter for a task that never enters the scheduler."""
-        return cls(None, owner, index, 0.0, inf, changes=False)
+        return cls(None, owner, index)
 
 
+@dataclass(slots=True, eq=False)
 class PolledTask:
     """A task in the scheduler."""
 
-    __slots__ = (
-        "_intervals",
-        "age",
-        "connection",
-        "covered",
-        "due_at",
-        "failures",
-        "has_hint",
-        "is_pending",
-        "is_single",
-        "last_body",
-        "last_error",
-        "listed_state",
-        "long_poll",
-        "native_status",
-        "observed",
-        "policy",
-        "polling",
-        "polls",
-        "progress",
-        "progressed_at",
-        "ready_index",
-        "reason",
-        "received_at",
-        "ref",
-        "reported",
-        "scan",
-        "submitted_at",
-        "task_id",
-        "waiters",
-        "was_unlisted",
-    )
+    connection: Connection
+    intervals: Intervals
+    task_id: str
+    ref: TaskRef
+    submitted_at: float  # best guess, in our monotonic seconds
+    waiters: list[Waiter] = field(default_factory=list[Waiter])
 
-    def __init__(self, connection: Connection, intervals: Intervals, task_id: str, ref: TaskRef, now: float) -> None:
-        self.connection = connection
-        self._intervals = intervals
-        self.task_id = task_id
-        self.ref = ref
-        self.waiters: list[Waiter] = []
+    # What is known of the task.
+    policy: IntervalPolicy = field(init=False)  # the connection's default until the operation is known
+    age: float = 0.0  # seconds, at the last poll
+    polls: int = 0  # successful ones, including snapshots from elsewhere
+    is_pending: bool = False  # at the last poll
+    native_status: str | None = None
+    progress: float | None = None
+    progressed_at: float = 0.0  # age at which the progress last changed
+    last_body: bytes | None = None
+    received_at: datetime | None = None  # time of the last body
+    reported: Task | None = None  # last snapshot for waiters that want changes
+    observed: Task | None = None  # last snapshot for observers
+    last_error: TaskbridgeError | None = None  # of the last poll
+    failures: int = 0  # failed polls in a row
 
-        # What is known of the task.
-        self.submitted_at = now  # best guess, in our monotonic seconds
-        self.policy = intervals.of(None)  # until the operation is known
-        self.age = 0.0  # seconds, at the last poll
-        self.polls = 0  # successful ones, including snapshots from elsewhere
-        self.is_pending = False  # at the last poll
-        self.native_status: str | None = None
-        self.progress: float | None = None
-        self.progressed_at = 0.0  # age at which the progress last changed
-        self.last_body: bytes | None = None
-        self.received_at: datetime | None = None  # time of the last body
-        self.reported: Task | None = None  # last snapshot for waiters that want changes
-        self.observed: Task | None = None  # last snapshot for observers
-        self.last_error: TaskbridgeError | None = None  # of the last poll
-        self.failures = 0  # failed polls in a row
+    # The next poll.
+    due_at: float = 0.0  # monotonic seconds
+    reason: PollReason | None = PollReason.FIRST  # None if the interval policy decides
+    ready_index: int = -1  # position in the queue's `ready`; -1 if not in it
+    polling: bool = False
+    long_poll: bool = False  # whether to use the vendor's long poll
+    has_hint: bool = False  # whether a hint arrived during the current poll
 
-        # The next poll.
-        self.due_at = now
-        self.reason: PollReason | None = PollReason.FIRST  # None if the interval policy decides
-        self.ready_index = -1  # position in the queue's `ready`; -1 if not in it
-        self.polling = False
-        self.long_poll = False  # whether to use the vendor's long poll
-        self.has_hint = False  # whether a hint arrived during the current poll
+    # List scans.
+    covered: bool = False  # whether it waits for a list scan instead of a poll
+    scan: ListScan | None = None  # the running scan that has not shown it yet
+    is_single: bool = False  # whether to poll it even if lists are read
+    was_unlisted: bool = False  # whether the reason is that a scan did not show it
+    listed_state: tuple[object, ...] = ()  # what a list showed when it last caused a poll
 
-        # List scans.
-        self.covered = False  # whether it waits for a list scan instead of a poll
-        self.scan: ListScan | None = None  # the running scan that has not shown it yet
-        self.is_single = False  # whether to poll it even if lists are read
-        self.was_unlisted = False  # whether the reason is that a scan did not show it
-        self.listed_state: tuple[object, ...] = ()  # what a list showed when it last caused a poll
+    def __post_init__(self) -> None:
+        self.policy = self.intervals.of(None)
 
     @property
     def prefix(self) -> str:
@@ -170,7 +137,7 @@ class PolledTask:
         """Start with a snapshot that the caller has; return when to poll first (monotonic seconds)."""
         stale = max(0.0, (self.connection.clock.now() - known.observed_at).total_seconds())
         self.reported = known
-        self.policy = self._intervals.of(known.operation)
+        self.policy = self.intervals.of(known.operation)
         self.age = max(0.0, (known.observed_at - (known.created_at or known.observed_at)).total_seconds())
         self.submitted_at = now - stale - self.age
         self.progress, self.progressed_at = known.progress, self.age
@@ -190,7 +157,7 @@ class PolledTask:
             The expected delay in seconds with which an end was detected; None if not ended, or unknown.
         """
         if task is not None and self.polls == 0:
-            self.policy = self._intervals.of(task.operation)
+            self.policy = self.intervals.of(task.operation)
             if task.created_at is not None:
                 self.submitted_at = min(self.submitted_at, now - (task.observed_at - task.created_at).total_seconds())
         age, ended = now - self.submitted_at, task is not None and task.is_terminal

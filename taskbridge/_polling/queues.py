@@ -39,27 +39,6 @@ class ConnectionQueue:
     list: a scan shows which ones have not ended, and only those that it does not show are polled.
     """
 
-    __slots__ = (
-        "_arrivals",
-        "_heap",
-        "_serial",
-        "connection",
-        "covered",
-        "in_flight",
-        "intervals",
-        "lengths",
-        "list_failures",
-        "list_polling",
-        "members",
-        "needless_polls",
-        "ready",
-        "scan",
-        "scan_at",
-        "scan_pause",
-        "waste",
-        "wasted_at",
-    )
-
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.intervals = Intervals(connection)

@@ -148,14 +148,7 @@ class PollScheduler:
             task = result.task or entry.observed or entry.snapshot()
             unchanged = result.task is None
             self.observations.add(
-                entry,
-                poll.trace,
-                now,
-                queue.scan_at,
-                source,
-                task=task,
-                unchanged=unchanged,
-                detection_delay=delay,
+                entry, poll.trace, now, queue.scan_at, source, task=task, unchanged=unchanged, detection_delay=delay
             )
 
     def on_poll_failed(self, poll: PollTask, now: float, error: TaskbridgeError) -> None:

@@ -279,7 +279,11 @@ class Slept:
             return says(task_of(request), "done" if clock.monotonic() >= self.ends else "working")
 
         transport = ScriptedTransport(vendor, clock=clock)
-        self.runtime = Runtime(clock, Transports(lambda *_: transport, transport, None))
+
+        def make(*_: object) -> ScriptedTransport:
+            return transport
+
+        self.runtime = Runtime(clock, Transports(make, transport, None))
         self.scheduler = PollScheduler()
         for n in range(number):
             self.scheduler.add(self.made.connection, f"t{n}", clock.monotonic(), deadline=clock.monotonic() + 900.0)
