@@ -1,1 +1,1 @@
-"""Many tasks: when each is polled, alone or through the vendor's list; a state machine without I/O."""
+"""Polling many tasks: when to poll each, or the vendor's list instead. A state machine without I/O."""

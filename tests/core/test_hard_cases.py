@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import signal
 import threading
 import weakref
 from collections import Counter
@@ -21,6 +22,7 @@ from taskbridge._engine.retry import RequestOptions
 from taskbridge._polling.scheduler import PollScheduler
 from taskbridge._runtime.base import Transports
 from taskbridge._runtime.sync import Runtime
+from taskbridge.provider.clock import SystemClock
 from taskbridge.provider.http import Request, Response
 from taskbridge.testing import AsyncScriptedTransport, ScriptedTransport, VirtualClock
 
@@ -77,7 +79,7 @@ def check_ten_thousand(outcomes: list[tb.Outcome], requests: int) -> None:
 
 @pytest.mark.usefixtures("quiet")
 def test_ten_thousand_refs_of_which_a_hundred_do_not_exist(acme: Maker, says: Says) -> None:
-    made = acme(some_missing(says))
+    harness = acme(some_missing(says))
     most = 0
 
     def counting(request: Request) -> Response:
@@ -85,8 +87,8 @@ def test_ten_thousand_refs_of_which_a_hundred_do_not_exist(acme: Maker, says: Sa
         most = max(most, len(waiting_threads())) if task_of(request).endswith("00") else most
         return some_missing(says)(request)
 
-    transport = ScriptedTransport(counting, clock=made.clock)
-    with tb.Client(made.connection, clock=made.clock, transport=transport) as client:
+    transport = ScriptedTransport(counting, clock=harness.clock)
+    with tb.Client(harness.connection, clock=harness.clock, transport=transport) as client:
         outcomes = client.wait_all([f"t{n}" for n in range(10_000)], timeout=None)
     check_ten_thousand(outcomes, len(transport.requests))
     assert 1 <= most <= 8
@@ -94,15 +96,15 @@ def test_ten_thousand_refs_of_which_a_hundred_do_not_exist(acme: Maker, says: Sa
 
 @pytest.mark.usefixtures("quiet")
 def test_ten_thousand_refs_asynchronously_without_a_thread(acme: Maker, says: Says) -> None:
-    made = acme(some_missing(says))
+    harness = acme(some_missing(says))
     before = threading.active_count()
 
     async def run() -> None:
-        client, transport = made.asynchronous()
+        client, transport = harness.asynchronous()
         async with client:
             outcomes = await client.wait_all([f"t{n}" for n in range(10_000)], timeout=None)
             assert threading.active_count() == before
-            assert len(asyncio.all_tasks()) <= 2 + made.connection.settings.max_in_flight
+            assert len(asyncio.all_tasks()) <= 2 + harness.connection.settings.max_in_flight
         check_ten_thousand(outcomes, len(transport.requests))
 
     asyncio.run(run())
@@ -122,16 +124,18 @@ def test_a_401_during_a_wait_pauses_its_connection_only_and_the_wait_can_be_resu
             return Response(401, {}, b"{}")
         return says(task_of(request), "done" if repaired.is_set() or "//works." in request.url else "working")
 
-    made = {
+    harnesses = {
         name: acme(name=name, base_url=f"https://{name}.test/v1", poll={"interval": 5.0})
         for name in ("refuses", "works")
     }
-    clock = made["works"].clock
+    clock = harnesses["works"].clock
     transport = ScriptedTransport(vendor, clock=clock)
     refused = [f"refuses:t{n}" for n in range(20)]
     with (
         caplog.at_level(logging.WARNING, logger="taskbridge"),
-        tb.Bridge({name: each.connection for name, each in made.items()}, clock=clock, transport=transport) as bridge,
+        tb.Bridge(
+            {name: each.connection for name, each in harnesses.items()}, clock=clock, transport=transport
+        ) as bridge,
     ):
         outcomes = bridge.wait_all([*refused, *(f"works:t{n}" for n in range(20))], timeout=600.0)
         assert {type(outcome.error) for outcome in outcomes[:20]} == {tb.AuthenticationError}
@@ -148,23 +152,23 @@ def test_a_401_during_a_wait_pauses_its_connection_only_and_the_wait_can_be_resu
 
 
 def test_tasks_are_added_while_iterating(acme: Maker, says: Says) -> None:
-    made = acme(lambda request: says(task_of(request), "done"))
-    with made.client as client:
+    harness = acme(lambda request: says(task_of(request), "done"))
+    with harness.client as client:
         seen: list[str] = []
         for outcome in client.as_completed(["t1", "t2"]):
             seen.append(outcome.ref.id)
             if len(seen) <= 2:
                 seen += [each.ref.id for each in client.as_completed([f"u{len(seen)}", f"v{len(seen)}"])]
     assert sorted(seen)[:2] == ["t1", "t2"]
-    assert len(seen) == len(made.transport.requests)
-    assert all(number == 1 for number in Counter(map(task_of, made.transport.requests)).values())
+    assert len(seen) == len(harness.transport.requests)
+    assert all(number == 1 for number in Counter(map(task_of, harness.transport.requests)).values())
 
 
 def test_tasks_are_added_while_iterating_asynchronously(acme: Maker, says: Says) -> None:
-    made = acme(lambda request: says(task_of(request), "done"))
+    harness = acme(lambda request: says(task_of(request), "done"))
 
     async def run() -> list[str]:
-        client, transport = made.asynchronous()
+        client, transport = harness.asynchronous()
         seen: list[str] = []
         async with client:
             async for outcome in client.as_completed(["t1", "t2"]):
@@ -179,14 +183,14 @@ def test_tasks_are_added_while_iterating_asynchronously(acme: Maker, says: Says)
 @pytest.mark.parametrize("number", [1, 50])
 def test_an_interrupt_ends_the_wait_and_leaves_no_thread(acme: Maker, says: Says, number: int) -> None:
     # In real time, but briefly: the interrupt comes with the first poll.
-    made = acme(poll={"interval": 60.0})
+    harness = acme(poll={"interval": 60.0})
     main = threading.main_thread()
     assert threading.current_thread() is main
 
     def vendor(request: Request) -> Response:
         return says(task_of(request), "working")
 
-    with tb.Client(made.connection, clock=tb_clock(), transport=ScriptedTransport(vendor)) as client:
+    with tb.Client(harness.connection, clock=SystemClock(), transport=ScriptedTransport(vendor)) as client:
         timer = threading.Timer(0.02, interrupt)
         timer.start()
         refs = [f"t{n}" for n in range(number)]
@@ -201,27 +205,19 @@ def test_an_interrupt_ends_the_wait_and_leaves_no_thread(acme: Maker, says: Says
 
 
 def interrupt() -> None:
-    import signal  # noqa: PLC0415  # only here
-
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-
-def tb_clock() -> Any:
-    from taskbridge.provider.clock import SystemClock  # noqa: PLC0415  # only here
-
-    return SystemClock()
 
 
 # Event loops.
 
 
 def test_an_event_loop_closed_during_a_wait_blocks_no_later_wait(acme: Maker, says: Says) -> None:
-    made = acme(lambda request: says(task_of(request), "done" if task_of(request) == "t1" else "working"))
-    transport = AsyncScriptedTransport(lambda request: says(task_of(request), "done"), clock=made.clock)
+    harness = acme(lambda request: says(task_of(request), "done" if task_of(request) == "t1" else "working"))
+    transport = AsyncScriptedTransport(lambda request: says(task_of(request), "done"), clock=harness.clock)
     first = asyncio.new_event_loop()
 
     async def begin() -> aio.Client:
-        client, _ = made.asynchronous()
+        client, _ = harness.asynchronous()
         async for outcome in client.as_completed(["t1", "t2"], timeout=None):
             assert outcome.ref.id == "t1"
             break
@@ -235,7 +231,7 @@ def test_an_event_loop_closed_during_a_wait_blocks_no_later_wait(acme: Maker, sa
         with pytest.raises(tb.ConfigError, match="another event loop"):
             await client.wait_all(["t1"])
         await client.close()
-        async with aio.Client(made.connection, clock=made.clock, transport=transport) as other:
+        async with aio.Client(harness.connection, clock=harness.clock, transport=transport) as other:
             assert [outcome.unwrap().id for outcome in await other.wait_all(["t1", "t2"])] == ["t1", "t2"]
 
     asyncio.run(resume())
@@ -255,8 +251,8 @@ def test_a_bridge_and_its_client_renew_a_credential_once(acme: Maker, says: Says
     transport = Slow(vendor, clock=clock)
 
     async def run() -> None:
-        made = acme(token_life=3600.0)
-        async with aio.Bridge({"acme": made.connection}, clock=clock, transport=transport) as bridge:
+        harness = acme(token_life=3600.0)
+        async with aio.Bridge({"acme": harness.connection}, clock=clock, transport=transport) as bridge:
             await asyncio.gather(bridge.get("acme:t1"), bridge["acme"].get("t2"), bridge["acme"].get("t3"))
 
     asyncio.run(run())
@@ -272,7 +268,7 @@ class Slept:
     def __init__(self, acme: Maker, says: Says, clock: VirtualClock, *, number: int, ends: float) -> None:
         self.clock, self.ends = clock, clock.monotonic() + ends
         self.polls: list[float] = []
-        self.made = acme(poll={"interval": 10.0}, max_in_flight=100)
+        self.harness = acme(poll={"interval": 10.0}, max_in_flight=100)
 
         def vendor(request: Request) -> Response:
             self.polls.append(clock.monotonic())
@@ -286,7 +282,7 @@ class Slept:
         self.runtime = Runtime(clock, Transports(make, transport, None))
         self.scheduler = PollScheduler()
         for n in range(number):
-            self.scheduler.add(self.made.connection, f"t{n}", clock.monotonic(), deadline=clock.monotonic() + 900.0)
+            self.scheduler.add(self.harness.connection, f"t{n}", clock.monotonic(), deadline=clock.monotonic() + 900.0)
         self.outcomes: list[tb.Outcome] = []
 
     def run(self, change: Callable[[], object] | None = None, at: float = 0.0) -> None:
@@ -336,8 +332,8 @@ def test_a_deadline_that_passed_during_a_suspend_reports_the_last_snapshot(
 
 def test_a_task_whose_state_moves_backwards_is_reported_as_it_is(acme: Maker, says: Says) -> None:
     states = iter(["working", "waiting", "working", "done"])
-    made = acme(lambda _: says("t1", next(states)), poll={"interval": 1.0})
-    with made.client as client:
+    harness = acme(lambda _: says("t1", next(states)), poll={"interval": 1.0})
+    with harness.client as client:
         seen = [outcome.unwrap().native_status for outcome in client.watch(["t1"], timeout=60.0)]
     assert seen == ["working", "waiting", "working", "done"]
 
@@ -350,13 +346,13 @@ class Owner:
 
 
 def test_finished_waits_release_their_owners(acme: Maker) -> None:
-    made, scheduler = acme(), PollScheduler()
+    harness, scheduler = acme(), PollScheduler()
     owners: list[weakref.ref[Owner]] = []
 
     def wait(number: int) -> None:
         owner = Owner()
         owners.append(weakref.ref(owner))
-        scheduler.drop([scheduler.add(made.connection, f"t{number}", 0.0, deadline=1e6 + number, owner=owner)])
+        scheduler.drop([scheduler.add(harness.connection, f"t{number}", 0.0, deadline=1e6 + number, owner=owner)])
 
     for number in range(1000):
         wait(number)
@@ -372,12 +368,12 @@ class Broken(Acme):
 
 
 def test_an_unused_permit_to_probe_is_given_back(acme: Maker) -> None:
-    made = acme(provider=Broken)
-    throttle, now = made.connection.throttle, made.clock.monotonic()
+    harness = acme(provider=Broken)
+    throttle, now = harness.connection.throttle, harness.clock.monotonic()
     for _ in range(5):
         throttle.failed(now)
     assert throttle.is_probing
     assert throttle.take(now + 8.0).granted
     with pytest.raises(tb.ContractError, match="broken"):
-        next(poll(made.connection, "t1", now + 60.0, RequestOptions("poll", attempts=1, has_permit=True)))
+        next(poll(harness.connection, "t1", now + 60.0, RequestOptions("poll", attempts=1, has_permit=True)))
     assert throttle.take(now + 8.0).granted  # at once, for the next request

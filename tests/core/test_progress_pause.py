@@ -19,10 +19,10 @@ INTERVAL = 8.0  # seconds between polls if progress predicts nothing
 
 def poll_times(acme: Maker, done: Callable[[float], float], until: float) -> list[float]:
     """When a task is polled, given its progress over time; it ends at 1."""
-    made = acme(poll={"interval": INTERVAL})
-    made.clock.pinned = 0.5  # no jitter
+    harness = acme(poll={"interval": INTERVAL})
+    harness.clock.pinned = 0.5  # no jitter
     scheduler, now, times = PollScheduler(), 0.0, list[float]()
-    scheduler.add(made.connection, "t1", now)
+    scheduler.add(harness.connection, "t1", now)
     while now < until:
         command = scheduler.next(now)
         if isinstance(command, WaitUntil):
@@ -40,7 +40,7 @@ def poll_times(acme: Maker, done: Callable[[float], float], until: float) -> lis
             native_id="t1",
             status=status,
             progress=progress,
-            observed_at=made.clock.now(),
+            observed_at=harness.clock.now(),
         )
         scheduler.on_polled(command, now, PollResult(seen, f"{now}".encode(), seen.observed_at))
     return times

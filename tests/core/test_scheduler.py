@@ -13,6 +13,7 @@ from taskbridge._engine.lookup import PollResult
 from taskbridge._polling.commands import Done, Idle, PollTask, Update, WaitUntil
 from taskbridge._polling.scheduler import PollScheduler
 from taskbridge.models import Task
+from taskbridge.provider.http import Response
 
 if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
@@ -53,23 +54,23 @@ class Driven:
         flow = self.connection.provider.get(poll.task_id)
         next(flow)
         with pytest.raises(StopIteration) as end:
-            flow.send(tb_response(body))
+            flow.send(Response(200, {}, body))
         self.scheduler.on_polled(poll, self.now, PollResult(end.value.value, body, received_at))
 
     def updates(self) -> list[Update]:
-        found: list[Update] = []
-        while (one := self.scheduler.next_update()) is not None:
-            found.append(one)
-        return found
+        updates: list[Update] = []
+        while (update := self.scheduler.next_update()) is not None:
+            updates.append(update)
+        return updates
 
     def run(self, until: float = inf) -> list[Update]:
         """Answer every poll until no task is left or the time is reached."""
-        found: list[Update] = []
+        updates: list[Update] = []
         for _ in range(10_000):
             command = self.command()
-            found += self.updates()
+            updates += self.updates()
             if isinstance(command, Done) or self.now >= until:
-                return found
+                return updates
             if isinstance(command, PollTask):
                 self.polled.append(command.task_id)
                 self.answer(command)
@@ -78,12 +79,6 @@ class Driven:
                 assert command.time > self.now, "the scheduler spins"
                 self.now = min(command.time, until)
         raise AssertionError("the scheduler never ends")
-
-
-def tb_response(body: bytes) -> Any:
-    from taskbridge.provider.http import Response  # noqa: PLC0415  # only here
-
-    return Response(200, {}, body)
 
 
 @pytest.fixture
@@ -365,9 +360,9 @@ def test_a_busy_connection_does_not_delay_another(acme: Maker) -> None:
 
 
 def test_tasks_added_together_are_spread(acme: Maker) -> None:
-    maker = acme(poll={"interval": 10.0}, max_in_flight=1000)
-    maker.clock.pinned = None
-    driven = Driven(maker.connection)
+    harness = acme(poll={"interval": 10.0}, max_in_flight=1000)
+    harness.clock.pinned = None
+    driven = Driven(harness.connection)
     for n in range(1000):
         driven.add(f"t{n}")
     per_second: dict[int, int] = {}

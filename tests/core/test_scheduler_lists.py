@@ -139,18 +139,18 @@ class Reader:
 
     def next(self) -> list[PollTask | PollList]:
         """Everything that is requested next, advancing the time to it; first polls are answered at once."""
-        found: list[PollTask | PollList] = []
-        while len(found) < 1000:
+        commands: list[PollTask | PollList] = []
+        while len(commands) < 1000:
             command = self.scheduler.next(self.now)
             if isinstance(command, PollTask) and command.entry.polls == 0:
                 self.vendor.poll(command)
             elif isinstance(command, PollTask | PollList):
-                found.append(command)
-            elif isinstance(command, WaitUntil) and not found:
+                commands.append(command)
+            elif isinstance(command, WaitUntil) and not commands:
                 self.now = self.vendor.now = command.time
             else:
                 break
-        return found
+        return commands
 
     def page(self, command: PollTask | PollList, *ids: str, more: str | None = None, **changes: Any) -> None:
         """Answer with a page of these tasks, with changes to the first."""
@@ -245,18 +245,18 @@ def test_a_refused_account_ends_every_wait_after_one_error(listing: Connection) 
 
 
 def test_a_known_snapshot_saves_the_first_poll(acme: Maker) -> None:
-    made = acme(poll={"interval": 10.0})
-    vendor = Vendor(made.connection, {})
+    harness = acme(poll={"interval": 10.0})
+    vendor = Vendor(harness.connection, {})
     vendor.ends = {"t1": 3.0}
-    vendor.scheduler.add(made.connection, "t1", 0.0, known=vendor.snapshot("t1"))
+    vendor.scheduler.add(harness.connection, "t1", 0.0, known=vendor.snapshot("t1"))
     vendor.run()
     assert vendor.polled == ["t1"]
     assert vendor.now > 3.0
 
 
 def test_when_a_limit_binds_no_task_starves(acme: Maker) -> None:
-    made = acme(poll={"interval": 0.05, "at_most": 40.0}, requests_per_second=5.0, max_in_flight=1)
-    vendor = Vendor(made.connection, {f"t{n}": 1e9 for n in range(40)})
+    harness = acme(poll={"interval": 0.05, "at_most": 40.0}, requests_per_second=5.0, max_in_flight=1)
+    vendor = Vendor(harness.connection, {f"t{n}": 1e9 for n in range(40)})
     vendor.run(until=300.0)
     assert len(vendor.polled) == pytest.approx(1500, abs=20)
     for task_id in vendor.ends:
@@ -265,16 +265,16 @@ def test_when_a_limit_binds_no_task_starves(acme: Maker) -> None:
 
 
 def test_when_a_limit_binds_tasks_likely_to_have_ended_go_first(acme: Maker) -> None:
-    made = acme(poll={"latency": 0.05, "at_most": 300.0}, requests_per_second=5.0, max_in_flight=1)
-    quick, slow = made.connection.durations_of("quick"), made.connection.durations_of("slow")
+    harness = acme(poll={"latency": 0.05, "at_most": 300.0}, requests_per_second=5.0, max_in_flight=1)
+    quick, slow = harness.connection.durations_of("quick"), harness.connection.durations_of("slow")
     for n in range(60):  # learned before
         quick.observe(1.0 + n % 2, 2.0 + n % 2, ended=True)
         slow.observe(100.0 + n, 200.0 + n, ended=True)
-    vendor = Vendor(made.connection, {})
+    vendor = Vendor(harness.connection, {})
     vendor.ends = {f"t{n}": 1e9 for n in range(40)}
     for n, task_id in enumerate(vendor.ends):
         known = replace(vendor.snapshot(task_id), operation="quick" if n < 20 else "slow")
-        vendor.scheduler.add(made.connection, task_id, 0.0, known=known)
+        vendor.scheduler.add(harness.connection, task_id, 0.0, known=known)
     vendor.run(until=20.0)
     first = [task_id for task_id in vendor.polled if int(task_id[1:]) < 20]
     assert len(first) > 0.8 * len(vendor.polled)
