@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import pytest
 
@@ -37,8 +38,7 @@ ALLOWED = {("taskbridge.models", "taskbridge.notebook")}
 # `errors` and `models` are one unit: an error holds a task, and a task is checked with errors.
 ONE_UNIT = {("taskbridge.errors", "taskbridge.models")}
 
-MODULES = sorted((ROOT / "taskbridge").rglob("*.py"))
-MODULES = [path for path in MODULES if "template" not in path.parts]
+MODULES = [path for path in sorted((ROOT / "taskbridge").rglob("*.py")) if "template" not in path.parts]
 PROVIDERS = sorted((ROOT / "providers").glob("taskbridge_*/*.py"))
 HTTP_LIBRARIES = {"requests", "aiohttp", "urllib3", "httpx"}
 
@@ -171,9 +171,10 @@ def test_unneeded_modules_are_not_loaded(code: str, free_of: tuple[str, ...]) ->
 def test_the_public_names_are_sorted_and_exist() -> None:
     import taskbridge  # noqa: PLC0415  # only here
 
-    assert taskbridge.__all__ == sorted(taskbridge.__all__)
-    assert all(getattr(taskbridge, name) is not None for name in taskbridge.__all__)
-    assert set(taskbridge.__all__) <= set(dir(taskbridge))
+    names = cast("list[str]", taskbridge.__all__)
+    assert names == sorted(names)
+    assert all(getattr(taskbridge, name) is not None for name in names)
+    assert set(names) <= set(dir(taskbridge))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         taskbridge.nothing  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 

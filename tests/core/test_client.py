@@ -247,14 +247,14 @@ def test_a_wait_that_starts_while_the_last_worker_exits_is_served(vendors: Emula
     done = vendors.samples("scan-documents")["completed"]
     leaving, gone = threading.Event(), threading.Event()
     client = tb.connect("scan-documents", **quick(vendors, "scan-documents"))
-    work = client._driver.work
+    work = client._pool.work
 
     def lingers(*args: Any) -> None:
         work(*args)
         leaving.set()
         gone.wait(20.0)
 
-    client._driver.work = lingers  # type: ignore[assignment, method-assign]
+    client._pool.work = lingers  # type: ignore[method-assign]
     client.wait_all([done])
     assert leaving.wait(10.0)
     again = threading.Thread(target=client.wait_all, args=([done],), daemon=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -75,4 +75,4 @@ def test_both_connect_functions_take_the_same_parameters() -> None:
 
 
 def test_the_asynchronous_names_are_the_synchronous_ones() -> None:
-    assert set(aio.__all__) <= set(tb.__all__)
+    assert set(aio.__all__) <= set(cast("list[str]", tb.__all__))

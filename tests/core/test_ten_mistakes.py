@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import taskbridge as tb
-from taskbridge._config.registry import GROUP
+from taskbridge._config.registry import GROUP, distribution_name
 from taskbridge.testing import Emulator
 
 PAGE = Path(__file__).parents[2] / "docs" / "mistakes.md"
@@ -134,7 +134,7 @@ MISTAKES: tuple[Mistake, ...] = (
         'tb.aio.connect("scan-documents", api_key=key)',
         missing_extra,
         tb.ConfigError,
-        "pip install 'taskbridge[async]'",
+        f"pip install '{distribution_name()}[async]'",
     ),
     Mistake(
         "The key in the wrong field",

@@ -194,7 +194,7 @@ def test_a_stream_is_read_to_its_end_once_and_can_be_sent_twice(scripted: Maker)
 
 def test_temporary_files_are_removed() -> None:
     with TemporaryFiles() as files:
-        path = files.take(io.BytesIO(PDF))
+        path = files.save(io.BytesIO(PDF))
         assert path.read_bytes() == PDF
     assert not path.parent.exists()
 

@@ -342,13 +342,13 @@ def test_expertai_cannot_recover_a_submission(scripted: Maker) -> None:
     harness = scripted("expertai-extract", Vendor("expertai-extract", response(502)))
     with pytest.raises(tb.SubmitUncertain) as caught:
         harness.client.submit("extract-text", PDF)
-    with pytest.raises(tb.UnsupportedFeature, match="look for an order of unknown fate"):
+    with pytest.raises(tb.UnsupportedFeature, match="search for an uncertain submission"):
         harness.client.recover(caught.value)
 
 
 def test_recover_accepts_only_submissions_of_its_own_connection(scripted: Maker) -> None:
     client = scripted("smartdocumentor").client
-    with pytest.raises(tb.ConfigError, match="nothing of an order"):
+    with pytest.raises(tb.ConfigError, match="has no recovery token"):
         client.recover(tb.ServerError("no"))
     with pytest.raises(tb.ConfigError, match="'other'"):
         client.recover(tb.SubmitUncertain("x", recovery_token={"connection": "other", "provider": "smartdocumentor"}))

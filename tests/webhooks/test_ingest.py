@@ -58,7 +58,9 @@ def test_a_forged_end_causes_one_status_request_and_changes_nothing(stopped: Emu
 def test_a_hint_can_be_ingested_again_until_the_end(stopped: Emulator, connected: Connected) -> None:
     client = connected(stopped, "cloudconvert", SECRET)
     job = stopped.samples("cloudconvert")["job-running"]
-    assert client.ingest(forged(client, job)).status is IngestStatus.APPLIED  # too early, so it does not count as ingested
+    assert (
+        client.ingest(forged(client, job)).status is IngestStatus.APPLIED
+    )  # too early, so it does not count as ingested
     stopped.clock.advance(60)
     ingested = client.ingest(forged(client, job))
     assert ingested.task is not None
@@ -208,7 +210,7 @@ def test_an_event_of_another_connection_is_refused(jobs: tb.Client, scans: tb.Cl
 
 
 def test_the_async_client_ingests_events_too(stopped: Emulator, run: Callable[..., Any]) -> None:
-    async def main() -> list[Note]:
+    async def main() -> list[IngestStatus]:
         settings = stopped.settings("cloudconvert")
         async with tb.aio.connect("cloudconvert", webhook_secrets=[SECRET], **settings) as client:
             content = {"id": stopped.samples("cloudconvert")["job"].removeprefix("job/"), "status": "error"}
