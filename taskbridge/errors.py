@@ -201,7 +201,7 @@ class InvalidTaskId(TaskbridgeError, ValueError):
 
 
 class InvalidInput(TaskbridgeError, ValueError):
-    """The input cannot be used; nothing was sent.
+    """The document, or the dictionary for `from_dict`, cannot be used; nothing was sent.
 
     A document is empty, exceeds the documented limit or cannot be fetched, or `from_dict` got a dictionary that
     does not describe the object. A file that is missing or cannot be read raises Python's own OSError instead.

@@ -15,7 +15,6 @@ import pytest
 import taskbridge as tb
 from taskbridge._engine.logs import RECORDS
 from taskbridge._engine.lookup import PollResult
-from taskbridge._engine.operations import get
 from taskbridge._polling.commands import PollList, PollTask, WaitUntil
 from taskbridge._polling.scheduler import PollScheduler
 from taskbridge.events import Event, ObservationSource, PollReason
@@ -330,11 +329,11 @@ def test_the_request_for_a_credential_is_reported_and_belongs_to_no_task(acme: M
 
 def test_a_url_that_may_be_secret_has_no_path(acme: Maker) -> None:
     class WithLink(Acme):
-        def _look(self, task_id: str, base: str, long_poll: float | None) -> Flow[tb.Task]:
+        def _status_request(self, task_id: str, base: str, long_poll: float | None) -> Flow[tb.Task]:
             yield Request(
                 "GET", "https://files.test/very-secret-path?signature=abc", authorized=False, response_type="bytes"
             )
-            return (yield from super()._look(task_id, base, long_poll))
+            return (yield from super()._status_request(task_id, base, long_poll))
 
     harness = acme([Response(200), answer("done")], provider=WithLink)
     events: list[Event] = []
@@ -500,7 +499,7 @@ def test_nothing_is_recorded_without_observers(acme: Maker, caplog: pytest.LogCa
     command = scheduler.next(0.0)
     assert isinstance(command, PollTask)
     assert command.trace is None
-    flow = get(harness.connection, "t1", None)
+    flow = harness.client._get("t1").flow
     next(flow)
     flow.close()
 
