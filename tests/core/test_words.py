@@ -40,7 +40,7 @@ WORDS: Final[dict[str, str]] = {
     "clues?": "recovery token",
     "ripens?": "promote due",
     "governors?": "throttle",
-    "look-?ups?": "get, or status request",
+    "look-ups?": "get, or status request",
     "bring(?:s|ing)? home|brought home|comes? home|came home": "download",
     "held lines?|holds? the line|holding the line": "long poll",
     "look(?:s|ed) at": "poll, check, read",
@@ -53,6 +53,8 @@ WORDS: Final[dict[str, str]] = {
     # Classes and functions.
     "(?-i:Audience|Inbox|Verdict)": "Observers, EventBus, ErrorDetails",
     "(?-i:Lifted|Effort|LookAt|LookAtMany)": "EffectFlow, RequestOptions, PollTask, PollList",
+    "(?-i:Channel|Authorise|doubtful_statuses|look_options|maybe_share|on_commit|next_why)": "Connection, "
+    "RefreshCredential, uncertain_statuses, get_options, maybe_fraction, before_submit, next_poll_reason",
     # British spelling.
     "colour(?:s|ed|ing|less)?": "color",
     "(?:behavi|fav|neighb|hon|lab|rum|harb|endeav)our(?:s|ed|ing|ite|ites|al|able|hood)?": "-or",
