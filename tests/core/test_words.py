@@ -91,9 +91,11 @@ FILES: Final = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-
 
 
 def found(pattern: str) -> Iterator[str]:
-    """Lines that have a word, with their places."""
+    """Every place of a word, in texts and in file names."""
     word = re.compile(rf"(?<![A-Za-z])(?:{pattern})(?![a-z])", re.IGNORECASE)
     for name, text in FILES.items():
+        if match := word.search(name):
+            yield f"{name}: {match[0]}"
         allowed = next((words for path, (words, _) in ALLOWED.items() if name.startswith(path)), None)
         for match in word.finditer(text):
             if allowed is None or not re.fullmatch(allowed, match[0], re.IGNORECASE):
