@@ -1,5 +1,8 @@
 """Every name of ``taskbridge.*``, written once; `taskbridge` loads this module when the first of them is used."""
 
+# A name that is imported as itself is exported: https://typing.python.org/en/latest/spec/distributing.html
+# ruff: noqa: PLC0414
+
 from taskbridge import aio as aio
 from taskbridge import errors as errors
 from taskbridge._config.registry import ProviderInfo as ProviderInfo

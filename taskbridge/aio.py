@@ -240,6 +240,7 @@ class Client(_AsyncClient):
             return await self._runtime.run(self._download_file(what, options))
         return await self._runtime.run(self._download(what, options))
 
+    @redact_errors
     def parse_webhook(
         self,
         headers: Headers,
@@ -332,6 +333,7 @@ class Bridge(_AsyncClient):
         """Download all results of a task; see `taskbridge.Client.download`."""
         return await self._runtime.run(self._download(task, DownloadOptions(to, max_bytes, on_progress, overwrite)))
 
+    @redact_errors
     def parse_webhook(
         self,
         connection: str,

@@ -434,6 +434,7 @@ class Client(_SyncClient):
             return self._runtime.run(self._download_file(what, options))
         return self._runtime.run(self._download(what, options))
 
+    @redact_errors
     def parse_webhook(
         self,
         headers: Headers,
@@ -550,6 +551,7 @@ class Bridge(_SyncClient):
         """
         return self._runtime.run(self._download(task, DownloadOptions(to, max_bytes, on_progress, overwrite)))
 
+    @redact_errors
     def parse_webhook(
         self,
         connection: str,

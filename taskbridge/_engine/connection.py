@@ -217,7 +217,7 @@ class Connection:
             is_known = word in self._unknown_words
             self._unknown_words.add(word)
         if not is_known:
-            log("unknown-word", connection=self.name, native_status=word, vendor=self.provider.title, ref=task.ref)
+            log("unknown-status", connection=self.name, native_status=word, vendor=self.provider.title, ref=task.ref)
 
 
 # Opening.

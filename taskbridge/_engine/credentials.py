@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 from taskbridge._engine.logs import log
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from taskbridge.errors import TaskbridgeError
     from taskbridge.provider.capabilities import Credential
     from taskbridge.provider.clock import Clock
@@ -39,13 +41,9 @@ class CredentialCache:
         self.current: Credential | None = None
         self.refusal: TaskbridgeError | None = None
 
-    def must_renew(self) -> bool:
-        """Whether a request has to wait for a new credential, or for the error that there is none."""
-        credential = self.current
-        if credential is None or self.refusal is not None:
-            return True
-        expires_at = credential.expires_at
-        return expires_at is not None and (expires_at - self._clock.now()).total_seconds() < _MARGIN
+    def is_expiring(self, expires_at: datetime) -> bool:
+        """Whether a credential has to be renewed before the next request."""
+        return (expires_at - self._clock.now()).total_seconds() < _MARGIN
 
     def refuse(self, error: TaskbridgeError, connection: str) -> None:
         """Record that the vendor refuses the account; logged once until the connection resumes.

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from errno import EEXIST, EISDIR, ENOTDIR
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -278,31 +279,32 @@ def _download(
     renew: Callable[[], EffectFlow[TaskFile | None]] | None = None,
 ) -> EffectFlow[Path]:
     """Download a file to its name; if its link is dead, ask the vendor for a new one."""
-    request = _call_provider(connection, lambda: connection.provider.source(file))
+    request = _call_provider(connection, lambda: connection.provider.download_request(file))
     progress.begin(file.size)
     sink = ResponseSink(
         atomic.path, progress.max_bytes, expected=file.size, bytes_per_second=_MIN_RATE, on_progress=progress.report
     )
     try:
         atomic.write(b"")
+        dead: ApiError | None = None
         try:
             yield from _fetch(connection, file, request, sink)
         except ApiError as error:
             if request.authorized or error.http_status not in _DEAD_LINK or renew is None:
                 raise
             dead = error
-        else:
-            dead = None
         if dead is not None and renew is not None:
             newer = yield from _renew(connection, dead, renew)
-            other = None if newer is None else _call_provider(connection, lambda: connection.provider.source(newer))
-            if newer is None or other is None or other.url == request.url:
+            if newer is None:
+                raise dead
+            other = _call_provider(connection, partial(connection.provider.download_request, newer))
+            if other.url == request.url:
                 raise dead
             yield from _fetch(connection, newer, other, sink)
         yield RunBlocking(atomic.commit)
     except TaskbridgeError:
-        if sink.broken is not None:
-            raise sink.broken from None
+        if sink.progress_error is not None:
+            raise sink.progress_error from None
         raise
     finally:
         atomic.discard()
@@ -329,19 +331,19 @@ def _fetch(connection: Connection, file: TaskFile, request: Request, sink: Respo
     request = replace(request, save_to=sink)
     started = clock.monotonic()
     while True:
-        before = sink.furthest
-        deadline = started + settings.request_timeout + sink.earned
+        before = sink.most_received
+        deadline = started + settings.request_timeout + sink.extra_seconds
         try:
             last, response = yield from with_policies(
                 connection, lambda: follow(request, policy, _invalid_link), deadline, DOWNLOAD
             )
         except (TransportError, MalformedResponse) as error:
-            if not error.retryable or not sink.headers or sink.furthest - before < _PROGRESS:
+            if not error.retryable or not sink.headers or sink.most_received - before < _PROGRESS:
                 raise
         else:
             if response.status != 416 or not sink.received:
                 break
-            sink.forget()  # the host no longer has the missing part
+            sink.reset()  # the host no longer has the missing part
         yield Sleep(connection.retry.pause(1, clock.random()))
     if response.status not in _WITH_CONTENT:
         raise _error_for(connection, file, last, response)

@@ -159,7 +159,7 @@ class PollResult:
     received_at: datetime
 
 
-class _Unchanged(Exception):  # noqa: N818  # not an error: it ends a flow early
+class _Unchanged(Exception):
     """The response is identical to the one before."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from taskbridge._engine.effects import RunBlocking
@@ -146,11 +147,9 @@ def _fetch_documents(connection: Connection, prepared: PreparedSubmission) -> Ef
     for index, path in prepared.fetch_to.items():
         link = sources[index]
         assert isinstance(link, Link)  # noqa: S101  # only links are fetched
-        url = link.url
+        start = partial(fetch, link.url, path, policy)
         try:
-            fetched = yield from with_policies(
-                connection, lambda url=url, path=path: fetch(url, path, policy), deadline_for(connection, limit)
-            )
+            fetched = yield from with_policies(connection, start, deadline_for(connection, limit))
         except TaskbridgeError as error:
             failure = error
             if not isinstance(error, InvalidInput):

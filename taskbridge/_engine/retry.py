@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, Send, Sleep
@@ -34,9 +34,10 @@ from taskbridge.provider.policy import parse_retry_after, retries_for
 from taskbridge.provider.secrets import without_traceback
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from taskbridge._engine.connection import Connection
     from taskbridge._engine.effects import EffectFlow
-    from taskbridge._engine.throttle import Permit
     from taskbridge._engine.tracing import PollTrace
     from taskbridge.provider.capabilities import Credential
     from taskbridge.provider.http import Flow
@@ -99,48 +100,63 @@ def with_policies(
     """
     flow: Flow[T] | None = None
     has_permit = options.has_permit
-    response: Response | None = None
-    error: TaskbridgeError | None = None
-    broken = f"it sent more than {_MAX_REQUESTS} requests for one operation"
+    received: Response | TaskbridgeError | None = None
     try:
         for _ in range(_MAX_REQUESTS + 1):
             try:
-                if flow is None:
-                    flow = start()
-                    if not isinstance(flow, Generator):
-                        broken = "an operation returned no flow"
-                        break
-                    request = next(flow)
-                else:
-                    request = flow.send(response) if error is None else flow.throw(error)
+                flow = flow or _start(connection, start)
+                request = _advance(connection, flow, received)
             except StopIteration as end:
-                result: T = end.value
-                return result
-            except (TaskbridgeError, GeneratorExit):
-                raise
-            except Exception as fault:  # noqa: BLE001  # whatever a provider's own code may raise
-                broken = f"it raised {type(fault).__name__} {_WHEN[response is None and error is None]}"
-                break
+                return cast("T", end.value)
             if before is not None:
                 request = before(request)
             granted, has_permit = has_permit, False
             try:
-                response = yield from _exchange(connection, request, deadline, options, trace, has_permit=granted)
-                error = None
-            except TaskbridgeError as failure:
-                response, error = None, failure
+                received = yield from _exchange(connection, request, deadline, options, trace, has_permit=granted)
+            except TaskbridgeError as error:
+                received = error
             else:
                 if after is not None:
-                    after(response)
+                    after(received)
     finally:
         if has_permit:
             connection.throttle.give_back()  # nothing was sent, and others wait for it
-        if isinstance(flow, Generator):
+        if flow is not None:
             flow.close()
-    raise broken_provider(connection, broken)
+    raise broken_provider(connection, f"it sent more than {_MAX_REQUESTS} requests for one operation")
 
 
-_WHEN: Final = {True: "before its first request", False: "while translating"}
+def _start(connection: Connection, start: Callable[[], Flow[T] | None]) -> Flow[T]:
+    try:
+        flow = start()
+    except TaskbridgeError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
+        problem = f"it raised {type(error).__name__} before its first request"
+    else:
+        if isinstance(flow, Generator):
+            return flow
+        problem = "an operation returned no flow"
+    raise broken_provider(connection, problem)
+
+
+def _advance(connection: Connection, flow: Flow[Any], received: Response | TaskbridgeError | None) -> Request:
+    """Return the next request of a flow.
+
+    Raises:
+        StopIteration: The flow has ended.
+        TaskbridgeError: The flow failed.
+    """
+    try:
+        if received is None:
+            return next(flow)
+        return flow.throw(received) if isinstance(received, TaskbridgeError) else flow.send(received)
+    except (TaskbridgeError, GeneratorExit, StopIteration):
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
+        when = "before its first request" if received is None else "while translating"
+        problem = f"it raised {type(error).__name__} {when}"
+    raise broken_provider(connection, problem)
 
 
 def broken_provider(connection: Connection, problem: str) -> ContractError:
@@ -184,15 +200,13 @@ class _Attempt:
         error = self.error
         return isinstance(error, TruncatedResponse) and (error.stale or error.http_status is not None)
 
-    def same_head_twice(self, last: _Attempt | None) -> bool:
-        """Whether two responses in a row broke off after the same head: then its status counts."""
+    def following(self, last: _Attempt | None) -> _Attempt:
+        """What it means after another: if two in a row broke off after the same head, the head's status counts."""
+        status = self.error.http_status if isinstance(self.error, TruncatedResponse) else None
         before = None if last is None else last.error
-        return (
-            isinstance(self.error, TruncatedResponse)
-            and self.error.http_status is not None
-            and isinstance(before, TruncatedResponse)
-            and before.http_status == self.error.http_status
-        )
+        if status is None or not isinstance(before, TruncatedResponse) or before.http_status != status:
+            return self
+        return _Attempt(Response(status))
 
     def may_resend(self, request: Request) -> bool:
         """Whether sending the request again cannot have an effect twice."""
@@ -229,94 +243,80 @@ def _exchange(
     has_permit: bool,
 ) -> EffectFlow[Response]:
     """Send one request of a flow, repeatedly where that is right, until there is a response for the flow."""
-    clock, throttle, credentials = connection.clock, connection.throttle, connection.credentials
     max_attempts = options.attempts or connection.retry.attempts
-    failures = sent = 0
+    failures = resends = 0
     last: _Attempt | None = None
-    refreshed = False
+    may_refresh = request.authorized
     while True:
-        credential: Credential | None = None
-        if request.authorized:
-            must_renew = credentials.must_renew()
-            if has_permit and must_renew:
-                throttle.give_back()  # the permit is for one request, and renewal may take one
-                has_permit = False
-            if must_renew and credentials.refusal is not None:
-                raise credentials.refusal.again()
-            credential = (yield RefreshCredential(credentials.current, deadline)) if must_renew else credentials.current
-        elif has_permit and request.external:
-            throttle.give_back()
+        must_renew = request.authorized and _must_renew(connection)
+        if has_permit and (request.external or must_renew):
+            connection.throttle.give_back()  # the permit is for one request to the vendor, and a renewal may take one
             has_permit = False
+        credential = connection.credentials.current if request.authorized else None
+        if must_renew:
+            credential = yield RefreshCredential(credential, deadline)
         if not has_permit and not request.external:
-            now = clock.monotonic()
-            permit = throttle.take(now, latest=deadline, ahead=True) if now < deadline else None
-            if permit is None or permit.wait > 0.0 or not permit.granted:
-                got_permit = yield from _wait_for_permit(connection, permit, deadline, optional=last is not None)
-                if last is not None and not got_permit:
-                    return last.outcome(failures)
+            has_permit = yield from _wait_for_permit(connection, deadline, optional=last is not None)
+            if last is not None and not has_permit:
+                return last.outcome(failures)
         has_permit = False
-        connection.counters.requests[options.kind] += 1
-        is_observed = trace is not None or connection.observers.callbacks or REQUESTS.isEnabledFor(logging.DEBUG)
-        started = (clock.now(), clock.monotonic()) if is_observed else None
-        try:
-            if request.starts_work:
-                yield BeforeSubmit(request.recovery_token)
-            limit = deadline if request.long_poll is None else min(deadline, clock.monotonic() + request.long_poll)
-            headers = None if credential is None else credential.headers
-            signed = replace(request, headers={**request.headers, **headers}) if headers else request
-            response: Response = yield Send(signed, limit, connection.max_body)
-        except (TransportError, ContractError) as error:
-            attempt = _failed(connection, request, error)
-        except BaseException:
-            if not request.external:
-                throttle.abandoned()
-            raise
-        else:
-            attempt = _responded(connection, request, response)
-        if started is not None:
-            _report(connection, request, attempt, options.kind, trace, sent, *started)
-        sent += 1
-        if attempt.error is not None:
-            connection.counters.failures += 1
-        if request.starts_work and (doubt := uncertain_after(attempt.response, attempt.error)) is not None:
-            raise doubt from attempt.error
-        if attempt.error is None and attempt.retries == 0 and response.status != 401:
-            response.attempts = failures + 1
-            return response
-        if attempt.response is not None and attempt.response.status == 401 and credential is not None and not refreshed:
-            refreshed = True
+        attempt = yield from _send(connection, request, credential, deadline, (options.kind, trace, resends))
+        resends += 1
+        if may_refresh and credential is not None and attempt.response is not None and attempt.response.status == 401:
+            may_refresh = False
             yield RefreshCredential(credential, deadline)
             continue
         if attempt.is_fluke() and request.may_repeat and not request.new_connection:
             request, last = replace(request, new_connection=True), attempt
             continue
-        if attempt.same_head_twice(last):
-            assert attempt.error is not None  # noqa: S101  # it broke off
-            attempt = _Attempt(Response(attempt.error.http_status or 0))
-        if attempt.retries == 0:
-            return attempt.outcome(failures + 1)
-        failures, last = failures + 1, attempt
-        pause = connection.retry.pause(failures, clock.random())
-        if (
-            attempt.pause is not None
-        ):  # the vendor's request to wait overrides a shorter backoff, and is spread a little
-            pause = max(pause, attempt.pause + clock.random() * min(1.0, attempt.pause * 0.1))
-        is_allowed = failures < max_attempts and failures <= attempt.retries and attempt.may_resend(request)
-        fits = pause <= MAX_PAUSE and clock.monotonic() + pause < deadline
-        if not (is_allowed and fits and throttle.may_retry()):
+        attempt, failures = attempt.following(last), failures + 1
+        pause = None
+        if failures < max_attempts and failures <= attempt.retries:
+            pause = _pause_before_retry(connection, request, attempt, failures, deadline)
+        if pause is None:
             return attempt.outcome(failures)
-        if attempt.error is not None:
-            request = replace(request, new_connection=True)
+        request = replace(request, new_connection=request.new_connection or attempt.error is not None)
+        last = attempt
         yield Sleep(pause)
 
 
-def _wait_for_permit(
-    connection: Connection, permit: Permit | None, deadline: float, *, optional: bool
-) -> EffectFlow[bool]:
+def _pause_before_retry(
+    connection: Connection, request: Request, attempt: _Attempt, failures: int, deadline: float
+) -> float | None:
+    """Return the seconds to wait before the next attempt; None if there must be none."""
+    if not attempt.may_resend(request):
+        return None
+    chance = connection.clock.random
+    pause = connection.retry.pause(failures, chance())
+    if attempt.pause is not None:  # the vendor's own request to wait, if that is longer, spread a little
+        pause = max(pause, attempt.pause + chance() * min(1.0, attempt.pause * 0.1))
+    if pause > MAX_PAUSE or connection.clock.monotonic() + pause >= deadline or not connection.throttle.may_retry():
+        return None
+    return pause
+
+
+def _must_renew(connection: Connection) -> bool:
+    """Whether a request has to wait for a new credential.
+
+    Raises:
+        TaskbridgeError: The vendor refuses the credential.
+    """
+    credentials = connection.credentials
+    if credentials.refusal is not None:
+        raise credentials.refusal.again()
+    current = credentials.current
+    if current is None or current.expires_at is None:
+        return current is None
+    return credentials.is_expiring(current.expires_at)
+
+
+def _wait_for_permit(connection: Connection, deadline: float, *, optional: bool) -> EffectFlow[bool]:
     """Wait until the throttle lets one request through; False if that comes too late and is optional."""
     clock, throttle = connection.clock, connection.throttle
-    while permit is not None:
-        now = clock.monotonic()
+    while (now := clock.monotonic()) < deadline:
+        permit = throttle.take(now, latest=deadline, ahead=True)
+        if permit.wait == 0.0 and permit.granted:
+            return True
         if now + permit.wait >= deadline:
             if optional:
                 return False
@@ -326,15 +326,59 @@ def _wait_for_permit(
             )
         if permit.wait > 0.0:
             yield Sleep(permit.wait)
-            now = clock.monotonic()
-        if permit.granted and not throttle.holds(now):
-            return True
-        permit = throttle.take(now, latest=deadline, ahead=True) if now < deadline else None
-        if permit is not None and permit.granted and permit.wait == 0.0:
+        if permit.granted and not throttle.holds(clock.monotonic()):
             return True
     late = DeadlineExceeded("the total time for the request ran out before it could be sent")
     late.written = False
     raise late
+
+
+def _send(
+    connection: Connection,
+    request: Request,
+    credential: Credential | None,
+    deadline: float,
+    context: tuple[str, PollTrace | None, int],
+) -> EffectFlow[_Attempt]:
+    """Send a request once.
+
+    Args:
+        connection: The connection.
+        request: The request, without the credential.
+        credential: The credential, if it needs one.
+        deadline: Monotonic seconds by which the response must have been read.
+        context: How the request is counted, the trace that collects it, and how often it was sent before.
+
+    Raises:
+        SubmitUncertain: The vendor may or may not have accepted a submission.
+    """
+    clock = connection.clock
+    kind, trace, _ = context
+    connection.counters.requests[kind] += 1
+    is_observed = trace is not None or connection.observers.callbacks or REQUESTS.isEnabledFor(logging.DEBUG)
+    sent_at = (clock.now(), clock.monotonic()) if is_observed else None
+    try:
+        if request.starts_work:
+            yield BeforeSubmit(request.recovery_token)
+        limit = deadline if request.long_poll is None else min(deadline, clock.monotonic() + request.long_poll)
+        if credential is not None and credential.headers:
+            request = replace(request, headers={**request.headers, **credential.headers})
+        response = yield Send(request, limit, connection.max_body)
+    except (TransportError, ContractError) as error:
+        attempt = _failed(connection, request, error)
+    except BaseException:
+        if not request.external:
+            connection.throttle.abandoned()
+        raise
+    else:
+        attempt = _responded(connection, request, response)
+    if sent_at is not None:
+        _report(connection, request, attempt, context, sent_at)
+    if request.starts_work and (doubt := uncertain_after(attempt.response, attempt.error)) is not None:
+        raise doubt from attempt.error
+    if attempt.error is not None:
+        connection.counters.failures += 1
+    return attempt
 
 
 def _failed(connection: Connection, request: Request, error: TransportError | ContractError) -> _Attempt:
@@ -381,16 +425,14 @@ def _report(
     connection: Connection,
     request: Request,
     attempt: _Attempt,
-    kind: str,
-    trace: PollTrace | None,
-    resends: int,
-    time: Any,
-    started: float,
+    context: tuple[str, PollTrace | None, int],
+    sent_at: tuple[datetime, float],
 ) -> None:
     """Notify observers of a request that has ended."""
+    kind, trace, resends = context
     response, error, url = attempt.response, attempt.error, urlsplit(request.url)
     event = RequestEnded(
-        time=time,
+        time=sent_at[0],
         provider=connection.provider.name,
         connection=connection.name,
         kind=kind,
@@ -404,7 +446,7 @@ def _report(
         error=None if error is None else type(error).__name__,
         resends=resends,
         retry_after=attempt.pause,
-        duration=connection.clock.monotonic() - started,
+        duration=connection.clock.monotonic() - sent_at[1],
     )
     if trace is not None:
         trace.requests.append(event)

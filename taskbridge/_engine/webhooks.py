@@ -1,6 +1,6 @@
 """Webhooks: prove and read a delivery (`receive`), then act on its event (`ingest`).
 
-    headers + raw body ──► limits ──► signature (`taskbridge.provider.signatures`) ──► provider translates ──► WebhookEvent
+    headers + raw body ──► limits ──► signature ──► provider translates ──► WebhookEvent
     WebhookEvent ──► seen before? ──► status request, unless the proof covers a time ──► waits end ──► Ingested
 
 `receive` is pure: bytes, headers and a time go in. The order is fixed: the size first, then the signature over the raw

@@ -1,7 +1,7 @@
 """Carries out operations and waits in the asyncio tasks of one event loop.
 
-`Runtime` runs one flow of effects in the caller's task. `PollLoop` polls many tasks of one client; its tasks end when no
-caller waits.
+`Runtime` runs one flow of effects in the caller's asyncio task. `PollLoop` polls many tasks of one client; its asyncio
+tasks end when no caller waits.
 """
 
 from __future__ import annotations
@@ -121,9 +121,11 @@ class Runtime:
         try:
             if credentials.refusal is not None:
                 raise credentials.refusal.again()
-            if credentials.current is None or credentials.current is effect.stale:
-                credentials.current = await self.run(Operation(connection, authorize(connection, effect.deadline)))
-            return credentials.current
+            credential = credentials.current
+            if credential is None or credential is effect.stale:
+                credential = await self.run(Operation(connection, authorize(connection, effect.deadline)))
+                credentials.current = credential
+            return credential
         finally:
             lock.release()
 
@@ -215,7 +217,7 @@ class AsyncWaitQueue:
 class PollLoop:
     """The asyncio tasks of one client that poll many tasks.
 
-    One task watches the clock and starts the others; each of those polls, and goes on to the next poll as long as one is
+    One of them watches the clock and starts the others. Each of those polls, and continues with the next poll that is
     due.
 
     Args:
@@ -225,6 +227,7 @@ class PollLoop:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._clock = runtime.clock
+        self._closed = False
         self._scheduler = PollScheduler()
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -263,6 +266,7 @@ class PollLoop:
 
     async def close(self) -> None:
         """End the waits, and the tasks."""
+        self._closed = True
         self._scheduler.close()
         self._deliver()
         if self._task is not None and self._loop is asyncio.get_running_loop():
@@ -270,6 +274,8 @@ class PollLoop:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def _begin(self, wait: ManyWait) -> AsyncWaitQueue:
+        if self._closed:
+            raise ConfigError("this client is closed; open a new one")
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
         if self._loop is not loop:

@@ -39,7 +39,6 @@ from taskbridge.errors import (
     printable,
 )
 from taskbridge.models import Outcome, Outcomes, Task, TaskFile, TaskRef, TaskResult, TaskStatus, raise_if_failed
-from taskbridge.provider.secrets import redact_errors
 from taskbridge.provider.submission import Page
 
 if TYPE_CHECKING:
@@ -321,9 +320,13 @@ class ClientBase:
         connection = self._resume(self._only)
         return Operation(connection, operations.check(connection))
 
-    @redact_errors
     def _parse_webhook(
-        self, connection: str | None, headers: Headers, body: bytes, url: str | None, now: datetime | None
+        self,
+        connection: str | None,
+        headers: Headers,
+        body: bytes | bytearray | memoryview,
+        url: str | None,
+        now: datetime | None,
     ) -> WebhookEvent:
         from taskbridge._engine.webhooks import receive  # noqa: PLC0415  # only where webhooks are used
 

@@ -27,7 +27,7 @@ from taskbridge._runtime.base import (
     flow_for,
     require_ended,
 )
-from taskbridge.errors import TaskbridgeError
+from taskbridge.errors import ConfigError, TaskbridgeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,9 +119,11 @@ class Runtime:
         try:
             if credentials.refusal is not None:
                 raise credentials.refusal.again()
-            if credentials.current is None or credentials.current is effect.stale:
-                credentials.current = self.run(Operation(connection, authorize(connection, effect.deadline)))
-            return credentials.current
+            credential = credentials.current
+            if credential is None or credential is effect.stale:
+                credential = self.run(Operation(connection, authorize(connection, effect.deadline)))
+                credentials.current = credential
+            return credential
         finally:
             lock.release()
 
@@ -261,6 +263,7 @@ class WorkerPool:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._clock = runtime.clock
+        self._closed = False
         self._reset()
 
     def _reset(self) -> None:
@@ -296,6 +299,7 @@ class WorkerPool:
 
     def close(self) -> None:
         """End the waits, and the threads."""
+        self._closed = True
         with self._state.lock:
             self._scheduler.close()
             self._deliver()
@@ -307,6 +311,8 @@ class WorkerPool:
                 thread.join(timeout=max(0.0, until - time.monotonic()))
 
     def _begin(self, wait: ManyWait) -> WaitQueue:
+        if self._closed:
+            raise ConfigError("this client is closed; open a new one")
         if self._pid != os.getpid():
             self._reset()  # after a fork the parent's threads do not exist here
         deadline = deadline_after(self._clock.monotonic(), wait.timeout)
