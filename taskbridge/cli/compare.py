@@ -1,4 +1,4 @@
-"""A rehearsal of leaving a vendor: the same documents to two connections, and what each made of them, side by side."""
+"""``compare``: submit the same documents to two connections, and show both results side by side."""
 
 from __future__ import annotations
 
@@ -8,144 +8,147 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
-from taskbridge._config.defaults import default_clock
-from taskbridge._config.files import load_config
-from taskbridge._engine.inputs import is_url
-from taskbridge.cli.codes import DONE, FAILED, code_of
-from taskbridge.cli.inputs import label_of, sources_of
-from taskbridge.cli.records import error_record
-from taskbridge.cli.refs import listen, open_bridge
-from taskbridge.cli.texts import several, words_of_file
+import click
+
+from taskbridge.cli.exit_codes import FAILED, code_of
+from taskbridge.cli.formatting import os_error_text, plural
+from taskbridge.cli.options import (
+    complete_connections,
+    config_path,
+    open_bridge,
+    show_warnings,
+    with_config,
+    with_json,
+    with_timeout,
+)
+from taskbridge.cli.records import error_or_none
 from taskbridge.errors import ConfigError, InvalidInput, TaskbridgeError, TaskFailed, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from taskbridge.cli.screen import Screen
+    from taskbridge.cli.output import Output
     from taskbridge.client import Bridge
     from taskbridge.models import Outcome, TaskResult
     from taskbridge.provider.clock import Clock
 
-__all__ = ["compare"]
-
-_DIFF_LINES: Final = 20  # of a difference that people are shown
-_LONGEST: Final = 200_000  # characters of a text that are compared
+_DIFF_LINES: Final = 20  # shown in text mode
+_MOST_COMPARED: Final = 200_000  # characters of a text
 _CELL: Final = 33  # columns of one side
 
 
 @dataclass(slots=True)
 class _Side:
-    """What one connection made of one document.
+    """One connection's work on one document.
 
     Attributes:
         connection: Its name.
-        begun: When it was submitted.
-        seconds: From then to the end that was noticed; None where there was none.
-        path: The vendor's words, each once in a row.
-        result: What it made.
+        submitted_at: When the document was submitted.
+        seconds: From then until the end was noticed; None if it did not end.
+        path: The vendor's status words, without repetitions.
+        result: The result.
         error: Why there is no result.
     """
 
     connection: str
-    begun: datetime
+    submitted_at: datetime
     seconds: float | None = None
     path: list[str] = field(default_factory=list[str])
     result: TaskResult | None = None
     error: TaskbridgeError | None = None
 
-    @property
     def record(self) -> dict[str, Any]:
         return {
             "connection": self.connection,
             "seconds": None if self.seconds is None else round(self.seconds, 3),
             "path": self.path,
             "result": None if self.result is None else _shape(self.result),
-            "error": None if self.error is None else error_record(self.error),
+            "error": error_or_none(self.error),
         }
 
 
 _Pair: TypeAlias = tuple[_Side, _Side]
 
 
-def compare(
-    screen: Screen,
-    connections: tuple[str, str],
-    documents: Sequence[str],
-    operation: str,
-    *,
-    timeout: float | None,
-    config: str | None,
+@click.command(name="compare")
+@click.argument("old", metavar="A", shell_complete=complete_connections)
+@click.argument("new", metavar="B", shell_complete=complete_connections)
+@click.argument("documents", nargs=-1, required=True, metavar="DOCUMENT...")
+@click.option("--operation", default="extract-text", show_default=True, metavar="NAME", help="The operation for both.")
+@with_timeout
+@with_json
+@with_config
+@click.pass_obj
+def command(
+    output: Output, /, old: str, new: str, *, documents: tuple[str, ...], operation: str, timeout: float | None
 ) -> int:
-    """Submit documents to two connections, wait, and show the difference; the exit code.
+    """Compare the results of two vendors for the same documents.
 
-    Raises:
-        ConfigError: A connection is not there, or is the other one.
-        InvalidInput: There is no such document.
+    Submits each document to both connections and prints how long each took, its status words, its result or error, and
+    the differences between two texts. Both vendors do the work and charge for it. The exit code is 0 if both completed
+    every document, even if the results differ.
     """
-    with screen.signals.told(screen.stopped):
-        sources = sources_of(documents, None)
+    from taskbridge._config.defaults import default_clock  # noqa: PLC0415  # heavy
+    from taskbridge._config.files import load_config  # noqa: PLC0415  # as above
+    from taskbridge._engine.inputs import is_url  # noqa: PLC0415  # as above
+    from taskbridge.cli.documents import document_name, find_documents  # noqa: PLC0415  # as above
+
+    with output.signals.reporting(output.stopped):
+        sources = find_documents(documents)
         missing = next((each for each in sources if not is_url(each) and not Path(each).is_file()), None)
         if missing is not None:
             raise InvalidInput(f"there is no file {printable(missing, 300)}; nothing was sent")
-        bridge = _opened(screen, connections, config)
-        with screen.signals.raising():
-            pairs = _Rehearsal(bridge, default_clock(), operation).play(connections, sources, timeout)
-        for source, (old, new) in zip(sources, pairs, strict=True):
-            _show(screen, label_of(source), old, new)
-        _sum_up(screen, connections, pairs)
+        if old == new:
+            raise ConfigError(f"{printable(old, 60)} is compared with another connection, not with itself")
+        show_warnings(output)
+        bridge = open_bridge(load_config(config_path()), (old, new))
+        with output.signals.raising():
+            pairs = _Comparison(bridge, default_clock(), operation).run((old, new), sources, timeout)
+        for source, pair in zip(sources, pairs, strict=True):
+            _show(output, document_name(source), *pair)
+        _show_summary(output, (old, new), pairs)
     bridge.close()
-    sides = [side for pair in pairs for side in pair]
-    return max((DONE if side.error is None else code_of(side.error) for side in sides), default=FAILED)
+    return max((code_of(side.error) for pair in pairs for side in pair), default=FAILED)
 
 
-def _opened(screen: Screen, connections: tuple[str, str], path: str | None) -> Bridge:
-    listen(screen)
-    if connections[0] == connections[1]:
-        raise ConfigError(f"{printable(connections[0], 60)} is compared with another connection, not with itself")
-    return open_bridge(load_config(path), connections)
-
-
-# What happens.
-
-
-class _Rehearsal:
-    """Documents under way at both.
+class _Comparison:
+    """Submits documents to both connections and waits for them.
 
     Args:
         bridge: The two connections.
-        clock: Measures how long it takes.
-        operation: What is asked of both.
+        clock: Measures the durations.
+        operation: The operation for both.
     """
 
     def __init__(self, bridge: Bridge, clock: Clock, operation: str) -> None:
         self._bridge = bridge
         self._clock = clock
         self._operation = operation
-        self._under_way: dict[str, _Side] = {}
+        self._running: dict[str, _Side] = {}
 
-    def play(self, connections: tuple[str, str], sources: Iterable[str], timeout: float | None) -> list[_Pair]:
-        """Submit all, and wait for all."""
+    def run(self, connections: tuple[str, str], sources: Iterable[str], timeout: float | None) -> list[_Pair]:
+        """Submit everything, then wait for everything."""
         old, new = connections
-        pairs = [(self._begin(old, source), self._begin(new, source)) for source in sources]
-        for outcome in self._bridge.watch(list(self._under_way), timeout=timeout):
-            self._note(self._under_way[outcome.ref], outcome)
+        pairs = [(self._submit(old, source), self._submit(new, source)) for source in sources]
+        for outcome in self._bridge.watch(list(self._running), timeout=timeout):
+            self._update(self._running[outcome.ref], outcome)
         return pairs
 
-    def _begin(self, connection: str, source: str) -> _Side:
+    def _submit(self, connection: str, source: str) -> _Side:
         side = _Side(connection, self._clock.now())
         try:
             task = self._bridge[connection].submit(self._operation, source)
         except TaskbridgeError as error:
             side.error = error
         except OSError as error:
-            side.error = InvalidInput(words_of_file(error))
+            side.error = InvalidInput(os_error_text(error))
         else:
             side.path.append(task.native_status or task.status)
-            self._under_way[task.ref] = side
+            self._running[task.ref] = side
         return side
 
-    def _note(self, side: _Side, outcome: Outcome) -> None:
+    def _update(self, side: _Side, outcome: Outcome) -> None:
         task = outcome.task
         if outcome.error is not None or task is None:
             side.error = outcome.error
@@ -154,119 +157,98 @@ class _Rehearsal:
         if side.path[-1] != word:
             side.path.append(word)
         if task.is_terminal:
-            side.seconds = (task.observed_at - side.begun).total_seconds()
+            side.seconds = (task.observed_at - side.submitted_at).total_seconds()
             try:
                 side.result = self._bridge.result(task)
             except TaskbridgeError as error:
                 side.error = error
 
 
-# What is told of it.
-
-
 def _shape(result: TaskResult) -> dict[str, Any]:
-    """What a result is made of, without what stands in it."""
-    data: Any = result.data
+    """Describe the parts of a result without their content."""
+    data: object = result.data
+    kind = None if data is None else type(data).__name__
     return {
         "text": None if result.text is None else len(result.text),
         "files": [{"name": f.name, "media_type": f.media_type, "size": f.size} for f in result.files],
-        "data": sorted(cast("dict[str, Any]", data)) if isinstance(data, dict) else _kind(data),
+        "data": sorted(cast("dict[str, Any]", data)) if isinstance(data, dict) else kind,
     }
 
 
-def _kind(data: object) -> str | None:
-    return None if data is None else type(data).__name__
-
-
-def _texts(old: _Side, new: _Side) -> dict[str, Any] | None:
-    """How alike two texts are, and where they are not; None where there are not two."""
+def _compare_texts(old: _Side, new: _Side) -> dict[str, Any] | None:
+    """Return how similar two texts are and where they differ; None unless both have a text."""
     before, after = (side.result.text if side.result is not None else None for side in (old, new))
     if before is None or after is None:
         return None
-    # By words: what a reader would call the same may be laid out in other lines.
-    alike = SequenceMatcher(None, before[:_LONGEST].split(), after[:_LONGEST].split(), autojunk=False).ratio()
+    # By words: the same text may be laid out in different lines.
+    ratio = SequenceMatcher(
+        None, before[:_MOST_COMPARED].split(), after[:_MOST_COMPARED].split(), autojunk=False
+    ).ratio()
     names = {"fromfile": old.connection, "tofile": new.connection}
     diff = unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=1, **names)
-    return {"similarity": round(alike, 4), "diff": list(diff)}
+    return {"similarity": round(ratio, 4), "diff": list(diff)}
 
 
 def _verdict(old: _Side, new: _Side) -> str:
-    """``same``, ``different``, ``only`` the one or the other, or ``neither``."""
-    ends = (old.result is not None and old.error is None, new.result is not None and new.error is None)
-    if ends == (True, True):
-        texts = _texts(old, new)
-        kinds = [{name: bool(value) for name, value in side.record["result"].items()} for side in (old, new)]
-        return "same" if kinds[0] == kinds[1] and (texts is None or not texts["diff"]) else "different"
-    if ends == (False, False):
+    """Return ``same``, ``different``, ``only`` one of them, or ``neither``."""
+    completed = [side for side in (old, new) if side.result is not None and side.error is None]
+    if len(completed) == 1:
+        return f"only {completed[0].connection}"
+    if not completed:
         return "neither"
-    return f"only {old.connection if ends[0] else new.connection}"
+    texts = _compare_texts(old, new)
+    parts = [{name: bool(value) for name, value in side.record()["result"].items()} for side in completed]
+    return "same" if parts[0] == parts[1] and (texts is None or not texts["diff"]) else "different"
 
 
-def _show(screen: Screen, document: str, old: _Side, new: _Side) -> None:
-    texts, verdict = _texts(old, new), _verdict(old, new)
-    if screen.as_json:
-        sides = {"a": old.record, "b": new.record}
-        screen.record({"document": document, **sides, "text": texts, "verdict": verdict})
+def _show(output: Output, document: str, old: _Side, new: _Side) -> None:
+    texts, verdict = _compare_texts(old, new), _verdict(old, new)
+    if output.as_json:
+        sides = {"a": old.record(), "b": new.record()}
+        output.record({"document": document, **sides, "text": texts, "verdict": verdict})
         return
-    screen.line(f"{document}: {verdict}")
-    rows = [("", old.connection, new.connection), *_rows(old, new)]
-    for name, left, right in rows:
-        screen.line(f"  {name:8} {_cut(left):{_CELL}} {_cut(right)}".rstrip())
+    output.line(f"{document}: {verdict}")
+    columns = [_cells(side) for side in (old, new)]
+    for name, left, right in zip(("", "end", "seconds", "path", "result"), *columns, strict=True):
+        output.line(f"  {name:8} {_cut(left):{_CELL}} {_cut(right)}".rstrip())
     for side in (old, new):
         if side.error is not None:
-            screen.line(f"  {side.connection}: {printable(side.error.message, 300)}")
+            output.line(f"  {side.connection}: {printable(side.error.message, 300)}")
     if texts is not None:
-        screen.line(f"  text     {texts['similarity']:.0%} of the words are the same")
+        output.line(f"  text     {texts['similarity']:.0%} of the words are the same")
         shown = [printable(line, 76) for line in texts["diff"][:_DIFF_LINES]]
         more = len(texts["diff"]) - len(shown)
-        for line in [*shown, *([f"… and {more} lines more; --json has them all"] if more else [])]:
-            screen.line(f"    {line}")
-    screen.line()
+        for line in [*shown, *([f"… and {more} more lines; --json prints all"] if more else [])]:
+            output.line(f"    {line}")
+    output.line()
 
 
-def _rows(old: _Side, new: _Side) -> Iterable[tuple[str, str, str]]:
-    yield "end", _end(old), _end(new)
-    yield "seconds", _seconds(old), _seconds(new)
-    yield "path", " > ".join(old.path) or "-", " > ".join(new.path) or "-"
-    yield "result", _made(old), _made(new)
-
-
-def _end(side: _Side) -> str:
-    if side.error is None:
-        return "completed"
-    error = side.error
-    return "failed" if isinstance(error, TaskFailed) else type(error).__name__
-
-
-def _seconds(side: _Side) -> str:
-    return "-" if side.seconds is None else f"{side.seconds:.1f}"
-
-
-def _made(side: _Side) -> str:
-    if side.result is None:
-        return "-"
-    shape: Mapping[str, Any] = _shape(side.result)
-    parts = [] if shape["text"] is None else [f"{shape['text']} characters"]
-    parts += [several(len(shape["files"]), "file")] if shape["files"] else []
-    parts += ["data"] if shape["data"] is not None else []
-    return ", ".join(parts) or "nothing"
+def _cells(side: _Side) -> tuple[str, ...]:
+    error, result = side.error, side.result
+    end = "completed" if error is None else "failed" if isinstance(error, TaskFailed) else type(error).__name__
+    parts = [] if result is None or result.text is None else [f"{len(result.text)} characters"]
+    parts += [plural(len(result.files), "file")] if result is not None and result.files else []
+    parts += ["data"] if result is not None and result.data is not None else []
+    seconds = "-" if side.seconds is None else f"{side.seconds:.1f}"
+    contents = "-" if result is None else ", ".join(parts) or "nothing"
+    return side.connection, end, seconds, " > ".join(side.path) or "-", contents
 
 
 def _cut(text: str) -> str:
-    words = printable(text, 1000)
-    return words if len(words) <= _CELL else f"{words[: _CELL - 1]}…"
+    safe = printable(text, 1000)
+    return safe if len(safe) <= _CELL else f"{safe[: _CELL - 1]}…"
 
 
-def _sum_up(screen: Screen, connections: tuple[str, str], pairs: Sequence[_Pair]) -> None:
+def _show_summary(output: Output, connections: tuple[str, str], pairs: Sequence[_Pair]) -> None:
     verdicts = [_verdict(old, new) for old, new in pairs]
     counts = {each: verdicts.count(each) for each in dict.fromkeys(verdicts)}
     both = [(old.seconds, new.seconds) for old, new in pairs if None not in (old.seconds, new.seconds)]
-    middle = [round(median(times), 3) for times in zip(*both, strict=True)] if both else [None, None]
-    if screen.as_json:
-        medians = dict(zip(connections, middle, strict=True))
-        screen.record({"documents": len(pairs), "verdicts": counts, "median_seconds": medians})
+    medians = [round(median(times), 3) for times in zip(*both, strict=True)] if both else [None, None]
+    if output.as_json:
+        by_connection = dict(zip(connections, medians, strict=True))
+        output.record({"documents": len(pairs), "verdicts": counts, "median_seconds": by_connection})
         return
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    screen.line(f"{several(len(pairs), 'document')}: {told}")
+    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    output.line(f"{plural(len(pairs), 'document')}: {summary}")
     if both:
-        screen.line(f"median seconds: {connections[0]} {middle[0]}, {connections[1]} {middle[1]}")
+        output.line(f"median seconds: {connections[0]} {medians[0]}, {connections[1]} {medians[1]}")

@@ -1,82 +1,34 @@
-"""Completion for shells: the script that a shell reads once, and what it is told while words are typed."""
+"""``completion``: print click's completion script for a shell."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
-from taskbridge.cli.codes import DONE
+import click
+from click.shell_completion import get_completion_class
+
+from taskbridge.cli.exit_codes import DONE
 
 if TYPE_CHECKING:
-    import click
-    from click.shell_completion import CompletionItem
+    from taskbridge.cli.output import Output
 
-    from taskbridge.cli.screen import Screen
-
-__all__ = [
-    "SHELLS",
-    "VARIABLE",
-    "answer_shell",
-    "complete_connections",
-    "complete_providers",
-    "complete_refs",
-    "script",
-]
-
-SHELLS: Final = ("bash", "fish", "zsh")
-VARIABLE: Final = "_TASKBRIDGE_COMPLETE"  # by which a shell's script asks
+_SHELLS: Final = ("bash", "fish", "zsh")
 
 
-def script(screen: Screen, app: click.Command, shell: str) -> int:
-    """Show the script for a shell; the exit code."""
-    from click.shell_completion import get_completion_class  # noqa: PLC0415  # only for shells
+@click.command(name="completion")
+@click.argument("shell", type=click.Choice(_SHELLS))
+@click.pass_context
+def command(ctx: click.Context, shell: str) -> int:
+    """Print the completion script of a shell.
 
+    \b
+    bash  eval "$(taskbridge completion bash)"     in ~/.bashrc
+    zsh   eval "$(taskbridge completion zsh)"      in ~/.zshrc
+    fish  taskbridge completion fish | source      in ~/.config/fish/config.fish
+    """  # noqa: D301  # click reads the control character
+    output: Output = ctx.obj
     kind = get_completion_class(shell)
-    assert kind is not None  # noqa: S101  # click has all of SHELLS
-    # Not its source(): that asks bash for its version, and this may run where there is none.
-    complete = kind(app, {}, "taskbridge", VARIABLE)
-    screen.line(complete.source_template % complete.source_vars())
+    assert kind is not None  # noqa: S101  # click has all of _SHELLS
+    complete = kind(ctx.find_root().command, {}, "taskbridge", "_TASKBRIDGE_COMPLETE")
+    output.line(complete.source_template % complete.source_vars())  # source() would run bash to check its version
     return DONE
-
-
-def answer_shell(app: click.Command) -> int | None:
-    """Answer a shell that asks how to go on; the exit code, or None where none asks."""
-    instruction = os.environ.get(VARIABLE)
-    if not instruction:
-        return None
-    from click.shell_completion import shell_complete  # noqa: PLC0415  # only for shells
-
-    return shell_complete(app, {}, "taskbridge", VARIABLE, instruction)
-
-
-def complete_refs(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Connections, as refs begin."""
-    return _items([f"{name}:" for name in _connections()], incomplete, "nospace")
-
-
-def complete_connections(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of connections."""
-    return _items(_connections(), incomplete)
-
-
-def complete_providers(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of installed providers."""
-    from taskbridge._config.registry import provider_names  # noqa: PLC0415  # only for shells
-
-    return _items(provider_names(), incomplete)
-
-
-def _items(words: list[str], incomplete: str, kind: str = "plain") -> list[CompletionItem]:
-    from click.shell_completion import CompletionItem  # noqa: PLC0415  # only for shells
-
-    return [CompletionItem(word, type=kind) for word in words if word.startswith(incomplete)]
-
-
-def _connections() -> list[str]:
-    from taskbridge._config.files import load_config  # noqa: PLC0415  # only for shells
-    from taskbridge.errors import ConfigError  # noqa: PLC0415  # only for shells
-
-    try:
-        return list(load_config().connections)
-    except ConfigError:
-        return []  # a shell has no place for what is wrong

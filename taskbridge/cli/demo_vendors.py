@@ -1,6 +1,6 @@
-"""The other side of the demo: documents go out to the emulated vendors by plain HTTP, as each vendor's clients do it.
+"""The tasks of the demo, created over plain HTTP as each vendor's own clients do it.
 
-The demo's tasks are begun by others, in four vendors' own ways: what taskbridge watches need not come from it.
+They show that taskbridge can watch tasks that it did not submit.
 """
 
 from __future__ import annotations
@@ -19,29 +19,27 @@ if TYPE_CHECKING:
 
     from taskbridge.emulator.shell import Emulator
 
-__all__ = ["ERRANDS", "Errand", "Settings", "cancel_capture"]
-
 Settings = dict[str, str]
 
 _PNG: Final = b64decode(  # one pixel
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
 _PDF: Final = b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n%%EOF\n"
-_SECONDS: Final = 10.0  # until an emulator that does not answer is given up
+_SECONDS: Final = 10.0  # timeout of a request
 _FORM: Final = "taskbridge-demo"  # boundary of a multipart form
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
-    """A document's way to a vendor.
+class DemoTask:
+    """A task of the demo.
 
     Attributes:
-        name: What the demo calls its task.
-        connection: Name of the connection that it goes through.
-        provider: Entry-point name of the vendor.
-        story: What is asked for.
-        plan: How long the vendor takes, and how it ends.
-        send: Creates the task; gives its shared id.
+        name: Its name in the demo.
+        connection: Name of the connection.
+        provider: Entry-point name of the provider.
+        story: What the task does.
+        plan: How long the vendor takes, and how the task ends.
+        send: Creates the task; returns its shared id.
     """
 
     name: str
@@ -52,7 +50,7 @@ class Errand:
     send: Callable[[Settings], str]
 
     def run(self, emulator: Emulator) -> str:
-        """Create the task; its ref."""
+        """Create the task and return its ref."""
         emulator.plan_next(self.provider, self.plan)
         return f"{self.connection}:{self.send(emulator.settings(self.provider))}"
 
@@ -60,8 +58,8 @@ class Errand:
 def _post(url: str, headers: Mapping[str, str], body: bytes) -> bytes:
     opener = build_opener(ProxyHandler({}))  # the emulators are on this machine
     request = Request(url, body, dict(headers), method="POST")  # noqa: S310  # an address of our own emulator
-    with opener.open(request, timeout=_SECONDS) as answer:
-        data: bytes = answer.read()
+    with opener.open(request, timeout=_SECONDS) as response:
+        data: bytes = response.read()
         return data
 
 
@@ -69,7 +67,7 @@ def _post_json(url: str, headers: Mapping[str, str], body: Mapping[str, Any]) ->
     return _post(url, {**headers, "Content-Type": "application/json"}, json.dumps(body).encode())
 
 
-# Scan Documents: upload a file, then order an operation on it.
+# Scan Documents: upload a file, then start an operation on it.
 
 
 def _scan_receipt(settings: Settings) -> str:
@@ -77,12 +75,12 @@ def _scan_receipt(settings: Settings) -> str:
     part = f'--{_FORM}\r\nContent-Disposition: form-data; name="file"; filename="receipt.png"\r\n\r\n'.encode()
     form = {**key, "Content-Type": f"multipart/form-data; boundary={_FORM}"}
     file = json.loads(_post(f"{root}/files", form, part + _PNG + f"\r\n--{_FORM}--\r\n".encode()))
-    order = {"input": file["id"], "format": "markdown"}
-    task = json.loads(_post_json(f"{root}/image-operations/extract-text", key, order))
+    body = {"input": file["id"], "format": "markdown"}
+    task = json.loads(_post_json(f"{root}/image-operations/extract-text", key, body))
     return str(task["id"])
 
 
-# CloudConvert: a job of three dependent tasks; a task by itself; the wish to stop it.
+# CloudConvert: a job of three dependent tasks; a single task, and its cancellation.
 
 
 def _convert_report(settings: Settings) -> str:
@@ -96,14 +94,14 @@ def _convert_report(settings: Settings) -> str:
 
 
 def _capture_page(settings: Settings) -> str:
-    order = {"url": "https://example.com/catalogue", "output_format": "pdf"}
+    body = {"url": "https://example.com/catalogue", "output_format": "pdf"}
     url = f"{settings['base_url']}/capture-website"
-    task = json.loads(_post_json(url, _bearer(settings["api_key"]), order))
+    task = json.loads(_post_json(url, _bearer(settings["api_key"]), body))
     return str(task["data"]["id"])
 
 
 def cancel_capture(settings: Settings, task_id: str) -> None:
-    """Stop the task, as a colleague might in the vendor's dashboard."""
+    """Cancel the task, as a colleague might in the vendor's dashboard."""
     _post_json(f"{settings['base_url']}/tasks/{task_id}/cancel", _bearer(settings["api_key"]), {})
 
 
@@ -115,19 +113,19 @@ def _review_invoice(settings: Settings) -> str:
     form = urlencode({**user, "grant_type": "client_credentials", "scope": "WebAPI"}).encode()
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
     token = json.loads(_post(settings["token_url"], kind, form))["access_token"]
-    order = {"displayName": "Invoice 7", "context": {"url": "https://example.com/invoice-7.pdf"}}
-    task = json.loads(_post_json(f"{settings['base_url']}/sdtask/process", _bearer(token), order))
+    body = {"displayName": "Invoice 7", "context": {"url": "https://example.com/invoice-7.pdf"}}
+    task = json.loads(_post_json(f"{settings['base_url']}/sdtask/process", _bearer(token), body))
     return str(task["taskId"])
 
 
-# expert.ai Extract: a token that is plain text, then the document inside the order.
+# expert.ai Extract: a token in plain text, then a request that contains the document.
 
 
 def _read_contract(settings: Settings) -> str:
     user = {"username": settings["username"], "password": settings["password"]}
     token = _post_json(settings["token_url"], {}, user).decode()
-    order = {"document": {"name": "contract.pdf", "data": b64encode(_PDF).decode()}}
-    task = json.loads(_post_json(f"{settings['base_url']}/layout-document-async", _bearer(token), order))
+    body = {"document": {"name": "contract.pdf", "data": b64encode(_PDF).decode()}}
+    task = json.loads(_post_json(f"{settings['base_url']}/layout-document-async", _bearer(token), body))
     return str(task["taskId"])
 
 
@@ -135,8 +133,8 @@ def _bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-ERRANDS: Final = (
-    Errand(
+DEMO_TASKS: Final = (
+    DemoTask(
         "receipt",
         "receipts",
         "scan-documents",
@@ -144,23 +142,23 @@ ERRANDS: Final = (
         Plan(queued=1.0, working=2.0),
         _scan_receipt,
     ),
-    Errand(
+    DemoTask(
         "report",
         "conversions",
         "cloudconvert",
-        "a job of three tasks, each waits for the last",
+        "a job of three tasks, one after another",
         Plan(queued=1.0, working=1.5),
         _convert_report,
     ),
-    Errand(
+    DemoTask(
         "catalogue",
         "conversions",
         "cloudconvert",
-        "a web page as PDF: somebody cancels it",
+        "a web page as PDF: it gets cancelled",
         Plan(queued=1.5, working=60.0),
         _capture_page,
     ),
-    Errand(
+    DemoTask(
         "invoice",
         "invoices",
         "smartdocumentor",
@@ -168,7 +166,7 @@ ERRANDS: Final = (
         Plan(queued=0.8, working=2.4, review=3.0),
         _review_invoice,
     ),
-    Errand(
+    DemoTask(
         "contract",
         "contracts",
         "expertai-extract",

@@ -1,8 +1,8 @@
-"""``doctor``: what is installed, what is configured, and whether the vendors take it; ready for a bug report.
+"""``doctor``: diagnose the installation, the configuration and the credentials; ready for a bug report.
 
-Each connection is tried by the cheapest call that its credential is needed for: the newest page of the vendor's list,
-else the credential itself. What comes back also tells the vendor's clock, and words that our tables do not know. No
-secret, and no path below the user's home, is shown.
+Each connection is checked by the cheapest call that needs its credential: the newest page of the vendor's task list,
+else a token request. The response also shows the vendor's clock, and status words missing from our tables. No secret,
+and no path below the user's home, is printed.
 """
 
 from __future__ import annotations
@@ -13,28 +13,32 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from sqlite3 import sqlite_version
 from typing import TYPE_CHECKING, Final
 
+import click
+
 from taskbridge import __version__
-from taskbridge._config.files import find_config, load_config
-from taskbridge._config.registry import providers
-from taskbridge.cli.codes import DONE, USAGE, code_of
-from taskbridge.cli.refs import open_bridge, unheard
-from taskbridge.cli.screen import is_live
-from taskbridge.cli.shown_config import MASK, settings_of
-from taskbridge.cli.texts import folded, several
+from taskbridge.cli.config import MASK, connection_settings
+from taskbridge.cli.exit_codes import DONE, USAGE, code_of
+from taskbridge.cli.formatting import plural, wrap_line
+from taskbridge.cli.options import (
+    config_path,
+    connections_argument,
+    hide_warnings,
+    open_bridge,
+    with_config,
+    with_json,
+)
+from taskbridge.cli.output import is_live
 from taskbridge.errors import ConfigError, TaskbridgeError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from taskbridge._config.files import Config, ConnectionConfig
-    from taskbridge.cli.screen import Screen
+    from taskbridge.cli.output import Output
 
-__all__ = ["Finding", "examine"]
-
-_PARTS: Final = (
+_PACKAGES: Final = (
     "requests",
     "urllib3",
     "pydantic",
@@ -50,57 +54,65 @@ _PARTS: Final = (
     "uvicorn",
     "opentelemetry-api",
 )
-_SKEW: Final = 5.0  # seconds by which the clocks may differ without a word: the header has whole ones
+_LARGEST_SKEW: Final = 5.0  # seconds between the clocks that are not reported: the Date header has whole seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """One line of the diagnosis.
 
     Attributes:
         about: ``taskbridge``, ``installed``, ``provider``, ``configuration`` or ``connection``.
         name: Which one.
         verdict: ``ok``, ``note`` or ``problem``.
-        words: What was found.
-        exit_code: Of a problem.
+        message: What was found.
+        exit_code: The exit code of a problem.
     """
 
     about: str
     name: str
     verdict: str
-    words: str
+    message: str
     exit_code: int = DONE
 
 
-def examine(screen: Screen, names: Sequence[str], path: str | None, *, offline: bool) -> int:
-    """Look at everything; the gravest exit code.
+@click.command(name="doctor")
+@connections_argument
+@click.option("--offline", is_flag=True, help="Send nothing.")
+@with_json
+@with_config
+@click.pass_obj
+def command(output: Output, connections: tuple[str, ...], *, offline: bool) -> int:
+    """Diagnose the installation, configuration and credentials.
 
-    Args:
-        screen: Where to.
-        names: Connections; none for all.
-        path: The configuration; None looks in the usual places.
-        offline: Send nothing.
+    The output can be pasted into a bug report: versions, plugins, the configuration, and for each connection whether
+    the vendor accepts its credential, checked by the cheapest call available. Nothing is submitted or changed, and no
+    secret is printed.
     """
-    unheard()  # what would be logged is told here
+    hide_warnings()  # the findings say the same
     worst = DONE
-    for finding in _findings(screen, names, path, offline=offline):
+    for finding in _findings(output, connections, config_path(), offline=offline):
         worst = max(worst, finding.exit_code)
-        if screen.as_json:
-            screen.record(asdict(finding))
+        if output.as_json:
+            output.record(asdict(finding))
         else:
             mark = {"ok": "ok  ", "note": "note", "problem": "FAIL"}[finding.verdict]
-            line = f"{mark}  {finding.about} {printable(finding.name, 200)}: {_homeless(printable(finding.words))}"
-            screen.line(folded(line, indent=6) if is_live() else line)
+            message = _without_home(printable(finding.message))
+            line = f"{mark}  {finding.about} {printable(finding.name, 200)}: {message}"
+            output.line(wrap_line(line, indent=6) if is_live() else line)
     return worst
 
 
-def _homeless(text: str) -> str:
-    """Paths below the user's home, without the user's name."""
+def _without_home(text: str) -> str:
+    """Replace the user's home, which has the user's name in it."""
     home = str(Path.home())
     return text.replace(home, "~") if len(home) > 1 else text
 
 
-def _findings(screen: Screen, names: Sequence[str], path: str | None, *, offline: bool) -> Iterator[Finding]:
+def _findings(output: Output, names: Sequence[str], path: str | None, *, offline: bool) -> Iterator[Finding]:
+    from taskbridge._config.files import find_config, load_config  # noqa: PLC0415  # heavy
+    from taskbridge._config.registry import providers  # noqa: PLC0415  # as above
+
     yield Finding("taskbridge", __version__, "ok", f"Python {platform.python_version()} on {platform.platform()}")
     yield Finding("installed", "packages", "ok", ", ".join(_installed()))
     for info in providers():
@@ -118,74 +130,68 @@ def _findings(screen: Screen, names: Sequence[str], path: str | None, *, offline
         return
     count = len(config.connections)
     default = config.default or ("none" if count != 1 else next(iter(config.connections)))
-    yield Finding(
-        "configuration",
-        _homeless(str(found)),
-        "ok",
-        f"{several(count, 'connection')}, default {default}",
-    )
-    if _shows_secrets(found, config):
-        words = f"it holds credentials, and others can read it: chmod 600 {_homeless(str(found))}, or use ${{VARIABLE}}"
-        yield Finding("configuration", _homeless(str(found)), "note", words)
+    place = _without_home(str(found))
+    yield Finding("configuration", place, "ok", f"{plural(count, 'connection')}, default {default}")
+    if _exposes_secrets(found, config):
+        message = f"contains credentials, and others can read it: chmod 600 {place}, or use ${{VARIABLE}}"
+        yield Finding("configuration", place, "note", message)
     for connection in chosen:
-        yield from _connection(screen, config, connection, offline=offline)
+        yield from _check(output, config, connection, offline=offline)
 
 
-def _shows_secrets(path: Path, config: Config) -> bool:
-    """Whether credentials stand in a file that others than its owner can read."""
+def _exposes_secrets(path: Path, config: Config) -> bool:
+    """Whether the file contains credentials and users other than its owner can read it."""
     if os.name != "posix" or not path.stat().st_mode & 0o044:
         return False
     here = str(config.path)
     return any(
         value == MASK and origin == here
         for connection in config.connections.values()
-        for _, value, origin in settings_of(connection)
+        for _, value, origin in connection_settings(connection)
     )
 
 
 def _installed() -> Iterator[str]:
-    for part in _PARTS:
+    from sqlite3 import sqlite_version  # noqa: PLC0415  # heavy
+
+    for package in _PACKAGES:
         try:
-            yield f"{part} {version(part)}"
+            yield f"{package} {version(package)}"
         except PackageNotFoundError:
-            yield f"{part} -"
-    yield f"SQLite {sqlite_version}"  # keeps the ledger of `run`
+            yield f"{package} -"
+    yield f"SQLite {sqlite_version}"  # stores the ledger of `run`
 
 
-def _connection(screen: Screen, config: Config, connection: ConnectionConfig, *, offline: bool) -> Iterator[Finding]:
+def _check(output: Output, config: Config, connection: ConnectionConfig, *, offline: bool) -> Iterator[Finding]:
     name = connection.name
+
+    def finding(verdict: str, message: str, exit_code: int = DONE) -> Finding:
+        return Finding("connection", name, verdict, message, exit_code)
+
     try:
         bridge = open_bridge(config, [name])
     except TaskbridgeError as error:
-        yield Finding("connection", name, "problem", error.message, code_of(error))
+        yield finding("problem", error.message, code_of(error))
         return
     if offline:
-        yield Finding("connection", name, "ok", f"{connection.provider}, settings are sound; not tried")
+        yield finding("ok", f"{connection.provider}, settings are valid; not checked at the vendor")
         return
-    with bridge, screen.signals.raising():
+    with bridge, output.signals.raising():
         try:
-            tried = bridge[name].check()
+            check = bridge[name].check()
         except TaskbridgeError as error:
-            screen.signals.check()
+            output.signals.check()
             status = (
                 f" (HTTP {error.http_status})" if error.http_status and f"{error.http_status}" not in str(error) else ""
             )
-            yield Finding(
-                "connection", name, "problem", f"{type(error).__name__}: {error.message}{status}", code_of(error)
-            )
+            yield finding("problem", f"{type(error).__name__}: {error.message}{status}", code_of(error))
             return
-    how = tried.how or "not tried: the vendor has no call that needs no task"
-    yield Finding("connection", name, "ok" if tried.how else "note", f"{connection.provider}, {how}")
-    if tried.skew is not None:
-        yield _clock(name, tried.skew)
-    for word in tried.unknown_words:
-        yield Finding(
-            "connection", name, "note", f"the vendor uses the status word {word!r}, which taskbridge does not know"
-        )
-
-
-def _clock(name: str, skew: float) -> Finding:
-    if abs(skew) <= _SKEW:
-        return Finding("connection", name, "ok", "this computer's clock agrees with the vendor's")
-    side = "ahead of" if skew > 0 else "behind"
-    return Finding("connection", name, "note", f"this computer's clock is {abs(skew):.0f} s {side} the vendor's")
+    how = check.how or "not checked: the vendor has no call that works without a task"
+    yield finding("ok" if check.how else "note", f"{connection.provider}, {how}")
+    if check.skew is not None and abs(check.skew) <= _LARGEST_SKEW:
+        yield finding("ok", "this computer's clock agrees with the vendor's")
+    elif check.skew is not None:
+        side = "ahead of" if check.skew > 0 else "behind"
+        yield finding("note", f"this computer's clock is {abs(check.skew):.0f} s {side} the vendor's")
+    for word in check.unknown_words:
+        yield finding("note", f"the vendor uses the status word {word!r}, which taskbridge does not know")

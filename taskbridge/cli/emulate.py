@@ -1,68 +1,75 @@
-"""``emulate``: the emulated vendors as a server."""
+"""``emulate``: run emulated vendors as a server."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
-from taskbridge._config.registry import require_extra
-from taskbridge.cli.codes import DONE
+import click
+
+from taskbridge.cli.exit_codes import DONE
 from taskbridge.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskbridge.cli.screen import Screen
+    from taskbridge.cli.output import Output
     from taskbridge.emulator.shell import Emulator
 
-__all__ = ["make_emulator", "serve"]
 
+@click.command(name="emulate")
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="0, the default, picks a free port.")
+@click.option("--speed", type=float, default=1.0, show_default=True, help="Vendor seconds per second.")
+@click.option("--json", is_flag=True, expose_value=False, help="Two JSON lines: settings by vendor, then sample ids.")
+@click.pass_obj
+def command(output: Output, names: tuple[str, ...], host: str, port: int, speed: float) -> int:
+    """Run emulated vendors on this machine until Ctrl-C.
 
-def serve(screen: Screen, names: Sequence[str], *, host: str, port: int, speed: float) -> int:
-    """Serve until stopped; the exit code.
-
-    Raises:
-        ConfigError: The emulators cannot be run as asked.
+    Without names, runs all that are installed. Prints a configuration for them and sample tasks once they are ready.
     """
     emulator = make_emulator(names, host=host, port=port, speed=speed)
-    fault = ""
+    problem = ""
     try:
-        with screen.signals.raising():
-            emulator.serve(lambda: _tell(screen, emulator))
+        with output.signals.raising():
+            emulator.serve(lambda: _announce(output, emulator))
     except (RuntimeError, ValueError) as error:
-        fault = str(error)
-    if fault:
-        raise ConfigError(fault)
+        problem = str(error)
+    if problem:
+        raise ConfigError(problem)
     return DONE
 
 
 def make_emulator(names: Sequence[str] = (), *, host: str = "127.0.0.1", port: int = 0, speed: float = 1.0) -> Emulator:
-    """An emulator that does not run yet.
+    """Return an emulator that is not started yet.
 
     Raises:
-        ConfigError: The extra is missing, a name is unknown, or the host is none of this machine's own.
+        ConfigError: The extra is missing, a name is unknown, or the host is not a loopback address.
     """
     try:
         from taskbridge.emulator.shell import Emulator  # noqa: PLC0415  # starlette may be missing
     except ModuleNotFoundError as error:
+        from taskbridge._config.registry import require_extra  # noqa: PLC0415  # only for this message
+
         raise require_extra(error.name or "starlette", "emulator", "an emulated vendor") from None
-    fault = ""
+    problem = ""
     try:
         return Emulator(*names, host=host, port=port, speed=speed)
     except (RuntimeError, ValueError, ImportError, TypeError) as error:
-        fault = str(error)
-    raise ConfigError(fault)
+        problem = str(error)
+    raise ConfigError(problem)
 
 
-def _tell(screen: Screen, emulator: Emulator) -> None:
-    from taskbridge.emulator.texts import config_toml, connections_json, samples_json  # noqa: PLC0415  # as above
+def _announce(output: Output, emulator: Emulator) -> None:
+    from taskbridge.emulator.export import config_toml, connections_json, samples_json  # noqa: PLC0415  # as above
 
-    if screen.as_json:
-        screen.line(connections_json(emulator))
-        screen.line(samples_json(emulator))
+    if output.as_json:
+        output.line(connections_json(emulator))
+        output.line(samples_json(emulator))
         return
-    screen.line(f"# Emulated vendors answer at {emulator.base_url} until Ctrl-C. As taskbridge.toml:")
-    screen.line()
-    screen.line(config_toml(emulator).rstrip("\n"))
-    if not sys.stdout.isatty():  # what is written goes into a file: tell the terminal that all is well
-        screen.note(f"taskbridge: emulated vendors answer at {emulator.base_url} until Ctrl-C")
+    output.line(f"# Emulated vendors are running at {emulator.base_url} until Ctrl-C. As taskbridge.toml:")
+    output.line()
+    output.line(config_toml(emulator).rstrip("\n"))
+    if not sys.stdout.isatty():  # stdout goes to a file: say on the terminal that they are running
+        output.note(f"taskbridge: emulated vendors are running at {emulator.base_url} until Ctrl-C")

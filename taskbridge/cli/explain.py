@@ -1,4 +1,4 @@
-"""``explain``: every observation of one task as it is made, and why the next look comes when it does."""
+"""``explain``: each observation of one task, and why the next poll comes when it does."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import click
 
-from taskbridge.cli.codes import outcome_code
-from taskbridge.cli.records import outcome_record, resume_command
-from taskbridge.cli.refs import open_refs
-from taskbridge.cli.screen import colourful
-from taskbridge.cli.texts import COLOURS
-from taskbridge.cli.wait import tell_resume
+from taskbridge.cli.exit_codes import outcome_code
+from taskbridge.cli.formatting import COLORS
+from taskbridge.cli.options import open_refs, parse_seconds, ref_argument, with_config, with_json
+from taskbridge.cli.output import use_color
+from taskbridge.cli.records import outcome_record
+from taskbridge.cli.resume import show_resume
 from taskbridge.errors import TaskbridgeError, WaitTimeout, printable
 from taskbridge.events import Observation, PollReason, RequestEnded
 from taskbridge.models import Outcome
@@ -21,165 +21,170 @@ from taskbridge.models import Outcome
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from taskbridge.cli.screen import Screen
+    from taskbridge.cli.output import Output
     from taskbridge.client import Bridge
     from taskbridge.events import Event
-    from taskbridge.models import TaskRef
+    from taskbridge.models import Task, TaskRef
 
-__all__ = ["explain"]
-
-_HEAD: Final = f"{'time':<8}  {'source':<7}  {'HTTP':<4}  {'vendor says':<24}  next look"
+_HEAD: Final = f"{'time':<8}  {'source':<9}  {'HTTP':<4}  {'vendor says':<24}  next poll"
 _INDENT: Final = " " * 10
-_LATE: Final = 0.1  # seconds; less is no limit's doing
+_OVERDUE: Final = 0.1  # seconds; a shorter delay is not worth a line
 
-# Why the next look comes then, or why none.
+# Why the next poll comes when it does, or why there is none.
 _REASONS: Final[Mapping[PollReason, str]] = {
-    PollReason.FIRST: "the first one",
-    PollReason.ASKED: "somebody asks",
+    PollReason.FIRST: "first poll",
+    PollReason.ASKED: "requested by the caller",
     PollReason.AGE: "by the task's age",
     PollReason.LATENCY: "poll.latency",
     PollReason.INTERVAL: "poll.interval",
-    PollReason.LEARNED: "durations learnt",
+    PollReason.LEARNED: "learned durations",
     PollReason.AT_MOST: "poll.at_most",
     PollReason.PROGRESS: "by its progress",
-    PollReason.WEBHOOK_EXPECTED: "a webhook is expected",
-    PollReason.EVENT: "an event came",
-    PollReason.LONG_POLL: "the vendor holds the line",
-    PollReason.LONG_POLL_BROKE: "the held line broke",
-    PollReason.LIST: "the vendor's list",
+    PollReason.WEBHOOK_EXPECTED: "waiting for a webhook",
+    PollReason.EVENT: "an event arrived",
+    PollReason.LONG_POLL: "long poll",
+    PollReason.LONG_POLL_BROKE: "the long poll broke",
+    PollReason.LIST: "by the vendor's list",
     PollReason.LISTED: "the list shows a change",
-    PollReason.UNLISTED: "the list lacks it",
-    PollReason.RETRY: "the look failed",
+    PollReason.UNLISTED: "missing from the list",
+    PollReason.RETRY: "the poll failed",
     PollReason.RETRY_AFTER: "the vendor's Retry-After",
-    PollReason.DEADLINE: "the time is up before",
-    PollReason.NOTIFIED: "the vendor told",
+    PollReason.DEADLINE: "the wait ends first",
+    PollReason.NOTIFIED: "notified by a webhook",
 }
 
-_Told: TypeAlias = "Event | Outcome | BaseException"
+_Item: TypeAlias = "Event | Outcome | BaseException"
 
 
-def explain(screen: Screen, text: str, seconds: float | None, config: str | None, *, once: bool, requests: bool) -> int:
-    """Show every observation of a task until it ends; the exit code.
+@click.command(name="explain")
+@ref_argument
+@click.option(
+    "--for",
+    "seconds",
+    callback=parse_seconds,
+    default="900",
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to follow the task; 'none' for no limit.",
+)
+@click.option("--once", is_flag=True, help="Poll once only.")
+@click.option("--requests", is_flag=True, help="Print each request too: method, host, path, status, seconds.")
+@with_json
+@with_config
+@click.pass_obj
+def command(output: Output, ref: str, seconds: float | None, *, once: bool, requests: bool) -> int:
+    """Print each poll of a task, and why it happens.
 
-    Args:
-        screen: Where to.
-        text: The task.
-        seconds: How long at most; None for no limit.
-        config: The configuration.
-        once: One look and no more.
-        requests: Show each request too.
+    One line per observation: time, source, HTTP status, the vendor's status, and when and why the next poll happens.
     """
-    shown, last = text, None
+    shown, last = ref, None
 
-    def tell(cause: str) -> None:
-        tell_resume(screen, cause, {shown: last}, resume_command("explain", [shown], config))
+    def report(cause: str) -> None:
+        show_resume(output, cause, {shown: last}, "explain")
 
-    with screen.signals.told(tell):  # without closing the bridge: that would wait for a look under way
-        bridge, (ref,) = open_refs(screen, config, [text])
-        shown = ref
-        view = _View(screen, requests=requests)
-        with screen.signals.raising():
-            view.head(ref)
-            end = Outcome(ref)
-            for told in _followed(bridge, ref, seconds, once=once):
-                screen.signals.check()  # else its error may be the signal's
-                if isinstance(told, Outcome):
-                    end = told
+    with output.signals.reporting(report):  # without closing the bridge, which would wait for a request in flight
+        bridge, (opened,) = open_refs(output, [ref])
+        shown = opened
+        view = _View(output, requests=requests)
+        with output.signals.raising():
+            view.head(opened)
+            end = Outcome(opened)
+            for item in _follow(bridge, opened, seconds, once=once):
+                output.signals.check()  # else its error may be the signal's
+                if isinstance(item, Outcome):
+                    end = item
                 else:
-                    if isinstance(told, Observation):
-                        last = told.task or last
-                    view.show(told)
+                    if isinstance(item, Observation):
+                        last = item.task or last
+                    view.show(item)
     if isinstance(end.error, WaitTimeout):
-        tell_resume(screen, "timeout", {ref: end.task}, resume_command("explain", [ref], config))
-    elif screen.as_json:
-        screen.record(outcome_record(end))
+        show_resume(output, "timeout", {opened: end.task}, "explain")
+    elif output.as_json:
+        output.record(outcome_record(end))
     elif end.error is not None:
-        screen.problem(end.error)
+        output.error(end.error)
     bridge.close()
     return outcome_code(end)
 
 
-def _followed(bridge: Bridge, ref: TaskRef, seconds: float | None, *, once: bool) -> Iterator[Event | Outcome]:
-    """What happens while a thread waits, so that this one can write, and be interrupted; the outcome comes last."""
-    told: SimpleQueue[_Told] = SimpleQueue()
+def _follow(bridge: Bridge, ref: TaskRef, seconds: float | None, *, once: bool) -> Iterator[Event | Outcome]:
+    """Wait in another thread, so that this one can write and be interrupted; yield events, and the outcome last."""
+    items: SimpleQueue[_Item] = SimpleQueue()
 
     def wait() -> None:
         try:
-            told.put(Outcome(ref, bridge.get(ref) if once else bridge.wait(ref, seconds)))
+            items.put(Outcome(ref, bridge.get(ref) if once else bridge.wait(ref, seconds)))
         except TaskbridgeError as error:
             task = error.task if isinstance(error, WaitTimeout) else None
-            told.put(Outcome(ref, task, error.about(ref=ref)))
-        except BaseException as error:  # noqa: BLE001  # it is raised where it is heard of
-            told.put(error)
+            items.put(Outcome(ref, task, error.about(ref=ref)))
+        except BaseException as error:  # noqa: BLE001  # raised again in the other thread
+            items.put(error)
 
-    bridge.observe(told.put)
+    bridge.observe(items.put)
     threading.Thread(target=wait, name="taskbridge-explain", daemon=True).start()
     while True:
-        each = told.get()
-        if isinstance(each, BaseException):
-            raise each
-        yield each
-        if isinstance(each, Outcome):
+        item = items.get()
+        if isinstance(item, BaseException):
+            raise item
+        yield item
+        if isinstance(item, Outcome):
             return
 
 
 class _View:
-    """One line for each observation, or one JSON object.
+    """Writes one line, or one JSON object, for each observation.
 
     Args:
-        screen: Where to.
-        requests: Whether requests are shown too.
+        output: Where to write.
+        requests: Write requests too.
     """
 
-    def __init__(self, screen: Screen, *, requests: bool) -> None:
-        self._screen = screen
+    def __init__(self, output: Output, *, requests: bool) -> None:
+        self._output = output
         self._requests = requests
-        self._colours = colourful()
+        self._color = use_color()
 
     def head(self, ref: TaskRef) -> None:
-        """What stands above the lines."""
-        if not self._screen.as_json:
-            self._screen.line(printable(ref, 600))
-            self._screen.line(click.style(_HEAD, bold=True) if self._colours else _HEAD)
+        """Write the heading."""
+        if not self._output.as_json:
+            self._output.line(printable(ref, 600))
+            self._output.line(click.style(_HEAD, bold=True) if self._color else _HEAD)
 
     def show(self, event: Event) -> None:
-        """Show an event, if it is one to be shown."""
-        if not isinstance(event, Observation | RequestEnded) or (
-            isinstance(event, RequestEnded) and not self._requests
-        ):
+        """Write an observation; also a request if those are wanted."""
+        if isinstance(event, RequestEnded):
+            if not self._requests:
+                return
+        elif not isinstance(event, Observation):
             return
-        if self._screen.as_json:
-            self._screen.record(event.record())
+        if self._output.as_json:
+            self._output.record(event.record())
         elif isinstance(event, RequestEnded):
-            self._screen.line(f"{_INDENT}{_request(event)}")
+            self._output.line(f"{_INDENT}{_request(event)}")
         else:
             self._observation(event)
 
     def _observation(self, seen: Observation) -> None:
-        word = _word(seen).ljust(24)
-        colour = COLOURS.get(seen.status or "", "red")
+        state = (printable(type(seen.error).__name__, 24) if seen.task is None else _state(seen, seen.task)).ljust(24)
         parts = (
             f"{seen.time.astimezone():%H:%M:%S}",
-            f"{seen.source:<7}",
+            f"{seen.source:<9}",
             f"{seen.http_status or '-':<4}",
-            click.style(word, fg=colour) if self._colours else word,
-            _next(seen),
+            click.style(state, fg=COLORS.get(seen.status or "", "red")) if self._color else state,
+            _next_poll(seen),
         )
-        self._screen.line("  ".join(parts))
+        self._output.line("  ".join(parts))
         for note in _notes(seen):
-            self._screen.line(f"{_INDENT}{note}")
+            self._output.line(f"{_INDENT}{note}")
 
 
-def _word(seen: Observation) -> str:
-    task = seen.task
-    if task is None:
-        return printable(type(seen.error).__name__, 24)
-    share = f" {task.progress:.0%}" if task.progress is not None and not task.is_terminal else ""
+def _state(seen: Observation, task: Task) -> str:
+    progress = f" {task.progress:.0%}" if task.progress is not None and not task.is_terminal else ""
     same = " (same)" if seen.unchanged else ""
-    return f"{printable(task.native_status or '-', 24 - len(share) - len(same))}{share}{same}"
+    return f"{printable(task.native_status or '-', 24 - len(progress) - len(same))}{progress}{same}"
 
 
-def _next(seen: Observation) -> str:
+def _next_poll(seen: Observation) -> str:
     if seen.next_poll_reason is None:
         return f"none: {seen.status}{f' ({seen.reason})' if seen.reason else ''}" if seen.is_terminal else "none"
     when = (
@@ -195,16 +200,16 @@ def _next(seen: Observation) -> str:
 def _notes(seen: Observation) -> Iterator[str]:
     if seen.task is not None and not seen.task.recognized:
         yield "taskbridge does not know that word; the task counts as processing"
-    if seen.error is not None and seen.next_poll_reason is not None:  # else it is told at the end
+    if seen.error is not None and seen.next_poll_reason is not None:  # else the error is printed at the end
         yield printable(seen.error.message, 300)
-    if seen.overdue > _LATE:
-        yield f"{seen.overdue:.1f} s late: a limit of the connection held it back"
+    if seen.overdue > _OVERDUE:
+        yield f"{seen.overdue:.1f} s late: held back by a limit of the connection"
     if seen.detection_delay is not None:
-        yield f"it ended about {seen.detection_delay:.1f} s before that look, as far as can be told"
+        yield f"ended about {seen.detection_delay:.1f} s before that poll, by the times available"
 
 
 def _request(event: RequestEnded) -> str:
-    path = "(an address that is told to nobody)" if event.path is None else printable(event.path, 200)
-    came = event.error if event.http_status is None else f"HTTP {event.http_status}"
-    again = f", sent {event.resends} times before" if event.resends else ""
-    return f"{event.method} {printable(event.host, 200)} {path}: {came} after {event.duration:.2f} s{again}"
+    path = "(path withheld)" if event.path is None else printable(event.path, 200)
+    result = event.error if event.http_status is None else f"HTTP {event.http_status}"
+    resent = f", after {event.resends} resends" if event.resends else ""
+    return f"{event.method} {printable(event.host, 200)} {path}: {result} after {event.duration:.2f} s{resent}"

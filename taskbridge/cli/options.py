@@ -1,31 +1,71 @@
-"""The options and arguments that several commands take. No option takes a key."""
+"""The options and arguments that several commands take, and the connections and refs that they name.
+
+No option takes a key. Importing this module needs click only; the library is imported when a connection is opened or a
+shell completes a word.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from taskbridge.cli.completion import complete_refs
+from taskbridge.errors import ConfigError, InvalidInput, printable
 
-__all__ = ["WIDTH", "chosen_config", "number_of_seconds", "with_config", "with_json", "with_refs", "with_timeout"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
 
-_CONFIG: Final = "taskbridge.config"  # where the path is kept, wherever on the line it was given
-_LONGEST: Final = 366 * 86_400.0  # seconds of a wait; beyond that, none
+    from click.shell_completion import CompletionItem
+
+    from taskbridge._config.files import Config
+    from taskbridge.cli.output import Output
+    from taskbridge.client import Bridge, Client
+    from taskbridge.models import TaskRef
+
+_CONFIG: Final = "taskbridge.config"  # key in the context's `meta`
+_LONGEST: Final = 366 * 86_400.0  # seconds
+_STDIN: Final = "-"
 WIDTH: Final = 80  # columns of the help
 
+# Values.
 
-def number_of_seconds(_ctx: click.Context, _param: click.Parameter, value: str) -> float | None:
-    """A number of seconds; None for ``none``."""
+
+def parse_seconds(_ctx: click.Context, _param: click.Parameter, value: str) -> float | None:
+    """Parse a number of seconds; ``none`` is None."""
     if value == "none":
         return None
     try:
         number = float(value)
     except ValueError:
         number = -1.0
-    if not 0 < number <= _LONGEST:  # nor not-a-number
+    if not 0 < number <= _LONGEST:  # also refuses not-a-number
         raise click.BadParameter(f"{value!r} is no number of seconds above 0 (or 'none', to wait without a limit).")
     return number
+
+
+def parse_pairs(_ctx: click.Context, _param: click.Parameter, words: Sequence[str]) -> dict[str, Any]:
+    """Parse words such as ``output_format=pdf``; a value is JSON where possible.
+
+    Raises:
+        ConfigError: A word has no ``=``.
+    """
+    pairs: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"an option is written as name=value, not {printable(word, 60)!r}")
+        try:
+            pairs[name] = json.loads(value, parse_constant=_refuse_constant)
+        except ValueError:
+            pairs[name] = value
+    return pairs
+
+
+def _refuse_constant(word: str) -> Any:
+    raise ValueError(word)  # NaN and Infinity are not JSON
 
 
 def _keep_config(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
@@ -33,27 +73,217 @@ def _keep_config(ctx: click.Context, _param: click.Parameter, value: str | None)
         ctx.meta[_CONFIG] = value
 
 
-def chosen_config() -> str | None:
-    """The path that was given with ``--config``, wherever on the line."""
+def config_path() -> str | None:
+    """Return the path given with ``--config``, before or after the command."""
     path: str | None = click.get_current_context().meta.get(_CONFIG)
     return path
 
+
+# Completion of words in a shell.
+
+
+def _complete_refs(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _items([f"{name}:" for name in _connection_names()], incomplete, "nospace")
+
+
+def complete_connections(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a connection."""
+    return _items(_connection_names(), incomplete)
+
+
+def complete_providers(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of an installed provider."""
+    from taskbridge._config.registry import provider_names  # noqa: PLC0415  # see the module's docstring
+
+    return _items(provider_names(), incomplete)
+
+
+def _items(words: Iterable[str], incomplete: str, kind: str = "plain") -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem  # noqa: PLC0415  # only for shells
+
+    return [CompletionItem(word, type=kind) for word in words if word.startswith(incomplete)]
+
+
+def _connection_names() -> list[str]:
+    from taskbridge._config.files import load_config  # noqa: PLC0415  # see the module's docstring
+
+    try:
+        return list(load_config().connections)
+    except ConfigError:
+        return []  # a shell cannot show what is wrong
+
+
+# Options and arguments.
 
 with_config = click.option(
     "--config",
     metavar="PATH",
     expose_value=False,
     callback=_keep_config,
-    help="The configuration; else TASKBRIDGE_CONFIG, ./taskbridge.toml, and the user's folder are looked at.",
+    help="The configuration; default: TASKBRIDGE_CONFIG, ./taskbridge.toml, then the user's configuration folder.",
 )
-# The screen knows already: errors of this very line are told in JSON too.
-with_json = click.option("--json", is_flag=True, expose_value=False, help="One JSON object a line, errors too.")
+# `app.run` reads it from the words, so that errors in the command line are JSON too.
+with_json = click.option("--json", is_flag=True, expose_value=False, help="One JSON object per line, errors too.")
 with_timeout = click.option(
     "--timeout",
-    callback=number_of_seconds,
+    callback=parse_seconds,
     default="900",
     show_default=True,
     metavar="SECONDS",
     help="How long to wait; 'none' for no limit.",
 )
-with_refs = click.argument("refs", nargs=-1, required=True, metavar="REF...", shell_complete=complete_refs)
+with_connection = click.option(
+    "--connection",
+    metavar="NAME",
+    shell_complete=complete_connections,
+    help="A connection of the configuration; default: the configuration's default.",
+)
+with_options = click.option(
+    "-o",
+    "--option",
+    "options",
+    multiple=True,
+    callback=parse_pairs,
+    metavar="NAME=VALUE",
+    help="An option of the vendor, passed through; the value is JSON where possible. May be repeated.",
+)
+ref_argument = click.argument("ref", metavar="REF", shell_complete=_complete_refs)
+refs_argument = click.argument("refs", nargs=-1, required=True, metavar="REF...", shell_complete=_complete_refs)
+connection_argument = click.argument(
+    "connection", required=False, metavar="[CONNECTION]", shell_complete=complete_connections
+)
+connections_argument = click.argument(
+    "connections", nargs=-1, metavar="[CONNECTION...]", shell_complete=complete_connections
+)
+
+# What they name.
+
+
+class _WarningHandler(logging.Handler):
+    """Writes the library's warnings to stderr, one line each."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(logging.WARNING)
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._output.warning(record.getMessage())
+
+
+def show_warnings(output: Output) -> None:
+    """Show the library's warnings."""
+    logger = logging.getLogger("taskbridge")
+    logger.handlers = [_WarningHandler(output)]
+    logger.propagate = False
+
+
+def hide_warnings() -> None:
+    """Hide the library's warnings, for commands that report the same themselves."""
+    logging.getLogger("taskbridge").handlers = [logging.NullHandler()]
+
+
+def open_refs(output: Output, texts: Iterable[str]) -> tuple[Bridge, list[TaskRef]]:
+    """Open the connections that refs name, and no others, so that another broken connection does not matter.
+
+    Args:
+        output: Gets the library's warnings.
+        texts: ``connection:id``, or a bare id of the default connection; a dash reads more from standard input, one per
+            line.
+
+    Returns:
+        The bridge, and each ref once, in the order given.
+
+    Raises:
+        ConfigError: The configuration cannot be used, or has no such connection.
+        InvalidInput: Standard input has no refs.
+        InvalidTaskId: A text cannot be a ref.
+        ProviderNotFound: A provider is not installed.
+        ProviderLoadError: A provider cannot be used.
+    """
+    from taskbridge._config.files import load_config  # noqa: PLC0415  # see the module's docstring
+
+    show_warnings(output)
+    config = load_config(config_path())
+    refs = list(dict.fromkeys(_ref(config, text) for text in _with_stdin(output, texts)))
+    if not refs:
+        raise InvalidInput("standard input names no task; it must have one ref per line")
+    return open_bridge(config, dict.fromkeys(ref.connection for ref in refs)), refs
+
+
+def open_bridge(config: Config, names: Iterable[str]) -> Bridge:
+    """Open these connections of a configuration.
+
+    Raises:
+        ConfigError: There is no such connection, or it cannot be used.
+        ProviderNotFound: A provider is not installed.
+        ProviderLoadError: A provider cannot be used.
+    """
+    from dataclasses import replace  # noqa: PLC0415  # see the module's docstring
+
+    import taskbridge._transport.requests  # noqa: F401, PLC0415  # pyright: ignore[reportUnusedImport]  # else the first request pays for it
+    from taskbridge._config.defaults import default_clock  # noqa: PLC0415  # see the module's docstring
+    from taskbridge._engine.connection import open_connections  # noqa: PLC0415  # as above
+    from taskbridge.client import Bridge  # noqa: PLC0415  # as above
+
+    clock = default_clock()
+    chosen = {name: config.connection(name) for name in names}
+    return Bridge(open_connections(replace(config, connections=chosen), clock), clock=clock)
+
+
+def open_client(output: Output | None, name: str | None) -> Client:
+    """Open one connection.
+
+    Args:
+        output: Gets the library's warnings; None hides them.
+        name: The connection; None for the default.
+
+    Raises:
+        TaskbridgeError: It cannot be used, or none is named although there are several.
+    """
+    import taskbridge._transport.requests  # noqa: F401, PLC0415  # pyright: ignore[reportUnusedImport]  # else the first request pays for it
+    from taskbridge._config.files import load_config  # noqa: PLC0415  # see the module's docstring
+    from taskbridge.client import connect  # noqa: PLC0415  # as above
+
+    if output is None:
+        hide_warnings()
+    else:
+        show_warnings(output)
+    config = load_config(config_path())
+    if name is None and config.default is None and len(config.connections) > 1:
+        names = ", ".join(sorted(config.connections))
+        raise ConfigError(f"name a connection of {names}, or add a default to {config.path}")
+    return connect(connection=name, config=config_path())
+
+
+def _with_stdin(output: Output, texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        if text != _STDIN:
+            yield text
+            continue
+        with output.signals.raising():
+            lines = [line.strip() for line in sys.stdin or ()]
+        yield from (line for line in lines if line and not line.startswith("#"))
+
+
+def _ref(config: Config, text: str) -> TaskRef:
+    from taskbridge._config.files import CONNECTION_NAME  # noqa: PLC0415  # see the module's docstring
+    from taskbridge.models import TaskRef  # noqa: PLC0415  # as above
+
+    head, colon, _ = text.partition(":")
+    if colon and head in config.connections:
+        return TaskRef(text)
+    if colon and CONNECTION_NAME.fullmatch(head):
+        config.connection(head)  # raises: there is none of that name
+    return TaskRef.of(_default(config, text), text)
+
+
+def _default(config: Config, text: str) -> str:
+    names = list(config.connections)
+    if config.default is None and len(names) > 1:
+        raise ConfigError(
+            f"{printable(text, 80)!r} names no connection: write it as connection:id, with a connection of "
+            f"{', '.join(sorted(names))}, or add a default to {config.path}"
+        )
+    if not names:
+        raise ConfigError(f"{config.path} has no connections; add [connections.invoices]")
+    return config.connection().name

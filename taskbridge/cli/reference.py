@@ -8,56 +8,62 @@ from typing import Final
 
 import click
 
-from taskbridge.cli.codes import MEANINGS
-from taskbridge.cli.commands import app
-
-__all__ = ["help_text"]
-
-_WIDTH: Final = 80  # columns
+from taskbridge._config.registry import distribution_name
+from taskbridge.cli.app import app
+from taskbridge.cli.exit_codes import MEANINGS
+from taskbridge.cli.options import WIDTH
 
 _INTRODUCTION: Final = """\
 # The command line
 
-<!-- Made from the commands; change those, then: python -m taskbridge.cli.reference > docs/cli.md -->
+<!-- Generated from the commands. To change it, change those, then: python -m taskbridge.cli.reference > docs/cli.md -->
 
-Install it with `pip install 'taskbridge[cli]'`; `emulate` and `demo` need `taskbridge[emulator]` as well.
-`python -m taskbridge` does the same as `taskbridge`.
+The commands need the extra `cli`; `emulate` and `demo` also need `emulator`:
+`pip install '{distribution}[cli,emulator]'`. `python -m taskbridge` does the same as `taskbridge`.
 
-Outcomes go to stdout, everything else to stderr. With `--json` each line is one object. `get`, `wait`, `submit`,
-`recover` and `list` write `{"ref", "task", "error", "final", "exit_code"}`; `result` has `"result"` and `download` has
-`"files"` in place of the task; `cancel`, `retry`, `restart` and `delete` tell in `"task"` what is there after them.
-`run` writes `{"file", "folder", "state", "ref", "task", "files", "error"}` for each document and `{"files", "counts",
-"resume"}` at the end; see [Running batches](running-batches.md). `listen` writes `{"time", "status", "type", "ref",
-"task", …}` for each delivery, or `{"time", "status", "refused"}`. `explain` writes an object for each
-[event](observing.md#events), whose `"event"` says what it is, and the outcome last, as `wait` does. What belongs to
-none of these is `{"error": {"type", "message", "exit_code", …}}` on stderr. A wait or a run that is stopped ends with
-`{"stopped", "refs", "resume"}`, where `resume` is the command that goes on.
+Results go to stdout, everything else to stderr. With `--json`, each line is one object:
 
-`NO_COLOR` turns colours off. A vendor's words are shown with control characters spelt out.
+- `get`, `wait`, `submit`, `recover` and `list`: `{{"ref", "task", "error", "final", "exit_code"}}`
+- `cancel`, `retry`, `restart` and `delete`: `{{"ref", "task", "error", "exit_code"}}` with the task after the change
+- `result`: `{{"ref", "result", "error", "exit_code"}}`
+- `download`: `{{"ref", "files", "error", "exit_code"}}`
+- `run`: `{{"file", "folder", "state", "ref", "task", "files", "error"}}` for each document, and
+  `{{"files", "counts", "resume"}}` at the end; see [Running batches](running-batches.md)
+- `listen`: `{{"time", "status", "type", "ref", "ingest_status", "task", …}}` for each delivery, or
+  `{{"time", "status", "rejected"}}`
+- `explain`: an object for each [event](observing.md#events), named by its `"event"`, and at the end one as for `wait`
+
+Other errors are `{{"error": {{"type", "message", "exit_code", …}}}}` on stderr. A wait or a run that stops early ends
+with `{{"stopped", "refs", "resume"}}`; `"resume"` is the command that resumes it.
+
+`NO_COLOR` turns colors off. Control characters in a vendor's words are escaped.
 """
 
 
 def help_text() -> str:
-    """The help of every command at 80 columns, and the exit codes."""
+    """Return the help of every command at 80 columns, and the exit codes, as Markdown."""
     codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in MEANINGS.items())
-    parts = [_INTRODUCTION, f"## Exit codes\n\n| code | meaning |\n| ---: | --- |\n{codes}\n"]
-    context = _context(app, None)
-    parts += [_section(each) for each in _all_of(context)]
+    introduction = _INTRODUCTION.format(distribution=distribution_name())
+    parts = [introduction, f"## Exit codes\n\n| code | meaning |\n| ---: | --- |\n{codes}\n"]
+    parts += [_section(each) for each in _contexts(_context(app, None))]
     return "\n".join(parts)
 
 
-def _all_of(context: click.Context) -> Iterator[click.Context]:
-    """A command and those below it."""
+def _contexts(context: click.Context) -> Iterator[click.Context]:
+    """Yield a command and its subcommands."""
     yield context
-    if isinstance(context.command, click.Group):
-        for _, command in sorted(context.command.commands.items()):
-            yield from _all_of(_context(command, context))
+    group = context.command
+    if isinstance(group, click.Group):
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None  # noqa: S101  # the group lists it
+            yield from _contexts(_context(command, context))
 
 
 def _context(command: click.Command, parent: click.Context | None) -> click.Context:
     name = "taskbridge" if parent is None else command.name
     return click.Context(
-        command, info_name=name, parent=parent, terminal_width=_WIDTH, help_option_names=["-h", "--help"]
+        command, info_name=name, parent=parent, terminal_width=WIDTH, help_option_names=["-h", "--help"]
     )
 
 

@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM: when they end what runs, and what they leave behind.
+"""Ctrl-C and SIGTERM: when they stop a command, and what the command reports then.
 
-A signal is kept first. It ends what runs at once only while something is waited for or written: an exception in the
-middle of an import may come out of it as another one, and would read as a broken provider. Loads nothing heavy, so that
-signals are heard before anything heavy is imported.
+A signal is only recorded at first. It raises at once only while the command waits or writes: an exception raised in the
+middle of an import can come out of it as another error, and would look like a broken provider. This module imports
+nothing heavy, so that signals are handled before anything heavy is imported.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from types import FrameType
 
-__all__ = ["Interrupted", "Signals"]
-
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -26,7 +24,7 @@ class Interrupted(BaseException):
     """Ctrl-C or SIGTERM.
 
     Args:
-        number: Of the signal.
+        number: The signal's number.
     """
 
     def __init__(self, number: int) -> None:
@@ -35,37 +33,33 @@ class Interrupted(BaseException):
 
     @property
     def word(self) -> str:
-        """What happened."""
+        """``interrupted`` or ``terminated``."""
         return "interrupted" if self.code == 130 else "terminated"
 
 
 class Signals:
-    """The signal of one command, once there was one; a second one ends the process at once."""
+    """The first signal that a command received; a second one ends the process at once."""
 
     def __init__(self) -> None:
-        self.stop: Interrupted | None = None
+        self.received: Interrupted | None = None
         self._raises = False
 
     def check(self) -> None:
-        """End here if there was a signal.
+        """Stop here if there was a signal.
 
         Raises:
             Interrupted: There was one.
         """
-        if self.stop is not None:
-            raise Interrupted(self.stop.code - 128)
+        if self.received is not None:
+            raise Interrupted(self.received.code - 128)
 
-    def code(self, otherwise: int) -> int:
-        """The exit code: the signal's, whatever else happened.
-
-        Args:
-            otherwise: Without a signal.
-        """
-        return otherwise if self.stop is None else self.stop.code
+    def exit_code(self, default: int) -> int:
+        """Return the signal's exit code if there was one, else the default."""
+        return default if self.received is None else self.received.code
 
     @contextmanager
     def raising(self) -> Generator[None]:
-        """Let a signal end what runs in here at once, also one that came before; not for imports.
+        """Let a signal, also one received earlier, stop this block at once. Not for imports.
 
         Raises:
             Interrupted: There was a signal.
@@ -74,16 +68,16 @@ class Signals:
         try:
             self.check()
             yield
-            self.check()  # something in there may have caught it
+            self.check()  # the block may have swallowed it
         finally:
             self._raises = False
 
     @contextmanager
-    def told(self, tell: Callable[[str], None]) -> Generator[None]:
-        """Tell of a signal that comes in here, or came before, instead of any other error that it may have made.
+    def reporting(self, report: Callable[[str], None]) -> Generator[None]:
+        """Report a signal received in this block or earlier, instead of any error that it caused.
 
         Args:
-            tell: Is given what happened, as a word.
+            report: Called with ``interrupted`` or ``terminated``.
 
         Raises:
             Interrupted: There was a signal.
@@ -93,30 +87,30 @@ class Signals:
             yield
             self.check()
         except BaseException:
-            if self.stop is not None:
-                tell(self.stop.word)
+            if self.received is not None:
+                report(self.received.word)
             self.check()
             raise
 
     @contextmanager
-    def listening(self) -> Generator[None]:
-        """Hear signals; not those that this process was started to ignore."""
+    def handling(self) -> Generator[None]:
+        """Handle signals in this block, except those that this process was started to ignore."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before = {number: signal.getsignal(number) for number in _SIGNALS}
-        heard = {number: handler for number, handler in before.items() if handler not in {signal.SIG_IGN, None}}
-        for number in heard:
-            signal.signal(number, self._hear)
+        handled = {number: handler for number, handler in before.items() if handler not in {signal.SIG_IGN, None}}
+        for number in handled:
+            signal.signal(number, self._handle)
         try:
             yield
         finally:
-            for number, handler in heard.items():
+            for number, handler in handled.items():
                 signal.signal(number, handler)
 
-    def _hear(self, number: int, _frame: FrameType | None) -> None:
-        if self.stop is not None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.received is not None:
             os._exit(128 + number)
-        self.stop = Interrupted(number)
+        self.received = Interrupted(number)
         if self._raises:
             self.check()

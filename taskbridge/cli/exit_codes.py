@@ -1,4 +1,4 @@
-"""Exit codes: one stable number for each kind of end."""
+"""Exit codes: one stable number for each kind of outcome."""
 
 from __future__ import annotations
 
@@ -26,8 +26,6 @@ from taskbridge.errors import (
 if TYPE_CHECKING:
     from taskbridge.models import Outcome
 
-__all__ = ["BROKEN", "CLOSED", "DONE", "MEANINGS", "PARTIAL", "USAGE", "code_of", "outcome_code"]
-
 DONE: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
@@ -36,23 +34,23 @@ REFUSED: Final = 4
 UNREACHABLE: Final = 5
 PARTIAL: Final = 7
 BROKEN: Final = 70  # EX_SOFTWARE of sysexits.h
-CLOSED: Final = 141  # as a shell tells of a process that SIGPIPE ended
+CLOSED: Final = 141  # 128 + SIGPIPE, as shells report it
 
 MEANINGS: Final[Mapping[int, str]] = {
-    DONE: "done; of `wait`: every task completed",
+    DONE: "done; for `wait`: every task completed",
     FAILED: "a task failed",
-    USAGE: "a wrong command, configuration or id; nothing was sent",
-    TIMED_OUT: "the wait timed out, the task goes on",
+    USAGE: "wrong command, configuration or id; nothing was sent",
+    TIMED_OUT: "the wait timed out; the task continues",
     REFUSED: "the vendor refused: key, permission, quota, unknown task",
-    UNREACHABLE: "the vendor could not be reached or understood",
-    PARTIAL: "`run` came to its end, and some files have no result",
-    BROKEN: "taskbridge itself failed, or its output could not be written",
+    UNREACHABLE: "the vendor was unreachable or its response unusable",
+    PARTIAL: "`run` finished, but some files have no result",
+    BROKEN: "taskbridge itself failed, or could not write its output",
     130: "interrupted (Ctrl-C)",
-    CLOSED: "nobody reads the output any more",
+    CLOSED: "output pipe closed",
     143: "terminated (SIGTERM)",
 }
 
-# Error -> exit code; the nearest class above an error decides.
+# Error -> exit code; the most specific class of an error decides.
 CODES: Final[Mapping[type[BaseException], int]] = {
     TaskFailed: FAILED,
     ConfigError: USAGE,
@@ -64,7 +62,7 @@ CODES: Final[Mapping[type[BaseException], int]] = {
     WaitTimeout: TIMED_OUT,
     ApiError: REFUSED,
     WebhookRejected: REFUSED,
-    ServerError: UNREACHABLE,  # an answer, but none that says anything about the task
+    ServerError: UNREACHABLE,  # a response, but it says nothing about the task
     TransportError: UNREACHABLE,
     ContractError: UNREACHABLE,
     SubmitUncertain: UNREACHABLE,
@@ -72,13 +70,13 @@ CODES: Final[Mapping[type[BaseException], int]] = {
 }
 
 
-def code_of(error: TaskbridgeError) -> int:
-    """The exit code of an error."""
-    return next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
+def code_of(error: TaskbridgeError | None) -> int:
+    """Return the exit code of an error; 0 for None."""
+    return DONE if error is None else next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
 
 
 def outcome_code(outcome: Outcome) -> int:
-    """The exit code of what became of one task; of several, the highest number is the gravest."""
+    """Return the exit code of one task's outcome; for several tasks, the highest code is the command's."""
     try:
         outcome.unwrap()
     except TaskbridgeError as error:

@@ -1,0 +1,156 @@
+"""``run``: submit, wait for and download many files, with a ledger from which a later run resumes."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from taskbridge.cli.exit_codes import BROKEN, DONE, PARTIAL, code_of
+from taskbridge.cli.options import parse_seconds, with_config, with_connection, with_json, with_options, with_timeout
+from taskbridge.cli.output import is_live
+
+if TYPE_CHECKING:
+    from taskbridge.cli.output import Output
+    from taskbridge.cli.run.ledger import Ledger
+    from taskbridge.cli.run.plan import RunRequest
+    from taskbridge.cli.run.progress import RunProgress, RunView
+    from taskbridge.cli.run.worker import RunPool
+
+_UNLIMITED: Final = 86_400.0  # seconds that stand for `--settle none`
+
+
+@click.command(name="run")
+@click.argument("words", nargs=-1, metavar="OPERATION FILE...")
+@click.option("--to", required=True, metavar="DIR", help="The folder for the results; each file gets a subfolder.")
+@with_connection
+@with_options
+@click.option("--files-from", metavar="LIST", help="A file that names more files, one per line; - for standard input.")
+@click.option(
+    "--max-in-flight",
+    type=click.IntRange(1, 500),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Most files at the vendor at once.",
+)
+@click.option("--ledger", metavar="PATH", help="The run's ledger; default: taskbridge-run.sqlite in DIR.")
+@click.option("--resume", is_flag=True, help="Resume from the ledger if it exists; OPERATION and FILE may be omitted.")
+@click.option(
+    "--resubmit-uncertain",
+    is_flag=True,
+    help="Resubmit files that the vendor may have accepted, if it has no way to look them up.",
+)
+@click.option(
+    "--settle",
+    callback=parse_seconds,
+    default="60",
+    show_default=True,
+    metavar="SECONDS",
+    help="How long an uncertain submission may take to appear at the vendor.",
+)
+@with_timeout
+@with_json
+@with_config
+@click.pass_obj
+def command(
+    output: Output,
+    /,
+    *,
+    words: tuple[str, ...],
+    to: str,
+    files_from: str | None,
+    max_in_flight: int,
+    timeout: float | None,
+    settle: float | None,
+    resubmit_uncertain: bool,
+    **given: Any,
+) -> int:
+    """Submit, wait for and download many files, recording each step.
+
+    A FILE is a path, a folder (the files in it), a pattern, or a URL. One bad file never stops the others. However the
+    run ends, the same command with --resume continues from its ledger, and no file is submitted twice: an uncertain
+    submission is looked up first.
+    """
+    from taskbridge.cli.run.plan import RunRequest  # noqa: PLC0415  # heavy
+    from taskbridge.cli.run.worker import RunLimits  # noqa: PLC0415  # as above
+
+    if not given["resume"] and (not words or not (words[1:] or files_from)):
+        raise click.UsageError("An operation and at least one file are needed.")
+    limits = RunLimits(max_in_flight, timeout, _UNLIMITED if settle is None else settle, resubmit_uncertain)
+    return _run(output, RunRequest(words=words, list_path=files_from, to=to, limits=limits, **given))
+
+
+def _run(output: Output, request: RunRequest) -> int:
+    """Process all files as far as possible; return the exit code."""
+    from taskbridge.cli.run.plan import open_run  # noqa: PLC0415  # heavy
+    from taskbridge.cli.run.progress import RunProgress, show_stop  # noqa: PLC0415  # as above
+    from taskbridge.cli.run.worker import FileRunner, RunPool  # noqa: PLC0415  # as above
+
+    ledger: Ledger | None = None
+
+    def report(word: str) -> None:
+        if ledger is None:
+            output.stopped(word)
+        else:
+            show_stop(output, word, ledger.entries(), request.resume_command())
+
+    with ExitStack() as stack, output.signals.reporting(report):
+        ledger, client, terms = open_run(output, request)
+        stack.enter_context(ledger)
+        pool = RunPool(FileRunner(client, ledger, terms, request.folder, request.limits), request.limits.max_in_flight)
+        progress = RunProgress(ledger.entries())
+        with client.observe(progress.observe), _view(output, progress) as view:
+            try:
+                with output.signals.raising():
+                    for known in progress.known_updates():
+                        progress.update(known)
+                        view.show(known)
+                    pool.start(progress.unfinished())
+                    while (update := pool.updates.get()) is not None:
+                        progress.update(update)
+                        view.show(update)
+            finally:
+                pool.stop()
+                for last in pool.drain():
+                    progress.update(last)
+    return _show_end(output, request, pool, progress)
+
+
+def _view(output: Output, progress: RunProgress) -> RunView:
+    if output.as_json or not is_live():
+        from taskbridge.cli.run.progress import RunLines  # noqa: PLC0415  # heavy
+
+        return RunLines(output, progress)
+    try:
+        from taskbridge.cli.run.live_table import RunTable  # noqa: PLC0415  # needs rich, on terminals only
+    except ModuleNotFoundError as error:
+        from taskbridge._config.registry import require_extra  # noqa: PLC0415  # only for this message
+
+        raise require_extra(error.name or "rich", "cli", "the table of a run") from None
+    return RunTable(progress)
+
+
+def _show_end(output: Output, request: RunRequest, pool: RunPool, progress: RunProgress) -> int:
+    """Write how the run ended; return the exit code."""
+    if pool.refusal is not None:
+        output.error(pool.refusal)
+    if pool.ledger_error is not None:
+        output.note(f"taskbridge: {pool.ledger_error}")
+    resume = request.resume_command() if progress.is_resumable else None
+    if output.as_json:
+        counts = {step: count for step, count in sorted(progress.steps.items()) if count}
+        output.record({"files": len(progress.entries), "counts": counts, "resume": resume})
+    else:
+        if not is_live():  # the table has it already
+            output.note(f"taskbridge: {progress.summary()}")
+        if progress.steps["uncertain"]:
+            output.note("resubmit uncertain files with --resubmit-uncertain, after checking at the vendor")
+        if resume is not None:
+            output.note(f"resume with: {resume}")
+    if pool.ledger_error is not None:
+        return BROKEN
+    if pool.refusal is not None:
+        return code_of(pool.refusal)
+    return DONE if progress.is_complete else PARTIAL

@@ -1,0 +1,209 @@
+"""The plan of a run: what was requested, written to the ledger before anything is submitted."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from taskbridge._config.registry import load_provider
+from taskbridge._engine.inputs import is_url, native_operation
+from taskbridge.cli.documents import document_name, find_documents
+from taskbridge.cli.formatting import os_error_text
+from taskbridge.cli.options import config_path, open_client
+from taskbridge.cli.run.ledger import Ledger, LedgerEntry, RunTerms
+from taskbridge.cli.run.worker import RunLimits
+from taskbridge.errors import ConfigError, TaskbridgeError, UnsupportedFeature, printable
+from taskbridge.provider.submission import safe_name
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+    from typing import Any
+
+    from taskbridge.cli.output import Output
+    from taskbridge.client import Client
+
+_LEDGER_NAME: Final = "taskbridge-run.sqlite"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What the command line asks for.
+
+    Attributes:
+        words: The operation and the documents; empty to take them from the ledger.
+        list_path: A file that names more documents.
+        to: The folder for the results.
+        connection: Name of the connection, or None.
+        options: The vendor's own options.
+        ledger: Path of the ledger; None for the default in `to`.
+        resume: Whether to resume from an existing ledger.
+        limits: The limits of the run.
+    """
+
+    words: tuple[str, ...]
+    list_path: str | None
+    to: str
+    connection: str | None
+    options: Mapping[str, Any]
+    ledger: str | None
+    resume: bool
+    limits: RunLimits
+
+    @property
+    def folder(self) -> Path:
+        """The folder for the results."""
+        return Path(self.to)
+
+    @property
+    def ledger_path(self) -> Path:
+        """Where the ledger is."""
+        return self.folder / _LEDGER_NAME if self.ledger is None else Path(self.ledger)
+
+    def resume_command(self) -> str:
+        """Return the command that resumes from the ledger, quoted for a shell."""
+        default, limits = RunLimits(), self.limits
+        options = {
+            "--to": self.to,
+            "--ledger": self.ledger,
+            "--max-in-flight": None if limits.max_in_flight == default.max_in_flight else str(limits.max_in_flight),
+            "--timeout": None if limits.timeout == default.timeout else _seconds(limits.timeout),
+            "--settle": None if limits.settle == default.settle else _seconds(limits.settle),
+            "--config": config_path(),
+        }
+        words = [word for name, value in options.items() if value is not None for word in (name, value)]
+        return shlex.join(["taskbridge", "run", "--resume", *words])
+
+
+def _seconds(seconds: float | None) -> str:
+    return "none" if seconds is None else f"{seconds:g}"
+
+
+def open_run(output: Output, request: RunRequest) -> tuple[Ledger, Client, RunTerms]:
+    """Open the ledger, with all files in it, and the connection.
+
+    Raises:
+        TaskbridgeError: The request cannot be carried out; nothing was sent.
+    """
+    try:
+        sources = find_documents(request.words[1:], request.list_path)
+        path = request.ledger_path
+        exists = path.exists() and path.stat().st_size > 0
+        if exists and not request.resume:
+            raise ConfigError(
+                f"{printable(str(path), 300)} is the ledger of an earlier run; add --resume to resume it, or name "
+                "another with --ledger"
+            )
+        if exists:
+            with _open_ledger(path) as ledger:
+                return _resume(output, request, ledger, sources)
+        if not request.words or not sources:
+            raise ConfigError(
+                f"there is no ledger {printable(str(path), 300)} to resume from; name an operation and files"
+            )
+        client, terms = _connect(output, request, request.connection)
+        _check_inputs(client, sources)
+        request.folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _open_ledger(path) as ledger:
+            _add_files(request, ledger, terms, sources)
+            return ledger, client, terms
+    except OSError as error:
+        if isinstance(error, TaskbridgeError):
+            raise
+        problem = os_error_text(error)
+    raise ConfigError(problem)
+
+
+@contextmanager
+def _open_ledger(path: Path) -> Generator[Ledger]:
+    """Open a ledger; close it again after an error."""
+    ledger = Ledger.open(path)
+    try:
+        yield ledger
+    except BaseException:
+        ledger.close()
+        raise
+
+
+def _resume(
+    output: Output, request: RunRequest, ledger: Ledger, sources: Sequence[str]
+) -> tuple[Ledger, Client, RunTerms]:
+    path = printable(str(request.ledger_path), 300)
+    known = ledger.terms()
+    if known is None:
+        if not sources:
+            raise ConfigError(f"{path} is empty: its run never started; name an operation and files")
+        client, terms = _connect(output, request, request.connection)
+    else:
+        given = {
+            "operation": (request.words[0] if request.words else None, known.operation),
+            "connection": (request.connection, known.connection),
+            "options": (dict(request.options) or None, known.options),
+        }
+        for name, (now, then) in given.items():
+            if now is not None and now != then:
+                raise ConfigError(
+                    f"the ledger {path} is for another {name} ({printable(str(then), 100)}); name another with --ledger"
+                )
+        client, terms = _connect(output, request, known.connection, known)
+        if terms.provider != known.provider:
+            raise ConfigError(
+                f"the ledger is for {known.provider}, but connection {known.connection!r} now uses {terms.provider}"
+            )
+    _add_files(request, ledger, terms, sources)
+    return ledger, client, terms
+
+
+def _connect(
+    output: Output, request: RunRequest, connection: str | None, known: RunTerms | None = None
+) -> tuple[Client, RunTerms]:
+    client = open_client(output, connection)
+    operation = request.words[0] if known is None else known.operation
+    native_operation(
+        operation, client.capabilities, load_provider(client.provider).title
+    )  # refuses an unknown operation
+    options = request.options if known is None else known.options
+    return client, RunTerms(client.name, client.provider, operation, options)
+
+
+def _check_inputs(client: Client, sources: Sequence[str]) -> None:
+    """Refuse a run if the vendor takes none of its files; if it takes some, the others fail one by one.
+
+    Raises:
+        UnsupportedFeature: The vendor takes none.
+    """
+    accepted = client.capabilities.inputs
+    kinds = {"url" if is_url(source) else "path" for source in sources}
+    if not kinds & accepted:
+        title = load_provider(client.provider).title
+        raise UnsupportedFeature(
+            f"{title} takes no document given as {' or '.join(sorted(kinds))}; it takes: {', '.join(sorted(accepted))}",
+            provider=client.provider,
+            connection=client.name,
+        )
+
+
+def _add_files(request: RunRequest, ledger: Ledger, terms: RunTerms, sources: Sequence[str]) -> None:
+    """Add the files that the ledger does not have yet."""
+    known = ledger.entries()
+    folders = {each.folder.casefold() for each in known}
+    ignored = {each.source for each in known}
+    ignored |= {f"{request.ledger_path.absolute()}{end}" for end in ("", "-journal")}  # may be among the documents
+    added: list[LedgerEntry] = []
+    for number, source in enumerate((each for each in sources if each not in ignored), len(known) + 1):
+        added.append(LedgerEntry(number, source, _choose_folder(request.folder, document_name(source), folders)))
+    ledger.begin(terms, added)
+
+
+def _choose_folder(parent: Path, name: str, taken: set[str]) -> str:
+    """Choose the folder for a document's results, and mark it as taken."""
+    base = folder = safe_name(name)
+    number = 1
+    while folder.casefold() in taken or (parent / folder).exists():
+        number += 1
+        folder = f"{base}-{number}"
+    taken.add(folder.casefold())
+    return folder

@@ -1,0 +1,97 @@
+"""``wait``: wait for tasks, and show how to resume the wait if it stops early."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Self
+
+import click
+
+from taskbridge.cli.formatting import task_line
+from taskbridge.cli.options import open_refs, refs_argument, with_config, with_json, with_timeout
+from taskbridge.cli.output import is_live
+from taskbridge.cli.records import outcome_record
+from taskbridge.cli.resume import show_resume
+from taskbridge.cli.wait.progress import WaitProgress
+from taskbridge.errors import printable
+
+if TYPE_CHECKING:
+    from taskbridge.cli.output import Output
+    from taskbridge.models import Outcome
+
+
+@click.command(name="wait")
+@refs_argument
+@with_timeout
+@with_json
+@with_config
+@click.pass_obj
+def command(output: Output, refs: tuple[str, ...], timeout: float | None) -> int:
+    """Wait until all tasks have ended, and print each change.
+
+    On a terminal, shows a table that updates in place; elsewhere, prints a line for each change. A wait that times out
+    or is interrupted prints the command that resumes it; the tasks continue. A dash instead of a REF reads refs from
+    standard input, one per line.
+    """
+    progress: WaitProgress | None = None
+
+    def report(cause: str) -> None:
+        running = progress.running if progress is not None else dict.fromkeys(refs)
+        if running:
+            show_resume(output, cause, running, "wait")
+
+    with output.signals.reporting(report):  # without closing the bridge, which would wait for requests in flight
+        bridge, opened = open_refs(output, refs)
+        progress = WaitProgress(opened)
+        with bridge.observe(progress.observe), _view(output, progress) as view, output.signals.raising():
+            for outcome in bridge.watch(opened, timeout):
+                output.signals.check()  # else its error may be the signal's
+                progress.update(outcome)
+                view.show(outcome)
+    report("timeout")
+    bridge.close()
+    return progress.exit_code
+
+
+class _View(Protocol):
+    """Shows changes."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, outcome: Outcome) -> None:
+        """Show a change."""
+        ...
+
+
+class _Lines:
+    """Writes one line for each change."""
+
+    def __init__(self, output: Output, progress: WaitProgress) -> None:
+        self._output = output
+        self._width = max(len(printable(ref, 600)) for ref in progress.refs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, outcome: Outcome) -> None:
+        if self._output.as_json:
+            self._output.record(outcome_record(outcome))
+        elif outcome.error is not None:
+            self._output.error(outcome.error)
+        elif outcome.task is not None:
+            self._output.line(task_line(outcome.task, self._width))
+
+
+def _view(output: Output, progress: WaitProgress) -> _View:
+    if output.as_json or not is_live():
+        return _Lines(output, progress)
+    try:
+        from taskbridge.cli.wait.live_table import WaitTable  # noqa: PLC0415  # needs rich, on terminals only
+    except ModuleNotFoundError as error:
+        from taskbridge._config.registry import require_extra  # noqa: PLC0415  # only for this message
+
+        raise require_extra(error.name or "rich", "cli", "the table of a wait") from None
+    return WaitTable(output, progress)
