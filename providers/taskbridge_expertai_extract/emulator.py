@@ -115,7 +115,7 @@ class ExpertAiExtractEmulator(VendorEmulator):
         }
 
     def samples(self) -> Mapping[str, str]:
-        """``partial`` is a success with a page that was not analysed."""
+        """``partial`` is a success with a page that was not analyzed."""
         return self._samples
 
     # Token.
@@ -223,7 +223,7 @@ def _success(name: str, pages: int, missing: int, ended: float, min_size: int) -
     }
     layout, words = list[JsonObject](), list[str]()
     for page in range(1, pages + 1):
-        _add_page(layout, page, analysed=page <= pages - missing)
+        _add_page(layout, page, analyzed=page <= pages - missing)
         words.append(_words(page * 2, ended) if page <= pages - missing else _words(None, ended))
     _fill(layout, min_size)
     result: JsonObject = {"header": header, "layout": layout, "words": words}
@@ -231,11 +231,11 @@ def _success(name: str, pages: int, missing: int, ended: float, min_size: int) -
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _add_page(layout: list[JsonObject], page: int, *, analysed: bool) -> None:
+def _add_page(layout: list[JsonObject], page: int, *, analyzed: bool) -> None:
     root, text = 2 * page - 1, 2 * page
-    children = {"children": [text]} if analysed else {}
+    children = {"children": [text]} if analyzed else {}
     layout.append({"bbox": PAGE_BOX, **children, "id": root, "page": page, "type": "page"})
-    if analysed:
+    if analyzed:
         layout.append(_item(text, root, page, f"test{page}\n", "H"))
 
 

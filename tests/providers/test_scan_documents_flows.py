@@ -188,7 +188,7 @@ def test_detected_documents_are_data_whatever_the_operation(drive: Drive, respon
 
 
 def test_an_unknown_result_is_data(drive: Drive, respond: Respond) -> None:
-    task, _ = drive(provider().get(TASK), respond(200, completed({"summary": "new"}, "summarise")))
+    task, _ = drive(provider().get(TASK), respond(200, completed({"summary": "new"}, "summarize")))
     assert task.result.data == {"summary": "new"}
 
 
