@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 import pytest
 import requests
@@ -18,6 +19,7 @@ import requests
 import taskbridge as tb
 from taskbridge import aio
 from taskbridge.emulator import Plan
+from taskbridge.emulator.export import config_toml
 
 if TYPE_CHECKING:
     from taskbridge.testing import Emulator
@@ -376,8 +378,6 @@ def test_a_client_refuses_to_be_pickled_and_shows_no_key(vendors: Emulator) -> N
 
 
 def test_a_bridge_addresses_every_connection_by_ref(vendors: Emulator, tmp_path: Any, interface: Interface) -> None:
-    from taskbridge.emulator.export import config_toml  # noqa: PLC0415  # only here
-
     path = tmp_path / "taskbridge.toml"
     path.write_text(config_toml(vendors))
     refs = [f"{name}:{vendors.samples(name)['completed']}" for name in VENDORS]
@@ -450,8 +450,6 @@ def test_an_external_id_is_sent_unchanged(own_vendors: Emulator, interface: Inte
         interface.call("smartdocumentor", quick(own_vendors, "smartdocumentor"), "get", f"external/{native}")
     [seen] = [seen for seen in own_vendors.requests if seen.method == "GET"]
     assert seen.path.endswith("/sdtask/status")
-    from urllib.parse import parse_qs  # noqa: PLC0415  # only here
-
     assert parse_qs(seen.query) == {"externalId": [native]}
     assert caught.value.ref == f"smartdocumentor:external/{native}"
 

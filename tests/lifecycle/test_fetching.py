@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,8 +181,6 @@ def test_this_machine_is_refused_unless_allow_private_is_set(both: Maker, docume
 
 
 def test_a_host_name_that_resolves_to_this_machine_is_refused(both: Maker, documents: Any, monkeypatch: Any) -> None:
-    import socket  # noqa: PLC0415  # only here
-
     real = socket.getaddrinfo
 
     def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:

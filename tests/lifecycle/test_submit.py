@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 from base64 import b64decode
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import taskbridge as tb
 from taskbridge._config.registry import load_provider
 from taskbridge.emulator import Plan
 from taskbridge.models import TaskFile, TaskStatus
+from taskbridge.provider.http import Response
 from taskbridge.testing import Emulator
 
 Maker = Callable[..., Any]
@@ -204,16 +206,10 @@ def test_a_submission_uses_a_new_connection_and_a_deadline_by_its_size(scripted:
 
 
 def json_response(body: dict[str, Any], status: int = 200) -> Any:
-    import json  # noqa: PLC0415  # only here
-
-    from taskbridge.provider.http import Response  # noqa: PLC0415
-
     return Response(status, {"content-type": "application/json"}, json.dumps(body).encode())
 
 
 def test_a_just_submitted_task_that_is_not_found_yet_is_requested_again(scripted: Maker) -> None:
-    from taskbridge.provider.http import Response  # noqa: PLC0415
-
     queued = {"taskId": 44, "externalId": "INV-7", "taskStatusText": "QueuedForPreProcessing"}
     missing = Response(404, {"content-length": "0"})
     harness = scripted("smartdocumentor", json_response({"taskId": 44}), missing, missing, json_response(queued))
@@ -223,8 +219,6 @@ def test_a_just_submitted_task_that_is_not_found_yet_is_requested_again(scripted
 
 
 def test_not_found_is_an_error_after_the_grace_time(scripted: Maker) -> None:
-    from taskbridge.provider.http import Response  # noqa: PLC0415
-
     harness = scripted("smartdocumentor", json_response({"taskId": 44}), Response(404, {"content-length": "0"}))
     task = harness.client.submit("extract-text", "https://example.com/a.pdf")
     harness.clock.advance(10.1)
@@ -233,8 +227,6 @@ def test_not_found_is_an_error_after_the_grace_time(scripted: Maker) -> None:
 
 
 def test_the_grace_time_for_not_found_is_ten_seconds(scripted: Maker) -> None:
-    from taskbridge.provider.http import Response  # noqa: PLC0415
-
     def vendor(request: Any) -> Response:
         return json_response({"taskId": 44}) if request.method == "POST" else Response(404, {"content-length": "0"})
 

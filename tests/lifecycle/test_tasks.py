@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import taskbridge as tb
+from taskbridge._config.registry import load_provider
 from taskbridge.models import TaskStatus
 from taskbridge.provider.http import Response
 from taskbridge.testing import Emulator
@@ -70,8 +71,6 @@ def test_a_list_can_be_filtered_by_every_shared_status(
 
 
 def client_statuses(vendor: str) -> frozenset[TaskStatus]:
-    from taskbridge._config.registry import load_provider  # noqa: PLC0415
-
     listing = load_provider(vendor).capabilities.listing
     assert listing is not None
     return listing.statuses
