@@ -1,10 +1,10 @@
-"""Builds the documentation site from README.md's neighbours and docs/, strictly.
+"""Build the documentation site from docs/ and a few pages outside it.
 
-    python docs/build_site.py [FOLDER]         FOLDER/site is the site; by default build/docs/site
+    python docs/build_site.py [FOLDER]         builds FOLDER/site; the default is build/docs/site
 
-The pages are copied into FOLDER/docs first: links that leave docs/ are led to the copies of their goals, and diagrams
-stand where ``<!-- diagram: NAME -->`` is; plots become part of their page. Then zensical builds, and whatever it warns
-of fails.
+Copies the pages into FOLDER/docs, adapts their links, draws diagrams in place of ``<!-- diagram: NAME -->``, inlines
+plots, and adds the full documentation of the names to each reference table. Then runs zensical; every warning fails the
+build.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from diagrams import drawn, plotted
+from site_parts import directives, linked_names
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 LINK: Final = re.compile(r"(\[[^\]\n]*\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
@@ -27,31 +28,32 @@ LINK: Final = re.compile(r"(\[[^\]\n]*\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 DIAGRAM: Final = re.compile(r"^<!-- diagram: (.+) -->$", re.MULTILINE)
 RELEASES: Final = "<!-- the releases, newest first -->\n"
 UNRELEASED: Final = re.compile(r"^## Unreleased\n(?:(?!## ).*\n)*", re.MULTILINE)
-COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+COLOR: Final = re.compile(r"\x1b\[[0-9;]*m")
+REFERENCE: Final = re.compile(r"(<!-- begin: reference (.+?) -->\n.*?)<!-- end -->\n", re.DOTALL)
 PLOT: Final = re.compile(r"^!\[([^\]]+)\]\((performance/[\w-]+\.svg)\)$", re.MULTILINE)
 CONFIG: Final = ROOT / "docs" / "zensical.toml"
 
-# Files outside docs/ that are pages of the site; the README's part is played by the first page.
+# Pages whose files are outside docs/. Links to the README lead to the landing page.
 _SOURCES: Final[Mapping[str, str]] = tomllib.loads(CONFIG.read_text(encoding="utf-8"))["project"]["extra"]["sources"]
 OUTSIDE: Final[Mapping[str, str]] = {"README.md": "index.md", **{source: page for page, source in _SOURCES.items()}}
 
 
 class LinkLeavesSite(ValueError):
-    """A page links to a file that the site does not have."""
+    """A page links to a file that is not part of the site."""
 
 
 def place(path: str) -> str | None:
-    """Where a file of the repository stands in the site; None where it does not."""
+    """Return the place of a repository file in the site; None if it is not part of it."""
     if path in OUTSIDE:
         return OUTSIDE[path]
     return path.removeprefix("docs/") if path.startswith("docs/") else None
 
 
 def relinked(text: str, page: str) -> str:
-    """A page's text with its links as they must be in the site.
+    """Return the text of a page with its links adapted to the site.
 
     Raises:
-        LinkLeavesSite: A link leads to a file that the site does not have.
+        LinkLeavesSite: A link leads to a file that is not part of the site.
     """
     here = PurePosixPath(place(page) or page)
 
@@ -59,20 +61,19 @@ def relinked(text: str, page: str) -> str:
         before, target, after = found.groups()
         if re.match(r"[a-z]+:", target):
             return found[0]
-        goal = os.path.normpath(PurePosixPath(page).parent / target)
-        there = place(goal)
-        if there is None:
+        goal = place(os.path.normpath(PurePosixPath(page).parent / target))
+        if goal is None:
             raise LinkLeavesSite(
-                f"{page}: {target} is not in the site; give it a line in [project.extra.sources] of docs/zensical.toml "
-                "and one in the nav, or name it without a link"
+                f"{page}: {target} is not in the site; add it to [project.extra.sources] and the nav of "
+                "docs/zensical.toml, or remove the link"
             )
-        return f"{before}{os.path.relpath(there, here.parent)}{after}"
+        return f"{before}{os.path.relpath(goal, here.parent)}{after}"
 
     return outside_code(text, lambda line: LINK.sub(one, line))
 
 
 def outside_code(text: str, change: Callable[[str], str]) -> str:
-    """A text with its lines changed, but for those in blocks of code."""
+    """Return a text with its lines changed, except in code blocks."""
     return "\n".join(line if inside else change(line) for line, inside in _lines(text)) + "\n"
 
 
@@ -89,7 +90,7 @@ def _lines(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def stage(folder: Path) -> None:
-    """Copy the pages and all that they show."""
+    """Copy the pages and everything that they show."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(
         ROOT / "docs",
@@ -101,16 +102,22 @@ def stage(folder: Path) -> None:
     pages |= set(_SOURCES.values())
     for page in sorted(pages):
         text = (ROOT / page).read_text(encoding="utf-8")
-        text = with_news(text) if page == "CHANGELOG.md" else text
+        text = with_fragments(text) if page == "CHANGELOG.md" else text
         goal = folder / "docs" / (place(page) or page)
         goal.parent.mkdir(parents=True, exist_ok=True)
         text = DIAGRAM.sub(lambda found: drawn(found[1]), relinked(text, page))
         text = PLOT.sub(lambda found: plotted(ROOT / "docs" / found[2], found[1]), text)
+        text = REFERENCE.sub(lambda found: documented(found[1], *found[2].split()), text)
         goal.write_text(text, encoding="utf-8")
 
 
-def with_news(changelog: str) -> str:
-    """The changelog with what changelog.d says, at the end of what is unreleased."""
+def documented(table: str, module: str, *homes: str) -> str:
+    """Return a reference table with links, followed by the full documentation of its names."""
+    return f"{linked_names(table, module)}\n{directives(module, *homes)}\n"
+
+
+def with_fragments(changelog: str) -> str:
+    """Return the changelog with the fragments of changelog.d at the end of its unreleased section."""
     done = subprocess.run(
         [sys.executable, "-m", "towncrier", "build", "--draft", "--version", "Unreleased"],
         cwd=ROOT,
@@ -119,17 +126,17 @@ def with_news(changelog: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    news = "".join(done.stdout.partition("### ")[1:]).strip()
-    if not news:
+    fragments = "".join(done.stdout.partition("### ")[1:]).strip()
+    if not fragments:
         return changelog
     unreleased = UNRELEASED.search(changelog)
     if unreleased is None:
-        return changelog.replace(RELEASES, f"{RELEASES}\n## Unreleased\n\n{news}\n")
-    return f"{changelog[: unreleased.end()].rstrip()}\n\n{news}\n\n{changelog[unreleased.end() :]}"
+        return changelog.replace(RELEASES, f"{RELEASES}\n## Unreleased\n\n{fragments}\n")
+    return f"{changelog[: unreleased.end()].rstrip()}\n\n{fragments}\n\n{changelog[unreleased.end() :]}"
 
 
 def build(folder: Path) -> int:
-    """Build the site in a folder; zensical's exit code."""
+    """Build the site in a folder; return the exit code."""
     stage(folder)
     done = subprocess.run(
         [sys.executable, "-m", "zensical", "build", "--strict"],
@@ -139,15 +146,15 @@ def build(folder: Path) -> int:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    told = COLOUR.sub("", done.stdout)
-    if "--strict flag is set" in told:  # the warnings say it all
-        told = told.partition("Traceback (most recent call last)")[0]
-    sys.stderr.write(told)
-    return done.returncode or ("griffe: " in told)  # a docstring that says what is not so
+    output = COLOR.sub("", done.stdout)
+    if "--strict flag is set" in output:  # the warnings say it all
+        output = output.partition("Traceback (most recent call last)")[0]
+    sys.stderr.write(output)
+    return done.returncode or ("griffe: " in output)  # a docstring that contradicts its code
 
 
 def main(arguments: list[str]) -> int:
-    """Build into the folder given; the exit code."""
+    """Build into the given folder; return the exit code."""
     if len(arguments) > 1:
         sys.stderr.write("usage: python docs/build_site.py [FOLDER]\n")
         return 2

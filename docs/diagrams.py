@@ -1,7 +1,7 @@
-"""The diagrams of the site: SVG, drawn when the site is built, from the tables that the library works with.
+"""The diagrams of the site: SVG, drawn when the site is built, from the tables that the library itself uses.
 
-A diagram stands where a page says ``<!-- diagram: NAME ARGUMENTS -->``. It is put into the page itself, so that its
-colours are those of the reader's palette (docs/style/extra.css), and it has a title and a description in words.
+A page contains ``<!-- diagram: NAME ARGUMENTS -->`` where a diagram belongs. The SVG becomes part of the page and uses
+the colors of the reader's palette (docs/style/extra.css). Each diagram has a title and a description in words.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from taskbridge.provider import Provider, StateTable
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
-# Units of the drawings: a page that is 390 pixels wide shows WIDTH of them.
+# Units of the drawings: a page that is 390 pixels wide shows WIDTH units.
 WIDTH: Final = 430
 LINE: Final = 19
-LETTER: Final = 7  # of a word, at most
-BOX: Final = 102  # a state's width
+LETTER: Final = 7  # maximum width of a letter
+BOX: Final = 102  # width of a state
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A finished drawing: what it is called, what it says in words, its height and its parts."""
+    """A finished drawing: its title, its description in words, its height and its parts."""
 
     title: str
     words: str
@@ -39,7 +39,7 @@ class Drawing:
     parts: Sequence[str]
 
     def svg(self, name: str) -> str:
-        """One line of SVG; `name` makes its ids unique in the page."""
+        """Return one line of SVG; `name` makes its ids unique in the page."""
         return (
             f'<figure class="tb-diagram"><svg viewBox="0 0 {WIDTH} {self.height:g}" role="img" '
             f'aria-labelledby="{name}-title {name}-words" xmlns="http://www.w3.org/2000/svg">'
@@ -49,7 +49,7 @@ class Drawing:
 
 
 def text(x: float, y: float, words: str, kind: str, anchor: str = "start") -> str:
-    """Words, their middle at `y`."""
+    """Return text, vertically centered at `y`."""
     return (
         f'<text class="tb-{kind}" x="{x:g}" y="{y:g}" text-anchor="{anchor}" '
         f'dominant-baseline="central">{escape(words)}</text>'
@@ -57,12 +57,12 @@ def text(x: float, y: float, words: str, kind: str, anchor: str = "start") -> st
 
 
 def box(x: float, y: float, width: float, height: float, kind: str) -> str:
-    """A box with round corners."""
+    """Return a box with round corners."""
     return f'<rect class="tb-{kind}" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="7"/>'
 
 
 def stream(start: tuple[float, float], past: float, end: tuple[float, float], kind: str) -> str:
-    """A line that stays level until it is past all words, and arrives level."""
+    """Return a line that stays level until it is past all words, and arrives level."""
     (x, y), (to_x, to_y) = start, end
     half, down = (to_x - past) / 2, to_y - y
     curve = f"c{half:g} 0 {half:g} {down:g} {2 * half:g} {down:g}"
@@ -70,7 +70,7 @@ def stream(start: tuple[float, float], past: float, end: tuple[float, float], ki
 
 
 def arrow(x: float, y: float, to_x: float, to_y: float) -> str:
-    """A straight arrow, level or upright."""
+    """Return a straight arrow, horizontal or vertical."""
     if x == to_x:
         back = -5 if to_y > y else 5
         head = f"M{to_x - 4:g} {to_y + back:g}l4 {-back:g}l4 {back:g}"
@@ -84,14 +84,14 @@ def arrow(x: float, y: float, to_x: float, to_y: float) -> str:
 
 
 def state_table(of: type[Provider[Any]]) -> StateTable:
-    """A provider's table of words."""
+    """Return the status table of a provider."""
     table: StateTable = vars(sys.modules[of.__module__])["STATES"]
     return table
 
 
 def in_words(vendors: Iterable[type[Provider[Any]]]) -> str:
-    """What the picture of the states says."""
-    told: list[str] = []
+    """Return the description of the states diagram."""
+    sentences: list[str] = []
     for each in vendors:
         table = state_table(each)
         parts = [
@@ -99,12 +99,12 @@ def in_words(vendors: Iterable[type[Provider[Any]]]) -> str:
             for status in TaskStatus
             if (words := [word for word, (ours, _) in table.items() if ours is status])
         ]
-        told.append(f"{each.title}: {'; '.join(parts)}.")
-    return " ".join(told)
+        sentences.append(f"{each.title}: {'; '.join(parts)}.")
+    return " ".join(sentences)
 
 
 def states(*names: str) -> Drawing:
-    """Words of the vendors named, or of all, flowing into the four states."""
+    """Draw the status words of some vendors, or of all, flowing into the four states."""
     vendors = [load_provider(name) for name in names or sorted(builtin_providers())]
     right = WIDTH - BOX
     past = 16 + LETTER * max(len(word) for each in vendors for word in state_table(each))
@@ -126,13 +126,13 @@ def states(*names: str) -> Drawing:
     streams: list[str] = []
     for at, status in enumerate(TaskStatus):
         middle = gap * (at + 0.5)
-        mine = [row for row in rows if row[2] is status]
-        tall = max(34.0, min(gap - 12, 3.0 * len(mine) + 16))
+        own = [row for row in rows if row[2] is status]
+        tall = max(34.0, min(gap - 12, 3.0 * len(own) + 16))
         parts.append(box(right, middle - tall / 2, BOX - 2, tall, f"state tb-{status}"))
         parts.append(text(right + BOX / 2 - 1, middle, status, "label", "middle"))
-        step = (tall - 16) / len(mine) if mine else 0
-        for index, (row, word, _) in enumerate(mine):
-            end = middle + step * (index - (len(mine) - 1) / 2)
+        step = (tall - 16) / len(own) if own else 0
+        for index, (row, word, _) in enumerate(own):
+            end = middle + step * (index - (len(own) - 1) / 2)
             streams.append(stream((16 + LETTER * len(word), above + row), past, (right - 1, end), status))
             parts.append(f'<circle class="tb-dot tb-{status}" cx="4" cy="{above + row:g}" r="3"/>')
             parts.append(text(12, above + row, word, "word"))
@@ -140,14 +140,26 @@ def states(*names: str) -> Drawing:
     return Drawing(f"{whose}: native words flow into four states", in_words(vendors), height, [*streams, *parts])
 
 
-# Who may import whom.
+# The import direction.
 
-LAYERS: Final = ("data", "providers' base", "decisions", "work without I/O", "I/O", "interface", "tools")
-"""What the layers are called, as in docs/architecture.md."""
+LAYERS: Final[Mapping[str, str]] = {
+    "errors": "data",
+    "provider": "provider API",
+    "transport": "transport API",
+    "_config": "configuration",
+    "_engine": "one request",
+    "_polling": "many tasks",
+    "_transport": "sockets",
+    "_runtime": "waiting",
+    "client": "clients",
+    "_public": "public names",
+    "cli": "tools",
+}
+"""One module of each layer -> what the layer does."""
 
 
 def layer_table() -> tuple[tuple[str, ...], ...]:
-    """The layers in force, from the test that enforces them."""
+    """Return the layers, from the test that enforces them."""
     source = (ROOT / "tests" / "core" / "test_architecture.py").read_text(encoding="utf-8")
     for node in ast.parse(source).body:
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "LAYERS" and node.value is not None:
@@ -157,7 +169,7 @@ def layer_table() -> tuple[tuple[str, ...], ...]:
 
 
 def wrapped(words: Iterable[str], room: int) -> Iterator[str]:
-    """Words in lines of at most `room` characters."""
+    """Yield words in lines of at most `room` characters."""
     line = ""
     for word in words:
         longer = f"{line} · {word}" if line else word
@@ -169,36 +181,37 @@ def wrapped(words: Iterable[str], room: int) -> Iterator[str]:
 
 
 def layers() -> Drawing:
-    """The layers, the one that imports none at the bottom; providers stand beside their base."""
+    """Draw the layers; the one that imports nothing is at the bottom, and providers are next to their API."""
     parts: list[str] = []
-    told: list[str] = []
+    sentences: list[str] = []
     y = 2.0
-    table = list(zip(LAYERS, layer_table(), strict=True))
-    for name, modules in reversed(table):
-        lines = list(wrapped((each for each in modules if not each.startswith("_")), 38))
+    table = layer_table()
+    for modules in reversed(table):
+        (name,) = (name for module, name in LAYERS.items() if module in modules)
+        lines = list(wrapped((each for each in modules if not each.startswith("__")), 38))
         tall = 14 + 17 * len(lines)
         parts.append(box(1, y, WIDTH - 2, tall, "layer"))
         parts.append(text(12, y + tall / 2, name, "head"))
         parts += [text(142, y + 15.5 + 17 * at, line, "word") for at, line in enumerate(lines)]
         y += tall
-        if name != table[0][0]:
+        sentences.append(f"{name}: {', '.join(modules)}.")
+        if modules is not table[0]:
             parts.append(arrow(WIDTH / 2, y + 1, WIDTH / 2, y + 12))
             y += 13
-    told += [f"{name}: {', '.join(modules)}." for name, modules in table]
     parts.append(arrow(WIDTH / 2, y + 14, WIDTH / 2, y + 2))
     parts.append(box(1, y + 15, WIDTH - 2, 31, "guest"))
     parts.append(text(12, y + 30.5, "providers", "head"))
-    parts.append(text(142, y + 30.5, "import data and their own base, no more", "small"))
-    words = f"Each layer imports from itself and from those below it. From bottom to top: {' '.join(told)}"
+    parts.append(text(142, y + 30.5, "import data and the provider API only", "small"))
+    words = f"Each layer imports only from itself and the layers below it. From top to bottom: {' '.join(sentences)}"
     return Drawing("Layers of taskbridge", words, y + 48, parts)
 
 
-# What happens to a task, from an order to a result.
+# The life of a task, from submission to result.
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: the call that makes it, what one has afterwards, and how it may end otherwise."""
+    """One step: the call, its result, and how else it may end."""
 
     call: str
     then: str
@@ -206,22 +219,22 @@ class Step:
 
     @property
     def words(self) -> str:
-        """The step in words."""
+        """The step as a sentence."""
         return f"{self.call}: {self.then}{f'; otherwise {self.otherwise}' if self.otherwise else ''}."
 
 
 LIFE: Final = (
     Step("submit", "a Task, pending", "SubmitUncertain → recover"),
-    Step("get", "one look, a new snapshot", "a look-up's error"),
-    Step("wait", "looks, held lines, lists", "WaitTimeout → wait again"),
+    Step("get", "one request, a new snapshot", "an error"),
+    Step("wait", "polls, long polls, lists", "WaitTimeout → wait again"),
     Step("ingest", "a webhook ends the wait", "WebhookRejected"),
     Step("result", "files, text, data", "TaskFailed"),
-    Step("download", "files in a folder of yours", "OSError"),
+    Step("download", "files in your folder", "OSError"),
 )
 
 
 def life() -> Drawing:
-    """The life of a task, each step a call of the client."""
+    """Draw the life of a task; each step is a call of the client."""
     parts: list[str] = []
     y = 2.0
     for step in LIFE:
@@ -235,7 +248,7 @@ def life() -> Drawing:
         if step is not LIFE[-1]:
             parts.append(arrow(42, y + 2, 42, y + 16))
             y += 18
-    words = f"From an order to a result. {' '.join(step.words for step in LIFE)}"
+    words = f"From a submission to a result. {' '.join(step.words for step in LIFE)}"
     return Drawing("The life of a task", words, y + 3, parts)
 
 
@@ -243,7 +256,7 @@ DIAGRAMS: Final[Mapping[str, Callable[..., Drawing]]] = {"layers": layers, "life
 
 
 def drawn(call: str) -> str:
-    """The SVG of ``NAME ARGUMENTS``.
+    """Return the SVG of ``NAME ARGUMENTS``.
 
     Raises:
         KeyError: There is no such diagram.
@@ -252,24 +265,24 @@ def drawn(call: str) -> str:
     return DIAGRAMS[name](*arguments).svg("-".join(("tb", name, *arguments)))
 
 
-# Plots, which are files already.
+# Plots, which exist as files.
 
-PLOT_COLOURS: Final[Mapping[str, str]] = {
+PLOT_COLORS: Final[Mapping[str, str]] = {
     "fill: #7d8590": "fill: var(--tb-soft)",
     "stroke: #7d8590": "stroke: var(--tb-line)",
 }
-"""The grey of letters and axes in a file, which has to do for any background -> that of the reader's palette."""
+"""The gray of text and axes in a file, which must work on any background -> a color of the reader's palette."""
 
 
 def plotted(path: Path, title: str) -> str:
-    """A plot of docs/performance as part of a page, on one line."""
+    """Return a plot of docs/performance as part of a page, on one line."""
     source = path.read_text(encoding="utf-8")
     svg = source[source.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|(?<=<svg) (?=xmlns:xlink)", " ", svg, flags=re.DOTALL)
     svg = re.sub(r'(?<= )(?:width|height)="[\d.]+pt" ', "", svg)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{path.stem}-", svg)
-    for grey, colour in PLOT_COLOURS.items():
-        svg = svg.replace(grey, colour)
+    for gray, color in PLOT_COLORS.items():
+        svg = svg.replace(gray, color)
     name = f"tb-plot-{path.stem}"
     head = f'<svg role="img" aria-labelledby="{name}" '
     svg = svg.replace("<svg ", head, 1).replace(">", f'><title id="{name}">{escape(title)}</title>', 1)

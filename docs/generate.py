@@ -1,15 +1,14 @@
 """Fill the marked regions of README.md and docs/ from the code.
 
-    python docs/generate.py            rewrite what is stale
-    python docs/generate.py --check    change nothing; exit with 1 where something is stale
+    python docs/generate.py            rewrite stale regions
+    python docs/generate.py --check    change nothing; exit with 1 if a region is stale
 
-A region stands between ``<!-- begin: NAME ARGUMENTS -->`` and ``<!-- end -->``. What it says comes from the objects
-that the library itself works with: capabilities, mapping tables, settings models, error classes and their docstrings.
+A region lies between ``<!-- begin: NAME ARGUMENTS -->`` and ``<!-- end -->``. Its content comes from the objects that
+the library itself uses: capabilities, mapping tables, settings models, error classes and their docstrings.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
 import logging
 import re
@@ -20,28 +19,24 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, cast, get_args, get_origin
 
-from prose import code, prose, table, yes
+from prose import attribute_docs, code, prose, table, yes
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from site_parts import by_family, reference, site_pages
 
-from taskbridge import errors
-from taskbridge import events as observing
+from taskbridge import errors, events
 from taskbridge._config.registry import builtin_providers, load_provider
 from taskbridge._config.settings import CommonSettings
 from taskbridge._engine.logs import RECORDS
 from taskbridge.emulator.faults import FAULTS, WEBHOOK_FAULTS
 from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult
-from taskbridge.provider import Capabilities, Downloads, IdKind, ListPolling, Provider, Webhooks
-from taskbridge.provider import base as dialogue
+from taskbridge.provider import Capabilities, Downloads, IdKind, ListPolling, Provider, Webhooks, base
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 REGION: Final = re.compile(r"(<!-- begin: ([^>]+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-MODELS: Final[Mapping[str, type[BaseModel]]] = {
-    each.__name__: each for each in (Task, TaskResult, TaskFile, TaskFailure)
-}
+MODELS: Final = {each.__name__: each for each in (Task, TaskResult, TaskFile, TaskFailure)}
 
-# What is installed.
+# Providers.
 
 
 def builtins() -> list[type[Provider[Any]]]:
@@ -50,7 +45,7 @@ def builtins() -> list[type[Provider[Any]]]:
 
 
 def kinds(of: type[Provider[Any]]) -> str:
-    """What a provider looks up, with an example of each id."""
+    """The kinds of ids of a provider, each with an example."""
     return ", ".join(f"{each.noun} {code(_short(each))}" for each in of.capabilities.kinds)
 
 
@@ -61,8 +56,8 @@ def _short(kind: IdKind) -> str:
 
 
 def providers() -> str:
-    """The providers, for people who choose."""
-    head = ("Vendor", "`provider`", "Looks up", "Signs in with", "Progress", "Waits by", "Result")
+    """The providers at a glance."""
+    head = ("Vendor", "`provider`", "Ids", "Credentials", "Progress", "Waits by", "Result")
     return table(
         head,
         (
@@ -72,8 +67,8 @@ def providers() -> str:
                 kinds(each),
                 each.capabilities.authentication,
                 yes(each.capabilities.progress),
-                "held line, polling" if each.capabilities.long_poll else "polling",
-                "own request" if each.capabilities.result_apart else "in the status answer",
+                "long poll, polling" if each.capabilities.long_poll else "polling",
+                "separate request" if each.capabilities.separate_result else "in the status response",
             )
             for each in builtins()
         ),
@@ -81,33 +76,33 @@ def providers() -> str:
 
 
 def faults() -> str:
-    """What emulators do wrong on request."""
-    rows = [(name, does) for name, (does, _) in FAULTS.items()] + list(WEBHOOK_FAULTS.items())
-    return table(("Name", "What happens"), ((code(name), does) for name, does in rows))
+    """The faults that emulators can inject."""
+    rows = [(name, effect) for name, (effect, _) in FAULTS.items()] + list(WEBHOOK_FAULTS.items())
+    return table(("Name", "What happens"), ((code(name), effect) for name, effect in rows))
 
 
 def features() -> str:
-    """The feature matrix: a row for each capability and each reason that one has, a column for each provider."""
+    """The feature matrix: a row for each capability and reason that any provider has, a column for each provider."""
     vendors = builtins()
-    able = [each.capabilities for each in vendors]
-    rows: list[tuple[str, ...]] = [("Looks up", *(kinds(each) for each in vendors))]
+    capabilities = [each.capabilities for each in vendors]
+    rows: list[tuple[str, ...]] = [("Ids", *(kinds(each) for each in vendors))]
     rows += [
-        (words, *(_shown(getattr(one, name)) for one in able))
-        for name, words in _attributes(Capabilities).items()
+        (_label(meaning), *(_shown(getattr(each, name)) for each in capabilities))
+        for name, meaning in attribute_docs(Capabilities).items()
         if name not in {"kinds", "reasons"}
     ]
-    rows.append(("Bytes of an answer that are read at most", *(_size(each.max_body) for each in vendors)))
-    rows += [(f"Reason {code(each)}", *(yes(each in one.reasons) for one in able)) for each in Reason]
-    kept = (row for row in rows if not {"no", "none"}.issuperset(row[1:]))
-    return table(("", *(f"[{each.title}](vendors/{each.name}.md)" for each in vendors)), kept)
+    rows.append(("Maximum response size", *(_size(each.max_body) for each in vendors)))
+    rows += [(f"Reason {code(each)}", *(yes(each in one.reasons) for one in capabilities)) for each in Reason]
+    used = (row for row in rows if not {"no", "none"}.issuperset(row[1:]))
+    return table(("", *(f"[{each.title}](vendors/{each.name}.md)" for each in vendors)), used)
 
 
-# Published clients that work against a vendor's emulator, or prove and sign with what we prove and sign.
+# Published packages that tests run against the emulators, or whose signatures they compare with ours.
 REFEREES: Final[Mapping[str, str]] = {"cloudconvert": "`cloudconvert` 2.1.0", "scan-documents": "`svix`, for webhooks"}
 
 
 def evidence() -> str:
-    """What a provider is tested with, beside the emulator."""
+    """The evidence for each provider, besides its emulator."""
     golden = ROOT / "tests" / "golden"
     rows = (
         (
@@ -118,25 +113,18 @@ def evidence() -> str:
         )
         for each in builtins()
     )
-    return table(("Vendor", "Examples", "Referee", "Unknown"), rows)
-
-
-def _attributes(kind: type[object]) -> dict[str, str]:
-    """The attributes that a docstring describes, in its order."""
-    section = (inspect.getdoc(kind) or "").partition("Attributes:\n")[2]
-    found = re.findall(r"^    (\w+): (.+(?:\n      +.+)*)", section, re.MULTILINE)
-    return {name: _label(" ".join(words.split())) for name, words in found}
+    return table(("Vendor", "Examples", "Independent client", "Unknowns"), rows)
 
 
 def _label(words: str) -> str:
-    """What an attribute is, as the name of a row: ``Whether it holds. More.`` is ``It holds``."""
+    """The description of an attribute, shortened to a row label: ``Whether it holds. More.`` becomes ``It holds``."""
     short = re.split(r"\. |\.$|; None", prose(words))[0].removeprefix("Whether ")
     return short[:1].upper() + short[1:]
 
 
 def _summed_up(value: Downloads | Webhooks | ListPolling) -> str:
     if isinstance(value, Webhooks):
-        return f"webhooks, proved by: {value.scheme}"
+        return f"yes, verified by {value.scheme}"
     return f"{value.page_size} tasks a page" if isinstance(value, ListPolling) else ", ".join(value.parts)
 
 
@@ -153,39 +141,45 @@ def _shown(value: object) -> str:
     return f"{value:,.0f}" if isinstance(value, int | float) else value if isinstance(value, str) else "yes"
 
 
-def glance(name: str) -> str:
-    """One provider's capabilities."""
+def summary(name: str) -> str:
+    """The capabilities of one provider."""
     of = load_provider(name)
-    able = of.capabilities
+    capabilities = of.capabilities
     rows = [
         ("`provider`", code(of.name)),
-        ("Vendor's document", f"<{of.docs}>"),
-        ("Looks up", "; ".join(f"{each.noun}, such as {code(each.example)}" for each in able.kinds)),
-        ("Signs in with", able.authentication),
-        ("Progress", "reported by the vendor" if able.progress else "none; `task.progress` is None"),
-        ("Waits by", "a held line, else polling" if able.long_poll else "polling"),
-        ("Result", "fetched by a request of its own" if able.result_apart else "inside the status answer"),
-        ("Subtasks", "the tasks of a job" if able.subtasks else "none"),
-        ("Operations", ", ".join(code(each) for each in sorted(able.operations)) or "none"),
-        ("Documents given as", ", ".join(code(each) for each in sorted(able.inputs)) or "none"),
-        ("Calls beside `get`, `wait`, `result`", ", ".join(code(each) for each in able.calls) or "none"),
-        ("Brought home by `download`", downloads(able.downloads)),
-        ("Tells unasked", "by webhooks" if able.webhooks else "nothing"),
-        ("Reasons that occur", ", ".join(code(each) for each in able.reasons) or "none"),
-        ("Largest answer read", _size(of.max_body)),
+        ("Vendor's documentation", f"<{of.docs}>"),
+        ("Ids", "; ".join(f"{each.noun}, such as {code(each.example)}" for each in capabilities.kinds)),
+        ("Credentials", capabilities.authentication),
+        ("Progress", "reported by the vendor" if capabilities.progress else "not reported; `task.progress` is None"),
+        ("Waits by", "long poll, with polling as fallback" if capabilities.long_poll else "polling"),
+        ("Result", "fetched by a separate request" if capabilities.separate_result else "part of the status response"),
+        ("Subtasks", "the tasks of a job" if capabilities.subtasks else "none"),
+        ("Operations", _codes(sorted(capabilities.operations))),
+        ("Kinds of input", _codes(sorted(capabilities.inputs))),
+        ("Calls besides `get`, `wait`, `result`", _codes(capabilities.calls)),
+        ("`download` saves", downloads(capabilities.downloads)),
+        ("Webhooks", f"verified by {capabilities.webhooks.scheme}" if capabilities.webhooks else "none"),
+        ("Reasons used", _codes(capabilities.reasons)),
+        ("Maximum response size", _size(of.max_body)),
     ]
     return table(("Topic", "Fact"), rows)
 
 
-def downloads(able: Downloads | None) -> str:
-    """What `client.download` brings home, and how."""
-    if able is None:
+def downloads(capability: Downloads | None) -> str:
+    """What `client.download` saves, and how it fetches files."""
+    if capability is None:
         return "nothing"
-    how = "by links" if able.links else "with the connection's credential"
-    life = f" that live {able.link_ttl / 3600:g} hours" if able.link_ttl is not None else ""
-    fetched = f"; files are fetched {how}{life}" if "files" in able.parts else ", of the vendor's answer"
-    rest = ", and gone on with where they broke off" if able.resumes else ""
-    return f"{', '.join(able.parts)}{fetched}{rest}"
+    parts = ", ".join(capability.parts)
+    if "files" not in capability.parts:
+        return f"{parts}, taken from the vendor's response"
+    how = "by link" if capability.links else "with the credential of the connection"
+    ttl = f"; links live {capability.link_ttl / 3600:g} hours" if capability.link_ttl is not None else ""
+    resumed = "; interrupted downloads resume" if capability.resumes else ""
+    return f"{parts}; files are fetched {how}{ttl}{resumed}"
+
+
+def _codes(names: Iterable[object]) -> str:
+    return ", ".join(code(each) for each in names) or "none"
 
 
 def _size(count: int) -> str:
@@ -196,22 +190,22 @@ def _size(count: int) -> str:
 
 
 def mapping(name: str, attribute: str) -> str:
-    """One of a provider's tables, by the name that it has in the provider's file."""
+    """One mapping table of a provider, by its name in the provider's module."""
     value: Any = vars(sys.modules[load_provider(name).__module__])[attribute]
     rows = list(_rows(value))
     width = max(len(row) for row in rows)
     head = {
-        2: ("The vendor's", "taskbridge"),
-        3: ("The vendor's word", "`status`", "`reason`"),
-        4: ("`operation`", "The vendor's word", "`status`", "`reason`"),
+        2: ("Vendor", "taskbridge"),
+        3: ("Vendor's status", "`status`", "`reason`"),
+        4: ("`operation`", "Vendor's status", "`status`", "`reason`"),
     }[width]
     return table(head, rows)
 
 
-def _rows(value: Mapping[Any, Any], above: Mapping[str, Any] | None = None) -> Iterator[tuple[str, ...]]:
+def _rows(value: Mapping[Any, Any]) -> Iterator[tuple[str, ...]]:
     for word, ours in value.items():
         if isinstance(ours, Mapping):
-            usual = above or _usual(value)
+            usual = _general_table(value)
             inner = cast("Mapping[str, Any]", ours)
             changed = {key: row for key, row in inner.items() if usual.get(key) != row}
             yield from ((code(word), *row) for row in _rows(changed))
@@ -224,34 +218,31 @@ def _rows(value: Mapping[Any, Any], above: Mapping[str, Any] | None = None) -> I
             yield code(word), code(ours)
 
 
-def _usual(tables: Mapping[Any, Any]) -> Mapping[str, Any]:
-    """The provider's general table, which the given ones refine."""
+def _general_table(tables: Mapping[Any, Any]) -> Mapping[str, Any]:
+    """The provider's general status table, which the given tables refine."""
     for each in builtins():
         names = vars(sys.modules[each.__module__])
         if any(value is tables for value in names.values()):
             return cast("Mapping[str, Any]", names["STATES"])
-    raise AssertionError("a table of tables belongs to a provider")
+    raise AssertionError("no provider has this table of tables")
 
 
-def refusals(name: str) -> str:
-    """What a provider's refusals become, where it differs from the rule of all."""
+def error_mapping(name: str) -> str:
+    """How a provider's error responses become errors, where it differs from the general rule."""
     of = load_provider(name)
     rows = [
         *((f"code {code(key)}", code(kind.__name__)) for key, kind in of.codes.items()),
         *((f"HTTP {key}", code(kind.__name__)) for key, kind in of.statuses.items()),
-        ("anything else", "as [the HTTP status says](../errors.md#by-http-status)"),
+        ("anything else", "by [HTTP status](../errors.md#by-http-status)"),
     ]
-    blamed = " or ".join(code(each) for each in ("401", *sorted(map(str, of.account_refusals))))
-    told = f"About the whole account, so that every wait of the connection ends with it: {blamed}.\n"
-    return f"{table(('The vendor answers', 'Error'), rows)}\n{told}"
-
-
-_BY_STATUS: Final[Mapping[int, type[errors.ApiError]]] = vars(dialogue)["_BY_STATUS"]
+    account = " or ".join(code(each) for each in ("401", *sorted(map(str, of.account_errors))))
+    note = f"These concern the whole account and end every wait of the connection: {account}.\n"
+    return f"{table(('Vendor responds', 'Error'), rows)}\n{note}"
 
 
 def http_statuses() -> str:
-    """The rule of all: HTTP status to error."""
-    rows = [(str(status), code(kind.__name__)) for status, kind in sorted(_BY_STATUS.items())]
+    """The general rule: HTTP status to error."""
+    rows = [(str(status), code(row.error.__name__)) for status, row in sorted(base.STATUS_ERRORS.items())]
     return table(("HTTP status", "Error"), [*rows, ("any other 4xx", "`ApiError`"), ("5xx", "`ServerError`")])
 
 
@@ -310,12 +301,12 @@ def _kind(annotation: object, key: str) -> str:
 
 
 def fields(name: str) -> str:
-    """The fields of a model, each with whose words it holds."""
+    """The fields of a model, and whether each is normalized or verbatim."""
     rows: list[tuple[str, ...]] = []
-    for key, field in MODELS[name].model_fields.items():
-        whose, _, words = (field.description or "").partition(": ")
-        rows.append((code(key), whose.lower(), prose(words)))
-    return table(("Field", "Whose", "Meaning"), rows)
+    for key, docstring in attribute_docs(MODELS[name]).items():
+        kind, _, meaning = docstring.partition(": ")
+        rows.append((code(key), kind.lower(), prose(meaning)))
+    return table(("Field", "Kind", "Meaning"), rows)
 
 
 def reasons() -> str:
@@ -325,28 +316,17 @@ def reasons() -> str:
 
 def members(name: str) -> str:
     """The members of an enumeration of `taskbridge.events`."""
-    return table((code(name.lower()), "Meaning"), _members(vars(observing)[name]))
+    return table(("Value", "Meaning"), _members(vars(events)[name]))
 
 
 def _members(kind: type[Enum]) -> list[tuple[str, ...]]:
-    """Members with their docstrings, which stand behind each."""
-    parsed = ast.parse(inspect.getsource(kind)).body[0]
-    if not isinstance(parsed, ast.ClassDef):
-        raise TypeError("an enumeration is a class")
-    rows: list[tuple[str, ...]] = []
-    for member, words in zip(parsed.body, parsed.body[1:], strict=False):
-        if isinstance(member, ast.Assign) and isinstance(words, ast.Expr) and isinstance(words.value, ast.Constant):
-            target = member.targets[0]
-            name = target.id if isinstance(target, ast.Name) else ""
-            rows.append((code(kind[name]), prose(str(words.value.value))))
-    return rows
+    return [(code(kind[name]), prose(docstring)) for name, docstring in attribute_docs(kind).items()]
 
 
 def event(name: str) -> str:
     """The attributes of an event of `taskbridge.events`."""
-    section = (inspect.getdoc(vars(observing)[name]) or "").partition("Attributes:\n")[2]
-    found = re.findall(r"^    (\w+): (.+(?:\n      +.+)*)", section, re.MULTILINE)
-    return table(("Attribute", "Meaning"), ((code(key), prose(words)) for key, words in found))
+    rows = ((code(key), prose(docstring)) for key, docstring in attribute_docs(vars(events)[name]).items())
+    return table(("Attribute", "Meaning"), rows)
 
 
 def log_records() -> str:
@@ -365,25 +345,31 @@ def log_records() -> str:
 
 
 def error_classes() -> str:
-    """Every error with its parent and the first paragraph of its docstring."""
+    """Every error, its base class and the first paragraph of its docstring."""
     rows: list[tuple[str, ...]] = []
     for kind in by_family(errors.TaskbridgeError):
-        parents = ", ".join(code(each.__name__) for each in kind.__bases__)
-        words = (inspect.getdoc(kind) or "").partition("\n\n")[0]
-        rows.append((code(kind.__name__), parents, prose(words), yes(kind.retryable_by_default)))
-    return table(("Error", "Is a", "Meaning", "`retryable`"), rows)
+        meaning = (inspect.getdoc(kind) or "").partition("\n\n")[0]
+        rows.append(
+            (
+                code(kind.__name__),
+                _codes(each.__name__ for each in kind.__bases__),
+                prose(meaning),
+                yes(kind.retryable_by_default),
+            )
+        )
+    return table(("Error", "Base class", "Meaning", "`retryable`"), rows)
 
 
-# Filling in.
+# Filling the regions.
 
 MAKERS: Final[Mapping[str, Callable[..., str]]] = {
     "error-classes": error_classes,
+    "error-mapping": error_mapping,
+    "event": event,
     "evidence": evidence,
     "faults": faults,
     "features": features,
     "fields": fields,
-    "glance": glance,
-    "event": event,
     "http-statuses": http_statuses,
     "log-records": log_records,
     "mapping": mapping,
@@ -392,16 +378,16 @@ MAKERS: Final[Mapping[str, Callable[..., str]]] = {
     "providers": providers,
     "reasons": reasons,
     "reference": reference,
-    "refusals": refusals,
     "settings": settings,
+    "summary": summary,
 }
 
 
 def filled(page: str) -> str:
-    """A page with its regions made anew.
+    """Return a page with its regions filled.
 
     Raises:
-        KeyError: A region names nothing that can be made.
+        KeyError: There is no generator for the name of a region.
     """
 
     def one(found: re.Match[str]) -> str:
@@ -412,12 +398,12 @@ def filled(page: str) -> str:
 
 
 def pages() -> list[Path]:
-    """The pages that may have regions."""
+    """The pages that may contain regions."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def main(arguments: list[str]) -> int:
-    """Rewrite the pages, or say which are stale; the exit code."""
+    """Rewrite the pages, or report which are stale; return the exit code."""
     check = arguments == ["--check"]
     if arguments and not check:
         sys.stderr.write("usage: python docs/generate.py [--check]\n")

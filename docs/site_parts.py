@@ -1,26 +1,31 @@
-"""What the pages say about the site and the public names: lists of pages, and entries of the reference."""
+"""Lists of the site's pages and of the public names, for the generated regions and the reference."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
+import re
 import tomllib
 import types
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, cast
 
-from prose import table
+from prose import code, prose, string, table
 
-from taskbridge import __all__ as public_names
+import taskbridge
 from taskbridge import errors
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
 
 def by_family(kind: type[errors.TaskbridgeError]) -> Iterator[type[errors.TaskbridgeError]]:
-    """A class of errors, and all that are one, each behind its parent."""
-    if kind.__name__ in public_names:
+    """Yield an error class and its subclasses, each after its base class."""
+    if kind.__name__ in dir(taskbridge):
         yield kind
     for each in kind.__subclasses__():
         if each.__module__ == errors.__name__:
@@ -28,7 +33,7 @@ def by_family(kind: type[errors.TaskbridgeError]) -> Iterator[type[errors.Taskbr
 
 
 def site_pages(folder: str = "docs") -> str:
-    """Every page of the site, by section, as the site's navigation has them, linked from a folder of the repository."""
+    """Return every page of the site's navigation, by section; links are relative to a folder of the repository."""
     project = tomllib.loads((ROOT / "docs" / "zensical.toml").read_text(encoding="utf-8"))["project"]
     sources: dict[str, str] = project["extra"]["sources"]
     rows: list[tuple[str, str]] = []
@@ -44,30 +49,115 @@ def site_pages(folder: str = "docs") -> str:
     return table(("", "Pages"), rows)
 
 
+# The reference: a table that reads on a code host, and mkdocstrings directives that build_site.py adds for the site.
+
+
 def reference(module: str, *homes: str) -> str:
-    """The public names of a module whose home is one of those named; with ``but:`` in front, all whose home is none."""
-    but = {home.removeprefix("but:") for home in homes if home.startswith("but:")}
-    names = [
-        name
-        for name in import_module(module).__all__
-        if not homes or (_home(module, name) not in but if but else _home(module, name) in homes)
-    ]
+    """Return the public names of a module, and the public methods of its classes, with the first lines of their docs.
+
+    Args:
+        module: The public module.
+        homes: Top-level modules of `taskbridge` (of `module`, where that is a package of its own) whose names are
+            listed; all, if none is given.
+    """
+    rows: list[tuple[str, str]] = []
+    for name in listed_names(module, *homes):
+        value: object = getattr(import_module(module), name)
+        call = "()" if inspect.isfunction(value) else ""
+        documented = isinstance(value, type | types.FunctionType)
+        docstring = inspect.getdoc(value) if documented else _constants(_home(module, name)).get(name)
+        rows.append((code(name + call), _first_line(docstring)))
+        if inspect.isclass(value) and not issubclass(value, BaseException):
+            rows += [(code(f"{name}.{member}"), summary) for member, summary in _members(value)]
+    return table(("Name", "Summary"), rows)
+
+
+def directives(module: str, *homes: str) -> str:
+    """Return the mkdocstrings directives of the same names."""
+    return "\n".join(_directive(module, name) for name in listed_names(module, *homes))
+
+
+def listed_names(module: str, *homes: str) -> list[str]:
+    """Return the public names of a module that come from some modules: functions first, errors by family."""
+    public = import_module(module)
+    names = [name for name in public.__all__ if not isinstance(getattr(public, name), types.ModuleType)]
+    if homes:
+        names = [name for name in names if _top(module, name) in homes]
     families = [kind.__name__ for kind in by_family(errors.TaskbridgeError)]
-    names.sort(key=lambda name: (name[0].isupper(), families.index(name) if name in families else -1, name))
-    return "\n".join(_entry(module, name) for name in names)
+    return sorted(names, key=lambda name: (name[0].isupper(), families.index(name) if name in families else -1, name))
 
 
-def _entry(module: str, name: str) -> str:
+def linked_names(text: str, module: str) -> str:
+    """Return a reference table whose names link to the documentation that the directives produce."""
+    return re.sub(
+        r"^\| `([\w.]+)(\(\))?` \|",
+        lambda found: f"| [`{found[1]}{found[2] or ''}`][{module}.{found[1]}] |",
+        text,
+        flags=re.MULTILINE,
+    )
+
+
+def _directive(module: str, name: str) -> str:
     value = getattr(import_module(module), name)
-    printable = (
+    is_plain_error = (
         isinstance(value, type) and issubclass(value, errors.TaskbridgeError) and not vars(value).get("__init__")
     )
-    options = {"show_bases": "true", "inherited_members": "false", "show_signature": "false"} if printable else {}
-    lines = [f"::: {module}.{name}", *(["    options:"] if options else [])]
-    return "\n".join((*lines, *(f"      {key}: {value}" for key, value in options.items()))) + "\n"
+    options = "    options:\n      show_bases: true\n      inherited_members: false\n      show_signature: false\n"
+    return f"::: {module}.{name}\n{options if is_plain_error else ''}"
 
 
+def _members(kind: type[object]) -> Iterator[tuple[str, str]]:
+    """Yield the public methods and properties of a class, with the first lines of their docs."""
+    names = {
+        name: None
+        for each in kind.__mro__
+        if each.__module__.startswith("taskbridge")
+        for name in vars(each)
+        if not name.startswith("_")
+    }
+    for name in names:
+        static: object = inspect.getattr_static(kind, name)
+        is_method = isinstance(static, types.FunctionType | classmethod | staticmethod)
+        if is_method or isinstance(static, property):
+            summary = _first_line(inspect.getdoc(getattr(kind, name) if is_method else static))
+            if not summary.startswith("See `"):  # a method of a protocol
+                yield f"{name}()" if is_method else name, summary
+
+
+def _first_line(docstring: str | None) -> str:
+    return prose(" ".join((docstring or "").partition("\n\n")[0].split()))
+
+
+@cache
+def _constants(module: str) -> dict[str, str]:
+    """Return the docstrings of a module's constants and type aliases."""
+    body = _parsed(module).body
+    found: dict[str, str] = {}
+    for node, following in pairwise(body):
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name):
+            found[target.id] = string(following) or ""
+    return found
+
+
+def _top(module: str, name: str) -> str:
+    home = _home(module, name)
+    package = "taskbridge" if module == "taskbridge" or not home.startswith(f"{module}.") else module
+    return home.removeprefix(f"{package}.").partition(".")[0]
+
+
+@cache
 def _home(module: str, name: str) -> str:
-    """The last word of the module that has what a name stands for."""
-    value = getattr(import_module(module), name)
-    return "module" if isinstance(value, types.ModuleType) else getattr(value, "__module__", module).rpartition(".")[2]
+    """Return the module that defines a name, as the imports of the public module say."""
+    source = "taskbridge._public" if module == "taskbridge" else module
+    for node in ast.walk(_parsed(source)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("taskbridge"):
+            names = [alias.name for alias in node.names]
+            if name in names or (names == ["*"] and name in import_module(node.module).__all__):
+                return node.module
+    return source
+
+
+@cache
+def _parsed(module: str) -> ast.Module:
+    return ast.parse(inspect.getsource(import_module(module)))
