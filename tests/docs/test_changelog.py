@@ -1,4 +1,4 @@
-"""Each piece of news is a file in changelog.d, well formed; together they make the next part of the changelog."""
+"""Each fragment in changelog.d is well formed; together they make the next section of the changelog."""
 
 from __future__ import annotations
 
@@ -9,31 +9,28 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 from taskbridge._config.registry import builtin_providers, load_provider
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = ROOT / "changelog.d"
 FRAGMENTS: Final = sorted(path for path in FOLDER.iterdir() if path.name not in {"README.md", "template.jinja"})
 NAME: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\.(?:added|changed|fixed)\.md")
-CODE: Final = re.compile(r"`[^`]*`")
 
 
-@pytest.mark.parametrize("path", FRAGMENTS, ids=lambda path: path.name)
-def test_a_fragment_is_a_few_sentences_with_a_kind(path: Path) -> None:
-    text = path.read_text(encoding="utf-8").strip()
-    assert NAME.fullmatch(path.name)
-    assert text.endswith((".", ".)")), "a fragment is full sentences"
-    assert not re.search(r"^(?:#|[-*] |$)", text, re.MULTILINE), "a fragment is one paragraph"
-    assert len(text) < 700
+def test_a_fragment_has_a_kind_and_is_one_paragraph_of_full_sentences() -> None:
+    for path in FRAGMENTS:
+        text = path.read_text(encoding="utf-8").strip()
+        assert NAME.fullmatch(path.name)
+        assert text.endswith((".", ".)")), f"{path.name}: write full sentences"
+        assert not re.search(r"^(?:#|[-*] |$)", text, re.MULTILINE), f"{path.name}: write one paragraph"
+        assert len(text) < 700, f"{path.name}: write less"
 
 
-@pytest.mark.parametrize("path", FRAGMENTS, ids=lambda path: path.name)
-def test_a_fragment_about_one_vendor_names_it_as_all_pages_do(path: Path) -> None:
-    named = re.match(r"\*\*(.+?):\*\* ", path.read_text(encoding="utf-8"))
-    if named is not None:
-        assert named[1] in {load_provider(name).title for name in builtin_providers()}
+def test_a_fragment_about_one_vendor_uses_the_name_of_its_page() -> None:
+    titles = {load_provider(name).title for name in builtin_providers()}
+    for path in FRAGMENTS:
+        vendor = re.match(r"\*\*(.+?):\*\* ", path.read_text(encoding="utf-8"))
+        assert vendor is None or vendor[1] in titles, path.name
 
 
 def towncrier(root: Path, *arguments: str) -> str:
@@ -42,18 +39,18 @@ def towncrier(root: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_fragments_become_a_release_above_the_earlier_ones(tmp_path: Path) -> None:
+def test_fragments_become_a_release_above_earlier_releases(tmp_path: Path) -> None:
     for name in ("pyproject.toml", "CHANGELOG.md"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(FOLDER, tmp_path / "changelog.d", ignore=lambda _, names: {n for n in names if NAME.fullmatch(n)})
-    (tmp_path / "changelog.d" / "one.fixed.md").write_text("Waits were longer than said.\nThey are not.\n")
-    (tmp_path / "changelog.d" / "two.added.md").write_text("**CloudConvert:** Tasks were counted.\n")
+    (tmp_path / "changelog.d" / "one.fixed.md").write_text("Waits no longer exceed their timeout.\nThey end on time.\n")
+    (tmp_path / "changelog.d" / "two.added.md").write_text("**CloudConvert:** Stats count tasks.\n")
     before = (tmp_path / "CHANGELOG.md").read_text(encoding="utf-8")
     towncrier(tmp_path, "--yes", "--version", "9.9.0", "--date", "2030-01-02")
     after = (tmp_path / "CHANGELOG.md").read_text(encoding="utf-8")
-    mark = "<!-- the releases, newest first -->\n"
+    start = "<!-- the releases, newest first -->\n"
     assert after == before.replace(
-        mark,
-        f"{mark}\n## 9.9.0 (2030-01-02)\n\n### Added\n\n- **CloudConvert:** Tasks were counted.\n\n"
-        "### Fixed\n\n- Waits were longer than said.\n  They are not.\n",
+        start,
+        f"{start}\n## 9.9.0 (2030-01-02)\n\n### Added\n\n- **CloudConvert:** Stats count tasks.\n\n"
+        "### Fixed\n\n- Waits no longer exceed their timeout.\n  They end on time.\n",
     )

@@ -1,8 +1,8 @@
-"""Every block of code in README.md and docs/ runs, against emulators of the vendors.
+"""Every code block in README.md and docs/ runs, against emulators of the vendors.
 
-The blocks of one page share a namespace and a folder with the README's own configuration. Credentials come from the
-environment, as the configuration says, and so do the emulators' addresses. The ids in the pages are those of the
-vendors' documents; the emulators know others, which stand in for them.
+The blocks of one page share a namespace and a folder with a configuration of four connections. Credentials and the
+emulators' addresses come from the environment. The ids on the pages are those of the vendors' documentation; the tests
+replace them with ids that the emulators know.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pytest
 
 from taskbridge import Bridge, Client
 from taskbridge._config.files import read_config
-from taskbridge._engine.locate import connections_of
+from taskbridge._engine.connection import open_connections
 from taskbridge.provider.clock import SystemClock
 from taskbridge.testing import Emulator
 
@@ -32,10 +32,10 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 FENCE: Final = re.compile(r"( *)(`{3,})([^`]*)")
 MARK: Final = re.compile(r"<!-- not run: (.+) -->")
-FILE: Final = re.compile(r"<!-- file: (\w+\.py) -->")  # of an application or its tests, which pytest runs
-LANGUAGES: Final = frozenset({"python", "toml", "console", "text"})  # text is what something printed
+FILE: Final = re.compile(r"<!-- file: (\w+\.py) -->")  # part of an application or its tests; pytest runs them
+LANGUAGES: Final = frozenset({"python", "toml", "console", "text"})  # text is output
 
-# Every block that is not run: page and reason. A new one needs a line here.
+# Every block that does not run: page and reason.
 NOT_RUN: Final = frozenset(
     {
         ("README.md", "installs"),
@@ -43,6 +43,7 @@ NOT_RUN: Final = frozenset(
         ("docs/examples/taskbridge-zamzar/README.md", "installs"),
         ("docs/examples/taskbridge-zamzar/README.md", "the plugin is not installed"),
         ("docs/guides/task-queues.md", "needs Airflow"),  # but see the last test
+        ("docs/index.md", "installs"),
         ("docs/quickstart.md", "installs"),
         ("docs/testing.md", "needs an account"),
         ("docs/testing.md", "runs until it is stopped"),
@@ -60,7 +61,7 @@ NOT_RUN: Final = frozenset(
     }
 )
 
-# Connection of the README's configuration -> its vendor.
+# Connection of the configuration -> vendor.
 CONNECTIONS: Final[Mapping[str, str]] = {
     "invoices": "cloudconvert",
     "scans": "scan-documents",
@@ -68,7 +69,7 @@ CONNECTIONS: Final[Mapping[str, str]] = {
     "layouts": "expertai-extract",
 }
 
-# Environment variable that the pages name -> vendor and setting.
+# Environment variable on the pages -> vendor and setting.
 VARIABLES: Final[Mapping[str, tuple[str, str]]] = {
     "CLOUDCONVERT_API_KEY": ("cloudconvert", "api_key"),
     "SCAN_DOCUMENTS_API_KEY": ("scan-documents", "api_key"),
@@ -78,10 +79,10 @@ VARIABLES: Final[Mapping[str, tuple[str, str]]] = {
     "EXPERTAI_PASSWORD": ("expertai-extract", "password"),
 }
 
-# Environment variable that the pages name -> what stands in for a signing secret.
+# Environment variable on the pages -> signing secret.
 SIGNING: Final[Mapping[str, str]] = {"CLOUDCONVERT_WEBHOOK_SECRET": "a-signing-secret-of-a-test"}
 
-# Id of a vendor's document -> vendor and label of the emulator's sample.
+# Id in a vendor's documentation -> vendor and label of the emulator's sample.
 IDS: Final[Mapping[str, tuple[str, str]]] = {
     "c85f3ca9-164c-4e89-8ae2-c08192a7cb08": ("cloudconvert", "completed"),
     "4c80f1ae-5b3a-43d5-bb58-1a5c4eb4e46b": ("cloudconvert", "failed"),
@@ -100,11 +101,11 @@ URLS: Final = frozenset({"base_url", "sync_url", "token_url"})
 @dataclass(frozen=True)
 class Block:
     page: Path
-    line: int  # of its first line of code
+    line: int  # of the first line of code
     language: str
     code: str
-    reason: str | None  # why it is not run
-    file: str | None = None  # what it is a part of
+    reason: str | None  # why it does not run
+    file: str | None = None  # the file that it is a part of
 
     @property
     def where(self) -> str:
@@ -131,7 +132,7 @@ def blocks(page: Path) -> Iterator[Block]:
 ALL: Final = [block for page in PAGES for block in blocks(page)]
 
 
-def those(language: str) -> list[Block]:
+def runnable(language: str) -> list[Block]:
     return [b for b in ALL if b.language == language and b.reason is None and b.file is None]
 
 
@@ -149,7 +150,7 @@ def emulator() -> Iterator[Emulator]:
 
 @pytest.fixture
 def environment(emulator: Emulator) -> dict[str, str]:
-    """What the pages' configuration takes from the environment, and the emulators' addresses above it."""
+    """The credentials of the configuration, and overrides with the addresses of the emulators."""
     found = {variable: emulator.settings(vendor)[key] for variable, (vendor, key) in VARIABLES.items()}
     for connection, vendor in CONNECTIONS.items():
         prefix = f"TASKBRIDGE_{connection.upper()}__"
@@ -160,9 +161,12 @@ def environment(emulator: Emulator) -> dict[str, str]:
 
 @pytest.fixture
 def place(tmp_path: Path, environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the README's configuration and a document, and the environment that it needs."""
-    config = next(block for block in ALL if block.page == PAGES[0] and block.language == "toml")
-    (tmp_path / "taskbridge.toml").write_text(config.code, encoding="utf-8")
+    """A folder with a configuration and a document, and the environment that the configuration needs."""
+    lines = ['default = "invoices"']
+    for connection, vendor in CONNECTIONS.items():
+        lines += [f"[connections.{connection}]", f'provider = "{vendor}"']
+        lines += [f'{key} = "${{{variable}}}"' for variable, (owner, key) in VARIABLES.items() if owner == vendor]
+    (tmp_path / "taskbridge.toml").write_text("\n".join(lines), encoding="utf-8")
     (tmp_path / "page.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))  # a document
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TASKBRIDGE_CONFIG", raising=False)
@@ -173,7 +177,7 @@ def place(tmp_path: Path, environment: Mapping[str, str], monkeypatch: pytest.Mo
 
 @pytest.fixture
 def logging_as_before() -> Iterator[None]:
-    """Pages say how to set logging up, which is the same for the whole process."""
+    """Restore the loggers, because pages configure logging for the whole process."""
     loggers = [logging.getLogger(name) for name in (None, "taskbridge", "taskbridge.requests", "taskbridge.tasks")]
     before = [(each.level, each.propagate, list(each.handlers), list(each.filters)) for each in loggers]
     yield
@@ -189,14 +193,14 @@ def known_ids(code: str, emulator: Emulator) -> str:
 
 
 @pytest.mark.usefixtures("logging_as_before")
-@pytest.mark.parametrize("page", [p for p in PAGES if any(b.page == p for b in those("python"))], ids=name)
+@pytest.mark.parametrize("page", [p for p in PAGES if any(b.page == p for b in runnable("python"))], ids=name)
 def test_python_blocks_run(page: Path, place: Path, emulator: Emulator) -> None:
     del place
     namespace: dict[str, Any] = {"__name__": "__main__"}
     try:
-        for block in those("python"):
+        for block in runnable("python"):
             if block.page == page:
-                # Empty lines in front, so that a traceback shows the line of the page.
+                # Pad with empty lines, so that a traceback shows the line of the page.
                 padded = "\n" * (block.line - 1) + known_ids(block.code, emulator)
                 exec(compile(padded, str(page), "exec"), namespace)  # our own pages
     finally:
@@ -207,7 +211,7 @@ def test_python_blocks_run(page: Path, place: Path, emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("page", sorted({b.page for b in ALL if b.file is not None}), ids=name)
 def test_tests_of_an_application_pass(page: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # others' plugins take seconds to load
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # other plugins take seconds to load
     files: dict[str, str] = {}
     for block in (b for b in ALL if b.page == page and b.file is not None):
         files[block.file or ""] = files.get(block.file or "", "") + block.code
@@ -218,15 +222,15 @@ def test_tests_of_an_application_pass(page: Path, pytester: pytest.Pytester, mon
     assert result.parseoutcomes()["passed"] >= sum(text.count("def test_") for text in files.values())
 
 
-@pytest.mark.parametrize("block", those("toml"), ids=name)
+@pytest.mark.parametrize("block", runnable("toml"), ids=name)
 def test_configurations_are_valid(block: Block, environment: Mapping[str, str]) -> None:
     credentials = {**{variable: environment[variable] for variable in VARIABLES}, **SIGNING}
     config = read_config(block.code, environ=credentials)
-    assert connections_of(config, SystemClock()).keys() == config.connections.keys()
+    assert open_connections(config, SystemClock()).keys() == config.connections.keys()
 
 
 def command() -> str | None:
-    """The installed command, where it can be started."""
+    """Return the path of the installed command, if it runs."""
     path = Path(sys.executable).with_name("taskbridge")
     if not path.exists():
         return None
@@ -234,7 +238,7 @@ def command() -> str | None:
     return str(path) if started.returncode == 0 else None
 
 
-@pytest.mark.parametrize("block", those("console"), ids=name)
+@pytest.mark.parametrize("block", runnable("console"), ids=name)
 def test_commands_succeed(block: Block, place: Path, emulator: Emulator) -> None:
     program = command()
     if program is None:
@@ -248,17 +252,17 @@ def test_commands_succeed(block: Block, place: Path, emulator: Emulator) -> None
         assert done.returncode == 0, f"{block.where}: {line}\n{done.stderr}"
 
 
-def test_every_block_names_a_language_that_is_run_or_says_why_not() -> None:
-    strange = [block.where for block in ALL if block.reason is None and block.language not in LANGUAGES]
-    assert strange == []
+def test_every_block_has_a_language_that_runs_or_a_reason() -> None:
+    unknown = [block.where for block in ALL if block.reason is None and block.language not in LANGUAGES]
+    assert unknown == []
 
 
-def test_blocks_that_are_not_run_are_listed() -> None:
+def test_blocks_that_do_not_run_are_listed() -> None:
     skipped = {(str(block.page.relative_to(ROOT)), block.reason) for block in ALL if block.reason is not None}
     assert skipped == NOT_RUN
 
 
-def test_the_marks_stand_above_blocks() -> None:
+def test_every_reason_is_above_a_block() -> None:
     marks = sum(len(MARK.findall(page.read_text(encoding="utf-8"))) for page in PAGES)
     assert marks == sum(block.reason is not None for block in ALL)
 
@@ -270,7 +274,7 @@ class Deferred(Exception):
 
 
 class StandIn:
-    """Of Airflow, what the block imports: an operator that can be deferred, a trigger, an event."""
+    """Stands in for the classes of Airflow that the block imports: an operator, a trigger and an event."""
 
     def __init__(self, payload: object = None, **arguments: object) -> None:
         self.payload, self.arguments = payload, arguments
@@ -281,24 +285,24 @@ class StandIn:
 
 @pytest.fixture
 def airflow(place: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the block for Airflow defines."""
+    """The namespace of the block for Airflow."""
     (place / "report.pdf").write_bytes(b"%PDF-1.7")
-    for module in ("airflow", "airflow.sdk", "airflow.triggers", "airflow.triggers.base"):
-        made = ModuleType(module)
-        vars(made).update(dict.fromkeys(("BaseOperator", "BaseTrigger", "TriggerEvent"), StandIn))
-        monkeypatch.setitem(sys.modules, module, made)
+    for module_name in ("airflow", "airflow.sdk", "airflow.triggers", "airflow.triggers.base"):
+        module = ModuleType(module_name)
+        vars(module).update(dict.fromkeys(("BaseOperator", "BaseTrigger", "TriggerEvent"), StandIn))
+        monkeypatch.setitem(sys.modules, module_name, module)
     namespace: dict[str, Any] = {}
     block = next(block for block in ALL if block.reason == "needs Airflow")
     exec(known_ids(block.code, emulator), namespace)
     return namespace
 
 
-def test_the_operator_for_airflow_submits_defers_and_comes_back(airflow: dict[str, Any]) -> None:
+def test_the_airflow_operator_submits_defers_and_resumes(airflow: dict[str, Any]) -> None:
     operator = airflow["ConvertOperator"](task_id="convert", connection="invoices", path="report.pdf")
     with pytest.raises(Deferred) as deferred:
         operator.execute({})
     name, arguments = deferred.value.trigger.serialize()
-    json.dumps(arguments)  # Airflow keeps it in its database
+    json.dumps(arguments)  # Airflow stores them in its database
     trigger = airflow[name.rpartition(".")[2]](**arguments)
 
     async def events() -> list[Any]:
@@ -310,13 +314,13 @@ def test_the_operator_for_airflow_submits_defers_and_comes_back(airflow: dict[st
     assert ref.startswith("invoices:job/")
 
 
-def test_the_operator_for_airflow_fails_where_the_task_is_unknown(airflow: dict[str, Any]) -> None:
-    trigger = airflow["TaskbridgeTrigger"]("scans:task_nobodyknows00000", 5)
+def test_the_airflow_operator_fails_if_the_task_is_unknown(airflow: dict[str, Any]) -> None:
+    trigger = airflow["TaskbridgeTrigger"]("scans:task_doesnotexist0000", 5)
 
     async def events() -> list[Any]:
         return [event.payload async for event in trigger.run()]
 
     (event,) = asyncio.run(events())
     operator = airflow["ConvertOperator"](task_id="convert", connection="invoices", path="report.pdf")
-    with pytest.raises(RuntimeError, match="task_nobodyknows"):
+    with pytest.raises(RuntimeError, match="task_doesnotexist"):
         operator.execute_complete({}, event)

@@ -1,4 +1,4 @@
-"""What the pages say about the code is made from the code."""
+"""The generated regions of the pages match the code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_nothing_is_stale() -> None:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The script in a tree of its own, with one stale page."""
+    """The script in a separate tree with one stale page."""
     script = tmp_path / "docs" / "generate.py"
     script.parent.mkdir()
     for each in SCRIPT.parent.glob("*.py"):
@@ -55,7 +55,7 @@ def test_a_second_run_changes_nothing(copy: Path) -> None:
     assert "old" not in text
 
 
-def test_an_unknown_argument_is_refused(copy: Path) -> None:
+def test_an_unknown_argument_is_rejected(copy: Path) -> None:
     done = run(copy, "--chekc")
     assert (done.returncode, done.stdout) == (2, "")
     assert "usage" in done.stderr
@@ -65,7 +65,7 @@ SKELETON: Final = (
     "At a glance",
     "Settings",
     "Ids",
-    "How its words become ours",
+    "Status mapping",
     "Errors",
     "Results",
     "Submitting",
@@ -80,5 +80,5 @@ SKELETON: Final = (
 def test_a_vendor_page_follows_the_skeleton(name: str) -> None:
     page = (ROOT / "docs" / "vendors" / f"{name}.md").read_text(encoding="utf-8")
     assert tuple(re.findall(r"^## (.+)$", page, re.MULTILINE)) == SKELETON
-    for region in (f"glance {name}", f"settings {name}", f"mapping {name} STATES", f"refusals {name}"):
+    for region in (f"summary {name}", f"settings {name}", f"mapping {name} STATES", f"error-mapping {name}"):
         assert f"<!-- begin: {region} -->" in page

@@ -1,4 +1,4 @@
-"""Every relative link of the pages leads to a file, and every anchor to a heading."""
+"""Every relative link leads to a file, and every anchor to a heading."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-PAGES: Final = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
+PAGES: Final = (*sorted(ROOT.glob("*.md")), ROOT / "providers" / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 LINK: Final = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 HEADING: Final = re.compile(r"#{1,6} +(.+?) *#*")
 INVISIBLE: Final = re.compile(r"[^\w\- ]")
 
 
 def plain_lines(page: Path) -> list[str]:
-    """The lines outside blocks of code, without code in them."""
+    """The lines outside code blocks."""
     kept: list[str] = []
     inside = False
     for line in page.read_text(encoding="utf-8").splitlines():
@@ -28,7 +28,7 @@ def plain_lines(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as code hosts make them."""
+    """The anchors of the headings of a page, as code hosts generate them."""
     found: set[str] = set()
     for line in plain_lines(page):
         heading = HEADING.fullmatch(line)
@@ -55,7 +55,7 @@ def links() -> list[tuple[Path, str]]:
 
 
 @pytest.mark.parametrize(("page", "target"), links(), ids=lambda value: str(value).removeprefix(f"{ROOT}/"))
-def test_relative_links_lead_somewhere(page: Path, target: str) -> None:
+def test_a_relative_link_leads_to_a_file_and_a_heading(page: Path, target: str) -> None:
     path, _, anchor = target.partition("#")
     goal = (page.parent / path).resolve() if path else page
     assert goal.exists()
@@ -64,8 +64,8 @@ def test_relative_links_lead_somewhere(page: Path, target: str) -> None:
         assert anchor in anchors(goal)
 
 
-def test_every_page_is_reached_from_the_index() -> None:
+def test_the_index_links_to_every_page() -> None:
     index = ROOT / "docs" / "index.md"
     linked = {(page.parent / target.partition("#")[0]).resolve() for page, target in links() if page == index}
     missing = set((ROOT / "docs").rglob("*.md")) - {index} - linked
-    assert missing == set(), "give each a line in the nav of docs/zensical.toml, then run docs/generate.py"
+    assert missing == set(), "add each to the nav of docs/zensical.toml, then run docs/generate.py"

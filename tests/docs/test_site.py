@@ -1,4 +1,4 @@
-"""The documentation site is built strictly, loads nothing from elsewhere, and reads well in a browser."""
+"""The documentation site builds without warnings, loads nothing from other hosts, and reads well in a browser."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 from taskbridge._config.registry import builtin_providers, load_provider
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-SCRIPTS: Final = ("build_site.py", "diagrams.py")
+SCRIPTS: Final = ("build_site.py", "diagrams.py", "prose.py", "site_parts.py")
 
-# What a page loads when it is opened; links for people to follow are none of these.
+# What a page loads when it is opened, without the links that people follow.
 LOADED: Final = re.compile(
     r"<(?:script|img|iframe|source|embed|audio|video)\b[^>]*?\bsrc=[\"']?([^\"' >]+)"
     r"|<link\b(?=[^>]*\brel=[\"']?(?:stylesheet|preload|preconnect|modulepreload|icon|dns-prefetch))"
@@ -72,7 +72,7 @@ nav = [{ "Home" = "index.md" }]
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "expected"),
     [
         ("[a](missing.md) and [b](#missing)", ("page does not exist", "anchor does not exist")),
         ("[a](../missing.md)", ("../missing.md is not in the site",)),
@@ -80,7 +80,9 @@ nav = [{ "Home" = "index.md" }]
         ("::: taskbridge.missing", ("taskbridge.missing",)),
     ],
 )
-def test_a_page_that_leads_nowhere_fails_the_build(lines: str, told: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_broken_link_diagram_or_directive_fails_the_build(
+    lines: str, expected: tuple[str, ...], tmp_path: Path
+) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
     for name in SCRIPTS:
@@ -89,14 +91,14 @@ def test_a_page_that_leads_nowhere_fails_the_build(lines: str, told: tuple[str, 
     (docs / "index.md").write_text(f"# A\n\n{lines}\n", encoding="utf-8")
     done = build(tmp_path, tmp_path / "build")
     assert done.returncode != 0
-    for words in told:
+    for words in expected:
         assert words in done.stdout + done.stderr
 
 
-# What the built pages have in them.
+# The content of the built pages.
 
 
-def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+def test_pages_load_nothing_from_other_hosts(site: Path) -> None:
     loaded = {
         (path.name, found)
         for path in site.rglob("*.html")
@@ -116,7 +118,7 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
 
 
 @pytest.mark.parametrize("name", builtin_providers())
-def test_every_word_of_a_vendor_is_in_its_diagram_and_in_the_words_beside_it(name: str, site: Path) -> None:
+def test_every_status_of_a_vendor_is_in_its_diagram_and_in_the_description(name: str, site: Path) -> None:
     page = (site / "vendors" / f"{name}.html").read_text(encoding="utf-8")
     svg = re.search(r"<svg[^>]*role=\"?img.*?</svg>", page, re.DOTALL)
     assert svg is not None
@@ -128,7 +130,7 @@ def test_every_word_of_a_vendor_is_in_its_diagram_and_in_the_words_beside_it(nam
 
 
 @pytest.mark.parametrize(
-    "module", ["", ".aio", ".testing", ".provider", ".http", ".submission", ".signatures"], ids=lambda name: name or "."
+    "module", ["", ".aio", ".otel", ".progress", ".provider", ".testing"], ids=lambda name: name or "."
 )
 def test_every_public_name_is_in_the_reference(module: str, site: Path) -> None:
     pages = "".join(path.read_text(encoding="utf-8") for path in (site / "reference").glob("*.html"))
@@ -141,11 +143,11 @@ def test_every_public_name_is_in_the_reference(module: str, site: Path) -> None:
     assert names - documented == set()
 
 
-def test_news_that_is_not_released_stands_in_the_changelog(site: Path) -> None:
+def test_pending_fragments_are_in_the_changelog(site: Path) -> None:
     page = html.unescape(re.sub(r"<[^>]+>", "", (site / "changelog.html").read_text(encoding="utf-8")))
     for path in (ROOT / "changelog.d").glob("*.*.md"):
-        told = re.sub(r"[`*]", "", path.read_text(encoding="utf-8"))
-        assert " ".join(told.split()) in " ".join(page.split())
+        fragment = re.sub(r"[`*]", "", path.read_text(encoding="utf-8"))
+        assert " ".join(fragment.split()) in " ".join(page.split())
 
 
 # In a browser.
@@ -154,7 +156,7 @@ CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER: Final = shutil.which("chromedriver")
 FLAGS: Final = (
     "--headless",
-    "--no-sandbox",  # as root there is none
+    "--no-sandbox",  # there is none for root
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -162,9 +164,9 @@ FLAGS: Final = (
     "--disable-component-update",
     "--disable-sync",
 )
-PATIENCE: Final = 30.0  # seconds for a script of the page to have done its work
+TIMEOUT: Final = 30.0  # seconds for a script of the page to finish
 
-needs_chromium = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="there is no Chromium with its driver here")
+needs_chromium = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium with its driver is not installed")
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -183,7 +185,7 @@ def address(site: Path) -> Iterator[str]:
 
 
 class Browser:
-    """Chromium, with the few things that the tests do in it."""
+    """Chromium, with the few operations that the tests need."""
 
     def __init__(self, address: str, profile: Path) -> None:
         options = webdriver.ChromeOptions()
@@ -206,13 +208,13 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         self.driver.get(f"{self.address}/{page}")
 
-    def ask(self, script: str, *arguments: object) -> Any:
+    def run(self, script: str, *arguments: object) -> Any:
         return self.driver.execute_script(script, *arguments)
 
     def until(self, condition: Callable[[], object]) -> Any:
-        return WebDriverWait(self.driver, PATIENCE, poll_frequency=0.05).until(lambda _: condition())
+        return WebDriverWait(self.driver, TIMEOUT, poll_frequency=0.05).until(lambda _: condition())
 
-    def complaints(self) -> list[str]:
+    def console_errors(self) -> list[str]:
         return [line["message"] for line in self.driver.get_log("browser") if line["level"] == "SEVERE"]
 
 
@@ -234,24 +236,26 @@ REQUESTED: Final = "return performance.getEntriesByType('resource').map(e => e.n
 
 
 @needs_chromium
-def test_no_page_scrolls_sideways_on_a_telephone_or_asks_another_host(site: Path, browser: Browser) -> None:
+def test_no_page_scrolls_sideways_on_a_phone_or_contacts_another_host(site: Path, browser: Browser) -> None:
     wide: dict[str, list[str]] = {}
-    elsewhere: set[str] = set()
+    other_hosts: set[str] = set()
     for page in pages_of(site):
         browser.show(page, width=390)
-        wide[page] = browser.ask(TOO_WIDE)
-        elsewhere |= {url for url in browser.ask(REQUESTED) if not url.startswith((browser.address, "data:", "blob:"))}
+        wide[page] = browser.run(TOO_WIDE)
+        other_hosts |= {
+            url for url in browser.run(REQUESTED) if not url.startswith((browser.address, "data:", "blob:"))
+        }
     assert {page: found for page, found in wide.items() if found} == {}
-    assert elsewhere == set()
-    assert browser.complaints() == []
+    assert other_hosts == set()
+    assert browser.console_errors() == []
 
 
 @needs_chromium
-def test_a_block_of_code_is_copied_whole(browser: Browser) -> None:
+def test_the_copy_button_copies_a_whole_code_block(browser: Browser) -> None:
     browser.show("quickstart.html")
     block = browser.driver.find_element(By.CSS_SELECTOR, ".language-python.highlight")
     button = browser.until(lambda: block.find_elements(By.CSS_SELECTOR, "button.md-code__button"))[0]
-    browser.ask("arguments[0].scrollIntoView({block: 'center'})", block)
+    browser.run("arguments[0].scrollIntoView({block: 'center'})", block)
     ActionChains(browser.driver).move_to_element(block).move_to_element(button).click().perform()
     read = "const [done] = arguments; navigator.clipboard.readText().then(done, e => done(`not read: ${e}`))"
     copied = browser.until(lambda: browser.driver.execute_async_script(read))
@@ -266,18 +270,18 @@ return host && [...host.shadowRoot.querySelectorAll("a")].map(a => a.href);
 
 
 @needs_chromium
-def test_search_finds_a_page_by_what_it_says(browser: Browser) -> None:
+def test_search_finds_a_page_by_its_text(browser: Browser) -> None:
     browser.show("index.html")
-    browser.until(lambda: browser.ask(FOUND) is not None)
+    browser.until(lambda: browser.run(FOUND) is not None)
     browser.driver.find_element(By.CSS_SELECTOR, "button.md-search__button").click()
-    browser.until(lambda: browser.ask("return Boolean(document.activeElement.shadowRoot)"))
+    browser.until(lambda: browser.run("return Boolean(document.activeElement.shadowRoot)"))
     ActionChains(browser.driver).send_keys("PreProcessingDownloadFailed").perform()
-    # What is found changes with each letter that is typed.
-    assert browser.until(lambda: any("/vendors/smartdocumentor.html" in link for link in browser.ask(FOUND) or ()))
+    # The results change with each letter that is typed.
+    assert browser.until(lambda: any("/vendors/smartdocumentor.html" in link for link in browser.run(FOUND) or ()))
 
 
 LIGHT: Final = """
-const light = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).map(Number).map(v => v / 255)
+const light = color => { const [r, g, b] = color.match(/[\\d.]+/g).map(Number).map(v => v / 255)
   .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
 const ground = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
   if (!/, 0\\)$|transparent/.test(c)) return c; } return "rgb(255, 255, 255)"; };
@@ -306,29 +310,31 @@ return JSON.stringify([...document.querySelectorAll("figure.tb-diagram svg")].ma
 @needs_chromium
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_diagrams_are_seen_whole_in_light_and_dark(width: int, *, dark: bool, site: Path, browser: Browser) -> None:
-    seen = 0
+def test_diagrams_fit_and_are_readable_in_light_and_dark(
+    width: int, *, dark: bool, site: Path, browser: Browser
+) -> None:
+    checked = 0
     for page in pages_of(site):
         if 'class="tb-diagram"' not in (site / page).read_text(encoding="utf-8"):
             continue
         browser.show(page, width=width, dark=dark)
-        ground = browser.ask("return getComputedStyle(document.body).backgroundColor")
+        ground = browser.run("return getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", ground)[:3])) < 128 * 3) == dark
-        for drawing in json.loads(browser.ask(LIGHT + DRAWN)):
-            seen += 1
+        for drawing in json.loads(browser.run(LIGHT + DRAWN)):
+            checked += 1
             assert drawing["width"] > 300
             assert drawing["height"] > 100
             assert drawing["outside"] == []
             assert drawing["overlapping"] == []
             assert drawing["texts"] >= 4.5  # WCAG 2.2, 1.4.3
             assert drawing["lines"] >= 3.0  # WCAG 2.2, 1.4.11
-    assert seen >= 7
+    assert checked >= 7
 
 
 @needs_chromium
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_plots_are_read_in_light_and_dark(*, dark: bool, browser: Browser) -> None:
+def test_plots_are_readable_in_light_and_dark(*, dark: bool, browser: Browser) -> None:
     browser.show("performance.html", dark=dark)
-    contrasts = browser.ask(LIGHT + PLOTTED)
+    contrasts = browser.run(LIGHT + PLOTTED)
     assert len(contrasts) >= 5
     assert min(contrasts) >= 4.5

@@ -1,4 +1,4 @@
-"""Prints the oldest versions that pyproject.toml allows, as constraints for pip: ``name==floor``, one a line.
+"""Print the oldest versions that pyproject.toml allows, as constraints for pip: ``name==floor``, one per line.
 
 python tests/packaging/floors.py >floors.txt
 pip install --constraint floors.txt '.[all]'
@@ -13,20 +13,21 @@ from typing import Final
 
 from packaging.requirements import Requirement
 
-__all__ = ["floors", "requirements"]
+__all__ = ["NAME", "floors", "requirements"]
 
-PROJECT: Final = Path(__file__).resolve().parents[2] / "pyproject.toml"
+_PYPROJECT: Final = Path(__file__).resolve().parents[2] / "pyproject.toml"
+_PROJECT: Final = tomllib.loads(_PYPROJECT.read_text(encoding="utf-8"))["project"]
+NAME: Final[str] = _PROJECT["name"]  # of the distribution
 
 
 def requirements() -> Iterator[Requirement]:
-    """What the library asks for, with all its extras."""
-    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
-    lists = [project["dependencies"], *project["optional-dependencies"].values()]
-    yield from (each for texts in lists for each in map(Requirement, texts) if each.name != project["name"])
+    """Yield the requirements of the library and of all its extras."""
+    lists = [_PROJECT["dependencies"], *_PROJECT["optional-dependencies"].values()]
+    yield from (each for texts in lists for each in map(Requirement, texts) if each.name != NAME)
 
 
 def floors() -> dict[str, str]:
-    """The oldest version allowed of each."""
+    """Return the oldest allowed version of each requirement."""
     found: dict[str, str] = {}
     for each in requirements():
         least = [clause.version for clause in each.specifier if clause.operator in (">=", "==")]

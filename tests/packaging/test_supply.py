@@ -1,4 +1,4 @@
-"""What the library brings along: a closed list, each at or above the floor under which holes are known."""
+"""The dependencies: a closed list, each at or above the floor below which vulnerabilities are known."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from packaging.version import Version
 
 from .floors import floors, requirements
 
-# Versions under which a hole is known that matters here, with the advisories.
-HOLES: Final[Mapping[str, tuple[str, str]]] = {
+# Minimum versions, because older ones have vulnerabilities that matter here, with the advisories.
+VULNERABLE_BELOW: Final[Mapping[str, tuple[str, str]]] = {
     "requests": ("2.33", "CVE-2024-47081, CVE-2024-35195, CVE-2023-32681, CVE-2018-18074"),
     "urllib3": (
         "2.7",
         "CVE-2026-44431, CVE-2026-44432, CVE-2026-21441, CVE-2025-66471, CVE-2025-66418, CVE-2025-50181",
     ),
 }
-# All that an installation with every extra holds beside the library; something new is looked at before it comes in.
+# Everything that an installation with all extras contains besides the library. Review a package before you add it.
 KNOWN: Final = frozenset(
     """
     aiohappyeyeballs aiohttp aiosignal annotated-doc annotated-types anyio attrs certifi charset-normalizer click
     colorama frozenlist h11 idna importlib-metadata jiter markdown-it-py mdurl multidict opentelemetry-api platformdirs
     propcache pydantic pydantic-core pygments python-dateutil requests rich six starlette stevedore typing-extensions
     typing-inspection tzdata urllib3 uvicorn yarl zipp pbr deprecated wrapt async-timeout
-    """.split()  # noqa: SIM905  # a name is a word
+    """.split()  # noqa: SIM905  # shorter than a list of strings
 )
 
 
 def closure() -> dict[str, list[Requirement]]:
-    """Every distribution that is installed for the library, with what its users ask of it."""
+    """Return every distribution that the library needs, with the requirements that others have of it."""
     found: dict[str, list[Requirement]] = {}
     waiting = list(requirements())
     while waiting:
@@ -42,12 +42,12 @@ def closure() -> dict[str, list[Requirement]]:
         is_new = name not in found
         found.setdefault(name, []).append(each)
         if is_new:
-            waiting += asked_by(each)
+            waiting += requirements_of(each)
     return found
 
 
-def asked_by(user: Requirement) -> Iterator[Requirement]:
-    """What a distribution asks for here, on this Python and with these extras."""
+def requirements_of(user: Requirement) -> Iterator[Requirement]:
+    """Yield the requirements of a distribution on this Python and with these extras."""
     for text in requires(user.name) or ():
         inner = Requirement(text)
         extras = user.extras or {""}
@@ -59,15 +59,15 @@ CLOSURE: Final = closure()
 
 
 @pytest.mark.parametrize("name", sorted(CLOSURE))
-def test_what_is_installed_is_what_its_users_ask_for(name: str) -> None:
+def test_installed_versions_satisfy_all_requirements(name: str) -> None:
     version = distribution(name).version
     for each in CLOSURE[name]:
         assert each.specifier.contains(version, prereleases=True), f"{name} {version} is not {each}"
 
 
-@pytest.mark.parametrize("name", HOLES)
-def test_nothing_with_a_known_hole_may_be_installed(name: str) -> None:
-    floor, advisory = HOLES[name]
+@pytest.mark.parametrize("name", VULNERABLE_BELOW)
+def test_no_version_with_a_known_vulnerability_is_allowed(name: str) -> None:
+    floor, advisory = VULNERABLE_BELOW[name]
     assert Version(floors()[name]) >= Version(floor), advisory
     assert Version(distribution(name).version) >= Version(floor), advisory
 
@@ -77,5 +77,5 @@ def test_every_requirement_has_a_floor_and_no_ceiling() -> None:
         assert [clause.operator for clause in each.specifier] == [">="], str(each)
 
 
-def test_nothing_comes_along_unseen() -> None:
+def test_every_dependency_has_been_reviewed() -> None:
     assert set(CLOSURE) - KNOWN == set()

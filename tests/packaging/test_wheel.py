@@ -1,4 +1,4 @@
-"""What users install: the wheel, in a clean environment, with a typed program and a third party's plugin beside it."""
+"""The wheel that users install, in a clean environment, with a typed program and a third party's plugin."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from zipfile import ZipFile
 import pytest
 
 from taskbridge.testing import Emulator
+
+from .floors import NAME
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.name for path in (ROOT / "providers").glob("taskbridge_*") if path.is_dir())
@@ -37,7 +39,7 @@ def has(module: str) -> bool:
 
 
 def build(source: Path, target: Path) -> Path:
-    """Build a wheel with whatever is at hand: hatchling itself, uv, or pip."""
+    """Build a wheel with hatchling, uv or pip, whichever is installed."""
     if has("hatchling.build"):
         code = f"from hatchling.build import build_wheel; build_wheel({str(target)!r})"
         run(sys.executable, "-c", code, cwd=source)
@@ -50,7 +52,7 @@ def build(source: Path, target: Path) -> Path:
 
 
 def environment(folder: Path) -> Path:
-    """A virtual environment with nothing in it; gives its interpreter."""
+    """Create an empty virtual environment; return its interpreter."""
     tool = uv()
     if tool is not None:
         run(tool, "venv", "--quiet", "--python", sys.executable, folder)
@@ -80,7 +82,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return interpreter
 
 
-def test_the_wheel_holds_every_package_with_its_types(wheel: Path) -> None:
+def test_the_wheel_contains_every_package_with_its_types(wheel: Path) -> None:
     names = ZipFile(wheel).namelist()
     for package in ("taskbridge", *FOLDERS):
         assert f"{package}/__init__.py" in names
@@ -90,7 +92,7 @@ def test_the_wheel_holds_every_package_with_its_types(wheel: Path) -> None:
     assert not any("__pycache__" in name for name in names)
 
 
-def test_the_wheel_brings_its_licence_and_entry_points(wheel: Path) -> None:
+def test_the_wheel_contains_the_license_and_the_entry_points(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = archive.namelist()
         points = archive.read(next(name for name in names if name.endswith("/entry_points.txt"))).decode()
@@ -107,12 +109,12 @@ def test_a_clean_environment_lists_every_provider(python: Path, tmp_path: Path) 
 
 def test_a_clean_environment_says_which_extra_is_missing(python: Path, tmp_path: Path) -> None:
     for code, extra in (
-        ("import taskbridge as tb; tb.aio.connect('cloudconvert', api_key='k-of-nobody')", "async"),
+        ("import taskbridge as tb; tb.aio.connect('cloudconvert', api_key='k')", f"{NAME}[async]"),
         (
             "from taskbridge.testing import Emulator",
-            "needs starlette; install it with: pip install 'taskbridge[emulator]'",
+            f"needs starlette; install it with: pip install '{NAME}[emulator]'",
         ),
-        ("import taskbridge.otel", "taskbridge[otel]"),
+        ("import taskbridge.otel", f"{NAME}[otel]"),
     ):
         ran = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
         assert ran.returncode == 1
@@ -151,7 +153,7 @@ def test_a_typed_program_checks_against_what_was_installed(
 
 @pytest.fixture(scope="session")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A third party's plugin, made by the recipe of `providers/README.md`."""
+    """A third party's plugin, built by following `providers/README.md`."""
     recipe = (ROOT / "providers" / "README.md").read_text(encoding="utf-8")
     project = re.search(r"```toml\n(.*?)```", recipe, re.DOTALL)
     assert project is not None
@@ -185,8 +187,8 @@ def test_a_third_partys_plugin_works_beside_the_wheel(python: Path, plugin: Path
     install(python, plugin)
     with Emulator("scan-documents") as emulator:
         task_id = emulator.samples()["completed"]
-        told = run(python, "-I", "-c", USER, json.dumps(emulator.settings()), task_id, cwd=tmp_path)
-    assert json.loads(told) == [
+        output = run(python, "-I", "-c", USER, json.dumps(emulator.settings()), task_id, cwd=tmp_path)
+    assert json.loads(output) == [
         [["acme", "taskbridge-acme", False, None]],
         "acme",
         f"acme:{task_id}",
@@ -200,9 +202,9 @@ def test_a_new_provider_passes_its_tests_in_a_clean_environment(
 ) -> None:
     place = tmp_path_factory.mktemp("author")
     interpreter = environment(place / "venv")
-    install(interpreter, f"taskbridge[cli] @ {wheel.as_uri()}")
-    told = run(interpreter, "-Im", "taskbridge", "new-provider", "paper-mill", cwd=place)
-    assert told.startswith("wrote taskbridge-paper-mill: ")
+    install(interpreter, f"{NAME}[cli] @ {wheel.as_uri()}")
+    output = run(interpreter, "-Im", "taskbridge", "new-provider", "paper-mill", cwd=place)
+    assert output.startswith("wrote taskbridge-paper-mill: ")
     folder = place / "taskbridge-paper-mill"
     install(interpreter, "--editable", f"{folder}[test]")
     passed = run(interpreter, "-m", "pytest", "-q", cwd=folder).splitlines()[-1]
