@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from taskbridge.cli import main
-from taskbridge.emulator.texts import config_toml
+from taskbridge.emulator.export import config_toml
 from taskbridge.testing import Emulator
 
 Run: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]

@@ -1,4 +1,4 @@
-"""The rehearsal of a swap: the same documents to two emulated vendors."""
+"""`compare`: the same documents at two emulated vendors."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_two_emulated_vendors_side_by_side(run_here: RunHere, files: Callable[..
 def test_the_same_in_json(run_here: RunHere, files: Callable[..., list[str]]) -> None:
     done = run_here("compare", "cloudconvert", "smartdocumentor", *files("page.png"), "--json")
     one, summary = (json.loads(line) for line in done.stdout.splitlines())
-    assert done.returncode == 2  # SmartDocumentor takes no path, which is told before anything is sent to it
+    assert done.returncode == 2  # SmartDocumentor takes no path, and nothing is sent to it
     assert (one["document"], one["verdict"]) == ("page.png", "only cloudconvert")
     assert one["a"]["path"][-1] == "finished"
     assert one["a"]["result"]["text"] == len("Text of page.png\n")
@@ -77,7 +77,7 @@ def test_durations_paths_and_texts(
     assert summary["median_seconds"] == {"old": one["a"]["seconds"], "new": one["b"]["seconds"]}
 
 
-def test_equal_ends_are_the_same(
+def test_equal_results_are_the_same(
     run_here: RunHere, files: Callable[..., list[str]], scripted: tuple[ScriptedVendor, str]
 ) -> None:
     vendor, config = scripted
@@ -87,7 +87,7 @@ def test_equal_ends_are_the_same(
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "a.pdf: same")
 
 
-def test_a_wait_that_times_out_is_told(
+def test_a_wait_that_times_out_is_reported(
     run_here: RunHere, files: Callable[..., list[str]], scripted: tuple[ScriptedVendor, str]
 ) -> None:
     vendor, config = scripted

@@ -1,4 +1,4 @@
-"""`emulate` and `demo`: the vendors of this machine."""
+"""`emulate` and `demo`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Run = Callable[..., CompletedProcess[str]]
 Start = Callable[..., Popen[str]]
 
 
-def test_scripts_get_settings_and_samples_once_it_answers(start: Start) -> None:
+def test_scripts_get_settings_and_samples_once_the_server_is_ready(start: Start) -> None:
     with start("emulate", "cloudconvert", "--json", "--speed", "50") as process:
         assert process.stdout is not None
         settings = json.loads(process.stdout.readline())
@@ -30,9 +30,9 @@ def test_scripts_get_settings_and_samples_once_it_answers(start: Start) -> None:
                 assert client.get(samples["cloudconvert"]["completed"]).status is tb.TaskStatus.COMPLETED
         finally:
             process.send_signal(signal.SIGTERM)
-            rest, told = process.communicate(timeout=10)
+            rest, err = process.communicate(timeout=10)
 
-    assert (process.returncode, rest, told) == (143, "", "")
+    assert (process.returncode, rest, err) == (143, "", "")
 
 
 def test_people_get_a_configuration(start: Start) -> None:
@@ -51,37 +51,37 @@ def test_people_get_a_configuration(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
-        (("acme",), "no emulator of acme is installed; there is: cloudconvert,"),
+        (("acme",), "no emulator of acme is installed; available: cloudconvert,"),
         (("--host", "0.0.0.0"), "loopback addresses only"),
         (("--speed", "-1"), "speed must be between"),
     ],
 )
-def test_what_cannot_be_emulated_is_refused(run: Run, words: tuple[str, ...], told: str) -> None:
-    seen = run("emulate", *words)
+def test_what_cannot_be_emulated_is_refused(run: Run, words: tuple[str, ...], message: str) -> None:
+    done = run("emulate", *words)
 
-    assert seen.returncode == 2
-    assert seen.stdout == ""
-    assert told in seen.stderr
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert message in done.stderr
 
 
 def test_a_port_in_use_is_a_clear_error(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        seen = run("emulate", "--json", "--port", str(port))
+        done = run("emulate", "--json", "--port", str(port))
 
-    assert seen.returncode == 2
-    assert f"port {port} on 127.0.0.1 is already in use" in json.loads(seen.stderr)["error"]["message"]
+    assert done.returncode == 2
+    assert f"port {port} on 127.0.0.1 is already in use" in json.loads(done.stderr)["error"]["message"]
 
 
-def test_the_demo_tells_the_whole_story(run: Run) -> None:
-    seen = run("demo")
+def test_the_demo_shows_every_vendor(run: Run) -> None:
+    done = run("demo")
 
-    assert seen.returncode == 0
-    assert seen.stderr == ""
+    assert done.returncode == 0
+    assert done.stderr == ""
     for title in ("Scan Documents", "CloudConvert", "SmartDocumentor", "expert.ai Extract"):
-        assert title in seen.stdout
+        assert title in done.stdout
     for native, ours in {
         "InReview": r"processing \(awaiting_review\)",
         "ExportCompleted": "completed",
@@ -89,7 +89,7 @@ def test_the_demo_tells_the_whole_story(run: Run) -> None:
         "error": r"failed \(cancelled\)",
         "finished": "completed",
     }.items():
-        assert re.search(rf"  {native} +{ours}$", seen.stdout, re.MULTILINE)
-    assert "TaskFailed: the task failed: page conversion failed" in seen.stdout
-    assert 'provider = "cloudconvert"' in seen.stdout
-    assert max(map(len, seen.stdout.splitlines())) <= 80
+        assert re.search(rf"  {native} +{ours}$", done.stdout, re.MULTILINE)
+    assert "TaskFailed: the task failed: page conversion failed" in done.stdout
+    assert 'provider = "cloudconvert"' in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80

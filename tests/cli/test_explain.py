@@ -1,4 +1,4 @@
-"""`taskbridge explain`: each observation on a line, with the next look and its reason."""
+"""`explain`: a line for each observation, with the next poll and its reason."""
 
 from __future__ import annotations
 
@@ -20,59 +20,63 @@ def records(out: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_each_observation_is_a_line_and_the_last_tells_the_end(run_here: Run, ref: Ref) -> None:
+def test_each_observation_is_a_line_and_the_last_one_has_the_end(run_here: Run, ref: Ref) -> None:
     which = ref("expertai-extract", "completed")
-    seen = run_here("explain", which)
-    assert (seen.returncode, seen.stderr) == (0, "")
-    title, head, *lines = seen.stdout.splitlines()
+    done = run_here("explain", which)
+    assert (done.returncode, done.stderr) == (0, "")
+    title, head, *lines = done.stdout.splitlines()
     assert title == which
     assert head.split() == ["time", "source", "HTTP", "vendor", "says", "next", "poll"]
-    assert re.fullmatch(r"\d\d:\d\d:\d\d {2}look {5}200 {3}SUCCESS +none: completed", lines[-1])
+    assert re.fullmatch(r"\d\d:\d\d:\d\d {2}poll {6}200 {3}SUCCESS +none: completed", lines[-1])
     assert max(map(len, lines)) <= 80
-    assert "\x1b" not in seen.stdout
+    assert "\x1b" not in done.stdout
 
 
-def test_a_look_that_is_followed_says_when_and_why(run_here: Run, ref: Ref) -> None:
+def test_a_line_says_when_and_why_the_next_poll_happens(run_here: Run, ref: Ref) -> None:
     which = ref("smartdocumentor", "review")
-    seen = run_here("explain", which, "--for", "0.4")
-    assert seen.returncode == 3
-    assert re.search(r"200 {3}InReview +none: the time is up before$", seen.stdout, re.MULTILINE)
-    assert f"resume with: taskbridge explain {which}" in seen.stderr
+    done = run_here("explain", which, "--for", "0.4")
+    assert done.returncode == 3
+    assert re.search(r"200 {3}InReview +none: the time is up before$", done.stdout, re.MULTILINE)
+    assert f"resume with: taskbridge explain {which}" in done.stderr
 
 
 def test_json_has_a_record_for_each_and_the_outcome(run_here: Run, ref: Ref) -> None:
     which = ref("cloudconvert", "failed")
-    seen = run_here("explain", which, "--once", "--json", "--requests")
-    assert seen.returncode == 1
-    request, observation, outcome = records(seen.stdout)
+    done = run_here("explain", which, "--once", "--json", "--requests")
+    assert done.returncode == 1
+    request, observation, outcome = records(done.stdout)
     assert (request["event"], request["kind"], request["http_status"], request["ref"]) == (
         "request",
         "poll",
         200,
         which,
     )
-    assert (observation["event"], observation["why"], observation["status"]) == ("observation", "asked", "failed")
+    assert (observation["event"], observation["poll_reason"], observation["status"]) == (
+        "observation",
+        "asked",
+        "failed",
+    )
     assert (observation["next_poll_in"], observation["attempts"]) == (None, 1)
     assert (outcome["final"], outcome["exit_code"]) == (True, 1)
 
 
-def test_a_look_that_fails_is_a_line_and_the_error_is_told(run_here: Run) -> None:
-    seen = run_here("explain", "scan-documents:task_nobodyknowsme00", "--requests")
-    assert seen.returncode == 4
-    assert re.search(r"look {5}404 {3}TaskNotFound +none$", seen.stdout, re.MULTILINE)
+def test_a_failed_poll_is_a_line_and_the_error_is_printed(run_here: Run) -> None:
+    done = run_here("explain", "scan-documents:task_nobodyknowsme00", "--requests")
+    assert done.returncode == 4
+    assert re.search(r"poll {6}404 {3}TaskNotFound +none$", done.stdout, re.MULTILINE)
     assert re.search(
-        r"^ {10}GET 127\.0\.0\.1 \S+/tasks/task_nobodyknowsme00: HTTP 404 after", seen.stdout, re.MULTILINE
+        r"^ {10}GET 127\.0\.0\.1 \S+/tasks/task_nobodyknowsme00: HTTP 404 after", done.stdout, re.MULTILINE
     )
-    assert seen.stderr.count("not found") == 1
+    assert done.stderr.count("not found") == 1
 
 
 def test_a_wrong_key_shows_in_no_line(run_here: Run) -> None:
-    seen = run_here("explain", "wrong-key:task_1", "--requests", "--json")
-    assert seen.returncode == 4
-    assert "not-the-key" not in seen.stdout + seen.stderr
+    done = run_here("explain", "wrong-key:task_1", "--requests", "--json")
+    assert done.returncode == 4
+    assert "not-the-key" not in done.stdout + done.stderr
 
 
-def test_ctrl_c_tells_how_to_go_on(start: Callable[..., Popen[str]], ref: Ref) -> None:
+def test_ctrl_c_prints_the_command_that_resumes(start: Callable[..., Popen[str]], ref: Ref) -> None:
     which = ref("smartdocumentor", "review")
     with start("explain", which) as process:
         assert process.stdout is not None
@@ -86,7 +90,7 @@ def test_ctrl_c_tells_how_to_go_on(start: Callable[..., Popen[str]], ref: Ref) -
     assert f"resume with: taskbridge explain {which}" in err
 
 
-def test_a_closed_pipe_ends_it_quietly(start: Callable[..., Popen[str]], ref: Ref) -> None:
+def test_a_closed_pipe_ends_explain_quietly(start: Callable[..., Popen[str]], ref: Ref) -> None:
     with start("explain", ref("cloudconvert", "completed"), "--requests") as process:
         assert process.stdout is not None
         process.stdout.close()
@@ -96,6 +100,6 @@ def test_a_closed_pipe_ends_it_quietly(start: Callable[..., Popen[str]], ref: Re
     assert (process.returncode, err) == (141, "")
 
 
-def test_every_reason_has_words() -> None:
+def test_every_reason_has_a_text() -> None:
     assert set(_REASONS) == set(PollReason)
     assert max(map(len, _REASONS.values())) <= 25

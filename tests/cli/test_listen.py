@@ -1,4 +1,4 @@
-"""`listen`: what a vendor really sends is shown, and nothing unbounded is read."""
+"""`listen`: a vendor's deliveries are printed, and everything it reads is limited."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 import taskbridge as tb
-from taskbridge.cli.door import Came, Door
-from taskbridge.emulator.texts import config_toml
+from taskbridge.cli.listen_server import Delivery, WebhookServer
+from taskbridge.emulator.export import config_toml
 from taskbridge.testing import Emulator
 from taskbridge_scan_documents.emulator import ScanDocumentsEmulator
 from taskbridge_smartdocumentor.emulator import SmartDocumentorEmulator
@@ -66,18 +66,18 @@ def listening(config: Path) -> Iterator[Callable[..., Listening]]:
         )
         started.append(process)
         assert process.stderr is not None
-        said = process.stderr.readline()
-        url = re.search(r"http://[^\s\"]+/", said)
-        assert url is not None, said
-        made = Listening(process, url[0])
+        line = process.stderr.readline()
+        url = re.search(r"http://[^\s\"]+/", line)
+        assert url is not None, line
+        listener = Listening(process, url[0])
 
         def read() -> None:
             assert process.stdout is not None
             for line in process.stdout:
-                made.lines.put(line)
+                listener.lines.put(line)
 
         threading.Thread(target=read, daemon=True).start()
-        return made
+        return listener
 
     yield start
     for process in started:
@@ -106,28 +106,26 @@ def raw(url: str, data: bytes) -> int:
     return int(answer.split(b" ", 2)[1]) if answer else 0
 
 
-def test_a_vendors_events_are_shown_as_they_come(
+def test_a_vendors_events_are_printed_as_they_arrive(
     own_vendors: Emulator, listening: Callable[..., Listening], config: Path
 ) -> None:
-    door = listening("smartdocumentor")
-    url = f"{door.url}hooks/{SECRETS['smartdocumentor']}"
+    listener = listening("smartdocumentor")
+    url = f"{listener.url}hooks/{SECRETS['smartdocumentor']}"
     vendor = own_vendors.vendors["smartdocumentor"]
     assert isinstance(vendor, SmartDocumentorEmulator)
     vendor.register_export(url)
     with tb.connect(connection="smartdocumentor", config=config) as client:
         task = client.submit("extract-text", "https://a.example/instant.pdf")
 
-    line = door.next()
+    line = listener.next()
     assert re.match(r"\d\d:\d\d:\d\d  200  ", line)
     assert f"smartdocumentor:{task.id}" in line
-    assert "confirmed by a look-up" in line
-    door.process.send_signal(signal.SIGINT)
-    assert door.process.wait(timeout=10) == 130
+    assert "confirmed by a poll" in line
+    listener.process.send_signal(signal.SIGINT)
+    assert listener.process.wait(timeout=10) == 130
 
 
-def test_signed_events_need_no_look_up(
-    own_vendors: Emulator, listening: Callable[..., Listening], config: Path
-) -> None:
+def test_signed_events_need_no_poll(own_vendors: Emulator, listening: Callable[..., Listening], config: Path) -> None:
     vendor = own_vendors.vendors["scan-documents"]
     assert isinstance(vendor, ScanDocumentsEmulator)
     text = config.read_text("utf-8")
@@ -135,16 +133,16 @@ def test_signed_events_need_no_look_up(
     secret = vendor.register_webhook(f"http://127.0.0.1:{port}/")
     named = f'provider = "scan-documents"\nwebhook_secrets = ["{secret}"]'
     config.write_text(text.replace('provider = "scan-documents"', named), "utf-8")
-    door = listening("scan-documents", "--json", port=port)
+    listener = listening("scan-documents", "--json", port=port)
     with tb.connect(connection="scan-documents", config=config) as client:
         task = client.submit("extract-text", b"\x89PNG\r\n\x1a\n" + bytes(64), name="instant.png")
 
-    told = [json.loads(door.next())]
-    while told[-1]["type"] != "task.completed":
-        told.append(json.loads(door.next()))
-    assert (told[-1]["status"], told[-1]["ref"], told[-1]["note"]) == (200, task.ref, "applied")
-    assert told[-1]["task"]["status"] == "completed"
-    assert not any(each["confirmed"] for each in told)
+    records = [json.loads(listener.next())]
+    while records[-1]["type"] != "task.completed":
+        records.append(json.loads(listener.next()))
+    assert (records[-1]["status"], records[-1]["ref"], records[-1]["ingest_status"]) == (200, task.ref, "applied")
+    assert records[-1]["task"]["status"] == "completed"
+    assert not any(each["confirmed"] for each in records)
 
 
 def free_port() -> int:
@@ -153,83 +151,83 @@ def free_port() -> int:
     return port
 
 
-def test_what_is_not_proved_is_refused_and_told(listening: Callable[..., Listening]) -> None:
-    door = listening("cloudconvert", "--json")
+def test_an_unverified_delivery_is_rejected_and_printed(listening: Callable[..., Listening]) -> None:
+    listener = listening("cloudconvert", "--json")
 
-    statuses = [send(door.url, b"{}", CloudConvert_Signature="0" * 64), send(door.url, b"", method="GET")]
+    statuses = [send(listener.url, b"{}", CloudConvert_Signature="0" * 64), send(listener.url, b"", method="GET")]
 
     assert statuses == [401, 405]
-    first, second = (json.loads(door.next()) for _ in range(2))
+    first, second = (json.loads(listener.next()) for _ in range(2))
     assert first["status"] == 401
-    assert "signature" in first["refused"]
-    assert second["refused"] == "it is no POST"
+    assert "signature" in first["rejected"]
+    assert second["rejected"] == "not a POST request"
 
 
 @pytest.mark.parametrize(
-    ("connection", "told"),
+    ("connection", "message"),
     [
         ("scan-documents", "has no webhook_secrets"),
         ("expertai-extract", "sends no webhooks"),
-        ("nobody", "there is no connection 'nobody'"),
+        ("missing", "there is no connection 'missing'"),
     ],
 )
-def test_what_cannot_be_proved_is_not_listened_for(run_here: Run, config: Path, connection: str, told: str) -> None:
-    seen = run_here("listen", connection, "--config", str(config))
+def test_a_connection_without_secrets_is_refused(run_here: Run, config: Path, connection: str, message: str) -> None:
+    done = run_here("listen", connection, "--config", str(config))
 
-    assert (seen.returncode, seen.stdout) == (2, "")
-    assert told in seen.stderr
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
     if connection == "scan-documents":
-        assert 'webhook_secrets = ["${WEBHOOK_SECRET}"]' in seen.stderr
+        assert 'webhook_secrets = ["${WEBHOOK_SECRET}"]' in done.stderr
 
 
-def test_a_port_in_use_is_told(run_here: Run, config: Path) -> None:
+def test_a_port_in_use_is_an_error(run_here: Run, config: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        seen = run_here("listen", "cloudconvert", "--port", str(port), "--config", str(config))
+        done = run_here("listen", "cloudconvert", "--port", str(port), "--config", str(config))
 
-    assert seen.returncode == 2
-    assert f"port {port} of 127.0.0.1 cannot be had" in seen.stderr
+    assert done.returncode == 2
+    assert f"cannot listen on port {port} of 127.0.0.1" in done.stderr
 
 
-# The door.
+# The server.
 
 
 @dataclass
-class Seen:
+class RunningServer:
     url: str
-    came: list[Came]
-    refused: list[tuple[int, str]]
+    deliveries: list[Delivery]
+    rejected: list[tuple[int, str]]
     held: threading.Event
 
 
 @pytest.fixture
-def door() -> Iterator[Seen]:
-    seen = Seen("", [], [], threading.Event())
+def server() -> Iterator[RunningServer]:
+    running = RunningServer("", [], [], threading.Event())
 
-    async def hear(came: Came) -> int:
-        seen.came.append(came)
+    async def receive(delivery: Delivery) -> int:
+        running.deliveries.append(delivery)
         return 200
 
-    made = Door(
+    server = WebhookServer(
         "127.0.0.1",
         0,
-        largest=1000,
-        hear=hear,
-        refuse=lambda status, why: seen.refused.append((status, why)),
+        max_body=1000,
+        receive=receive,
+        rejected=lambda status, why: running.rejected.append((status, why)),
         head_time=0.1,
         body_time=0.1,
-        most=2,
+        max_deliveries=2,
     )
-    with made:
-        seen.url = f"http://127.0.0.1:{made.port}/"
-        yield seen
+    with server:
+        running.url = f"http://127.0.0.1:{server.port}/"
+        yield running
 
 
-def test_a_delivery_comes_in_whole(door: Seen) -> None:
-    assert send(f"{door.url}hooks/x?y=1", b"{}" * 400, X_Kind="a") == 200
-    (came,) = door.came
-    assert (came.url, len(came.body)) == (f"{door.url}hooks/x?y=1", 800)
-    assert ("x-kind", "a") in came.headers
+def test_a_delivery_is_complete(server: RunningServer) -> None:
+    assert send(f"{server.url}hooks/x?y=1", b"{}" * 400, X_Kind="a") == 200
+    (delivery,) = server.deliveries
+    assert (delivery.url, len(delivery.body)) == (f"{server.url}hooks/x?y=1", 800)
+    assert ("x-kind", "a") in delivery.headers
 
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -252,13 +250,15 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
         (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n...", 408),
     ],
 )
-def test_what_is_too_large_too_slow_or_no_request_is_refused(door: Seen, data: bytes, status: int) -> None:
-    assert raw(door.url, data) == status
-    assert [each for each, _ in door.refused] == ([] if status == 200 else [status])
-    assert send(door.url, b"{}") == 200
+def test_a_delivery_that_is_too_large_too_slow_or_malformed_is_rejected(
+    server: RunningServer, data: bytes, status: int
+) -> None:
+    assert raw(server.url, data) == status
+    assert [each for each, _ in server.rejected] == ([] if status == 200 else [status])
+    assert send(server.url, b"{}") == 200
 
 
-def test_too_many_at_once_are_told_to_come_back(door: Seen) -> None:
-    address = ("127.0.0.1", int(door.url.rstrip("/").rpartition(":")[2]))
+def test_too_many_deliveries_at_once_get_a_503(server: RunningServer) -> None:
+    address = ("127.0.0.1", int(server.url.rstrip("/").rpartition(":")[2]))
     with socket.create_connection(address), socket.create_connection(address):
-        assert send(door.url, b"{}") == 503
+        assert send(server.url, b"{}") == 503

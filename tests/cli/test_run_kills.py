@@ -1,4 +1,4 @@
-"""`run` killed with SIGKILL at the moments that matter, and at random ones: no file is sent twice.
+"""`run` killed with SIGKILL at the moments that matter, and at random ones: no file is submitted twice.
 
 Real processes against running emulators, which count. `TASKBRIDGE_KILLS=full` in the environment makes it 200 files and
 ten kills for each vendor, which takes about a minute.
@@ -21,7 +21,7 @@ from typing import Final
 import pytest
 
 from taskbridge.emulator import Plan
-from taskbridge.emulator.texts import config_toml
+from taskbridge.emulator.export import config_toml
 from taskbridge.testing import Emulator
 
 FULL: Final = os.environ.get("TASKBRIDGE_KILLS") == "full"
@@ -32,25 +32,25 @@ SEED: Final = os.environ.get("TASKBRIDGE_KILLS_SEED") or str(random.randrange(10
 PNG: Final = b"\x89PNG\r\n\x1a\n" + bytes(64)
 PDF: Final = b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n"
 
-# Vendor -> what is sent, and the path of the request after which it has the order.
+# Vendor -> what is submitted, and the path of the request that creates the task.
 VENDORS: Final = {
     "cloudconvert": ("pdf", "/v2/jobs"),
     "smartdocumentor": ("url", "/sdtask/process"),
     "scan-documents": ("png", "-operations/"),
     "expertai-extract": ("pdf", "/layout-document-async"),
 }
-BLIND: Final = "expertai-extract"  # has no way to look for an order
+BLIND: Final = "expertai-extract"  # cannot be searched for a submission
 
 # Runs one command after the other, each in a process of its own that is forked off: starting one anew takes longer than
-# most of them live. A command may be told to kill itself before or after the nth change of a kind in its ledger.
-NURSERY: Final = """
+# most of them live. A command may be asked to kill itself before or after the nth change of a kind in its ledger.
+LAUNCHER: Final = """
 import json, os, signal, sys
-import taskbridge.cli.many, taskbridge.cli.run
+import taskbridge.cli.app, taskbridge.cli.run.plan, taskbridge.cli.run.progress, taskbridge.cli.run.worker
 import taskbridge_cloudconvert, taskbridge_expertai_extract, taskbridge_scan_documents, taskbridge_smartdocumentor
 from taskbridge.cli import main
-from taskbridge.cli.ledger import Ledger
+from taskbridge.cli.run.ledger import Ledger
 
-def mortal(name, when, left):
+def kill_at(name, when, left):
     real = getattr(Ledger, name)
 
     def change(*args, **kwargs):
@@ -65,20 +65,22 @@ def mortal(name, when, left):
     setattr(Ledger, name, change)
 
 for line in sys.stdin:
-    order = json.loads(line)
+    job = json.loads(line)
     child = os.fork()
     if not child:
-        output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        output = os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        if order["moment"]:
-            mortal(*order["moment"])
-        os._exit(main(order["words"]))
+        if job["moment"]:
+            kill_at(*job["moment"])
+        os._exit(main(job["words"]))
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
-ALL: Final = [(name, when) for name in ("sending", "taken", "ended") for when in ("before", "after")]
-MOMENTS: Final = ALL if FULL else [("sending", "after"), ("taken", "before"), ("ended", "before")]
+ALL: Final = [
+    (name, when) for name in ("mark_submitting", "mark_accepted", "mark_ended") for when in ("before", "after")
+]
+MOMENTS: Final = ALL if FULL else [("mark_submitting", "after"), ("mark_accepted", "before"), ("mark_ended", "before")]
 
 
 @pytest.fixture
@@ -87,21 +89,21 @@ def emulator() -> Iterator[Emulator]:
         yield running
 
 
-class Nursery:
+class Launcher:
     """Starts commands, one at a time."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            [sys.executable, "-c", LAUNCHER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
 
-    def start(self, order: str) -> int:
+    def start(self, job: str) -> int:
         assert self._process.stdin is not None
-        self._process.stdin.write(order.encode() + b"\n")
+        self._process.stdin.write(job.encode() + b"\n")
         return self._number()
 
     def end(self, seconds: float = 60.0) -> int | None:
-        """The exit code of the command; None where it goes on."""
+        """The exit code of the command; None if it is still running."""
         assert self._process.stdout is not None
         return self._number() if select.select([self._process.stdout], [], [], seconds)[0] else None
 
@@ -116,19 +118,19 @@ class Nursery:
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    made = Nursery()
-    yield made
-    made.close()
+def launcher() -> Iterator[Launcher]:
+    started = Launcher()
+    yield started
+    started.close()
 
 
 class Runs:
-    """The processes of one batch at one vendor."""
+    """The processes of one run at one vendor."""
 
-    def __init__(self, nursery: Nursery, emulator: Emulator, vendor: str, folder: Path, files: int) -> None:
+    def __init__(self, launcher: Launcher, emulator: Emulator, vendor: str, folder: Path, files: int) -> None:
         kind, self.commit = VENDORS[vendor]
         self.vendor, self.files, self.to = vendor, files, folder / "out"
-        self._nursery, self._emulator, self._output = nursery, emulator, folder / "output"
+        self._launcher, self._emulator, self._output = launcher, emulator, folder / "output"
         config = folder / "taskbridge.toml"
         limits = 'poll.interval = 0.05\nretry.first = 0.05\nprovider = "'
         config.write_text(config_toml(emulator).replace('provider = "', limits), encoding="utf-8")
@@ -158,37 +160,37 @@ class Runs:
 
     def start(self, *more: str, moment: tuple[str, str, int] | None = None) -> int:
         """Start a process; its id."""
-        order = {"words": self.words(*more), "moment": moment, "output": str(self._output)}
-        return self._nursery.start(json.dumps(order))
+        job = {"words": self.words(*more), "moment": moment, "output": str(self._output)}
+        return self._launcher.start(json.dumps(job))
 
     def killed_after(self, seconds: float) -> bool:
         """Run, and kill it so long after its first word to the vendor; whether it was still at work."""
-        seen = len(self._emulator.requests)
+        before = len(self._emulator.requests)
         process = self.start()
-        while len(self._emulator.requests) == seen:
-            if self._nursery.end(0.002) is not None:
+        while len(self._emulator.requests) == before:
+            if self._launcher.end(0.002) is not None:
                 return False
-        if self._nursery.end(seconds) is not None:
+        if self._launcher.end(seconds) is not None:
             return False
         os.kill(process, signal.SIGKILL)
-        return self._nursery.end() == -signal.SIGKILL
+        return self._launcher.end() == -signal.SIGKILL
 
     def killed_at(self, name: str, when: str, nth: int) -> None:
         self.start("--max-in-flight", "2", moment=(name, when, nth))
-        assert self._nursery.end() == -signal.SIGKILL, self._output.read_text()
+        assert self._launcher.end() == -signal.SIGKILL, self._output.read_text()
 
     def finished(self, *more: str) -> tuple[int, str]:
         self.start(*more)
-        code = self._nursery.end()
+        code = self._launcher.end()
         assert code is not None
         return code, self._output.read_text()
 
     @property
-    def orders(self) -> int:
-        """Orders that the vendor has taken."""
+    def submissions(self) -> int:
+        """Tasks that the vendor has created."""
         return sum(
-            seen.method == "POST" and self.commit in seen.path and seen.status < 300 and seen.vendor == self.vendor
-            for seen in self._emulator.requests
+            each.method == "POST" and self.commit in each.path and each.status < 300 and each.vendor == self.vendor
+            for each in self._emulator.requests
         )
 
     @property
@@ -197,37 +199,40 @@ class Runs:
         return sum(any(each.iterdir()) for each in self.to.iterdir() if each.is_dir())
 
     def check(self) -> str:
-        """Finish, and see that each file was sent once and came home."""
-        code, told = self.finished()
-        uncertain = int((re.search(r"(\d+) uncertain", told) or ["", "0"])[1])
+        """Finish, and check that each file was submitted once and has a result."""
+        code, output = self.finished()
+        uncertain = int((re.search(r"(\d+) uncertain", output) or ["", "0"])[1])
         if self.vendor != BLIND:
-            assert uncertain == 0, told
+            assert uncertain == 0, output
         if uncertain:
-            assert code == 7, told
-            before = self.orders
+            assert code == 7, output
+            before = self.submissions
             assert before <= self.files
             assert self.results == self.files - uncertain
             assert self.finished()[0] == 7
-            assert self.orders == before  # not without being told to
-            code, told = self.finished("--resubmit-uncertain")
-            assert self.orders == before + uncertain
+            assert self.submissions == before  # not without the option
+            code, output = self.finished("--resubmit-uncertain")
+            assert self.submissions == before + uncertain
         else:
-            assert self.orders == self.files, told
-        assert code == 0, told
+            assert self.submissions == self.files, output
+        assert code == 0, output
         assert self.results == self.files
-        return f"{self.vendor}: {self.files} files, {self.orders} orders, {uncertain} uncertain, {self.results} results"
+        counts = f"{self.submissions} submissions, {uncertain} uncertain, {self.results} results"
+        return f"{self.vendor}: {self.files} files, {counts}"
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-def test_a_run_that_is_killed_again_and_again_sends_each_file_once(
-    vendor: str, nursery: Nursery, emulator: Emulator, tmp_path: Path
+def test_a_run_that_is_killed_repeatedly_submits_each_file_once(
+    vendor: str, launcher: Launcher, emulator: Emulator, tmp_path: Path
 ) -> None:
     chance = random.Random(f"{SEED}/{vendor}")
-    runs = Runs(nursery, emulator, vendor, tmp_path, FILES)
+    runs = Runs(launcher, emulator, vendor, tmp_path, FILES)
     for name, when in MOMENTS:
         runs.killed_at(name, when, chance.randint(1, 3))
     kills = 0
     while kills < KILLS and runs.killed_after(chance.uniform(0.0, 0.6)):
         kills += 1
-    told = f"seed {SEED}, {len(MOMENTS)} kills at a moment, {kills} at random, {runs.orders} orders until then"
-    sys.stdout.write(f"{told}; {runs.check()}\n")
+    summary = (
+        f"seed {SEED}, {len(MOMENTS)} kills at a moment, {kills} at random, {runs.submissions} submissions until then"
+    )
+    sys.stdout.write(f"{summary}; {runs.check()}\n")

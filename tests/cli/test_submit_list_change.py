@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from taskbridge.emulator.texts import config_toml
+from taskbridge.emulator.export import config_toml
 from taskbridge.testing import Emulator
 
 Run = Callable[..., CompletedProcess[str]]
@@ -41,26 +41,26 @@ def records(text: str) -> list[dict[str, Any]]:
 # submit.
 
 
-def test_submit_shows_the_task_to_wait_for(go: Run) -> None:
-    seen = go("submit", "convert", "report.pdf", "-o", "output_format=docx", "--external-id", "INV-9")
+def test_submit_prints_the_task_to_wait_for(go: Run) -> None:
+    done = go("submit", "convert", "report.pdf", "-o", "output_format=docx", "--external-id", "INV-9")
 
-    assert (seen.returncode, seen.stderr) == (0, "")
-    ref = seen.stdout.splitlines()[0]
+    assert (done.returncode, done.stderr) == (0, "")
+    ref = done.stdout.splitlines()[0]
     assert ref.startswith("cloudconvert:job/")
-    assert "external id     INV-9" in seen.stdout
+    assert "external id     INV-9" in done.stdout
     assert go("wait", ref).returncode == 0
     assert "report.docx" in go("result", ref).stdout
 
 
-def test_the_values_of_options_are_json_where_they_can_be(go: Run, own_vendors: Emulator) -> None:
-    order = (
+def test_option_values_are_json_where_possible(go: Run, own_vendors: Emulator) -> None:
+    words = (
         "native:jobs",
         "-o",
         'tasks={"a": {"operation": "import/url", "url": "https://a.example/x.pdf"}}',
         "-o",
         "tag=7x",
     )
-    (record,) = records(go("submit", *order, "--json").stdout)
+    (record,) = records(go("submit", *words, "--json").stdout)
 
     assert record["task"]["external_id"] == "7x"
     assert [each["operation"] for each in record["task"]["subtasks"]] == ["import/url"]
@@ -68,7 +68,7 @@ def test_the_values_of_options_are_json_where_they_can_be(go: Run, own_vendors: 
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "message"),
     [
         (("submit", "convert", "nothing.pdf"), 2, "taskbridge: No such file or directory: nothing.pdf"),
         (("submit", "convert", "."), 2, "Is a directory"),
@@ -78,9 +78,9 @@ def test_the_values_of_options_are_json_where_they_can_be(go: Run, own_vendors: 
         (("submit", "extract-text", "report.pdf", "report.pdf"), 2, "takes one document for"),
         (("submit", "extract-text", "report.pdf", "--connection", "smartdocumentor"), 2, "it takes: url"),
         (("recover", "nonsense"), 2, "a JSON object in quotes"),
-        (("recover", '{"connection": "nobody"}'), 2, "there is no connection 'nobody'"),
+        (("recover", '{"connection": "missing"}'), 2, "there is no connection 'missing'"),
         (("list", "expertai-extract"), 2, "cannot list"),
-        (("list", "--filter", "colour=red"), 2, "has no filter 'colour'"),
+        (("list", "--filter", "color=red"), 2, "has no filter 'color'"),
         (("list", "--status", "asleep"), 2, "'asleep' is not one of"),
         (("cancel", "smartdocumentor:44"), 2, "cannot cancel a task"),
         (("cancel", "cloudconvert:00000000-0000-0000-0000-000000000000"), 4, "HTTP 404"),
@@ -90,29 +90,29 @@ def test_the_values_of_options_are_json_where_they_can_be(go: Run, own_vendors: 
         (("download", "cloudconvert:00000000-0000-0000-0000-000000000000"), 4, "HTTP 404"),
     ],
 )
-def test_what_cannot_be_is_told(go: Run, words: tuple[str, ...], code: int, told: str) -> None:
-    seen = go(*words)
+def test_an_impossible_request_is_reported(go: Run, words: tuple[str, ...], code: int, message: str) -> None:
+    done = go(*words)
 
-    assert (seen.returncode, seen.stdout) == (code, "")
-    assert told in seen.stderr
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
 
 
-def test_an_order_of_unknown_fate_tells_the_command_that_looks_for_it(go: Run, own_vendors: Emulator) -> None:
+def test_an_uncertain_submission_prints_the_command_that_recovers_it(go: Run, own_vendors: Emulator) -> None:
     own_vendors.fail_next(504, vendor="cloudconvert")
-    seen = go("submit", "extract-text", "report.pdf")
+    done = go("submit", "extract-text", "report.pdf")
 
-    assert (seen.returncode, seen.stdout) == (5, "")
-    first, second = seen.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (5, "")
+    first, second = done.stderr.splitlines()
     assert "the vendor may have taken it, so it is not sent again" in first
-    words = shlex.split(second.removeprefix("look for it with: taskbridge "))
+    words = shlex.split(second.removeprefix("find out with: taskbridge "))
     assert words[:2] == ["recover", "--config"]
     assert words[4:] == ["report.pdf"]
-    looked = go(words[0], *words[3:])
-    assert (looked.returncode, looked.stdout) == (4, "")
-    assert "does not have the order, or not yet" in looked.stderr
+    recovered = go(words[0], *words[3:])
+    assert (recovered.returncode, recovered.stdout) == (4, "")
+    assert "does not have the submission, or does not list it yet" in recovered.stderr
 
 
-def test_recover_shows_the_task_of_an_order_that_arrived(go: Run) -> None:
+def test_recover_prints_the_task_of_a_submission_that_arrived(go: Run) -> None:
     ref = go("submit", "extract-text", "report.pdf", "--external-id", "INV-9").stdout.splitlines()[0]
     recovery_token = {
         "provider": "cloudconvert",
@@ -120,9 +120,9 @@ def test_recover_shows_the_task_of_an_order_that_arrived(go: Run) -> None:
         "operation": "convert",
         "reference": "INV-9",
     }
-    seen = go("recover", json.dumps({**recovery_token, "tag": "INV-9"}))
+    done = go("recover", json.dumps({**recovery_token, "tag": "INV-9"}))
 
-    assert (seen.returncode, seen.stdout.splitlines()[0]) == (0, ref)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, ref)
 
 
 # list.
@@ -130,13 +130,13 @@ def test_recover_shows_the_task_of_an_order_that_arrived(go: Run) -> None:
 
 def test_list_shows_a_line_for_each_task(go: Run) -> None:
     ref = go("submit", "extract-text", "report.pdf").stdout.splitlines()[0]
-    seen = go("list", "cloudconvert", "--limit", "2")
+    done = go("list", "cloudconvert", "--limit", "2")
 
-    assert (seen.returncode, len(seen.stdout.splitlines())) == (0, 2)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2)
     assert ref in [line.split()[0] for line in go("list").stdout.splitlines()]
 
 
-def test_list_picks_by_status_and_by_the_vendors_own_filters(go: Run) -> None:
+def test_list_filters_by_status_and_by_the_vendors_own_filters(go: Run) -> None:
     failed = records(go("list", "--status", "failed", "--json").stdout)
     tasks = records(go("list", "--filter", "kind=task", "--filter", "operation=convert", "--json").stdout)
 
@@ -147,16 +147,16 @@ def test_list_picks_by_status_and_by_the_vendors_own_filters(go: Run) -> None:
 # cancel, retry, restart, delete.
 
 
-def test_cancel_stops_a_task_and_shows_what_it_is_then(go: Run, sample: Callable[[str, str], str]) -> None:
+def test_cancel_prints_the_cancelled_task(go: Run, sample: Callable[[str, str], str]) -> None:
     task = sample("cloudconvert", "waiting-upload")
-    seen = go("cancel", task)
+    done = go("cancel", task)
 
-    assert (seen.returncode, seen.stderr) == (0, "")
-    assert seen.stdout.startswith(f"{task}  failed")
-    assert "cancelled" in seen.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{task}  failed")
+    assert "cancelled" in done.stdout
 
 
-def test_retry_shows_the_new_task(go: Run, sample: Callable[[str, str], str]) -> None:
+def test_retry_prints_the_new_task(go: Run, sample: Callable[[str, str], str]) -> None:
     task = sample("cloudconvert", "failed")
     (record,) = records(go("retry", task, "--json").stdout)
 
@@ -165,7 +165,7 @@ def test_retry_shows_the_new_task(go: Run, sample: Callable[[str, str], str]) ->
     assert record["exit_code"] == 0
 
 
-def test_restart_wants_the_loss_to_be_meant(go: Run, sample: Callable[[str, str], str]) -> None:
+def test_restart_needs_the_destructive_option(go: Run, sample: Callable[[str, str], str]) -> None:
     task = sample("smartdocumentor", "completed")
     refused = go("restart", task)
     done = go("restart", task, "--destructive")
@@ -174,35 +174,35 @@ def test_restart_wants_the_loss_to_be_meant(go: Run, sample: Callable[[str, str]
     assert (done.returncode, done.stdout.startswith(task)) == (0, True)
 
 
-def test_delete_goes_on_after_a_task_that_is_not_there(go: Run, sample: Callable[[str, str], str]) -> None:
+def test_delete_continues_after_a_missing_task(go: Run, sample: Callable[[str, str], str]) -> None:
     task, gone = sample("cloudconvert", "completed"), "cloudconvert:00000000-0000-0000-0000-000000000000"
-    seen = go("delete", gone, task)
+    done = go("delete", gone, task)
 
-    assert (seen.returncode, seen.stdout) == (4, f"{task}  deleted\n")
-    assert gone in seen.stderr
+    assert (done.returncode, done.stdout) == (4, f"{task}  deleted\n")
+    assert gone in done.stderr
     assert go("get", task).returncode in (1, 4)
 
 
 # download.
 
 
-def test_download_shows_the_paths(go: Run, sample: Callable[[str, str], str], tmp_path: Path) -> None:
-    seen = go("download", sample("cloudconvert", "completed"), "--to", "home")
+def test_download_prints_the_paths(go: Run, sample: Callable[[str, str], str], tmp_path: Path) -> None:
+    done = go("download", sample("cloudconvert", "completed"), "--to", "results")
 
-    assert (seen.returncode, seen.stdout) == (0, "home/finished-report.pdf\n")
-    assert (tmp_path / "home" / "finished-report.pdf").stat().st_size > 0
+    assert (done.returncode, done.stdout) == (0, "results/finished-report.pdf\n")
+    assert (tmp_path / "results" / "finished-report.pdf").stat().st_size > 0
 
 
-def test_download_replaces_nothing_unasked(go: Run, sample: Callable[[str, str], str]) -> None:
+def test_download_overwrites_with_force_only(go: Run, sample: Callable[[str, str], str]) -> None:
     task = sample("cloudconvert", "completed")
-    go("download", task, "--to", "home")
-    refused = go("download", task, "--to", "home")
-    forced = go("download", task, "--to", "home", "--force", "--json")
+    go("download", task, "--to", "results")
+    refused = go("download", task, "--to", "results")
+    forced = go("download", task, "--to", "results", "--force", "--json")
 
     assert refused.returncode == 2
-    assert "home/finished-report.pdf is there already; --force replaces it" in refused.stderr
+    assert "results/finished-report.pdf already exists; --force overwrites it" in refused.stderr
     (record,) = records(forced.stdout)
-    assert record == {"ref": task, "files": ["home/finished-report.pdf"], "error": None, "exit_code": 0}
+    assert record == {"ref": task, "files": ["results/finished-report.pdf"], "error": None, "exit_code": 0}
 
 
 def test_download_does_not_wait(go: Run, sample: Callable[[str, str], str]) -> None:

@@ -24,24 +24,24 @@ class Interrupts:
         os.kill(os.getpid(), signal.{name})
 
 def hook(event, args):
-    if event == "import" and args[0].startswith("{module}") and not came:
-        came.append(1)
+    if event == "import" and args[0].startswith("{module}") and not sent:
+        sent.append(1)
         type("Owner", (), {{"field": Interrupts()}})
 
-came = []
+sent = []
 sys.addaudithook(hook)
 code = main(sys.argv[1:])
-assert came
+assert sent
 sys.exit(code)
 """
 
-# Says so as soon as signals are heard.
+# Prints a line as soon as signals are handled.
 SAYS_WHEN_IT_LISTENS = """
 import sys
 from taskbridge.cli import main
 
 def hook(event, args):
-    if event == "import" and args[0] == "taskbridge.cli.run":
+    if event == "import" and args[0] == "taskbridge.cli.app":
         print("listening", flush=True)
 
 sys.addaudithook(hook)
@@ -60,51 +60,51 @@ def self_interrupted(
     )
 
 
-def way_back(command: str, task: str, word: str = "interrupted") -> str:
+def resume_text(command: str, task: str, word: str = "interrupted") -> str:
     return (
-        f"taskbridge: {word}; the work goes on at the vendors\n"
-        f"  {task}  not seen yet\n"
+        f"taskbridge: {word}; the tasks continue at the vendors\n"
+        f"  {task}  no status yet\n"
         f"resume with: taskbridge {command} {task}\n"
     )
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_signal_while_a_class_is_made_is_no_error(environment: dict[str, str], ref: Ref, module: str) -> None:
+def test_a_signal_during_a_class_statement_is_no_error(environment: dict[str, str], ref: Ref, module: str) -> None:
     task = ref("smartdocumentor", "review")
 
-    seen = self_interrupted(environment, module, "wait", task)
+    done = self_interrupted(environment, module, "wait", task)
 
-    assert (seen.returncode, seen.stdout, seen.stderr) == (130, "", way_back("wait", task))
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", resume_text("wait", task))
 
 
-def test_sigterm_before_the_wait_tells_the_way_back(environment: dict[str, str], ref: Ref) -> None:
+def test_sigterm_before_the_wait_prints_the_command_that_resumes(environment: dict[str, str], ref: Ref) -> None:
     task = ref("smartdocumentor", "review")
 
-    seen = self_interrupted(environment, "pydantic", "wait", task, name="SIGTERM")
+    done = self_interrupted(environment, "pydantic", "wait", task, name="SIGTERM")
 
-    assert (seen.returncode, seen.stderr) == (143, way_back("wait", task, "terminated"))
+    assert (done.returncode, done.stderr) == (143, resume_text("wait", task, "terminated"))
 
 
-def test_an_interrupted_result_tells_the_way_back(environment: dict[str, str], ref: Ref) -> None:
+def test_an_interrupted_result_prints_the_command_that_resumes(environment: dict[str, str], ref: Ref) -> None:
     task = ref("smartdocumentor", "review")
 
-    seen = self_interrupted(environment, "taskbridge_smartdocumentor.", "result", task)
+    done = self_interrupted(environment, "taskbridge_smartdocumentor.", "result", task)
 
-    assert (seen.returncode, seen.stdout, seen.stderr) == (130, "", way_back("result", task))
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", resume_text("result", task))
 
 
-def test_the_words_given_make_the_way_back_before_the_configuration_is_read(environment: dict[str, str]) -> None:
-    seen = self_interrupted(
+def test_the_given_words_are_in_the_command_before_the_configuration_is_read(environment: dict[str, str]) -> None:
+    done = self_interrupted(
         environment, "taskbridge._config.connections", "wait", "--json", "--config", "no such", "44", "--", "-5"
     )
 
-    assert (seen.returncode, seen.stderr) == (130, "")
+    assert (done.returncode, done.stderr) == (130, "")
     resume = "taskbridge wait --config 'no such' -- 44 -5"
-    assert json.loads(seen.stdout) == {"stopped": "interrupted", "refs": ["44", "-5"], "resume": resume}
+    assert json.loads(done.stdout) == {"stopped": "interrupted", "refs": ["44", "-5"], "resume": resume}
 
 
 @pytest.mark.parametrize(
-    ("module", "words", "told"),
+    ("module", "words", "expected"),
     [
         ("taskbridge_scan_documents.", ("get", "scan-documents:1"), "taskbridge: interrupted\n"),
         ("pydantic", ("get", "scan-documents:1", "--json"), '{"stopped": "interrupted"}\n'),
@@ -113,15 +113,17 @@ def test_the_words_given_make_the_way_back_before_the_configuration_is_read(envi
     ],
 )
 def test_a_signal_decides_the_code_of_every_command(
-    environment: dict[str, str], module: str, words: tuple[str, ...], told: str
+    environment: dict[str, str], module: str, words: tuple[str, ...], expected: str
 ) -> None:
-    seen = self_interrupted(environment, module, *words)
+    done = self_interrupted(environment, module, *words)
 
-    assert (seen.returncode, seen.stdout, seen.stderr) == (130, "", told)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", expected)
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.15, 0.3, 0.45, 0.6])
-def test_a_wait_interrupted_early_tells_the_way_back(environment: dict[str, str], ref: Ref, delay: float) -> None:
+def test_a_wait_interrupted_early_prints_the_command_that_resumes(
+    environment: dict[str, str], ref: Ref, delay: float
+) -> None:
     task = ref("smartdocumentor", "review")
     with subprocess.Popen(
         [sys.executable, "-c", SAYS_WHEN_IT_LISTENS, "wait", task],
@@ -134,12 +136,12 @@ def test_a_wait_interrupted_early_tells_the_way_back(environment: dict[str, str]
         assert process.stdout.readline() == "listening\n"
         time.sleep(delay)  # noqa: TID251  # any moment is right
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=20)
 
     assert process.returncode == 130
-    assert told.startswith(f"taskbridge: interrupted; the work goes on at the vendors\n  {task}  ")
-    assert told.endswith(f"resume with: taskbridge wait {task}\n")
-    assert told.count("\n") == 3
+    assert err.startswith(f"taskbridge: interrupted; the tasks continue at the vendors\n  {task}  ")
+    assert err.endswith(f"resume with: taskbridge wait {task}\n")
+    assert err.count("\n") == 3
 
 
 def test_an_ignored_ctrl_c_stays_ignored(environment: dict[str, str]) -> None:
@@ -147,7 +149,7 @@ def test_an_ignored_ctrl_c_stays_ignored(environment: dict[str, str]) -> None:
         module="pydantic", name="SIGINT"
     )
 
-    seen = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code, "providers"],
         env=environment,
         capture_output=True,
@@ -156,8 +158,8 @@ def test_an_ignored_ctrl_c_stays_ignored(environment: dict[str, str]) -> None:
         timeout=30,
     )
 
-    assert (seen.returncode, seen.stderr) == (0, "")
-    assert "Scan Documents" in seen.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Scan Documents" in done.stdout
 
 
 def test_a_second_signal_ends_at_once(environment: dict[str, str]) -> None:
@@ -165,7 +167,7 @@ def test_a_second_signal_ends_at_once(environment: dict[str, str]) -> None:
         "signal.SIGINT)", "signal.SIGINT); os.kill(os.getpid(), signal.SIGTERM)"
     )
 
-    seen = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code, "wait", "scan-documents:1"],
         env=environment,
         capture_output=True,
@@ -174,4 +176,4 @@ def test_a_second_signal_ends_at_once(environment: dict[str, str]) -> None:
         timeout=30,
     )
 
-    assert (seen.returncode, seen.stdout, seen.stderr) == (143, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")

@@ -30,12 +30,12 @@ def records(text: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", provider_names())
-def test_the_first_configuration_is_sound_once_its_variables_are_set(run_here: Here, tmp_path: Path, name: str) -> None:
+def test_the_first_configuration_is_valid_once_its_variables_are_set(run_here: Here, tmp_path: Path, name: str) -> None:
     path = tmp_path / "taskbridge.toml"
     done = run_here("init", name, "--to", str(path), "--json")
-    (told,) = records(done.stdout)
-    assert (done.returncode, told["connections"], told["path"]) == (0, [name], str(path))
-    environ = dict.fromkeys(told["variables"], KEY)
+    (record,) = records(done.stdout)
+    assert (done.returncode, record["connections"], record["path"]) == (0, [name], str(path))
+    environ = dict.fromkeys(record["variables"], KEY)
     connection = read_config(path.read_text(encoding="utf-8"), environ=environ).connection()
     assert connection.name == name
     connection_settings(connection, load_provider(name))
@@ -44,7 +44,7 @@ def test_the_first_configuration_is_sound_once_its_variables_are_set(run_here: H
     }
 
 
-def test_each_line_that_is_a_comment_may_become_a_setting(run_here: Here, tmp_path: Path) -> None:
+def test_each_commented_line_is_a_valid_setting(run_here: Here, tmp_path: Path) -> None:
     path = tmp_path / "taskbridge.toml"
     run_here("init", "--to", str(path))
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -55,7 +55,7 @@ def test_each_line_that_is_a_comment_may_become_a_setting(run_here: Here, tmp_pa
         tomllib.loads(line)
 
 
-def test_no_file_is_overwritten_unless_that_is_asked_for(run_here: Here, tmp_path: Path) -> None:
+def test_an_existing_file_is_overwritten_with_force_only(run_here: Here, tmp_path: Path) -> None:
     path = tmp_path / "taskbridge.toml"
     path.write_text("mine", encoding="utf-8")
     done = run_here("init", "--to", str(path))
@@ -65,19 +65,19 @@ def test_no_file_is_overwritten_unless_that_is_asked_for(run_here: Here, tmp_pat
     assert path.read_text(encoding="utf-8").startswith("# The configuration of taskbridge")
 
 
-def test_the_file_is_for_its_owner_only(run_here: Here, tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_file(run_here: Here, tmp_path: Path) -> None:
     path = tmp_path / "taskbridge.toml"
     run_here("init", "--to", str(path))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_an_unknown_provider_is_told_with_the_nearest(run_here: Here, tmp_path: Path) -> None:
+def test_an_unknown_provider_is_reported_with_the_nearest_name(run_here: Here, tmp_path: Path) -> None:
     done = run_here("init", "cloudconvrt", "--to", str(tmp_path / "t.toml"))
     assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
     assert "did you mean 'cloudconvert'" in done.stderr
 
 
-def test_a_folder_that_is_not_there_is_told(run_here: Here, tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(run_here: Here, tmp_path: Path) -> None:
     done = run_here("init", "--to", str(tmp_path / "nowhere" / "t.toml"))
     assert done.returncode == 2
     assert "cannot be written: No such file or directory" in done.stderr
@@ -132,18 +132,18 @@ def test_each_value_is_shown_with_its_origin(run_here: Here, mixed: Path) -> Non
 @pytest.mark.parametrize("words", [(), ("--json",), ("--all",), ("--all", "--json")])
 def test_no_secret_is_shown(run_here: Here, mixed: Path, words: tuple[str, ...]) -> None:
     done = run_here("config", "show", *words, "--config", str(mixed))
-    assert done.returncode == 2  # one of the connections has a key that nobody knows
+    assert done.returncode == 2  # one of the connections has an unknown setting
     assert "invoices" in done.stdout
     assert KEY not in done.stdout + done.stderr
 
 
-def test_what_cannot_be_used_is_shown_with_the_cause(run_here: Here, mixed: Path) -> None:
+def test_an_unusable_connection_is_shown_with_the_cause(run_here: Here, mixed: Path) -> None:
     done = run_here("config", "show", "other", "--config", str(mixed))
     assert "cannot be used: connection 'other': unknown setting 'api_kee'" in done.stdout
     assert "client_secret" in done.stdout
 
 
-def test_defaults_are_shown_when_asked_for(run_here: Here, mixed: Path) -> None:
+def test_defaults_are_shown_on_request(run_here: Here, mixed: Path) -> None:
     done = run_here("config", "show", "invoices", "--all", "--json", "--config", str(mixed))
     settings = records(done.stdout)[0]["settings"]
     assert settings["max_in_flight"] == {"value": 32, "origin": "default"}
@@ -159,19 +159,19 @@ def found(done: subprocess.CompletedProcess[str], name: str) -> list[Finding]:
 
 
 @pytest.mark.parametrize("name", provider_names())
-def test_a_right_credential_is_taken(run_here: Here, name: str) -> None:
+def test_a_valid_credential_is_accepted(run_here: Here, name: str) -> None:
     done = run_here("doctor", name, "--json")
     tried, *more = found(done, name)
     assert (done.returncode, tried.verdict) == (0, "ok")
-    assert tried.words.startswith(f"{name}, ")
-    assert [one.words for one in more] == ["this computer's clock agrees with the vendor's"]
+    assert tried.message.startswith(f"{name}, ")
+    assert [one.message for one in more] == ["this computer's clock agrees with the vendor's"]
 
 
-def test_a_wrong_key_and_a_vendor_out_of_reach_are_told_apart(run_here: Here) -> None:
+def test_a_wrong_key_and_an_unreachable_vendor_are_different_problems(run_here: Here) -> None:
     done = run_here("doctor", "--json")
     (refused,), (away,), (unknown,) = (found(done, name) for name in ("wrong-key", "nowhere", "broken"))
     assert (refused.verdict, refused.exit_code) == ("problem", 4)
-    assert "AuthenticationError" in refused.words
+    assert "AuthenticationError" in refused.message
     assert (away.verdict, away.exit_code) == ("problem", 5)
     assert (unknown.verdict, unknown.exit_code) == ("problem", 2)
     assert done.returncode == 5
@@ -183,10 +183,10 @@ def test_offline_sends_nothing(run_here: Here, vendors: Emulator) -> None:
     done = run_here("doctor", "--offline", "--json")
     assert vendors.count("scan-documents") == before
     (tried,) = found(done, "wrong-key")
-    assert (tried.verdict, tried.words) == ("ok", "scan-documents, settings are sound; not tried")
+    assert (tried.verdict, tried.message) == ("ok", "scan-documents, settings are valid; not checked at the vendor")
 
 
-def test_without_a_configuration_the_rest_is_still_told(
+def test_without_a_configuration_the_rest_is_still_diagnosed(
     run_here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TASKBRIDGE_CONFIG", str(tmp_path / "none.toml"))
@@ -197,7 +197,7 @@ def test_without_a_configuration_the_rest_is_still_told(
     assert "does not exist" in done.stdout
 
 
-def test_the_users_name_is_not_told(run_here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_name_is_not_printed(run_here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     run_here("init", "--to", str(tmp_path / "t.toml"))
     done = run_here("doctor", "--offline", "--config", str(tmp_path / "t.toml"))
@@ -206,18 +206,18 @@ def test_the_users_name_is_not_told(run_here: Here, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("mode", "key", "told"),
+    ("mode", "key", "reported"),
     [(0o644, KEY, True), (0o600, KEY, False), (0o644, "${HOME}", False)],
 )
-def test_credentials_that_others_can_read_are_told(
-    run_here: Here, tmp_path: Path, mode: int, key: str, *, told: bool
+def test_credentials_that_others_can_read_are_reported(
+    run_here: Here, tmp_path: Path, mode: int, key: str, *, reported: bool
 ) -> None:
     path = tmp_path / "taskbridge.toml"
     path.write_text(f'[connections.a]\nprovider = "cloudconvert"\napi_key = "{key}"\n', encoding="utf-8")
     path.chmod(mode)
     done = run_here("doctor", "--offline", "--config", str(path))
     assert done.returncode == 0
-    assert ("chmod 600" in done.stdout) == told
+    assert ("chmod 600" in done.stdout) == reported
 
 
 # completion.

@@ -21,31 +21,31 @@ Ref = Callable[[str, str], str]
 
 
 @pytest.mark.parametrize("words", [("--help",), ("providers",), ("emulate", "scan-documents")])
-def test_nobody_reading_is_a_quiet_end(run: Run, words: tuple[str, ...]) -> None:
+def test_a_closed_output_is_a_quiet_end(run: Run, words: tuple[str, ...]) -> None:
     read, write = os.pipe()
     os.close(read)
     try:
-        seen = run(*words, stdout=write)
+        done = run(*words, stdout=write)
     finally:
         os.close(write)
 
-    assert seen.returncode == 141
-    assert seen.stderr == ""
+    assert done.returncode == 141
+    assert done.stderr == ""
 
 
 def test_a_full_disk_is_one_line(run: Run) -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123  # a device
-        seen = run("providers", stdout=full)
+        done = run("providers", stdout=full)
 
-    assert seen.returncode == 70
-    assert seen.stderr == "taskbridge: No space left on device\n"
+    assert done.returncode == 70
+    assert done.stderr == "taskbridge: No space left on device\n"
 
 
 def test_a_terminal_without_unicode_gets_escapes(run: Run) -> None:
-    seen = run("get", "sm\u00f6rg\u00e5s", env={"PYTHONIOENCODING": "ascii"})
+    done = run("get", "sm\u00f6rg\u00e5s", env={"PYTHONIOENCODING": "ascii"})
 
-    assert "Traceback" not in seen.stderr
-    assert r"sm\xf6rg\xe5s" in seen.stderr
+    assert "Traceback" not in done.stderr
+    assert r"sm\xf6rg\xe5s" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -60,25 +60,25 @@ def test_a_stopped_wait_prints_the_command_that_resumes(
         process.stdout.readline()
         began = time.monotonic()
         process.send_signal(number)
-        _, told = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=10)
 
     assert process.returncode == code
     assert time.monotonic() - began < 5
-    assert told.startswith(f"taskbridge: {word}; the work goes on at the vendors\n  {task}  processing  InReview")
-    assert told.endswith(f"resume with: taskbridge wait {task}\n")
+    assert err.startswith(f"taskbridge: {word}; the tasks continue at the vendors\n  {task}  processing  InReview")
+    assert err.endswith(f"resume with: taskbridge wait {task}\n")
 
 
-def test_a_stopped_wait_for_scripts_ends_with_an_object(start: Start, ref: Ref) -> None:
+def test_a_stopped_wait_in_json_ends_with_an_object(start: Start, ref: Ref) -> None:
     task = ref("smartdocumentor", "review")
     with start("wait", "--json", task) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        out, told = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=10)
 
     assert process.returncode == 130
     assert out == f'{{"stopped": "interrupted", "refs": ["{task}"], "resume": "taskbridge wait {task}"}}\n'
-    assert told == ""
+    assert err == ""
 
 
 # A terminal.
@@ -101,7 +101,7 @@ def on_terminal(start: Start, *words: str, env: dict[str, str]) -> tuple[int, st
     return code, shown.decode()
 
 
-def test_a_terminal_gets_a_table_that_changes_in_place(start: Start, ref: Ref) -> None:
+def test_a_terminal_gets_a_table_that_updates_in_place(start: Start, ref: Ref) -> None:
     task = ref("smartdocumentor", "review")
 
     code, shown = on_terminal(start, "wait", task, "--timeout", "0.8", env={})
@@ -113,7 +113,7 @@ def test_a_terminal_gets_a_table_that_changes_in_place(start: Start, ref: Ref) -
     assert f"resume with: taskbridge wait {task}" in shown
 
 
-def test_no_color_turns_colours_off(start: Start, ref: Ref) -> None:
+def test_no_color_turns_colors_off(start: Start, ref: Ref) -> None:
     code, shown = on_terminal(start, "wait", ref("scan-documents", "completed"), env={"NO_COLOR": "1"})
 
     assert code == 0
@@ -144,27 +144,27 @@ def test_a_dash_reads_refs_from_standard_input(run: Run, ref: Ref, tmp_path: Pat
     assert sorted(json.loads(line)["ref"] for line in done.stdout.splitlines()) == sorted(tasks)
 
 
-def test_an_empty_standard_input_is_told(run: Run) -> None:
+def test_an_empty_standard_input_is_an_error(run: Run) -> None:
     done = run("get", "-", stdin=DEVNULL)
 
     assert (done.returncode, done.stdout) == (2, "")
     assert "standard input names no task" in done.stderr
 
 
-def test_of_many_that_go_on_some_are_told_one_by_one(run: Run) -> None:
+def test_of_many_running_tasks_some_are_listed(run: Run) -> None:
     refs = [f"nowhere:task_{n:016}" for n in range(120)]
 
     done = run("wait", *refs, "--timeout", "0.05")
 
     assert done.returncode == 3
-    assert done.stderr.count("not seen yet") == 50
+    assert done.stderr.count("no status yet") == 50
     assert "and 70 more" in done.stderr
     assert "the same command again" in done.stderr
 
 
-@pytest.mark.parametrize(("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_a_run_at_a_terminal_shows_the_files_under_way(
-    start: Start, tmp_path: Path, env: dict[str, str], coloured: bool
+@pytest.mark.parametrize(("env", "colored"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_a_run_on_a_terminal_shows_the_files_in_progress(
+    start: Start, tmp_path: Path, env: dict[str, str], colored: bool
 ) -> None:
     for name in ("a.pdf", "fail.pdf"):
         (tmp_path / name).write_bytes(b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n")
@@ -176,7 +176,7 @@ def test_a_run_at_a_terminal_shows_the_files_under_way(
     assert "\x1b[2K" in shown  # lines are written over
     assert "0 of 2 done, " in shown
     assert re.search(r"1 of 2 done, 1 failed, \d+s", shown)
-    assert ("\x1b[31mfailed" in shown) is coloured
+    assert ("\x1b[31mfailed" in shown) is colored
     last = shown.rpartition("\x1b[2K")[2]
     assert "fail.pdf" in last
     assert "a.pdf " not in last
