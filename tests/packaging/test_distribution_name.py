@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Final
 
 import pytest
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from taskbridge._config.registry import distribution_name
@@ -15,10 +17,9 @@ from taskbridge._config.registry import distribution_name
 from .floors import NAME
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-COMMAND: Final = re.compile(r"pip install +(.+)")
-WRONG_ARGUMENT: Final = re.compile(r"""(?:^|[\s'"`])taskbridge(?=$|[\s'"`,;)\[<>=~!@])""")
-WRONG_EXTRA: Final = re.compile(r"(?<![\w-])taskbridge\[(?:all|async|cli|emulator|otel)\b")
-WRONG_REQUIREMENT: Final = re.compile(r"""["']taskbridge *(?:[<>=~!@]=?[^"']*)?["'] *[],]""")
+COMMAND: Final = re.compile(r"pip install +([^`#&|]+)")
+WRONG_ARGUMENT: Final = re.compile(r"(?:^|[\s'\"])taskbridge(?=$|[\s'\",;)\[<>=~!@])")
+WRONG_EXTRA: Final = re.compile(r"(?<![\w/-])taskbridge\[(?:all|async|cli|emulator|otel)\b")
 
 
 def tracked_files() -> list[Path]:
@@ -37,15 +38,21 @@ def wrong_lines(path: Path) -> list[str]:
     found: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
         command = COMMAND.search(line)
-        arguments = re.split(r" (?:&&|\||#) ", command[1])[0] if command else ""
-        is_wrong = WRONG_ARGUMENT.search(arguments) or WRONG_EXTRA.search(line)
-        if is_wrong or (path.name == "pyproject.toml" and WRONG_REQUIREMENT.search(line)):
+        if (command and WRONG_ARGUMENT.search(command[1])) or WRONG_EXTRA.search(line):
             found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
     return found
 
 
 def test_no_file_installs_the_other_project() -> None:
     assert [line for path in tracked_files() for line in wrong_lines(path)] == [], f"the distribution is {NAME}"
+
+
+def test_no_project_requires_the_other_project() -> None:
+    for path in tracked_files():
+        if path.name == "pyproject.toml":
+            project = tomllib.loads(path.read_text(encoding="utf-8")).get("project", {})
+            lists = [project.get("dependencies", []), *project.get("optional-dependencies", {}).values()]
+            assert "taskbridge" not in {Requirement(text).name for texts in lists for text in texts}, path
 
 
 @pytest.mark.parametrize(
