@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from taskbridge._config.settings import CommonSettings
     from taskbridge._engine.connection import ConnectionStats
     from taskbridge._engine.effects import EffectFlow
     from taskbridge._engine.event_bus import TaskUpdate
@@ -637,7 +638,7 @@ class Transports(Generic[X]):
                     network, key = network_key(connection)
                     if key not in self._created:
                         size = connection.settings.max_in_flight
-                        self._created[key] = self._make(network, user_agent(connection), size)
+                        self._created[key] = self._make(network, user_agent(connection.settings), size)
                     self.by_name[connection.name] = self._created[key]
             return self.by_name[connection.name]
 
@@ -646,7 +647,7 @@ class Transports(Generic[X]):
         return list(self._created.values())
 
 
-def user_agent(connection: Connection) -> str:
-    """Return the User-Agent header of a connection."""
-    suffix = connection.settings.user_agent_suffix
+def user_agent(settings: CommonSettings) -> str:
+    """Return the User-Agent header of a connection with these settings."""
+    suffix = settings.user_agent_suffix
     return f"taskbridge/{__version__}{f' {suffix}' if suffix else ''}"

@@ -41,7 +41,7 @@ class RealTransports:
         from taskbridge._transport.requests import RequestsTransport  # noqa: PLC0415  # only once something is sent
 
         size = connection.settings.max_in_flight
-        real = RequestsTransport(network_of(connection.settings), user_agent=user_agent(connection), size=size)
+        real = RequestsTransport(network_of(connection.settings), user_agent=user_agent(connection.settings), size=size)
         return _VirtualTransport(real, connection.clock) if isinstance(connection.clock, _VirtualClock) else real
 
     def async_transport(self, connection: TransportContext) -> AsyncTransport:
@@ -49,7 +49,7 @@ class RealTransports:
         from taskbridge._transport.aiohttp import AiohttpTransport  # noqa: PLC0415  # the same, and an extra
 
         size = connection.settings.max_in_flight
-        real = AiohttpTransport(network_of(connection.settings), user_agent=user_agent(connection), size=size)
+        real = AiohttpTransport(network_of(connection.settings), user_agent=user_agent(connection.settings), size=size)
         return _AsyncVirtualTransport(real, connection.clock) if isinstance(connection.clock, _VirtualClock) else real
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from taskbridge.emulator.shell import GROUP
-from taskbridge.models import Task, TaskResult, TaskStatus
+from taskbridge.models import Reason, Task, TaskResult, TaskStatus
 from taskbridge.provider.http import Flow, Response
 from taskbridge.testing import ProviderConformance, Sample
 from taskbridge.testing.conformance.samples import connection_of, find_emulator
@@ -147,7 +147,7 @@ def get_by_index(self: ScanDocuments, task_id: str) -> Flow[Task]:
         ("test_each_sample_becomes_a_valid_task", broken(change={"native_status": 7})),
         ("test_each_sample_becomes_a_valid_task", broken(change={"message": 7})),
         ("test_capabilities_match_the_samples", broken(change={"progress": 0.5})),
-        ("test_capabilities_match_the_samples", broken(change={"reason": "partial"})),
+        ("test_capabilities_match_the_samples", broken(change={"reason": Reason.PARTIAL})),
         ("test_the_samples_include_a_completed_and_a_failed_task", broken(change={"status": TaskStatus.PENDING})),
         ("test_an_unknown_status_is_processing_and_not_recognized", broken(change={"recognized": True})),
     ],
