@@ -97,6 +97,9 @@ def stage(folder: Path) -> None:
         folder / "docs",
         ignore=shutil.ignore_patterns("*.py", "zensical.toml", "examples", "__pycache__"),
     )
+    (folder / "docs" / "examples").mkdir()
+    for program in (ROOT / "docs" / "examples").glob("*.py"):  # pages link to these
+        shutil.copy(program, folder / "docs" / "examples")
     shutil.copy(CONFIG, folder)
     pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")}
     pages |= set(_SOURCES.values())

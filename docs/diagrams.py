@@ -97,7 +97,7 @@ def in_words(vendors: Iterable[type[Provider[Any]]]) -> str:
         parts = [
             f"{', '.join(words)} {'becomes' if len(words) == 1 else 'become'} {status}"
             for status in TaskStatus
-            if (words := [word for word, (ours, _) in table.items() if ours is status])
+            if (words := [word for word, (mapped, _) in table.items() if mapped is status])
         ]
         sentences.append(f"{each.title}: {'; '.join(parts)}.")
     return " ".join(sentences)

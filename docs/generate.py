@@ -203,19 +203,19 @@ def mapping(name: str, attribute: str) -> str:
 
 
 def _rows(value: Mapping[Any, Any]) -> Iterator[tuple[str, ...]]:
-    for word, ours in value.items():
-        if isinstance(ours, Mapping):
+    for word, mapped in value.items():
+        if isinstance(mapped, Mapping):
             usual = _general_table(value)
-            inner = cast("Mapping[str, Any]", ours)
+            inner = cast("Mapping[str, Any]", mapped)
             changed = {key: row for key, row in inner.items() if usual.get(key) != row}
             yield from ((code(word), *row) for row in _rows(changed))
-        elif isinstance(ours, tuple):
-            status, reason = cast("tuple[Enum, Enum | None]", ours)
+        elif isinstance(mapped, tuple):
+            status, reason = cast("tuple[Enum, Enum | None]", mapped)
             yield code(word), code(status), code(reason) if reason else ""
-        elif isinstance(ours, type):
-            yield code(word), code(cast("type[object]", ours).__name__)
+        elif isinstance(mapped, type):
+            yield code(word), code(cast("type[object]", mapped).__name__)
         else:
-            yield code(word), code(ours)
+            yield code(word), code(mapped)
 
 
 def _general_table(tables: Mapping[Any, Any]) -> Mapping[str, Any]:

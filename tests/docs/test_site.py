@@ -250,6 +250,22 @@ def test_no_page_scrolls_sideways_on_a_phone_or_contacts_another_host(site: Path
     assert browser.console_errors() == []
 
 
+ROWS: Final = """
+return [...document.querySelectorAll(".md-typeset__scrollwrap")].map(wrap => ({
+  scrolls: wrap.scrollWidth > wrap.clientWidth, overflow: getComputedStyle(wrap).overflowX,
+  tallest: Math.max(...[...wrap.querySelectorAll("tr")].map(row => row.getBoundingClientRect().height))}));
+"""
+
+
+@needs_chromium
+def test_wide_tables_scroll_inside_themselves_on_a_phone(browser: Browser) -> None:
+    browser.show("performance.html", width=390)
+    tables = browser.until(lambda: browser.run(ROWS))
+    assert any(table["scrolls"] for table in tables)
+    assert {table["overflow"] for table in tables} == {"auto"}
+    assert max(table["tallest"] for table in tables) < 200  # no column is squeezed to one word per line
+
+
 @needs_chromium
 def test_the_copy_button_copies_a_whole_code_block(browser: Browser) -> None:
     browser.show("quickstart.html")
