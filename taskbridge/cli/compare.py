@@ -15,6 +15,8 @@ from taskbridge.cli.formatting import os_error_text, plural
 from taskbridge.cli.options import (
     complete_connections,
     config_path,
+    document_name,
+    find_documents,
     open_bridge,
     show_warnings,
     with_config,
@@ -92,7 +94,6 @@ def command(
     from taskbridge._config.defaults import default_clock  # noqa: PLC0415  # heavy
     from taskbridge._config.files import load_config  # noqa: PLC0415  # as above
     from taskbridge._engine.inputs import is_url  # noqa: PLC0415  # as above
-    from taskbridge.cli.documents import document_name, find_documents  # noqa: PLC0415  # as above
 
     with output.signals.reporting(output.stopped):
         sources = find_documents(documents)

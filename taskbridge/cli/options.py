@@ -1,14 +1,17 @@
-"""The options and arguments that several commands take, and the connections and refs that they name.
+"""The options and arguments that several commands take, and the connections, tasks and documents that they name.
 
-No option takes a key. Importing this module needs click only; the library is imported when a connection is opened or a
-shell completes a word.
+No option takes a key. Importing this module needs click only; the library is imported when a connection is opened, a
+document is named, or a shell completes a word.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -156,7 +159,7 @@ connections_argument = click.argument(
     "connections", nargs=-1, metavar="[CONNECTION...]", shell_complete=complete_connections
 )
 
-# What they name.
+# The connections and tasks that they name.
 
 
 class _WarningHandler(logging.Handler):
@@ -287,3 +290,55 @@ def _default(config: Config, text: str) -> str:
     if not names:
         raise ConfigError(f"{config.path} has no connections; add [connections.invoices]")
     return config.connection().name
+
+
+# The documents that they name.
+
+
+def document_name(source: str) -> str:
+    """Return a short name that is safe to show: a file name, or the last part of a URL, whose query may be a key."""
+    from taskbridge._engine.inputs import is_url  # noqa: PLC0415  # see the module's docstring
+    from taskbridge._engine.redirects import name_of  # noqa: PLC0415  # as above
+
+    return printable(name_of(source) if is_url(source) else os.path.basename(source), 200)  # noqa: PTH119  # a text, no path
+
+
+def find_documents(words: Sequence[str], list_path: str | None = None) -> list[str]:
+    """Return absolute paths and URLs, each once, in the order given.
+
+    Args:
+        words: Paths, folders, patterns and URLs.
+        list_path: A file that names more of them, one per line; ``-`` for standard input.
+
+    Raises:
+        InvalidInput: A folder is empty, or nothing matches a pattern.
+        OSError: The list cannot be read.
+    """
+    given = [*words, *_lines(list_path)]
+    return list(dict.fromkeys(source for word in given for source in _expand(word)))
+
+
+def _lines(list_path: str | None) -> Iterable[str]:
+    if list_path is None:
+        return ()
+    data = sys.stdin.buffer.read() if list_path == "-" else Path(list_path).read_bytes()
+    return [os.fsdecode(line) for line in data.splitlines() if line.strip()]
+
+
+def _expand(word: str) -> Iterable[str]:
+    from taskbridge._engine.inputs import is_url  # noqa: PLC0415  # see the module's docstring
+
+    if is_url(word):
+        return [word]
+    path = Path(word)
+    if path.is_dir():
+        paths = sorted(each for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
+        if not paths:
+            raise InvalidInput(f"the folder {printable(word, 300)} has no files in it; its subfolders are not searched")
+    elif glob.has_magic(word) and not path.exists():
+        paths = sorted(Path(each) for each in glob.glob(word, recursive=True) if Path(each).is_file())  # noqa: PTH207  # the pattern may be absolute
+        if not paths:
+            raise InvalidInput(f"no file matches {printable(word, 300)}")
+    else:
+        paths = [path]
+    return [os.path.abspath(each) for each in paths]  # noqa: PTH100  # resolve() would follow links

@@ -27,7 +27,7 @@ def test_each_observation_is_a_line_and_the_last_one_has_the_end(run_here: Run, 
     title, head, *lines = done.stdout.splitlines()
     assert title == which
     assert head.split() == ["time", "source", "HTTP", "vendor", "says", "next", "poll"]
-    assert re.fullmatch(r"\d\d:\d\d:\d\d {2}poll {6}200 {3}SUCCESS +none: completed", lines[-1])
+    assert re.fullmatch(r"\d\d:\d\d:\d\d {2}poll {7}200 {3}SUCCESS +none: completed", lines[-1])
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in done.stdout
 
@@ -36,7 +36,7 @@ def test_a_line_says_when_and_why_the_next_poll_happens(run_here: Run, ref: Ref)
     which = ref("smartdocumentor", "review")
     done = run_here("explain", which, "--for", "0.4")
     assert done.returncode == 3
-    assert re.search(r"200 {3}InReview +none: the time is up before$", done.stdout, re.MULTILINE)
+    assert re.search(r"200 {3}InReview +none: the wait ends first$", done.stdout, re.MULTILINE)
     assert f"resume with: taskbridge explain {which}" in done.stderr
 
 
@@ -63,7 +63,7 @@ def test_json_has_a_record_for_each_and_the_outcome(run_here: Run, ref: Ref) -> 
 def test_a_failed_poll_is_a_line_and_the_error_is_printed(run_here: Run) -> None:
     done = run_here("explain", "scan-documents:task_nobodyknowsme00", "--requests")
     assert done.returncode == 4
-    assert re.search(r"poll {6}404 {3}TaskNotFound +none$", done.stdout, re.MULTILINE)
+    assert re.search(r"poll {7}404 {3}TaskNotFound +none$", done.stdout, re.MULTILINE)
     assert re.search(
         r"^ {10}GET 127\.0\.0\.1 \S+/tasks/task_nobodyknowsme00: HTTP 404 after", done.stdout, re.MULTILINE
     )

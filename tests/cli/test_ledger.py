@@ -12,8 +12,7 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import Client
-from taskbridge.cli.documents import Fingerprint
-from taskbridge.cli.run.ledger import Ledger, LedgerEntry, LedgerError, Phase, RunTerms
+from taskbridge.cli.run.ledger import Fingerprint, Ledger, LedgerEntry, LedgerError, Phase, RunTerms
 from taskbridge.cli.run.worker import FileRunner, FileUpdate, RunLimits, RunPool
 from taskbridge.emulator.export import config_toml
 from taskbridge.provider.capabilities import Credential

@@ -331,7 +331,10 @@ def test_a_submission_that_cannot_be_recovered_is_not_repeated_without_the_optio
     third = go("--resume", "--resubmit-uncertain")
 
     assert (first.returncode, second.returncode, third.returncode) == (7, 7, 0)
-    assert "a.pdf  uncertain  expertai-extract: expert.ai Extract cannot look for an order" in first.stdout
+    assert (
+        "a.pdf  uncertain  expertai-extract: expert.ai Extract cannot search for an uncertain submission"
+        in first.stdout
+    )
     assert "resubmit uncertain files with --resubmit-uncertain, after checking at the vendor\n" in first.stderr
     assert "--resubmit-uncertain" not in first.stderr.splitlines()[-1]
     assert [each["state"] for each in records(second.stdout)[:-1]].count("uncertain") == 1

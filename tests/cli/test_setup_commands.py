@@ -14,7 +14,7 @@ import pytest
 
 from taskbridge._config.connections import connection_settings
 from taskbridge._config.files import read_config
-from taskbridge._config.registry import load_provider, provider_names
+from taskbridge._config.registry import distribution_name, load_provider, provider_names
 from taskbridge.cli.doctor import Finding
 from taskbridge.testing import Emulator
 
@@ -192,7 +192,7 @@ def test_without_a_configuration_the_rest_is_still_diagnosed(
     monkeypatch.setenv("TASKBRIDGE_CONFIG", str(tmp_path / "none.toml"))
     done = run_here("doctor")
     assert done.returncode == 2
-    assert "ok    provider cloudconvert: from taskbridge" in done.stdout
+    assert f"ok    provider cloudconvert: from {distribution_name()}" in done.stdout
     assert "FAIL  configuration" in done.stdout
     assert "does not exist" in done.stdout
 

@@ -95,7 +95,7 @@ def test_an_interrupted_result_prints_the_command_that_resumes(environment: dict
 
 def test_the_given_words_are_in_the_command_before_the_configuration_is_read(environment: dict[str, str]) -> None:
     done = self_interrupted(
-        environment, "taskbridge._config.connections", "wait", "--json", "--config", "no such", "44", "--", "-5"
+        environment, "taskbridge._config.files", "wait", "--json", "--config", "no such", "44", "--", "-5"
     )
 
     assert (done.returncode, done.stderr) == (130, "")

@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Final, Self
 
-from taskbridge.cli.documents import Fingerprint
+from taskbridge._engine.inputs import is_url
 from taskbridge.errors import ConfigError, printable
 
 _APPLICATION: Final = 0x7461736B  # "task", in the header of the file
@@ -63,6 +64,21 @@ class Phase(StrEnum):
     """Its results are downloaded."""
     FAILED = "failed"
     """Its task failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Identifies the content of a file.
+
+    Attributes:
+        size: Bytes.
+        modified_ns: Time of the last change, in nanoseconds since the epoch.
+        digest: SHA-256 of the content.
+    """
+
+    size: int
+    modified_ns: int
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +256,34 @@ class Ledger:
         raise LedgerError(
             f"the ledger {printable(str(self.path), 300)} cannot be used: {problem}; nothing more was submitted"
         )
+
+
+def fingerprint(source: str, known: Fingerprint | None = None) -> Fingerprint | None:
+    """Return the fingerprint of a file; None for a URL.
+
+    Args:
+        source: A path or a URL.
+        known: An earlier fingerprint; if size and time are still the same, the content is not read again.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if is_url(source):
+        return None
+    with Path(source).open("rb") as file:
+        facts = os.fstat(file.fileno())
+        if known is not None and (known.size, known.modified_ns) == (facts.st_size, facts.st_mtime_ns):
+            return known
+        return Fingerprint(facts.st_size, facts.st_mtime_ns, file_digest(file, "sha256").hexdigest())
+
+
+def has_changed(source: str, known: Fingerprint | None) -> bool:
+    """Whether a file's content differs from its fingerprint; False for a URL or a missing file."""
+    try:
+        now = None if known is None else fingerprint(source, known)
+    except OSError:
+        return False
+    return now is not None and known is not None and now.digest != known.digest
 
 
 def _prepare(database: sqlite3.Connection) -> str:

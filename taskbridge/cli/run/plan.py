@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from taskbridge._config.registry import load_provider
 from taskbridge._engine.inputs import is_url, native_operation
-from taskbridge.cli.documents import document_name, find_documents
 from taskbridge.cli.formatting import os_error_text
-from taskbridge.cli.options import config_path, open_client
+from taskbridge.cli.options import config_path, document_name, find_documents, open_client
 from taskbridge.cli.run.ledger import Ledger, LedgerEntry, RunTerms
 from taskbridge.cli.run.worker import RunLimits
 from taskbridge.errors import ConfigError, TaskbridgeError, UnsupportedFeature, printable

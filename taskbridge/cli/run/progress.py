@@ -7,11 +7,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from taskbridge._engine.inputs import is_url
-from taskbridge.cli.documents import has_changed
 from taskbridge.cli.formatting import detail_text
 from taskbridge.cli.records import error_record, task_record
 from taskbridge.cli.resume import stop_record
-from taskbridge.cli.run.ledger import LedgerEntry, Phase
+from taskbridge.cli.run.ledger import LedgerEntry, Phase, has_changed
 from taskbridge.cli.run.worker import FileUpdate, error_text
 from taskbridge.errors import TaskbridgeError, printable
 from taskbridge.events import Observation

@@ -22,9 +22,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._engine.inputs import is_url
-from taskbridge.cli.documents import fingerprint, has_changed
 from taskbridge.cli.formatting import field_errors, os_error_text
-from taskbridge.cli.run.ledger import LedgerEntry, LedgerError, Phase
+from taskbridge.cli.run.ledger import LedgerEntry, LedgerError, Phase, fingerprint, has_changed
 from taskbridge.errors import (
     AuthenticationError,
     PermissionDenied,
@@ -40,8 +39,7 @@ from taskbridge.provider.payload import read_time
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
 
-    from taskbridge.cli.documents import Fingerprint
-    from taskbridge.cli.run.ledger import Ledger, RunTerms
+    from taskbridge.cli.run.ledger import Fingerprint, Ledger, RunTerms
     from taskbridge.client import Client
     from taskbridge.models import Task
 
