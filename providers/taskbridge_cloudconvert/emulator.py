@@ -212,7 +212,7 @@ class CloudConvertEmulator(VendorEmulator):
         redirect = _wants_redirect(body)
         tasks = body.get("tasks")
         if redirect and isinstance(tasks, dict) and not _exports(cast("JsonObject", tasks)):
-            raise invalid({"redirect": ["The redirect needs an export/url task."]})  # doc JOBS; the words are assumed
+            raise invalid({"redirect": ["The redirect needs an export/url task."]})  # doc JOBS; the text is assumed
         job = self._new_job(body)
         await self._wait_until(request, lambda: self._ended(job))
         return self._job_response(job, redirect=redirect, status=201)  # 200 or 201 is not stated: assumed

@@ -19,41 +19,19 @@ if TYPE_CHECKING:
 # Operation -> required fields.        import/export pages, clients NODE JAVA N8N
 REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
     "import/url": ("url",),
-    "import/upload": (),
-    "import/base64": ("file", "filename"),
-    "import/raw": ("file", "filename"),
-    "import/s3": (),
-    "import/google-cloud-storage": (),
-    "import/openstack": (),
-    "import/sftp": (),
-    "import/azure/blob": (),  # NODE
-    "import/azure-blob": (),  # JAVA
+    **dict.fromkeys(("import/base64", "import/raw"), ("file", "filename")),
+    **dict.fromkeys(
+        ("import/upload", "import/s3", "import/google-cloud-storage", "import/openstack", "import/sftp"), ()
+    ),
+    **dict.fromkeys(("import/azure/blob", "import/azure-blob"), ()),  # NODE, JAVA
     "convert": ("input", "output_format"),
-    "optimize": ("input",),
-    "watermark": ("input",),
-    "thumbnail": ("input",),
     "capture-website": ("url", "output_format"),
-    "merge": ("input",),
-    "archive": ("input",),
-    "archive/extract": ("input",),
     "command": ("input", "engine", "command", "arguments"),
-    "metadata": ("input",),
-    "metadata/write": ("input",),
-    "pdf/a": ("input",),
-    "pdf/ocr": ("input",),
-    "pdf/encrypt": ("input",),
-    "pdf/decrypt": ("input",),
-    "pdf/merge": ("input",),
-    "pdf/extract-pages": ("input",),
-    "pdf/rotate-pages": ("input",),
-    "pdf/split-pages": ("input",),
-    "export/url": ("input",),
-    "export/s3": ("input",),
-    "export/azure/blob": ("input",),
-    "export/google-cloud-storage": ("input",),
-    "export/openstack": ("input",),
-    "export/sftp": ("input",),
-    "export/upload": ("input",),
+    **dict.fromkeys(("optimize", "watermark", "thumbnail", "merge", "archive", "archive/extract"), ("input",)),
+    **dict.fromkeys(("metadata", "metadata/write", "pdf/a", "pdf/ocr", "pdf/encrypt", "pdf/decrypt"), ("input",)),
+    **dict.fromkeys(("pdf/merge", "pdf/extract-pages", "pdf/rotate-pages", "pdf/split-pages"), ("input",)),
+    **dict.fromkeys(("export/url", "export/s3", "export/azure/blob", "export/google-cloud-storage"), ("input",)),
+    **dict.fromkeys(("export/openstack", "export/sftp", "export/upload"), ("input",)),
 }
 
 TASK_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")  # doc JOBS

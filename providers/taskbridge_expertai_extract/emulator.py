@@ -73,7 +73,7 @@ class _Task:
 
 
 class ExpertAiExtractEmulator(VendorEmulator):
-    """expert.ai Extract Beta on this machine.
+    """The emulated expert.ai Extract Beta.
 
     Attributes:
         subscribed: Whether the user has an active subscription; without one, submit and status return 403.

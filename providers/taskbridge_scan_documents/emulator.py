@@ -103,7 +103,7 @@ class _Task:
 
 
 class ScanDocumentsEmulator(VendorEmulator):
-    """Scan Documents on this machine.
+    """The emulated Scan Documents.
 
     Attributes:
         forced_error: Respond to every authorized request with this error: 409 (no subscription), 429 or 500.

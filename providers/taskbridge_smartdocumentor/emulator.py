@@ -63,7 +63,7 @@ FIRST_TASK: Final = 44  # sample of doc STATUS
 
 
 class SmartDocumentorEmulator(VendorEmulator):
-    """SmartDocumentor on this machine: one organization with one pair of credentials.
+    """The emulated SmartDocumentor: one organization with one pair of credentials.
 
     A failing task fails with ``PreProcessingDownloadFailed`` if its document's URL cannot exist (a host under
     ``.invalid``, or neither http nor https), otherwise with ``PreProcessingFailed``.
