@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from taskbridge.emulator import Host
     from taskbridge.emulator.helpers import Endpoint, Phase
 
-    from .emulator_operations import Operation
+    from .emulator_operations import OperationSpec
 
 ForcedError: TypeAlias = Literal[409, 429, 500]
 
@@ -221,7 +221,7 @@ class ScanDocumentsEmulator(VendorEmulator):
 
     # Tasks.
 
-    def _creator(self, word: str, kind: Operation) -> Endpoint:
+    def _creator(self, word: str, kind: OperationSpec) -> Endpoint:
         async def create(request: Request) -> Response:
             body = from_json(await request.body())
             if body is None:
@@ -254,7 +254,7 @@ class ScanDocumentsEmulator(VendorEmulator):
     async def _list_events(self, request: Request) -> Response:
         return self._page(request, "events", list(self._events), self._events.__getitem__)
 
-    def _inputs(self, value: object, kind: Operation) -> Sequence[str] | None:
+    def _inputs(self, value: object, kind: OperationSpec) -> Sequence[str] | None:
         keys = as_list(value) if kind.many else [value]
         known = [key for key in keys or () if isinstance(key, str) and (key in self._files or key in self._tasks)]
         return known if keys and len(known) == len(keys) else None

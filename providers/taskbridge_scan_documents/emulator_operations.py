@@ -182,7 +182,7 @@ def _page_numbers(pages: str | None, count: int) -> Sequence[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class OperationSpec:
     """One kind of task."""
 
     folder: str  # the part of the path before the operation's name
@@ -213,15 +213,15 @@ class Operation:
         return self.make(body, inputs)
 
 
-def _image(make: Callable[[Body, Sequence[DocumentFile]], Output], **checks: Check) -> Operation:
-    return Operation("image-operations", IMAGES, make, checks)
+def _image(make: Callable[[Body, Sequence[DocumentFile]], Output], **checks: Check) -> OperationSpec:
+    return OperationSpec("image-operations", IMAGES, make, checks)
 
 
-def _pdf(make: Callable[[Body, Sequence[DocumentFile]], Output], **checks: Check) -> Operation:
-    return Operation("pdf-operations", frozenset({PDF}), make, {"name": _optional(_text), **checks})
+def _pdf(make: Callable[[Body, Sequence[DocumentFile]], Output], **checks: Check) -> OperationSpec:
+    return OperationSpec("pdf-operations", frozenset({PDF}), make, {"name": _optional(_text), **checks})
 
 
-OPERATIONS: Final[Mapping[str, Operation]] = {
+OPERATIONS: Final[Mapping[str, OperationSpec]] = {
     "convert": _image(
         _same_size(lambda body: body["target_format"]),
         name=_optional(_text),
@@ -240,6 +240,6 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "render": _pdf(_render, dpi=_optional(_integer(1, 1200)), pages=_optional(_pages)),
     "split": _pdf(_split),
-    "merge": Operation("pdf-operations", IMAGES | {PDF}, _merge, {"name": _optional(_text)}, many=True),
+    "merge": OperationSpec("pdf-operations", IMAGES | {PDF}, _merge, {"name": _optional(_text)}, many=True),
     "extract-pages": _pdf(_extract_pages, pages=_pages),
 }
