@@ -1,9 +1,9 @@
-"""Every credential of every test is a canary: none of them may show anywhere but on the wire.
+"""Every credential of every test is a canary: it may appear nowhere but on the wire.
 
-Whatever becomes a `SecretStr` in this process is one, so that a test need not think of it. Watched are log records
-(ours and urllib3's, from DEBUG on), what is printed here and by programs started here, and every error of ours: its
-texts, its causes and contexts, its pickle, its fields as JSON, and its traceback with the locals of each frame that is
-not a test's.
+Every `SecretStr` of this process counts, so that tests need not register them. The watch checks log records (ours and
+urllib3's, from DEBUG on), the output of this process and of programs that it starts, and every error of ours: its
+texts, causes and contexts, its pickle, its fields as JSON, and its traceback with the locals of each frame that is not
+a test's.
 """
 
 from __future__ import annotations
@@ -25,50 +25,48 @@ from pydantic import SecretStr
 
 from taskbridge.errors import ApiError, ContractError, TaskbridgeError
 
-__all__ = ["CANARIES", "Watch", "found_in"]
-
-OURS_TO_KNOW: Final = (
+TEST_CODE: Final = (
     str(Path(__file__).parent),
     "/_pytest/",
     "/taskbridge/testing/",
     "/docs/",
-)  # tests hold what they give
-MOST: Final = 12  # errors of one test whose frames are looked into; the others by their texts alone
-LOUD: Final = ("urllib3", "requests", "aiohttp")  # at DEBUG in every test
+)  # may hold credentials
+MOST_ERRORS: Final = 12  # of one test, whose frames are checked; of the others only the texts
+LOGGERS: Final = ("urllib3", "requests", "aiohttp")  # at DEBUG in every test
 CANARIES: Final[set[str]] = set()
-"""What was ever a credential here and cannot be taken for a word."""
+"""All credentials so far that cannot be mistaken for a word."""
 
-_made = SecretStr.__init__
+_original_init = SecretStr.__init__
 
 
-def _note(self: SecretStr, secret_value: str) -> None:
-    _made(self, secret_value)
+def _record(self: SecretStr, secret_value: str) -> None:
+    _original_init(self, secret_value)
     if len(secret_value) >= 8 and not secret_value.isalpha():
         CANARIES.add(secret_value)
 
 
-SecretStr.__init__ = _note  # type: ignore[assignment, method-assign]
+SecretStr.__init__ = _record  # type: ignore[assignment, method-assign]
 
 
 def found_in(text: str) -> list[str]:
-    """Credentials that a text holds."""
+    """Credentials that a text contains."""
     return [each for each in CANARIES if each in text]
 
 
 class _Records(logging.Handler):
-    def __init__(self, told: list[str]) -> None:
+    def __init__(self, texts: list[str]) -> None:
         super().__init__(logging.DEBUG)
-        self._told = told
+        self._texts = texts
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name.startswith("urllib3") and not _is_ours(sys._getframe()):
             return
-        with suppress(Exception):  # a bad format string is somebody else's test
-            self._told.append(f"{record.getMessage()} {record.__dict__}")
+        with suppress(Exception):  # another test checks bad format strings
+            self._texts.append(f"{record.getMessage()} {record.__dict__}")
 
 
 def _is_ours(frame: FrameType | None) -> bool:
-    """Whether the library, and not a test's own client, has something sent."""
+    """Whether the library sends, not a test's own client."""
     while frame is not None and not frame.f_code.co_filename.endswith("transport/requests.py"):
         frame = frame.f_back
     return frame is not None
@@ -78,29 +76,29 @@ class Watch:
     """Watches one test.
 
     Args:
-        loud: Whether our own log is read from DEBUG on; it makes the library observe what it would pass over else.
+        loud: Whether to read our own log from DEBUG on; this makes the library emit more observations.
 
     Attributes:
-        told: What was logged and printed.
-        errors: Errors of ours that were made.
+        texts: What was logged and printed.
+        errors: Errors of ours that were created.
     """
 
     def __init__(self, *, loud: bool = False) -> None:
         self._loud = loud
-        self.told: list[str] = []
+        self.texts: list[str] = []
         self.errors: list[TaskbridgeError] = []
 
     @contextmanager
     def on(self) -> Generator[None]:
-        """Watch while it runs."""
-        handler = _Records(self.told)
-        loggers = [logging.getLogger(name) for name in (*LOUD, "taskbridge")]
+        """Watch while the block runs."""
+        handler = _Records(self.texts)
+        loggers = [logging.getLogger(name) for name in (*LOGGERS, "taskbridge")]
         levels = [logger.level for logger in loggers]
         with pytest.MonkeyPatch.context() as patch:
             self._listen(patch)
             for logger in loggers:
                 logger.addHandler(handler)
-                if self._loud or logger.name in LOUD:
+                if self._loud or logger.name in LOGGERS:
                     logger.setLevel(logging.DEBUG)
             try:
                 yield
@@ -121,12 +119,12 @@ class Watch:
 
         def talked(process: Any, *args: Any, **kwargs: Any) -> Any:
             said = talk(process, *args, **kwargs)
-            self.told += [each if isinstance(each, str) else repr(each) for each in said if each]
+            self.texts += [each if isinstance(each, str) else repr(each) for each in said if each]
             return said
 
         def printed(capture: Any) -> Any:
             said = read(capture)
-            self.told += [str(said.out), str(said.err)]
+            self.texts += [str(said.out), str(said.err)]
             return said
 
         patch.setattr(TaskbridgeError, "__init__", made)
@@ -134,12 +132,12 @@ class Watch:
         patch.setattr(captured, "readouterr", printed)
 
     def found(self) -> list[str]:
-        """Where a credential was seen, in words."""
-        seen = [f"told: {_around(text, key)}" for text in self.told for key in found_in(text)]
-        whole = {id(each) for each in (*self.errors[: MOST // 2], *self.errors[-MOST // 2 :])}
+        """Describe where a credential appeared."""
+        seen = [f"text: {_around(text, key)}" for text in self.texts for key in found_in(text)]
+        whole = {id(each) for each in (*self.errors[: MOST_ERRORS // 2], *self.errors[-MOST_ERRORS // 2 :])}
         for error in self.errors:
             if isinstance(error, ApiError | ContractError) and error.connection is None:
-                continue  # a provider's, driven by hand; what people get was scrubbed and has a connection
+                continue  # of a provider that a test runs by hand; users' errors are redacted and have a connection
             for place, text in _texts(error, frames=id(error) in whole):
                 seen += [f"{type(error).__name__}, {place}: {_around(text, key)}" for key in found_in(text)]
         return seen
@@ -151,12 +149,12 @@ def _around(text: str, key: str) -> str:
 
 
 def _texts(error: BaseException, *, frames: bool) -> Iterator[tuple[str, str]]:
-    """All that can be read of an error, with a name for each."""
+    """Yield every text of an error, with its name."""
     yield "text", f"{error} {error!r} {error.args!r}"
     yield "fields", repr(error.__dict__)
     if not frames:
         return
-    with suppress(TypeError, ValueError):  # what a test put there need not be JSON
+    with suppress(TypeError, ValueError):  # a test's own values need not be JSON
         yield "JSON", json.dumps(error.__dict__, default=str)
     with suppress(Exception):  # nor pickle
         yield "pickle", pickle.dumps(error).decode("latin-1")
@@ -166,7 +164,7 @@ def _texts(error: BaseException, *, frames: bool) -> Iterator[tuple[str, str]]:
     for each in _chain(error):
         for frame, _ in traceback.walk_tb(each.__traceback__):
             code = frame.f_code
-            if any(place in code.co_filename for place in OURS_TO_KNOW):
+            if any(place in code.co_filename for place in TEST_CODE):
                 continue
             for name, value in list(frame.f_locals.items()):
                 yield f"local {name} of {code.co_qualname}", _shown(value)
@@ -184,5 +182,5 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _shown(value: object) -> str:
     try:
         return repr(value)
-    except Exception as error:  # noqa: BLE001  # as a reporter of errors would
+    except Exception as error:  # noqa: BLE001  # as an error reporting tool would
         return f"<{type(error).__name__}>"

@@ -1,4 +1,4 @@
-"""What all tests share: no network but this machine, emulated vendors, and a server that misbehaves to order."""
+"""What all tests share: network access to this machine only, emulated vendors, and a misbehaving server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taskbridge.testing import Emulator
 
 from .canaries import CANARIES, Watch, found_in
 
-# A computer that is busy with other things is slow, and no test is wrong for it.
+# A busy machine is slow; that is no failure.
 settings.register_profile("taskbridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("taskbridge")
 
@@ -30,7 +30,7 @@ def pytest_runtest_setup() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def imported() -> None:
-    """What is imported on first use is there before any test's time begins."""
+    """Import before the tests what the library imports on first use, so that no test's time includes it."""
     for name in ("taskbridge._transport.requests", "taskbridge._transport.aiohttp"):
         import_module(name)
     for name in ("cloudconvert", "expertai-extract", "scan-documents", "smartdocumentor"):
@@ -39,7 +39,7 @@ def imported() -> None:
 
 @pytest.fixture(autouse=True)
 def watch(request: pytest.FixtureRequest) -> Iterator[Watch]:
-    """No test's credential shows: see `canaries`."""
+    """Check that the test leaks no credential; see `canaries`."""
     watch = Watch(loud=request.path.parent.name in ("faults", "conformance"))
     with watch.on():
         yield watch
@@ -57,7 +57,7 @@ def _holds(path: Path) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.PolledTask, call: pytest.CallInfo[None]
+    item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     del item
@@ -71,24 +71,24 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def vendors() -> Iterator[Emulator]:
-    """Every vendor; shared by all tests, so nothing is broken here and nothing counted."""
+    """Emulators of all vendors, shared by all tests: inject no faults here, and count no requests."""
     with Emulator(speed=20) as emulator:
         yield emulator
 
 
 @pytest.fixture
 def own_vendors() -> Iterator[Emulator]:
-    """Every vendor, for one test: to break, to count, and to stop the time of."""
+    """Emulators of all vendors for one test, which may inject faults, count requests and stop the time."""
     with Emulator(speed=20) as emulator:
         yield emulator
 
 
 Step: TypeAlias = bytes | Callable[[socket.socket], None]
-"""Bytes to send, or something to do with the connection."""
+"""Bytes to send, or a function to call with the connection."""
 
 
 class RawServer:
-    """Answers each connection with the next script, and records what came.
+    """Answers each connection with the next script and records the requests.
 
     A script is a list of steps; after the last one the connection is closed. The last script serves all further
     connections.
@@ -141,7 +141,7 @@ class RawServer:
 
 @pytest.fixture
 def raw_server() -> Iterator[Callable[..., RawServer]]:
-    """Starts servers that misbehave to order; see `RawServer`."""
+    """Starts misbehaving servers; see `RawServer`."""
     servers: list[RawServer] = []
 
     def start(*scripts: Sequence[Step]) -> RawServer:
@@ -155,7 +155,7 @@ def raw_server() -> Iterator[Callable[..., RawServer]]:
 
 @pytest.fixture
 def http_answer() -> Callable[..., bytes]:
-    """Builds the bytes of an HTTP answer."""
+    """Builds the bytes of an HTTP response."""
 
     def build(status: int, body: bytes = b"", **headers: str) -> bytes:
         lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", "Connection: close"]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from taskbridge._transport.bodies import stream
-from taskbridge.emulator.answers import FormPart, from_multipart
+from taskbridge._transport.bodies import body_stream
+from taskbridge.emulator.helpers import FormPart, from_multipart
 from taskbridge.provider.http import Form, Request, Upload
 
 FIELDS = (("target", "pdf"), ("name", "Grüße, \r\n--und mehr"), ("empty", ""))
 
 
 def sent(body: Form | Upload) -> dict[str, FormPart]:
-    made = stream(Request("POST", "https://api.example.com/", body=body))
+    made = body_stream(Request("POST", "https://api.example.com/", body=body))
     assert made is not None
     whole = b"".join(made.blocks())
     assert len(whole) == made.length
@@ -33,5 +33,5 @@ def test_a_form_with_a_file_holds_the_same_fields_before_it() -> None:
     assert parts["document"] == FormPart(b"%PDF", "a.pdf", "application/pdf")
 
 
-def test_a_form_shows_nothing_of_what_it_holds() -> None:
+def test_a_form_hides_its_fields_from_repr() -> None:
     assert "secret" not in repr(Form((("password", "secret"),)))

@@ -36,7 +36,7 @@ def test_an_endless_flow_is_ended(acme: Maker, acme_type: type[Acme]) -> None:
 
 
 @pytest.mark.parametrize("kind", [KeyError, TypeError, AttributeError, IndexError, RecursionError])
-def test_a_provider_that_trips_is_named(acme: Maker, acme_type: type[Acme], kind: type[Exception]) -> None:
+def test_a_provider_that_raises_is_named(acme: Maker, acme_type: type[Acme], kind: type[Exception]) -> None:
     def trips(self: Acme, _: str) -> Flow[Task]:
         yield self.request("GET", "/tasks/t1")
         raise kind("sk-secret")
@@ -49,7 +49,7 @@ def test_a_provider_that_trips_is_named(acme: Maker, acme_type: type[Acme], kind
     assert caught.value.ref == "acme:t1"
 
 
-def test_a_provider_that_trips_before_its_first_request_is_named(acme: Maker, acme_type: type[Acme]) -> None:
+def test_a_provider_that_raises_before_its_first_request_is_named(acme: Maker, acme_type: type[Acme]) -> None:
     def trips(_: Acme, __: str) -> Flow[Task]:
         raise KeyError("sk-secret")
 
@@ -59,7 +59,7 @@ def test_a_provider_that_trips_before_its_first_request_is_named(acme: Maker, ac
 
 
 @pytest.mark.parametrize("call", ["list", "cancel", "submit"])
-def test_whatever_trips_before_its_first_request_is_named(acme: Maker, acme_type: type[Acme], call: str) -> None:
+def test_any_call_that_raises_before_its_first_request_is_named(acme: Maker, acme_type: type[Acme], call: str) -> None:
     def trips(*_: object) -> Flow[Task]:
         raise KeyError("sk-secret")
 
@@ -82,7 +82,7 @@ def test_whatever_trips_before_its_first_request_is_named(acme: Maker, acme_type
     assert caught.value.connection == "acme"
 
 
-def test_a_look_up_may_go_on_after_an_error_that_it_knows(acme: Maker, acme_type: type[Acme], says: Says) -> None:
+def test_a_flow_may_handle_an_error_and_continue(acme: Maker, acme_type: type[Acme], says: Says) -> None:
     def get(self: Acme, task_id: str) -> Flow[Task]:
         try:
             response = yield self.request("GET", "/new/t1")
@@ -96,7 +96,9 @@ def test_a_look_up_may_go_on_after_an_error_that_it_knows(acme: Maker, acme_type
 
 
 @pytest.mark.parametrize("given", [None, 7, {}, "a flow"], ids=str)
-def test_what_is_no_flow_or_gives_no_task_is_named(acme: Maker, acme_type: type[Acme], given: object) -> None:
+def test_an_operation_that_is_no_flow_or_returns_no_task_is_named(
+    acme: Maker, acme_type: type[Acme], given: object
+) -> None:
     def get(_: Acme, __: str) -> Any:
         return no_requests("no task") if given == "a flow" else given
 

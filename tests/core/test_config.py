@@ -60,7 +60,7 @@ def faulty(text: str, environ: Mapping[str, str] | None = None) -> str:
 # Where it is found.
 
 
-def test_the_path_that_is_given_stands_above_the_environment(tmp_path: Path) -> None:
+def test_a_given_path_takes_precedence_over_the_environment(tmp_path: Path) -> None:
     given, named = tmp_path / "given.toml", tmp_path / "named.toml"
     for path in (given, named):
         path.write_text("")
@@ -69,7 +69,9 @@ def test_the_path_that_is_given_stands_above_the_environment(tmp_path: Path) -> 
     assert find_config(None, environ) == named
 
 
-def test_the_working_folder_stands_above_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_working_folder_takes_precedence_over_the_users_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = tmp_path / "home"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
     monkeypatch.chdir(tmp_path)
@@ -81,9 +83,7 @@ def test_the_working_folder_stands_above_the_users_folder(tmp_path: Path, monkey
     assert find_config(None, {}).absolute() == tmp_path / "taskbridge.toml"
 
 
-def test_where_nothing_is_found_the_message_says_where_it_was_looked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_file_the_message_lists_the_places_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(tb.ConfigError, match="TASKBRIDGE_CONFIG") as caught:
@@ -92,7 +92,7 @@ def test_where_nothing_is_found_the_message_says_where_it_was_looked_for(
     assert 'connect("cloudconvert", api_key=…)' in str(caught.value)
 
 
-def test_a_named_file_that_is_not_there_is_not_replaced_by_another(tmp_path: Path) -> None:
+def test_a_missing_named_file_is_not_replaced_by_another(tmp_path: Path) -> None:
     for path, kind in ((tmp_path / "no.toml", "does not exist"), (tmp_path, "is a directory")):
         with pytest.raises(tb.ConfigError, match=kind):
             find_config(path, {})
@@ -118,14 +118,14 @@ def test_a_file_names_connections_and_the_default_one() -> None:
     assert config.connection().values["api_key"] == KEY
 
 
-def test_the_only_connection_needs_no_default_and_of_several_one_is_named() -> None:
+def test_only_a_single_connection_needs_no_default() -> None:
     one = ConnectionConfig("a", "cloudconvert", {}, {})
     assert Config(None, {"a": one}).connection() is one
     with pytest.raises(tb.ConfigError, match=r"name a connection.*there are a, b"):
         Config(None, {"a": one, "b": one}).connection()
 
 
-def test_a_connection_that_is_not_there_gets_the_nearest_name() -> None:
+def test_an_unknown_connection_gets_the_nearest_name() -> None:
     with pytest.raises(tb.ConfigError, match="did you mean 'invoices'"):
         read_config(FILE, environ={"CC_KEY": KEY}).connection("invoice")
 
@@ -176,7 +176,7 @@ def test_each_value_knows_where_it_came_from() -> None:
     assert origins["poll.interval"] == "environment variable TASKBRIDGE_INVOICES__POLL__INTERVAL"
 
 
-def test_a_fault_says_where_the_value_came_from() -> None:
+def test_an_error_says_where_the_value_came_from() -> None:
     environ = {"CC_KEY": KEY, "TASKBRIDGE_INVOICES__MAX_IN_FLIGHT": "0"}
     with pytest.raises(tb.ConfigError, match=r"max_in_flight \(from environment variable TASKBRIDGE_INVOICES__MAX_IN"):
         checked(read_config(FILE, environ=environ).connection())
@@ -198,14 +198,14 @@ def test_a_variable_that_only_another_connection_needs_may_be_missing() -> None:
         checked(config.connection("other"))
 
 
-def test_a_keyword_stands_in_for_a_variable_that_is_not_set(tmp_path: Path) -> None:
+def test_a_keyword_replaces_a_variable_that_is_not_set(tmp_path: Path) -> None:
     path = tmp_path / "taskbridge.toml"
     path.write_text(FILE)
     with tb.connect(connection="invoices", config=path, api_key=KEY) as client:
         assert client.name == "invoices"
 
 
-def test_the_provider_itself_cannot_wait_for_a_variable() -> None:
+def test_the_provider_itself_needs_its_variable() -> None:
     assert "connections.a.provider" in faulty('[connections.a]\nprovider = "${NOWHERE}"\n')
 
 
@@ -249,7 +249,7 @@ operation = "${OP}"
     ],
     ids=lambda text: text[:24],
 )
-def test_a_fault_of_the_file_names_the_place_and_the_rule(text: str, words: str) -> None:
+def test_a_config_error_names_the_place_and_the_rule(text: str, words: str) -> None:
     assert words in faulty(text)
 
 
@@ -281,7 +281,7 @@ def test_a_fault_of_the_file_names_the_place_and_the_rule(text: str, words: str)
         f"[connections]\na = '{CANARY}'",
     ],
 )
-def test_no_fault_shows_a_value(text: str) -> None:
+def test_no_config_error_shows_a_value(text: str) -> None:
     with pytest.raises(tb.TaskbridgeError) as caught:
         checked(read_config(text, environ={}).connections["a"])
     shown: list[str] = []
@@ -317,7 +317,7 @@ def test_a_setting_of_another_provider_says_whose_it_is() -> None:
     assert "client_id is a setting of smartdocumentor, not of cloudconvert, which takes api_key" in message
 
 
-def test_a_setting_that_is_missing_says_what_to_write() -> None:
+def test_a_missing_setting_says_what_to_write() -> None:
     with pytest.raises(tb.ConfigError, match=r'api_key is missing; add api_key = "\$\{API_KEY\}"'):
         checked(ConnectionConfig("a", "cloudconvert", {}, {}))
 
@@ -360,11 +360,11 @@ def test_a_poll_takes_a_delay_or_an_interval() -> None:
 # Secrets.
 
 
-def test_a_trailing_newline_of_a_mounted_file_is_forgiven() -> None:
+def test_the_trailing_newline_of_a_mounted_file_is_removed() -> None:
     assert checked(connection(api_key=f"{KEY}\r\n"))[1].api_key.get_secret_value() == KEY
 
 
-def test_a_secret_may_come_wrapped_or_bare() -> None:
+def test_a_secret_may_be_text_or_a_secret_str() -> None:
     assert checked(connection(api_key=SecretStr(KEY))) == checked(connection(api_key=KEY))
 
 
@@ -386,7 +386,7 @@ def test_a_secret_may_come_wrapped_or_bare() -> None:
         (None, "must be a text"),
     ],
 )
-def test_a_secret_that_cannot_be_one_is_refused(secret: object, words: str) -> None:
+def test_an_invalid_secret_is_refused(secret: object, words: str) -> None:
     message = refused({"api_key": secret})
     assert "api_key" in message
     assert words in message
@@ -441,7 +441,7 @@ def test_https_and_this_machine_are_allowed(url: str) -> None:
         ("https://api.acme.test/\n", "https:// URL"),
     ],
 )
-def test_an_address_that_would_harm_is_refused(url: str, words: str) -> None:
+def test_an_unsafe_url_is_refused(url: str, words: str) -> None:
     assert words in refused({"base_url": url})
 
 
@@ -457,7 +457,7 @@ def network(environ: Mapping[str, str], **values: Any) -> Any:
     return network_of(checked(connection(**values))[0], environ)
 
 
-def test_the_environments_proxy_counts_only_where_none_is_set() -> None:
+def test_the_environments_proxy_counts_only_if_none_is_set() -> None:
     environ = {"HTTPS_PROXY": "http://theirs.test:3128", "NO_PROXY": "internal.test"}
     assert network(environ).proxy_for("https", "api.acme.test") == "http://theirs.test:3128"
     assert network(environ).proxy_for("https", "internal.test") is None
@@ -465,7 +465,7 @@ def test_the_environments_proxy_counts_only_where_none_is_set() -> None:
     assert network(environ, proxy="http://ours.test").proxy_for("https", "api.acme.test") == "http://ours.test"
 
 
-def test_the_environments_certificates_count_only_where_none_are_set(tmp_path: Path) -> None:
+def test_the_environments_certificates_count_only_if_none_are_set(tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours.pem", tmp_path / "theirs.pem"
     for path in (ours, theirs):
         path.write_text("")
@@ -476,7 +476,7 @@ def test_the_environments_certificates_count_only_where_none_are_set(tmp_path: P
         network({}, ca_bundle=str(tmp_path / "no.pem"))
 
 
-def test_a_proxys_password_is_out_of_repr() -> None:
+def test_a_proxy_password_is_hidden_from_repr() -> None:
     assert "hush" not in repr(network({"HTTPS_PROXY": "http://u:hush@proxy.test"}))
 
 
@@ -490,7 +490,7 @@ def test_connect_takes_a_provider_or_a_connection_and_not_both(tmp_path: Path) -
         tb.connect("cloudconvert", config=tmp_path)
 
 
-def test_keywords_of_connect_stand_above_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keywords_of_connect_take_precedence_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC_KEY", KEY)
     path = tmp_path / "t.toml"
     path.write_text(FILE)

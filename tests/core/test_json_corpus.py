@@ -145,7 +145,7 @@ def test_y_is_accepted_as_it_is(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_n_is_refused_by_name(case: str) -> None:
+def test_n_is_refused_with_its_fault(case: str) -> None:
     with pytest.raises(MalformedResponse) as caught:
         read_json(REFUSED[case])
     assert len(caught.value.message) < 300

@@ -61,19 +61,19 @@ def test_nonsense_in_retry_after_is_ignored(value: str) -> None:
     assert parse_retry_after({"retry-after": value}, NOW) is None
 
 
-def test_a_far_date_is_told_as_it_is() -> None:
+def test_a_distant_date_is_returned_unclipped() -> None:
     seconds = parse_retry_after({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, NOW)
     assert seconds is not None
     assert seconds > 86_400 * 365
 
 
 @pytest.mark.parametrize("wrong", [timedelta(hours=1), timedelta(hours=-1), timedelta(days=400)])
-def test_a_wrong_clock_here_does_no_harm_where_the_answer_has_a_date(wrong: timedelta) -> None:
+def test_a_wrong_local_clock_does_no_harm_if_the_response_has_a_date(wrong: timedelta) -> None:
     headers = {"retry-after": LATER, "date": "Sun, 22 Nov 2026 12:00:00 GMT"}
     assert parse_retry_after(headers, NOW + wrong) == 120.0
 
 
-def test_without_the_header_nobody_asks_us_to_wait() -> None:
+def test_without_the_header_there_is_no_wait() -> None:
     assert parse_retry_after({}, NOW) is None
 
 
@@ -101,7 +101,7 @@ REPEATED = {408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
 
 
 @pytest.mark.parametrize("status", range(100, 1000))
-def test_one_table_decides_what_is_repeated(status: int) -> None:
+def test_one_table_decides_what_is_retried(status: int) -> None:
     if status in REPEATED:
         assert retries_for(status) > 10
     elif 500 <= status <= 599 and status not in (501, 505):
@@ -141,7 +141,7 @@ def test_a_poll_policy_takes_a_delay_or_an_interval() -> None:
         PollPolicy(latency=1.0, interval=1.0)
 
 
-def test_the_systems_clock_tells_aware_time_and_even_chance() -> None:
+def test_the_system_clock_has_aware_times_and_even_randomness() -> None:
     clock = SystemClock()
     assert clock.now().utcoffset() == timedelta(0)
     assert clock.monotonic() <= clock.monotonic()

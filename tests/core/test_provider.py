@@ -63,7 +63,7 @@ def test_a_word_is_read_without_regard_to_case_and_spaces(word: str, status: Tas
 
 
 @pytest.mark.parametrize("word", [None, "", "finished", "Failed?", "Odd1x", "Odd[1]x", "undone", "*"])
-def test_a_word_that_no_row_has_is_processing_and_not_recognised(word: str | None) -> None:
+def test_an_unlisted_word_is_processing_and_not_recognized(word: str | None) -> None:
     state = read_state({k: v for k, v in TABLE.items() if k != "*Failed"}, word)
     assert (state.status, state.reason, state.recognized) == (TaskStatus.PROCESSING, None, False)
 
@@ -117,7 +117,7 @@ def test_a_time_is_read_as_utc(text: str, moment: datetime) -> None:
         ["2026"],
     ],
 )
-def test_what_is_no_time_is_none(value: object) -> None:
+def test_an_unreadable_time_is_none(value: object) -> None:
     assert read_time(value) is None
 
 
@@ -137,7 +137,7 @@ def test_what_isoformat_writes_is_read_back(moment: datetime, minutes: int) -> N
 
 
 @given(JSON)
-def test_demanding_getters_answer_their_type_or_raise_the_named_error(value: Any) -> None:
+def test_required_getters_return_their_type_or_raise(value: Any) -> None:
     said = payload(field=value)
     for getter, kind in ((said.text, str), (said.integer, int), (said.child, Payload)):
         try:
@@ -149,9 +149,9 @@ def test_demanding_getters_answer_their_type_or_raise_the_named_error(value: Any
 
 
 @given(JSON)
-def test_forgiving_getters_never_raise(value: Any) -> None:
+def test_maybe_getters_never_raise(value: Any) -> None:
     said = payload(field=value)
-    words = said.maybe_words("field")
+    words = said.maybe_message("field")
     assert words is None or (words.strip() and len(words) <= 2048)
     text = said.maybe_text("field")
     assert text is None or text.encode() is not None
@@ -180,7 +180,7 @@ def test_forgiving_getters_never_raise(value: Any) -> None:
         ("80", None),
     ],
 )
-def test_progress_stays_between_nothing_and_all(value: object, share: float | None) -> None:
+def test_a_fraction_is_clamped_to_0_and_1(value: object, share: float | None) -> None:
     assert payload(progress=value).maybe_fraction("progress", 100.0) == share
 
 
@@ -195,14 +195,14 @@ def test_progress_stays_between_nothing_and_all(value: object, share: float | No
         ({}, "'id' is an object instead of a text"),
     ],
 )
-def test_a_required_field_that_is_no_text_is_named(value: object, words: str) -> None:
+def test_a_required_field_that_is_no_text_is_named_in_the_error(value: object, words: str) -> None:
     with pytest.raises(MalformedResponse, match=words) as caught:
         payload(id=value).text("id")
     assert caught.value.raw == {"id": value}
 
 
 @pytest.mark.parametrize("value", ["a\0b", "\ud800"])
-def test_an_id_with_broken_characters_is_refused_and_a_message_is_mended(value: str) -> None:
+def test_an_id_with_broken_characters_is_refused_and_a_message_is_repaired(value: str) -> None:
     with pytest.raises(MalformedResponse):
         payload(id=value).text("id")
     mended = payload(message=value).maybe_text("message")
@@ -298,7 +298,7 @@ def test_an_id_that_would_change_the_path_is_refused(acme: Callable[..., Any], t
         (999, tb.MalformedResponse, True),
     ],
 )
-def test_a_refusal_has_its_class_by_status(
+def test_the_status_decides_the_error_class(
     acme: Callable[..., Any], status: int, kind: type[tb.TaskbridgeError], *, retryable: bool
 ) -> None:
     error = acme().connection.provider.error(
@@ -329,13 +329,13 @@ def test_no_error_body_hides_the_status(document: Any) -> None:
     assert (type(error), error.http_status) == (tb.ServerError, 503)
 
 
-def test_attempts_are_told(acme: Callable[..., Any]) -> None:
+def test_the_message_has_the_number_of_attempts(acme: Callable[..., Any]) -> None:
     response = Response(503)
     response.attempts = 3
     assert "after 3 attempts" in acme().connection.provider.error(response).message
 
 
-def test_credentials_are_out_of_repr_and_settings_are_not_pickled(acme: Callable[..., Any]) -> None:
+def test_credentials_are_hidden_from_repr_and_settings_are_not_pickled(acme: Callable[..., Any]) -> None:
     assert "hush" not in repr(Credential({"X-Key": "hush"}))
     settings = acme(api_key="hush-hush").connection.provider.settings
     assert "hush" not in repr(settings)

@@ -42,7 +42,7 @@ REFUSED: list[tuple[str, bytes, str, int]] = [
 
 
 @pytest.mark.parametrize(("body", "words", "repeats"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_what_is_not_strict_json_is_refused_by_name(body: bytes, words: str, repeats: int) -> None:
+def test_invalid_json_is_refused_with_its_fault(body: bytes, words: str, repeats: int) -> None:
     with pytest.raises(MalformedResponse) as caught:
         read_json(body)
     assert words in caught.value.message
@@ -73,7 +73,7 @@ FORGIVEN: list[tuple[str, bytes, Any]] = [
 
 
 @pytest.mark.parametrize(("body", "read"), [row[1:] for row in FORGIVEN], ids=[row[0] for row in FORGIVEN])
-def test_what_may_be_forgiven_is_read(body: bytes, read: Any) -> None:
+def test_tolerated_json_is_read(body: bytes, read: Any) -> None:
     assert read_json(body) == read
 
 
@@ -85,7 +85,7 @@ def test_a_lone_surrogate_never_crashes_the_reader() -> None:
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_a_document_or_the_named_error(body: bytes) -> None:
+def test_any_bytes_are_a_document_or_a_malformed_response(body: bytes) -> None:
     try:
         read_json(body)
     except MalformedResponse:

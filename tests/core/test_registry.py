@@ -160,8 +160,8 @@ def test_a_third_party_that_takes_a_built_in_name_is_disabled_and_never_imported
 
 
 def test_a_built_in_is_known_by_the_files_of_its_distribution_not_by_a_name(plugin: Plugin) -> None:
-    plugin(distribution_name(), "acme", record="plugin.py,,\ntaskbridge_x/taskbridge/__init__.py,,\n")
-    plugin("document-taskbridge", "other", record="taskbridge/__init__.py,,\n")  # but not the package that runs
+    plugin("taskbridge-nested", "acme", record="plugin.py,,\ntaskbridge_x/taskbridge/__init__.py,,\n")
+    plugin("taskbridge-copy", "other", record="taskbridge/__init__.py,,\n")  # but not the package that runs
     assert [info.builtin for name in ("acme", "other") for info in listed(name)] == [False, False]
     assert builtin_providers() == BUILTIN
 

@@ -72,7 +72,7 @@ HEAD = f"HTTP/1.1 200 OK\r\nContent-Length: {ANNOUNCED}\r\n\r\n".encode()
     ],
     ids=["status line", "one header", "headers", "body", "chunks", "100 Continue"],
 )
-def test_the_total_time_holds_against_a_server_that_drips(
+def test_the_total_deadline_holds_against_a_dripping_server(
     raw_server: Start, interface: Interface, first: bytes, byte: bytes
 ) -> None:
     drip = Drip(first, byte)
@@ -84,7 +84,7 @@ def test_the_total_time_holds_against_a_server_that_drips(
     assert drip.sent < ANNOUNCED
 
 
-def test_a_server_that_never_answers_is_left(raw_server: Start, interface: Interface) -> None:
+def test_a_server_that_never_responds_is_abandoned(raw_server: Start, interface: Interface) -> None:
     def silent(connection: socket.socket) -> None:
         connection.recv(1)  # until they leave
 
@@ -114,7 +114,7 @@ TWICE = gzip.compress(gzip.compress(TASK))
     ],
     ids=["blanks", "just over", "bomb", "other encoding", "twice"],
 )
-def test_an_answer_over_the_limit_is_not_read_to_its_end(
+def test_reading_stops_at_the_size_limit(
     raw_server: Start, interface: Interface, body: bytes, fields: tuple[str, ...]
 ) -> None:
     server = raw_server([answer(body, *fields)])
@@ -123,7 +123,7 @@ def test_an_answer_over_the_limit_is_not_read_to_its_end(
     assert len(server.received) == 1
 
 
-def test_an_answer_at_the_limit_is_read(raw_server: Start, interface: Interface) -> None:
+def test_a_response_at_the_limit_is_read(raw_server: Start, interface: Interface) -> None:
     body = TASK + b" " * (2000 - len(TASK))
     server = raw_server([answer(body)])
     assert interface.call("scan-documents", settings(server, max_body=2000), "get", "t1").status == "completed"
@@ -144,7 +144,7 @@ def test_an_answer_at_the_limit_is_read(raw_server: Start, interface: Interface)
     ],
     ids=["nothing", "short", "short chunk", "in the headers", "not HTTP", "length", "cut gzip"],
 )
-def test_an_answer_that_breaks_off_is_never_a_task(
+def test_a_truncated_response_is_never_a_task(
     raw_server: Start, interface: Interface, script: list[bytes], kind: type[tb.TaskbridgeError]
 ) -> None:
     server = raw_server(script)
@@ -156,7 +156,7 @@ def test_an_answer_that_breaks_off_is_never_a_task(
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_an_answer_that_ends_while_the_event_loop_is_busy_is_read_like_any(
+def test_a_response_that_ends_while_the_event_loop_is_busy_is_read(
     raw_server: Start, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
     glance = 0.002  # seconds
@@ -189,7 +189,7 @@ def test_an_answer_that_ends_while_the_event_loop_is_busy_is_read_like_any(
             asyncio.run(run())
 
 
-def test_nobody_at_the_address_means_that_nothing_was_sent(interface: Interface) -> None:
+def test_a_refused_connection_means_that_nothing_was_sent(interface: Interface) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(tb.ConnectFailed) as caught:

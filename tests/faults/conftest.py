@@ -1,4 +1,4 @@
-"""Servers that misbehave, one for each kind of place; shared, because a play begins a record of its own."""
+"""Misbehaving servers, one for each kind of place; shared, because each play starts its own record."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Place:
     """Where a fault happens.
 
     Attributes:
-        url: Address for `base_url`.
-        server: What listens there, if anything does.
-        settings: Settings that a connection needs to go there.
+        url: URL for `base_url`.
+        server: The server that listens there, if any.
+        settings: Settings that a connection needs for it.
     """
 
     url: str
@@ -53,7 +53,7 @@ def _self_signed(folder: Path) -> ssl.SSLContext:
 
 @pytest.fixture(scope="module", autouse=True)
 def read_once() -> Iterator[None]:
-    """Installed distributions are read once, not for each of some thousand clients."""
+    """Read the installed distributions once, not for each of some thousand clients."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "_entries", functools.cache(registry._entries))
         yield
@@ -88,7 +88,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Place
             name: Place(server.url, server, {} if server.url.startswith("http:") else trusting)
             for name, server in servers.items()
         }
-        # Bound, but nobody listens: a port that is merely free may become somebody else's, or its own peer's.
+        # Bound but not listening: a free port may be taken by another process, or by the connecting socket itself.
         kept = socket.socket()
         stack.callback(kept.close)
         kept.bind(("127.0.0.1", 0))
@@ -104,25 +104,25 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Place
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The names ``unresolvable.test``, and ``dead.test`` with four addresses that never answer."""
+    """The names ``unresolvable.test``, and ``dead.test`` with four addresses that never respond."""
     with contextlib.ExitStack() as stack:
         dead = [stack.enter_context(_full()) for _ in range(4)]
-        ask = socket.getaddrinfo
+        original = socket.getaddrinfo
 
-        def look_up(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        def resolve(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
             if host in ("unresolvable.test", b"unresolvable.test"):
                 raise socket.gaierror(socket.EAI_NONAME, "no such name")
             if host in ("dead.test", b"dead.test"):
                 return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each.getsockname()) for each in dead]
-            return ask(host, port, *args, **kwargs)
+            return original(host, port, *args, **kwargs)
 
-        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
         yield
 
 
 @contextlib.contextmanager
 def _full() -> Generator[socket.socket]:
-    """A listener whose queue is full, so that further connections wait for ever."""
+    """A listener whose queue is full, so that further connections wait forever."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=0)
     waiting: list[socket.socket] = []
     try:

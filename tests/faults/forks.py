@@ -1,6 +1,6 @@
-"""Warms a connection, forks, and lets the children ask together: every answer must be the asker's own.
+"""Open a connection, fork, and let the children send requests together: each must get its own responses.
 
-Usage: forks.py BASE_URL ROUNDS CHILDREN QUESTIONS; prints how many answers belonged to somebody else, or failed.
+Usage: forks.py BASE_URL ROUNDS CHILDREN REQUESTS; prints how many responses belonged to another caller, or failed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import taskbridge as tb
 from taskbridge.errors import TaskbridgeError
 
 
-def ask(client: tb.Client, names: list[str]) -> int:
-    """Ask for tasks; how many of the answers are wrong."""
+def get_all(client: tb.Client, names: list[str]) -> int:
+    """Get tasks; return how many of the responses are wrong."""
     return sum(not _is_own(client, name) for name in names)
 
 
@@ -27,28 +27,28 @@ def _is_own(client: tb.Client, name: str) -> bool:
 
 def child(client: tb.Client, gate: int, names: list[str]) -> NoReturn:
     os.read(gate, 1)  # returns when the parent closes its end
-    os._exit(ask(client, names))
+    os._exit(get_all(client, names))
 
 
 def main() -> None:
     url, *numbers = sys.argv[1:]
-    rounds, children, questions = map(int, numbers)
+    rounds, children, requests = map(int, numbers)
     wrong = 0
     for turn in range(rounds):
         with tb.connect("expertai-extract", access_token="t", base_url=url) as client:
-            wrong += ask(client, [f"warm-{turn}"])
+            wrong += get_all(client, [f"warm-{turn}"])
             gate, latch = os.pipe()
             pids: list[int] = []
             for number in range(children):
                 pid = os.fork()
                 if pid == 0:
                     os.close(latch)
-                    child(client, gate, [f"q-{turn}-{number}-{n}" for n in range(questions)])
+                    child(client, gate, [f"q-{turn}-{number}-{n}" for n in range(requests)])
                 pids.append(pid)
             os.close(gate)
             os.close(latch)
             wrong += sum(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids)
-            wrong += ask(client, [f"after-{turn}"])
+            wrong += get_all(client, [f"after-{turn}"])
     sys.stdout.write(f"{wrong}\n")
 
 

@@ -1,4 +1,4 @@
-"""What a row of the catalogue is, and what rows are made of: scripts and checks."""
+"""The rows of the catalogue, and their parts: scripts and checks."""
 
 from __future__ import annotations
 
@@ -16,29 +16,8 @@ from taskbridge.models import Task, TaskStatus
 from .server import FIN, READ, Repeat, Script, answer
 from .vendors import Vendor
 
-__all__ = [
-    "Row",
-    "always",
-    "body",
-    "bomb",
-    "clipped",
-    "dripping",
-    "field_of",
-    "head",
-    "ignored_or_clipped",
-    "member",
-    "message_is",
-    "refusal",
-    "says",
-    "sent",
-    "status_is",
-    "time_is",
-    "unsent",
-    "waits",
-]
 
-
-def nothing(_vendor: Vendor, _seen: Any) -> None:
+def nothing(_vendor: Vendor, _get_or_error: Any) -> None:
     """No further check."""
 
 
@@ -49,19 +28,19 @@ class Row:
     Attributes:
         id: Id in the catalogue.
         fault: What is injected, in words.
-        script: The connections that have it, from the vendor; the last serves all further ones.
-        error: The error, or None where the look-up succeeds.
-        requests: Requests that arrive at three attempts a look-up; at most that many where time runs out.
-        state: What becomes of the task.
-        ends: Whether a wait ends with the error, instead of going on.
-        pauses: Whether a wait pauses for longer than the test lasts.
-        says: What stands in the message.
-        check: Looks at the task or the error more closely.
-        vendors: Vendors to whom it can happen; all if empty.
-        other: Error of a vendor that reads the fault in its own way.
-        where: Which server: see `conftest.py`.
+        script: Makes the scripts of the connections for a vendor; the last serves all further ones.
+        error: The error of `get`, or None if it succeeds.
+        requests: Requests that arrive with three attempts; an upper bound if time runs out.
+        state: What happens to the task.
+        ends_wait: Whether a wait ends with the error instead of continuing.
+        pauses: Whether a wait pauses for longer than the test runs.
+        message: Text that the message contains.
+        check: Checks the task or the error further.
+        vendors: Vendors for which it can happen; all if empty.
+        other: Error by vendor, if it differs.
+        where: Which server; see `conftest.py`.
         settings: Settings of the connection.
-        attempts: Requests of a look-up at most.
+        attempts: Most requests of one `get`.
     """
 
     id: str
@@ -70,9 +49,9 @@ class Row:
     error: type[TaskbridgeError] | None = None
     requests: int = 1
     state: str = "kept"
-    ends: bool = False
+    ends_wait: bool = False
     pauses: bool = False
-    says: str = ""
+    message: str = ""
     check: Callable[[Vendor, Any], None] = nothing
     vendors: tuple[str, ...] = ()
     other: Mapping[str, type[TaskbridgeError]] = field(default_factory=dict[str, type[TaskbridgeError]])
@@ -87,7 +66,7 @@ class Row:
 
     @property
     def retried(self) -> str:
-        """How often the request is repeated inside one look-up, in words."""
+        """How often the request is retried inside one `get`, in words."""
         if self.error is DeadlineExceeded:
             return "while time remains"
         if self.pauses:
@@ -95,11 +74,11 @@ class Row:
         return {1: "no", 2: "once"}.get(self.requests, "yes") if self.attempts == 3 else "yes"
 
     def error_of(self, vendor: Vendor) -> type[TaskbridgeError] | None:
-        """The error at one vendor."""
+        """The error for one vendor."""
         return self.other.get(vendor.name, self.error)
 
-    def reaches(self, vendor: Vendor) -> bool:
-        """Whether it can happen at one vendor."""
+    def applies_to(self, vendor: Vendor) -> bool:
+        """Whether it can happen for one vendor."""
         return not self.vendors or vendor.name in self.vendors
 
 
@@ -107,33 +86,35 @@ class Row:
 
 
 def always(*steps: bytes) -> Callable[[Vendor], Sequence[Script]]:
-    """The same answer to every request, then the end of the connection."""
+    """The same response to every request, then the connection closes."""
     return lambda _vendor: [(READ, *steps, FIN)]
 
 
-def says(make: Callable[[Vendor], bytes], status: int = 200, *fields: str) -> Callable[[Vendor], Sequence[Script]]:
-    """The same body to every request, whole."""
+def responding(
+    make: Callable[[Vendor], bytes], status: int = 200, *fields: str
+) -> Callable[[Vendor], Sequence[Script]]:
+    """The same complete body in response to every request."""
     return lambda vendor: [(READ, answer(status, make(vendor), *fields), FIN)]
 
 
 def body(data: bytes, status: int = 200, *fields: str) -> Callable[[Vendor], Sequence[Script]]:
-    """The same body to every request, whichever the vendor."""
-    return says(lambda _vendor: data, status, *fields)
+    """The same body in response to every request, for any vendor."""
+    return responding(lambda _vendor: data, status, *fields)
 
 
-def refusal(http: int, /, *fields: str, **said: Any) -> Callable[[Vendor], Sequence[Script]]:
-    """A refusal with a body that no vendor's table knows."""
+def error_response(http: int, /, *fields: str, **said: Any) -> Callable[[Vendor], Sequence[Script]]:
+    """An error response whose body no vendor's table has."""
     return body(json.dumps({"message": "refused", **said}).encode(), http, *fields)
 
 
 def field_of(name: str, value: Any) -> Callable[[Vendor], Sequence[Script]]:
-    """A good answer in which the field that a vendor has for something is another.
+    """A valid response with another value in one field.
 
     Args:
-        name: Which field, by the name of the attribute of `Vendor` that names it.
+        name: The attribute of `Vendor` that names the field.
         value: Its value.
     """
-    return says(lambda vendor: vendor.body(**{_key(vendor, name): value}))
+    return responding(lambda vendor: vendor.body(**{_key(vendor, name): value}))
 
 
 def _key(vendor: Vendor, name: str) -> str:
@@ -141,24 +122,24 @@ def _key(vendor: Vendor, name: str) -> str:
     return key if isinstance(key, str) else key[0]
 
 
-def member(text: bytes) -> Callable[[Vendor], Sequence[Script]]:
-    """A good answer with one member more, byte by byte, which may be no JSON."""
-    return says(lambda vendor: vendor.processing.replace(b"{", b"{" + text + b", ", 1))
+def extra_member(text: bytes) -> Callable[[Vendor], Sequence[Script]]:
+    """A valid response with extra bytes inserted as a member, which may be invalid JSON."""
+    return responding(lambda vendor: vendor.processing.replace(b"{", b"{" + text + b", ", 1))
 
 
 def head(*lines: str) -> bytes:
-    """A head and the blank line behind it."""
+    """A header and the blank line after it."""
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
 
 def dripping(start: bytes, drip: bytes) -> Callable[[Vendor], Sequence[Script]]:
-    """A beginning, then drops that never end within a test."""
+    """A beginning, then small pieces that never end within a test."""
     return lambda _vendor: [(READ, start, Repeat(drip, 5000, 0.002), FIN)]
 
 
 @cache
-def bomb(size: int) -> bytes:
-    """Zeros, compressed; made piece by piece."""
+def gzip_bomb(size: int) -> bytes:
+    """Zeros, compressed piece by piece."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     block = bytes(1 << 20)
     return b"".join([*(packer.compress(block) for _ in range(size >> 20)), packer.flush()])
@@ -168,7 +149,7 @@ def bomb(size: int) -> bytes:
 
 
 def waits(seconds: float | None) -> Callable[[Vendor, Any], None]:
-    """The error tells how long the vendor wants us to wait."""
+    """The error says how long the vendor wants us to wait."""
 
     def check(_vendor: Vendor, error: TaskbridgeError) -> None:
         assert error.retry_after == seconds
@@ -177,17 +158,17 @@ def waits(seconds: float | None) -> Callable[[Vendor, Any], None]:
 
 
 def ignored_or_clipped(_vendor: Vendor, error: TaskbridgeError) -> None:
-    """The error tells of no wait, or of a finite one."""
+    """The error says no wait, or a finite one."""
     assert error.retry_after is None or 0 <= error.retry_after < float("inf")
 
 
-def unsent(_vendor: Vendor, error: Any) -> None:
-    """No byte of a request left."""
+def not_sent(_vendor: Vendor, error: Any) -> None:
+    """No byte of a request was sent."""
     assert error.written is False
 
 
 def sent(_vendor: Vendor, error: Any) -> None:
-    """The request may have left."""
+    """The request may have been sent."""
     assert error.written is True
 
 
@@ -207,7 +188,7 @@ def clipped(_vendor: Vendor, task: Task) -> None:
 
 
 def message_is(text: str) -> Callable[[Vendor, Any], None]:
-    """The message is that text, and can be printed and stored."""
+    """The message is that text, and can be encoded."""
 
     def check(_vendor: Vendor, task: Task) -> None:
         assert task.message == text
@@ -217,7 +198,7 @@ def message_is(text: str) -> Callable[[Vendor, Any], None]:
 
 
 def time_is(moment: datetime | None) -> Callable[[Vendor, Any], None]:
-    """The time is read so."""
+    """The time is parsed as expected."""
 
     def check(vendor: Vendor, task: Task) -> None:
         assert getattr(task, vendor.time[1]) == moment

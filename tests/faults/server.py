@@ -1,11 +1,11 @@
-"""A server that misbehaves to order, on raw sockets.
+"""A misbehaving server on raw sockets.
 
 A script is data: what happens on one connection, step by step. `READ` waits for a request and records it, bytes are
-sent as they are, `Pause` waits, `Repeat` sends the same bytes over and over; a script ends with `FIN` or `RST` (or goes
-silent with `HANG` until the other side closes). Scripts serve connections in their order, the last one all further.
+sent as they are, `Pause` waits, `Repeat` sends the same bytes repeatedly. A script ends with `FIN` or `RST`, or stays
+silent with `HANG` until the peer closes. Scripts serve connections in order; the last one serves all further ones.
 
-One listening socket serves many tests: each `play` begins a record of its own, and a connection belongs to the play
-during which it came.
+One listening socket serves many tests: each `play` starts its own record, and a connection belongs to the play during
+which it was opened.
 """
 
 from __future__ import annotations
@@ -22,55 +22,39 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Self, TypeAlias
 
-__all__ = [
-    "FIN",
-    "HANG",
-    "READ",
-    "RST",
-    "FaultServer",
-    "Pause",
-    "Play",
-    "Repeat",
-    "Script",
-    "Seen",
-    "answer",
-    "chunked",
-    "packed",
-]
 
-
-class Do(Enum):
+class Action(Enum):
     """What is done to a connection."""
 
     READ = "read a request"
     FIN = "close"
     RST = "reset"
-    HANG = "say nothing until the other side closes"
+    HANG = "stay silent until the peer closes"
 
 
-READ: Final = Do.READ
-FIN: Final = Do.FIN
-RST: Final = Do.RST
-HANG: Final = Do.HANG
+READ: Final = Action.READ
+FIN: Final = Action.FIN
+RST: Final = Action.RST
+HANG: Final = Action.HANG
 
 
 @dataclass(frozen=True)
 class Pause:
-    """Wait, in seconds; tests keep to milliseconds."""
+    """Wait for some seconds; tests use milliseconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """Send the same bytes again and again, with a pause after each."""
+    """Send the same bytes repeatedly, with a pause after each."""
 
     data: bytes
     times: int
     pause: float = 0.0
 
 
-Step: TypeAlias = bytes | Do | Pause | Repeat
+Step: TypeAlias = bytes | Action | Pause | Repeat
 Script: TypeAlias = Sequence[Step]
 
 
@@ -94,9 +78,9 @@ class Play:
     requests: list[Seen] = field(default_factory=list[Seen])
     connections: int = 0
     sent: int = 0
-    """Bytes that the other side took, over all connections."""
+    """Bytes that the peer accepted, over all connections."""
     finished: int = 0
-    """Scripts that came to their end."""
+    """Scripts that ran to their end."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -111,7 +95,7 @@ class FaultServer:
     Args:
         tls: Wraps each connection; None for plain http. With `handshake` false the context is never used, and the
             scripts begin where the handshake would.
-        handshake: Whether to shake hands.
+        handshake: Whether to perform the TLS handshake.
         host: Name in `url`.
     """
 
@@ -137,23 +121,23 @@ class FaultServer:
 
     @property
     def open(self) -> int:
-        """Connections that neither side has closed."""
+        """Connections that are still open."""
         return len(self._open)
 
     def play(self, *scripts: Script) -> Play:
-        """Begin a record; each script serves one connection, the last one all further."""
+        """Start a record; each script serves one connection, the last one all further ones."""
         self._catch_up()
         self._play = Play(scripts)
         return self._play
 
     def reply(self, answers: Callable[[Seen], bytes]) -> Play:
-        """Begin a record; well-behaved: every request on every connection gets what the function says."""
+        """Start a record; respond properly to every request with what the function returns."""
         self._catch_up()
         self._play = Play(answers)
         return self._play
 
     def _catch_up(self) -> None:
-        """Leave connections that still wait to be accepted to the play before: the queue keeps its order."""
+        """Let the previous play accept the connections that are still in the queue."""
         with socket.socket() as mark:
             mark.bind(("127.0.0.1", 0))
             accepted = self._marks.setdefault(mark.getsockname(), threading.Event())
@@ -242,8 +226,8 @@ def _say(connection: socket.socket, play: Play, data: bytes) -> None:
     play.sent += len(data)
 
 
-def _do(connection: socket.socket, play: Play, step: Do, number: int) -> bool:
-    """Do a step; False when the other side ended the script."""
+def _do(connection: socket.socket, play: Play, step: Action, number: int) -> bool:
+    """Run a step; return False if the peer ended the script."""
     if step is READ:
         return _read(connection, play, number) is not None
     if step is HANG:
@@ -275,18 +259,18 @@ def _read(connection: socket.socket, play: Play, number: int) -> Seen | None:
     return seen
 
 
-# Bytes of answers.
+# Bytes of responses.
 
 
 def answer(status: int | str, body: bytes = b"", *fields: str, length: bool = True, close: bool = True) -> bytes:
-    """A whole answer.
+    """Return a complete response.
 
     Args:
         status: HTTP status, with its reason if it matters.
         body: Body.
         fields: Further header lines.
-        length: Whether to tell the length.
-        close: Whether to announce that the connection ends.
+        length: Whether to send the length.
+        close: Whether to announce that the connection closes.
     """
     lines = [f"HTTP/1.1 {status if isinstance(status, str) else f'{status} Whatever'}"]
     if not any(each.lower().startswith("content-type:") for each in fields):
@@ -299,12 +283,12 @@ def answer(status: int | str, body: bytes = b"", *fields: str, length: bool = Tr
 
 
 def chunked(body: bytes, size: int = 64) -> bytes:
-    """The same with chunks of a given size."""
+    """Return a response with chunks of a given size."""
     parts = [body[n : n + size] for n in range(0, len(body), size)]
     coded = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
     return answer(200, b"", "Transfer-Encoding: chunked", length=False) + coded + b"0\r\n\r\n"
 
 
-def packed(body: bytes) -> bytes:
-    """Compressed by gzip."""
+def gzipped(body: bytes) -> bytes:
+    """Compress with gzip."""
     return gzip.compress(body, 9, mtime=0)

@@ -15,17 +15,17 @@ from taskbridge.models import Task, TaskStatus
 
 from .catalogue import ROWS
 from .conftest import Place
-from .looking import DRIVERS, QUICK, Driver
-from .rows import Row, unsent
+from .polling import DRIVERS, QUICK, Driver
+from .rows import Row, not_sent
 from .server import FIN, READ, answer
-from .submitting import cancel_repeats
+from .submitting import cancel_is_retried
 from .vendors import CANARY, VENDORS, Vendor
 
 CLOUDCONVERT: Final = VENDORS["cloudconvert"]
 
 
 def cases() -> Iterator[Any]:
-    rows = [row for row in ROWS if row.error is not None and row.reaches(CLOUDCONVERT)]
+    rows = [row for row in ROWS if row.error is not None and row.applies_to(CLOUDCONVERT)]
     for number, row in enumerate(rows):
         driver = DRIVERS[number % 2]
         yield pytest.param(row, driver, id=f"{row.name}-{driver}")
@@ -50,7 +50,7 @@ def cancel(driver: Driver, vendor: Vendor, url: str, **settings: Any) -> Task | 
 
 @pytest.mark.usefixtures("names")
 @pytest.mark.parametrize(("row", "driver"), list(cases()))
-def test_a_cancel(row: Row, driver: Driver, places: dict[str, Place]) -> None:
+def test_cancel_meets_each_fault(row: Row, driver: Driver, places: dict[str, Place]) -> None:
     vendor, place = CLOUDCONVERT, places[row.where]
     error = row.error_of(vendor)
     if error is TaskNotFound and row.id == "F12":
@@ -66,13 +66,13 @@ def test_a_cancel(row: Row, driver: Driver, places: dict[str, Place]) -> None:
     assert isinstance(seen, TaskbridgeError)
     assert type(seen) is error, repr(seen)
     assert CANARY not in f"{seen} {seen!r} {seen.args} {seen.__dict__}"
-    if row.check is unsent:
-        unsent(vendor, seen)
+    if row.check is not_sent:
+        not_sent(vendor, seen)
     if play is None:
         return
     asked = [each.target for each in play.requests if each.method == "GET"]
     assert asked == ([vendor.target] if error is InvalidRequest else [])
-    if not cancel_repeats(row, vendor):
+    if not cancel_is_retried(row, vendor):
         assert play.arrived - len(asked) == 1
     elif error is DeadlineExceeded:
         assert 1 <= play.arrived <= row.requests
@@ -82,9 +82,7 @@ def test_a_cancel(row: Row, driver: Driver, places: dict[str, Place]) -> None:
 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("status", [400, 409, 422])
-def test_a_cancel_that_comes_too_late_tells_how_the_task_ended(
-    status: int, driver: Driver, places: dict[str, Place]
-) -> None:
+def test_a_late_cancel_returns_the_finished_task(status: int, driver: Driver, places: dict[str, Place]) -> None:
     place = places["plain"]
     assert place.server is not None
     play = place.server.play((READ, answer(status, b"{}"), FIN), (READ, answer(200, CLOUDCONVERT.completed), FIN))

@@ -21,8 +21,8 @@ from taskbridge.errors import DeadlineExceeded, IdentityMismatch, TlsError, Trun
 from taskbridge.models import Task
 
 from .conftest import Place
-from .looking import DRIVERS, QUICK, Driver, look, look_in_turn
-from .server import FIN, HANG, READ, RST, Do, FaultServer, Play, Seen, answer
+from .polling import DRIVERS, QUICK, Driver, get_repeatedly, get_task
+from .server import FIN, HANG, READ, RST, Action, FaultServer, Play, Seen, answer
 from .vendors import CANARY, VENDORS
 
 ONCE: Final = {"attempts": 1, "first": 0.0, "at_most": 0.0}
@@ -45,21 +45,21 @@ def echo(seen: Seen) -> bytes:
 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("name", VENDORS)
-def test_a_connection_is_kept(name: str, driver: Driver, server: FaultServer) -> None:
+def test_a_connection_is_reused(name: str, driver: Driver, server: FaultServer) -> None:
     vendor = VENDORS[name]
     play = server.reply(lambda _: answer(200, vendor.completed, close=False))
-    assert all(isinstance(seen, Task) for seen in look_in_turn(driver, vendor, server.url, 5))
+    assert all(isinstance(seen, Task) for seen in get_repeatedly(driver, vendor, server.url, 5))
     assert (len(play.requests), play.connections) == (5, 1)
 
 
 @pytest.mark.parametrize("end", [FIN, RST])
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("name", VENDORS)
-def test_a_stale_connection_costs_no_attempt(name: str, driver: Driver, end: Do, server: FaultServer) -> None:
+def test_a_stale_connection_costs_no_attempt(name: str, driver: Driver, end: Action, server: FaultServer) -> None:
     vendor = VENDORS[name]
     kept = answer(200, vendor.completed, close=False)
     play = server.play((READ, kept, READ, end), (READ, kept, FIN))
-    assert all(isinstance(seen, Task) for seen in look_in_turn(driver, vendor, server.url, 2, retry=ONCE))
+    assert all(isinstance(seen, Task) for seen in get_repeatedly(driver, vendor, server.url, 2, retry=ONCE))
     assert [each.connection for each in play.requests] == [0, 0, 1]
 
 
@@ -67,7 +67,7 @@ def test_a_stale_connection_costs_no_attempt(name: str, driver: Driver, end: Do,
 def test_a_connection_closed_while_idle_is_noticed(driver: Driver, server: FaultServer) -> None:
     kept = answer(200, MUTE.completed, close=False)
     play = server.play((READ, kept, FIN))
-    assert all(isinstance(seen, Task) for seen in look_in_turn(driver, MUTE, server.url, 4, retry=ONCE))
+    assert all(isinstance(seen, Task) for seen in get_repeatedly(driver, MUTE, server.url, 4, retry=ONCE))
     # Whether the close or the next request comes first is up to the network: each costs one request more at most.
     assert 4 <= len(play.requests) <= 7
 
@@ -76,7 +76,7 @@ def test_a_connection_closed_while_idle_is_noticed(driver: Driver, server: Fault
 def test_a_stale_connection_is_forgiven_once(driver: Driver, server: FaultServer) -> None:
     kept = answer(200, MUTE.completed, close=False)
     play = server.play((READ, kept, READ, FIN), (READ, FIN))
-    first, second = look_in_turn(driver, MUTE, server.url, 2, retry=ONCE)
+    first, second = get_repeatedly(driver, MUTE, server.url, 2, retry=ONCE)
     assert isinstance(first, Task)
     assert type(second) is TruncatedResponse
     assert [each.connection for each in play.requests] == [0, 0, 1]
@@ -86,18 +86,20 @@ def test_a_stale_connection_is_forgiven_once(driver: Driver, server: FaultServer
 def test_a_connection_that_breaks_after_the_first_byte_is_not_stale(driver: Driver, server: FaultServer) -> None:
     kept = answer(200, MUTE.completed, close=False)
     play = server.play((READ, kept, READ, kept[:-10], FIN))
-    _, second = look_in_turn(driver, MUTE, server.url, 2, retry=ONCE)
+    _, second = get_repeatedly(driver, MUTE, server.url, 2, retry=ONCE)
     assert type(second) is TruncatedResponse
     assert len(play.requests) == 2
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("name", ["cloudconvert", "scan-documents", "smartdocumentor"])
-def test_a_mistaken_answer_is_asked_for_on_a_new_connection(name: str, driver: Driver, server: FaultServer) -> None:
+def test_a_response_about_another_task_is_requested_again_on_a_new_connection(
+    name: str, driver: Driver, server: FaultServer
+) -> None:
     vendor = VENDORS[name]
     other: Any = {"id": "task_another", "taskId": 45}[vendor.key]
     play = server.reply(lambda _: answer(200, vendor.body(**{vendor.key: other}), close=False))
-    assert type(look(driver, vendor, server.url)) is IdentityMismatch
+    assert type(get_task(driver, vendor, server.url)) is IdentityMismatch
     assert [each.connection for each in play.requests] == [0, 1]
 
 
@@ -110,7 +112,7 @@ def test_both_clients_send_the_same(name: str, server: FaultServer) -> None:
 
     def sent(driver: Driver) -> tuple[str, str, dict[str, str], bytes]:
         play = server.reply(lambda _: answer(200, vendor.completed))
-        assert isinstance(look(driver, vendor, server.url), Task)
+        assert isinstance(get_task(driver, vendor, server.url), Task)
         (seen,) = play.requests
         return seen.method, seen.target, seen.headers, seen.body
 
@@ -118,10 +120,10 @@ def test_both_clients_send_the_same(name: str, server: FaultServer) -> None:
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_a_proxy_is_told_the_whole_address(driver: Driver, server: FaultServer) -> None:
+def test_a_proxy_gets_the_full_url(driver: Driver, server: FaultServer) -> None:
     play = server.reply(lambda _: answer(200, MUTE.completed))
     proxy = server.url.replace("://", "://me:secret-of-the-proxy@")
-    seen = look(driver, MUTE, "http://vendor.test/beta", proxy=proxy, allow_http=True)
+    seen = get_task(driver, MUTE, "http://vendor.test/beta", proxy=proxy, allow_http=True)
     assert isinstance(seen, Task), repr(seen)
     (request,) = play.requests
     assert (request.method, request.target) == ("GET", f"http://vendor.test/beta{MUTE.target}")
@@ -130,7 +132,7 @@ def test_a_proxy_is_told_the_whole_address(driver: Driver, server: FaultServer) 
 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("name", VENDORS)
-def test_no_file_of_the_machine_replaces_the_credential(
+def test_netrc_never_replaces_the_credential(
     name: str, driver: Driver, server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vendor = VENDORS[name]
@@ -140,7 +142,7 @@ def test_no_file_of_the_machine_replaces_the_credential(
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:9")
     play = server.reply(lambda _: answer(200, vendor.completed, "Set-Cookie: a=b"))
-    assert all(isinstance(seen, Task) for seen in look_in_turn(driver, vendor, server.url, 2))
+    assert all(isinstance(seen, Task) for seen in get_repeatedly(driver, vendor, server.url, 2))
     for seen in play.requests:
         values = " ".join(seen.headers.values())
         assert CANARY in values
@@ -150,7 +152,7 @@ def test_no_file_of_the_machine_replaces_the_credential(
 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
-def test_our_certificates_beat_those_of_the_environment(
+def test_ca_bundle_takes_precedence_over_the_environment(
     variable: str, driver: Driver, places: dict[str, Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = places["tls"]
@@ -159,8 +161,8 @@ def test_our_certificates_beat_those_of_the_environment(
     other = tmp_path / "other.pem"
     other.write_bytes(trustme.CA().cert_pem.bytes())
     monkeypatch.setenv(variable, str(other))
-    assert isinstance(look(driver, MUTE, place.url, **place.settings), Task)
-    assert type(look(driver, MUTE, place.url)) is TlsError
+    assert isinstance(get_task(driver, MUTE, place.url, **place.settings), Task)
+    assert type(get_task(driver, MUTE, place.url)) is TlsError
     assert len(play.requests) == 1
 
 
@@ -168,7 +170,7 @@ def test_our_certificates_beat_those_of_the_environment(
 
 
 @pytest.mark.parametrize("fields", [0, 200])
-def test_sixteen_threads_get_their_own_answers(
+def test_sixteen_threads_get_their_own_responses(
     fields: int, server: FaultServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.reply(lambda seen: answer(200, MUTE.body(message=seen.target.rpartition("/")[2], padding="x" * fields)))
@@ -181,7 +183,7 @@ def test_sixteen_threads_get_their_own_answers(
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-def test_forty_threads_leave_no_complaint_of_the_pool(server: FaultServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_forty_threads_cause_no_pool_warning(server: FaultServer, caplog: pytest.LogCaptureFixture) -> None:
     server.reply(echo)
     names = [f"t-{n}" for n in range(400)]
     with (
@@ -192,7 +194,7 @@ def test_forty_threads_leave_no_complaint_of_the_pool(server: FaultServer, caplo
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-def test_many_asyncio_tasks_get_their_own_answers(server: FaultServer) -> None:
+def test_many_asyncio_tasks_get_their_own_responses(server: FaultServer) -> None:
     server.reply(echo)
     names = [f"t-{n}" for n in range(200)]
 
@@ -204,7 +206,7 @@ def test_many_asyncio_tasks_get_their_own_answers(server: FaultServer) -> None:
 
 
 @pytest.mark.skipif(not hasattr(sys.modules["os"], "fork"), reason="this system cannot fork")
-def test_children_of_a_fork_get_their_own_answers(server: FaultServer) -> None:
+def test_children_of_a_fork_get_their_own_responses(server: FaultServer) -> None:
     server.reply(echo)
     script = Path(__file__).with_name("forks.py")
     done = subprocess.run(
@@ -269,28 +271,28 @@ def test_a_cancelled_call_leaves_nothing_behind(silence: str, server: FaultServe
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_a_closed_client_leaves_no_connection(driver: Driver, server: FaultServer) -> None:
     server.reply(echo)
-    look_in_turn(driver, MUTE, server.url, 3)
+    get_repeatedly(driver, MUTE, server.url, 3)
     assert is_quiet(server)
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_tls_connection_that_the_other_side_leaves_open_is_closed(
+def test_a_tls_connection_that_the_peer_leaves_open_is_closed(
     whole: bool, driver: Driver, places: dict[str, Place]
 ) -> None:
     place = places["tls"]
     assert place.server is not None
     said = answer(200, MUTE.completed)
     place.server.play((READ, said if whole else said[:-10], HANG))
-    look(driver, MUTE, place.url, request_timeout=0.2, **place.settings)
+    get_task(driver, MUTE, place.url, request_timeout=0.2, **place.settings)
     assert is_quiet(place.server)
     gc.collect()  # what was left open complains here
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("silence", SILENCES)
-def test_a_call_out_of_time_leaves_no_connection(silence: str, driver: Driver, server: FaultServer) -> None:
+def test_a_timed_out_call_leaves_no_connection(silence: str, driver: Driver, server: FaultServer) -> None:
     server.play(SILENCES[silence])
-    seen = look(driver, MUTE, server.url, request_timeout=0.3)
+    seen = get_task(driver, MUTE, server.url, request_timeout=0.3)
     assert type(seen) is DeadlineExceeded
     assert is_quiet(server)

@@ -33,10 +33,10 @@ from taskbridge.errors import (
 )
 from taskbridge.models import TaskFile
 
-from .bringing import Told, bring
 from .conftest import Place
-from .looking import DRIVERS, QUICK, Driver
-from .server import FIN, HANG, READ, RST, FaultServer, Repeat, Script, Seen, answer, packed
+from .downloading import ProgressLog, download
+from .polling import DRIVERS, QUICK, Driver
+from .server import FIN, HANG, READ, RST, FaultServer, Repeat, Script, Seen, answer, gzipped
 from .vendors import CANARY, VENDORS
 
 DATA: Final = bytes(n * 7 % 256 for n in range(300_000))
@@ -102,13 +102,13 @@ def is_empty(folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("code", HOPS)
-def test_a_key_goes_to_no_other_host(
+def test_the_key_is_sent_to_no_other_host(
     code: int, driver: Driver, server: FaultServer, stranger: FaultServer, tmp_path: Path
 ) -> None:
     here = server.reply(lambda _: answer(code, b"moved", f"Location: {stranger.url}/stored"))
     busy = iter([503])  # asked again after the hop
     there = stranger.reply(lambda _: answer(next(busy, 200), DATA, TAG, "Set-Cookie: a=b"))
-    home = bring(driver, "scan-documents", server.url, keyed(), tmp_path, settings=HERE)
+    home = download(driver, "scan-documents", server.url, keyed(), tmp_path, settings=HERE)
     assert home == tmp_path / "a.pdf"
     assert home.read_bytes() == DATA
     assert [CANARY in seen.headers.get("x-api-key", "") for seen in here.requests] == [True]
@@ -118,7 +118,7 @@ def test_a_key_goes_to_no_other_host(
         assert seen.headers.keys() <= {"host", "user-agent", "accept", "accept-encoding", "connection"}
 
 
-def test_a_key_does_not_come_back_with_the_hop_after(
+def test_the_key_is_not_sent_again_after_a_foreign_hop(
     driver: Driver, server: FaultServer, stranger: FaultServer, tmp_path: Path
 ) -> None:
     def play(seen: Seen) -> bytes:
@@ -126,42 +126,42 @@ def test_a_key_does_not_come_back_with_the_hop_after(
 
     here = server.reply(play)
     stranger.reply(lambda _: answer(302, b"", f"Location: {server.url}/back"))
-    home = bring(driver, "scan-documents", server.url, keyed(), tmp_path, settings=HERE)
+    home = download(driver, "scan-documents", server.url, keyed(), tmp_path, settings=HERE)
     assert home == tmp_path / "a.pdf"
     assert [CANARY.encode() in seen.raw for seen in here.requests] == [True, False]
 
 
-def test_a_key_stays_with_a_hop_on_its_own_host(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+def test_the_key_is_sent_on_redirects_within_the_host(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     def play(seen: Seen) -> bytes:
         return answer(307, b"", "Location: /v2/file") if "download" in seen.target else answer(200, DATA)
 
     here = server.reply(play)
-    assert bring(driver, "scan-documents", server.url, keyed(), tmp_path) == tmp_path / "a.pdf"
+    assert download(driver, "scan-documents", server.url, keyed(), tmp_path) == tmp_path / "a.pdf"
     assert [CANARY.encode() in seen.raw for seen in here.requests] == [True, True]
 
 
-def test_a_link_gets_no_key_not_even_on_the_vendors_host(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+def test_a_link_gets_no_key_even_on_the_vendors_host(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     play = server.reply(lambda _: answer(200, DATA))
-    assert bring(driver, "cloudconvert", server.url, link(server), tmp_path) == tmp_path / "a.pdf"
+    assert download(driver, "cloudconvert", server.url, link(server), tmp_path) == tmp_path / "a.pdf"
     assert [CANARY.encode() in seen.raw for seen in play.requests] == [False]
 
 
 @pytest.mark.parametrize("url", BAD_LINKS)
-def test_a_link_into_a_private_network_is_not_asked(
+def test_a_link_into_a_private_network_is_not_requested(
     url: str, driver: Driver, server: FaultServer, tmp_path: Path
 ) -> None:
     play = server.reply(lambda _: answer(302, b"", f"Location: {url}"))
-    home = bring(driver, "cloudconvert", server.url, TaskFile(name="a", url=url), tmp_path)
+    home = download(driver, "cloudconvert", server.url, TaskFile(name="a", url=url), tmp_path)
     assert type(home) is MalformedResponse
     assert "nothing was fetched" in home.message
     assert play.requests == []
-    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
     assert type(home) is MalformedResponse
     assert len(play.requests) == 1
     assert is_empty(tmp_path)
 
 
-def test_a_name_is_asked_at_the_address_that_was_checked(
+def test_a_host_name_is_connected_to_at_the_checked_address(
     driver: Driver, server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = socket.getaddrinfo
@@ -172,15 +172,15 @@ def test_a_name_is_asked_at_the_address_that_was_checked(
     monkeypatch.setattr(socket, "getaddrinfo", lie)
     play = server.reply(lambda _: answer(200, DATA))
     file = TaskFile(name="a", url=f"http://files.test:{server.port}/a")
-    home = bring(driver, "cloudconvert", server.url, file, tmp_path, settings={"allow_http": True})
+    home = download(driver, "cloudconvert", server.url, file, tmp_path, settings={"allow_http": True})
     assert type(home) is MalformedResponse
     assert "public internet" in home.message
     assert (play.connections, is_empty(tmp_path)) == (0, True)
 
 
-def test_hops_without_end_are_left(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+def test_endless_redirects_are_an_error(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     play = server.reply(lambda _: answer(302, b"", "Location: /a.pdf"))
-    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
     assert type(home) is MalformedResponse
     assert (len(play.requests), is_empty(tmp_path)) == (6, True)
 
@@ -195,7 +195,7 @@ def native(server: FaultServer, link: str, name: str = "a.pdf") -> bytes:
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_a_dead_link_is_looked_up_once_more(status: int, driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+def test_a_dead_link_is_refreshed_once(status: int, driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     links = iter(["/old", "/new", "/newer"])
 
     def play(seen: Seen) -> bytes:
@@ -204,7 +204,7 @@ def test_a_dead_link_is_looked_up_once_more(status: int, driver: Driver, server:
         return answer(200, DATA) if seen.target == "/new" else answer(status, b"<Error/>")
 
     played = server.reply(play)
-    (path,) = bring(driver, "cloudconvert", server.url, VENDORS["cloudconvert"].id, tmp_path)
+    (path,) = download(driver, "cloudconvert", server.url, VENDORS["cloudconvert"].id, tmp_path)
     assert path.read_bytes() == DATA
     assert [seen.target for seen in played.requests[1:]] == ["/old", VENDORS["cloudconvert"].target, "/new"]
 
@@ -213,7 +213,7 @@ def test_a_dead_link_is_looked_up_once_more(status: int, driver: Driver, server:
     ("status", "kind"),
     [(401, PermissionDenied), (403, PermissionDenied), (404, TaskNotFound), (410, TaskNotFound), (400, ApiError)],
 )
-def test_a_link_that_stays_dead_says_how_long_links_live(
+def test_a_link_that_stays_dead_says_how_long_links_are_valid(
     status: int, kind: type[ApiError], driver: Driver, server: FaultServer, tmp_path: Path
 ) -> None:
     vendor = VENDORS["cloudconvert"]
@@ -223,7 +223,7 @@ def test_a_link_that_stays_dead_says_how_long_links_live(
 
     played = server.reply(play)
     seen: list[Any] = []
-    home = bring(
+    home = download(
         driver, vendor.name, server.url, vendor.id, tmp_path, then=lambda client: seen.append(client.get(vendor.id))
     )
     assert type(home) is kind
@@ -240,18 +240,20 @@ def test_a_link_that_died_with_its_task_says_so(driver: Driver, server: FaultSer
     vendor = VENDORS["cloudconvert"]
     answers = iter([answer(200, native(server, "/old")), answer(403), answer(404, b'{"message": "gone"}')])
     server.reply(lambda _: next(answers))
-    home = bring(driver, vendor.name, server.url, vendor.id, tmp_path)
+    home = download(driver, vendor.name, server.url, vendor.id, tmp_path)
     assert type(home) is PermissionDenied
     assert "no longer has the task" in home.message
 
 
-def test_a_broken_host_of_links_does_not_slow_the_vendor(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+def test_a_failing_file_host_does_not_slow_the_connection(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     play = server.reply(lambda _: answer(503))
-    told: list[Any] = []
-    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path, then=lambda c: told.append(c.stats()))
+    updates: list[Any] = []
+    home = download(
+        driver, "cloudconvert", server.url, link(server), tmp_path, then=lambda c: updates.append(c.stats())
+    )
     assert type(home) is ServerError
     assert (len(play.requests), home.retryable, "after 3 attempts" in home.message) == (3, True, True)
-    assert not any(stats.is_probing for each in told for stats in each.values())
+    assert not any(stats.is_probing for each in updates for stats in each.values())
 
 
 # Cuts.
@@ -262,7 +264,7 @@ SHORT: Final = b"all of the file"
 
 @pytest.mark.parametrize("end", [FIN, RST])
 @pytest.mark.parametrize("length", [True, False], ids=["length", "size"])
-def test_a_file_that_is_cut_anywhere_is_no_file(
+def test_a_truncated_file_is_never_saved(
     length: bool, end: Any, driver: Driver, server: FaultServer, tmp_path: Path
 ) -> None:
     whole = answer(200, SHORT, length=length)
@@ -270,25 +272,25 @@ def test_a_file_that_is_cut_anywhere_is_no_file(
     file = link(server, size=None if length else len(SHORT))
     for offset in [*range(0, head, 9), *range(head - 1, len(whole))]:
         play = server.play((READ, whole[:offset], end))
-        home = bring(driver, "cloudconvert", server.url, file, tmp_path)
+        home = download(driver, "cloudconvert", server.url, file, tmp_path)
         assert isinstance(home, TruncatedResponse), (offset, home)
         assert home.retryable
         assert len(play.requests) == 3
         assert is_empty(tmp_path), offset
 
 
-def test_what_broke_off_is_gone_on_with(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     first = answer(200, DATA, TAG, RANGES)
     rest = answer(206, DATA[100_000:], TAG, f"Content-Range: bytes 100000-{len(DATA) - 1}/{len(DATA)}")
     play = server.play((READ, first[: len(first) - 200_000], FIN), (READ, rest[:-5], FIN), (READ, rest, FIN))
-    told = Told()
-    home = bring(
+    updates = ProgressLog()
+    home = download(
         driver,
         "cloudconvert",
         server.url,
         link(server),
         tmp_path,
-        on_progress=told,
+        on_progress=updates,
     )
     # The third answers with a part that was not asked for: nothing of it is believed.
     assert isinstance(home, MalformedResponse)
@@ -298,18 +300,18 @@ def test_what_broke_off_is_gone_on_with(driver: Driver, server: FaultServer, tmp
     assert is_empty(tmp_path)
 
     play = server.play((READ, first[: len(first) - 200_000], FIN), (READ, rest, FIN))
-    told.clear()
-    home = bring(
+    updates.clear()
+    home = download(
         driver,
         "cloudconvert",
         server.url,
         link(server),
         tmp_path,
-        on_progress=told,
+        on_progress=updates,
     )
     assert home.read_bytes() == DATA
-    assert told == sorted(told)
-    assert told[-1] == (len(DATA), len(DATA))
+    assert updates == sorted(updates)
+    assert updates[-1] == (len(DATA), len(DATA))
 
 
 @pytest.mark.parametrize(
@@ -323,12 +325,12 @@ def test_what_broke_off_is_gone_on_with(driver: Driver, server: FaultServer, tmp
     ],
     ids=["both", "a weak tag", "no tag", "ranges untold", "no ranges"],
 )
-def test_a_rest_is_asked_for_where_the_host_can_tell_the_file_apart(
+def test_a_download_is_resumed_only_with_ranges_and_a_strong_etag(
     fields: tuple[str, ...], again: bool, driver: Driver, server: FaultServer, tmp_path: Path
 ) -> None:
     whole = answer(200, DATA, *fields)
     play = server.play((READ, whole[:-9], FIN), (READ, answer(200, DATA, *fields), FIN))
-    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
     assert home.read_bytes() == DATA  # whole again, wherever it began
     assert ["range" in seen.headers for seen in play.requests] == [False, again]
 
@@ -344,24 +346,22 @@ def test_a_rest_is_asked_for_where_the_host_can_tell_the_file_apart(
     ],
     ids=["another part", "no part named", "another file", "another length", "no such part"],
 )
-def test_another_part_than_was_asked_for_makes_it_begin_anew(
-    second: bytes, driver: Driver, server: FaultServer, tmp_path: Path
-) -> None:
+def test_a_wrong_part_restarts_the_download(second: bytes, driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     play = server.play(
         (READ, answer(200, DATA, TAG, RANGES)[:-9], FIN), (READ, second, FIN), (READ, answer(200, DATA), FIN)
     )
-    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
     assert home.read_bytes() == DATA
     assert ["range" in seen.headers for seen in play.requests] == [False, True, False]
 
 
-def test_a_part_that_nobody_asked_for_is_no_file(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+def test_an_unrequested_part_is_never_saved(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     server.play((READ, answer(206, DATA[:9], f"Content-Range: bytes 0-8/{len(DATA)}"), FIN))
-    assert type(bring(driver, "cloudconvert", server.url, link(server), tmp_path)) is MalformedResponse
+    assert type(download(driver, "cloudconvert", server.url, link(server), tmp_path)) is MalformedResponse
     assert is_empty(tmp_path)
 
 
-def test_a_large_file_may_break_off_often(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+def test_a_large_file_may_be_interrupted_often(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     """Attempts are counted anew where one brought a megabyte."""
     size, step = 6 << 20, (1 << 20) + 77
     data = os.urandom(size)
@@ -372,19 +372,19 @@ def test_a_large_file_may_break_off_often(driver: Driver, server: FaultServer, t
         whole = answer(206 if start else 200, data[start:], TAG, *fields)
         scripts.append((READ, whole[: len(whole) - (size - start) + step], FIN))
     played = server.play(*scripts)
-    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
     assert home.read_bytes() == data
     assert len(played.requests) == len(scripts)
 
 
-def test_a_host_that_cannot_go_on_is_not_asked_for_ever(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+def test_a_host_that_cannot_resume_is_not_retried_forever(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     play = server.play((READ, answer(200, bytes(3 << 20))[:-1], FIN))
-    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
     assert isinstance(home, TruncatedResponse)
     assert (len(play.requests), is_empty(tmp_path)) == (3, True)
 
 
-def test_a_part_that_ends_early_is_gone_on_with(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+def test_a_truncated_part_is_resumed(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     parts = [
         answer(206, DATA[start:end], TAG, f"Content-Range: bytes {start}-{end - 1}/{len(DATA)}")
         for start, end in ((200_000, 250_000), (250_000, len(DATA)))
@@ -392,32 +392,32 @@ def test_a_part_that_ends_early_is_gone_on_with(driver: Driver, server: FaultSer
     server.play(
         (READ, answer(200, DATA, TAG, RANGES)[: 200_000 - len(DATA)], FIN), *((READ, part, FIN) for part in parts)
     )
-    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
     assert home.read_bytes() == DATA
 
 
 @pytest.mark.parametrize(("size", "kind"), [(len(SHORT) + 1, TruncatedResponse), (len(SHORT) - 1, MalformedResponse)])
-def test_a_file_of_another_length_than_the_vendor_says_is_no_file(
+def test_a_file_of_the_wrong_length_is_never_saved(
     size: int, kind: type[tb.TaskbridgeError], driver: Driver, server: FaultServer, tmp_path: Path
 ) -> None:
     server.reply(lambda _: answer(200, SHORT))
-    home = bring(driver, "cloudconvert", server.url, link(server, size=size), tmp_path)
+    home = download(driver, "cloudconvert", server.url, link(server, size=size), tmp_path)
     assert type(home) is kind
     assert is_empty(tmp_path)
 
 
-def test_an_empty_file_is_a_file(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+def test_an_empty_file_is_saved(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     server.reply(lambda _: answer(200, b""))
-    told = Told()
-    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=told)
-    assert (home.read_bytes(), told) == (b"", [(0, 0)])
+    updates = ProgressLog()
+    home = download(driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=updates)
+    assert (home.read_bytes(), updates) == (b"", [(0, 0)])
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
-def test_a_compressed_body_is_undone(cut: bool, driver: Driver, server: FaultServer, tmp_path: Path) -> None:
-    body = packed(DATA * 3)[: -9 if cut else None]
+def test_a_compressed_body_is_decompressed(cut: bool, driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+    body = gzipped(DATA * 3)[: -9 if cut else None]
     server.reply(lambda _: answer(200, body, "Content-Encoding: gzip", TAG, RANGES))
-    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
     if cut:
         assert isinstance(home, TruncatedResponse)
         assert is_empty(tmp_path)
@@ -429,35 +429,33 @@ def test_a_compressed_body_is_undone(cut: bool, driver: Driver, server: FaultSer
 
 
 @pytest.mark.parametrize("how", ["length", "no length", "size", "packed"])
-def test_a_file_over_the_limit_is_left(how: str, driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+def test_a_file_over_the_limit_is_refused(how: str, driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     answers = {
         "length": answer(200, DATA),
         "no length": answer(200, DATA, length=False),
         "size": answer(200, DATA),
-        "packed": answer(200, packed(bytes(1 << 20)), "Content-Encoding: gzip"),
+        "packed": answer(200, gzipped(bytes(1 << 20)), "Content-Encoding: gzip"),
     }
     play = server.play((READ, answers[how], FIN))
     file = link(server, size=len(DATA) if how == "size" else None)
-    home = bring(driver, "cloudconvert", server.url, file, tmp_path, max_bytes=200_000)
+    home = download(driver, "cloudconvert", server.url, file, tmp_path, max_bytes=200_000)
     assert type(home) is ResponseTooLarge
     assert "200000" in home.message
     assert (len(play.requests), is_empty(tmp_path)) == (how != "size", True)
 
 
-def test_a_file_that_comes_steadily_has_all_the_time_that_it_takes(
-    driver: Driver, server: FaultServer, tmp_path: Path
-) -> None:
+def test_a_steady_download_may_take_any_time(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     block = bytes(8_000)
     head = answer(200, b"", f"Content-Length: {24 * len(block)}", length=False)
     server.play((READ, head, Repeat(block, 24, 0.025), FIN))
-    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path, settings={"request_timeout": 0.5})
+    home = download(driver, "cloudconvert", server.url, link(server), tmp_path, settings={"request_timeout": 0.5})
     assert home.stat().st_size == 24 * len(block)
 
 
-def test_a_file_that_drips_has_not(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+def test_a_dripping_download_ends_at_the_deadline(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     head = answer(200, b"", "Content-Length: 10000", length=False)
     play = server.play((READ, head, Repeat(b"x", 10_000, 0.002), FIN))
-    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path, settings={"request_timeout": 0.05})
+    home = download(driver, "cloudconvert", server.url, link(server), tmp_path, settings={"request_timeout": 0.05})
     assert isinstance(home, DeadlineExceeded)
     assert play.sent < 10_000
     assert is_empty(tmp_path)
@@ -476,13 +474,11 @@ def _files_of_at_most(size: int) -> Generator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_file_that_the_system_does_not_take_leaves_what_was_there(
-    driver: Driver, server: FaultServer, tmp_path: Path
-) -> None:
+def test_a_failed_write_leaves_the_existing_file(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_text("mine")
     play = server.reply(lambda _: answer(200, bytes(4 << 20)))
     with _files_of_at_most(2 << 20):
-        home = bring(driver, "cloudconvert", server.url, link(server), tmp_path, overwrite=True)
+        home = download(driver, "cloudconvert", server.url, link(server), tmp_path, overwrite=True)
     assert isinstance(home, OSError)
     assert not isinstance(home, tb.TaskbridgeError)
     assert len(play.requests) == 1
@@ -502,22 +498,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_leaves_what_was_there(driver: Driver, server: FaultServer, small_disk: Path) -> None:
+def test_a_full_disk_leaves_the_existing_file(driver: Driver, server: FaultServer, small_disk: Path) -> None:
     (small_disk / "a.pdf").write_text("mine")
     server.reply(lambda _: answer(200, DATA))
-    home = bring(driver, "cloudconvert", server.url, link(server), small_disk, overwrite=True)
+    home = download(driver, "cloudconvert", server.url, link(server), small_disk, overwrite=True)
     assert isinstance(home, OSError)
     assert "No space left" in str(home)
     assert [(path.name, path.read_text()) for path in small_disk.iterdir()] == [("a.pdf", "mine")]
     server.reply(lambda _: answer(200, SHORT))
-    assert bring(driver, "cloudconvert", server.url, link(server), small_disk, overwrite=True).read_bytes() == SHORT
+    assert download(driver, "cloudconvert", server.url, link(server), small_disk, overwrite=True).read_bytes() == SHORT
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/x", "..\\..\\x", "C:\\x", "a/../../x"])
-def test_nothing_lands_outside_of_the_folder(name: str, driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+def test_nothing_is_saved_outside_the_folder(name: str, driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     server.reply(lambda _: answer(200, SHORT))
     (tmp_path / "folder").mkdir()
-    home = bring(driver, "cloudconvert", server.url, link(server, name=name), tmp_path / "folder")
+    home = download(driver, "cloudconvert", server.url, link(server, name=name), tmp_path / "folder")
     assert home == tmp_path / "folder" / "x"
 
 
@@ -526,7 +522,7 @@ class Stop(BaseException):
 
 
 @pytest.mark.parametrize("kind", [ValueError, Stop])
-def test_what_on_progress_raises_ends_the_download_and_comes_out(
+def test_an_error_in_on_progress_ends_the_download_and_is_raised(
     kind: type[BaseException], driver: Driver, server: FaultServer, tmp_path: Path
 ) -> None:
     play = server.reply(lambda _: answer(200, DATA))
@@ -537,14 +533,14 @@ def test_what_on_progress_raises_ends_the_download_and_comes_out(
 
     if kind is Stop:
         with pytest.raises(Stop):
-            bring(driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=stop)
+            download(driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=stop)
     else:
-        home = bring(driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=stop)
+        home = download(driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=stop)
         assert (type(home), str(home)) == (ValueError, "enough")
     assert (len(play.requests), is_empty(tmp_path)) == (1, True)
 
 
-def test_a_download_that_is_cancelled_leaves_nothing(server: FaultServer, tmp_path: Path) -> None:
+def test_a_cancelled_download_leaves_nothing(server: FaultServer, tmp_path: Path) -> None:
     server.play((READ, answer(200, DATA)[:-9], HANG))
 
     async def run() -> None:
@@ -564,13 +560,13 @@ def test_a_download_that_is_cancelled_leaves_nothing(server: FaultServer, tmp_pa
     assert is_empty(tmp_path)
 
 
-def test_a_file_that_appears_meanwhile_is_left_alone(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+def test_a_file_that_appears_meanwhile_is_not_overwritten(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     def play(_: Seen) -> bytes:
         (tmp_path / "a.pdf").write_text("theirs")
         return answer(200, DATA)
 
     server.reply(play)
-    home = bring(driver, "cloudconvert", server.url, link(server), tmp_path)
+    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
     assert isinstance(home, FileExistsError)
     assert (home.strerror, home.filename2) == ("exists; overwrite=True replaces it", None)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.pdf", "theirs")]
@@ -580,31 +576,31 @@ def test_a_file_that_appears_meanwhile_is_left_alone(driver: Driver, server: Fau
 
 
 @pytest.mark.parametrize("result", [None, {}])
-def test_a_completed_task_without_a_result_is_told_where_it_is_asked_for(
+def test_a_missing_result_is_reported_by_result_not_by_get(
     result: Any, driver: Driver, server: FaultServer, tmp_path: Path
 ) -> None:
     vendor = VENDORS["cloudconvert"]
     server.reply(lambda _: answer(200, vendor.body(vendor.words[1], operation="export/url", result=result)))
     seen: list[Any] = []
-    home = bring(driver, vendor.name, server.url, vendor.id, tmp_path, then=lambda c: seen.append(c.get(vendor.id)))
+    home = download(driver, vendor.name, server.url, vendor.id, tmp_path, then=lambda c: seen.append(c.get(vendor.id)))
     assert type(home) is MalformedResponse
     assert all(task.status == "completed" for task in seen)
     assert is_empty(tmp_path)
 
 
-def test_a_file_without_a_link_cannot_be_had(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+def test_a_file_without_a_link_is_an_error(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     play = server.reply(lambda _: answer(200, DATA))
-    home = bring(driver, "cloudconvert", server.url, TaskFile(name="a.pdf"), tmp_path)
+    home = download(driver, "cloudconvert", server.url, TaskFile(name="a.pdf"), tmp_path)
     assert type(home) is UnsupportedFeature
-    home = bring(driver, "scan-documents", server.url, TaskFile(name="a.pdf"), tmp_path)
+    home = download(driver, "scan-documents", server.url, TaskFile(name="a.pdf"), tmp_path)
     assert type(home) is MalformedResponse
     assert (play.requests, is_empty(tmp_path)) == ([], True)
 
 
-def test_a_vendors_own_refusal_is_the_vendors(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
+def test_an_error_of_the_vendors_host_is_the_vendors(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     said = {"type": "https://scan-documents.com/docs/errors/not-found", "message": "File with id file_1 not found."}
     server.reply(lambda _: answer(404, json.dumps(said).encode()))
-    home = bring(driver, "scan-documents", server.url, keyed(), tmp_path)
+    home = download(driver, "scan-documents", server.url, keyed(), tmp_path)
     assert type(home) is TaskNotFound
     assert home.message == "File with id file_1 not found."
     assert is_empty(tmp_path)
@@ -616,7 +612,7 @@ KEY: Final = "link-key-5b1d0c9e"
 
 
 @pytest.mark.parametrize("case", ["dead", "cut", "private", "broken off", "moved", "too large", "whole"])
-def test_no_link_is_shown(
+def test_no_error_or_log_shows_a_link(
     case: str, driver: Driver, server: FaultServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -631,7 +627,7 @@ def test_no_link_is_shown(
         "whole": answer(200, DATA),
     }
     server.play((READ, answers[case], FIN))
-    home = bring(driver, "cloudconvert", server.url, link(server, f"/a.pdf{query}"), tmp_path, max_bytes=len(DATA))
+    home = download(driver, "cloudconvert", server.url, link(server, f"/a.pdf{query}"), tmp_path, max_bytes=len(DATA))
     shown = [caplog.text, repr(home), str(home)]
     if isinstance(home, tb.TaskbridgeError):
         shown += [repr(vars(home)), repr(pickle.dumps(home)), "".join(traceback.format_exception(home))]

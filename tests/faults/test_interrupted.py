@@ -20,7 +20,7 @@ import taskbridge as tb
 from taskbridge import aio
 
 from .conftest import Place
-from .looking import QUICK
+from .polling import QUICK
 from .server import FIN, HANG, READ, Script, answer
 from .vendors import VENDORS, Vendor
 
@@ -123,7 +123,7 @@ WAYS: Final = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_interpreter_can_end_while_somebody_waits(way: str, places: dict[str, Place]) -> None:
+def test_the_interpreter_can_exit_while_a_thread_waits(way: str, places: dict[str, Place]) -> None:
     place = places["plain"]
     assert place.server is not None
     place.server.play((READ, HANG))

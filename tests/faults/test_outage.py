@@ -31,13 +31,13 @@ OVER: Final = 100.0  # when all tasks have ended
 class Patient(VirtualClock):
     """Time moves on only when nobody has anything to do at the moment."""
 
-    async def asleep(self, seconds: float) -> None:
+    async def async_sleep(self, seconds: float) -> None:
         for _ in range(20):
             await asyncio.sleep(0)
-        await super().asleep(seconds)
+        await super().async_sleep(seconds)
 
 
-def test_p10_a_herd_in_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_p10_ten_thousand_tasks_through_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     """One look each and a few probes in the outage; no burst when the vendor is back."""
     monkeypatch.setattr(logging.root.manager, "disable", logging.DEBUG)  # twenty thousand lines that nobody reads
     clock = Patient(seed=7)
@@ -55,7 +55,8 @@ def test_p10_a_herd_in_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     provider = load_provider("expertai-extract")
     values = {"access_token": "canary-of-the-herd-1", "requests_per_second": RATE, "poll": {"interval": 10.0}}
     common, own = connection_settings(ConnectionConfig("herd", provider.name, values), provider)
-    connection = Connection("herd", provider(own, "herd"), common, Throttle(RATE, clock.random), clock)
+    connection = Connection("herd", provider(own, "herd"), common, clock)
+    connection.throttle = Throttle(RATE, clock.random)
 
     async def wait() -> int:
         transport = AsyncScriptedTransport(vendor, clock=clock)

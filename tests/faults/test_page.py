@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from .catalogue import ROWS
-from .elsewhere import ELSEWHERE, PROMISES
+from .other_faults import OTHER_FAULTS, PROMISES
 from .page import page
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
@@ -17,28 +17,28 @@ TESTS: Final = Path(__file__).resolve().parents[1]
 LAST: Final = 120  # of the catalogue's ids
 
 
-def test_the_page_is_made_from_the_rows() -> None:
+def test_the_page_is_generated_from_the_rows() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run: python tests/faults/write_page.py"
 
 
-def test_every_id_of_the_catalogue_is_spoken_of_once() -> None:
-    elsewhere = [fault.id for faults in ELSEWHERE.values() for fault in faults if fault.id]
+def test_every_fault_of_the_catalogue_is_listed_once() -> None:
+    elsewhere = [fault.id for faults in OTHER_FAULTS.values() for fault in faults if fault.id]
     spoken = [*{row.id for row in ROWS}, *elsewhere]
     assert sorted(spoken, key=lambda name: int(name[1:])) == [f"F{n}" for n in range(1, LAST + 1)]
 
 
-def test_every_promise_is_spoken_of_once() -> None:
+def test_every_promise_is_listed_once() -> None:
     assert [promise.id for promise in PROMISES] == [f"P{n}" for n in range(1, 35)]
 
 
 NAMED: Final = sorted(
-    {test for faults in ELSEWHERE.values() for fault in faults for test in fault.tests}
+    {test for faults in OTHER_FAULTS.values() for fault in faults for test in fault.tests}
     | {test for promise in PROMISES for test in promise.tests}
 )
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_test_that_is_named_exists_and_runs(name: str) -> None:
+def test_every_named_test_exists_and_runs(name: str) -> None:
     path, _, test = name.partition("::")
     found = [
         node
@@ -50,12 +50,12 @@ def test_a_test_that_is_named_exists_and_runs(name: str) -> None:
     assert not [mark for mark in marks if "mark.xfail" in mark or mark.endswith("mark.skip") or "mark.skip(" in mark]
 
 
-def test_what_names_no_test_says_why() -> None:
-    for fault in (each for faults in ELSEWHERE.values() for each in faults):
+def test_a_fault_without_a_test_says_why() -> None:
+    for fault in (each for faults in OTHER_FAULTS.values() for each in faults):
         assert fault.tests or fault.outcome.startswith("cannot happen"), fault.id
     assert [promise.id for promise in PROMISES if not promise.tests] == ["P33", "P34"]
 
 
-def test_every_name_is_one_row() -> None:
+def test_row_names_are_unique() -> None:
     names = [row.name for row in ROWS]
     assert len(set(names)) == len(names)

@@ -9,7 +9,7 @@ import pytest
 from taskbridge.errors import UnexpectedRedirect
 
 from .conftest import Place
-from .looking import DRIVERS, Driver, look
+from .polling import DRIVERS, Driver, get_task
 from .server import FIN, READ, FaultServer, answer
 from .vendors import CANARY, VENDORS
 
@@ -39,14 +39,14 @@ def servers(places: dict[str, Place]) -> tuple[FaultServer, dict[str, str]]:
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("name", VENDORS)
 @pytest.mark.parametrize("code", CODES)
-def test_a_look_up_is_not_led_away(code: int, name: str, driver: Driver, places: dict[str, Place]) -> None:
+def test_get_follows_no_redirect(code: int, name: str, driver: Driver, places: dict[str, Place]) -> None:
     vendor = VENDORS[name]
     here, targets = servers(places)
     for target in targets.values():
         strangers = [places[each].server for each in ("other", "tls")]
         plays = [stranger.play((READ, answer(200, vendor.completed), FIN)) for stranger in strangers if stranger]
         play = here.play((READ, answer(code, b"", f"Location: {target}{vendor.target}"), FIN))
-        seen = look(driver, vendor, here.url)
+        seen = get_task(driver, vendor, here.url)
         assert type(seen) is UnexpectedRedirect
         assert seen.http_status == code
         assert (len(play.requests), [each.connections for each in plays]) == (1, [0, 0])
@@ -55,14 +55,14 @@ def test_a_look_up_is_not_led_away(code: int, name: str, driver: Driver, places:
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("name", LOGINS)
 @pytest.mark.parametrize("code", CODES)
-def test_a_login_is_not_led_away(code: int, name: str, driver: Driver, places: dict[str, Place]) -> None:
+def test_a_login_follows_no_redirect(code: int, name: str, driver: Driver, places: dict[str, Place]) -> None:
     vendor = VENDORS[name]
     here, targets = servers(places)
     stranger = places["other"].server
     assert stranger is not None
     elsewhere = stranger.play((READ, answer(200, b"{}"), FIN))
     play = here.play((READ, answer(code, b"", f"Location: {targets['another host']}/token"), FIN))
-    seen = look(driver, vendor, here.url, token_url=f"{here.url}/token", **LOGINS[name], access_token=None)
+    seen = get_task(driver, vendor, here.url, token_url=f"{here.url}/token", **LOGINS[name], access_token=None)
     assert type(seen) is UnexpectedRedirect
     assert [each.method for each in play.requests] == ["POST"]
     assert CANARY.encode() in play.requests[0].body

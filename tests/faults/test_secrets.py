@@ -30,7 +30,7 @@ from taskbridge.transport import Network
 
 from ..canaries import Watch, found_in  # noqa: TID252  # beside this folder
 from .conftest import Place
-from .looking import DRIVERS, Driver, look
+from .polling import DRIVERS, Driver, get_task
 from .server import FIN, HANG, READ, answer
 from .vendors import CANARY, VENDORS
 
@@ -61,11 +61,11 @@ BROKEN: Final[dict[str, Callable[[str], object]]] = {
 
 def shown(error: BaseException) -> Iterator[str]:
     """What a reporter of errors prints: the words, what it came from, and the locals of all frames but the tests'."""
-    told = traceback.TracebackException.from_exception(error, capture_locals=True)
-    while told is not None:
-        yield f"{told} {error.args}"
-        yield from (f"{frame.name}: {frame.locals}" for frame in told.stack if not frame.filename.startswith(TESTS))
-        told = told.__cause__ or told.__context__  # type: ignore[assignment]
+    updates = traceback.TracebackException.from_exception(error, capture_locals=True)
+    while updates is not None:
+        yield f"{updates} {error.args}"
+        yield from (f"{frame.name}: {frame.locals}" for frame in updates.stack if not frame.filename.startswith(TESTS))
+        updates = updates.__cause__ or updates.__context__  # type: ignore[assignment]
 
 
 def holds(error: BaseException, *keys: str) -> list[str]:
@@ -79,9 +79,7 @@ def test_every_vendor_has_a_setting_for_its_credential() -> None:
 
 @pytest.mark.parametrize("fault", BROKEN)
 @pytest.mark.parametrize(("name", "setting"), SETTINGS)
-def test_f62_to_f64_a_credential_that_cannot_be_one_is_refused_and_not_shown(
-    name: str, setting: str, fault: str
-) -> None:
+def test_f62_to_f64_an_invalid_credential_is_refused_and_not_shown(name: str, setting: str, fault: str) -> None:
     key = f"canary-{token_hex(8)}"
     value: Any = BROKEN[fault](key)
     with pytest.raises(ConfigError) as caught:
@@ -96,12 +94,12 @@ def test_f64_a_placeholder_is_refused(value: str) -> None:
         tb.connect("cloudconvert", api_key=value)
 
 
-def test_f62_the_newline_of_a_mounted_file_is_forgiven(places: dict[str, Place]) -> None:
+def test_f62_the_newline_of_a_mounted_file_is_removed(places: dict[str, Place]) -> None:
     server = places["plain"].server
     assert server is not None
     vendor = VENDORS["cloudconvert"]
     play = server.play((READ, answer(200, vendor.completed), FIN))
-    look("sync", vendor, places["plain"].url, api_key=f"{CANARY}\r\n")
+    get_task("sync", vendor, places["plain"].url, api_key=f"{CANARY}\r\n")
     assert f"Bearer {CANARY}\r\n" in play.requests[0].raw.decode()
 
 
@@ -127,13 +125,13 @@ def test_the_environment_is_not_shown_with_an_error(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("name", VENDORS)
-def test_an_answer_that_cannot_be_read_and_echoes_the_key_does_not_show_it(
+def test_an_unreadable_response_that_echoes_the_key_does_not_show_it(
     name: str, driver: Driver, places: dict[str, Place]
 ) -> None:
     place, vendor = places["plain"], VENDORS[name]
     assert place.server is not None
     place.server.play((READ, answer(200, f"your key is {CANARY}, is it not".encode()), FIN))
-    error = look(driver, vendor, place.url)
+    error = get_task(driver, vendor, place.url)
     assert isinstance(error, tb.MalformedResponse)
     assert holds(error, CANARY) == []
 
@@ -166,7 +164,7 @@ def test_an_interruption_shows_no_credential(
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt) as caught:
-        look(driver, vendor, place.url, **settings)
+        get_task(driver, vendor, place.url, **settings)
     thread.join()
     assert holds(caught.value, CANARY) == []
 
@@ -200,12 +198,12 @@ def test_the_password_of_a_proxy_is_not_shown(driver: Driver, places: dict[str, 
     with socket.socket() as kept:
         kept.bind(("127.0.0.1", 0))
         proxy = f"http://me:{key}@127.0.0.1:{kept.getsockname()[1]}"
-        seen = look(driver, VENDORS["cloudconvert"], places["tls"].url, proxy=proxy, **places["tls"].settings)
+        seen = get_task(driver, VENDORS["cloudconvert"], places["tls"].url, proxy=proxy, **places["tls"].settings)
     assert isinstance(seen, TransportError)
     assert holds(seen, key, CANARY) == []
 
 
-def test_the_query_of_an_address_is_in_no_log(places: dict[str, Place], caplog: pytest.LogCaptureFixture) -> None:
+def test_the_query_of_a_url_is_in_no_log(places: dict[str, Place], caplog: pytest.LogCaptureFixture) -> None:
     place = places["plain"]
     assert place.server is not None
     place.server.play((READ, answer(200, b"{}"), FIN))
@@ -221,7 +219,7 @@ def test_the_query_of_an_address_is_in_no_log(places: dict[str, Place], caplog: 
 # What does it.
 
 
-def test_a_credential_is_hidden_from_who_looks_and_goes_out_as_it_is() -> None:
+def test_a_credential_is_hidden_in_repr_and_sent_as_it_is() -> None:
     credential = Credential({"Authorization": "Bearer canary-1"})
     headers = {"Accept": "*/*", **credential.headers}
     assert "canary" not in f"{credential} {headers} {list(headers.values())}"
@@ -229,7 +227,7 @@ def test_a_credential_is_hidden_from_who_looks_and_goes_out_as_it_is() -> None:
     assert SecretHeader("a") == "a"
 
 
-def test_a_bare_error_has_no_past_but_ours() -> None:
+def test_a_stripped_error_keeps_only_our_own_causes() -> None:
     def fail() -> None:
         key = "canary-1"
         try:
@@ -254,14 +252,14 @@ def leak(key: str) -> None:
     raise TaskbridgeError(f"{key} is refused")
 
 
-def test_the_watch_sees_what_leaks(watch: Watch) -> None:
+def test_the_canary_watch_detects_leaks(watch: Watch) -> None:
     outer, key = watch, SecretStr(f"canary-{token_hex(8)}").get_secret_value()
     watch = Watch()
     with watch.on(), suppress(TaskbridgeError):
         leak(key)
     found = watch.found()
-    assert [each.split(":")[0] for each in found][:2] == ["told", "TaskbridgeError, text"]
+    assert [each.split(":")[0] for each in found][:2] == ["text", "TaskbridgeError, text"]
     assert found_in(f"a text with {key}") == [key]
     assert outer.found()
-    outer.told.clear()
+    outer.texts.clear()
     outer.errors.clear()

@@ -27,10 +27,10 @@ from taskbridge.transport import Network
 
 from .catalogue import ROWS
 from .conftest import Place
-from .looking import DRIVERS, QUICK, Driver
-from .rows import Row, unsent
+from .polling import DRIVERS, QUICK, Driver
+from .rows import Row, not_sent
 from .server import FIN, READ, Script, answer
-from .submitting import Fate, fate_of
+from .submitting import SubmitOutcome, submit_outcome
 from .vendors import CANARY, VENDORS, Vendor
 
 LINK: Final = "https://example.com/invoice.pdf"
@@ -50,8 +50,8 @@ UPLOADS: Final[dict[str, tuple[Script, ...]]] = {
 
 
 def cases() -> Iterator[Any]:
-    for number, row in enumerate(row for row in ROWS if fate_of(row) is not None):
-        names = [name for name in ORDERED if row.reaches(VENDORS[name])]
+    for number, row in enumerate(row for row in ROWS if submit_outcome(row) is not None):
+        names = [name for name in ORDERED if row.applies_to(VENDORS[name])]
         for turn in range(1 if row.error is DeadlineExceeded else min(2, len(names))):  # a limit takes its time
             name, driver = names[(number + turn) % len(names)], DRIVERS[(number // 4 + turn) % 2]
             yield pytest.param(row, VENDORS[name], driver, id=f"{row.name}-{name}-{driver}")
@@ -75,17 +75,17 @@ def submit(driver: Driver, vendor: Vendor, url: str, document: str | bytes, **se
 
 @pytest.mark.usefixtures("names")
 @pytest.mark.parametrize(("row", "vendor", "driver"), list(cases()))
-def test_a_submit(row: Row, vendor: Vendor, driver: Driver, places: dict[str, Place]) -> None:
+def test_submit_meets_each_fault(row: Row, vendor: Vendor, driver: Driver, places: dict[str, Place]) -> None:
     place = places[row.where]
-    before = UPLOADS.get(vendor.name, ()) if row.check is not unsent else ()
+    before = UPLOADS.get(vendor.name, ()) if row.check is not not_sent else ()
     play = place.server.play(*before, *row.script(vendor)) if place.server else None
     settings: dict[str, Any] = {**place.settings, **row.settings}
     if row.attempts != 3:
         settings["retry"] = {"attempts": row.attempts, "first": 0.0, "at_most": 0.0}
     seen = submit(driver, vendor, place.url, ORDERED[vendor.name], **settings)
-    fate = fate_of(row, vendor) or Fate(None, repeats=False)
+    outcome = submit_outcome(row, vendor) or SubmitOutcome(None, repeats=False)
     assert isinstance(seen, TaskbridgeError)
-    assert type(seen) is (fate.error or row.error_of(vendor)), repr(seen)
+    assert type(seen) is (outcome.error or row.error_of(vendor)), repr(seen)
     assert CANARY not in f"{seen} {seen!r} {seen.args} {seen.__dict__}"
     if isinstance(seen, SubmitUncertain):
         assert not seen.retryable
@@ -93,7 +93,7 @@ def test_a_submit(row: Row, vendor: Vendor, driver: Driver, places: dict[str, Pl
         assert seen.recovery_token.get("files") == ([STORED] if before else None)
     if play is None:
         return
-    if fate.repeats:
+    if outcome.repeats:
         assert play.arrived - len(before) <= row.requests
     else:
         assert play.arrived - len(before) == 1
@@ -103,8 +103,8 @@ def test_a_submit(row: Row, vendor: Vendor, driver: Driver, places: dict[str, Pl
 # A fault that hits an upload, for some rows: one for each way in which it is told.
 
 UPLOADING: Final = (
-    "F6 accepts, closes before a byte",
-    "F6 accepts, resets before a byte",
+    "F6 closes after accepting, before any byte",
+    "F6 resets after accepting, before any byte",
     "F9 body shorter than its Content-Length",
     "F17 silence before the headers",
     "F30 403",
@@ -124,7 +124,7 @@ def job_that_waits_at(url: str) -> bytes:
 
 @pytest.mark.parametrize("name", UPLOADING)
 @pytest.mark.parametrize(("of", "driver"), [("cloudconvert", "sync"), ("scan-documents", "async")])
-def test_an_upload(of: str, driver: Driver, name: str, places: dict[str, Place]) -> None:
+def test_upload_meets_each_fault(of: str, driver: Driver, name: str, places: dict[str, Place]) -> None:
     [row] = [row for row in ROWS if row.name == name]
     vendor, place = VENDORS[of], places["plain"]
     assert place.server is not None
@@ -226,7 +226,9 @@ def test_f102_a_peer_that_stops_reading_ends_at_the_deadline(driver: Driver, kep
 
 @pytest.mark.parametrize("status", [413, 401])
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_f103_a_refusal_while_the_body_leaves_counts_by_its_status(driver: Driver, status: int, tmp_path: Path) -> None:
+def test_f103_an_error_response_while_the_body_is_sent_counts_by_its_status(
+    driver: Driver, status: int, tmp_path: Path
+) -> None:
     said = f"HTTP/1.1 {status} No\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}".encode()
     host = Reader(said, close=True)
     document = tmp_path / "document.pdf"
@@ -239,7 +241,7 @@ def test_f103_a_refusal_while_the_body_leaves_counts_by_its_status(driver: Drive
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_f104_a_file_that_shrinks_while_it_is_sent_is_an_error_of_the_system(
+def test_f104_a_file_that_shrinks_while_it_is_sent_is_an_os_error(
     driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = tmp_path / "document.pdf"

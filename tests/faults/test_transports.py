@@ -29,8 +29,8 @@ from taskbridge.provider.sink import ResponseSink
 from taskbridge.transport import Network
 
 from .conftest import Place
-from .looking import DRIVERS, Driver
-from .server import FIN, HANG, READ, FaultServer, answer, packed
+from .polling import DRIVERS, Driver
+from .server import FIN, HANG, READ, FaultServer, answer, gzipped
 
 Send = Callable[..., Response]
 
@@ -72,7 +72,7 @@ def send(request: pytest.FixtureRequest) -> Send:
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 65_535, 65_536, 200_001])
 @pytest.mark.parametrize("from_file", [True, False])
-def test_a_document_goes_out_as_base64(
+def test_a_document_is_sent_as_base64(
     size: int, from_file: bool, send: Send, server: FaultServer, tmp_path: Path
 ) -> None:
     data = bytes(n * 7 % 256 for n in range(size))
@@ -90,7 +90,7 @@ def test_a_document_goes_out_as_base64(
 
 @pytest.mark.parametrize("size", [0, 5, 200_001])
 @pytest.mark.parametrize("from_file", [True, False])
-def test_a_form_goes_out_with_its_length(
+def test_a_form_is_sent_with_its_length(
     size: int, from_file: bool, send: Send, server: FaultServer, tmp_path: Path
 ) -> None:
     path = tmp_path / "document.pdf"
@@ -108,9 +108,7 @@ def test_a_form_goes_out_with_its_length(
 
 
 @pytest.mark.parametrize("wrong", ["missing", "directory"])
-def test_a_file_that_cannot_be_read_is_an_error_of_the_system(
-    wrong: str, send: Send, server: FaultServer, tmp_path: Path
-) -> None:
+def test_an_unreadable_file_is_an_os_error(wrong: str, send: Send, server: FaultServer, tmp_path: Path) -> None:
     play = server.reply(lambda _: answer(200, b"{}"))
     path = tmp_path if wrong == "directory" else tmp_path / "nothing"
     with pytest.raises(OSError, match=path.name):
@@ -130,27 +128,25 @@ def test_a_body_is_saved(send: Send, server: FaultServer, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("length", [True, False])
-def test_a_body_over_the_limit_is_not_saved_to_its_end(
-    length: bool, send: Send, server: FaultServer, tmp_path: Path
-) -> None:
+def test_saving_stops_at_the_limit(length: bool, send: Send, server: FaultServer, tmp_path: Path) -> None:
     server.reply(lambda _: answer(200, bytes(300_000), length=length))
     with pytest.raises(ResponseTooLarge, match="1000"):
         send(Request("GET", server.url, save_to=ResponseSink(tmp_path / "result", 1000)))
 
 
-def test_a_cut_body_is_not_saved_in_silence(send: Send, server: FaultServer, tmp_path: Path) -> None:
+def test_a_truncated_body_is_an_error(send: Send, server: FaultServer, tmp_path: Path) -> None:
     server.play((READ, answer(200, bytes(300_000))[:-1], FIN))
     with pytest.raises(TruncatedResponse):
         send(Request("GET", server.url, save_to=ResponseSink(tmp_path / "result")))
 
 
-def test_a_packed_body_is_not_saved_as_it_is(send: Send, server: FaultServer, tmp_path: Path) -> None:
-    server.reply(lambda _: answer(200, packed(b"data"), "Content-Encoding: br"))
+def test_a_compressed_body_is_not_saved_as_it_is(send: Send, server: FaultServer, tmp_path: Path) -> None:
+    server.reply(lambda _: answer(200, gzipped(b"data"), "Content-Encoding: br"))
     with pytest.raises(MalformedResponse, match="encoding"):
         send(Request("GET", server.url, save_to=ResponseSink(tmp_path / "result")))
 
 
-def test_a_refusal_is_read_and_not_saved(send: Send, server: FaultServer, tmp_path: Path) -> None:
+def test_an_error_response_is_read_and_not_saved(send: Send, server: FaultServer, tmp_path: Path) -> None:
     server.reply(lambda _: answer(404, b'{"a": 1}'))
     path = tmp_path / "result"
     assert send(Request("GET", server.url, save_to=ResponseSink(path))).body == b'{"a": 1}'
@@ -183,7 +179,7 @@ def test_a_public_address(address: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "[::ffff:127.0.0.1]"])
-def test_a_link_into_a_private_net_is_not_fetched(host: str, send: Send, server: FaultServer) -> None:
+def test_a_link_into_a_private_network_is_not_fetched(host: str, send: Send, server: FaultServer) -> None:
     play = server.reply(lambda _: answer(200, b"{}"))
     with pytest.raises(TaskbridgeError, match="public"):
         send(Request("GET", f"http://{host}:{server.port}/x", public_only=True))
@@ -242,7 +238,7 @@ def test_a_client_belongs_to_one_event_loop(server: FaultServer) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"no certificate"])
-def test_certificates_that_cannot_be_read_are_a_fault_of_the_settings(content: bytes | None, tmp_path: Path) -> None:
+def test_unreadable_certificates_are_a_config_error(content: bytes | None, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle.pem"
     if content is not None:
         bundle.write_bytes(content)

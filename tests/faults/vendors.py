@@ -1,4 +1,4 @@
-"""The four vendors as a fault server plays them: how to connect, what a good answer looks like."""
+"""The four vendors as the fault server plays them: how to connect, and what a valid response looks like."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["CANARY", "VENDORS", "Vendor"]
-
-CANARY: Final = "canary-4f1c9a7e52"  # the credential; no other text has it
+CANARY: Final = "canary-4f1c9a7e52"  # the credential; no other text contains it
 
 
 @dataclass(frozen=True)
@@ -18,15 +16,15 @@ class Vendor:
 
     Attributes:
         name: Entry-point name of the provider.
-        secret: Setting that takes the credential.
+        secret: Setting of the credential.
         id: A shared id.
-        target: What stands in the request line of a look-up.
-        key: Field of an answer that holds the id; empty where there is none.
-        word: Field that holds the vendor's word.
-        words: Their words for processing and completed.
-        message: Field with words for people; empty where there is none.
-        time: Field with a time, and the field of `Task` that it becomes; empty where there is none.
-        fields: The rest of an answer.
+        target: Target in the request line of a status request.
+        key: Field of the id; empty if there is none.
+        word: Field of the status word.
+        words: The status words for processing and completed.
+        message: Field with a message; empty if there is none.
+        time: Field with a time, and the field of `Task` that it becomes; empty if there is none.
+        fields: The rest of a response.
         wrap: Puts an object into its envelope.
     """
 
@@ -40,20 +38,20 @@ class Vendor:
     message: str
     time: tuple[str, str]
     fields: Mapping[str, Any]
-    wrap: Callable[[Any], Any] = lambda said: said
+    wrap: Callable[[Any], Any] = lambda document: document
 
     def settings(self, url: str) -> dict[str, Any]:
         """Settings of a connection to a server that plays the vendor."""
         return {self.secret: CANARY, "base_url": url}
 
-    def said(self, word: str | None = None, **changes: Any) -> Any:
-        """A good answer, as an object; `None` among the changes takes a field away."""
+    def document(self, word: str | None = None, **changes: Any) -> Any:
+        """A valid response as an object; `None` among the changes removes a field."""
         fields = {self.word: word or self.words[0], **self.fields, **changes}
         return self.wrap({key: value for key, value in fields.items() if value is not None})
 
     def body(self, word: str | None = None, **changes: Any) -> bytes:
-        """A good answer, as bytes."""
-        return json.dumps(self.said(word, **changes)).encode()
+        """A valid response as bytes."""
+        return json.dumps(self.document(word, **changes)).encode()
 
     @property
     def processing(self) -> bytes:
@@ -84,7 +82,7 @@ VENDORS: Final[Mapping[str, Vendor]] = {
                 "ended_at": "2026-09-19T14:43:01+00:00",
                 "result": {"files": [{"filename": "document.pdf"}]},
             },
-            wrap=lambda said: {"data": said},
+            wrap=lambda document: {"data": document},
         ),
         Vendor(
             name="scan-documents",

@@ -1,12 +1,12 @@
 """Fuzz with coverage guidance; needs atheris (``pip install --group fuzz``).
 
     make fuzz                                   each target for five minutes
-    python tests/fuzz answer 3600               one target for an hour
+    python tests/fuzz response 3600             one target for an hour
     python tests/fuzz all 60 -runs=5000         all in one, with an option of libFuzzer
-    python tests/fuzz answer .fuzz/crash-0a1b…  play one input again
+    python tests/fuzz response .fuzz/crash-0a1b…  run one input again
 
-What is learnt is kept in ``.fuzz/<target>``, inputs that break a promise in ``.fuzz/crash-…``. Beside the engine's own
-mutations half of the inputs are changed as documents: a value replaced, taken away or put elsewhere.
+The corpus is kept in ``.fuzz/<target>``, inputs that break a promise in ``.fuzz/crash-…``. Half of the inputs are
+mutated as documents instead of by the engine: a value is replaced, removed or moved.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, Final
 HERE: Final = Path(__file__).resolve().parent
 KEPT: Final = HERE.parents[1] / ".fuzz"
 WORDS: Final = HERE / "words.dict"
-PREFIX: Final = {"answer": 2, "webhook": 3}  # bytes before a document
+PREFIX: Final = {"response": 2, "webhook": 3}  # bytes before a document
 POOL: Final[tuple[Any, ...]] = (
     None, True, False, 0, 1, -1, 44, 2**63, 10**400, 0.5, 1e308, "", "x", "x" * 5000, "\ud800", "a\0b", "a\nb",
     "\u202e", [], {}, [[]], [{}], "finished", "completed", "error", "failed", "Processed", "ExportFailed", "SUCCESS",
@@ -32,7 +32,7 @@ POOL: Final[tuple[Any, ...]] = (
 
 
 def main() -> None:
-    """Fuzz, or play one input."""
+    """Fuzz, or run one input."""
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     engine: Any = import_module("atheris")
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def seeds(targets: Any, name: str) -> Iterator[bytes]:
-    """Where a target starts."""
+    """Yield the seeds of a target."""
     if name != "all":
         yield from targets.SEEDS[name]
         return
@@ -73,7 +73,7 @@ def seeds(targets: Any, name: str) -> Iterator[bytes]:
 
 
 def mutated(data: bytes, size: int, seed: int, skip: int) -> bytes:
-    """An input changed as a document half of the time, where it is one; else nothing."""
+    """Return an input mutated as a document half of the time, if it is one; else nothing."""
     if seed & 1:
         chance = random.Random(seed)
         try:
@@ -90,7 +90,7 @@ def mutated(data: bytes, size: int, seed: int, skip: int) -> bytes:
 
 
 def change(document: Any, chance: random.Random) -> None:
-    """Replace a value, take one away, or put one elsewhere."""
+    """Replace, remove or move a value."""
     places = list(inside(document))
     if not places:
         return
@@ -106,7 +106,7 @@ def change(document: Any, chance: random.Random) -> None:
 
 
 def inside(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in a document: what holds it, and its key there."""
+    """Yield every place in a document: its container and its key."""
     keys: Any = list(value) if value.__class__ is dict else range(len(value)) if value.__class__ is list else ()
     for key in keys:
         yield value, key

@@ -1,8 +1,8 @@
-"""What is fuzzed: functions of some bytes that return in silence, or raise because a promise is broken.
+"""Fuzz targets: functions of bytes that return, or raise because a promise is broken.
 
-Each takes what a stranger may send: a vendor, a web server's caller, a file. The promise is always the same: a value of
-which the listed things are true, or the one named error. Seeds are the vendors' own examples (`tests/golden`) and the
-oddities of the fault catalogue.
+Each reads untrusted input: a vendor's response, a webhook delivery, a file. The promise is always the same: the result
+has the listed properties, or the one documented error is raised. Seeds are the vendors' own examples (`tests/golden`)
+and oddities of the fault catalogue.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import taskbridge as tb
 from taskbridge._config.connections import connection_settings
 from taskbridge._config.files import read_config
 from taskbridge._config.registry import load_provider
-from taskbridge._transport.responses import check_head, fields_of, finished
+from taskbridge._transport.responses import check_headers, complete_response, header_fields
 from taskbridge.errors import (
     ApiError,
     ConfigError,
@@ -35,7 +35,7 @@ from taskbridge.errors import (
     TruncatedResponse,
 )
 from taskbridge.models import Task, TaskRef, TaskStatus
-from taskbridge.provider.addresses import Rules, url_fault
+from taskbridge.provider.addresses import FetchPolicy, url_problem
 from taskbridge.provider.base import Provider
 from taskbridge.provider.capabilities import Credential
 from taskbridge.provider.http import Flow, Request, Response
@@ -44,12 +44,10 @@ from taskbridge.provider.payload import StateTable, read_state, read_time
 from taskbridge.provider.policy import parse_retry_after
 from taskbridge.provider.submission import Page, Query
 
-__all__ = ["SEEDS", "TARGETS", "Target", "fuzz_all"]
-
 Target: TypeAlias = Callable[[bytes], None]
 
 NOW: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-logging.getLogger("taskbridge").addHandler(logging.NullHandler())  # what is refused is told to nobody
+logging.getLogger("taskbridge").addHandler(logging.NullHandler())
 GOLDEN: Final = Path(__file__).resolve().parents[1] / "golden"
 SECRET: Final = "b7Qd0c9yT2wX4mLr"
 SIGNING: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -70,8 +68,8 @@ CLIENTS: Final = {
     if PROVIDERS[name].capabilities.webhooks is not None
 }
 
-# What is asked, and of whom; the first byte chooses.
-ASKED: Final[tuple[tuple[str, Callable[[Provider[Any]], Flow[Any]]], ...]] = (
+# Operations; the first byte chooses one.
+OPERATIONS: Final[tuple[tuple[str, Callable[[Provider[Any]], Flow[Any]]], ...]] = (
     ("cloudconvert", lambda provider: provider.get("x441E6HMhG")),
     ("cloudconvert", lambda provider: provider.get("job/x441E6HMhG")),
     ("cloudconvert", lambda provider: provider.list_page(Query(), None)),
@@ -87,29 +85,29 @@ ASKED: Final[tuple[tuple[str, Callable[[Provider[Any]], Flow[Any]]], ...]] = (
 STATUSES: Final = (200, 200, 200, 200, 201, 202, 204, 301, 400, 401, 402, 403, 404, 409, 422, 429, 500, 503)
 
 
-# An answer of a vendor.
+# Responses.
 
 
-def fuzz_answer(data: bytes) -> None:
-    """Any body and status give a task, a page or a credential, or say that the answer is a refusal or unreadable."""
+def fuzz_response(data: bytes) -> None:
+    """Any body and status become a task, a page, a credential or the documented error."""
     if len(data) < 2:
         return
-    name, ask = ASKED[data[0] % len(ASKED)]
+    name, operation = OPERATIONS[data[0] % len(OPERATIONS)]
     status = STATUSES[data[1] % len(STATUSES)]
     try:
-        found = _answered(ask(PROVIDERS[name]), Response(status, {}, data[2:], NOW))
+        found = _run(operation(PROVIDERS[name]), Response(status, {}, data[2:], NOW))
     except ContractError:
         return
     except ApiError:
-        assert not 200 <= status < 300, "a success is no refusal"
+        assert not 200 <= status < 300, "an error from a successful response"
         return
     for task in _tasks(found):
         _check(task)
 
 
-def _answered(flow: Flow[Any], response: Response) -> Any:
-    asked: Request = next(flow)
-    assert asked.url.startswith("https://")
+def _run(flow: Flow[Any], response: Response) -> Any:
+    request: Request = next(flow)
+    assert request.url.startswith("https://")
     try:
         flow.send(response)
     except StopIteration as end:
@@ -141,11 +139,11 @@ def _check(task: Task) -> None:
         _check(each)
 
 
-# Bytes.
+# JSON and headers.
 
 
 def fuzz_json(data: bytes) -> None:
-    """Any bytes are a document that JSON can say again, or `MalformedResponse`."""
+    """Any bytes are a document that survives a round trip, or `MalformedResponse`."""
     try:
         document = read_json(data)
     except MalformedResponse as error:
@@ -156,24 +154,24 @@ def fuzz_json(data: bytes) -> None:
 
 
 def fuzz_head(data: bytes) -> None:
-    """Any head and packed body are a bounded answer or the named error."""
+    """Any header and compressed body are a bounded response or the documented error."""
     head, _, body = data.partition(b"\n\n")
     pairs = [cast("tuple[str, str]", tuple(line.partition(":")[::2])) for line in head.decode("latin-1").split("\n")]
-    fields = fields_of(pairs)
+    fields = header_fields(pairs)
     request = Request("GET", "https://vendor.test/")
     try:
-        check_head(request, 200, fields, len(pairs), 4096)
-        answer = finished(request, 200, fields, body, 4096)
+        check_headers(request, 200, fields, len(pairs), 4096)
+        response = complete_response(request, 200, fields, body, 4096)
     except (MalformedResponse, ResponseTooLarge, TruncatedResponse):
         return
-    assert len(answer.body) <= 4096
+    assert len(response.body) <= 4096
 
 
 # Texts.
 
 
 def fuzz_text(data: bytes) -> None:
-    """Refs, words, times, pauses and addresses: a value, or the one named error."""
+    """Refs, status words, times, pauses and URLs: a value, or the documented error."""
     try:
         text = data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
@@ -204,11 +202,11 @@ def _ref(text: str) -> None:
 
 
 def _address(text: str) -> None:
-    if url_fault(text, Rules()) is not None:
+    if url_problem(text, FetchPolicy()) is not None:
         return
     host = urlsplit(text).hostname or ""
     other = (parse_url(text).host or "").strip("[]")
-    assert host.lower() == other.lower(), f"two readers see two hosts: {host!r}, {other!r}"
+    assert host.lower() == other.lower(), f"two parsers see different hosts: {host!r}, {other!r}"
     try:
         address = ip_address(host)
     except ValueError:
@@ -229,24 +227,24 @@ def fuzz_config(data: bytes) -> None:
         str(error).encode()
 
 
-# A delivery.
+# Webhooks.
 
 
 def fuzz_webhook(data: bytes) -> None:
-    """Any delivery is an event or `WebhookRejected`, and a stranger's is never an event.
+    """Any delivery is an event or `WebhookRejected`; an unsigned one is never an event.
 
-    The first byte chooses the connection, and whether the body is signed; header lines follow up to a blank one.
+    The first byte chooses the connection and whether the body is signed; header lines follow up to a blank one.
     """
     if not data:
         return
     name = tuple(CLIENTS)[data[0] % len(CLIENTS)]
-    proved = bool(data[0] & 0x80)
+    is_signed = bool(data[0] & 0x80)
     head, _, body = data[1:].partition(b"\n\n")
     headers: Any = [line.partition(b":")[::2] for line in head.split(b"\n")]
     url: str | None = None
-    if proved and name == "cloudconvert":
+    if is_signed and name == "cloudconvert":
         headers = [("CloudConvert-Signature", hmac.new(SECRET.encode(), body, sha256).hexdigest())]
-    elif proved:
+    elif is_signed:
         url = f"/hooks/{SECRET}"
     try:
         event = CLIENTS[name].parse_webhook(headers, body, url=url, now=NOW)
@@ -254,14 +252,14 @@ def fuzz_webhook(data: bytes) -> None:
         assert error.answer in {400, 401, 413, 415}, error
         assert SECRET not in str(error)
         return
-    assert proved, "a stranger got in"
+    assert is_signed, "an unsigned delivery was accepted"
     assert event.duplicate_key
     assert event.ref is None or event.ref.connection == name
     assert event.task is None or isinstance(event.task.status, TaskStatus)
 
 
 TARGETS: Final[Mapping[str, Target]] = {
-    "answer": fuzz_answer,
+    "response": fuzz_response,
     "json": fuzz_json,
     "head": fuzz_head,
     "text": fuzz_text,
@@ -272,12 +270,12 @@ TARGETS: Final[Mapping[str, Target]] = {
 
 
 def fuzz_all(data: bytes) -> None:
-    """One of the targets; the first byte chooses."""
+    """Run one of the targets; the first byte chooses."""
     if data:
         tuple(TARGETS.values())[data[0] % len(TARGETS)](data[1:])
 
 
-# Where they start.
+# Seeds.
 
 
 def _examples() -> Iterator[tuple[str, bytes]]:
@@ -287,12 +285,12 @@ def _examples() -> Iterator[tuple[str, bytes]]:
             yield path.parent.name, said.encode() if isinstance(said, str) else json.dumps(said).encode()
 
 
-def _of_answers() -> Iterator[bytes]:
+def _response_seeds() -> Iterator[bytes]:
     for name, body in _examples():
-        for number, (whose, _) in enumerate(ASKED):
+        for number, (whose, _) in enumerate(OPERATIONS):
             if whose == name:
                 yield bytes([number, 0]) + body
-        yield bytes([next(n for n, (whose, _) in enumerate(ASKED) if whose == name), 8]) + body
+        yield bytes([next(n for n, (whose, _) in enumerate(OPERATIONS) if whose == name), 8]) + body
 
 
 _EVENTS: Final = tuple(
@@ -346,7 +344,7 @@ _HEADS: Final = (
 )  # fmt: skip
 
 SEEDS: Final[Mapping[str, tuple[bytes, ...]]] = {
-    "answer": tuple(_of_answers()),
+    "response": tuple(_response_seeds()),
     "json": (*_DOCUMENTS, *(body for _, body in _examples())),
     "head": _HEADS,
     "text": tuple(text.encode("utf-8", "surrogatepass") for text in _TEXTS),

@@ -1,4 +1,4 @@
-"""The targets hold for what they start from and its neighbours, and a short run of the fuzzer finds nothing."""
+"""The targets pass for their seeds and similar inputs, and a short run of the fuzzer finds nothing."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .targets import SEEDS, TARGETS, fuzz_json
 HERE = Path(__file__).parent
 
 
-def neighbours(seed: bytes) -> Iterator[bytes]:
-    """A seed, cut at some places, and with some bytes changed; always the same ones."""
+def neighbors(seed: bytes) -> Iterator[bytes]:
+    """Yield a seed, truncations of it, and copies with a byte changed; always the same ones."""
     chance = random.Random(seed)
     yield seed
     for _ in range(12):
@@ -27,10 +27,10 @@ def neighbours(seed: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_the_fuzzer_starts_from_keeps_the_promises(name: str) -> None:
+def test_the_seeds_and_their_neighbors_pass(name: str) -> None:
     assert SEEDS[name]
     for seed in SEEDS[name]:
-        for data in neighbours(seed):
+        for data in neighbors(seed):
             TARGETS[name](data)
 
 

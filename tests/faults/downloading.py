@@ -1,4 +1,4 @@
-"""Downloads by both clients behind one function."""
+"""Downloads with both clients behind one function."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ import taskbridge as tb
 from taskbridge import aio
 from taskbridge.models import Task, TaskFile
 
-from .looking import QUICK, Driver
+from .polling import QUICK, Driver
 from .vendors import VENDORS
 
-__all__ = ["Told", "bring"]
 
-
-class Told(list[tuple[int, "int | None"]]):
-    """What `on_progress` was told."""
+class ProgressLog(list[tuple[int, "int | None"]]):
+    """Records the calls of `on_progress`."""
 
     def __call__(self, done: int, total: int | None) -> None:
         self.append((done, total))
 
 
-def bring(
+def download(
     driver: Driver,
     vendor: str,
     url: str,
@@ -35,35 +33,35 @@ def bring(
     then: Callable[[Any], Any] = lambda _: None,
     **options: Any,
 ) -> Any:
-    """One download: the path, the paths, or the error.
+    """Download once; return the path, the paths, or the error.
 
     Args:
         driver: Which client.
-        vendor: Whose.
-        url: Address of the server that plays the vendor.
+        vendor: Which vendor.
+        url: URL of the server that plays the vendor.
         what: What to download.
-        to: Where to.
+        to: Where to save it.
         settings: Further settings.
-        then: Asked of the client afterwards.
+        then: Called with the synchronous client afterwards.
         options: Keywords of the call.
     """
     chosen = {**QUICK, **VENDORS[vendor].settings(url), **(settings or {})}
     if driver == "sync":
         with tb.connect(vendor, **chosen) as client:
             try:
-                home: Any = client.download(what, to, **options)
-            except Exception as error:  # noqa: BLE001  # whatever comes out is looked at
-                home = error
+                saved: Any = client.download(what, to, **options)
+            except Exception as error:  # noqa: BLE001  # the test checks whatever is raised
+                saved = error
             then(client)
-            return home
-    return asyncio.run(_bring(vendor, chosen, what, to, options))
+            return saved
+    return asyncio.run(_download(vendor, chosen, what, to, options))
 
 
-async def _bring(vendor: str, settings: dict[str, Any], what: Any, to: Path, options: dict[str, Any]) -> Any:
+async def _download(vendor: str, settings: dict[str, Any], what: Any, to: Path, options: dict[str, Any]) -> Any:
     async with aio.connect(vendor, **settings) as opened:
         client: Any = opened
         try:
-            home: Any = await client.download(what, to, **options)
+            saved: Any = await client.download(what, to, **options)
         except Exception as error:  # noqa: BLE001  # as above
             return error
-        return home
+        return saved

@@ -1,4 +1,4 @@
-"""The public interface, synchronous and asynchronous, behind the same few functions."""
+"""`get` and `wait` of both clients behind the same functions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from taskbridge.models import Task
 
 from .vendors import Vendor
 
-__all__ = ["DRIVERS", "QUICK", "Driver", "look", "look_in_turn", "wait"]
-
 Driver: TypeAlias = Literal["sync", "async"]
 DRIVERS: Final[tuple[Driver, ...]] = get_args(Driver)
 
@@ -24,23 +22,23 @@ QUICK: Final[dict[str, Any]] = {
     "poll": {"interval": 0.01},
     "max_body": 1 << 20,
 }
-"""Settings with which nothing waits longer than it must."""
+"""Settings without needless waits."""
 
 
-def look(driver: Driver, vendor: Vendor, url: str, **settings: Any) -> Task | TaskbridgeError:
-    """One look-up: the task, or the error. A setting that is None is left out."""
-    return look_in_turn(driver, vendor, url, 1, **settings)[0]
+def get_task(driver: Driver, vendor: Vendor, url: str, **settings: Any) -> Task | TaskbridgeError:
+    """Get a task once; return it or the error. A setting that is None is left out."""
+    return get_repeatedly(driver, vendor, url, 1, **settings)[0]
 
 
-def look_in_turn(
+def get_repeatedly(
     driver: Driver, vendor: Vendor, url: str, times: int, **settings: Any
 ) -> Sequence[Task | TaskbridgeError]:
-    """Several look-ups of one client, one after the other."""
+    """Get a task several times with one client."""
     chosen = _settings(vendor, url, settings)
     if driver == "sync":
         with tb.connect(vendor.name, **chosen) as client:
-            return [_seen(client, vendor.id) for _ in range(times)]
-    return asyncio.run(_looks(vendor, times, chosen))
+            return [_get_or_error(client, vendor.id) for _ in range(times)]
+    return asyncio.run(_get_repeatedly(vendor, times, chosen))
 
 
 def _settings(vendor: Vendor, url: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -48,14 +46,14 @@ def _settings(vendor: Vendor, url: str, settings: dict[str, Any]) -> dict[str, A
     return {key: value for key, value in chosen.items() if value is not None}
 
 
-def _seen(client: tb.Client, task_id: str) -> Task | TaskbridgeError:
+def _get_or_error(client: tb.Client, task_id: str) -> Task | TaskbridgeError:
     try:
         return client.get(task_id)
     except TaskbridgeError as error:
         return error
 
 
-async def _looks(vendor: Vendor, times: int, settings: dict[str, Any]) -> Sequence[Task | TaskbridgeError]:
+async def _get_repeatedly(vendor: Vendor, times: int, settings: dict[str, Any]) -> Sequence[Task | TaskbridgeError]:
     seen: list[Task | TaskbridgeError] = []
     async with aio.connect(vendor.name, **settings) as client:
         for _ in range(times):
@@ -69,18 +67,18 @@ async def _looks(vendor: Vendor, times: int, settings: dict[str, Any]) -> Sequen
 def wait(
     driver: Driver, vendor: Vendor, url: str, timeout: float, **settings: Any
 ) -> tuple[list[Task], Task | TaskbridgeError]:
-    """One wait: the snapshots told on the way, and how it ended."""
+    """Wait for a task; return the updates on the way and the task or the error."""
     chosen = _settings(vendor, url, settings)
-    told: list[Task] = []
+    updates: list[Task] = []
     try:
         if driver == "async":
-            return told, asyncio.run(_wait(vendor, chosen, timeout, told))
+            return updates, asyncio.run(_wait(vendor, chosen, timeout, updates))
         with tb.connect(vendor.name, **chosen) as client:
-            return told, client.wait(vendor.id, timeout=timeout, on_update=told.append)
+            return updates, client.wait(vendor.id, timeout=timeout, on_update=updates.append)
     except TaskbridgeError as error:
-        return told, error
+        return updates, error
 
 
-async def _wait(vendor: Vendor, settings: dict[str, Any], seconds: float, told: list[Task]) -> Task:
+async def _wait(vendor: Vendor, settings: dict[str, Any], seconds: float, updates: list[Task]) -> Task:
     async with aio.connect(vendor.name, **settings) as client:
-        return await client.wait(vendor.id, timeout=seconds, on_update=told.append)
+        return await client.wait(vendor.id, timeout=seconds, on_update=updates.append)

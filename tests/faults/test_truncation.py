@@ -11,17 +11,17 @@ from taskbridge.errors import MalformedResponse, TruncatedResponse
 from taskbridge.models import Task, TaskStatus
 
 from .conftest import Place
-from .looking import DRIVERS, Driver, look
-from .server import FIN, READ, RST, Do, answer, chunked, packed
+from .polling import DRIVERS, Driver, get_task
+from .server import FIN, READ, RST, Action, answer, chunked, gzipped
 from .vendors import VENDORS, Vendor
 
 ONCE: Final = {"attempts": 1, "first": 0.0, "at_most": 0.0}
 
 
-def check(driver: Driver, vendor: Vendor, place: Place, whole: bytes, offset: int, *, end: Do = FIN) -> None:
+def check(driver: Driver, vendor: Vendor, place: Place, whole: bytes, offset: int, *, end: Action = FIN) -> None:
     assert place.server is not None
     place.server.play((READ, whole[:offset], end))
-    seen = look(driver, vendor, place.url, retry=ONCE)
+    seen = get_task(driver, vendor, place.url, retry=ONCE)
     if isinstance(seen, Task):
         assert seen.status is TaskStatus.COMPLETED
         assert offset == len(whole), f"taken for whole at byte {offset}"
@@ -34,7 +34,7 @@ def check(driver: Driver, vendor: Vendor, place: Place, whole: bytes, offset: in
 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("name", VENDORS)
-def test_cut_at_every_byte(name: str, driver: Driver, places: dict[str, Place]) -> None:
+def test_a_response_truncated_at_every_byte(name: str, driver: Driver, places: dict[str, Place]) -> None:
     vendor = VENDORS[name]
     whole = answer(200, vendor.completed)
     for offset in range(len(whole) + 1):
@@ -46,13 +46,13 @@ def test_cut_at_every_byte(name: str, driver: Driver, places: dict[str, Place]) 
 FRAMES: Final[dict[str, tuple[str, Callable[[bytes], bytes]]]] = {
     "chunked": ("scan-documents", lambda body: chunked(body, 50)),
     "until the end": ("smartdocumentor", lambda body: answer(200, body, length=False)),
-    "gzip": ("expertai-extract", lambda body: answer(200, packed(body), "Content-Encoding: gzip")),
+    "gzip": ("expertai-extract", lambda body: answer(200, gzipped(body), "Content-Encoding: gzip")),
 }
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("frame", FRAMES)
-def test_cut_at_every_byte_of_another_frame(frame: str, driver: Driver, places: dict[str, Place]) -> None:
+def test_other_framings_truncated_at_every_byte(frame: str, driver: Driver, places: dict[str, Place]) -> None:
     name, build = FRAMES[frame]
     vendor = VENDORS[name]
     whole = build(vendor.completed)

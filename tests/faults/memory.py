@@ -1,7 +1,7 @@
-"""Looks tasks up in a process of its own, and prints by how many bytes its memory grew at most.
+"""Get tasks in a process of its own, and print by how many bytes its memory grew at most.
 
-Usage: measure.py sync|async PROVIDER ID SETTINGS: reads a base URL from each line of standard input, looks the task up
-there, and answers with one line: the class of what came, and the bytes by which the peak stood above the start.
+Usage: memory.py sync|async PROVIDER ID SETTINGS: reads a base URL from each line of standard input, gets the task
+there, and prints one line: the class of the result, and the bytes from the start to the peak.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from taskbridge import aio
 from taskbridge.errors import TaskbridgeError
 
 STATUS: Final = Path("/proc/self/status")
-FORGET: Final = Path("/proc/self/clear_refs")
+RESET_PEAK: Final = Path("/proc/self/clear_refs")
 
 
 def begin() -> int:
-    """Forget the peak; bytes in use now."""
+    """Reset the peak; return the bytes in use."""
     gc.collect()
-    FORGET.write_text("5", encoding="ascii")
+    RESET_PEAK.write_text("5", encoding="ascii")
     return peak()
 
 
 def peak() -> int:
-    """Bytes in use at most, since `begin`."""
+    """Return the most bytes in use since `begin`."""
     lines = STATUS.read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
@@ -37,14 +37,14 @@ def peak() -> int:
 def seen(driver: str, provider: str, task_id: str, settings: dict[str, Any]) -> str:
     try:
         if driver == "async":
-            return asyncio.run(_seen(provider, task_id, settings))
+            return asyncio.run(_get_or_error(provider, task_id, settings))
         with tb.connect(provider, **settings) as client:
             return type(client.get(task_id)).__name__
     except TaskbridgeError as error:
         return type(error).__name__
 
 
-async def _seen(provider: str, task_id: str, settings: dict[str, Any]) -> str:
+async def _get_or_error(provider: str, task_id: str, settings: dict[str, Any]) -> str:
     async with aio.connect(provider, **settings) as client:
         return type(await client.get(task_id)).__name__
 
