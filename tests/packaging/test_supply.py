@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import distribution, requires
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -79,3 +82,34 @@ def test_every_requirement_has_a_floor_and_no_ceiling() -> None:
 
 def test_every_dependency_has_been_reviewed() -> None:
     assert set(CLOSURE) - KNOWN == set()
+
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+IMPORT_NAMES: Final[Mapping[str, str]] = {
+    "dateutil": "python-dateutil",
+    "opentelemetry": "opentelemetry-api",
+    "pydantic_core": "pydantic",  # which requires exactly one version of it
+}
+# Imported only by code that runs where they are installed.
+OPTIONAL: Final = frozenset({"pytest", "tqdm"})
+
+
+def imported() -> dict[str, Path]:
+    """Return the distributions that the library and its providers import, each with one file that imports it."""
+    found: dict[str, Path] = {}
+    for path in [*(ROOT / "taskbridge").rglob("*.py"), *(ROOT / "providers").rglob("*.py")]:
+        if "template" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            for module in modules:
+                top = module.partition(".")[0]
+                if top not in sys.stdlib_module_names and not top.startswith("taskbridge"):
+                    found[IMPORT_NAMES.get(top, top)] = path
+    return found
+
+
+def test_everything_imported_is_declared() -> None:
+    declared = {canonicalize_name(each.name) for each in requirements()}
+    assert {name: path for name, path in imported().items() if name not in declared | OPTIONAL} == {}
