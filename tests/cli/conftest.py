@@ -1,4 +1,4 @@
-"""The command line as a user has it: a process of its own, beside emulated vendors."""
+"""Fixtures that run the command line in its own process, or in this one, against emulated vendors."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from taskbridge.testing import Emulator
 Run: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
 Start: TypeAlias = Callable[..., subprocess.Popen[str]]
 
-SECONDS = 30.0  # until a process counts as stuck
+SECONDS = 30.0  # until a process is killed as stuck
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ctrl_c_is_heard() -> Iterator[None]:
+def _handle_ctrl_c() -> Iterator[None]:
     # A shell starts background jobs with Ctrl-C ignored, and processes started from here would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
@@ -35,7 +35,7 @@ def _ctrl_c_is_heard() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def config(vendors: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All vendors, a connection with a wrong key, one to nowhere, one without its variable's provider."""
+    """All vendors, a connection with a wrong key, an unreachable one, and one without a provider."""
     with socket.create_server(("127.0.0.1", 0)) as closed_again:
         port = closed_again.getsockname()[1]
     address = json.dumps(vendors.settings("scan-documents")["base_url"])
@@ -73,7 +73,7 @@ def environment(config: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def start(environment: dict[str, str]) -> Start:
-    """Starts ``taskbridge`` with some words, and with changes of the environment."""
+    """Starts ``taskbridge`` with arguments and extra environment variables."""
 
     def begin(*words: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -89,7 +89,7 @@ def start(environment: dict[str, str]) -> Start:
 
 @pytest.fixture(scope="session")
 def run(start: Start) -> Run:
-    """Runs ``taskbridge`` to its end."""
+    """Runs ``taskbridge`` and waits for its end."""
 
     def go(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         with start(*words, **options) as process:
@@ -106,7 +106,7 @@ def run(start: Start) -> Run:
 def run_here(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """Runs ``taskbridge`` in this process, where many short runs are wanted."""
+    """Runs ``taskbridge`` in this process, which is faster."""
     monkeypatch.setenv("TASKBRIDGE_CONFIG", str(config))
     logger = logging.getLogger("taskbridge")
     before = (list(logger.handlers), logger.propagate)

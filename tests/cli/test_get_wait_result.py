@@ -1,4 +1,4 @@
-"""`get`, `wait` and `result`: what is shown, and the exit code."""
+"""`get`, `wait` and `result`: output and exit codes."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_one_bad_task_hides_no_other_and_the_highest_code_counts(run: Run, ref: 
     assert ends["scan-documents:no id"] == 2
 
 
-# What cannot work.
+# Errors.
 
 
 @pytest.mark.parametrize(

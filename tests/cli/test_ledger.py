@@ -143,8 +143,8 @@ def test_a_submission_that_appears_late_is_not_repeated(path: Path) -> None:
             return respond(200, DONE.replace(b"null", f'"{reference}"'.encode()))
         return respond(200, DONE)
 
-    connection = connection_of("smartdocumentor", {"access_token": "k-of-nobody", "poll": {"interval": 0.05}})
-    connection.credentials.current = Credential({"Authorization": "Bearer k-of-nobody"})
+    connection = connection_of("smartdocumentor", {"access_token": "k-of-tests", "poll": {"interval": 0.05}})
+    connection.credentials.current = Credential({"Authorization": "Bearer k-of-tests"})
     terms = RunTerms(connection.name, "smartdocumentor", "extract-text", {})
     ended: list[FileUpdate] = []
     with Client(connection, transport=ScriptedTransport(vendor)) as client, Ledger.open(path) as ledger:

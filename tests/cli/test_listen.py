@@ -33,7 +33,7 @@ SECRETS = {
 
 @dataclass
 class Listening:
-    """A listener of its own process."""
+    """A `listen` process."""
 
     process: subprocess.Popen[str]
     url: str
@@ -86,7 +86,7 @@ def listening(config: Path) -> Iterator[Callable[..., Listening]]:
 
 
 def send(url: str, body: bytes, *, method: str = "POST", **headers: str) -> int:
-    """The status that a request is answered with."""
+    """Send a request; return the status of the response."""
     host, _, rest = url.removeprefix("http://").partition("/")
     lines = [f"{method} /{rest} HTTP/1.1", f"Host: {host}", f"Content-Length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]

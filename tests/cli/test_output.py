@@ -1,4 +1,4 @@
-"""Streams and signals: closed outputs, odd terminals, Ctrl-C in any phase."""
+"""Output: closed streams, unusual terminals, and what is printed after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -85,19 +85,19 @@ def test_a_stopped_wait_in_json_ends_with_an_object(start: Start, ref: Ref) -> N
 
 
 def on_terminal(start: Start, *words: str, env: dict[str, str]) -> tuple[int, str]:
-    """The exit code, and all that a terminal is sent."""
-    ours, theirs = pty.openpty()
-    with start(*words, env={"TERM": "xterm", "LINES": "24", **env}, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
+    """Run on a pseudo-terminal; return the exit code and everything that was written."""
+    parent, child = pty.openpty()
+    with start(*words, env={"TERM": "xterm", "LINES": "24", **env}, stdout=child, stderr=child) as process:
+        os.close(child)
         shown = b""
-        while select.select([ours], [], [], 20)[0]:
+        while select.select([parent], [], [], 20)[0]:
             try:
-                block = os.read(ours, 65_536)
+                block = os.read(parent, 65_536)
             except OSError:  # the other end is closed
                 break
             shown += block
         code = process.wait(timeout=10)
-    os.close(ours)
+    os.close(parent)
     return code, shown.decode()
 
 
@@ -107,7 +107,7 @@ def test_a_terminal_gets_a_table_that_updates_in_place(start: Start, ref: Ref) -
     code, shown = on_terminal(start, "wait", task, "--timeout", "0.8", env={})
 
     assert code == 3
-    assert "\x1b[2K" in shown  # lines are written over
+    assert "\x1b[2K" in shown  # lines are overwritten
     assert "\x1b[33mprocessing" in shown
     assert re.search(r"1 of 1 ended, \ds", shown)
     assert f"resume with: taskbridge wait {task}" in shown
@@ -173,7 +173,7 @@ def test_a_run_on_a_terminal_shows_the_files_in_progress(
     code, shown = on_terminal(start, *words, env=env)
 
     assert code == 7
-    assert "\x1b[2K" in shown  # lines are written over
+    assert "\x1b[2K" in shown  # lines are overwritten
     assert "0 of 2 done, " in shown
     assert re.search(r"1 of 2 done, 1 failed, \d+s", shown)
     assert ("\x1b[31mfailed" in shown) is colored

@@ -31,7 +31,7 @@ LAYOUT = "/layout-document-async"
 
 @pytest.fixture
 def place(own_vendors: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to be in, with a configuration and three documents in `in`."""
+    """A working folder with a configuration and three documents in `in`."""
     quick = 'poll.interval = 0.05\nretry.first = 0.01\nprovider = "'
     (tmp_path / "taskbridge.toml").write_text(config_toml(own_vendors).replace('provider = "', quick), "utf-8")
     (tmp_path / "in").mkdir()
@@ -43,7 +43,7 @@ def place(own_vendors: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def go(place: Path, run_here: Run) -> Run:
-    """Runs ``taskbridge run --to out`` with some words."""
+    """Runs ``taskbridge run --to out`` with arguments."""
     return lambda *words: run_here("run", *words, "--to", "out", "--config", str(place / "taskbridge.toml"))
 
 
@@ -58,7 +58,7 @@ def files(place: Path) -> list[str]:
 RESUME = "resume with: taskbridge run --resume --to out --config {}/taskbridge.toml\n"
 
 
-# To the end.
+# Complete runs.
 
 
 def test_each_file_gets_a_folder_with_its_results(go: Run, place: Path, own_vendors: Emulator) -> None:
@@ -183,7 +183,7 @@ def test_an_impossible_request_is_refused_before_anything_is_created(
 def test_the_ledger_is_not_a_document(place: Path, run_here: Run, own_vendors: Emulator) -> None:
     here = ("run", "extract-text", "in", "--to", "in", "--config", str(place / "taskbridge.toml"))
     first = run_here(*here)
-    (place / "in" / "taskbridge-run.sqlite-journal").touch()  # as a kill leaves it
+    (place / "in" / "taskbridge-run.sqlite-journal").touch()  # remains after a kill
     second = run_here(*here, "--resume")
 
     assert (first.stderr, second.stderr) == ("taskbridge: 3 of 3 done\n", "taskbridge: 3 of 3 done\n")
@@ -209,7 +209,7 @@ def test_a_refused_key_ends_the_run_at_once(go: Run, place: Path, own_vendors: E
 
 
 def test_an_uncertain_submission_is_not_recovered_with_a_refused_key(go: Run, place: Path) -> None:
-    _killed_while_sending(place, "cloudconvert")
+    _killed_while_submitting(place, "cloudconvert")
     config = place / "taskbridge.toml"
     config.write_text(re.sub("^api_key = .*", 'api_key = "not-the-key"', config.read_text("utf-8"), flags=re.MULTILINE))
     done = go("--resume")
@@ -269,7 +269,7 @@ def test_two_processes_do_not_share_a_ledger(go: Run, place: Path, own_vendors: 
 def test_a_changed_file_is_reported(go: Run, place: Path, own_vendors: Emulator) -> None:
     go("extract-text", "in")
     (place / "in" / "b.pdf").write_bytes(PDF + b"another")
-    os.utime(place / "in" / "c.pdf")  # touched, and the same
+    os.utime(place / "in" / "c.pdf")  # touched, but unchanged
     (place / "in" / "a.pdf").unlink()
     done = go("--resume")
 
@@ -324,7 +324,7 @@ def test_file_names_that_are_not_text_survive_the_ledger(go: Run, place: Path) -
 def test_a_submission_that_cannot_be_recovered_is_not_repeated_without_the_option(
     go: Run, place: Path, own_vendors: Emulator
 ) -> None:
-    _killed_while_sending(place, "expertai-extract")
+    _killed_while_submitting(place, "expertai-extract")
     first = go("--resume")
     second = go("--resume", "--json")
     before = own_vendors.count("expertai-extract", "POST", LAYOUT)
@@ -338,11 +338,11 @@ def test_a_submission_that_cannot_be_recovered_is_not_repeated_without_the_optio
     assert "resubmit uncertain files with --resubmit-uncertain, after checking at the vendor\n" in first.stderr
     assert "--resubmit-uncertain" not in first.stderr.splitlines()[-1]
     assert [each["state"] for each in records(second.stdout)[:-1]].count("uncertain") == 1
-    assert before == 1  # of the other file
+    assert before == 1  # for the other file
     assert own_vendors.count("expertai-extract", "POST", LAYOUT) == 2
 
 
-def _killed_while_sending(place: Path, vendor: str) -> None:
+def _killed_while_submitting(place: Path, vendor: str) -> None:
     """The ledger of a run of two files, as it is after a kill during the first submission."""
     files = [LedgerEntry(n, str(place / "in" / name), name) for n, name in enumerate(("a.pdf", "b.pdf"), 1)]
     recovery_token = {"provider": vendor, "connection": vendor, "operation": "convert", "reference": "r", "tag": "r"}
@@ -352,7 +352,7 @@ def _killed_while_sending(place: Path, vendor: str) -> None:
         ledger.mark_submitting(1, {**recovery_token, "time": datetime.now(UTC).isoformat()}, None)
 
 
-@pytest.mark.parametrize("status", [504, 503])  # a gateway answers, or the server, and the vendor has nothing of it
+@pytest.mark.parametrize("status", [504, 503])  # from a gateway or the server; the vendor created nothing
 def test_a_submission_that_does_not_appear_in_time_is_repeated(go: Run, own_vendors: Emulator, status: int) -> None:
     own_vendors.fail_next(status, vendor="cloudconvert")
     done = go("extract-text", "in/a.pdf", "--settle", "0.2")

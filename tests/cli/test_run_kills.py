@@ -41,8 +41,8 @@ VENDORS: Final = {
 }
 BLIND: Final = "expertai-extract"  # cannot be searched for a submission
 
-# Runs one command after the other, each in a process of its own that is forked off: starting one anew takes longer than
-# most of them live. A command may be asked to kill itself before or after the nth change of a kind in its ledger.
+# Runs one command after another, each in a forked process: most run for less time than a new interpreter takes to start.
+# A command may be asked to kill itself before or after the nth change of a kind in its ledger.
 LAUNCHER: Final = """
 import json, os, signal, sys
 import taskbridge.cli.app, taskbridge.cli.run.plan, taskbridge.cli.run.progress, taskbridge.cli.run.worker
@@ -159,12 +159,12 @@ class Runs:
         return ["run", "extract-text", *self._sources, *fixed, *more]
 
     def start(self, *more: str, moment: tuple[str, str, int] | None = None) -> int:
-        """Start a process; its id."""
+        """Start a process and return its id."""
         job = {"words": self.words(*more), "moment": moment, "output": str(self._output)}
         return self._launcher.start(json.dumps(job))
 
     def killed_after(self, seconds: float) -> bool:
-        """Run, and kill it so long after its first word to the vendor; whether it was still at work."""
+        """Run, and kill the process some seconds after its first request; return whether it was still running."""
         before = len(self._emulator.requests)
         process = self.start()
         while len(self._emulator.requests) == before:
@@ -195,7 +195,7 @@ class Runs:
 
     @property
     def results(self) -> int:
-        """Files whose results are here."""
+        """Files with results."""
         return sum(any(each.iterdir()) for each in self.to.iterdir() if each.is_dir())
 
     def check(self) -> str:

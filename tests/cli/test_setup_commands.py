@@ -1,4 +1,4 @@
-"""`init`, `config show`, `doctor` and `completion`, as a user has them."""
+"""`init`, `config show`, `doctor` and `completion`."""
 
 from __future__ import annotations
 

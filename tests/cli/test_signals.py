@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM before anything is waited for: while modules are imported and connections opened."""
+"""Ctrl-C and SIGTERM before a command waits: while modules are imported and connections opened."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 Ref = Callable[[str, str], str]
 
-# The signal comes in the middle of a class statement while a module is imported: what is raised there comes out of it
-# as another error.
+# The signal arrives in the middle of a class statement during an import: an exception raised there would come out as
+# another error.
 SELF_INTERRUPTED = """
 import os, signal, sys
 from taskbridge.cli import main
@@ -36,7 +36,7 @@ sys.exit(code)
 """
 
 # Prints a line as soon as signals are handled.
-SAYS_WHEN_IT_LISTENS = """
+PRINTS_WHEN_READY = """
 import sys
 from taskbridge.cli import main
 
@@ -126,7 +126,7 @@ def test_a_wait_interrupted_early_prints_the_command_that_resumes(
 ) -> None:
     task = ref("smartdocumentor", "review")
     with subprocess.Popen(
-        [sys.executable, "-c", SAYS_WHEN_IT_LISTENS, "wait", task],
+        [sys.executable, "-c", PRINTS_WHEN_READY, "wait", task],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
