@@ -45,8 +45,13 @@ __all__ = [
 ]
 
 JsonObject: TypeAlias = dict[str, Any]
+"""A decoded JSON object."""
+
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+"""Answers one call of the vendor's API; a coroutine."""
+
 Phase: TypeAlias = Literal["queued", "working", "review", "ended"]
+"""Where a task is in its life."""
 
 GRAIN: Final = 1e-6
 """Seconds; times closer than this are equal, so that rounding errors do not postpone an end."""
