@@ -40,6 +40,7 @@ __all__ = ["Scripted", "ScriptedVendor"]
 
 _HOST: Final = "https://scripted.invalid"
 _DEFAULT_SCRIPT: Final[TaskScript] = MappingProxyType({0: "pending", 1: "processing", 5: "completed"})
+_DEFAULT_PLAN: Final[tuple[TaskScript, Mapping[str, Any]]] = (_DEFAULT_SCRIPT, MappingProxyType({}))
 _OPERATIONS: Final = ("convert", "extract-pages", "extract-text", "merge", "render", "split")
 _STATES: Final[StateTable] = {
     **{status.value: (status, None) for status in TaskStatus},
@@ -250,7 +251,7 @@ class ScriptedVendor:
         return self._task_response(task_id)
 
     def _create(self, submission: Mapping[str, Any]) -> str:
-        script, fields = self._planned.pop(0) if self._planned else (_DEFAULT_SCRIPT, {})
+        script, fields = self._planned.pop(0) if self._planned else _DEFAULT_PLAN
         task_id = f"s{len(self._tasks) + 1}"
         known = {key: submission[key] for key in ("operation", "external_id") if submission[key] is not None}
         self._tasks[task_id] = self._new_task(script, {**known, **fields})

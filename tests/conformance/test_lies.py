@@ -129,7 +129,7 @@ FALSE_CLAIMS: list[tuple[str, dict[str, Any], str]] = [
     (SD, {"listing": Listing(40)}, "test_the_page_size_is_as_claimed"),
     (SD, {"listing": Listing(60)}, "test_the_page_size_is_as_claimed"),
     (SD, {"listing": Listing(50, statuses=frozenset({tb.TaskStatus.FAILED}))}, "test_listing_is_as_claimed"),
-    (SD, {"listing": Listing(50, frozenset({"colour"}))}, "test_listing_is_as_claimed"),
+    (SD, {"listing": Listing(50, frozenset({"color"}))}, "test_listing_is_as_claimed"),
     (XA, {"recover": "luck"}, METHODS),
     (SD, {"recover": None}, METHODS),
     (CC, {"idempotency_key": True}, "test_a_repeated_submission_creates_one_task_where_claimed"),

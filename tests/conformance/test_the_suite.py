@@ -177,6 +177,6 @@ def test_the_suite_catches_a_provider_that_accepts_any_id() -> None:
         return self.task(self.payload(response), "t1")
 
     connection = broken(anything)
-    connection.provider.split_id = lambda _: (connection.provider.capabilities.kinds[0], "t1")  # type: ignore[assignment, method-assign]
+    connection.provider.split_id = lambda _: (connection.provider.capabilities.kinds[0], "t1")  # type: ignore[assignment]
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         TestWithoutAnEmulator().test_impossible_ids_are_rejected_before_any_request(connection, "..")
