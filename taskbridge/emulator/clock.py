@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-__all__ = ["SIMULATED_SECONDS", "SharedClock", "VendorClock", "VirtualTime"]
-
 SIMULATED_SECONDS: Final = "taskbridge-simulated-seconds"
 """Response header: how many seconds the response would have taken, if time is virtual and nothing really waits."""
 

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from taskbridge.emulator.shell import Emulator
 
-__all__ = ["config_toml", "connections_json", "samples_json"]
-
 
 def connections_json(emulator: Emulator) -> str:
     """Return one line of JSON: the settings by vendor, as ``taskbridge.connect`` takes them."""

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from taskbridge.emulator.clock import VendorClock
 
-__all__ = ["FAULTS", "WEBHOOK_FAULTS", "Fault", "FaultContext", "fault_named"]
-
 
 @dataclass(frozen=True, slots=True)
 class FaultContext:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from taskbridge.emulator.faults import FaultContext, fault_named, respond_with
+from taskbridge.emulator.faults import FaultContext
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 
     from taskbridge.emulator.clock import VendorClock
     from taskbridge.emulator.faults import Fault
-
-__all__ = ["RequestLog", "SeenRequest"]
-
-_SLOW: Final = 5.0  # seconds that a slow response takes by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +45,9 @@ class SeenRequest:
 
 
 @dataclass(slots=True)
-class _PendingFault:
+class PendingFault:
+    """A fault for the next requests that match; see `taskbridge.emulator.shell.Emulator.fail_next`."""
+
     fault: Fault
     vendor: str | None
     method: str | None
@@ -59,6 +57,7 @@ class _PendingFault:
     times: int
 
     def matches(self, scope: Scope, vendor: str | None) -> bool:
+        """Return whether it applies to a request."""
         return (
             self.vendor in {None, vendor}
             and self.method in {None, scope["method"]}
@@ -82,7 +81,7 @@ class RequestLog:
         self._clock = clock
         self._prefixes = dict(prefixes)
         self._requests: list[SeenRequest] = []
-        self._faults: list[_PendingFault] = []
+        self._faults: list[PendingFault] = []
         self._lock = Lock()
 
     @property
@@ -96,32 +95,10 @@ class RequestLog:
         with self._lock:
             self._requests.clear()
 
-    def fail_next(
-        self,
-        fault: int | str,
-        *,
-        times: int,
-        vendor: str | None,
-        method: str | None,
-        path_contains: str,
-        retry_after: float | str | None,
-        seconds: float | None,
-        body: bytes,
-        headers: Mapping[str, str] | None,
-        content_type: str,
-    ) -> None:
-        """Queue a fault; see `taskbridge.emulator.shell.Emulator.fail_next`."""
-        pending = _PendingFault(
-            respond_with(fault, body, content_type) if isinstance(fault, int) else fault_named(fault),
-            vendor,
-            method and method.upper(),
-            path_contains,
-            _SLOW if seconds is None else seconds,
-            dict(headers or {}) | ({} if retry_after is None else {"Retry-After": str(retry_after)}),
-            times,
-        )
+    def add_fault(self, fault: PendingFault) -> None:
+        """Queue a fault."""
         with self._lock:
-            self._faults.append(pending)
+            self._faults.append(fault)
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
         """Return an ASGI application that logs each request, and passes it to ``app`` or injects a fault."""
@@ -167,7 +144,7 @@ class RequestLog:
 
         return logged
 
-    def _take_fault(self, scope: Scope, vendor: str | None) -> _PendingFault | None:
+    def _take_fault(self, scope: Scope, vendor: str | None) -> PendingFault | None:
         with self._lock:
             for position, pending in enumerate(self._faults):
                 if pending.matches(scope, vendor):

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Scope
 
-__all__ = ["LoopbackServer", "listen", "loopback"]
-
 START_LIMIT: Final = 10.0  # seconds of real time after which the server counts as broken
 STOP_LIMIT: Final = 2.0  # seconds of real time for requests in flight to end after their connections were closed
 TICK: Final = 0.1  # seconds, uvicorn's own: its date header counts ten of them

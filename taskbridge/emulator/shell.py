@@ -19,8 +19,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Router
 
 from taskbridge.emulator.clock import SharedClock, VendorClock, VirtualTime
-from taskbridge.emulator.faults import WEBHOOK_FAULTS
-from taskbridge.emulator.request_log import RequestLog, SeenRequest
+from taskbridge.emulator.faults import WEBHOOK_FAULTS, fault_named, respond_with
+from taskbridge.emulator.request_log import PendingFault, RequestLog, SeenRequest
 from taskbridge.emulator.server import LoopbackServer, listen, loopback
 from taskbridge.emulator.vendor import Host, Plan, VendorEmulator
 from taskbridge.emulator.webhooks import SentDelivery, WebhookSender
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from socket import socket
     from typing import Self
 
-__all__ = ["Emulator", "SeenRequest", "SentDelivery", "emulators"]
-
 GROUP: Final = "taskbridge.emulators"
+_SLOW: Final = 5.0  # seconds that a slow response takes by default
 _LATE: Final = 60.0  # vendor seconds by which a late webhook is delayed by default
 
 
@@ -319,18 +318,16 @@ class Emulator:
             delay = _LATE if seconds is None else seconds
             self._now.webhooks.next_faults.extend([(str(fault), delay)] * times)
             return
-        self._now.log.fail_next(
-            fault,
-            times=times,
-            vendor=None if vendor is None else self._vendor(vendor).name,
-            method=method,
-            path_contains=path_contains,
-            retry_after=retry_after,
-            seconds=seconds,
-            body=body,
-            headers=headers,
-            content_type=content_type,
+        pending = PendingFault(
+            respond_with(fault, body, content_type) if isinstance(fault, int) else fault_named(fault),
+            None if vendor is None else self._vendor(vendor).name,
+            None if method is None else method.upper(),
+            path_contains,
+            _SLOW if seconds is None else seconds,
+            dict(headers or {}) | ({} if retry_after is None else {"Retry-After": str(retry_after)}),
+            times,
         )
+        self._now.log.add_fault(pending)
 
     # Webhooks.
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from typing import Self
 
-__all__ = ["VirtualClock"]
-
 _START: Final = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 _CHECK_INTERVAL: Final = 0.0005  # seconds of real time between a sleeper's checks whether all the others sleep
 _BLOCKED_AFTER: Final = 1.0  # seconds of real time after which a thread at work counts as blocked

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from taskbridge.testing.recording import RecordingTransport, ReplayTransport
     from taskbridge.testing.scripted import ScriptedVendor
 
-__all__ = ["EmulatorFactory", "pytest_addoption"]
-
 _MODES: Final = ("replay", "record", "auto")
 
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from taskbridge._config.defaults import TransportContext, TransportMaker
     from taskbridge.transport import AsyncTransport, Transport
 
-__all__ = ["RecordedExchange", "RecordingTransport", "ReplayTransport", "UnexpectedRequest", "read_recording"]
-
 _FORMAT: Final = {"taskbridge-recording": 1}  # the first line
 _RANGE: Final = re.compile(r"bytes (\d+)-.*")
 _REFERENCE: Final = re.compile(r"taskbridge-[0-9a-f]{32}")  # different in each submission

@@ -17,8 +17,6 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 if TYPE_CHECKING:
     from taskbridge.provider.http import Request
 
-__all__ = ["REDACTED", "Redactor"]
-
 REDACTED: Final = "redacted"
 """Replaces a secret."""
 

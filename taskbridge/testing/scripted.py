@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     TaskScript: TypeAlias = Mapping[float, str | int]
 
-__all__ = ["Scripted", "ScriptedVendor"]
-
 _HOST: Final = "https://scripted.invalid"
 _DEFAULT_SCRIPT: Final[TaskScript] = MappingProxyType({0: "pending", 1: "processing", 5: "completed"})
 _DEFAULT_PLAN: Final[tuple[TaskScript, Mapping[str, Any]]] = (_DEFAULT_SCRIPT, MappingProxyType({}))

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from taskbridge.provider.clock import Clock
     from taskbridge.transport import Transport
 
-__all__ = ["Answer", "AsyncScriptedTransport", "InstantTransport", "Script", "ScriptedTransport", "save"]
-
 Answer: TypeAlias = Response | Exception
 """The outcome of a request: a response, or an error that is raised (`ConnectFailed`, `TruncatedResponse`, …)."""
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from taskbridge.provider.http import Request, Response
     from taskbridge.transport import AsyncTransport, Transport
 
-__all__ = ["RealTransports"]
-
 _MOST: Final = 30.0  # seconds of real time for one request, however late its virtual deadline
 _LEAST: Final = 1.0  # seconds of real time: a busy computer must not look like a slow vendor
 

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from taskbridge.models import Task, TaskFile, TaskResult
     from taskbridge.provider.http import Flow
 
-__all__ = ["CapabilityConformance"]
-
 # Method of the client -> the provider's method behind it, and a call of it.
 CALLS: Final[Mapping[str, tuple[str, Callable[[Any, str], object]]]] = {
     "submit": ("submit", lambda client, _: client.submit("native:anything", b"x")),

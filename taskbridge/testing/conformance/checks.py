@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from taskbridge.errors import TaskbridgeError
 
-__all__ = ["IOWatch", "check_task", "error_content", "run_within_limit"]
-
 TIME_LIMIT: Final = 5.0
 """Seconds of real time after which a flow counts as endless; one takes well under a millisecond."""
 

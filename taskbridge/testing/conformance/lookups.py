@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from taskbridge.models import Task
     from taskbridge.provider.capabilities import IdKind
 
-__all__ = ["LookupConformance", "get_task"]
-
 CANARY: Final = "canary-7f3a9c51e2"
 """Replaces every credential in the tests that search for leaks."""
 

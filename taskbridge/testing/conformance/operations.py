@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from taskbridge.provider.http import Request
     from taskbridge.provider.submission import Page
 
-__all__ = ["OperationConformance"]
-
 LARGEST: Final = 64 << 20
 """Bytes of the largest document that is sent to test an upload limit."""
 MOST_TASKS: Final = 200

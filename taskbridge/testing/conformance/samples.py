@@ -24,22 +24,6 @@ from taskbridge.transport import Network
 if TYPE_CHECKING:
     from taskbridge.provider.base import Provider
 
-__all__ = [
-    "UNKNOWN_NUMBER",
-    "UNKNOWN_WORD",
-    "RecordedSamples",
-    "Sample",
-    "connection_of",
-    "endless_responses",
-    "find_emulator",
-    "reset_connection",
-    "run_flow",
-    "run_flow_at",
-    "scripted_client",
-    "sends_requests",
-    "with_unknown_status",
-]
-
 T = TypeVar("T")
 
 TIME_LIMIT: Final = 5.0  # seconds of real time for one response of an emulator

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from taskbridge.provider.http import Request, Response
     from taskbridge.transport import Network
 
-__all__ = ["LocalServer", "LosingTransport", "MeasuringTransport", "ReceivedRequest", "local_server", "wait_until"]
-
 WAIT_LIMIT: Final = 5.0
 """Seconds of real time to wait for what an emulated vendor does by itself; it takes a few milliseconds."""
 
