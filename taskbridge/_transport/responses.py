@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -144,7 +145,7 @@ def complete_response(request: Request, status: int, fields: Mapping[str, str], 
     encoding = _encoding(fields)
     if encoding and body:
         body = _decompressed(body, encoding, max_body, status)
-    return Response(status, fields, body)
+    return Response(status, fields, body, datetime.now(UTC))
 
 
 def _encoding(fields: Mapping[str, str]) -> str:

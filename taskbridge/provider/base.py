@@ -1,6 +1,6 @@
 """`Provider`, the base class of every vendor's translator, and its settings.
 
-The methods stand in this order: build requests, read responses, map errors, check ids, then the operations in the
+The methods are in this order: build requests, read responses, map errors, check ids, then the operations in the
 order in which a task lives. A provider overrides the operations that its vendor has and states them in `capabilities`.
 """
 
@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from json import dumps
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar, cast
@@ -35,7 +36,7 @@ from taskbridge.errors import (
 )
 from taskbridge.models import Reason, Task, TaskFile, TaskResult, TaskStatus, WebhookEvent
 from taskbridge.provider.capabilities import Capabilities, Credential, Delivery, IdKind
-from taskbridge.provider.http import Body, Flow, Form, Request, Response, Upload
+from taskbridge.provider.http import UNREAD, Body, Flow, Form, Request, Response, Upload
 from taskbridge.provider.payload import NO_TIME, Payload
 from taskbridge.provider.results import GeneratedFile, generated_files
 from taskbridge.provider.submission import Page, Query, Submission
@@ -168,6 +169,8 @@ class Provider(ABC, Generic[S]):
     def __init__(self, settings: S, connection: str) -> None:
         self.settings = settings
         self.connection = connection
+        self.split_id = lru_cache(maxsize=1024)(self._split_id)
+        """Return the kind of a shared id, and the vendor's id in it; raises `InvalidTaskId`."""
 
     # Build requests.
 
@@ -234,7 +237,8 @@ class Provider(ABC, Generic[S]):
         """
         if response.status not in _WITH_BODY:
             raise self.error(response)
-        return Payload.of(response.json(), self.connection, response.received_at)
+        document = response.json() if response.document is UNREAD else response.document
+        return Payload.of(document, self.connection, response.received_at)
 
     def accept(self, response: Response) -> None:
         """Check that a request succeeded, if the body of its response does not matter.
@@ -299,7 +303,7 @@ class Provider(ABC, Generic[S]):
 
     # Check ids.
 
-    def split_id(self, task_id: str) -> tuple[IdKind, str]:
+    def _split_id(self, task_id: str) -> tuple[IdKind, str]:
         """Return the kind of a shared id, and the vendor's id in it.
 
         Raises:

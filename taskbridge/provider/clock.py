@@ -7,12 +7,10 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from threading import Condition, Lock
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from asyncio import Event
-
-_NOTHING: Final = nullcontext()
 
 
 class Clock(Protocol):
@@ -58,21 +56,14 @@ class Clock(Protocol):
 class SystemClock:
     """The computer's own time."""
 
-    def monotonic(self) -> float:
-        """See `Clock`."""
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)
+    random = staticmethod(random.random)
+    sleep = staticmethod(time.sleep)  # noqa: TID251  # the one place that waits
+    acting = staticmethod(nullcontext)  # real time needs no mark
 
     def now(self) -> datetime:
         """See `Clock`."""
         return datetime.now(UTC)
-
-    def random(self) -> float:
-        """See `Clock`."""
-        return random.random()  # noqa: S311  # jitter needs no secrecy
-
-    def sleep(self, seconds: float) -> None:
-        """See `Clock`."""
-        time.sleep(seconds)  # noqa: TID251  # the one place that waits
 
     async def async_sleep(self, seconds: float) -> None:
         """See `Clock`."""
@@ -87,10 +78,6 @@ class SystemClock:
     def acquire(self, lock: Lock, seconds: float) -> bool:
         """See `Clock`."""
         return lock.acquire(timeout=seconds)
-
-    def acting(self) -> AbstractContextManager[None]:
-        """See `Clock`; real time needs no mark."""
-        return _NOTHING
 
     async def async_wait_on(self, event: Event, seconds: float) -> None:
         """See `Clock`."""

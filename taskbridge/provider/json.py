@@ -1,7 +1,7 @@
 """The strict JSON reader.
 
-A fast reader handles sound bodies. What it refuses is read again by the standard library's reader, which names the
-fault, or forgives what may be forgiven.
+A fast reader handles valid bodies. What it refuses is read again by the standard library's reader, which either names
+the fault or tolerates it.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ StateTable: TypeAlias = Mapping[str, tuple[TaskStatus, Reason | None]]
 """Vendor's word → our status and reason. A word with ``*`` is a pattern; rows are tried in order."""
 
 NO_TIME: Final = datetime.min.replace(tzinfo=UTC)
-"""Stands for a time of receipt where none is known."""
+"""Placeholder for an unknown time of receipt."""
 
 
 # Status words.
