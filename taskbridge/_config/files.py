@@ -107,7 +107,7 @@ def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str
         if place.is_file():
             return place
     raise ConfigError(
-        f"no configuration found; looked at TASKBRIDGE_CONFIG (not set), {places[0].absolute()} and {places[1]}. "
+        f"no configuration found; tried TASKBRIDGE_CONFIG (not set), {places[0].absolute()} and {places[1]}. "
         "Write one (taskbridge init begins it), or name the provider and its settings: "
         'connect("cloudconvert", api_key=…)'
     )

@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from taskbridge.provider.capabilities import Capabilities
 
 GROUP: Final = "taskbridge.providers"
-_DEFAULT_DISTRIBUTION: Final = (
-    "document-taskbridge"  # only where no metadata says which distribution this package is in
-)
+_DEFAULT_DISTRIBUTION: Final = "document-taskbridge"  # for a frozen program without metadata
 _PACKAGE_FILE: Final = "taskbridge/__init__.py"
 _REQUIRED: Final = ("name", "title", "docs", "Settings", "capabilities")
 
@@ -198,7 +196,7 @@ def _clash(entry: _Entry, entries: Sequence[_Entry]) -> str | None:
     if any(each.builtin for each in others):
         return f"the name belongs to the built-in provider; uninstall {entry.distribution} or rename its entry point"
     names = ", ".join(sorted(each.distribution or "an unnamed distribution" for each in [entry, *others]))
-    return f"several distributions bring it ({names}); uninstall all but one"
+    return f"several distributions contain it ({names}); uninstall all but one"
 
 
 def _info(entry: _Entry, entries: Sequence[_Entry]) -> ProviderInfo:
@@ -229,7 +227,7 @@ def _load(entry: _Entry, *, unique: bool) -> type[Provider[Any]]:
         if isinstance(found, type) and issubclass(found, Provider):
             return _checked(found, entry.name, entry.origin)  # pyright: ignore[reportUnknownArgumentType]  # any settings
         cause = f"{entry.point.value} is no Provider class"
-    remedy = f"install what it needs, or upgrade or uninstall {entry.distribution or 'what brings it'}"
+    remedy = f"install what it needs, or upgrade or uninstall {entry.distribution or 'its distribution'}"
     raise ProviderLoadError(
         f"provider {entry.name!r} of {entry.origin} cannot be used: {cause}; {remedy}", provider=entry.name
     )

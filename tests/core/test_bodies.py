@@ -1,4 +1,4 @@
-"""Forms on their way out, read back by the reader that emulators have."""
+"""Multipart forms, read back by the emulators' reader."""
 
 from __future__ import annotations
 

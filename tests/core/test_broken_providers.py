@@ -1,4 +1,4 @@
-"""Providers that misbehave: whatever trips in a stranger's code is an error of ours that names the provider."""
+"""Broken providers: any exception in their code becomes an error of ours that names the provider."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configuration: where values come from, who overrides whom, and that no message ever shows one."""
+"""Configuration: where values come from, what overrides what, and that no message ever shows a value."""
 
 from __future__ import annotations
 

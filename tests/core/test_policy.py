@@ -1,4 +1,4 @@
-"""The numbers: pauses, repeats, and what a vendor wishes."""
+"""Pauses, retries, and Retry-After."""
 
 from __future__ import annotations
 

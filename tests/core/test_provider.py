@@ -1,4 +1,4 @@
-"""What providers are written with: tables, times, payloads, refusals, ids."""
+"""What providers use: tables, times, payloads, errors, ids."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def payload(**fields: Any) -> Payload:
         (" Done\n", TaskStatus.COMPLETED, None),
         ("toreview", TaskStatus.PROCESSING, Reason.AWAITING_REVIEW),
         ("ExportFailed", TaskStatus.FAILED, None),
-        ("PreFailed", TaskStatus.PENDING, None),  # its own row stands above the pattern
+        ("PreFailed", TaskStatus.PENDING, None),  # its own row takes precedence over the pattern
         ("queuedforocr", TaskStatus.PENDING, None),
         ("Odd[1]?", TaskStatus.PENDING, None),
     ],

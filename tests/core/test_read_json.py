@@ -1,4 +1,4 @@
-"""Strict JSON, fault by fault (the numbers are those of the fault catalogue)."""
+"""The strict JSON reader, fault by fault; the numbers are those of the fault catalogue."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def test_two_third_parties_with_the_same_name_are_both_disabled(plugin: Plugin, 
         ("taskbridge-z", None),
     ]
     for info in listed("acme"):
-        assert info.problem == "several distributions bring it (taskbridge-a, taskbridge-z); uninstall all but one"
+        assert info.problem == "several distributions contain it (taskbridge-a, taskbridge-z); uninstall all but one"
     with pytest.raises(tb.ProviderLoadError, match="uninstall all but one"):
         load_provider("acme")
     assert all(info.problem is None for distribution in between for info in listed("other") if distribution)
@@ -178,7 +178,11 @@ def test_a_broken_direct_url_does_no_harm(plugin: Plugin, tmp_path: Path, text: 
 def test_the_hint_for_a_missing_extra_names_the_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
     hint = f"a wait needs rich; install it with: pip install '{distribution_name()}[cli]'"
     assert require_extra("rich", "cli", "a wait").message == hint
-    monkeypatch.setattr(registry, "entry_points", lambda **_: ())  # a frozen program without metadata
+
+    def none(**_: str) -> tuple[()]:
+        return ()
+
+    monkeypatch.setattr(registry, "entry_points", none)  # a frozen program without metadata
     assert distribution_name() == "document-taskbridge"
 
 

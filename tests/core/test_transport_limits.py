@@ -1,4 +1,4 @@
-"""Limits that hold: total time and size, against servers that drip and flood, through both transports."""
+"""Limits of total time and size, against servers that drip and flood, with both transports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Start = Callable[..., Any]
 
-ONE_TRY: dict[str, Any] = {"api_key": "key-of-nobody", "retry": {"attempts": 1}}
+ONE_TRY: dict[str, Any] = {"api_key": "key-of-a-test", "retry": {"attempts": 1}}
 TASK = b'{"id": "t1", "status": "completed"}'
 ANNOUNCED = 10_000
 
@@ -174,13 +174,13 @@ def test_a_response_that_ends_while_the_event_loop_is_busy_is_read(
 
     async def run() -> tb.Task:
         async with aio.connect("scan-documents", base_url=server.url, **ONE_TRY) as client:
-            look = asyncio.ensure_future(client.get("t1"))
+            task = asyncio.ensure_future(client.get("t1"))
             for _ in range(20):  # until it waits for the end
                 await asyncio.sleep(0.001)
             busy.set()
             ended.wait(5.0)
             threading.Event().wait(3 * glance)
-            return await look
+            return await task
 
     if whole:
         assert asyncio.run(run()).status == "completed"

@@ -1,4 +1,4 @@
-"""Every row of the catalogue as it breaks a cancel: sent once, and the error is the look-up's (P6)."""
+"""Every row of the catalogue injected into a cancel: it is sent once, and the error is that of `get` (P6)."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ def test_cancel_meets_each_fault(row: Row, driver: Driver, places: dict[str, Pla
         not_sent(vendor, seen)
     if play is None:
         return
-    asked = [each.target for each in play.requests if each.method == "GET"]
-    assert asked == ([vendor.target] if error is InvalidRequest else [])
+    targets = [each.target for each in play.requests if each.method == "GET"]
+    assert targets == ([vendor.target] if error is InvalidRequest else [])
     if not cancel_is_retried(row, vendor):
-        assert play.arrived - len(asked) == 1
+        assert play.arrived - len(targets) == 1
     elif error is DeadlineExceeded:
         assert 1 <= play.arrived <= row.requests
     else:

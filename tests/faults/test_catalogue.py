@@ -23,8 +23,8 @@ CASES: Final = [
     for name in VENDORS
     if row.applies_to(VENDORS[name])
 ]
-# The state that a wait keeps is the core's business: one vendor for each row, each vendor for many rows; and one client
-# where a limit runs out.
+# That a wait keeps the state does not depend on the vendor: one vendor per row, many rows per vendor, and one client
+# if a time limit runs out.
 WAITS: Final = [
     pytest.param(row, vendor, driver, id=f"{row.name}-{vendor.name}-{driver}")
     for n, row in enumerate(row for row in ROWS if row.error is not None and row.where == "plain")
@@ -56,7 +56,7 @@ def test_get_meets_each_fault(row: Row, vendor: Vendor, driver: Driver, places: 
     if play is not None:
         if error is DeadlineExceeded:
             assert 1 <= play.arrived <= row.requests
-            assert play.finished == 0, "the server could say all that it had to say"
+            assert play.finished == 0, "the server sent its whole script"
         else:
             assert play.arrived == row.requests
         assert all(CANARY in each.raw.decode("latin-1") for each in play.requests)
@@ -97,7 +97,7 @@ def test_a_failed_poll_keeps_the_state(row: Row, vendor: Vendor, driver: Driver,
         assert states == [TaskStatus.PROCESSING, TaskStatus.COMPLETED]
 
 
-TWICE: Final = frozenset({IdentityMismatch})  # one look-up asks twice before it says so
+TWICE: Final = frozenset({IdentityMismatch})  # one `get` sends two requests before it raises this
 
 
 IDS: Final = (

@@ -1,4 +1,4 @@
-"""Kept connections, threads, forks and cancelled calls: every answer belongs to its asker, and nothing is left open."""
+"""Reused connections, threads, forks and cancelled calls: each caller gets its own response, nothing stays open."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .server import FIN, HANG, READ, RST, Action, FaultServer, Play, Seen, answe
 from .vendors import CANARY, VENDORS
 
 ONCE: Final = {"attempts": 1, "first": 0.0, "at_most": 0.0}
-MUTE: Final = VENDORS["expertai-extract"]  # its answers hold no id: only the message tells whose they are
+MUTE: Final = VENDORS["expertai-extract"]  # its responses contain no id: only the message identifies them
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_netrc_never_replaces_the_credential(
 ) -> None:
     vendor = VENDORS[name]
     netrc = tmp_path / ".netrc"
-    netrc.write_text("machine 127.0.0.1 login stranger password of-the-machine\n")
+    netrc.write_text("machine 127.0.0.1 login other password of-the-machine\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:9")
@@ -286,7 +286,7 @@ def test_a_tls_connection_that_the_peer_leaves_open_is_closed(
     place.server.play((READ, said if whole else said[:-10], HANG))
     get_task(driver, MUTE, place.url, request_timeout=0.2, **place.settings)
     assert is_quiet(place.server)
-    gc.collect()  # what was left open complains here
+    gc.collect()  # what is still open warns here
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

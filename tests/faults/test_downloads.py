@@ -1,4 +1,4 @@
-"""What breaks while a file comes home: the name shows the whole file or nothing, and the key stays at home."""
+"""Faults during downloads: a file is saved completely or not at all, and the key goes to no other host."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ DATA: Final = bytes(n * 7 % 256 for n in range(300_000))
 TAG: Final = 'ETag: "one"'
 RANGES: Final = "Accept-Ranges: bytes"
 HOPS: Final = (301, 302, 303, 307, 308)
-HERE: Final = {"allow_private": True, "allow_http": True}  # where another host of this machine is to be asked
+HERE: Final = {"allow_private": True, "allow_http": True}  # to reach another host of this machine
 
-# Links that nobody asks, whoever gives them: F60.
+# Links that are never requested: F60.
 BAD_LINKS: Final = (
     "https://169.254.169.254/latest/meta-data",
     "https://127.1/",
@@ -72,7 +72,7 @@ def server(places: dict[str, Place]) -> FaultServer:
 
 
 @pytest.fixture
-def stranger(places: dict[str, Place]) -> FaultServer:
+def foreign_server(places: dict[str, Place]) -> FaultServer:
     """Another host."""
     found = places["other"].server
     assert found is not None
@@ -98,19 +98,19 @@ def is_empty(folder: Path) -> bool:
     return list(folder.iterdir()) == []
 
 
-# The key stays at home.
+# The key goes to no other host.
 
 
 @pytest.mark.parametrize("code", HOPS)
 def test_the_key_is_sent_to_no_other_host(
-    code: int, driver: Driver, server: FaultServer, stranger: FaultServer, tmp_path: Path
+    code: int, driver: Driver, server: FaultServer, foreign_server: FaultServer, tmp_path: Path
 ) -> None:
-    here = server.reply(lambda _: answer(code, b"moved", f"Location: {stranger.url}/stored"))
-    busy = iter([503])  # asked again after the hop
-    there = stranger.reply(lambda _: answer(next(busy, 200), DATA, TAG, "Set-Cookie: a=b"))
-    home = download(driver, "scan-documents", server.url, keyed(), tmp_path, settings=HERE)
-    assert home == tmp_path / "a.pdf"
-    assert home.read_bytes() == DATA
+    here = server.reply(lambda _: answer(code, b"moved", f"Location: {foreign_server.url}/stored"))
+    busy = iter([503])  # retried after the hop
+    there = foreign_server.reply(lambda _: answer(next(busy, 200), DATA, TAG, "Set-Cookie: a=b"))
+    result = download(driver, "scan-documents", server.url, keyed(), tmp_path, settings=HERE)
+    assert result == tmp_path / "a.pdf"
+    assert result.read_bytes() == DATA
     assert [CANARY in seen.headers.get("x-api-key", "") for seen in here.requests] == [True]
     assert len(there.requests) == 2
     for seen in there.requests:
@@ -119,15 +119,15 @@ def test_the_key_is_sent_to_no_other_host(
 
 
 def test_the_key_is_not_sent_again_after_a_foreign_hop(
-    driver: Driver, server: FaultServer, stranger: FaultServer, tmp_path: Path
+    driver: Driver, server: FaultServer, foreign_server: FaultServer, tmp_path: Path
 ) -> None:
     def play(seen: Seen) -> bytes:
-        return answer(302, b"", f"Location: {stranger.url}/x") if "download" in seen.target else answer(200, DATA)
+        return answer(302, b"", f"Location: {foreign_server.url}/x") if "download" in seen.target else answer(200, DATA)
 
     here = server.reply(play)
-    stranger.reply(lambda _: answer(302, b"", f"Location: {server.url}/back"))
-    home = download(driver, "scan-documents", server.url, keyed(), tmp_path, settings=HERE)
-    assert home == tmp_path / "a.pdf"
+    foreign_server.reply(lambda _: answer(302, b"", f"Location: {server.url}/back"))
+    result = download(driver, "scan-documents", server.url, keyed(), tmp_path, settings=HERE)
+    assert result == tmp_path / "a.pdf"
     assert [CANARY.encode() in seen.raw for seen in here.requests] == [True, False]
 
 
@@ -151,12 +151,12 @@ def test_a_link_into_a_private_network_is_not_requested(
     url: str, driver: Driver, server: FaultServer, tmp_path: Path
 ) -> None:
     play = server.reply(lambda _: answer(302, b"", f"Location: {url}"))
-    home = download(driver, "cloudconvert", server.url, TaskFile(name="a", url=url), tmp_path)
-    assert type(home) is MalformedResponse
-    assert "nothing was fetched" in home.message
+    result = download(driver, "cloudconvert", server.url, TaskFile(name="a", url=url), tmp_path)
+    assert type(result) is MalformedResponse
+    assert "nothing was fetched" in result.message
     assert play.requests == []
-    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
-    assert type(home) is MalformedResponse
+    result = download(driver, "cloudconvert", server.url, link(server), tmp_path)
+    assert type(result) is MalformedResponse
     assert len(play.requests) == 1
     assert is_empty(tmp_path)
 
@@ -172,16 +172,16 @@ def test_a_host_name_is_connected_to_at_the_checked_address(
     monkeypatch.setattr(socket, "getaddrinfo", lie)
     play = server.reply(lambda _: answer(200, DATA))
     file = TaskFile(name="a", url=f"http://files.test:{server.port}/a")
-    home = download(driver, "cloudconvert", server.url, file, tmp_path, settings={"allow_http": True})
-    assert type(home) is MalformedResponse
-    assert "public internet" in home.message
+    result = download(driver, "cloudconvert", server.url, file, tmp_path, settings={"allow_http": True})
+    assert type(result) is MalformedResponse
+    assert "public internet" in result.message
     assert (play.connections, is_empty(tmp_path)) == (0, True)
 
 
 def test_endless_redirects_are_an_error(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     play = server.reply(lambda _: answer(302, b"", "Location: /a.pdf"))
-    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
-    assert type(home) is MalformedResponse
+    result = download(driver, "cloudconvert", server.url, link(server), tmp_path)
+    assert type(result) is MalformedResponse
     assert (len(play.requests), is_empty(tmp_path)) == (6, True)
 
 
@@ -223,15 +223,15 @@ def test_a_link_that_stays_dead_says_how_long_links_are_valid(
 
     played = server.reply(play)
     seen: list[Any] = []
-    home = download(
+    result = download(
         driver, vendor.name, server.url, vendor.id, tmp_path, then=lambda client: seen.append(client.get(vendor.id))
     )
-    assert type(home) is kind
-    assert (home.http_status, home.retryable, home.raw) == (status, False, None)
-    assert ("24 hours" in home.message) == (status != 400)
-    assert server.url not in str(home)
-    asked = [each.target for each in played.requests[: 3 - (status == 400)]]
-    assert asked == [vendor.target, "/old", *([vendor.target] if status != 400 else [])]
+    assert type(result) is kind
+    assert (result.http_status, result.retryable, result.raw) == (status, False, None)
+    assert ("24 hours" in result.message) == (status != 400)
+    assert server.url not in str(result)
+    targets = [each.target for each in played.requests[: 3 - (status == 400)]]
+    assert targets == [vendor.target, "/old", *([vendor.target] if status != 400 else [])]
     assert is_empty(tmp_path)
     assert len(seen) == (driver == "sync")  # the account is not paused
 
@@ -240,19 +240,19 @@ def test_a_link_that_died_with_its_task_says_so(driver: Driver, server: FaultSer
     vendor = VENDORS["cloudconvert"]
     answers = iter([answer(200, native(server, "/old")), answer(403), answer(404, b'{"message": "gone"}')])
     server.reply(lambda _: next(answers))
-    home = download(driver, vendor.name, server.url, vendor.id, tmp_path)
-    assert type(home) is PermissionDenied
-    assert "no longer has the task" in home.message
+    result = download(driver, vendor.name, server.url, vendor.id, tmp_path)
+    assert type(result) is PermissionDenied
+    assert "no longer has the task" in result.message
 
 
 def test_a_failing_file_host_does_not_slow_the_connection(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     play = server.reply(lambda _: answer(503))
     updates: list[Any] = []
-    home = download(
+    result = download(
         driver, "cloudconvert", server.url, link(server), tmp_path, then=lambda c: updates.append(c.stats())
     )
-    assert type(home) is ServerError
-    assert (len(play.requests), home.retryable, "after 3 attempts" in home.message) == (3, True, True)
+    assert type(result) is ServerError
+    assert (len(play.requests), result.retryable, "after 3 attempts" in result.message) == (3, True, True)
     assert not any(stats.is_probing for each in updates for stats in each.values())
 
 
@@ -272,9 +272,9 @@ def test_a_truncated_file_is_never_saved(
     file = link(server, size=None if length else len(SHORT))
     for offset in [*range(0, head, 9), *range(head - 1, len(whole))]:
         play = server.play((READ, whole[:offset], end))
-        home = download(driver, "cloudconvert", server.url, file, tmp_path)
-        assert isinstance(home, TruncatedResponse), (offset, home)
-        assert home.retryable
+        result = download(driver, "cloudconvert", server.url, file, tmp_path)
+        assert isinstance(result, TruncatedResponse), (offset, result)
+        assert result.retryable
         assert len(play.requests) == 3
         assert is_empty(tmp_path), offset
 
@@ -284,7 +284,7 @@ def test_an_interrupted_download_is_resumed(driver: Driver, server: FaultServer,
     rest = answer(206, DATA[100_000:], TAG, f"Content-Range: bytes 100000-{len(DATA) - 1}/{len(DATA)}")
     play = server.play((READ, first[: len(first) - 200_000], FIN), (READ, rest[:-5], FIN), (READ, rest, FIN))
     updates = ProgressLog()
-    home = download(
+    result = download(
         driver,
         "cloudconvert",
         server.url,
@@ -292,8 +292,8 @@ def test_an_interrupted_download_is_resumed(driver: Driver, server: FaultServer,
         tmp_path,
         on_progress=updates,
     )
-    # The third answers with a part that was not asked for: nothing of it is believed.
-    assert isinstance(home, MalformedResponse)
+    # The third response is a part that was not requested: it is discarded.
+    assert isinstance(result, MalformedResponse)
     ranges = [seen.headers.get("range") for seen in play.requests[:3]]
     assert ranges == [None, "bytes=100000-", f"bytes={len(DATA) - 5}-"]
     assert [seen.headers.get("if-range") for seen in play.requests[:3]] == [None, '"one"', '"one"']
@@ -301,7 +301,7 @@ def test_an_interrupted_download_is_resumed(driver: Driver, server: FaultServer,
 
     play = server.play((READ, first[: len(first) - 200_000], FIN), (READ, rest, FIN))
     updates.clear()
-    home = download(
+    result = download(
         driver,
         "cloudconvert",
         server.url,
@@ -309,7 +309,7 @@ def test_an_interrupted_download_is_resumed(driver: Driver, server: FaultServer,
         tmp_path,
         on_progress=updates,
     )
-    assert home.read_bytes() == DATA
+    assert result.read_bytes() == DATA
     assert updates == sorted(updates)
     assert updates[-1] == (len(DATA), len(DATA))
 
@@ -330,8 +330,8 @@ def test_a_download_is_resumed_only_with_ranges_and_a_strong_etag(
 ) -> None:
     whole = answer(200, DATA, *fields)
     play = server.play((READ, whole[:-9], FIN), (READ, answer(200, DATA, *fields), FIN))
-    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
-    assert home.read_bytes() == DATA  # whole again, wherever it began
+    result = download(driver, "cloudconvert", server.url, link(server), tmp_path)
+    assert result.read_bytes() == DATA  # whole again, wherever it began
     assert ["range" in seen.headers for seen in play.requests] == [False, again]
 
 
@@ -350,8 +350,8 @@ def test_a_wrong_part_restarts_the_download(second: bytes, driver: Driver, serve
     play = server.play(
         (READ, answer(200, DATA, TAG, RANGES)[:-9], FIN), (READ, second, FIN), (READ, answer(200, DATA), FIN)
     )
-    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
-    assert home.read_bytes() == DATA
+    result = download(driver, "cloudconvert", server.url, link(server), tmp_path)
+    assert result.read_bytes() == DATA
     assert ["range" in seen.headers for seen in play.requests] == [False, True, False]
 
 
@@ -362,7 +362,7 @@ def test_an_unrequested_part_is_never_saved(driver: Driver, server: FaultServer,
 
 
 def test_a_large_file_may_be_interrupted_often(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
-    """Attempts are counted anew where one brought a megabyte."""
+    """The attempts are counted again after each megabyte."""
     size, step = 6 << 20, (1 << 20) + 77
     data = os.urandom(size)
 
@@ -372,15 +372,15 @@ def test_a_large_file_may_be_interrupted_often(driver: Driver, server: FaultServ
         whole = answer(206 if start else 200, data[start:], TAG, *fields)
         scripts.append((READ, whole[: len(whole) - (size - start) + step], FIN))
     played = server.play(*scripts)
-    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
-    assert home.read_bytes() == data
+    result = download(driver, "cloudconvert", server.url, link(server), tmp_path)
+    assert result.read_bytes() == data
     assert len(played.requests) == len(scripts)
 
 
 def test_a_host_that_cannot_resume_is_not_retried_forever(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     play = server.play((READ, answer(200, bytes(3 << 20))[:-1], FIN))
-    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
-    assert isinstance(home, TruncatedResponse)
+    result = download(driver, "cloudconvert", server.url, link(server), tmp_path)
+    assert isinstance(result, TruncatedResponse)
     assert (len(play.requests), is_empty(tmp_path)) == (3, True)
 
 
@@ -392,8 +392,8 @@ def test_a_truncated_part_is_resumed(driver: Driver, server: FaultServer, tmp_pa
     server.play(
         (READ, answer(200, DATA, TAG, RANGES)[: 200_000 - len(DATA)], FIN), *((READ, part, FIN) for part in parts)
     )
-    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
-    assert home.read_bytes() == DATA
+    result = download(driver, "cloudconvert", server.url, link(server), tmp_path)
+    assert result.read_bytes() == DATA
 
 
 @pytest.mark.parametrize(("size", "kind"), [(len(SHORT) + 1, TruncatedResponse), (len(SHORT) - 1, MalformedResponse)])
@@ -401,28 +401,28 @@ def test_a_file_of_the_wrong_length_is_never_saved(
     size: int, kind: type[tb.TaskbridgeError], driver: Driver, server: FaultServer, tmp_path: Path
 ) -> None:
     server.reply(lambda _: answer(200, SHORT))
-    home = download(driver, "cloudconvert", server.url, link(server, size=size), tmp_path)
-    assert type(home) is kind
+    result = download(driver, "cloudconvert", server.url, link(server, size=size), tmp_path)
+    assert type(result) is kind
     assert is_empty(tmp_path)
 
 
 def test_an_empty_file_is_saved(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     server.reply(lambda _: answer(200, b""))
     updates = ProgressLog()
-    home = download(driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=updates)
-    assert (home.read_bytes(), updates) == (b"", [(0, 0)])
+    result = download(driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=updates)
+    assert (result.read_bytes(), updates) == (b"", [(0, 0)])
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
 def test_a_compressed_body_is_decompressed(cut: bool, driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     body = gzipped(DATA * 3)[: -9 if cut else None]
     server.reply(lambda _: answer(200, body, "Content-Encoding: gzip", TAG, RANGES))
-    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
+    result = download(driver, "cloudconvert", server.url, link(server), tmp_path)
     if cut:
-        assert isinstance(home, TruncatedResponse)
+        assert isinstance(result, TruncatedResponse)
         assert is_empty(tmp_path)
     else:
-        assert home.read_bytes() == DATA * 3
+        assert result.read_bytes() == DATA * 3
 
 
 # Limits.
@@ -438,9 +438,9 @@ def test_a_file_over_the_limit_is_refused(how: str, driver: Driver, server: Faul
     }
     play = server.play((READ, answers[how], FIN))
     file = link(server, size=len(DATA) if how == "size" else None)
-    home = download(driver, "cloudconvert", server.url, file, tmp_path, max_bytes=200_000)
-    assert type(home) is ResponseTooLarge
-    assert "200000" in home.message
+    result = download(driver, "cloudconvert", server.url, file, tmp_path, max_bytes=200_000)
+    assert type(result) is ResponseTooLarge
+    assert "200000" in result.message
     assert (len(play.requests), is_empty(tmp_path)) == (how != "size", True)
 
 
@@ -448,15 +448,15 @@ def test_a_steady_download_may_take_any_time(driver: Driver, server: FaultServer
     block = bytes(8_000)
     head = answer(200, b"", f"Content-Length: {24 * len(block)}", length=False)
     server.play((READ, head, Repeat(block, 24, 0.025), FIN))
-    home = download(driver, "cloudconvert", server.url, link(server), tmp_path, settings={"request_timeout": 0.5})
-    assert home.stat().st_size == 24 * len(block)
+    result = download(driver, "cloudconvert", server.url, link(server), tmp_path, settings={"request_timeout": 0.5})
+    assert result.stat().st_size == 24 * len(block)
 
 
 def test_a_dripping_download_ends_at_the_deadline(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     head = answer(200, b"", "Content-Length: 10000", length=False)
     play = server.play((READ, head, Repeat(b"x", 10_000, 0.002), FIN))
-    home = download(driver, "cloudconvert", server.url, link(server), tmp_path, settings={"request_timeout": 0.05})
-    assert isinstance(home, DeadlineExceeded)
+    result = download(driver, "cloudconvert", server.url, link(server), tmp_path, settings={"request_timeout": 0.05})
+    assert isinstance(result, DeadlineExceeded)
     assert play.sent < 10_000
     assert is_empty(tmp_path)
 
@@ -478,9 +478,9 @@ def test_a_failed_write_leaves_the_existing_file(driver: Driver, server: FaultSe
     (tmp_path / "a.pdf").write_text("mine")
     play = server.reply(lambda _: answer(200, bytes(4 << 20)))
     with _files_of_at_most(2 << 20):
-        home = download(driver, "cloudconvert", server.url, link(server), tmp_path, overwrite=True)
-    assert isinstance(home, OSError)
-    assert not isinstance(home, tb.TaskbridgeError)
+        result = download(driver, "cloudconvert", server.url, link(server), tmp_path, overwrite=True)
+    assert isinstance(result, OSError)
+    assert not isinstance(result, tb.TaskbridgeError)
     assert len(play.requests) == 1
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.pdf", "mine")]
 
@@ -501,9 +501,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_leaves_the_existing_file(driver: Driver, server: FaultServer, small_disk: Path) -> None:
     (small_disk / "a.pdf").write_text("mine")
     server.reply(lambda _: answer(200, DATA))
-    home = download(driver, "cloudconvert", server.url, link(server), small_disk, overwrite=True)
-    assert isinstance(home, OSError)
-    assert "No space left" in str(home)
+    result = download(driver, "cloudconvert", server.url, link(server), small_disk, overwrite=True)
+    assert isinstance(result, OSError)
+    assert "No space left" in str(result)
     assert [(path.name, path.read_text()) for path in small_disk.iterdir()] == [("a.pdf", "mine")]
     server.reply(lambda _: answer(200, SHORT))
     assert download(driver, "cloudconvert", server.url, link(server), small_disk, overwrite=True).read_bytes() == SHORT
@@ -513,8 +513,8 @@ def test_a_full_disk_leaves_the_existing_file(driver: Driver, server: FaultServe
 def test_nothing_is_saved_outside_the_folder(name: str, driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     server.reply(lambda _: answer(200, SHORT))
     (tmp_path / "folder").mkdir()
-    home = download(driver, "cloudconvert", server.url, link(server, name=name), tmp_path / "folder")
-    assert home == tmp_path / "folder" / "x"
+    result = download(driver, "cloudconvert", server.url, link(server, name=name), tmp_path / "folder")
+    assert result == tmp_path / "folder" / "x"
 
 
 class Stop(BaseException):
@@ -535,8 +535,8 @@ def test_an_error_in_on_progress_ends_the_download_and_is_raised(
         with pytest.raises(Stop):
             download(driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=stop)
     else:
-        home = download(driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=stop)
-        assert (type(home), str(home)) == (ValueError, "enough")
+        result = download(driver, "cloudconvert", server.url, link(server), tmp_path, on_progress=stop)
+        assert (type(result), str(result)) == (ValueError, "enough")
     assert (len(play.requests), is_empty(tmp_path)) == (1, True)
 
 
@@ -566,9 +566,9 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(driver: Driver, server
         return answer(200, DATA)
 
     server.reply(play)
-    home = download(driver, "cloudconvert", server.url, link(server), tmp_path)
-    assert isinstance(home, FileExistsError)
-    assert (home.strerror, home.filename2) == ("exists; overwrite=True replaces it", None)
+    result = download(driver, "cloudconvert", server.url, link(server), tmp_path)
+    assert isinstance(result, FileExistsError)
+    assert (result.strerror, result.filename2) == ("exists; overwrite=True replaces it", None)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.pdf", "theirs")]
 
 
@@ -582,27 +582,29 @@ def test_a_missing_result_is_reported_by_result_not_by_get(
     vendor = VENDORS["cloudconvert"]
     server.reply(lambda _: answer(200, vendor.body(vendor.words[1], operation="export/url", result=result)))
     seen: list[Any] = []
-    home = download(driver, vendor.name, server.url, vendor.id, tmp_path, then=lambda c: seen.append(c.get(vendor.id)))
-    assert type(home) is MalformedResponse
+    result = download(
+        driver, vendor.name, server.url, vendor.id, tmp_path, then=lambda c: seen.append(c.get(vendor.id))
+    )
+    assert type(result) is MalformedResponse
     assert all(task.status == "completed" for task in seen)
     assert is_empty(tmp_path)
 
 
 def test_a_file_without_a_link_is_an_error(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     play = server.reply(lambda _: answer(200, DATA))
-    home = download(driver, "cloudconvert", server.url, TaskFile(name="a.pdf"), tmp_path)
-    assert type(home) is UnsupportedFeature
-    home = download(driver, "scan-documents", server.url, TaskFile(name="a.pdf"), tmp_path)
-    assert type(home) is MalformedResponse
+    result = download(driver, "cloudconvert", server.url, TaskFile(name="a.pdf"), tmp_path)
+    assert type(result) is UnsupportedFeature
+    result = download(driver, "scan-documents", server.url, TaskFile(name="a.pdf"), tmp_path)
+    assert type(result) is MalformedResponse
     assert (play.requests, is_empty(tmp_path)) == ([], True)
 
 
 def test_an_error_of_the_vendors_host_is_the_vendors(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     said = {"type": "https://scan-documents.com/docs/errors/not-found", "message": "File with id file_1 not found."}
     server.reply(lambda _: answer(404, json.dumps(said).encode()))
-    home = download(driver, "scan-documents", server.url, keyed(), tmp_path)
-    assert type(home) is TaskNotFound
-    assert home.message == "File with id file_1 not found."
+    result = download(driver, "scan-documents", server.url, keyed(), tmp_path)
+    assert type(result) is TaskNotFound
+    assert result.message == "File with id file_1 not found."
     assert is_empty(tmp_path)
 
 
@@ -627,9 +629,9 @@ def test_no_error_or_log_shows_a_link(
         "whole": answer(200, DATA),
     }
     server.play((READ, answers[case], FIN))
-    home = download(driver, "cloudconvert", server.url, link(server, f"/a.pdf{query}"), tmp_path, max_bytes=len(DATA))
-    shown = [caplog.text, repr(home), str(home)]
-    if isinstance(home, tb.TaskbridgeError):
-        shown += [repr(vars(home)), repr(pickle.dumps(home)), "".join(traceback.format_exception(home))]
-    assert isinstance(home, Path) == (case == "whole")
+    result = download(driver, "cloudconvert", server.url, link(server, f"/a.pdf{query}"), tmp_path, max_bytes=len(DATA))
+    shown = [caplog.text, repr(result), str(result)]
+    if isinstance(result, tb.TaskbridgeError):
+        shown += [repr(vars(result)), repr(pickle.dumps(result)), "".join(traceback.format_exception(result))]
+    assert isinstance(result, Path) == (case == "whole")
     assert KEY not in "\n".join(shown)

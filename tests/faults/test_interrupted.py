@@ -1,4 +1,4 @@
-"""Many hands at once, and hands taken away: threads, tasks, Ctrl-C in every phase, the end of the interpreter."""
+"""Many threads and asyncio tasks, Ctrl-C in every phase, and the exit of the interpreter."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PHASES: Final[dict[str, Callable[[Vendor], list[Script]]]] = {
     "waiting for an answer": lambda _: [(READ, HANG)],
     "in the head of an answer": lambda _: [(READ, b"HTTP/1.1 200 OK\r\nX-A: b", HANG)],
     "in the body of an answer": lambda v: [(READ, answer(200, v.completed)[:-9], HANG)],
-    "between two looks": lambda v: [(READ, answer(200, v.processing), FIN)],
+    "between two polls": lambda v: [(READ, answer(200, v.processing), FIN)],
 }
 
 
@@ -118,7 +118,7 @@ print("leaving", flush=True)
 WAYS: Final = {
     "a daemon thread waits": 'threading.Thread(target=client.wait, args=("a",), daemon=True).start()',
     "many are waited for": 'threading.Thread(target=client.wait_all, args=(["a", "b"],), daemon=True).start()',
-    "nobody closed it": "tb.wait_nothing = client",
+    "never closed": "tb.wait_nothing = client",
 }
 
 

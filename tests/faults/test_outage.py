@@ -29,7 +29,7 @@ OVER: Final = 100.0  # when all tasks have ended
 
 
 class Patient(VirtualClock):
-    """Time moves on only when nobody has anything to do at the moment."""
+    """Time advances only when nothing is due now."""
 
     async def async_sleep(self, seconds: float) -> None:
         for _ in range(20):
@@ -38,8 +38,8 @@ class Patient(VirtualClock):
 
 
 def test_p10_ten_thousand_tasks_through_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One look each and a few probes in the outage; no burst when the vendor is back."""
-    monkeypatch.setattr(logging.root.manager, "disable", logging.DEBUG)  # twenty thousand lines that nobody reads
+    """One poll per task and a few probes during the outage; no burst when the vendor recovers."""
+    monkeypatch.setattr(logging.root.manager, "disable", logging.DEBUG)  # saves twenty thousand lines of log
     clock = Patient(seed=7)
     began = clock.monotonic()
     per_second: Counter[int] = Counter()
@@ -71,7 +71,7 @@ def test_p10_ten_thousand_tasks_through_an_outage(monkeypatch: pytest.MonkeyPatc
     whole = max(per_second) + 1
     print(  # noqa: T201  # the figures are what people want to see
         f"\n{TASKS} tasks, {RATE:g} requests/s allowed: {during} requests in an outage of {OUTAGE[1] - OUTAGE[0]:g} s; "
-        f"afterwards {after} in the fullest second, {first} in the first two; all {done} told after {whole} s"
+        f"afterwards {after} in the fullest second, {first} in the first two; all {done} reported after {whole} s"
     )
     assert during <= 100
     assert after <= RATE

@@ -1,4 +1,4 @@
-"""The page says what the rows say, and no id of the catalogue is forgotten."""
+"""The page matches the rows, and every id of the catalogue is listed."""
 
 from __future__ import annotations
 

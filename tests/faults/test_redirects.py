@@ -1,4 +1,4 @@
-"""No redirect is followed: the other host never hears of the call, and nothing is sent twice."""
+"""No redirect is followed: the other host gets no request, and nothing is sent twice."""
 
 from __future__ import annotations
 
@@ -43,8 +43,12 @@ def test_get_follows_no_redirect(code: int, name: str, driver: Driver, places: d
     vendor = VENDORS[name]
     here, targets = servers(places)
     for target in targets.values():
-        strangers = [places[each].server for each in ("other", "tls")]
-        plays = [stranger.play((READ, answer(200, vendor.completed), FIN)) for stranger in strangers if stranger]
+        other_servers = [places[each].server for each in ("other", "tls")]
+        plays = [
+            other_server.play((READ, answer(200, vendor.completed), FIN))
+            for other_server in other_servers
+            if other_server
+        ]
         play = here.play((READ, answer(code, b"", f"Location: {target}{vendor.target}"), FIN))
         seen = get_task(driver, vendor, here.url)
         assert type(seen) is UnexpectedRedirect
@@ -58,9 +62,9 @@ def test_get_follows_no_redirect(code: int, name: str, driver: Driver, places: d
 def test_a_login_follows_no_redirect(code: int, name: str, driver: Driver, places: dict[str, Place]) -> None:
     vendor = VENDORS[name]
     here, targets = servers(places)
-    stranger = places["other"].server
-    assert stranger is not None
-    elsewhere = stranger.play((READ, answer(200, b"{}"), FIN))
+    other_server = places["other"].server
+    assert other_server is not None
+    elsewhere = other_server.play((READ, answer(200, b"{}"), FIN))
     play = here.play((READ, answer(code, b"", f"Location: {targets['another host']}/token"), FIN))
     seen = get_task(driver, vendor, here.url, token_url=f"{here.url}/token", **LOGINS[name], access_token=None)
     assert type(seen) is UnexpectedRedirect

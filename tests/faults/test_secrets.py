@@ -1,4 +1,4 @@
-"""Credentials stay where they belong, however a call ends; `tests/canaries.py` watches all other tests for the same."""
+"""No credential leaks, however a call ends; `tests/canaries.py` checks the same in all other tests."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_a_stripped_error_keeps_only_our_own_causes() -> None:
 
 
 def leak(key: str) -> None:
-    """Stands for a library that is not careful."""
+    """A library that leaks."""
     logging.getLogger("taskbridge").warning("using %s", key)
     raise TaskbridgeError(f"{key} is refused")
 

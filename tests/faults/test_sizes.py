@@ -1,4 +1,4 @@
-"""Answers are bounded while they are read: what is too large is refused, and memory does not grow with it."""
+"""Responses are limited while they are read: what is too large is refused, and memory does not grow with it."""
 
 from __future__ import annotations
 

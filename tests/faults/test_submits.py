@@ -1,4 +1,4 @@
-"""Every row of the catalogue as it breaks a submit: never two orders, and what is not known is said to be (P6, P26)."""
+"""Every row of the catalogue injected into a submission: it never arrives twice; uncertainty is raised (P6, P26)."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from .vendors import CANARY, VENDORS, Vendor
 LINK: Final = "https://example.com/invoice.pdf"
 DOCUMENT: Final = b"%PDF-1.4\n"
 # Each vendor and each driver gets many rows.
-ORDERED: Final[dict[str, str | bytes]] = {
+DOCUMENTS: Final[dict[str, str | bytes]] = {
     "smartdocumentor": LINK,
     "expertai-extract": DOCUMENT,
     "cloudconvert": LINK,
     "scan-documents": DOCUMENT,
 }
 STORED: Final = "file_euyrvozb9302uwhq"
-# What is answered before the request that makes the order.
+# Responses before the request that starts the work.
 UPLOADS: Final[dict[str, tuple[Script, ...]]] = {
     "scan-documents": ((READ, answer(200, json.dumps({"id": STORED}).encode()), FIN),)
 }
@@ -51,7 +51,7 @@ UPLOADS: Final[dict[str, tuple[Script, ...]]] = {
 
 def cases() -> Iterator[Any]:
     for number, row in enumerate(row for row in ROWS if submit_outcome(row) is not None):
-        names = [name for name in ORDERED if row.applies_to(VENDORS[name])]
+        names = [name for name in DOCUMENTS if row.applies_to(VENDORS[name])]
         for turn in range(1 if row.error is DeadlineExceeded else min(2, len(names))):  # a limit takes its time
             name, driver = names[(number + turn) % len(names)], DRIVERS[(number // 4 + turn) % 2]
             yield pytest.param(row, VENDORS[name], driver, id=f"{row.name}-{name}-{driver}")
@@ -82,7 +82,7 @@ def test_submit_meets_each_fault(row: Row, vendor: Vendor, driver: Driver, place
     settings: dict[str, Any] = {**place.settings, **row.settings}
     if row.attempts != 3:
         settings["retry"] = {"attempts": row.attempts, "first": 0.0, "at_most": 0.0}
-    seen = submit(driver, vendor, place.url, ORDERED[vendor.name], **settings)
+    seen = submit(driver, vendor, place.url, DOCUMENTS[vendor.name], **settings)
     outcome = submit_outcome(row, vendor) or SubmitOutcome(None, repeats=False)
     assert isinstance(seen, TaskbridgeError)
     assert type(seen) is (outcome.error or row.error_of(vendor)), repr(seen)
@@ -100,7 +100,7 @@ def test_submit_meets_each_fault(row: Row, vendor: Vendor, driver: Driver, place
         assert not seen.retryable or seen.http_status in (408, 425, 429)  # which say that nothing was taken
 
 
-# A fault that hits an upload, for some rows: one for each way in which it is told.
+# Faults of an upload: one row for each kind of fault.
 
 UPLOADING: Final = (
     "F6 closes after accepting, before any byte",
@@ -250,7 +250,7 @@ def test_f104_a_file_that_shrinks_while_it_is_sent_is_an_os_error(
 
     def shrink(path: Path, *args: Any, **kwargs: Any) -> Any:
         if path == document and "r" in str(args):
-            os.truncate(path, 1 << 20)  # after its size was told to the vendor
+            os.truncate(path, 1 << 20)  # after its size was sent
         return opened(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", shrink)

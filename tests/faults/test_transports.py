@@ -1,4 +1,4 @@
-"""What a transport does beside look-ups, alike in both: bodies from files, files from bodies, private addresses."""
+"""What both transports do apart from status requests: bodies from files, files from bodies, private addresses."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_form_is_sent_with_its_length(
     assert first.headers["content-length"] == str(len(first.body))
     assert b'filename="na%22me%0D%0A.pdf"' in first.body
     assert first.body.count(b"x" * size) >= 1
-    # What stands between the parts is made by chance: no document can hold it.
+    # The boundary is random: no document can contain it.
     assert first.headers["content-type"] != second.headers["content-type"]
 
 

@@ -1,4 +1,4 @@
-"""A good answer, cut at every byte: the snapshot when it is whole, else an error that says "ask again"."""
+"""A valid response truncated at every byte: the task if it is complete, otherwise a retryable error."""
 
 from __future__ import annotations
 
