@@ -161,7 +161,7 @@ def test_a_file_that_was_deleted_is_not_found(both: Maker, tmp_path: Path) -> No
 def test_a_failed_file_leaves_the_earlier_ones(both: Maker, tmp_path: Path) -> None:
     client = both("scan-documents")
     task = client.finished_task()
-    lost = TaskFile(id="file_of_nobody", name="lost.png")
+    lost = TaskFile(id="file_unknown", name="lost.png")
     both_files = TaskResult(files=(*task.result.files, lost))
     with pytest.raises(tb.TaskNotFound) as caught:
         client.download(replace(task, result=both_files), tmp_path)

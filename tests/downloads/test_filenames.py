@@ -61,7 +61,7 @@ def test_a_name_is_made_safe(given: str | None, name: str) -> None:
         ("Report v1.2", "application/pdf; charset=binary", "Report v1.2.pdf"),
         ("scan.jpeg", "image/png", "scan.jpeg"),
         ("blob", "application/octet-stream", "blob"),
-        ("blob", "x-nobody/knows", "blob"),
+        ("blob", "x-unknown/type", "blob"),
         (None, "text/html", "document.html"),
     ],
 )
