@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command.
 
-    Args:
-        args: The words after ``taskbridge``; None takes those of this process.
-
     Returns:
         The exit code; see `taskbridge.cli.exit_codes`.
     """

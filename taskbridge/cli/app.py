@@ -108,10 +108,6 @@ def app(ctx: click.Context) -> int:
 def run(args: Sequence[str], signals: Signals) -> int:
     """Run a command.
 
-    Args:
-        args: The words after ``taskbridge``.
-        signals: The command's signals; one that was received decides the exit code.
-
     Returns:
         The exit code.
     """

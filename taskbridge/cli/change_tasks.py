@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 def change_tasks(output: Output, texts: Sequence[str], change: Callable[[Bridge, TaskRef], Task | None]) -> int:
     """Change each task, also after an error with another one.
 
-    Args:
-        output: Where to write.
-        texts: Refs.
-        change: Changes a task and returns it as it is then; None if it no longer exists.
-
     Returns:
         The highest exit code.
     """

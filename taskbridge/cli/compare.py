@@ -114,13 +114,7 @@ def command(
 
 
 class _Comparison:
-    """Submits documents to both connections and waits for them.
-
-    Args:
-        bridge: The two connections.
-        clock: Measures the durations.
-        operation: The operation for both.
-    """
+    """Submits documents to both connections and waits for them."""
 
     def __init__(self, bridge: Bridge, clock: Clock, operation: str) -> None:
         self._bridge = bridge

@@ -91,12 +91,7 @@ def _problem(connection: ConnectionConfig) -> str | None:
 
 
 def connection_settings(connection: ConnectionConfig, *, everything: bool = False) -> Iterator[Setting]:
-    """Yield what is set for a connection; secrets, and settings that no model knows, are masked.
-
-    Args:
-        connection: The connection.
-        everything: Include what is not set, with its default.
-    """
+    """Yield what is set for a connection; secrets, and settings that no model knows, are masked."""
     from taskbridge._config.registry import load_provider  # noqa: PLC0415  # heavy
     from taskbridge._config.settings import CommonSettings  # noqa: PLC0415  # as above
 

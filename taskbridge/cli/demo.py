@@ -57,13 +57,7 @@ def command(output: Output) -> int:
 
 
 class _Demo:
-    """One run of the demo.
-
-    Args:
-        output: Where to write.
-        emulator: The running vendors.
-        config: Where to write the configuration.
-    """
+    """One run of the demo."""
 
     def __init__(self, output: Output, emulator: Emulator, config: Path) -> None:
         self._output = output

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -38,22 +39,6 @@ if TYPE_CHECKING:
     from taskbridge._config.files import Config, ConnectionConfig
     from taskbridge.cli.output import Output
 
-_PACKAGES: Final = (
-    "requests",
-    "urllib3",
-    "pydantic",
-    "jiter",
-    "stevedore",
-    "python-dateutil",
-    "platformdirs",
-    "aiohttp",
-    "click",
-    "h11",
-    "rich",
-    "starlette",
-    "uvicorn",
-    "opentelemetry-api",
-)
 _LARGEST_SKEW: Final = 5.0  # seconds between the clocks that are not reported: the Date header has whole seconds
 
 
@@ -154,7 +139,14 @@ def _exposes_secrets(path: Path, config: Config) -> bool:
 def _installed() -> Iterator[str]:
     from sqlite3 import sqlite_version  # noqa: PLC0415  # heavy
 
-    for package in _PACKAGES:
+    from taskbridge._config.registry import distribution_name  # noqa: PLC0415  # heavy
+
+    own = distribution_name()
+    try:
+        needed = {match[0] for text in requires(own) or () if (match := re.match(r"[\w.-]+", text))} - {own}
+    except PackageNotFoundError:
+        needed = set[str]()
+    for package in sorted(needed):
         try:
             yield f"{package} {version(package)}"
         except PackageNotFoundError:

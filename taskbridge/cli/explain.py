@@ -132,12 +132,7 @@ def _follow(bridge: Bridge, ref: TaskRef, seconds: float | None, *, once: bool) 
 
 
 class _View:
-    """Writes one line, or one JSON object, for each observation.
-
-    Args:
-        output: Where to write.
-        requests: Write requests too.
-    """
+    """Writes one line, or one JSON object, for each observation."""
 
     def __init__(self, output: Output, *, requests: bool) -> None:
         self._output = output

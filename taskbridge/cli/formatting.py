@@ -49,12 +49,7 @@ def _block(title: str, rows: Iterable[tuple[str, str | None]]) -> str:
 
 
 def wrap_line(line: str, *, indent: int) -> str:
-    """Wrap a line without breaking words.
-
-    Args:
-        line: The line.
-        indent: Columns before all but the first line.
-    """
+    """Wrap a line without breaking words."""
     return textwrap.fill(
         line, _columns(), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
     )
@@ -130,22 +125,12 @@ def progress_text(task: Task) -> str:
 
 
 def task_line(task: Task, width: int) -> str:
-    """Format a task on one line.
-
-    Args:
-        task: The task.
-        width: Columns of its ref.
-    """
+    """Format a task on one line."""
     return f"{printable(task.ref, 600).ljust(width)}  {task.status:<10}  {detail_text(task)}"
 
 
 def detail_text(task: Task, *, progress: bool = True) -> str:
-    """Format the vendor's status, our reason, and the cause of a failure or else progress and message.
-
-    Args:
-        task: The task.
-        progress: Include the progress.
-    """
+    """Format the vendor's status, our reason, and the cause of a failure or else progress and message."""
     note = _note(task, progress=progress)
     return f"{native_text(task)}{f' ({task.reason})' if task.reason else ''}{f': {note}' if note else ''}"
 

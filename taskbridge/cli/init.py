@@ -87,9 +87,6 @@ def _usable() -> list[str]:
 def _config_text(names: Sequence[str]) -> str:
     """Return a configuration with these providers ready to use, and every other installed one as a comment.
 
-    Args:
-        names: Entry-point names of providers; the first is the default connection.
-
     Raises:
         InvalidInput: There is no provider.
         ProviderNotFound: A provider is not installed.

@@ -79,12 +79,7 @@ class Output:
         self._message("error", error_record(error), printable(str(error)))
 
     def usage_error(self, message: str, command: str) -> None:
-        """Write what is wrong with a command line.
-
-        Args:
-            message: What is wrong.
-            command: The command whose ``--help`` says more.
-        """
+        """Write what is wrong with a command line."""
         text = printable(message)
         record = {"type": "UsageError", "message": text, "exit_code": USAGE}
         self._message("error", record, f"{text} (see: {command} --help)")
@@ -95,11 +90,7 @@ class Output:
         self._message("warning", {"message": text}, text)
 
     def stopped(self, word: str) -> None:
-        """Write that a signal stopped the command.
-
-        Args:
-            word: ``interrupted`` or ``terminated``.
-        """
+        """Write that a signal stopped the command."""
         self.note(_json({"stopped": word}) if self.as_json else f"taskbridge: {word}")
 
     def _message(self, kind: str, record: Mapping[str, Any], text: str) -> None:

@@ -34,14 +34,7 @@ def stop_record(cause: str, refs: Iterable[str], resume: str) -> dict[str, Any]:
 
 
 def show_resume(output: Output, cause: str, tasks: Mapping[str, Task | None], command: str) -> None:
-    """Write which tasks continue, and the command that waits for them again.
-
-    Args:
-        output: Where to write.
-        cause: ``timeout``, ``interrupted`` or ``terminated``.
-        tasks: The last snapshot of each task, by ref.
-        command: The command to resume.
-    """
+    """Write which tasks continue, and the command that waits for them again."""
     resume = resume_command(command, tasks)
     if output.as_json:
         output.record(stop_record(cause, tasks, resume))

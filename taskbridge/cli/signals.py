@@ -21,11 +21,7 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM.
-
-    Args:
-        number: The signal's number.
-    """
+    """Ctrl-C or SIGTERM."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -75,9 +71,6 @@ class Signals:
     @contextmanager
     def reporting(self, report: Callable[[str], None]) -> Generator[None]:
         """Report a signal received in this block or earlier, instead of any error that it caused.
-
-        Args:
-            report: Called with ``interrupted`` or ``terminated``.
 
         Raises:
             Interrupted: There was a signal.

@@ -41,7 +41,7 @@ VENDORS: Final = {
 }
 BLIND: Final = "expertai-extract"  # cannot be searched for a submission
 
-# Runs one command after another, each in a forked process: most run for less time than a new interpreter takes to start.
+# Runs one command after another, each in a forked process, because starting an interpreter takes longer than most runs.
 # A command may be asked to kill itself before or after the nth change of a kind in its ledger.
 LAUNCHER: Final = """
 import json, os, signal, sys

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -12,11 +13,13 @@ from taskbridge.cli.options import parse_seconds, with_config, with_connection, 
 from taskbridge.cli.output import is_live
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from taskbridge.cli.output import Output
     from taskbridge.cli.run.ledger import Ledger
     from taskbridge.cli.run.plan import RunRequest
-    from taskbridge.cli.run.progress import RunProgress, RunView
-    from taskbridge.cli.run.worker import RunPool
+    from taskbridge.cli.run.progress import RunProgress
+    from taskbridge.cli.run.worker import FileUpdate, RunPool
 
 _UNLIMITED: Final = 86_400.0  # seconds that stand for `--settle none`
 
@@ -101,16 +104,16 @@ def _run(output: Output, request: RunRequest) -> int:
         stack.enter_context(ledger)
         pool = RunPool(FileRunner(client, ledger, terms, request.folder, request.limits), request.limits.max_in_flight)
         progress = RunProgress(ledger.entries())
-        with client.observe(progress.observe), _view(output, progress) as view:
+        with client.observe(progress.observe), _view(output, progress) as show:
             try:
                 with output.signals.raising():
                     for known in progress.known_updates():
                         progress.update(known)
-                        view.show(known)
+                        show(known)
                     pool.start(progress.unfinished())
                     while (update := pool.updates.get()) is not None:
                         progress.update(update)
-                        view.show(update)
+                        show(update)
             finally:
                 pool.stop()
                 for last in pool.drain():
@@ -118,11 +121,13 @@ def _run(output: Output, request: RunRequest) -> int:
     return _show_end(output, request, pool, progress)
 
 
-def _view(output: Output, progress: RunProgress) -> RunView:
+def _view(output: Output, progress: RunProgress) -> AbstractContextManager[Callable[[FileUpdate], None]]:
+    """Return the view of a run: entering it returns a function that shows an update."""
     if output.as_json or not is_live():
-        from taskbridge.cli.run.progress import RunLines  # noqa: PLC0415  # heavy
+        from taskbridge.cli.run.progress import show_line  # noqa: PLC0415  # heavy
 
-        return RunLines(output, progress)
+        width = min(60, max((len(each.folder) for each in progress.entries.values()), default=0))
+        return nullcontext(partial(show_line, output, width))
     try:
         from taskbridge.cli.run.live_table import RunTable  # noqa: PLC0415  # needs rich, on terminals only
     except ModuleNotFoundError as error:

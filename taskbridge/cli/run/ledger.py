@@ -124,12 +124,7 @@ class LedgerEntry:
 
 
 class Ledger:
-    """An open ledger; created by `open`. Thread-safe.
-
-    Args:
-        path: Where it is.
-        database: The open database.
-    """
+    """An open ledger; created by `open`. Thread-safe."""
 
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
         self.path = path
@@ -260,10 +255,6 @@ class Ledger:
 
 def fingerprint(source: str, known: Fingerprint | None = None) -> Fingerprint | None:
     """Return the fingerprint of a file; None for a URL.
-
-    Args:
-        source: A path or a URL.
-        known: An earlier fingerprint; if size and time are still the same, the content is not read again.
 
     Raises:
         OSError: The file cannot be read.

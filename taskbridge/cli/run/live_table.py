@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,7 +17,7 @@ from taskbridge.cli.run.progress import end_text
 from taskbridge.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from taskbridge.cli.run.progress import RunProgress
     from taskbridge.cli.run.worker import FileUpdate
@@ -40,12 +41,8 @@ _STEPS: Final[Mapping[str, tuple[str, str]]] = {
 _COUNTED_ONLY: Final = frozenset({"done", "skipped"})  # not listed at the end
 
 
-class RunTable:
-    """A table of the files in progress that updates in place; at the end, files that are not done stay.
-
-    Args:
-        progress: What to show.
-    """
+class RunTable(AbstractContextManager["Callable[[FileUpdate], None]", None]):
+    """A table of the files in progress that updates in place; at the end, files that are not done stay."""
 
     def __init__(self, progress: RunProgress) -> None:
         self._progress = progress
@@ -54,16 +51,13 @@ class RunTable:
         self._finished = False
         self._live = Live(get_renderable=self.render, console=self._console, refresh_per_second=4)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Callable[[FileUpdate], None]:
         self._live.__enter__()
-        return self
+        return lambda _: None  # the next refresh shows an update
 
     def __exit__(self, *_: object) -> None:
         self._finished = True
         self._live.__exit__(None, None, None)
-
-    def show(self, update: FileUpdate) -> None:
-        """Do nothing: the next refresh shows it."""
 
     def render(self) -> Group:
         """Return the table as it is now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._engine.inputs import is_url
 from taskbridge.cli.formatting import detail_text
@@ -36,9 +36,6 @@ _VERDICTS: Final[Mapping[str, str]] = {
 
 class RunProgress:
     """The state of the files of a run.
-
-    Args:
-        entries: All files.
 
     Attributes:
         entries: All files, by number.
@@ -115,39 +112,15 @@ class RunProgress:
         return ", ".join([f"{steps['done']} of {len(self.entries)} done", *parts])
 
 
-class RunView(Protocol):
-    """Shows the progress of a run."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def show(self, update: FileUpdate) -> None:
-        """Show an update."""
-        ...
-
-
-class RunLines:
-    """Writes one line, or one JSON object, for each file that has come to its end in this run."""
-
-    def __init__(self, output: Output, progress: RunProgress) -> None:
-        self._output = output
-        self._width = min(60, max((len(each.folder) for each in progress.entries.values()), default=0))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def show(self, update: FileUpdate) -> None:
-        """Write an update if it is an end."""
-        if update.step not in _VERDICTS:
-            return
-        if self._output.as_json:
-            self._output.record(_record(update))
-        else:
-            name = printable(update.entry.folder, 200).ljust(self._width)
-            self._output.line(f"{name}  {_VERDICTS[update.step]:<9}  {end_text(update)}")
+def show_line(output: Output, width: int, update: FileUpdate) -> None:
+    """Write a line, or one JSON object, for a file that has come to its end in this run."""
+    if update.step not in _VERDICTS:
+        return
+    if output.as_json:
+        output.record(_record(update))
+    else:
+        name = printable(update.entry.folder, 200).ljust(width)
+        output.line(f"{name}  {_VERDICTS[update.step]:<9}  {end_text(update)}")
 
 
 def end_text(update: FileUpdate) -> str:
@@ -180,14 +153,7 @@ def _record(update: FileUpdate) -> dict[str, Any]:
 
 
 def show_stop(output: Output, word: str, entries: Sequence[LedgerEntry], resume: str) -> None:
-    """Write where a run stopped, and the command that resumes it.
-
-    Args:
-        output: Where to write.
-        word: ``interrupted`` or ``terminated``.
-        entries: The files, as the ledger has them.
-        resume: The command.
-    """
+    """Write where a run stopped, and the command that resumes it."""
     if output.as_json:
         output.record(
             stop_record(word, [each.ref for each in entries if each.phase is Phase.ACCEPTED and each.ref], resume)

@@ -107,11 +107,7 @@ class _Stopped(Exception):
 
 
 class _RetryLater(Exception):
-    """Sends a file back to the queue; not an error.
-
-    Args:
-        pause: Seconds until then.
-    """
+    """Sends a file back to the queue; not an error."""
 
     def __init__(self, pause: float) -> None:
         super().__init__(pause)
@@ -143,13 +139,6 @@ class _FailedSubmission:
 
 class FileRunner:
     """Takes files through submit, wait and download; used by many threads.
-
-    Args:
-        client: The connection.
-        ledger: The ledger of the run.
-        terms: The operation and its options.
-        folder: The folder for the results; each file gets a subfolder.
-        limits: The limits of the run.
 
     Attributes:
         updates: The updates of all files; None after the last.
@@ -362,10 +351,6 @@ class FileRunner:
 
 class RunPool:
     """The threads of a run.
-
-    Args:
-        runner: Runs each file.
-        size: Most files in flight at once.
 
     Attributes:
         updates: The updates of all files; None after the last.

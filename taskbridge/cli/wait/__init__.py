@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +17,8 @@ from taskbridge.cli.wait.progress import WaitProgress
 from taskbridge.errors import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from taskbridge.cli.output import Output
     from taskbridge.models import Outcome
 
@@ -42,52 +46,20 @@ def command(output: Output, refs: tuple[str, ...], timeout: float | None) -> int
     with output.signals.reporting(report):  # without closing the bridge, which would wait for requests in flight
         bridge, opened = open_refs(output, refs)
         progress = WaitProgress(opened)
-        with bridge.observe(progress.observe), _view(output, progress) as view, output.signals.raising():
+        with bridge.observe(progress.observe), _view(output, progress) as show, output.signals.raising():
             for outcome in bridge.watch(opened, timeout):
                 output.signals.check()  # else its error may be the signal's
                 progress.update(outcome)
-                view.show(outcome)
+                show(outcome)
     report("timeout")
     bridge.close()
     return progress.exit_code
 
 
-class _View(Protocol):
-    """Shows changes."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def show(self, outcome: Outcome) -> None:
-        """Show a change."""
-        ...
-
-
-class _Lines:
-    """Writes one line for each change."""
-
-    def __init__(self, output: Output, progress: WaitProgress) -> None:
-        self._output = output
-        self._width = max(len(printable(ref, 600)) for ref in progress.refs)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def show(self, outcome: Outcome) -> None:
-        if self._output.as_json:
-            self._output.record(outcome_record(outcome))
-        elif outcome.error is not None:
-            self._output.error(outcome.error)
-        elif outcome.task is not None:
-            self._output.line(task_line(outcome.task, self._width))
-
-
-def _view(output: Output, progress: WaitProgress) -> _View:
+def _view(output: Output, progress: WaitProgress) -> AbstractContextManager[Callable[[Outcome], None]]:
+    """Return the view of a wait: entering it returns a function that shows a change."""
     if output.as_json or not is_live():
-        return _Lines(output, progress)
+        return nullcontext(partial(_show_line, output, max(len(printable(ref, 600)) for ref in progress.refs)))
     try:
         from taskbridge.cli.wait.live_table import WaitTable  # noqa: PLC0415  # needs rich, on terminals only
     except ModuleNotFoundError as error:
@@ -95,3 +67,12 @@ def _view(output: Output, progress: WaitProgress) -> _View:
 
         raise require_extra(error.name or "rich", "cli", "the table of a wait") from None
     return WaitTable(output, progress)
+
+
+def _show_line(output: Output, width: int, outcome: Outcome) -> None:
+    if output.as_json:
+        output.record(outcome_record(outcome))
+    elif outcome.error is not None:
+        output.error(outcome.error)
+    elif outcome.task is not None:
+        output.line(task_line(outcome.task, width))

@@ -7,8 +7,9 @@ all tasks by connection.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import AbstractContextManager
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -21,6 +22,8 @@ from taskbridge.errors import printable
 from taskbridge.models import TaskStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from taskbridge.cli.output import Output
     from taskbridge.cli.wait.progress import WaitProgress
     from taskbridge.models import Outcome, TaskRef
@@ -30,13 +33,8 @@ _SHORTEST_REF: Final = 20  # columns
 _OTHER_LINES: Final = 3  # lines of the terminal that are not for tasks: heading, total, and the cursor's line
 
 
-class WaitTable:
-    """A table that updates in place; errors are printed in full at the end.
-
-    Args:
-        output: Where to print errors.
-        progress: What to show.
-    """
+class WaitTable(AbstractContextManager["Callable[[Outcome], None]", None]):
+    """A table that updates in place; errors are printed in full at the end."""
 
     def __init__(self, output: Output, progress: WaitProgress) -> None:
         self._output = output
@@ -47,9 +45,9 @@ class WaitTable:
         self._finished = False
         self._live = Live(get_renderable=self.render, console=self._console, refresh_per_second=4)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Callable[[Outcome], None]:
         self._live.__enter__()
-        return self
+        return lambda _: None  # the next refresh shows a change
 
     def __exit__(self, *error: object) -> None:
         self._finished = error[0] is None
@@ -57,9 +55,6 @@ class WaitTable:
         for end in self._progress.ended.values():
             if end.error is not None:
                 self._output.error(end.error)
-
-    def show(self, outcome: Outcome) -> None:
-        """Do nothing: the next refresh shows it."""
 
     def render(self) -> Group:
         """Return the table as it is now."""

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 class WaitProgress:
     """The state of the tasks of one wait.
 
-    Args:
-        refs: The tasks.
-
     Attributes:
         refs: The tasks.
         tasks: The last snapshot of each, by ref.
