@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from bisect import insort
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import inf
 from random import Random
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from asyncio import Event
     from collections.abc import Generator
+    from contextlib import AbstractContextManager
     from typing import Self
 
 _START: Final = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -38,79 +40,43 @@ class _Depth(local):
     level = 0
 
 
+@dataclass
 class _Timeline:
-    """The two times, and everything that holds them."""
+    """The two times, and everything that holds them; they change while its lock is held."""
 
-    def __init__(self, wall: datetime, monotonic: float) -> None:
-        self.wall = wall
-        self.monotonic = monotonic
-        self._in_flight = 0  # asyncio's requests in flight, minus the released ones
-        self._working: dict[int, float] = {}  # thread -> real time of its last contact with the clock
-        self._wake_times: list[float] = []  # of all sleepers, the earliest first
-        self._lock = Lock()
+    wall: datetime
+    monotonic: float
+    in_flight: int = 0  # asyncio's requests in flight, minus the released ones
+    working: dict[int, float] = field(default_factory=dict[int, float])  # thread -> real time of its last contact
+    wake_times: list[float] = field(default_factory=list[float])  # of all sleepers, the earliest first
+    lock: Lock = field(default_factory=Lock)
 
     def move(self, wall: float, monotonic: float) -> None:
-        with self._lock:
-            self._move(wall, monotonic)
-
-    def _move(self, wall: float, monotonic: float) -> None:
-        self.wall += timedelta(seconds=wall)
-        self.monotonic += monotonic
+        with self.lock:
+            self.wall += timedelta(seconds=wall)
+            self.monotonic += monotonic
 
     def start_work(self, thread: int, until: float | None = None) -> None:
         """Count a thread as at work; ``until`` is infinite while it has a request in flight."""
-        with self._lock:
-            self._working[thread] = until or time.monotonic()
+        with self.lock:
+            self.working[thread] = until or time.monotonic()
 
-    def end_work(self, thread: int) -> None:
-        with self._lock:
-            self._working.pop(thread, None)
-
-    def count_in_flight(self, change: int) -> None:
-        with self._lock:
-            self._in_flight += change
-
-    def add(self, sleeper: _Sleeper) -> None:
-        with self._lock:
-            if sleeper.thread is not None:
-                self._working.pop(sleeper.thread, None)
-            if sleeper.until is not None:
-                insort(self._wake_times, sleeper.until)
-
-    def remove(self, sleeper: _Sleeper) -> None:
-        with self._lock:
-            self._remove(sleeper)
-
-    def _remove(self, sleeper: _Sleeper) -> None:
-        if sleeper.thread is not None:
-            self._working[sleeper.thread] = time.monotonic()
-        if sleeper.until is not None:
-            self._wake_times.remove(sleeper.until)
+    @contextmanager
+    def in_flight_changed(self, change: int) -> Generator[None]:
+        with self.lock:
+            self.in_flight += change
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.in_flight -= change
 
     @property
     def is_held(self) -> bool:
-        if not self._working:
-            return self._in_flight > 0
+        if not self.working:
+            return self.in_flight > 0
         blocked = time.monotonic() - _BLOCKED_AFTER
-        return self._in_flight + sum(since > blocked for since in tuple(self._working.values())) > 0
-
-    def is_next(self, until: float) -> bool:
-        """Return whether time is not held, and no sleeper wakes before ``until``."""
-        return self._wake_times[0] >= until and not self.is_held
-
-    def wake_if_due(self, sleeper: _Sleeper, *, may_move: bool) -> bool:
-        """Return whether a sleeper is due, moving time for it if allowed; if so, it is removed."""
-        until = sleeper.until
-        with self._lock:
-            if until is None:
-                return False
-            if self.monotonic < until:
-                if not may_move or not self.is_next(until):
-                    return False
-                self._move(until - self.monotonic, 0.0)
-                self.monotonic = until
-            self._remove(sleeper)
-            return True
+        return self.in_flight + sum(since > blocked for since in tuple(self.working.values())) > 0
 
 
 class _Sleeper:
@@ -122,29 +88,52 @@ class _Sleeper:
         thread: The sleeping thread, if it is otherwise at work.
     """
 
-    __slots__ = ("_timeline", "_woken", "thread", "until")
+    __slots__ = ("_thread", "_timeline", "_until", "_woken")
 
     def __init__(self, timeline: _Timeline, seconds: float | None, thread: int | None) -> None:
         self._timeline = timeline
         self._woken = False
-        self.thread = thread
-        self.until = None if seconds is None else timeline.monotonic + max(0.0, seconds)
+        self._thread = thread
+        self._until = None if seconds is None else timeline.monotonic + max(0.0, seconds)
 
     def __enter__(self) -> Self:
-        self._timeline.add(self)
+        with self._timeline.lock:
+            if self._thread is not None:
+                self._timeline.working.pop(self._thread, None)
+            if self._until is not None:
+                insort(self._timeline.wake_times, self._until)
         return self
 
     def __exit__(self, *_: object) -> None:
         if not self._woken:
-            self._timeline.remove(self)
+            with self._timeline.lock:
+                self._wake()
+
+    def _wake(self) -> None:
+        self._woken = True
+        if self._thread is not None:
+            self._timeline.working[self._thread] = time.monotonic()
+        if self._until is not None:
+            self._timeline.wake_times.remove(self._until)
 
     @property
     def is_next(self) -> bool:
-        return self.until is not None and self._timeline.is_next(self.until)
+        """Whether time is not held, and no other sleeper wakes earlier."""
+        return self._until is not None and self._timeline.wake_times[0] >= self._until and not self._timeline.is_held
 
     def is_over(self, *, may_move: bool = True) -> bool:
-        self._woken = self._timeline.wake_if_due(self, may_move=may_move)
-        return self._woken
+        """Return whether it is due, moving time for it if allowed."""
+        timeline, until = self._timeline, self._until
+        with timeline.lock:
+            if until is None:
+                return False
+            if timeline.monotonic < until:
+                if not may_move or not self.is_next:
+                    return False
+                timeline.wall += timedelta(seconds=until - timeline.monotonic)
+                timeline.monotonic = until
+            self._wake()
+            return True
 
 
 class VirtualClock:
@@ -194,11 +183,7 @@ class VirtualClock:
     # Moving it.
 
     def advance(self, seconds: float) -> None:
-        """Move both times forward.
-
-        Args:
-            seconds: How much; not negative.
-        """
+        """Move both times forward; ``seconds`` is not negative."""
         if seconds < 0:
             raise ValueError("time does not run backwards; see step_wall")
         self._timeline.move(seconds, seconds)
@@ -228,36 +213,29 @@ class VirtualClock:
             if depth.level:
                 self._timeline.start_work(thread)
             else:
-                self._timeline.end_work(thread)
+                with self._timeline.lock:
+                    self._timeline.working.pop(thread, None)
 
     @contextmanager
     def busy(self) -> Generator[None]:
         """Hold time during something that takes real time, such as a request."""
-        if self._depth.level:
-            self._timeline.start_work(get_ident(), inf)
-            try:
+        if not self._depth.level:
+            with self._timeline.in_flight_changed(+1):
                 yield
-            finally:
-                self._timeline.start_work(get_ident())
             return
-        self._timeline.count_in_flight(1)
+        self._timeline.start_work(get_ident(), inf)
         try:
             yield
         finally:
-            self._timeline.count_in_flight(-1)
+            self._timeline.start_work(get_ident())
 
-    @contextmanager
-    def released(self) -> Generator[None]:
+    def released(self) -> AbstractContextManager[None]:
         """Let time pass although a request is in flight, because the emulator that calls this holds it: a long poll."""
-        self._timeline.count_in_flight(-1)
-        try:
-            yield
-        finally:
-            self._timeline.count_in_flight(1)
+        return self._timeline.in_flight_changed(-1)
 
     # Waiting on it.
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, /) -> None:
         """See `taskbridge.provider.clock.Clock`; takes no real time."""
         self.slept.append(seconds)
         with self._sleeper(seconds) as sleeper:
