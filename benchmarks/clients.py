@@ -25,7 +25,7 @@ from benchmarks.measure import KEY, begin, cpu, delays_of, raise_file_limit
 from benchmarks.schedules import DISTRIBUTIONS
 from benchmarks.virtual import single_polls
 from taskbridge import aio
-from taskbridge._polling.intervals import IntervalPolicy, Intervals
+from taskbridge._polling.intervals import IntervalPolicy, interval_policy
 from taskbridge.models import Task, TaskStatus
 
 Detected = dict[str, float]
@@ -255,7 +255,7 @@ def _prepare(client: Any, options: dict[str, Any]) -> None:
     if not options.get("lists"):
         single_polls(connection)
     if options.get("latency"):
-        _teach(Intervals(connection).of("convert"))
+        _teach(interval_policy(connection, "convert"))
 
 
 def _tasks(client: Any, ids: list[str], options: dict[str, Any]) -> list[Any]:

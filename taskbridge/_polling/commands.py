@@ -16,44 +16,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PollTask:
-    """Poll one task now.
-
-    Attributes:
-        connection: The connection.
-        task_id: A shared id.
-        deadline: Monotonic seconds by which the poll must end.
-        last_body: Bytes of the last response, to recognize an unchanged one.
-        long_poll: Whether to use the vendor's long poll.
-        entry: The scheduler's state of the task.
-        trace: Collects the requests of this poll; None if there are no observers.
-    """
+    """Poll one task now."""
 
     connection: Connection
     task_id: str
-    deadline: float
-    last_body: bytes | None
-    long_poll: bool
+    deadline: float  # monotonic seconds by which the poll must end
+    last_body: bytes | None  # of the last response, to recognize an unchanged one
+    long_poll: bool  # whether to use the vendor's long poll
     entry: PolledTask
-    trace: PollTrace | None = None
+    trace: PollTrace | None = None  # collects the requests of this poll; None if there are no observers
 
 
 @dataclass(frozen=True, slots=True)
 class PollList:
-    """Read one page of the vendor's list now, which shows many tasks at once.
-
-    Attributes:
-        connection: The connection.
-        query: What to list.
-        cursor: Which page; None for the first.
-        scan: The list scan that this page belongs to.
-        trace: Collects the requests of this page; None if there are no observers.
-    """
+    """Read one page of the vendor's list now, which shows many tasks at once."""
 
     connection: Connection
     query: Query
-    cursor: str | None
+    cursor: str | None  # None for the first page
     scan: ListScan
-    trace: PollTrace | None = None
+    trace: PollTrace | None = None  # collects the requests of this page; None if there are no observers
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +60,8 @@ Command: TypeAlias = PollTask | PollList | WaitUntil | Idle | Done
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """A change or the end of a task, for one waiter.
-
-    Attributes:
-        waiter: The waiter.
-        outcome: The snapshot or the error.
-        final: Whether this is the waiter's last update.
-    """
+    """A change or the end of a task, for one waiter."""
 
     waiter: Waiter
     outcome: Outcome
-    final: bool
+    final: bool  # whether this is the waiter's last update

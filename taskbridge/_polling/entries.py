@@ -17,10 +17,11 @@ from taskbridge.events import PollReason
 from taskbridge.models import TaskStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from taskbridge._engine.connection import Connection
-    from taskbridge._polling.intervals import IntervalPolicy, Intervals
+    from taskbridge._polling.intervals import IntervalPolicy
     from taskbridge._polling.lists import ListScan
     from taskbridge.models import Task, TaskRef
 
@@ -30,28 +31,14 @@ _OVERDUE_FACTOR: Final = 2.0  # mean ages at the end after which the webhook cou
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """One caller's wait for one task.
+    """One caller's wait for one task."""
 
-    Attributes:
-        entry: The task; None once the wait has ended.
-        owner: The caller's object that receives updates; the scheduler does not use it.
-        index: The owner's own number for this task.
-        since: Monotonic seconds at which the wait began.
-        deadline: Monotonic seconds at which the wait times out; infinite for never.
-        changes: Whether the waiter wants an update for each change, not only for the end.
-    """
-
-    entry: PolledTask | None
-    owner: Any
-    index: int
-    since: float = 0.0
-    deadline: float = inf
-    changes: bool = False
-
-    @classmethod
-    def detached(cls, owner: Any, index: int) -> Waiter:
-        """Return a waiter for a task that never enters the scheduler."""
-        return cls(None, owner, index)
+    entry: PolledTask | None  # None once the wait has ended, and for a task that never enters the scheduler
+    owner: Any  # the caller's object that receives updates; the scheduler does not use it
+    index: int  # the owner's own number for this task
+    since: float = 0.0  # monotonic seconds at which the wait began
+    deadline: float = inf  # monotonic seconds at which the wait times out
+    changes: bool = False  # whether the waiter wants an update for each change, not only for the end
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +46,7 @@ class PolledTask:
     """A task in the scheduler."""
 
     connection: Connection
-    intervals: Intervals
+    policy_of: Callable[[str | None], IntervalPolicy]  # by operation
     task_id: str
     ref: TaskRef
     submitted_at: float  # best guess, in our monotonic seconds
@@ -96,7 +83,7 @@ class PolledTask:
     listed_state: tuple[object, ...] = ()  # what a list showed when it last caused a poll
 
     def __post_init__(self) -> None:
-        self.policy = self.intervals.of(None)
+        self.policy = self.policy_of(None)
 
     @property
     def prefix(self) -> str:
@@ -137,7 +124,7 @@ class PolledTask:
         """Start with a snapshot that the caller has; return when to poll first (monotonic seconds)."""
         stale = max(0.0, (self.connection.clock.now() - known.observed_at).total_seconds())
         self.reported = known
-        self.policy = self.intervals.of(known.operation)
+        self.policy = self.policy_of(known.operation)
         self.age = max(0.0, (known.observed_at - (known.created_at or known.observed_at)).total_seconds())
         self.submitted_at = now - stale - self.age
         self.progress, self.progressed_at = known.progress, self.age
@@ -146,18 +133,13 @@ class PolledTask:
         return max(now, now - stale + self.next_pause())
 
     def record(self, now: float, task: Task | None, *, exact: bool) -> float | None:
-        """Learn from a poll or an event.
+        """Learn from a poll or an event; return the expected delay in seconds with which an end was detected.
 
-        Args:
-            now: Monotonic seconds.
-            task: The snapshot; None if it is unchanged.
-            exact: Whether an end is reported at once, by a long poll or an event.
-
-        Returns:
-            The expected delay in seconds with which an end was detected; None if not ended, or unknown.
+        The snapshot is None if it is unchanged. `exact` says that an end is reported at once, by a long poll or an
+        event. The result is None if the task has not ended, or the delay is unknown.
         """
         if task is not None and self.polls == 0:
-            self.policy = self.intervals.of(task.operation)
+            self.policy = self.policy_of(task.operation)
             if task.created_at is not None:
                 self.submitted_at = min(self.submitted_at, now - (task.observed_at - task.created_at).total_seconds())
         age, ended = now - self.submitted_at, task is not None and task.is_terminal

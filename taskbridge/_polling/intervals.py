@@ -33,14 +33,7 @@ _MAX_PROGRESS_FACTOR: Final = 4.0  # how many pauses a reported progress may pos
 
 
 class IntervalPolicy:
-    """How often to poll tasks of one connection and operation.
-
-    Args:
-        latency: Target for the mean delay in seconds; None if not configured.
-        interval: Fixed seconds between polls; None to compute them.
-        longest: Upper bound of any pause, in seconds.
-        durations: What is known of how long such tasks take; None for nothing yet.
-    """
+    """How often to poll tasks of one connection and operation; all arguments are in seconds."""
 
     __slots__ = ("_interval", "_latency", "_longest", "durations")
 
@@ -73,13 +66,7 @@ class IntervalPolicy:
         return PollReason.AGE if self._latency is None else PollReason.LATENCY
 
     def jittered(self, pause: float, chance: float, *, first: bool) -> float:
-        """Spread a pause.
-
-        Args:
-            pause: Seconds.
-            chance: A random number from 0 to 1.
-            first: Whether it is the first pause of the task.
-        """
+        """Spread a pause by a random number from 0 to 1."""
         jitter = FIRST_POLL_JITTER if first and not self.durations.is_known else JITTER
         return pause * (1.0 - jitter + 2.0 * jitter * chance)
 
@@ -95,37 +82,13 @@ class IntervalPolicy:
 
 
 def pause_for_progress(pause: float, age: float, progress: float, stalled: float) -> float:
-    """Move a poll to when the reported progress predicts the end.
-
-    Args:
-        pause: Seconds to the next poll without progress.
-        age: The task's age in seconds.
-        progress: Fraction done, between 0 and 1.
-        stalled: Seconds since the progress last changed.
-    """
+    """Move a poll to when the progress (0 to 1) predicts the end; it has not changed for `stalled` seconds."""
     remaining = age * (1.0 - progress) / progress
     remaining = max(remaining, stalled / 2.0)  # a stalled figure predicts nothing
     return min(max(remaining, pause / 2), pause * _MAX_PROGRESS_FACTOR)
 
 
-class Intervals:
-    """The interval policies of one connection, by the vendor's name of the operation.
-
-    Args:
-        connection: The connection, which keeps the learned durations beyond the lifetime of this object.
-    """
-
-    __slots__ = ("_connection", "_policies")
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._policies: dict[str | None, IntervalPolicy] = {}
-
-    def of(self, operation: str | None) -> IntervalPolicy:
-        """Return the policy for one operation."""
-        policy = self._policies.get(operation)
-        if policy is None:
-            poll = self._connection.settings.poll_policy
-            durations = self._connection.durations_of(operation)
-            policy = self._policies[operation] = IntervalPolicy(poll.latency, poll.interval, poll.at_most, durations)
-        return policy
+def interval_policy(connection: Connection, operation: str | None) -> IntervalPolicy:
+    """Return the policy for one operation, with the durations that its connection has learned."""
+    poll = connection.settings.poll
+    return IntervalPolicy(poll.latency, poll.interval, poll.at_most, connection.durations_of(operation))

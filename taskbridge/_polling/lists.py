@@ -17,14 +17,6 @@ class ListScan:
     Queries run one after the other, so that a task that moves from one to the next (pending, then processing) is not
     missed. Numbered pages are requested in parallel, the last first: when a task ends, those behind it move towards the
     front, so they appear twice rather than never.
-
-    Args:
-        queries: What to list, in this order.
-        started_at: Monotonic seconds.
-        unseen: Number of covered tasks; the scan ends when it has shown them all.
-        own_pages: Pages needed if the account has no other tasks.
-        numbered: Whether pages can be requested by number.
-        lengths: Pages of each query in the previous scan; updated.
     """
 
     def __init__(
@@ -37,12 +29,12 @@ class ListScan:
         numbered: bool,
         lengths: dict[TaskStatus | None, int],
     ) -> None:
-        self.started_at = started_at
-        self.unseen = unseen
-        self.own_pages = own_pages
+        self.started_at = started_at  # monotonic seconds
+        self.unseen = unseen  # covered tasks; the scan ends when it has shown them all
+        self.own_pages = own_pages  # pages needed if the account has no other tasks
         self.requested = 0  # pages
-        self._numbered = numbered
-        self._lengths = lengths
+        self._numbered = numbered  # whether pages can be requested by number
+        self._lengths = lengths  # pages of each query in the previous scan; updated
         self._queries = iter(queries)
         self._query: Query | None = None
         self._cursors: list[str | None] = []  # pages to request, the next one last

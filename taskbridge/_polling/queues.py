@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import cache, partial
 from heapq import heappop, heappush
 from math import ceil, inf
 from typing import TYPE_CHECKING, Final
 
 from taskbridge._engine.logs import log
-from taskbridge._polling.intervals import Intervals
+from taskbridge._polling.intervals import interval_policy
 from taskbridge._polling.lists import ListScan
 from taskbridge.models import TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from taskbridge._engine.connection import Connection
     from taskbridge._polling.entries import PolledTask
     from taskbridge.errors import TaskbridgeError
@@ -41,7 +40,7 @@ class ConnectionQueue:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.intervals = Intervals(connection)
+        self.policy_of = cache(partial(interval_policy, connection))
         self.members: dict[str, PolledTask] = {}  # by shared id
         self.in_flight = 0  # polls and pages
 
@@ -164,13 +163,13 @@ class ConnectionQueue:
             self.covered -= 1
         self.mark_seen(entry)
 
-    def covered_tasks(self) -> Iterator[PolledTask]:
-        """Iterate over the covered tasks."""
-        return (entry for entry in self.members.values() if entry.covered)
+    def covered_tasks(self) -> list[PolledTask]:
+        """Return the tasks that wait for a list scan."""
+        return [entry for entry in self.members.values() if entry.covered]
 
     def start_scan(self, now: float) -> ListScan:
         """Start a scan over the states that covered tasks can be in."""
-        covered = list(self.covered_tasks())
+        covered = self.covered_tasks()
         oldest = min((entry.submitted_at for entry in covered), default=now)
         queries = self._queries(frozenset(entry.prefix for entry in covered), now - oldest)
         if not any(entry.is_pending for entry in covered):  # a task never returns from processing to pending
@@ -190,16 +189,12 @@ class ConnectionQueue:
         return scan
 
     def _queries(self, prefixes: frozenset[str], age: float) -> tuple[Query, ...]:
-        connection = self.connection
+        connection, provider = self.connection, self.connection.provider
         try:
-            return connection.provider.list_queries(prefixes, connection.clock.now(), age)
+            return provider.list_queries(prefixes, connection.clock.now(), age)
         except Exception as error:  # noqa: BLE001  # a provider may raise anything
-            log(
-                "list-polling-failed",
-                connection=connection.name,
-                provider=connection.provider.name,
-                error=type(error).__name__,
-            )
+            problem = type(error).__name__
+            log("list-polling-failed", connection=connection.name, provider=provider.name, error=problem)
         self.list_polling = None
         return ()
 

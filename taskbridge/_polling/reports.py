@@ -44,21 +44,9 @@ class ObservationBuffer:
         task: Task | None = None,
         unchanged: bool = False,
         error: TaskbridgeError | None = None,
-        detection_delay: float | None = None,
+        delay: float | None = None,
     ) -> None:
-        """Add an observation.
-
-        Args:
-            entry: The task.
-            trace: The facts about the poll.
-            now: Monotonic seconds.
-            scan_at: Monotonic seconds of the next list scan; infinite for none.
-            source: Where the state comes from.
-            task: The snapshot.
-            unchanged: Whether the response equals the previous one.
-            error: Why there is no snapshot.
-            detection_delay: Expected seconds between the end of the task and this observation.
-        """
+        """Add an observation; times are in monotonic seconds, and the next list scan is infinite for none."""
         connection = entry.connection
         next_poll_in: float | None = None
         next_poll_reason: PollReason | None = None
@@ -81,7 +69,7 @@ class ObservationBuffer:
             requests=tuple(trace.requests),
             duration=now - trace.began,
             overdue=trace.overdue,
-            detection_delay=detection_delay,
+            detection_delay=delay,
             next_poll_in=next_poll_in,
             next_poll_reason=next_poll_reason,
         )

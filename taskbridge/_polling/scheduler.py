@@ -79,16 +79,8 @@ class PollScheduler:
     ) -> Waiter:
         """Wait for a task. Waiters for the same task share its polls.
 
-        Args:
-            connection: The connection.
-            task_id: A shared id.
-            now: Monotonic seconds.
-            deadline: Monotonic seconds at which the wait times out.
-            owner: Stored in the waiter.
-            index: Stored in the waiter.
-            changes: Send an update for each change, not only for the end.
-            long_poll: Use the vendor's long poll after the first poll.
-            known: A snapshot that the caller has; replaces the first poll while it is fresh.
+        With `long_poll`, the vendor's long poll follows the first poll. A `known` snapshot of the caller replaces the
+        first poll while it is fresh. See `Waiter` for the others.
         """
         queue = self._queues.get(connection.name)
         if queue is None:
@@ -97,7 +89,7 @@ class PollScheduler:
         was_polled = entry is not None and entry.polls > 0
         if entry is None:
             ref = TaskRef.of(connection.name, task_id)
-            entry = queue.members[task_id] = PolledTask(connection, queue.intervals, task_id, ref, now)
+            entry = queue.members[task_id] = PolledTask(connection, queue.policy_of, task_id, ref, now)
             due = now if known is None or known.is_terminal else entry.start_from(known, now)
             if queue.can_cover(entry, now):
                 queue.cover(entry, due)
@@ -145,11 +137,8 @@ class PollScheduler:
             self._schedule(queue, entry, now)
         if poll.trace is not None:
             source = ObservationSource.LONG_POLL if poll.long_poll else ObservationSource.POLL
-            task = result.task or entry.observed or entry.snapshot()
-            unchanged = result.task is None
-            self.observations.add(
-                entry, poll.trace, now, queue.scan_at, source, task=task, unchanged=unchanged, detection_delay=delay
-            )
+            task, same = result.task or entry.observed or entry.snapshot(), result.task is None
+            self.observations.add(entry, poll.trace, now, queue.scan_at, source, task=task, unchanged=same, delay=delay)
 
     def on_poll_failed(self, poll: PollTask, now: float, error: TaskbridgeError) -> None:
         """Take in the error of a poll, which says nothing about the task's state."""
@@ -359,7 +348,7 @@ class PollScheduler:
         queue.scan_at = scan.started_at + queue.scan_pause if queue.covered else inf
 
     def _uncover_all(self, queue: ConnectionQueue, now: float) -> None:
-        for entry in list(queue.covered_tasks()):
+        for entry in queue.covered_tasks():
             queue.uncover(entry)
             queue.push(entry, now + entry.next_pause(), None)
 

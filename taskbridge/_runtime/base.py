@@ -509,7 +509,7 @@ class ManyWait:
         invalid: list[Update] = []
         for index, target in enumerate(self.targets):
             if isinstance(target, InvalidTarget):
-                invalid.append(Update(Waiter.detached(owner, index), target.outcome, final=True))
+                invalid.append(Update(Waiter(None, owner, index), target.outcome, final=True))
                 continue
             waiter = scheduler.add(
                 target.connection,
