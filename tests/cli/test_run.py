@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -386,8 +387,10 @@ def test_a_signal_finishes_submissions_in_flight_and_prints_the_command_that_res
     with subprocess.Popen(
         [sys.executable, "-m", "taskbridge", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
+        deadline = monotonic() + 30
         while own_vendors.count("cloudconvert", "POST", JOBS) < 4:
             assert process.poll() is None
+            assert monotonic() < deadline
             threading.Event().wait(0.005)
         process.send_signal(number)
         _, err = process.communicate(timeout=20)
