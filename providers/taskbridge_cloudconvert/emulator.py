@@ -10,32 +10,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, cast
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from taskbridge.emulator import Host, Plan, VendorEmulator
-from taskbridge.emulator.helpers import from_json, random_text
+from taskbridge.emulator.helpers import JsonObject, as_object, from_json, random_text
 
-from .emulator_responses import USER_ID, ApiResponse, Views, format_async, format_sync, page
+from .emulator_responses import USER_ID, ApiResponse, JobWebhooks, Views, format_async, format_sync, page
 from .emulator_storage import Storage
-from .emulator_tasks import NativeJob, NativeTask, TaskStore, has_passed
+from .emulator_tasks import NativeJob, NativeTask, TaskStore, Timeline, has_passed
 from .emulator_validation import REQUIRED, TaskSpec, VendorError, invalid, not_found, read_job, read_task
-from .emulator_webhooks import JobWebhooks
 
-if TYPE_CHECKING:
-    from taskbridge.emulator.helpers import JsonObject
-
-__all__ = ["CloudConvertEmulator"]
-
-Handler: TypeAlias = Callable[[Request, dict[str, Any]], ApiResponse]
-SyncHandler: TypeAlias = Callable[[Request, dict[str, Any]], Awaitable[ApiResponse]]
+Handler: TypeAlias = Callable[[Request, JsonObject], ApiResponse | Awaitable[ApiResponse]]
 
 ANY_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-LARGE_JOB: Final = 100
-"""A job with this many tasks gets a 500, although it runs (node issue 60)."""
+LARGE_JOB: Final = 100  # a job with this many tasks gets a 500, although it runs (node issue 60)
 HOUR: Final = 3600.0  # seconds
 LONG_WORK: Final = Plan(queued=0, working=7 * 24 * HOUR)
 CHECK_INTERVAL: Final = 0.005  # seconds of real time between two checks on the sync host
@@ -52,7 +45,7 @@ class CloudConvertEmulator(VendorEmulator):
         webhooks: The webhooks of the account and of jobs.
     """
 
-    name: ClassVar[str] = "cloudconvert"
+    name = "cloudconvert"
 
     long_poll_seconds: float = 30.0
     """Real seconds after which the sync host responds with 504 and HTML (the real limit is unknown)."""
@@ -62,9 +55,8 @@ class CloudConvertEmulator(VendorEmulator):
         self._api_url = f"{host.base_url}/cloudconvert/v2"
         self._key = f"emulated-{random_text(host.random, 32)}"
         self.store = TaskStore(host)
-        storage = Storage(self.store, f"{host.base_url}/cloudconvert-storage", host.random.randbytes(32))
-        self._storage = storage
-        self._views = Views(self.store, storage, self._api_url)
+        self._storage = Storage(self.store, f"{host.base_url}/cloudconvert-storage", host.random.randbytes(32))
+        self._views = Views(self.store, self._storage, self._api_url)
         self.webhooks = JobWebhooks(host, self.store, self._views, self._api_url)
         self._minute = (0, 0)
         self._samples = self._make_samples()
@@ -79,7 +71,7 @@ class CloudConvertEmulator(VendorEmulator):
 
     def samples(self) -> Mapping[str, str]:
         """Ids of tasks, and of jobs as ``job/<id>``."""
-        return dict(self._samples)
+        return self._samples
 
     def subscribe(self, url: str) -> str:
         """Register a webhook for all job events and return its signing secret."""
@@ -88,7 +80,7 @@ class CloudConvertEmulator(VendorEmulator):
     def mounts(self) -> Mapping[str, Sequence[BaseRoute]]:
         """The async API, the sync API and the storage."""
         get, post, delete = ["GET"], ["POST"], ["DELETE"]
-        on_async, on_sync = self._async_route, self._sync_route
+        on_async, on_sync = self._route, partial(self._route, sync=True)
         return {
             "cloudconvert": [
                 on_async("/v2/jobs", post, self._create_job),
@@ -112,7 +104,7 @@ class CloudConvertEmulator(VendorEmulator):
                 on_sync("/v2/jobs", post, self._create_and_wait),
                 on_sync("/v2/jobs/{id}", get, self._wait_for_job),
                 on_sync("/v2/tasks/{id}", get, self._wait_for_task),
-                on_sync("/{path:path}", None, self._unknown_path_sync),
+                on_sync("/{path:path}", None, self._unknown_path),
             ],
             "cloudconvert-storage": self._storage.routes(),
         }
@@ -123,27 +115,21 @@ class CloudConvertEmulator(VendorEmulator):
 
     # Hosts.
 
-    def _async_route(self, path: str, methods: list[str] | None, handler: Handler, *, public: bool = False) -> Route:
+    def _route(
+        self, path: str, methods: list[str] | None, handler: Handler, *, sync: bool = False, public: bool = False
+    ) -> Route:
         async def endpoint(request: Request) -> Response:
             try:
                 if not public:
                     self._check_key(request)
-                response = handler(request, await _body(request))
+                # Anything but a JSON object counts as no fields, as in PHP.
+                outcome = handler(request, from_json(await request.body()) or {})
+                response = outcome if isinstance(outcome, ApiResponse) else await outcome
             except VendorError as error:
                 response = ApiResponse(error.body, error.status, counted=error.status != 401)
-            return format_async(response, self._count())
-
-        return Route(path, endpoint, methods=methods)
-
-    def _sync_route(self, path: str, methods: list[str] | None, handler: SyncHandler) -> Route:
-        async def endpoint(request: Request) -> Response:
-            try:
-                self._check_key(request)
-                return format_sync(await handler(request, await _body(request)))
-            except VendorError as error:
-                return format_sync(ApiResponse(error.body, error.status))
             except TimeoutError:  # expected of a gateway; HTML as in sdk PHP, RUBY tests
                 return HTMLResponse("<html><body><h1>504 Gateway Time-out</h1></body></html>", 504)
+            return format_sync(response) if sync else format_async(response, self._count())
 
         return Route(path, endpoint, methods=methods)
 
@@ -158,18 +144,15 @@ class CloudConvertEmulator(VendorEmulator):
         self._minute = (minute, count + 1 if minute == self._minute[0] else 1)
         return self._minute[1]
 
-    async def _wait_until(self, request: Request, ended: Callable[[], bool]) -> None:
-        """Wait in real time; `TimeoutError` at the limit, or when the caller has disconnected."""
+    async def _wait_for(self, request: Request, timeline: Callable[[], Timeline]) -> None:
+        """Wait in real time for an end; `TimeoutError` at the limit, or when the caller has disconnected."""
         waited = 0.0
-        while not ended():
+        while not has_passed(timeline().ended, self.store.now):
             if waited >= self.long_poll_seconds or await request.is_disconnected():
                 raise TimeoutError
             waited += await self.host.clock.hold(CHECK_INTERVAL)
 
     def _unknown_path(self, _request: Request, _body: JsonObject) -> ApiResponse:
-        raise not_found()
-
-    async def _unknown_path_sync(self, _request: Request, _body: JsonObject) -> ApiResponse:
         raise not_found()
 
     # Jobs.
@@ -209,32 +192,24 @@ class CloudConvertEmulator(VendorEmulator):
         return ApiResponse({"data": [self._views.job(job, with_tasks=with_tasks) for job in rows], **envelope})
 
     async def _create_and_wait(self, request: Request, body: JsonObject) -> ApiResponse:
-        redirect = _wants_redirect(body)
-        tasks = body.get("tasks")
-        if redirect and isinstance(tasks, dict) and not _exports(cast("JsonObject", tasks)):
+        redirect, tasks = _wants_redirect(body), as_object(body.get("tasks"))
+        operations = None if tasks is None else [(as_object(task) or {}).get("operation") for task in tasks.values()]
+        if redirect and operations is not None and "export/url" not in operations:
             raise invalid({"redirect": ["The redirect needs an export/url task."]})  # doc JOBS; the text is assumed
         job = self._new_job(body)
-        await self._wait_until(request, lambda: self._ended(job))
+        await self._wait_for(request, lambda: self.store.job_timeline(job))
         return self._job_response(job, redirect=redirect, status=201)  # 200 or 201 is not stated: assumed
 
     async def _wait_for_job(self, request: Request, _body: JsonObject) -> ApiResponse:
-        await self._wait_until(request, lambda: self._ended(self._job(request)))
+        await self._wait_for(request, lambda: self.store.job_timeline(self._job(request)))
         return self._job_response(self._job(request), redirect=_wants_redirect(request.query_params))
 
-    def _ended(self, job: NativeJob) -> bool:
-        return has_passed(self.store.job_timeline(job).ended, self.store.now)
-
     def _job_response(self, job: NativeJob, *, redirect: bool, status: int = 200) -> ApiResponse:
-        if redirect:
-            for task in job.tasks:
-                files = self.store.files(task) if self._is_ready_export(task) else []
-                if files:
-                    return ApiResponse(status=302, headers={"Location": self._storage.url(task, files[0])})
+        for task in job.tasks if redirect else ():
+            finished = self.store.timeline(task).status(self.store.now) == "finished"
+            if finished and task.operation == "export/url" and not task.deleted and (files := self.store.files(task)):
+                return ApiResponse(status=302, headers={"Location": self._storage.url(task, files[0])})
         return ApiResponse({"data": self._views.job(job)}, status)
-
-    def _is_ready_export(self, task: NativeTask) -> bool:
-        finished = self.store.timeline(task).status(self.store.now) == "finished"
-        return finished and task.operation == "export/url" and not task.deleted
 
     def _job(self, request: Request) -> NativeJob:
         job = self.store.job(_checked_id(request))
@@ -279,12 +254,9 @@ class CloudConvertEmulator(VendorEmulator):
         rows, envelope = page(tasks, query, f"{self._api_url}/tasks")
         return ApiResponse({"data": [self._views.task(task, _included(request)) for task in rows], **envelope})
 
-    async def _wait_for_task(self, request: Request, _body: JsonObject) -> ApiResponse:
-        def ended() -> bool:
-            return has_passed(self.store.timeline(self._task(request)).ended, self.store.now)
-
-        await self._wait_until(request, ended)
-        return ApiResponse({"data": self._views.task(self._task(request), _included(request))})
+    async def _wait_for_task(self, request: Request, body: JsonObject) -> ApiResponse:
+        await self._wait_for(request, lambda: self.store.timeline(self._task(request)))
+        return self._show_task(request, body)
 
     def _task(self, request: Request) -> NativeTask:
         task = self.store.task(_checked_id(request))
@@ -356,11 +328,6 @@ class CloudConvertEmulator(VendorEmulator):
 # Requests.
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    """The JSON object that was sent; anything else counts as no fields, as in PHP."""
-    return from_json(await request.body()) or {}
-
-
 def _checked_id(request: Request) -> str:
     task_id: str = request.path_params["id"]
     if not ANY_ID.fullmatch(task_id):
@@ -378,11 +345,6 @@ def _included(request: Request) -> set[str]:
 
 def _wants_redirect(options: Mapping[str, Any]) -> bool:
     return str(options.get("redirect", "")).lower() in {"true", "1"}
-
-
-def _exports(tasks: Mapping[str, Any]) -> bool:
-    listed = (cast("JsonObject", task) for task in tasks.values() if isinstance(task, dict))
-    return any(task.get("operation") == "export/url" for task in listed)
 
 
 def _operation(name: str) -> dict[str, Any]:

@@ -1,30 +1,35 @@
-"""Response bodies of the emulated CloudConvert: tasks, jobs, pages, and the formats of its two hosts.
+"""What the emulated CloudConvert sends: tasks, jobs, pages, the formats of its two hosts, and webhooks.
 
-Shapes are those of the TASKS and JOBS pages, of recordings (VCR 2020, HOOK23 2023) and of fixtures of official clients.
+Shapes are those of the TASKS, JOBS and WEBHOOKS pages, of recordings (VCR 2020, HOOK23 2023) and of fixtures of
+official clients. The delays before retries of webhooks are not published.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from starlette.requests import Request
 from starlette.responses import Response
 
-from .emulator_tasks import has_passed
+from taskbridge.emulator import Host
+from taskbridge.emulator.helpers import random_text
+from taskbridge.emulator.webhooks import OutgoingWebhook, sign_hex
 
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from .emulator_storage import Storage
-    from .emulator_tasks import NativeJob, NativeTask, TaskStore, Timeline
+from .emulator_storage import Storage
+from .emulator_tasks import NativeJob, NativeTask, TaskStore, Timeline, has_passed
+from .emulator_validation import invalid, not_found
 
 USER_ID: Final = 51
 RATE_LIMIT: Final = 500  # X-Ratelimit-Limit of the async host (wire VCR)
 ENGINE: Final = ("office", "2.1")  # doc TASKS, example
+SECRET_LENGTH: Final = 32  # characters, as in the signed body of cloudconvert-dotnet's tests
+RETRY_DELAYS: Final = (60.0, 300.0, 900.0)  # vendor seconds; "3 more tries" is doc HOOK, the delays are assumed
+ENDS: Final = frozenset({"job.finished", "job.failed"})  # sent to the `webhook_url` of a job: doc JOBS
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +60,12 @@ def format_async(response: ApiResponse, recent: int) -> Response:
 
 def format_sync(response: ApiResponse) -> Response:
     """Format a response of the sync host: plain slashes, an entity tag, no rate limit headers (wire VCR)."""
-    headers = {
-        "Access-Control-Allow-Credentials": "true",
-        "Vary": "Accept-Encoding, Origin",
-        **response.headers,
-    }
+    headers = {"Access-Control-Allow-Credentials": "true", "Vary": "Accept-Encoding, Origin", **response.headers}
     if response.body is None:
         return Response(status_code=response.status, headers=headers)
     body = json.dumps(response.body, separators=(",", ":"), ensure_ascii=False).encode()
     digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
-    headers |= {
-        "Content-Type": "application/json; charset=utf-8",
-        "ETag": f'W/"{len(body):x}-{digest}"',
-    }
+    headers |= {"Content-Type": "application/json; charset=utf-8", "ETag": f'W/"{len(body):x}-{digest}"'}
     return Response(body, response.status, headers)
 
 
@@ -131,6 +129,7 @@ class Views:
         """A task; ``include`` is any of ``retries``, ``depends_on_tasks``, ``payload`` and ``job``."""
         timeline, now = self._store.timeline(task), self._store.now
         status = timeline.status(now)
+        message = "Waiting for file upload" if task.operation == "import/upload" else None  # wire VCR
         ended = status in {"finished", "error"}
         assigned = has_passed(timeline.started, now) and timeline.code != "INPUT_TASK_FAILED"
         return {
@@ -140,7 +139,7 @@ class Views:
             "operation": task.operation,
             "status": status,
             "credits": int(task.processes and status == "finished") if ended else None,
-            "message": timeline.message if ended else self._message(task),
+            "message": timeline.message if ended else message,
             "code": timeline.code if ended else None,
             "percent": 100,  # in every recorded body, waiting ones too
             "created_at": time_text(task.created),
@@ -158,9 +157,6 @@ class Views:
             **self._extras(task, include),
             "links": {"self": f"{self._api_url}/tasks/{task.id}"},
         }
-
-    def _message(self, task: NativeTask) -> str | None:
-        return "Waiting for file upload" if task.operation == "import/upload" else None  # wire VCR
 
     def _result(self, task: NativeTask, status: str) -> dict[str, Any] | None:
         if status == "waiting" and task.operation == "import/upload":
@@ -204,3 +200,112 @@ def _engine(task: NativeTask, assigned: bool) -> dict[str, str | None]:
     name = str(task.payload.get("engine", ENGINE[0]))
     version = str(task.payload.get("engine_version", ENGINE[1]))
     return {"engine": name if assigned else None, "engine_version": version if assigned else None}
+
+
+class JobWebhooks:
+    """The webhooks of an account and of single jobs.
+
+    Attributes:
+        job_secret: Signs deliveries to a job's own `webhook_url`; that all jobs share one is assumed.
+    """
+
+    def __init__(self, host: Host, store: TaskStore, views: Views, api_url: str) -> None:
+        self._host = host
+        self._store = store
+        self._views = views
+        self._api_url = api_url
+        self._hooks: dict[str, dict[str, Any]] = {}
+        self._running: dict[str, NativeJob] = {}
+        self.job_secret = random_text(host.random, SECRET_LENGTH)
+
+    # Requests.
+
+    def create(self, _request: Request, body: Mapping[str, Any]) -> ApiResponse:
+        """``POST /v2/webhooks``."""
+        missing = {field: [f"The {field} field is required."] for field in ("url", "events") if not body.get(field)}
+        if missing:
+            raise invalid(missing)
+        return ApiResponse({"data": self._create(body["url"], body["events"])}, 201)  # the status is assumed
+
+    def add(self, url: str) -> str:
+        """Register a webhook for all events, as the dashboard does, and return its signing secret."""
+        secret: str = self._create(url, ["job.created", *sorted(ENDS)])["signing_secret"]
+        return secret
+
+    def _create(self, url: str, events: list[str]) -> dict[str, Any]:
+        webhook_id, now = self._store.new_id(), time_text(self._store.now)
+        self._hooks[webhook_id] = {
+            "id": webhook_id,
+            "url": url,
+            "disabled": False,
+            "failing": False,
+            "events": events,
+            "signing_secret": random_text(self._host.random, SECRET_LENGTH),
+            "created_at": now,
+            "updated_at": now,
+            "links": {"self": f"{self._api_url}/webhooks/{webhook_id}"},
+        }
+        self._host.webhooks.enable()
+        return self._hooks[webhook_id]
+
+    def list(self, request: Request, _body: Mapping[str, Any]) -> ApiResponse:
+        """``GET /v2/users/me/webhooks``."""
+        url = request.query_params.get("filter[url]")
+        hooks = [hook for hook in reversed(self._hooks.values()) if url in {None, hook["url"]}]
+        rows, envelope = page(hooks, request.query_params, f"{self._api_url}/users/me/webhooks")
+        return ApiResponse({"data": [*rows], **envelope})
+
+    def delete(self, request: Request, _body: Mapping[str, Any]) -> ApiResponse:
+        """``DELETE /v2/webhooks/{id}``."""
+        if self._hooks.pop(request.path_params["id"], None) is None:
+            raise not_found()
+        return ApiResponse(status=204)
+
+    # Events.
+
+    def job_created(self, job: NativeJob) -> None:
+        """Send the event of a new job."""
+        self._running[job.id] = job
+        if job.webhook_url is not None:
+            self._host.webhooks.enable()
+        self._emit("job.created", job)
+
+    def tick(self) -> None:
+        """Send the events of jobs that ended since the last call."""
+        for job in [*self._running.values()]:
+            timeline = self._store.job_timeline(job)
+            if job.deleted:
+                del self._running[job.id]
+            elif has_passed(timeline.ended, self._store.now):
+                del self._running[job.id]
+                self._emit("job.failed" if timeline.failed else "job.finished", job)
+
+    def _emit(self, event: str, job: NativeJob) -> None:
+        hooks = [hook for hook in self._hooks.values() if event in hook["events"] and not hook["disabled"]]
+        if not hooks and (job.webhook_url is None or event not in ENDS):
+            return
+        # Recorded bodies have escaped slashes, and the signature covers them (wire NET HOOK23).
+        content = {"event": event, "job": self._views.job(job)}
+        body = json.dumps(content, separators=(",", ":")).replace("/", "\\/").encode()
+        for hook in hooks:
+            self._post(event, hook["url"], body, hook["signing_secret"], hook)
+        if job.webhook_url is not None and event in ENDS:
+            self._post(event, job.webhook_url, body, self.job_secret, {})
+
+    def _post(self, event: str, url: str, body: bytes, secret: str, hook: dict[str, Any]) -> None:
+        def on_response(status: int | None) -> None:
+            hook["failing"] = status is None or status >= 300  # when exactly is assumed
+            hook["disabled"] = hook.get("disabled", False) or status == 410  # doc HOOK
+
+        self._host.webhooks.send(
+            OutgoingWebhook(
+                "cloudconvert",
+                event,
+                url,
+                body,
+                headers=lambda _: {"CloudConvert-Signature": sign_hex(secret, body)},
+                retry_delays=RETRY_DELAYS,
+                retry_if=lambda status: status is None or status >= 500,
+                on_response=on_response,
+            )
+        )

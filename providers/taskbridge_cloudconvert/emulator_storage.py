@@ -15,7 +15,7 @@ import mimetypes
 import re
 from datetime import UTC, datetime
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 from xml.sax.saxutils import escape
 
@@ -25,11 +25,7 @@ from starlette.routing import Route
 
 from taskbridge.emulator.helpers import from_multipart
 
-from .emulator_files import StoredFile
-from .emulator_tasks import RETENTION
-
-if TYPE_CHECKING:
-    from .emulator_tasks import NativeTask, TaskStore
+from .emulator_tasks import RETENTION, NativeTask, StoredFile, TaskStore
 
 FORM_LIFETIME: Final = 6 * 3600.0  # seconds after the task's creation (wire VCR)
 ACCESS_KEY: Final = "emulated"
@@ -106,18 +102,15 @@ class Storage:
         if self._store.now >= task.created + FORM_LIFETIME:
             return _error(403, "AccessDenied", "Invalid according to Policy: Policy expired.")
         name = re.split(r"[/\\]", file.filename or "")[-1] or "file"
-        self._store.receive(task, StoredFile(name, file.data))
-        return self._uploaded(task, StoredFile(name, file.data))
-
-    def _uploaded(self, task: NativeTask, file: StoredFile) -> Response:
-        location, tag = self._location(task, file.name), _etag(file)
+        stored = StoredFile(name, file.data)
+        self._store.receive(task, stored)
+        location, tag = self._location(task, name), _etag(stored)
         body = (
             '<?xml version="1.0" encoding="UTF-8"?>\n'
-            f"<PostResponse><Bucket>tasks</Bucket><Key>{escape(task.id + '/' + file.name)}</Key>"
+            f"<PostResponse><Bucket>tasks</Bucket><Key>{escape(task.id + '/' + name)}</Key>"
             f"<ETag>{escape(tag)}</ETag><Location>{escape(location)}</Location></PostResponse>"
         )
-        headers = {"Location": location, "ETag": tag, "Content-Type": "application/xml"}
-        return Response(body, 201, headers)
+        return Response(body, 201, {"Location": location, "ETag": tag, "Content-Type": "application/xml"})
 
     async def _download(self, request: Request) -> Response:
         task_id, name, query = request.path_params["task"], request.path_params["filename"], request.query_params
@@ -157,11 +150,8 @@ def _file(file: StoredFile, disposition: str, modified: float, range_header: str
 
 def _header_name(name: str) -> str:
     printable = re.sub(r'[^ -~]|["\\]', "_", name)
-    return (
-        f'filename="{printable}"'
-        if printable == name
-        else f"filename=\"{printable}\"; filename*=UTF-8''{quote(name, safe='')}"
-    )
+    encoded = "" if printable == name else f"; filename*=UTF-8''{quote(name, safe='')}"
+    return f'filename="{printable}"{encoded}'
 
 
 def _etag(file: StoredFile) -> str:

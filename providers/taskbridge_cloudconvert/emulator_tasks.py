@@ -1,33 +1,45 @@
-"""The tasks and jobs of the emulated CloudConvert, and their states.
+"""The tasks and jobs of the emulated CloudConvert, their states and their files.
 
 No state is stored. A task has the time of its creation, its inputs, a plan, and the times at which a caller uploaded
 its file or cancelled it. Its whole `Timeline` follows from these, and its state is the timeline at a point in vendor
 time. All times are vendor seconds since the epoch; `NEVER` is infinite.
+
+The bytes of files are the same in every run, but the formats are not real: a text output names its source, any other
+output is the bytes of the input under a new name. Names that the documentation does not give are marked as assumed.
 """
 
 from __future__ import annotations
 
+import base64
+import io
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from pathlib import PurePosixPath
+from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
-from taskbridge.emulator import Plan
+from taskbridge.emulator import Host, Plan
 
-from .emulator_files import StoredFile, make_files, source_name
+from .emulator_validation import TaskSpec
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from taskbridge.emulator import Host
-
-    from .emulator_validation import TaskSpec
-
+Options: TypeAlias = Mapping[str, Any]
 Status: TypeAlias = Literal["waiting", "processing", "finished", "error"]  # doc TASKS
 
 NEVER: Final = float("inf")
 GRAIN: Final = 1e-6  # seconds; times closer than this are equal, so that rounding errors do not postpone an end
 RETENTION: Final = 24 * 3600.0  # seconds after the end (doc TASKS)
 QUICK: Final = Plan(queued=0.25, working=0.25)  # imports and exports, in vendor seconds
+ZIP_TIME: Final = (2018, 9, 19, 14, 42, 58)  # of every archive member: an archive has the same bytes in every run
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file in the vendor's storage."""
+
+    name: str
+    content: bytes
 
 
 @dataclass(slots=True)
@@ -147,12 +159,7 @@ class TaskStore:
     def retry(self, task: NativeTask) -> NativeTask:
         """Create a task with the payload of ``task``, outside any job (sdk PY ``retry.json``)."""
         retry = NativeTask(
-            self.new_id(),
-            task.operation,
-            dict(task.payload),
-            created=self.now,
-            depends_on=task.depends_on,
-            retry_of=task.id,
+            self.new_id(), task.operation, dict(task.payload), self.now, task.depends_on, retry_of=task.id
         )
         self.tasks[retry.id] = retry
         self._take_plan(retry)
@@ -271,3 +278,57 @@ def _cancelled(timeline: Timeline, at: float) -> Timeline:
         return timeline
     started = timeline.started if timeline.started <= at else NEVER
     return Timeline(started, at, failed=True, code="CANCELLED")  # sdk JAVA; the message is unknown
+
+
+# Files.
+
+
+def source_name(options: Options) -> str:
+    """The caller's name for the document of an import or website capture; empty if there is none."""
+    return " ".join(str(options[key]) for key in ("filename", "url", "key") if options.get(key))
+
+
+def make_files(operation: str, options: Options, inputs: Sequence[StoredFile]) -> list[StoredFile]:
+    """Return the result files of a finished task; its inputs are the result files of the tasks that it depends on."""
+    name = str(options.get("filename") or "")
+    match operation:
+        case "import/base64":
+            files = [StoredFile(name, base64.b64decode(str(options["file"])))]
+        case "import/raw":
+            files = [StoredFile(name, str(options["file"]).encode())]
+        case "convert" | "thumbnail":
+            suffix = str(options.get("output_format") or "png")  # assumed default of thumbnail
+            files = [_converted(file, suffix, name if len(inputs) == 1 else "") for file in inputs]
+        case "capture-website":
+            url = str(options["url"])
+            default = f"{urlsplit(url).hostname}.{options['output_format']}"  # assumed
+            files = [StoredFile(name or default, f"Emulated capture of {url}\n".encode())]
+        case "merge" | "pdf/merge":
+            default = f"merged.{options.get('output_format') or 'pdf'}"  # assumed
+            files = [StoredFile(name or default, b"".join(file.content for file in inputs))]
+        case "archive":
+            files = [_archive(name or "archive.zip", inputs)]  # assumed name
+        case "export/url" if options.get("archive_multiple_files") and len(inputs) > 1:
+            files = [_archive("archive.zip", inputs)]
+        case _ if operation.startswith("import/"):  # a file that the vendor would fetch; the emulator fetches nothing
+            source = str(options.get("url") or options.get("key") or name or "document")
+            name = name or PurePosixPath(unquote(urlsplit(source).path)).name or "document"
+            files = [StoredFile(name, f"Emulated contents of {source}\n".encode())]
+        case _:
+            files = list(inputs)
+    return files
+
+
+def _converted(file: StoredFile, suffix: str, name: str) -> StoredFile:
+    name = name or f"{PurePosixPath(file.name).stem}.{suffix}"
+    return StoredFile(name, f"Text of {file.name}\n".encode() if suffix == "txt" else file.content)
+
+
+def _archive(name: str, inputs: Sequence[StoredFile]) -> StoredFile:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number, file in enumerate(inputs):
+            duplicate = any(file.name == other.name for other in inputs[:number])
+            member = f"{number + 1}-{file.name}" if duplicate else file.name  # assumed
+            archive.writestr(zipfile.ZipInfo(member, ZIP_TIME), file.content)
+    return StoredFile(name, packed.getvalue())

@@ -6,24 +6,21 @@ recordings. Where only the HTTP status is known, the text is assumed and marked 
 
 from __future__ import annotations
 
-import binascii
 import re
 from base64 import b64decode
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from taskbridge.emulator.helpers import as_list, as_object
 
 # Operation -> required fields.        import/export pages, clients NODE JAVA N8N
 REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
     "import/url": ("url",),
     **dict.fromkeys(("import/base64", "import/raw"), ("file", "filename")),
-    **dict.fromkeys(
-        ("import/upload", "import/s3", "import/google-cloud-storage", "import/openstack", "import/sftp"), ()
-    ),
-    **dict.fromkeys(("import/azure/blob", "import/azure-blob"), ()),  # NODE, JAVA
+    **dict.fromkeys(("import/upload", "import/s3", "import/google-cloud-storage", "import/openstack"), ()),
+    **dict.fromkeys(("import/sftp", "import/azure/blob", "import/azure-blob"), ()),  # the blobs: NODE, JAVA
     "convert": ("input", "output_format"),
     "capture-website": ("url", "output_format"),
     "command": ("input", "engine", "command", "arguments"),
@@ -35,8 +32,8 @@ REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 TASK_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")  # doc JOBS
+# An output format such as ``docx`` or ``tar.gz``; the vendor's real list is long and grows.
 FORMAT: Final = re.compile(r"[a-z0-9]{1,4}(\.[a-z0-9]{1,4})?")
-"""An output format such as ``docx`` or ``tar.gz``; the vendor's real list is long and grows."""
 
 
 class VendorError(Exception):
@@ -84,12 +81,13 @@ def read_task(operation: str, body: Mapping[str, Any], exists: Callable[[str], b
 
 def read_job(body: Mapping[str, Any], exists: Callable[[str], bool]) -> list[TaskSpec]:
     """Read the tasks of a job, in the order in which they were submitted, or raise `VendorError`."""
-    tasks = body.get("tasks")
-    if not tasks:
+    if not body.get("tasks"):
         raise invalid({"tasks": ["The tasks field is required."]})
-    if not isinstance(tasks, dict):
+    tasks = as_object(body["tasks"])
+    if tasks is None:
         raise invalid({"tasks": ["The tasks must be an array."]})  # assumed; PHP calls an object an array
-    specs = [_named(name, options) for name, options in cast("dict[str, object]", tasks).items()]
+    options = ((name, as_object(task) or {}) for name, task in tasks.items())
+    specs = [_spec(str(task.get("operation", "")), task, name) for name, task in options]
     errors: dict[str, list[str]] = {}
     for spec in specs:
         for field, text in _job_errors(spec, specs, exists).items():
@@ -103,15 +101,10 @@ def read_job(body: Mapping[str, Any], exists: Callable[[str], bool]) -> list[Tas
     return specs
 
 
-def _named(name: str, options: object) -> TaskSpec:
-    body = cast("dict[str, Any]", options) if isinstance(options, dict) else {}
-    return _spec(str(body.get("operation", "")), body, name)
-
-
 def _spec(operation: str, body: Mapping[str, Any], name: str | None = None) -> TaskSpec:
     payload = {key: value for key, value in body.items() if key != "operation"}
-    value = payload.get("input", ())
-    inputs = cast("list[object]", value) if isinstance(value, list) else (value,) if value else ()
+    value = payload.get("input")
+    inputs = as_list(value) or ([value] if value else [])
     return TaskSpec(operation, payload, tuple(str(item) for item in inputs), name)
 
 
@@ -173,6 +166,6 @@ def _is_url(value: object) -> bool:
 def _is_base64(value: object) -> bool:
     try:
         b64decode(str(value))
-    except (binascii.Error, ValueError):
+    except ValueError:
         return False
     return True

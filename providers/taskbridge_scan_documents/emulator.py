@@ -2,20 +2,30 @@
 
 Labels such as TASKS name the vendor's pages; what no page says is marked as assumed. Nothing happens between requests:
 each request first ends the tasks that are due, in the order of their ends, which creates their files and events.
+
+The vendor's dashboard has no API, so webhook endpoints are registered by a method of the emulator. The envelope, the
+signature, the five seconds for a response and the 48 hours of retries are the vendor's; the growth of the delays is
+assumed.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlencode
 
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 
-from taskbridge.emulator import Plan, VendorEmulator
+from taskbridge.emulator import Host, Plan, VendorEmulator
 from taskbridge.emulator.helpers import (
+    Endpoint,
     ErrorResponse,
     JsonObject,
     Life,
@@ -27,21 +37,18 @@ from taskbridge.emulator.helpers import (
     to_json,
     utc_text,
 )
+from taskbridge.emulator.webhooks import OutgoingWebhook, sign_svix
 
-from .emulator_files import PNG, DocumentFile, make_image, make_pdf, read_document
-from .emulator_operations import OPERATIONS, OperationFailed
-from .emulator_webhooks import EVENTS, WebhookEndpoints
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from starlette.requests import Request
-    from starlette.routing import BaseRoute
-
-    from taskbridge.emulator import Host
-    from taskbridge.emulator.helpers import Endpoint, Phase
-
-    from .emulator_operations import OperationSpec
+from .emulator_operations import (
+    OPERATIONS,
+    PNG,
+    DocumentFile,
+    OperationFailed,
+    OperationSpec,
+    make_image,
+    make_pdf,
+    read_document,
+)
 
 ForcedError: TypeAlias = Literal[409, 429, 500]
 
@@ -52,20 +59,28 @@ TAKE_LIMIT: Final = 100  # doc LIST
 ID_LENGTH: Final = 16  # characters after "task_", "file_", "event_": doc GET-TASK EVENTS
 INVALID_INPUT: Final = "input does not contains a valid input id."  # doc ERR
 INTERNAL_FAILURE: Final = "Internal processing error"  # one of the causes in doc TASKS; the text is assumed
+EVENTS: Final = (  # doc HOOK EVENTS
+    "task.created",
+    "task.completed",
+    "task.failed",
+    "task.deleted",
+    "file.created",
+    "file.deleted",
+)
+# Vendor seconds, 48 hours at most: doc HOOK; "exponential" is doc HOOK, the numbers are assumed.
+RETRY_DELAYS: Final = tuple(30.0 * 2**n for n in range(12))
+KEY_LENGTH: Final = 24  # bytes, as in the scheme's published test vector
 
 PROBLEM_TYPE: Final = "application/problem+json"  # doc ERR
 PROBLEM_BASE: Final = "https://scan-documents.com/docs/errors/"  # doc GET-TASK
 
+_LATER: Final = "Please try again later or contact support."
 _UNEXPECTED: Final = "An unexpected error occurred. Contact support if the problem persists."
 PROBLEMS: Final[Mapping[int, tuple[str, str, str]]] = {  # HTTP status -> type, title, message: doc ERR GET-TASK
     401: ("unauthorized", "Unauthorized", "You are not authorized to access this resource."),
     404: ("not-found", "Not Found", "{resource} with id {id} not found."),
     409: ("no-subscription", "No Subscription", "User does not have an active subscription"),
-    429: (
-        "rate-limit-error",
-        "Rate Limit Exceeded",
-        "Rate limit exceeded. Please try again later or contact support.",
-    ),
+    429: ("rate-limit-error", "Rate Limit Exceeded", f"Rate limit exceeded. {_LATER}"),
     500: ("internal-error", _UNEXPECTED, _UNEXPECTED),
 }
 
@@ -102,6 +117,13 @@ class _Task:
     files: list[str] = field(default_factory=list[str])
 
 
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    url: str
+    events: frozenset[str]
+    key: bytes
+
+
 class ScanDocumentsEmulator(VendorEmulator):
     """The emulated Scan Documents.
 
@@ -121,7 +143,7 @@ class ScanDocumentsEmulator(VendorEmulator):
         self._files: dict[str, _File] = {}
         self._tasks: dict[str, _Task] = {}
         self._events: dict[str, JsonObject] = {}
-        self._endpoints = WebhookEndpoints(host)
+        self._endpoints: list[_Endpoint] = []
         self._due: list[tuple[float, int, str]] = []  # a heap of ends, order of creation, task ids
         self._samples = self._make_samples()
 
@@ -155,7 +177,10 @@ class ScanDocumentsEmulator(VendorEmulator):
             url: Where events are sent from now on.
             events: Types of events.
         """
-        return self._endpoints.add(url, events)
+        key = self.host.random.randbytes(KEY_LENGTH)
+        self._endpoints.append(_Endpoint(url, frozenset(events), key))
+        self.host.webhooks.enable()
+        return f"whsec_{b64encode(key).decode()}"
 
     def subscribe(self, url: str) -> str:
         """Register an endpoint for all events and return its signing secret."""
@@ -163,7 +188,9 @@ class ScanDocumentsEmulator(VendorEmulator):
 
     def tick(self) -> None:
         """End the tasks that are due, which creates events."""
-        self._end_due_tasks()
+        now = self.host.clock.time()
+        while self._due and self._tasks[self._due[0][-1]].life.phase(now) == "ended":
+            self._end(self._tasks[heappop(self._due)[-1]])
 
     # Before every request.
 
@@ -172,7 +199,7 @@ class ScanDocumentsEmulator(VendorEmulator):
             raise ErrorResponse(problem(401))
         if self.forced_error is not None:
             raise ErrorResponse(problem(self.forced_error))
-        self._end_due_tasks()
+        self.tick()
 
     # Files.
 
@@ -227,17 +254,15 @@ class ScanDocumentsEmulator(VendorEmulator):
             if body is None:
                 raise ErrorResponse(invalid(input=[INVALID_INPUT]))  # response to a body that is not an object: assumed
             inputs = self._inputs(body.get("input"), kind)
-            field_errors = kind.field_errors(body)
-            if inputs is None:
-                field_errors = {"input": [INVALID_INPUT], **field_errors}
-            if inputs is None or field_errors:
+            field_errors = ({} if inputs else {"input": [INVALID_INPUT]}) | kind.field_errors(body)
+            if not inputs or field_errors:
                 raise ErrorResponse(invalid(**field_errors))
             subject = f"{body.get('name') or ''} {' '.join(self._subject(key) for key in inputs)}"
             life = self._life(inputs, self.host.take_plan(subject))
             task = self._add(word, kind.parameters(body), inputs, subject, life)
             if "callback_url" in task.parameters:
                 self.host.webhooks.enable()
-            self._end_due_tasks()
+            self.tick()
             return to_json(self._show(task))  # code assumed
 
         return create
@@ -254,10 +279,11 @@ class ScanDocumentsEmulator(VendorEmulator):
     async def _list_events(self, request: Request) -> Response:
         return self._page(request, "events", list(self._events), self._events.__getitem__)
 
-    def _inputs(self, value: object, kind: OperationSpec) -> Sequence[str] | None:
-        keys = as_list(value) if kind.many else [value]
-        known = [key for key in keys or () if isinstance(key, str) and (key in self._files or key in self._tasks)]
-        return known if keys and len(known) == len(keys) else None
+    def _inputs(self, value: object, kind: OperationSpec) -> Sequence[str]:
+        """The ids of the inputs; none if one of them is invalid."""
+        keys = (as_list(value) or []) if kind.many else [value]
+        known = [key for key in keys if isinstance(key, str) and (key in self._files or key in self._tasks)]
+        return known if len(known) == len(keys) else []
 
     def _subject(self, key: str) -> str:
         return self._files[key].document.name if key in self._files else self._tasks[key].subject
@@ -279,11 +305,12 @@ class ScanDocumentsEmulator(VendorEmulator):
 
     def _show(self, task: _Task) -> JsonObject:
         now = self.host.clock.time()
+        unfinished = "pending" if task.life.phase(now) == "queued" else "processing"  # doc TASKS
         row: JsonObject = {
             "id": task.id,
             "operation": self.detection_operation if task.operation == "detect-documents" else task.operation,
             "parameters": task.parameters,
-            "status": task.status or _status(task.life.phase(now)),
+            "status": task.status or unfinished,
             "result": task.result,
             "created_at": utc_text(task.life.submitted_at),
             "updated_at": utc_text(task.life.phase_since(now)),
@@ -293,11 +320,6 @@ class ScanDocumentsEmulator(VendorEmulator):
         return row
 
     # Ending tasks.
-
-    def _end_due_tasks(self) -> None:
-        now = self.host.clock.time()
-        while self._due and self._tasks[self._due[0][-1]].life.phase(now) == "ended":
-            self._end(self._tasks[heappop(self._due)[-1]])
 
     def _end(self, task: _Task) -> None:
         try:
@@ -309,7 +331,9 @@ class ScanDocumentsEmulator(VendorEmulator):
         event = {"id": task.id, "operation": task.operation, "result": task.result}
         self._emit(f"task.{task.status}", event, task.life.finished_at)
         if callback := task.parameters.get("callback_url"):
-            self._endpoints.send_callback(callback, {"id": task.id, "status": task.status})
+            # Method, body, and the lack of a signature and of retries are assumed: nothing is documented.
+            body = _json({"id": task.id, "status": task.status})
+            self.host.webhooks.send(OutgoingWebhook(PREFIX, "callback", callback, body, headers=lambda _: {}))
 
     def _work(self, task: _Task) -> JsonObject:
         if task.life.plan.outcome in {"failed", "cancelled"}:
@@ -355,8 +379,30 @@ class ScanDocumentsEmulator(VendorEmulator):
 
     def _emit(self, kind: str, data: JsonObject, moment: float) -> None:
         key = self._new_id("event")
-        self._events[key] = {"id": key, "type": kind, "timestamp": utc_text(moment, digits=3), "data": data}
-        self._endpoints.send(self._events[key])
+        event = self._events[key] = {"id": key, "type": kind, "timestamp": utc_text(moment, digits=3), "data": data}
+        for endpoint in self._endpoints:
+            if kind in endpoint.events:
+                self._post(endpoint, kind, _json(event))
+
+    def _post(self, endpoint: _Endpoint, kind: str, body: bytes) -> None:
+        message = f"msg_{random_text(self.host.random, 27)}"
+
+        def headers(now: int) -> dict[str, str]:
+            # Wall-clock time of the attempt: a receiver compares it with its own clock, however fast vendor time is.
+            signature = sign_svix(endpoint.key, message, now, body)
+            return {"svix-id": message, "svix-timestamp": str(now), "svix-signature": signature}
+
+        self.host.webhooks.send(
+            OutgoingWebhook(
+                PREFIX,
+                kind,
+                endpoint.url,
+                body,
+                headers=headers,
+                retry_delays=RETRY_DELAYS,
+                retry_if=lambda status: status is None or not 200 <= status < 300,
+            )
+        )
 
     def _new_id(self, kind: str) -> str:
         return f"{kind}_{random_text(self.host.random, ID_LENGTH)}"
@@ -381,15 +427,12 @@ class ScanDocumentsEmulator(VendorEmulator):
             label: self._add(word, parameters, [parameters["input"]], "", replace(hour_ago, plan=plan)).id
             for label, (word, parameters, plan) in rows.items()
         }
-        self._end_due_tasks()
+        self.tick()
         return labels
 
 
-def _status(phase: Phase) -> str:
-    return "pending" if phase == "queued" else "processing"  # doc TASKS
-
-
-# Error responses.
+def _json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def problem(status: int, **values: str) -> Response:

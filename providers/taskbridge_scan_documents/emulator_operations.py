@@ -1,34 +1,50 @@
-"""The operations of the emulated Scan Documents: the input and output of each.
+"""The operations of the emulated Scan Documents, and the files that they read and make.
 
 The vendor's documents give the fields (TASKS, OPS, NODE, NODE-NEW), the shapes of results and one text of a validation
 error; all other texts of validation errors are assumed. Invalid fields are refused when a task is created (422); an
 unsuitable document, such as one without the requested page or of an unsupported type, fails the task.
+
+Generated PNG and PDF files are real and have the size that their properties state; generated JPEG and WebP files are
+one pixel, whatever their properties state. The vendor's documents name the types (TASKS) and the properties (NODE).
 """
 
 from __future__ import annotations
 
 import json
 import re
+import struct
+import zlib
+from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, Final, TypeAlias
 
-from taskbridge.emulator.helpers import as_list, as_object
-
-from .emulator_files import (
-    IMAGES,
-    JPEG,
-    PDF,
-    PNG,
-    WEBP,
-    DocumentFile,
-    make_image,
-    make_pdf,
-)
+from taskbridge.emulator.helpers import as_list, as_object, count_pdf_pages
 
 Body: TypeAlias = Mapping[str, Any]
 Check: TypeAlias = Callable[[Any, Body], str | None]  # a field's value (None if absent) and the body -> error text
 Output: TypeAlias = "list[DocumentFile] | dict[str, Any]"
+
+PNG: Final = "image/png"
+JPEG: Final = "image/jpeg"
+WEBP: Final = "image/webp"
+PDF: Final = "application/pdf"
+IMAGES: Final = frozenset({PNG, JPEG, WEBP})  # doc TASKS
+
+# First bytes and file name suffixes -> type. Facts about file formats, not about the vendor.
+MAGIC: Final[Mapping[bytes, str]] = {b"\x89PNG": PNG, b"\xff\xd8\xff": JPEG, b"RIFF": WEBP, b"%PDF": PDF}
+SUFFIXES: Final[Mapping[str, str]] = {".png": PNG, ".jpg": JPEG, ".jpeg": JPEG, ".webp": WEBP, ".pdf": PDF}
+
+EXAMPLE_SIZE: Final = (800, 600)  # pixels; doc GET-TASK, for images whose size is not read
+
+ONE_PIXEL: Final[Mapping[str, bytes]] = {
+    JPEG: b64decode(
+        "/9j/4AAQSkZJRgABAQEASABIAAD/2wBDAP" + "/" * 86 + "wgALCAABAAEBAREA/8QAFBABAAAAAAAAAAAAAAAAAAAAAP/aAAgBAQABPxA="
+    )
+    + b"\xff\xd9",
+    WEBP: b64decode("UklGRiIAAABXRUJQVlA4IBYAAAAwAQCdASoBAAEADsD+JaQAA3AAAAAA"),
+}
 
 EFFECTS: Final = ("grayscale", "scanner", "black-background")  # doc OPS
 SCHEMA_TYPES: Final = ("string", "number", "integer", "boolean", "array", "object")  # sdk NODE
@@ -37,7 +53,6 @@ FORMATS: Final[Mapping[str, str]] = {  # text of doc TASKS; the other formats ha
     "markdown": "**This** is the *extracted* text content",
     "html": "<p><strong>This</strong> is the <em>extracted</em> text content</p>",
 }
-CORNERS: Final = 4
 MAX_SIDE: Final = 5000  # pixels; a limit of this emulator, not of the vendor
 DPI: Final = 300  # dots per inch by default: sdk NODE
 PAGES: Final = re.compile(r"[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*")  # "2-7", "2,3,7": sdk NODE
@@ -46,11 +61,83 @@ INVALID_FILE: Final = "Invalid file ID"  # named as a cause by doc TASKS
 INVALID_TYPE: Final = "Unsupported format"  # named as a cause by doc TASKS
 
 
-class OperationFailed(Exception):  # the task failed; the emulator did not
-    """The document is unsuitable for the operation; the text becomes ``result.error``."""
+# Files.
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentFile:
+    """A file without its id: the input and output of operations."""
+
+    name: str  # its name in file objects
+    type: str
+    data: bytes
+    width: int = 0  # pixels; 0 for PDF
+    height: int = 0  # pixels; 0 for PDF
+    pages: int = 1  # pages of a PDF; 1 for images
+
+    def properties(self) -> dict[str, int]:
+        """``properties`` of the file object: sdk NODE."""
+        if self.type == PDF:
+            return {"size": len(self.data), "page_count": self.pages}
+        return {"size": len(self.data), "width": self.width, "height": self.height}
+
+
+def read_document(name: str, data: bytes, hint: str | None, filename: str | None) -> DocumentFile | None:
+    """Return an uploaded file; None for a type that the vendor does not list.
+
+    The first bytes decide, then ``hint`` (the sender's content type), then the suffix of the sender's file name.
+    """
+    by_magic = next((kind for magic, kind in MAGIC.items() if data.startswith(magic)), None)
+    by_hint = hint if hint in {*IMAGES, PDF} else None
+    kind = by_magic or by_hint or SUFFIXES.get(PurePath(filename or name).suffix.lower())
+    if kind is None:
+        return None
+    if kind == PDF:
+        return DocumentFile(name, kind, data, pages=count_pdf_pages(data))
+    width, height = _png_size(data) if kind == PNG else EXAMPLE_SIZE
+    return DocumentFile(name, kind, data, width, height)
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    size = data[16:24]  # width and height of a PNG
+    return struct.unpack(">II", size) if len(size) == struct.calcsize(">II") else EXAMPLE_SIZE
+
+
+def make_image(name: str, kind: str, width: int, height: int) -> DocumentFile:
+    """Return a white image of ``width`` by ``height`` pixels; of one pixel if ``kind`` is not PNG."""
+    data = ONE_PIXEL.get(kind) or _png(width, height)
+    return DocumentFile(name, kind, data, width, height)
+
+
+def _png(width: int, height: int) -> bytes:
+    row = b"\0" + b"\xff" * ((width + 7) // 8)  # filter 0, one bit a pixel
+    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    chunks = (b"IHDR" + head, b"IDAT" + zlib.compress(row * height, 9), b"IEND")
+    framed = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+def make_pdf(name: str, pages: int) -> DocumentFile:
+    """Return a PDF with ``pages`` empty pages of 612 by 792 points."""
+    kids = " ".join(f"{number} 0 R" for number in range(3, 3 + pages))
+    objects = ["<< /Type /Catalog /Pages 2 0 R >>", f"<< /Type /Pages /Kids [{kids}] /Count {pages} >>"]
+    objects += ["<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] >>"] * pages
+    body, offsets = "%PDF-1.4\n", list[int]()
+    for number, text in enumerate(objects, 1):
+        offsets.append(len(body))
+        body += f"{number} 0 obj\n{text}\nendobj\n"
+    table = "".join(f"{offset:010} 00000 n \n" for offset in offsets)
+    size = len(objects) + 1
+    body += f"xref\n0 {size}\n0000000000 65535 f \n{table}"
+    body += f"trailer\n<< /Size {size} /Root 1 0 R >>\nstartxref\n{body.index('xref')}\n%%EOF\n"
+    return DocumentFile(name, PDF, body.encode("ascii"), pages=pages)
 
 
 # Checks of fields.
+
+
+class OperationFailed(Exception):  # the task failed; the emulator did not
+    """The document is unsuitable for the operation; the text becomes ``result.error``."""
 
 
 def _one_of(*words: str) -> Check:
@@ -85,17 +172,14 @@ def _quality(value: Any, body: Body) -> str | None:
 def _schema(value: Any, body: Body) -> str | None:
     if body.get("format") != "json":
         return None
-    valid = (as_object(value) or {}).get("type") in SCHEMA_TYPES
-    return None if valid else "must be a schema."
+    return None if (as_object(value) or {}).get("type") in SCHEMA_TYPES else "must be a schema."
 
 
 def _vertices(value: Any, _: Body) -> str | None:
     points = [as_object(point) or {} for point in as_list(value) or []]
     numbers: list[Any] = [point.get(axis) for point in points for axis in "xy"]
-    valid = len(points) == CORNERS and all(
-        type(number) in {int, float} and abs(number) <= MAX_SIDE for number in numbers
-    )
-    return None if valid else f"must be {CORNERS} points of x and y."
+    valid = all(type(number) in {int, float} and abs(number) <= MAX_SIDE for number in numbers)
+    return None if valid and len(points) == 4 else "must be 4 points of x and y."
 
 
 # Outputs of operations.
