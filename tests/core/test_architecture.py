@@ -102,6 +102,33 @@ def test_there_is_no_import_cycle() -> None:
         pytest.fail(" → ".join(error.args[1]))
 
 
+def reachable(module: str) -> set[str]:
+    """Every module of ours that a module imports, directly or not."""
+    found: set[str] = set()
+    pending = [module]
+    while pending:
+        for name in GRAPH[pending.pop()] - found - {"taskbridge", "taskbridge.notebook"}:
+            found.add(name)
+            pending.append(name)
+    return found
+
+
+def test_the_two_interfaces_import_nothing_from_each_other() -> None:
+    assert reachable("taskbridge.aio") & {"taskbridge.client", "taskbridge._runtime.sync"} == set()
+    assert reachable("taskbridge.client") & {"taskbridge.aio", "taskbridge._runtime.aio"} == set()
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in PROVIDERS}), ids=lambda folder: folder.name)
+def test_the_files_of_a_provider_have_no_cycle(folder: Path) -> None:
+    graph = {
+        path.stem: {name.lstrip(".") for name in imported(path) if name.startswith(".")} for path in folder.glob("*.py")
+    }
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+
+
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_only_the_transports_import_an_http_library(path: Path) -> None:
     if layer_of(dotted(path)) in ("_transport", "emulator"):
