@@ -24,19 +24,12 @@ _NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+", re.ASCII)  # what inet_
 
 @dataclass(frozen=True, slots=True)
 class FetchPolicy:
-    """What may be fetched.
+    """What may be fetched."""
 
-    Attributes:
-        allow_private: Allow this machine and private networks.
-        allow_http: Allow plain http; with `allow_private`, http from this machine is allowed anyway.
-        max_bytes: Most bytes of one document.
-        own: The vendor's own origin, which is allowed wherever it is; empty for none.
-    """
-
-    allow_private: bool = False
-    allow_http: bool = False
-    max_bytes: int = 1 << 30
-    own: str = ""
+    allow_private: bool = False  # this machine and private networks
+    allow_http: bool = False  # plain http; http from this machine needs only `allow_private`
+    max_bytes: int = 1 << 30  # of one document
+    own: str = ""  # the vendor's own origin, which is allowed wherever it is; empty for none
 
 
 def origin_of(url: str) -> str:
@@ -50,11 +43,7 @@ def origin_of(url: str) -> str:
 
 
 def is_public(address: str) -> bool:
-    """Return whether an IP address belongs to the public internet; IPv6 forms of an IPv4 address count as that address.
-
-    Args:
-        address: The address as a resolver returns it.
-    """
+    """Return whether an IP address belongs to the public internet; IPv6 forms of an IPv4 address count as that."""
     try:
         return _is_public(ip_address(address))
     except ValueError:
@@ -74,12 +63,7 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
 
 
 def url_problem(url: str, policy: FetchPolicy) -> str | None:
-    """Return why a URL may not be fetched, in words that follow the URL; None if it may.
-
-    Args:
-        url: The URL.
-        policy: What may be fetched.
-    """
+    """Return why a URL may not be fetched, in words that follow the URL; None if it may."""
     if len(url) > _LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
         return "is no URL"
     try:
@@ -95,7 +79,7 @@ def url_problem(url: str, policy: FetchPolicy) -> str | None:
 
 
 def _host_problem(host: str, scheme: str, policy: FetchPolicy) -> str | None:
-    literal: IPv4Address | IPv6Address | None = None
+    literal = None
     try:
         literal = ip_address(host)
     except ValueError:

@@ -4,6 +4,7 @@ The methods are in this order: build requests, read responses, map errors, check
 order in which a task lives. A provider overrides the operations that its vendor has and states them in `capabilities`.
 """
 
+# ruff: noqa: ARG002  # what the vendor does not have needs no arguments
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -89,17 +90,11 @@ class ErrorDetails:
 
 
 class StatusError(NamedTuple):
-    """How an HTTP status becomes an error.
+    """How an HTTP status becomes an error."""
 
-    Attributes:
-        error: Error class, unless the provider's tables name another.
-        message: Message where the vendor gives none.
-        retryable: Whether the call may succeed later; None for the class's default.
-    """
-
-    error: type[ApiError]
-    message: str = "the vendor refused the request"
-    retryable: bool | None = None
+    error: type[ApiError]  # unless the provider's tables name another
+    message: str = "the vendor refused the request"  # where the vendor gives none
+    retryable: bool | None = None  # whether the call may succeed later; None for the class's default
 
 
 _CHECK_CREDENTIAL: Final = "check that the credential is right, current, and of this environment"
@@ -133,7 +128,7 @@ _SEND_JSON: Final = {"Accept": "application/json", "Content-Type": "application/
 
 
 class Provider(ABC, Generic[S]):
-    """One vendor's translator.
+    """One vendor's translator; each `task_id` that it gets is a shared id that `split_id` accepts.
 
     Args:
         settings: The connection's own settings, validated.
@@ -265,8 +260,9 @@ class Provider(ABC, Generic[S]):
             document = response.json()
         except MalformedResponse:
             document = None
-        is_object = isinstance(document, dict)
-        details = self.error_details(cast("dict[str, Any]", document)) if is_object else ErrorDetails()
+        details = ErrorDetails()
+        if isinstance(document, dict):
+            details = self.error_details(cast("dict[str, Any]", document))
         rule = STATUS_ERRORS.get(status, _OTHER_4XX if status < 500 else _OTHER_5XX)
         by_code = self.codes.get(details.code) if details.code is not None else None
         error_class = by_code or self.statuses.get(status) or rule.error
@@ -291,11 +287,7 @@ class Provider(ABC, Generic[S]):
         return ErrorDetails(payload.maybe_text("code"), payload.maybe_message("message"))
 
     def unsupported(self, action: str) -> UnsupportedFeature:
-        """Return the error for what the vendor cannot do; it names what the vendor offers instead.
-
-        Args:
-            action: Words that follow "cannot".
-        """
+        """Return the error for what the vendor "cannot …"; it names what the vendor offers instead."""
         offered = ", ".join(("get", "wait", "result", *self.capabilities.calls))
         return UnsupportedFeature(
             f"{self.title} cannot {action}; it offers {offered}", provider=self.name, connection=self.connection
@@ -339,7 +331,6 @@ class Provider(ABC, Generic[S]):
         Args:
             submission: What to do; its documents are data and may be sent as often as needed.
         """
-        del submission
         raise self.unsupported("submit")
 
     def recover(self, recovery_token: Mapping[str, Any]) -> Flow[Task | None]:
@@ -349,44 +340,22 @@ class Provider(ABC, Generic[S]):
             recovery_token: ``reference``, ``operation`` (the vendor's word) and ``time`` (ISO 8601) of the submission,
                 and the ``recovery_token`` of its requests.
         """
-        del recovery_token
         raise self.unsupported("recover")
 
     def finish(self, task: Task, submission: Submission) -> Flow[Task]:
-        """Send what a recovered task still waits for; the default sends nothing.
-
-        Args:
-            task: What `recover` found; it has not ended.
-            submission: The submission with its documents.
-        """
-        del submission
+        """Send what a recovered task, which has not ended, still waits for; the default sends nothing."""
         return no_requests(task)
 
     @abstractmethod
     def get(self, task_id: str) -> Flow[Task]:
-        """Get a task's status once.
-
-        Args:
-            task_id: A shared id that `split_id` accepts.
-        """
+        """Get a task's status once."""
 
     def get_with(self, task_id: str, options: Mapping[str, Any]) -> Flow[Task]:
-        """Get a task's status once, with the vendor's own query options.
-
-        Args:
-            task_id: A shared id that `split_id` accepts.
-            options: Options by name; all names are in `Capabilities.get_options`.
-        """
-        del task_id, options
+        """Get a task's status once, with the vendor's own query options, named in `Capabilities.get_options`."""
         raise self.unsupported("get a task with options")
 
     def long_poll(self, task_id: str) -> Flow[Task] | None:
-        """Get a task's status by a long poll; None if the vendor has none for this id.
-
-        Args:
-            task_id: A shared id that `split_id` accepts.
-        """
-        del task_id
+        """Get a task's status by a long poll; None if the vendor has none for this id."""
         return None
 
     def list_queries(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
@@ -397,7 +366,6 @@ class Provider(ABC, Generic[S]):
             now: Aware UTC time.
             age: Seconds since the oldest of the tasks was created, as far as is known.
         """
-        del prefixes, now, age
         return ()
 
     def list_page(self, query: Query, cursor: str | None) -> Flow[Page]:
@@ -407,71 +375,38 @@ class Provider(ABC, Generic[S]):
             query: What to list; of its status, only what `Listing.statuses` claims has to be applied.
             cursor: `Page.next_cursor` of the previous page; None for the first.
         """
-        del query, cursor
         raise self.unsupported("list")
 
     def cancel(self, task_id: str) -> Flow[Task]:
-        """Stop a task; a task that has ended is returned as it is.
-
-        Args:
-            task_id: A shared id that `split_id` accepts.
-        """
-        del task_id
+        """Stop a task; a task that has ended is returned as it is."""
         raise self.unsupported("cancel")
 
     def retry(self, task_id: str) -> Flow[Task]:
-        """Run a task again as a new task whose `retry_of` is this one.
-
-        Args:
-            task_id: A shared id that `split_id` accepts.
-        """
-        del task_id
+        """Run a task again as a new task whose `retry_of` is this one."""
         raise self.unsupported("retry")
 
     def restart(self, task_id: str) -> Flow[Task]:
-        """Run a task again under the same id; its previous result is lost.
-
-        Args:
-            task_id: A shared id that `split_id` accepts.
-        """
-        del task_id
+        """Run a task again under the same id; its previous result is lost."""
         raise self.unsupported("restart")
 
     def delete(self, task_id: str) -> Flow[None]:
-        """Delete a task and its results.
-
-        Args:
-            task_id: A shared id that `split_id` accepts.
-        """
-        del task_id
+        """Delete a task and its results."""
         raise self.unsupported("delete")
 
     def result(self, task: Task) -> Flow[TaskResult]:
-        """Get the result of a completed task; the default returns what the status response carried.
-
-        Args:
-            task: A completed task.
-        """
+        """Get the result of a completed task; the default returns what the status response carried."""
         if task.result is None:
             raise MalformedResponse("the task is completed, but the vendor's answer has no result", raw=task.raw)
         return (yield from no_requests(task.result))
 
     def result_files(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
-        """Return the files to download for a result: the vendor's files, otherwise its text and data.
-
-        Args:
-            task: A completed task.
-            result: Its result.
-        """
+        """Return the files to download for the result of a task: the vendor's, otherwise its text and data."""
         return result.files or generated_files(task, result)
 
     def download_request(self, file: TaskFile) -> Request:
         """Build the request for the bytes of a file; the default gets its link without a credential.
 
         The library sends it, follows redirects, and streams the response to the disk.
-
-        Args:
-            file: A file of a task's result.
         """
         if not file.url:
             raise MalformedResponse(f"{self.title} gives no link to the file {printable(file.name or '', 80)!r}")
@@ -484,14 +419,9 @@ class Provider(ABC, Generic[S]):
 
         The delivery hands out its body only through a method that verifies the sender (``delivery.by_svix()`` and so
         on), and rejects by itself what cannot be verified or read.
-
-        Args:
-            delivery: The delivery.
         """
-        del delivery
-        raise UnsupportedFeature(
-            f"{self.title} sends no webhooks; wait, as_completed and watch poll it instead", provider=self.name
-        )
+        message = f"{self.title} sends no webhooks; wait, as_completed and watch poll it instead"
+        raise UnsupportedFeature(message, provider=self.name)
 
 
 def no_requests(value: T) -> Flow[T]:

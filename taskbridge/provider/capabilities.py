@@ -155,14 +155,14 @@ class Capabilities:
     def calls(self) -> tuple[str, ...]:
         """Names of the client's methods that the vendor supports, besides those that need only a status request."""
         claims = {
-            "submit": bool(self.operations),
-            "download": self.downloads is not None,
-            "list": self.listing is not None,
+            "submit": self.operations,
+            "download": self.downloads,
+            "list": self.listing,
             "cancel": self.cancel,
             "retry": self.retry,
             "delete": self.delete,
             "restart": self.restart,
-            "recover": self.recover is not None,
+            "recover": self.recover,
         }
         return tuple(name for name, claimed in claims.items() if claimed)
 

@@ -24,11 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A multipart form without a file.
-
-    Attributes:
-        fields: Form fields, in order.
-    """
+    """A multipart form without a file: its fields, in order."""
 
     fields: tuple[tuple[str, str], ...] = field(repr=False)
 
@@ -68,13 +64,7 @@ class Base64:
 
     @classmethod
     def of(cls, document: Any, place: str, content: bytes | Path) -> Base64:
-        """Return a JSON document in which the file's base64 replaces one text.
-
-        Args:
-            document: What `json.dumps` takes.
-            place: The text to replace; it must occur exactly once.
-            content: The file.
-        """
+        """Return a JSON document in which the file's base64 replaces the text `place`; it must occur exactly once."""
         head, found, tail = json.dumps(document, allow_nan=False).partition(json.dumps(place))
         if not found or json.dumps(place) in tail:
             raise ValueError("the place for the file must occur exactly once in the document")

@@ -42,18 +42,18 @@ UNKNOWN: Final = State(TaskStatus.PROCESSING, None, recognized=False)
 
 
 def read_state(table: StateTable, word: str | None) -> State:
-    """Translate a vendor's status word; an unlisted word is ``processing`` with ``recognized=False``.
+    """Translate a vendor's status word; an unlisted word, or None, is ``processing`` with ``recognized=False``.
 
-    Args:
-        table: Words and patterns; case and spaces are ignored.
-        word: The vendor's word, or None if the response has none.
+    Case and spaces are ignored.
     """
     if word is None:
         return UNKNOWN
     row = table.get(word)
     if row is None:
         squeezed = _squeeze(word)
-        row = next((row for key, row in table.items() if fnmatchcase(squeezed, _pattern(key))), None)
+        # Only * is special in a table, not brackets or question marks.
+        patterns = ((_squeeze(key).replace("[", "[[]").replace("?", "[?]"), row) for key, row in table.items())
+        row = next((row for pattern, row in patterns if fnmatchcase(squeezed, pattern)), None)
     return UNKNOWN if row is None else State(*row)
 
 
@@ -61,17 +61,8 @@ def _squeeze(word: str) -> str:
     return "".join(word.split()).casefold()
 
 
-def _pattern(key: str) -> str:
-    # Only * is special in a table, not brackets or question marks.
-    return _squeeze(key).replace("[", "[[]").replace("?", "[?]")
-
-
 def read_time(value: object) -> datetime | None:
-    """Read an ISO 8601 time as aware UTC; a time without a zone is UTC, an unreadable one is None.
-
-    Args:
-        value: What the vendor sent.
-    """
+    """Read an ISO 8601 time as aware UTC; a time without a zone is UTC, an unreadable one is None."""
     if type(value) is not str:
         return None
     try:
@@ -231,18 +222,8 @@ def _kind(value: object) -> str:
 
 
 def _is_clean(text: str) -> bool:
-    return text.isprintable() or ("\0" not in text and _encodable(text))
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text.isprintable() or text == _repaired(text)
 
 
 def _repaired(text: str) -> str:
-    if _is_clean(text):
-        return text
     return text.replace("\0", "␀").encode("utf-8", "replace").decode()

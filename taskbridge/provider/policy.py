@@ -38,12 +38,7 @@ class RetryPolicy:
         _check("retry.at_most", self.at_most, 0.0, 3600.0)
 
     def pause(self, failures: int, chance: float) -> float:
-        """Return the seconds before the next attempt: full jitter below a doubling ceiling.
-
-        Args:
-            failures: Attempts that have failed so far, from 1.
-            chance: A random number from 0.0 up to 1.0.
-        """
+        """Return the seconds before the next attempt: full jitter (`chance` is 0.0 to 1.0) below a doubling ceiling."""
         return chance * min(self.at_most, self.first * 2.0 ** min(failures - 1, 30))
 
 
@@ -101,17 +96,13 @@ _HTTP_DATE: Final = re.compile(
     r"|[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d{2}:\d{2}:\d{2} \d{4}",
     re.ASCII,
 )
-
-
 _SECONDS: Final = re.compile(r"\d{1,9}", re.ASCII)
 
 
 def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """Return the seconds of ``Retry-After``; None if it is missing or unreadable.
 
-    Args:
-        headers: The response's header fields, names in lower case.
-        now: Aware UTC time; used only without a ``Date`` header, so that a wrong local clock does no harm.
+    `now` counts only without a ``Date`` header, so that a wrong local clock does no harm.
     """
     value = headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(value):
@@ -124,11 +115,7 @@ def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None
 
 
 def read_http_date(value: str) -> datetime | None:
-    """Read a date in one of the three HTTP formats as aware UTC; None if it is not one.
-
-    Args:
-        value: Value of the header field.
-    """
+    """Read a date in one of the three HTTP formats as aware UTC; None if it is not one."""
     value = value.strip()
     if not _HTTP_DATE.fullmatch(value):
         return None

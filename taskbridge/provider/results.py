@@ -25,13 +25,7 @@ class GeneratedFile:
 
 
 def generated_files(task: Task, result: TaskResult, *, text_suffix: str = ".txt") -> tuple[GeneratedFile, ...]:
-    """Return a result's text and data as files, named by the vendor's id of the task: ``44.txt``, ``44.json``.
-
-    Args:
-        task: The task.
-        result: Its result.
-        text_suffix: Suffix for the text, with its dot.
-    """
+    """Return a result's text and data as files, named by the vendor's id of the task: ``44.txt``, ``44.json``."""
     files: list[GeneratedFile] = []
     if result.text is not None:
         files.append(GeneratedFile("text", f"{task.native_id}{text_suffix}", as_text(result.text)))

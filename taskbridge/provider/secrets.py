@@ -33,11 +33,7 @@ class SecretHeader(str):
 
 
 def without_traceback(error: E) -> E:
-    """Strip an error of its traceback, and of causes that are not ours.
-
-    Args:
-        error: The error; raise it again outside of the ``except`` block that caught it.
-    """
+    """Strip an error of its traceback, and of causes that are not ours; raise it outside of its ``except`` block."""
     error.__context__ = None
     if not isinstance(error.__cause__, TaskbridgeError):
         error.__cause__ = None

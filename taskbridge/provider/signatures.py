@@ -10,8 +10,8 @@ from __future__ import annotations
 import hmac
 import re
 from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import unquote, unquote_plus
@@ -25,15 +25,12 @@ if TYPE_CHECKING:
 HeaderOf: TypeAlias = Callable[[str], str | None]
 """Returns a header field by its lower-case name; None if it is missing."""
 
-
 TOLERANCE: Final = 300
 """Seconds by which a signed time may differ from ours, either way. Standard Webhooks and svix use the same. Not a
 setting: in other libraries 0 has disabled the check."""
 
-
 SVIX_PREFIX: Final = "whsec_"
 """Prefix of a secret of the svix scheme."""
-
 
 FAMILIES: Final = ("svix", "webhook")  # https://docs.svix.com/receiving/verifying-payloads/how-manual
 LONGEST_HEADER: Final = 4096  # characters; real ones are below 300
@@ -136,10 +133,8 @@ def _required(secrets: Sequence[str]) -> Sequence[str]:
 def _svix_key(secret: str) -> bytes:
     key = b""
     if secret.startswith(SVIX_PREFIX):
-        try:
+        with suppress(ValueError):
             key = b64decode(secret.removeprefix(SVIX_PREFIX), validate=True)
-        except (Base64Error, ValueError):
-            key = b""
     if not key:
         raise ConfigError(f"webhook_secrets: a signing secret is {SVIX_PREFIX} and base64 behind it; copy it again")
     return key

@@ -22,21 +22,7 @@ _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]*"', re.ASCII)  # a weak one 
 
 
 class ResponseSink:
-    """A file that receives the body of a response.
-
-    Args:
-        path: The file; overwritten, or resumed.
-        limit: Most bytes of the file; None for no limit.
-        expected: Bytes of the whole file, as stated earlier; None if unknown.
-        bytes_per_second: Received bytes that extend the request's deadline by a second; None for a fixed deadline.
-        on_progress: Called after each block.
-
-    Attributes:
-        received: Bytes in the file.
-        most_received: Most bytes that were ever in the file.
-        total: Bytes of the whole file by the response's header; None if it does not say.
-        progress_error: What `on_progress` raised.
-    """
+    """A file that receives the body of a response; it is overwritten, or resumed."""
 
     def __init__(
         self,
@@ -48,15 +34,15 @@ class ResponseSink:
         on_progress: Progress | None = None,
     ) -> None:
         self.path = path
-        self.limit = limit
-        self.expected = expected
-        self.received = 0
-        self.most_received = 0
-        self.total: int | None = None
-        self.progress_error: Exception | None = None
+        self.limit = limit  # bytes
+        self.expected = expected  # bytes of the whole file, as stated earlier
+        self.received = 0  # bytes in the file
+        self.most_received = 0  # bytes that were ever in the file
+        self.total: int | None = None  # bytes of the whole file by the response's header
+        self.progress_error: Exception | None = None  # what `on_progress` raised
         self._all_received = 0  # bytes, those that were discarded included
-        self._bytes_per_second = bytes_per_second
-        self._on_progress = on_progress
+        self._bytes_per_second = bytes_per_second  # that extend the request's deadline by a second
+        self._on_progress = on_progress  # called after each block
         self._etag: str | None = None
 
     @property
@@ -78,10 +64,7 @@ class ResponseSink:
     def begin(self, status: int, headers: Mapping[str, str], *, compressed: bool) -> int:
         """Read the header of a response and return the offset in the file at which its body belongs.
 
-        Args:
-            status: HTTP status, below 300.
-            headers: Header fields, names in lower case.
-            compressed: Whether the body has a content encoding, so that its length is not the file's.
+        The length of a compressed body is not the file's.
 
         Raises:
             MalformedResponse: It is another part of the file than was requested.
@@ -129,26 +112,13 @@ class ResponseSink:
         return 0.0 if self._bytes_per_second is None else count / self._bytes_per_second
 
     def check_size(self, count: int, status: int | None = None) -> None:
-        """Refuse more bytes than the limit.
-
-        Args:
-            count: Bytes to come.
-            status: HTTP status.
-
-        Raises:
-            ResponseTooLarge: The file would exceed `limit`.
-        """
+        """Raise `ResponseTooLarge` if so many bytes more exceed the limit."""
         if self.limit is not None and self.received + count > self.limit:
-            raise ResponseTooLarge(
-                f"the file is larger than the {self.limit} bytes that it may have", http_status=status
-            )
+            message = f"the file is larger than the {self.limit} bytes that it may have"
+            raise ResponseTooLarge(message, http_status=status)
 
     def finish(self, *, framed: bool, status: int) -> None:
-        """Check the file at the end of a body.
-
-        Args:
-            framed: Whether the response's header says where its body ends.
-            status: HTTP status.
+        """Check the file at the end of a body; `framed` says whether the response's header says where that is.
 
         Raises:
             TruncatedResponse: A part of the file is missing.

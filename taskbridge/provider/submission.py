@@ -171,9 +171,7 @@ _LONGEST_SUFFIX: Final = 20  # characters of a suffix worth keeping
 def safe_name(name: str, fallback: str = "document") -> str:
     """Return a file name that is safe to send: no path, no control characters, not too long; the suffix is kept.
 
-    Args:
-        name: Name from a caller, a path or a URL.
-        fallback: Name to use if nothing is left.
+    If nothing is left, return the fallback.
     """
     base = _UNSAFE.sub("_", re.split(r"[/\\]", name)[-1]).strip().strip(".") or fallback
     if len(base) <= _LONGEST_NAME:
