@@ -35,10 +35,7 @@ def connection_settings(
 ) -> tuple[CommonSettings, ProviderSettings]:
     """Return a connection's validated settings: the common ones and its provider's own.
 
-    Args:
-        connection: The connection.
-        provider: Its provider.
-        siblings: Other loaded providers, to say whose setting a misplaced one is.
+    `siblings` are other loaded providers, to say whose setting a misplaced one is.
 
     Raises:
         ConfigError: A key is unknown or a value breaks its rule; the message names the key, never the value.
@@ -77,14 +74,13 @@ def _validate(model: type[BaseModel], values: dict[str, Any], place: str, connec
         for each in error.errors(include_input=False, include_url=False, include_context=False):
             key = ".".join(str(part) for part in each["loc"])
             if each["type"] == "missing":
-                problems.append(_missing(key))
+                missing = f'{key} is missing; add {key} = "${{{key.upper()}}}" to the connection, or pass {key}=…'
+                problems.append(missing)
                 continue
-            origin = connection.origins.get(key)
-            source = f" (from {origin})" if origin else ""
             message = each["msg"].removeprefix("Value error, ")
             if each["type"] == "extra_forbidden":
                 message = _unknown_within(model, each["loc"])
-            problems.append(f"{printable(key, 120) or 'settings'}{source}: {message}")
+            problems.append(f"{printable(key, 120) or 'settings'}{_source(connection, key)}: {message}")
     except TaskbridgeError as error:
         problems.append(error.message)
     raise ConfigError(f"{place}: {'; '.join(problems)}", connection=connection.name, provider=connection.provider)
@@ -100,8 +96,9 @@ def _unknown_within(model: type[BaseModel], place: tuple[int | str, ...]) -> str
     return f"unknown key; {nearest(key, known)}{table} takes {', '.join(known)}"
 
 
-def _missing(key: str) -> str:
-    return f'{key} is missing; add {key} = "${{{key.upper()}}}" to the connection, or pass {key}=…'
+def _source(connection: ConnectionConfig, key: str) -> str:
+    origin = connection.origins.get(key)
+    return f" (from {origin})" if origin else ""
 
 
 def _prepare(model: type[BaseModel], key: str, value: Any, place: str, connection: ConnectionConfig) -> Any:
@@ -109,25 +106,22 @@ def _prepare(model: type[BaseModel], key: str, value: Any, place: str, connectio
     if isinstance(value, PollPolicy | RetryPolicy):
         return {name: number for name, number in asdict(value).items() if number is not None}
     if isinstance(value, dict):
-        return {k: _numbers(v) for k, v in cast("dict[str, Any]", value).items()}
+        return _numbers(cast("dict[str, Any]", value))
     if annotation is SecretStr or annotation == SecretStr | None:
         return _secret(value, key, place, connection)
     if key == "webhook_secrets" and isinstance(value, list | tuple):
         several: tuple[Any, ...] = tuple(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # TOML
         return tuple(_secret(v, key, place, connection) for v in several)
     if isinstance(value, Digits):
-        return str(value) if annotation is str or annotation == str | None else _number(value)
+        return str(value) if annotation is str or annotation == str | None else _numbers(value)
     return value
 
 
 def _numbers(value: Any) -> Any:
+    """Return a value, or all in a table, with digits as numbers."""
     if isinstance(value, Digits):
-        return _number(value)
+        return float(value) if "." in value else int(value)
     return {k: _numbers(v) for k, v in cast("dict[str, Any]", value).items()} if isinstance(value, dict) else value
-
-
-def _number(text: str) -> float | int:
-    return float(text) if "." in text else int(text)
 
 
 def _secret(value: object, key: str, place: str, connection: ConnectionConfig) -> SecretStr:
@@ -138,9 +132,7 @@ def _secret(value: object, key: str, place: str, connection: ConnectionConfig) -
     text = str(text).rstrip("\r\n")
     problem = _secret_problem(text)
     if problem:
-        origin = connection.origins.get(key)
-        source = f" (from {origin})" if origin else ""
-        raise ConfigError(f"{place}: {key}{source} {problem}", connection=connection.name)
+        raise ConfigError(f"{place}: {key}{_source(connection, key)} {problem}", connection=connection.name)
     return SecretStr(text)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
@@ -27,30 +27,11 @@ if TYPE_CHECKING:
 class TransportContext(Protocol):
     """What a transport maker may know about the connection."""
 
-    @property
-    def name(self) -> str:
-        """The connection's name."""
-        ...
-
-    @property
-    def provider(self) -> Provider[Any]:
-        """Its provider."""
-        ...
-
-    @property
-    def settings(self) -> CommonSettings:
-        """The settings that every connection has."""
-        ...
-
-    @property
-    def clock(self) -> Clock:
-        """Time and randomness."""
-        ...
-
-    @property
-    def secrets(self) -> frozenset[str]:
-        """Texts to hide, in every spelling in which a response may echo them."""
-        ...
+    name: str
+    provider: Provider[Any]
+    settings: CommonSettings
+    clock: Clock
+    secrets: frozenset[str]  # texts to hide, in every spelling in which a response may echo them
 
 
 @runtime_checkable
@@ -68,16 +49,10 @@ class TransportMaker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What clients use by default.
+    """What clients use by default; providers, by name, take precedence over installed ones."""
 
-    Attributes:
-        clock: Time and randomness; None for the system clock.
-        transports: Makes the transports; None for real ones.
-        providers: Provider classes by name; they take precedence over installed ones.
-    """
-
-    clock: Clock | None = None
-    transports: TransportMaker | None = None
+    clock: Clock | None = None  # None for the system clock
+    transports: TransportMaker | None = None  # None for real ones
     providers: Mapping[str, type[Provider[Any]]] = field(default_factory=dict[str, "type[Provider[Any]]"])
 
 
@@ -102,21 +77,10 @@ def override_defaults(
     transports: TransportMaker | None = None,
     providers: Mapping[str, type[Provider[Any]]] | None = None,
 ) -> Generator[Defaults]:
-    """Replace defaults inside a ``with`` block; None leaves one unchanged.
-
-    Args:
-        clock: Time and randomness.
-        transports: Makes the transports.
-        providers: Provider classes by name, in addition to earlier overrides.
-    """
+    """Replace defaults inside a ``with`` block; None leaves one unchanged, providers are added by name."""
     with _lock:
-        before = _layers[-1]
-        layer = replace(
-            before,
-            clock=clock or before.clock,
-            transports=transports or before.transports,
-            providers={**before.providers, **(providers or {})},
-        )
+        last = _layers[-1]
+        layer = Defaults(clock or last.clock, transports or last.transports, {**last.providers, **(providers or {})})
         _layers.append(layer)
     try:
         yield layer

@@ -26,40 +26,26 @@ VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _FROM_VARIABLE: Final = "environment variable "
 _MAX_DEPTH: Final = 8  # nested tables; ours need three
 
-
 Table: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class ConnectionConfig:
-    """One connection of a configuration, not yet validated against its provider.
-
-    Attributes:
-        name: Its name.
-        provider: Entry-point name of its provider.
-        values: Values by key; hidden from repr.
-        origins: Where each value came from, by dotted key.
-    """
+    """One connection of a configuration, not yet validated against its provider."""
 
     name: str
-    provider: str
+    provider: str  # entry-point name
     values: Table = field(repr=False)
-    origins: Mapping[str, str] = field(default_factory=dict[str, str])
+    origins: Mapping[str, str] = field(default_factory=dict[str, str])  # where each value came from, by dotted key
 
 
 @dataclass(frozen=True)
 class Config:
-    """A configuration.
+    """A configuration."""
 
-    Attributes:
-        path: The file that it was read from, or None.
-        connections: By name.
-        default: Name of the connection to use if none is named.
-    """
-
-    path: Path | None
-    connections: Mapping[str, ConnectionConfig]
-    default: str | None = None
+    path: Path | None  # the file that it was read from
+    connections: Mapping[str, ConnectionConfig]  # by name
+    default: str | None = None  # name of the connection to use if none is named
 
     def connection(self, name: str | None = None) -> ConnectionConfig:
         """Return the connection of that name, or the default one.
@@ -115,11 +101,7 @@ def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str
 
 @redact_errors
 def load_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Config:
-    """Read the configuration file in force.
-
-    Args:
-        path: The file; None searches the usual places.
-        environ: Environment variables; None for those of this process.
+    """Read the configuration file in force; without a path, search the usual places.
 
     Raises:
         ConfigError: There is no file, or it cannot be used.
@@ -135,12 +117,7 @@ def load_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str
 
 @redact_errors
 def read_config(text: str, *, path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
-    """Read the text of a configuration.
-
-    Args:
-        text: TOML.
-        path: Where it came from, for messages.
-        environ: Environment variables; None for those of this process.
+    """Read the text of a configuration; the path is for messages.
 
     Raises:
         ConfigError: It cannot be used.
@@ -151,7 +128,11 @@ def read_config(text: str, *, path: Path | None = None, environ: Mapping[str, st
         raise ConfigError(f"{place} is no valid TOML{problem}", raw=str(path) if path else None)
     if _too_deep(document):
         raise ConfigError(f"{place} nests its tables more than {_MAX_DEPTH} deep")
-    _refuse_unknown(document, {"default", "connections"}, f"{place}: ")
+    known = ("connections", "default")
+    for key in document:
+        if key not in known:
+            hint = f"{nearest(key, known)}known are {_listed(known)}"
+            raise ConfigError(f"{place}: unknown key {printable(key, 60)!r}; {hint}")
     tables = document.get("connections", {})
     if not isinstance(tables, dict):
         raise ConfigError(f"{place}: connections must be tables, such as [connections.invoices]")
@@ -250,11 +231,7 @@ class Unset(str):
     __slots__ = ()
 
     def problem(self, key: str) -> str:
-        """Return what is wrong.
-
-        Args:
-            key: Dotted key of the value.
-        """
+        """Return what is wrong with the value of this dotted key."""
         missing = ", ".join(dict.fromkeys(VARIABLE.findall(self)))
         return f"{key} takes its value from the environment variable {missing}, which is not set"
 
@@ -287,14 +264,6 @@ def _expand(value: Any, environ: Mapping[str, str]) -> Any:
         return value
     known = {name: environ.get(name, "") for name in VARIABLE.findall(value)}
     return VARIABLE.sub(lambda found: known[found[1]], value) if all(known.values()) else Unset(value)
-
-
-def _refuse_unknown(table: Mapping[str, Any], known: set[str], place: str) -> None:
-    for key in table:
-        if key not in known:
-            raise ConfigError(
-                f"{place}unknown key {printable(key, 60)!r}; {nearest(key, known)}known are {_listed(known)}"
-            )
 
 
 def nearest(word: str, known: Any) -> str:

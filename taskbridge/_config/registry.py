@@ -13,8 +13,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from taskbridge._config.defaults import current_defaults
+from taskbridge._config.files import nearest
 from taskbridge.errors import ConfigError, ProviderLoadError, ProviderNotFound, printable
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ class _Entry:
     builtin: bool
 
     @property
+    def source(self) -> str:
+        """The distribution, or what it loads if that has no name."""
+        return self.distribution or self.point.value
+
+    @property
     def origin(self) -> str:
         """The distribution for messages."""
         return f"{self.distribution} {self.version}" if self.distribution else "an unnamed distribution"
@@ -98,13 +104,7 @@ def distribution_name() -> str:
 
 
 def require_extra(module: str, extra: str, purpose: str) -> ConfigError:
-    """Return the error for a missing optional dependency.
-
-    Args:
-        module: The missing module.
-        extra: The extra that installs it.
-        purpose: What needs it.
-    """
+    """Return the error for a missing module, which this extra installs and this purpose needs."""
     return ConfigError(f"{purpose} needs {module}; install it with: pip install '{distribution_name()}[{extra}]'")
 
 
@@ -122,11 +122,8 @@ def load_provider(name: str) -> type[Provider[Any]]:
     entries = [entry for entry in installed if entry.name == name]
     if not entries:
         names = sorted({entry.name for entry in installed})
-        near = get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ProviderNotFound(
-            f"no provider {printable(name, 60)!r} is installed; {hint}installed are {', '.join(names) or 'none'}"
-        )
+        hint = f"{nearest(name, names)}installed are {', '.join(names) or 'none'}"
+        raise ProviderNotFound(f"no provider {printable(name, 60)!r} is installed; {hint}")
     usable = next((entry for entry in entries if _clash(entry, entries) is None), None)
     if usable is None:
         raise ProviderLoadError(f"provider {name!r} cannot be used: {_clash(entries[0], entries)}", provider=name)
@@ -137,10 +134,8 @@ def loaded_providers() -> Mapping[str, type[Provider[Any]]]:
     """Return the usable built-in providers by name, to say whose setting a misplaced one is."""
     found: dict[str, type[Provider[Any]]] = {}
     for name in builtin_providers():
-        try:
+        with suppress(ProviderLoadError):
             found[name] = load_provider(name)
-        except ProviderLoadError:
-            continue
     return found
 
 
@@ -185,12 +180,7 @@ def _is_this_package(path: Path) -> bool:
 
 def _clash(entry: _Entry, entries: Sequence[_Entry]) -> str | None:
     """Why an entry is disabled by others of the same name; None if it is not."""
-    others = [
-        each
-        for each in entries
-        if each.name == entry.name
-        and (each.distribution or each.point.value) != (entry.distribution or entry.point.value)
-    ]
+    others = [each for each in entries if each.name == entry.name and each.source != entry.source]
     if not others or entry.builtin:
         return None
     if any(each.builtin for each in others):

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Annotated, Any, NoReturn, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from taskbridge.provider.policy import PollPolicy, RetryPolicy
+from taskbridge.provider.policy import RetryPolicy
 
-
-def _finite(value: float) -> float:
-    if not isfinite(value):
-        raise ValueError("must be a finite number")
-    return value
+Number: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Seconds: TypeAlias = Annotated[Number, Field(gt=0, le=86_400)]
 
 
-Seconds: TypeAlias = Annotated[float, AfterValidator(_finite), Field(strict=True, gt=0, le=86_400)]
-
-
-class _Poll(BaseModel):
+class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
 
+
+class _Poll(_Settings):
     latency: Seconds | None = None
     """Mean delay to aim at between a task's end and its detection, in seconds."""
     interval: Seconds | None = None
@@ -36,32 +31,24 @@ class _Poll(BaseModel):
         return self
 
 
-class _Retry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
-
+class _Retry(_Settings):
     attempts: Annotated[int, Field(strict=True, ge=1, le=10)] = 3
     """Most attempts for one request, the first included."""
-    first: Annotated[float, AfterValidator(_finite), Field(strict=True, ge=0, le=60)] = 0.5
+    first: Annotated[Number, Field(ge=0, le=60)] = 0.5
     """Longest first pause in seconds; it doubles with each further one."""
-    at_most: Annotated[float, AfterValidator(_finite), Field(strict=True, ge=0, le=3600)] = 20.0
+    at_most: Annotated[Number, Field(ge=0, le=3600)] = 20.0
     """Longest pause in seconds."""
 
 
-class _Submit(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
-
+class _Submit(_Settings):
     operation: str | None = None
     """Operation if `client.submit` names none."""
     options: dict[str, Any] = Field(default_factory=dict[str, Any], repr=False)
     """Options of the vendor for that operation, verbatim; options of a call override them, key by key."""
 
 
-class CommonSettings(BaseModel):
+class CommonSettings(_Settings, defer_build=True):
     """Settings that every connection has, in the file and as keywords of `taskbridge.connect`."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True, use_attribute_docstrings=True
-    )
 
     request_timeout: Seconds = 30.0
     """Total seconds for one call such as a status request, with all attempts and token renewals; uploads get more."""
@@ -73,7 +60,7 @@ class CommonSettings(BaseModel):
     """What this connection submits if a call does not say."""
     allow_private: Annotated[bool, Field(strict=True)] = False
     """Allow links to documents and files on this machine and in private networks."""
-    requests_per_second: Annotated[float, AfterValidator(_finite), Field(strict=True, gt=0, le=100_000)] | None = None
+    requests_per_second: Annotated[Number, Field(gt=0, le=100_000)] | None = None
     """Most requests per second of the whole connection."""
     max_in_flight: Annotated[int, Field(strict=True, ge=1, le=1000)] = 32
     """Most concurrent requests of this connection."""
@@ -99,8 +86,3 @@ class CommonSettings(BaseModel):
     def retry_policy(self) -> RetryPolicy:
         """`retry` as a `RetryPolicy`."""
         return RetryPolicy(self.retry.attempts, self.retry.first, self.retry.at_most)
-
-    @property
-    def poll_policy(self) -> PollPolicy:
-        """`poll` as a `PollPolicy`."""
-        return PollPolicy(self.poll.latency, self.poll.interval, self.poll.at_most)
