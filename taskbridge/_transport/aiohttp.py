@@ -59,17 +59,11 @@ _CHECK_INTERVAL: Final = 0.1  # seconds without data after which to check the co
 
 @dataclass(slots=True)
 class _RequestState:
-    """What has happened to one request.
+    """What has happened to one request."""
 
-    Attributes:
-        written: Whether a byte of it may have been sent.
-        reused: Whether an open connection was reused.
-        local_errors: Errors of a local file.
-    """
-
-    written: bool = False
-    reused: bool = False
-    local_errors: list[OSError] = field(default_factory=list[OSError])
+    written: bool = False  # whether a byte of it may have been sent
+    reused: bool = False  # whether an open connection was reused
+    local_errors: list[OSError] = field(default_factory=list[OSError])  # of a local file
 
 
 _current: ContextVar[_RequestState] = ContextVar("_sending")  # the request that this asyncio task is sending
@@ -132,13 +126,7 @@ class _PublicResolver(aiohttp.ThreadedResolver):
 
 
 class AiohttpTransport:
-    """Sends requests from the asyncio tasks of one event loop.
-
-    Args:
-        network: Proxy and certificates.
-        size: Most open connections.
-        user_agent: User-Agent header.
-    """
+    """Sends requests from the asyncio tasks of one event loop, over at most `size` open connections."""
 
     def __init__(self, network: Network, *, size: int = 100, user_agent: str = "taskbridge") -> None:
         self._network = network
@@ -189,17 +177,12 @@ class AiohttpTransport:
             self._loop = loop
         elif self._loop is not loop:
             raise ConfigError("this client belongs to another event loop; make one per loop")
-        key = (request.new_connection or request.public_only, request.public_only and proxy is None)
-        session = self._sessions.get(key)
-        if session is None:
-            session = self._sessions[key] = self._open(once=key[0], public=key[1])
-        return session
-
-    def _open(self, *, once: bool, public: bool) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._size, force_close=once, resolver=_PublicResolver() if public else aiohttp.ThreadedResolver()
-            ),
+        key = once, public = request.new_connection or request.public_only, request.public_only and proxy is None
+        if key in self._sessions:
+            return self._sessions[key]
+        resolver = _PublicResolver() if public else aiohttp.ThreadedResolver()
+        session = self._sessions[key] = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._size, force_close=once, resolver=resolver),
             request_class=type("_TaskbridgeRequest", (_ClientRequest,), {"used": self._used}),
             response_class=type("_TaskbridgeResponse", (_ClientResponse,), {"opened": self._opened}),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -209,13 +192,17 @@ class AiohttpTransport:
             max_line_size=LONGEST_LINE,
             max_field_size=LONGEST_LINE,
         )
+        return session
 
     async def _send(self, request: Request, max_body: int, state: _RequestState, limit: asyncio.Timeout) -> Response:
         body = body_stream(request)
         headers = {**request.headers, **(request.save_to.headers if request.save_to is not None else {})}
+        data: bytes | AsyncIterator[bytes] | None = None
         if body is not None:
             headers.update(body.headers)
             headers["Content-Length"] = str(body.length)
+            # aiohttp warns about larger bodies in one piece.
+            data = body.head if body.source is None and body.length <= BLOCK else _blocks(body, state)
         url = URL(request.url, encoded=True)
         proxy = self._proxy(url.scheme, url.host or "")
         session = self._session(request, proxy)
@@ -225,7 +212,7 @@ class AiohttpTransport:
         async with session.request(
             request.method,
             url,
-            data=_data(body, state),
+            data=data,
             headers=headers,
             allow_redirects=False,
             proxy=proxy,
@@ -303,13 +290,6 @@ async def _blocks(body: BodyStream, state: _RequestState) -> AsyncIterator[bytes
     except OSError as error:
         state.local_errors.append(error)
         raise
-
-
-def _data(body: BodyStream | None, state: _RequestState) -> bytes | AsyncIterator[bytes] | None:
-    if body is None:
-        return None
-    # aiohttp warns about larger bodies in one piece.
-    return body.head if body.source is None and body.length <= BLOCK else _blocks(body, state)
 
 
 # Library's exception -> our class and message, the most specific first.

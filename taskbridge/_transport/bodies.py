@@ -18,25 +18,15 @@ _BLOCK: Final = 65_535  # bytes sent at a time; a multiple of three, for base64
 
 @dataclass(frozen=True, slots=True)
 class BodyStream:
-    """A request body to send.
+    """A request body to send."""
 
-    Attributes:
-        length: Bytes.
-        head: What precedes the file, or the whole body.
-        source: The file, if there is one.
-        tail: What follows the file.
-        headers: Header fields that the body needs.
-        size: Bytes of the file.
-        encoded: Whether the file is sent as base64.
-    """
-
-    length: int
-    head: bytes = field(repr=False)
-    source: Path | None
-    tail: bytes = field(repr=False)
-    headers: Mapping[str, str]
-    size: int = 0
-    encoded: bool = False
+    length: int  # bytes
+    head: bytes = field(repr=False)  # what precedes the file, or the whole body
+    source: Path | None  # the file, if there is one
+    tail: bytes = field(repr=False)  # what follows the file
+    headers: Mapping[str, str]  # header fields that the body needs
+    size: int = 0  # bytes of the file
+    encoded: bool = False  # whether the file is sent as base64
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the bytes, a block at a time; may be called again.
@@ -68,17 +58,14 @@ def body_stream(request: Request) -> BodyStream | None:
     body = request.body
     if body is None:
         return None
-    if isinstance(body, bytes):
-        return BodyStream(len(body), body, None, b"", {})
-    if isinstance(body, Path):
+    if isinstance(body, bytes | Path):
         return _with_file(b"", body, b"", {})
     if isinstance(body, Base64):
         return _with_file(body.head, body.content, body.tail, {}, encoded=True)
     boundary = f"taskbridge-{token_hex(16)}"  # random, so that no document can contain it
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
     if isinstance(body, Form):
-        whole = f"{_fields(body.fields, boundary)}--{boundary}--\r\n".encode()
-        return BodyStream(len(whole), whole, None, b"", headers)
+        return _with_file(b"", f"{_fields(body.fields, boundary)}--{boundary}--\r\n".encode(), b"", headers)
     head, tail = _form(body, boundary)
     return _with_file(head, body.content, tail, headers)
 

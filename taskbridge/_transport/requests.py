@@ -17,7 +17,6 @@ import socket
 import ssl
 import time
 from contextlib import closing
-from dataclasses import dataclass
 from http.client import (
     BadStatusLine,
     HTTPException,
@@ -30,7 +29,7 @@ from http.client import (
 )
 from io import BytesIO
 from threading import Thread, local
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from requests.adapters import HTTPAdapter
@@ -76,6 +75,7 @@ if TYPE_CHECKING:
 _NO_RETRIES: Final = Retry(False, redirect=False)  # retries are decided elsewhere
 _LIMITS: Final = Timeout(connect=CONNECT_LIMIT, read=READ_LIMIT)  # within the deadline
 _FIELD: Final = re.compile(rb"([!-9;-~]+):([^\x00]*)")  # name and value of a header line
+_QUERY: Final = re.compile(r"\?.*", re.DOTALL)
 _MOST_LINES: Final = 200  # of a header; `check_headers` refuses more than 99 fields
 _CONNECT_LEAST: Final = 0.05  # seconds for the last of many addresses
 _UNLIMITED: Final = 86_400.0  # seconds; only the deadline counts
@@ -116,12 +116,9 @@ current: Final = _CurrentRequest()
 
 
 class RequestsTransport:
-    """Sends requests in the caller's thread; safe to use from several threads and after a fork.
+    """Sends requests in the caller's thread, over at most `size` open connections per host.
 
-    Args:
-        network: Proxy and certificates.
-        size: Most open connections per host.
-        user_agent: User-Agent header.
+    It is safe to use from several threads and after a fork.
     """
 
     def __init__(self, network: Network, *, size: int = 32, user_agent: str = "taskbridge") -> None:
@@ -165,10 +162,10 @@ class RequestsTransport:
         if origins.pid != os.getpid():
             # After a fork, the parent's connections and locks must not be used.
             origins = self._origins = _Origins(self._network, self._size)
-        origin = origins.get(request.url)
-        raw: BaseHTTPResponse = origin.pool.urlopen(
+        pool, target = origins.route(request.url)
+        raw: BaseHTTPResponse = pool.urlopen(
             request.method,
-            origin.target(request.url),
+            target,
             body=None if body is None else body.head if body.source is None else body.blocks(),
             headers=headers,
             retries=_NO_RETRIES,
@@ -187,48 +184,33 @@ class RequestsTransport:
         return response
 
 
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """One origin (scheme, host, port).
-
-    Attributes:
-        pool: Its connection pool.
-        full_url: Whether the request line holds the whole URL, for a forwarding proxy.
-    """
-
-    pool: Any
-    full_url: bool
-
-    def target(self, url: str) -> str:
-        """Return the target of the request line."""
-        if self.full_url:
-            return url
-        parts = urlsplit(url)
-        path = parts.path or "/"
-        return f"{path}?{parts.query}" if parts.query else path
-
-
 class _Origins:
-    """All origins, for one process. Needs no lock: if two threads create the same entry, one of them is kept."""
+    """The connection pools of all origins (scheme, host, port), for one process.
+
+    Needs no lock: if two threads create the same entry, one of them is kept.
+    """
 
     def __init__(self, network: Network, size: int) -> None:
         self.pid = os.getpid()
         self._network = network
         self._size = size
-        self._adapters: dict[bool, _Adapter] = {}
-        self._origins: dict[str, _Origin] = {}
+        self._adapters: dict[bool, _Adapter] = {}  # by whether they need TLS
+        self._pools: dict[str, tuple[Any, bool]] = {}  # by origin; whether a forwarding proxy needs the whole URL
 
-    def get(self, url: str) -> _Origin:
+    def route(self, url: str) -> tuple[Any, str]:
+        """Return the connection pool for a URL, and the target of its request line."""
         parts = urlsplit(url)
         key = f"{parts.scheme}://{parts.netloc}"
-        origin = self._origins.get(key)
-        if origin is None:
+        found = self._pools.get(key)
+        if found is None:
             proxy = self._network.proxy_for(parts.scheme, parts.hostname or "")
-            secure = "https" in (parts.scheme, urlsplit(proxy or "").scheme)
-            pool = self._adapter(secure=secure).pool_for(url, proxy)
-            full_url = proxy is not None and parts.scheme == "http"
-            origin = self._origins.setdefault(key, _Origin(pool, full_url))
-        return origin
+            adapter = self._adapter(secure="https" in (parts.scheme, urlsplit(proxy or "").scheme))
+            manager: Any = adapter.proxy_manager_for(proxy) if proxy else adapter.poolmanager
+            forwarded = proxy is not None and parts.scheme == "http"
+            found = self._pools.setdefault(key, (manager.connection_from_url(url), forwarded))
+        pool, forwarded = found
+        path = parts.path or "/"
+        return pool, url if forwarded else f"{path}?{parts.query}" if parts.query else path
 
     def _adapter(self, *, secure: bool) -> _Adapter:
         adapter = self._adapters.get(secure)
@@ -238,9 +220,9 @@ class _Origins:
         return adapter
 
     def close(self) -> None:
-        for origin in self._origins.values():
-            origin.pool.close()
-        self._origins.clear()
+        for pool, _ in self._pools.values():
+            pool.close()
+        self._pools.clear()
         for adapter in self._adapters.values():
             adapter.close()
         self._adapters.clear()
@@ -283,13 +265,8 @@ class _QueryFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if current.sending and isinstance(record.args, tuple):
-            record.args = tuple(_without_query(each) if isinstance(each, str) else each for each in record.args)
+            record.args = tuple(_QUERY.sub("?…", each) if isinstance(each, str) else each for each in record.args)
         return True
-
-
-def _without_query(text: str) -> str:
-    path, mark, _ = text.partition("?")
-    return f"{path}?…" if mark else text
 
 
 logging.getLogger("urllib3.connectionpool").addFilter(_QueryFilter())
@@ -330,12 +307,13 @@ class _DeadlineResponse(HTTPResponse):
 
     def begin(self) -> None:
         # Like http.client's own, which uses the parser for mail; that takes half of the time of a request.
-        if cast("Any", self).headers is not None:
+        base: Any = self
+        if base.headers is not None:
             return
-        version, status, reason = self._status()
+        version, status, reason = base._read_status()  # noqa: SLF001  # our own base class
         pairs = self._pairs()
         while 100 <= status < 200 and status != 101:  # an interim response
-            version, status, reason = self._status()
+            version, status, reason = base._read_status()  # noqa: SLF001  # our own base class
             pairs = self._pairs()
         self.code = self.status = status
         self.reason = reason.strip()
@@ -350,13 +328,10 @@ class _DeadlineResponse(HTTPResponse):
         coding, length = fields.get("transfer-encoding", ""), fields.get("content-length")
         self.chunked, self.chunk_left = coding.lower() == "chunked", None
         self.length = None if length is None or self.chunked else int(length)
-        if status in (204, 304) or cast("Any", self)._method == "HEAD":  # noqa: SLF001  # our own base class
+        if status in (204, 304) or base._method == "HEAD":  # noqa: SLF001  # our own base class
             self.length = 0
         endless = self.length is None and not self.chunked
-        self.will_close = endless or cast("Any", self)._check_close()  # noqa: SLF001  # our own base class
-
-    def _status(self) -> tuple[str, int, str]:
-        return cast("tuple[str, int, str]", cast("Any", self)._read_status())  # noqa: SLF001  # our own base class
+        self.will_close = endless or base._check_close()  # noqa: SLF001  # our own base class
 
     def _pairs(self) -> list[tuple[str, str]]:
         """Read the header fields."""
@@ -450,7 +425,7 @@ def _addresses(host: str, port: int) -> list[Any]:
         except (OSError, UnicodeError) as error:
             errors.append(error)
 
-    if _is_address(host):
+    if ":" in host or host.rpartition(".")[2].isdigit():  # an address
         resolve()
     else:
         thread = Thread(target=resolve, name="taskbridge-resolver", daemon=True)
@@ -461,10 +436,6 @@ def _addresses(host: str, port: int) -> list[Any]:
     if not found:
         raise TimeoutError
     return found
-
-
-def _is_address(host: str) -> bool:
-    return ":" in host or host.rpartition(".")[2].isdigit()
 
 
 class _TlsConnection(_DeadlineConnection, HTTPSConnection):
@@ -492,12 +463,7 @@ class _TlsPool(_Pool, HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    """requests' adapter with `_DeadlineConnection`.
-
-    Args:
-        context: For https; None if nothing needs it.
-        size: Most open connections per host.
-    """
+    """requests' adapter with `_DeadlineConnection`; the context is for https."""
 
     def __init__(self, context: ssl.SSLContext | None, size: int) -> None:
         self._tls: dict[str, Any] = {} if context is None else {"ssl_context": context}
@@ -514,28 +480,17 @@ class _Adapter(HTTPAdapter):
         manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
         return manager
 
-    def pool_for(self, url: str, proxy: str | None) -> Any:
-        """Return the connection pool for the host of a URL.
-
-        Args:
-            url: The URL.
-            proxy: URL of the proxy, or None.
-        """
-        manager: Any = self.proxy_manager_for(proxy) if proxy else self.poolmanager
-        return manager.connection_from_url(url)
-
 
 # Errors.
 
-# Library's exception -> our class and message, the most specific first.
-_ERRORS: Final[tuple[tuple[type[BaseException], type[TaskbridgeError], str], ...]] = (
+# Library's exceptions -> our class and message, the most specific first.
+_Kinds: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
+_INCOMPLETE: Final = (exceptions.IncompleteRead, exceptions.InvalidChunkLength, IncompleteRead)
+_ERRORS: Final[tuple[tuple[_Kinds, type[TaskbridgeError], str], ...]] = (
     (ssl.SSLCertVerificationError, TlsError, "the host's certificate cannot be trusted"),
-    (exceptions.ReadTimeoutError, DeadlineExceeded, f"no data for {READ_LIMIT:g} s"),
-    (TimeoutError, DeadlineExceeded, f"no data for {READ_LIMIT:g} s"),
+    ((exceptions.ReadTimeoutError, TimeoutError), DeadlineExceeded, f"no data for {READ_LIMIT:g} s"),
     (ssl.SSLError, TruncatedResponse, "the connection broke off"),
-    (exceptions.IncompleteRead, TruncatedResponse, "the answer broke off"),
-    (exceptions.InvalidChunkLength, TruncatedResponse, "the answer broke off"),
-    (IncompleteRead, TruncatedResponse, "the answer broke off"),
+    (_INCOMPLETE, TruncatedResponse, "the answer broke off"),
     (RemoteDisconnected, TruncatedResponse, "the host closed the connection without an answer"),
     (HTTPException, MalformedResponse, "the answer is not HTTP"),
     (OSError, TruncatedResponse, "the connection broke off"),
@@ -543,19 +498,15 @@ _ERRORS: Final[tuple[tuple[type[BaseException], type[TaskbridgeError], str], ...
     (exceptions.ProtocolError, TruncatedResponse, "the connection broke off"),
 )
 
-
 # The same before a byte of the request was sent.
-_ERRORS_BEFORE: Final[tuple[tuple[type[BaseException], type[TaskbridgeError], str], ...]] = (
+_BROKEN: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
+_ERRORS_BEFORE: Final[tuple[tuple[_Kinds, type[TaskbridgeError], str], ...]] = (
     (ssl.SSLCertVerificationError, TlsError, "the host's certificate cannot be trusted"),
     (exceptions.ProxyError, ConnectFailed, "the proxy cannot be reached"),
     (socket.gaierror, ConnectFailed, "the host's name cannot be resolved"),
     (TimeoutError, ConnectFailed, f"no connection within {CONNECT_LIMIT:g} s"),
-    (ssl.SSLEOFError, ConnectFailed, "the connection broke off before the request was sent"),
-    (ssl.SSLZeroReturnError, ConnectFailed, "the connection broke off before the request was sent"),
-    (ConnectionResetError, ConnectFailed, "the connection broke off before the request was sent"),
-    (BrokenPipeError, ConnectFailed, "the connection broke off before the request was sent"),
-    (ssl.SSLError, TlsError, "the TLS handshake failed"),
-    (exceptions.SSLError, TlsError, "the TLS handshake failed"),
+    (_BROKEN, ConnectFailed, "the connection broke off before the request was sent"),
+    ((ssl.SSLError, exceptions.SSLError), TlsError, "the TLS handshake failed"),
     (OSError, ConnectFailed, "the host refuses connections or cannot be reached"),
     (exceptions.LocationParseError, ConnectFailed, "the URL's host cannot be used"),
     (ValueError, ConnectFailed, "the URL or a header field cannot be sent"),
@@ -582,8 +533,8 @@ def _classify(error: BaseException) -> tuple[type[TaskbridgeError], str]:
         return TruncatedResponse, "the answer ended inside its status line"
     if not current.ended and any(isinstance(e, IncompleteRead) for e in chain):
         return MalformedResponse, "the answer's chunks cannot be read"
-    for kind, error_class, message in _ERRORS if current.written else _ERRORS_BEFORE:
-        if any(isinstance(e, kind) for e in chain):
+    for kinds, error_class, message in _ERRORS if current.written else _ERRORS_BEFORE:
+        if any(isinstance(e, kinds) for e in chain):
             return error_class, message
     if current.received:
         return MalformedResponse, f"the answer is not HTTP ({type(error).__name__})"

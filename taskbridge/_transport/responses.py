@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -35,7 +36,6 @@ LONGEST_LINE: Final = 65_536  # bytes of one header line, as in http.client
 BLOCK: Final = 65_536  # bytes read at a time
 _MOST_FIELDS: Final = 99  # header fields, as in http.client
 _LONGEST_NUMBER: Final = 18  # digits of a Content-Length; real ones need 10
-_WITHOUT_BODY: Final = frozenset({204, 304})
 _GZIP_WINDOW: Final = 31  # zlib's number for a gzip header and trailer
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
 
@@ -57,13 +57,11 @@ def tls_context(network: Network) -> ssl.SSLContext:
     bundle = network.ca_bundle
     if bundle is None:
         return _default_context()
-    try:
+    with suppress(OSError):
         if Path(bundle).is_dir():
             return ssl.create_default_context(capath=bundle)
         return ssl.create_default_context(cafile=bundle)
-    except OSError:
-        problem = f"ca_bundle {bundle} cannot be read, or holds no certificates in PEM form"
-    raise ConfigError(problem)
+    raise ConfigError(f"ca_bundle {bundle} cannot be read, or holds no certificates in PEM form")
 
 
 @cache
@@ -77,11 +75,7 @@ def _default_context() -> ssl.SSLContext:
 
 
 def header_fields(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return header fields by lower-case name; repeated fields are joined by commas (RFC 9110, 5.3).
-
-    Args:
-        pairs: Names and values, in the order of receipt.
-    """
+    """Return header fields by lower-case name; repeated fields are joined by commas (RFC 9110, 5.3)."""
     fields: dict[str, str] = {}
     for name, value in pairs:
         key = name.lower()
@@ -91,14 +85,7 @@ def header_fields(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def check_headers(request: Request, status: int, fields: Mapping[str, str], count: int, max_body: int) -> None:
-    """Refuse a response whose header cannot be trusted, before its body is read.
-
-    Args:
-        request: The request.
-        status: HTTP status.
-        fields: Header fields, from `header_fields`.
-        count: Number of header lines.
-        max_body: Most bytes of the body.
+    """Refuse a response whose header, of `count` lines, cannot be trusted, before its body is read.
 
     Raises:
         MalformedResponse: The status is invalid, the length is contradictory or not a number, or there are too many
@@ -126,7 +113,7 @@ def check_headers(request: Request, status: int, fields: Mapping[str, str], coun
 
 
 def _has_body(request: Request, status: int) -> bool:
-    return request.method != "HEAD" and status not in _WITHOUT_BODY
+    return request.method != "HEAD" and status not in (204, 304)
 
 
 def complete_response(request: Request, status: int, fields: Mapping[str, str], body: bytes, max_body: int) -> Response:
@@ -178,11 +165,6 @@ def file_writer(status: int, fields: Mapping[str, str], sink: ResponseSink) -> G
 
     For each block it yields the seconds by which the request's deadline is extended.
 
-    Args:
-        status: HTTP status, below 300.
-        fields: Header fields, from `header_fields`.
-        sink: The file.
-
     Raises:
         MalformedResponse: The response has a content encoding other than gzip, or is another part of the file than was
             requested.
@@ -219,16 +201,13 @@ def _pieces(decompressor: Any, block: bytes) -> Iterator[bytes]:
     """Decompress a block, a bounded piece at a time."""
     if decompressor.eof:
         raise TruncatedResponse("the file's compressed body has something behind its end")
-    try:
+    with suppress(zlib.error):
         while piece := decompressor.decompress(block, BLOCK):
             yield piece
             block = decompressor.unconsumed_tail
-    except zlib.error:
-        broken = True
-    else:
-        broken = bool(decompressor.unused_data)
-    if broken:
-        raise TruncatedResponse("the file's compressed body is broken")
+        if not decompressor.unused_data:
+            return
+    raise TruncatedResponse("the file's compressed body is broken")
 
 
 def too_large_error(max_body: int, status: int | None = None) -> ResponseTooLarge:
@@ -245,14 +224,7 @@ def too_large_error(max_body: int, status: int | None = None) -> ResponseTooLarg
 def request_error(
     error_class: type[TaskbridgeError], message: str, *, written: bool, stale: bool = False
 ) -> TaskbridgeError:
-    """Return our error for an HTTP library's, built after the latter is gone: it may print a credential.
-
-    Args:
-        error_class: The class.
-        message: What happened.
-        written: Whether a byte of the request may have been sent.
-        stale: Whether a reused connection was closed before a byte of the response arrived.
-    """
+    """Return our error for an HTTP library's, built after the latter is gone: it may print a credential."""
     if issubclass(error_class, ContractError):
         return error_class(message, repeats=1)
     error = error_class(message)
