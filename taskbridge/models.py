@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self, SupportsIndex, TypeAlias, overload
 
 from taskbridge.errors import InvalidInput, InvalidTaskId, TaskFailed, printable
@@ -46,10 +47,7 @@ class TaskStatus(StrEnum):
     @property
     def is_terminal(self) -> bool:
         """Whether the vendor's work has ended: completed or failed."""
-        return self in _TERMINAL
-
-
-_TERMINAL: Final = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED})
+        return self in (TaskStatus.COMPLETED, TaskStatus.FAILED)
 
 
 class Reason(StrEnum):
@@ -165,12 +163,10 @@ class _Model:
         try:
             model: Self = _adapter(cls).validate_python(dict(values))
         except ValidationError as error:
-            problems = [
-                f"{'.'.join(map(str, each['loc']))}: {each['msg']}"
-                for each in error.errors(include_input=False, include_url=False, include_context=False)
-            ]
+            found = error.errors(include_input=False, include_url=False, include_context=False)
         else:
             return model
+        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found]
         # Raised here, not above, so that pydantic's error, which holds the values, is not its context.
         raise InvalidInput(f"{cls.__name__}.from_dict: {printable('; '.join(problems[:5]), 500)}")
 
@@ -180,15 +176,11 @@ class _Model:
         return _adapter(cls).json_schema(mode="serialization")
 
 
-_ADAPTERS: Final[dict[type, TypeAdapter[Any]]] = {}
-
-
+@cache
 def _adapter(model: type) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter  # noqa: PLC0415  # slow to import, and rarely needed
 
-    if model not in _ADAPTERS:
-        _ADAPTERS[model] = TypeAdapter(model)
-    return _ADAPTERS[model]
+    return TypeAdapter(model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

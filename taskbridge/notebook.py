@@ -44,11 +44,7 @@ _CELL: Final = f"{_HEAD};vertical-align:top;overflow-wrap:anywhere"
 
 
 def task_html(task: Task) -> str:
-    """Return a table of the known facts about a task.
-
-    Args:
-        task: The snapshot.
-    """
+    """Return a table of the known facts about a task."""
     rows: list[tuple[str, str | None]] = [
         ("status", _status(task)),
         ("vendor says", _vendor_says(task)),
@@ -74,11 +70,7 @@ def task_html(task: Task) -> str:
 
 
 def outcomes_html(outcomes: Sequence[Outcome]) -> str:
-    """Return a summary of outcomes, and a table with a row for each of the first hundred.
-
-    Args:
-        outcomes: In the order of the rows.
-    """
+    """Return a summary of outcomes, and a table with a row for each of the first hundred."""
     counts = Counter(_status_of(outcome) for outcome in outcomes)
     summary = " ".join(f"{_badge(word)} {counts[word]:,}" for word in _COLORS if counts[word])
     rows = "".join(

@@ -11,6 +11,7 @@ Attributes without a semantic convention are named ``taskbridge.…``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
@@ -40,30 +41,21 @@ __all__ = ["Telemetry"]
 _SCHEMA: Final = "https://opentelemetry.io/schemas/1.38.0"
 _IN_CALLERS_CONTEXT: Final = frozenset({"download", "submit", "wait"})  # calls that stay in the caller's thread
 _RETRIES: Final = frozenset({PollReason.RETRY, PollReason.RETRY_AFTER})
-_OBSERVED: Final = (
-    "source",
-    "poll_reason",
-    "status",
-    "native_status",
-    "unchanged",
-    "http_status",
-    "error",
-    "next_poll_in",
-    "next_poll_reason",
-)
+_POLL: Final = ("source", "poll_reason", "status", "native_status", "unchanged", "http_status", "error")
+_OBSERVED: Final = (*_POLL, "next_poll_in", "next_poll_reason")
 
 # Seconds; recommended by the semantic conventions for the duration of requests.
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 
 
+@dataclass(slots=True)
 class _Call:
     """A call in progress."""
 
-    def __init__(self, event: CallStarted, span: Span) -> None:
-        self.connections = event.connections
-        self.refs = set(event.refs)
-        self.span = span
-        self.token: Token[Context] | None = None
+    connections: tuple[str, ...]
+    refs: set[TaskRef]
+    span: Span
+    token: Token[Context] | None = None
 
 
 class Telemetry:
@@ -131,7 +123,7 @@ class Telemetry:
         if event.timeout is not None:
             attributes["taskbridge.timeout"] = event.timeout
         span = self._tracer.start_span(f"taskbridge {event.call}", attributes=attributes, start_time=_ns(event.time))
-        call = _Call(event, span)
+        call = _Call(event.connections, set(event.refs), span)
         if event.call in _IN_CALLERS_CONTEXT:
             call.token = context.attach(trace.set_span_in_context(span))
         with self._lock:
