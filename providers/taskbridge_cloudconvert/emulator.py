@@ -37,9 +37,6 @@ CHECK_INTERVAL: Final = 0.005  # seconds of real time between two checks on the 
 class CloudConvertEmulator(VendorEmulator):
     """The emulated CloudConvert.
 
-    Args:
-        host: What the shell provides.
-
     Attributes:
         store: The tasks and jobs.
         webhooks: The webhooks of the account and of jobs.
@@ -286,8 +283,6 @@ class CloudConvertEmulator(VendorEmulator):
     def _list_operations(self, _request: Request, _body: JsonObject) -> ApiResponse:
         return ApiResponse({"data": [_operation(name) for name in REQUIRED]}, counted=False)  # none (2026 probe)
 
-    # Samples.
-
     def _make_samples(self) -> dict[str, str]:
         store = self.store
         finished = self._sample_job("finished-report", Plan(), age=HOUR)
@@ -323,9 +318,6 @@ class CloudConvertEmulator(VendorEmulator):
         job = NativeJob(self.store.new_id(), self.store.now - age, tag=f"sample-{document}")
         self.store.create(read_job(body, lambda _: False), job, plan)
         return job
-
-
-# Requests.
 
 
 def _checked_id(request: Request) -> str:

@@ -159,7 +159,12 @@ class TaskStore:
     def retry(self, task: NativeTask) -> NativeTask:
         """Create a task with the payload of ``task``, outside any job (sdk PY ``retry.json``)."""
         retry = NativeTask(
-            self.new_id(), task.operation, dict(task.payload), self.now, task.depends_on, retry_of=task.id
+            self.new_id(),
+            task.operation,
+            dict(task.payload),
+            created=self.now,
+            depends_on=task.depends_on,
+            retry_of=task.id,
         )
         self.tasks[retry.id] = retry
         self._take_plan(retry)

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import SecretStr, model_validator
 
@@ -103,20 +103,6 @@ STATUS_FILTERS: Final[Mapping[TaskStatus, str]] = {
     TaskStatus.COMPLETED: "finished",
     TaskStatus.FAILED: "error",
 }
-
-# `code` of an error response -> error.           cloudconvert-php, error402.json
-CODES: Final[CodeTable] = {
-    "CREDITS_EXCEEDED": QuotaExceeded,
-}
-
-# HTTP status -> error, where the code says nothing.
-STATUSES: Final[StatusTable] = {
-    402: RateLimited,  # "too many jobs at once": cloudconvert/cloudconvert-php issue 98
-}
-
-# Responses to a submission that the vendor may have accepted all the same: cloudconvert/cloudconvert-node issue 60,
-# where a job of a hundred tasks was answered with 500 and ran.
-UNCERTAIN_STATUSES: Final = frozenset({500})
 
 # Neutral operation -> ours. All others are submitted as native:….    cloudconvert-node, n8n-nodes-cloudconvert
 OPERATIONS: Final[Mapping[str, str]] = {
@@ -210,9 +196,9 @@ class CloudConvert(Provider[CloudConvertSettings]):
     title = "CloudConvert"
     docs = "https://cloudconvert.com/docs/api-reference/tasks"
     Settings = CloudConvertSettings
-    codes = CODES
-    statuses = STATUSES
-    uncertain_statuses = UNCERTAIN_STATUSES
+    codes: ClassVar[CodeTable] = {"CREDITS_EXCEEDED": QuotaExceeded}  # cloudconvert-php, error402.json
+    statuses: ClassVar[StatusTable] = {402: RateLimited}  # "too many jobs at once": cloudconvert-php issue 98
+    uncertain_statuses = frozenset({500})  # sent for a job of a hundred tasks, which ran: cloudconvert-node issue 60
     capabilities = Capabilities(
         kinds=(TASK, JOB),
         authentication="API key",
@@ -328,8 +314,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
 
     def finish(self, task: Task, submission: Submission) -> Flow[Task]:
         """Send the uploads that a recovered job still waits for: those of its tasks that show an upload form."""
-        _, native = self.split_id(task.id)
-        payload = self.payload((yield self.request("GET", f"/jobs/{path_id(native)}"))).child("data")
+        payload = self.payload((yield self.request("GET", self._path(*self.split_id(task.id))))).child("data")
         forms = _upload_forms(payload)
         for name, document in _uploads(submission):
             if name in forms:
@@ -358,10 +343,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
         long_poll: float | None = None,
     ) -> Flow[Task]:
         kind, native = self.split_id(task_id)
-        folder = "jobs" if kind is JOB else "tasks"
-        response = yield self.request(
-            "GET", f"/{folder}/{path_id(native)}", base=base, params=params, long_poll=long_poll
-        )
+        response = yield self.request("GET", self._path(kind, native), base=base, params=params, long_poll=long_poll)
         try:
             payload = self.payload(response).child("data")
         except TaskNotFound as error:
@@ -369,6 +351,9 @@ class CloudConvert(Provider[CloudConvertSettings]):
             error.message = f"{error.message}; if it is the id of {other}"
             raise
         return self.job(payload, task_id) if kind is JOB else self.task(payload, task_id)
+
+    def _path(self, kind: IdKind, native: str) -> str:
+        return f"/{'jobs' if kind is JOB else 'tasks'}/{path_id(native)}"
 
     def list_queries(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
         """Lists of waiting and of processing tasks, and of processing jobs."""
@@ -433,8 +418,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
 
     def delete(self, task_id: str) -> Flow[None]:
         """``DELETE /tasks/{id}`` or ``DELETE /jobs/{id}``, which deletes all data at once."""
-        kind, native = self.split_id(task_id)
-        path = f"/{'jobs' if kind is JOB else 'tasks'}/{path_id(native)}"
+        path = self._path(*self.split_id(task_id))
         response = yield self.request("DELETE", path, idempotent=True, response_type="bytes")
         if response.status == 404 and response.attempts > 1:
             return  # an earlier attempt deleted it
@@ -504,25 +488,19 @@ class CloudConvert(Provider[CloudConvertSettings]):
     # Translation.
 
     def task(self, payload: Payload, requested_id: str | None = None, parent_id: str | None = None) -> Task:
-        """Translate a task from the object inside ``data``, or from a job's ``tasks``.
-
-        Args:
-            payload: The vendor's object.
-            requested_id: The shared id that was requested.
-            parent_id: The shared id of the job whose response contained it.
-        """
+        """Translate a task from the object inside ``data``, or from the ``tasks`` of the job `parent_id`."""
         native = payload.identifier("id")
         word = payload.text("status")
         operation = payload.maybe_text("operation")
         job_id = payload.maybe_text("job_id")
         message = payload.maybe_message("message")
         state = read_state(STATES_OF.get(operation, STATES), word)
-        status, reason, finished_at, result, error = state.status, state.reason, None, None, None
+        status, reason, result, error = state.status, state.reason, None, None
+        # The vendor's fixtures have `ended_at` on waiting tasks too.
+        finished_at = payload.maybe_time("ended_at") if status.is_terminal else None
         if status is TaskStatus.COMPLETED:
-            finished_at = payload.maybe_time("ended_at")  # the vendor's fixtures have it on waiting tasks too
             result = _result(payload, finished_at)
         elif status is TaskStatus.FAILED:
-            finished_at = payload.maybe_time("ended_at")
             error = TaskFailure(code=payload.maybe_text("code"), message=message)
             reason = REASONS.get(error.code)
         return Task(
@@ -548,13 +526,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
         )
 
     def job(self, payload: Payload, requested_id: str | None = None, event_status: str | None = None) -> Task:
-        """Translate a job from the object inside ``data``.
-
-        Args:
-            payload: The vendor's object.
-            requested_id: The shared id that was requested.
-            event_status: The vendor's status implied by a webhook's event, for an object that has none.
-        """
+        """Translate a job from the object inside ``data``; a webhook's event implies the status if it has none."""
         native = payload.identifier("id")
         shared_id = requested_id or f"job/{native}"
         # The documented webhook example has a job whose status is null.

@@ -12,15 +12,18 @@ import hmac
 import json
 import struct
 from base64 import b64decode, b64encode, urlsafe_b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import UUID
 
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute
 
-from taskbridge.emulator import Plan, VendorEmulator
+from taskbridge.emulator import Host, Plan, VendorEmulator
 from taskbridge.emulator.helpers import (
     BearerTokens,
     ErrorResponse,
@@ -34,23 +37,11 @@ from taskbridge.emulator.helpers import (
     to_json,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from starlette.requests import Request
-    from starlette.routing import BaseRoute
-
-    from taskbridge.emulator import Host
-
 PREFIX: Final = "expertai-extract"
 TOKEN_LIFETIME_S: Final = 3600  # assumed; "a certain duration" in doc CLIENT
 REQUEST_LIMIT: Final = 14 * 1024 * 1024  # "14 MB": doc SUBMIT; that MB means MiB is assumed
 PAGE_LIMIT: Final = 500  # doc SUBMIT
 PHASES: Final = ("page conversion", "classification")  # in this order; sdk PY; equal parts of the work are assumed
-WAITING: Final = "pending"  # message of PENDING; assumed
-COMPLETED: Final = "completed"  # message of SUCCESS: doc STATUS
-FAILED: Final = "page conversion failed"  # message of FAILURE; assumed
-VERSION: Final = "2.1.1"  # of the engine: sdk PY
 
 # The body of 403, as far as the official client reads it (sdk PY); the texts are assumed.
 NO_SUBSCRIPTION: Final[JsonObject] = {
@@ -97,22 +88,15 @@ class ExpertAiExtractEmulator(VendorEmulator):
     def mounts(self) -> Mapping[str, Sequence[BaseRoute]]:
         """The token service and the API, which are different hosts at the vendor."""
         token = routes([("POST", "/oauth2/token", self._token)], lambda _: None)
-        table = [
-            ("POST", "/beta/layout-document-async", self._submit),
-            ("GET", "/beta/status/{id}", self._status),
-        ]
+        table = [("POST", "/beta/layout-document-async", self._submit), ("GET", "/beta/status/{id}", self._status)]
         return {PREFIX: [*token, *routes(table, self._check)]}
 
     def settings(self) -> Mapping[str, str]:
         """The user, the API's address up to ``/beta``, and the address of the token service."""
         username, password = self._user
         root = f"{self.host.base_url}/{PREFIX}"
-        return {
-            "username": username,
-            "password": password,
-            "base_url": f"{root}/beta",
-            "token_url": f"{root}/oauth2/token",
-        }
+        addresses = {"base_url": f"{root}/beta", "token_url": f"{root}/oauth2/token"}
+        return {"username": username, "password": password, **addresses}
 
     def samples(self) -> Mapping[str, str]:
         """``partial`` is a success with a page that was not analyzed."""
@@ -124,16 +108,13 @@ class ExpertAiExtractEmulator(VendorEmulator):
         user = from_json(await request.body()) or {}
         if (user.get("username"), user.get("password")) != self._user:
             return Response(status_code=401)
-        token = self._new_token()
-        self._tokens.add(token, self.token_lifetime_s)
-        return PlainTextResponse(token)  # not JSON: doc CLIENT
-
-    def _new_token(self) -> str:
-        """A signed JWT; its ``jti`` makes tokens of the same second differ."""
+        # A signed JWT; its ``jti`` makes tokens of the same second differ.
         expiry = int(self.host.clock.time() + self.token_lifetime_s)
         claims = {"exp": expiry, "sub": self._user[0], "jti": random_text(self.host.random, 16)}
         text = ".".join(_base64url(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, claims))
-        return f"{text}.{_base64url(hmac.digest(self._secret, text.encode(), hashlib.sha256))}"
+        token = f"{text}.{_base64url(hmac.digest(self._secret, text.encode(), hashlib.sha256))}"
+        self._tokens.add(token, self.token_lifetime_s)
+        return PlainTextResponse(token)  # not JSON: doc CLIENT
 
     def _check(self, request: Request) -> None:
         self._tokens.check(request)
@@ -147,32 +128,30 @@ class ExpertAiExtractEmulator(VendorEmulator):
         if len(body) > REQUEST_LIMIT:
             raise ErrorResponse(Response(status_code=413))
         document = as_object((from_json(body) or {}).get("document")) or {}
-        name, data = document.get("name"), _decoded(document.get("data"))
-        if not isinstance(name, str) or data is None:
+        name = document.get("name")
+        try:
+            pages = count_pdf_pages(b64decode(document["data"], validate=True))
+        except (KeyError, TypeError, ValueError):
+            raise ErrorResponse(Response(status_code=400)) from None
+        if not isinstance(name, str):
             raise ErrorResponse(Response(status_code=400))
-        pages = count_pdf_pages(data)
         if pages > PAGE_LIMIT:
             raise ErrorResponse(Response(status_code=413))  # assumed; the limit itself is doc SUBMIT
         key = self._add(name, pages, Life(self.host.clock.time(), self.host.take_plan(name)))
         return to_json({"taskId": key}, 202)
 
     async def _status(self, request: Request) -> Response:
-        task = self._tasks.get(request.path_params["id"])
-        if task is None:
-            return to_json(_waiting())  # an unknown id: not documented, see CELERY
-        now = self.host.clock.time()
-        match task.life.phase(now):
-            case "queued":
-                return to_json(_waiting())
-            case "ended":
-                return self._end(task)
-            case _:
-                return to_json(_working(task.life.progress(now)))
-
-    def _end(self, task: _Task) -> Response:
+        task, now = self._tasks.get(request.path_params["id"]), self.host.clock.time()
+        if task is None or task.life.phase(now) == "queued":  # for an unknown id not documented, see CELERY
+            return to_json({"current": 0, "message": "pending", "state": "PENDING"})  # the message is assumed
+        if task.life.phase(now) != "ended":
+            progress = task.life.progress(now)
+            message = PHASES[int(progress * len(PHASES))]
+            return to_json({"current": int(progress * 100), "message": message, "state": "PROGRESS"})
         match task.life.plan.outcome:
             case "failed":
-                return to_json({"current": 0, "message": FAILED, "state": "FAILURE"})
+                message = "page conversion failed"  # assumed
+                return to_json({"current": 0, "message": message, "state": "FAILURE"})
             case "cancelled":
                 return to_json({"state": "ABORTED"})  # the other fields are unknown, all are optional: sdk PY
             case outcome:
@@ -201,14 +180,6 @@ class ExpertAiExtractEmulator(VendorEmulator):
 # Bodies of status responses: doc STATUS.
 
 
-def _waiting() -> JsonObject:
-    return {"current": 0, "message": WAITING, "state": "PENDING"}
-
-
-def _working(progress: float) -> JsonObject:
-    return {"current": int(progress * 100), "message": PHASES[int(progress * len(PHASES))], "state": "PROGRESS"}
-
-
 @lru_cache(maxsize=8)
 def _success(name: str, pages: int, missing: int, ended: float, min_size: int) -> bytes:
     """The body of SUCCESS; the last ``missing`` pages have a root but no text."""
@@ -219,15 +190,16 @@ def _success(name: str, pages: int, missing: int, ended: float, min_size: int) -
         "errorPages": missing,
         "metadata": [],
         "totPages": pages,
-        "version": VERSION,
+        "version": "2.1.1",  # of the engine: sdk PY
     }
     layout, words = list[JsonObject](), list[str]()
     for page in range(1, pages + 1):
-        _add_page(layout, page, analyzed=page <= pages - missing)
-        words.append(_words(page * 2, ended) if page <= pages - missing else _words(None, ended))
+        analyzed = page <= pages - missing
+        _add_page(layout, page, analyzed=analyzed)
+        words.append(_words(page * 2 if analyzed else None, ended))
     _fill(layout, min_size)
     result: JsonObject = {"header": header, "layout": layout, "words": words}
-    body = {"current": 100, "message": COMPLETED, "result": result, "state": "SUCCESS"}
+    body = {"current": 100, "message": "completed", "result": result, "state": "SUCCESS"}
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -258,18 +230,6 @@ def _words(index: int | None, ended: float) -> str:
     """A page's words as base64(gzip(binary)): one word, since the bytes between two words are unknown."""
     word = b"" if index is None else f"test{index // 2}".encode() + b"\0" + struct.pack("<5I", index, *WORD_BOX)
     return b64encode(gzip.compress(word, mtime=int(ended))).decode("ascii")
-
-
-# Encodings.
-
-
-def _decoded(data: object) -> bytes | None:
-    if not isinstance(data, str):
-        return None
-    try:
-        return b64decode(data, validate=True)
-    except ValueError:
-        return None
 
 
 def _base64url(data: bytes) -> str:

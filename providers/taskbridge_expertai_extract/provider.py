@@ -39,7 +39,6 @@ from taskbridge.provider import (
     StateTable,
     Submission,
     as_json,
-    no_requests,
     path_id,
     read_state,
 )
@@ -59,17 +58,12 @@ STATES: Final[StateTable] = {
     "REVOKED": (TaskStatus.FAILED, Reason.CANCELLED),
 }
 
-# Neutral operation -> ours. It is the only one.  https://docs.expert.ai/extract/latest/reference/layout-document-async/
-LAYOUT: Final = "layout-document-async"
-OPERATIONS: Final[Mapping[str, str]] = {
-    "extract-text": LAYOUT,
-}
+LAYOUT: Final = "layout-document-async"  # the only operation: …/latest/reference/layout-document-async/
 
 TASK: Final = IdKind(PLAIN_ID, identity=None, example="5c1dd1d8-3a2b-4f6a-9b0e-2f8b7c1d6e5f")  # opaque
 
 TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, section 2.1
 
-WHOLE: Final = 100.0  # `current` is a percentage
 # Bytes of a PDF whose base64 and the JSON around it fill a request of "14 MB", read generously.
 UPLOAD_LIMIT: Final = ((14 << 20) - 1024) * 3 // 4
 PLACEHOLDER: Final = "\0document"  # marks where the document goes in the body; no name contains a NUL
@@ -115,7 +109,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         authentication="username and password",
         progress=True,
         reasons=(Reason.CANCELLED, Reason.PARTIAL),
-        operations=OPERATIONS,
+        operations={"extract-text": LAYOUT},
         inputs=frozenset({"path", "bytes", "stream", "url"}),
         fetches_urls=True,
         downloads=Downloads(("text", "data", "words")),
@@ -131,15 +125,13 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         """Get a token for the account, or return the token from the settings."""
         settings = self.settings
         if settings.access_token is not None:
-            return no_requests(_bearer(settings.access_token.get_secret_value()))
-        return self._get_token(settings.username or "", settings.password or SecretStr(""))
-
-    def _get_token(self, username: str, password: SecretStr) -> Flow[Credential]:
+            return _bearer(settings.access_token.get_secret_value())
+        password = settings.password or SecretStr("")
         response = yield Request(
             "POST",
-            self.settings.token_url,
+            settings.token_url,
             headers={"Content-Type": "application/json; charset=utf-8"},
-            body=dumps({"username": username, "password": password.get_secret_value()}).encode(),
+            body=dumps({"username": settings.username or "", "password": password.get_secret_value()}).encode(),
             idempotent=True,
             authorized=False,
             response_type="bytes",  # the token itself, as plain text
@@ -201,12 +193,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
     # Translation.
 
     def task(self, payload: Payload, requested_id: str) -> Task:
-        """Translate a task from the bare object of a response.
-
-        Args:
-            payload: The vendor's object.
-            requested_id: The shared id that was requested; the object has none.
-        """
+        """Translate a task from the bare object of a response, which has no id."""
         word = payload.text("state")
         message = payload.maybe_message("message")
         state = read_state(STATES, word)
@@ -227,7 +214,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
             reason=reason,
             recognized=state.recognized,
             native_status=word,
-            progress=payload.maybe_fraction("current", WHOLE),
+            progress=payload.maybe_fraction("current", 100.0),  # a percentage
             message=message,
             finished_at=finished_at,
             result=result,
@@ -236,11 +223,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         )
 
     def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:
-        """Read an error: only the body of 403 is known, from what the vendor's client reads of it.
-
-        Args:
-            document: The decoded body.
-        """
+        """Read an error: only the body of 403 is known, from what the vendor's client reads of it."""
         payload = Payload(document, self.connection, NO_TIME)
         embedded = payload.maybe_child("_embedded")
         details = () if embedded is None else (each.maybe_message("message") for each in embedded.children("errors"))
@@ -248,14 +231,8 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         return ErrorDetails(message=": ".join(messages) or None)
 
 
-# Data that is sent.
-
-
 def _bearer(token: str) -> Credential:
     return Credential({"Authorization": f"Bearer {token}"}, token_expiry(token))
-
-
-# Data that is received.
 
 
 def _header(payload: Payload) -> tuple[Reason | None, datetime | None]:

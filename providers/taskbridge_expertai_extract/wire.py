@@ -23,7 +23,6 @@ GAP: Final = 4  # bytes between two words
 RECORD: Final = Struct("<5I")
 GZIP: Final = 31  # zlib's window bits for gzip only
 RAW_LIMIT: Final = 2048  # characters of a page kept in an error
-JWT_PARTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +80,7 @@ def _unpack(page: str) -> bytes:
 
 
 def layout_text(result: object) -> str | None:
-    """Return the text of a result: the content of the layout items without children, in order, one per line.
-
-    Args:
-        result: The vendor's ``result``; without a layout, the text is None.
-    """
+    """Return the content of a result's layout items without children, in order, one per line; None without a layout."""
     payload = Payload.of(result, "", NO_TIME) if isinstance(result, dict) else None
     if payload is None or not isinstance(payload.raw.get("layout"), list):
         return None
@@ -94,13 +89,9 @@ def layout_text(result: object) -> str | None:
 
 
 def token_expiry(token: str) -> datetime | None:
-    """Return when a JSON Web Token expires (aware UTC), or None if it does not say or is not a JSON Web Token.
-
-    Args:
-        token: The token.
-    """
+    """Return when a JSON Web Token expires (aware UTC), or None if it does not say or is not a JSON Web Token."""
     parts = token.split(".")
-    if len(parts) != JWT_PARTS:
+    if len(parts) != 3:
         return None
     try:
         claims = read_json(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))

@@ -58,7 +58,6 @@ TAKE_DEFAULT: Final = 20  # doc LIST
 TAKE_LIMIT: Final = 100  # doc LIST
 ID_LENGTH: Final = 16  # characters after "task_", "file_", "event_": doc GET-TASK EVENTS
 INVALID_INPUT: Final = "input does not contains a valid input id."  # doc ERR
-INTERNAL_FAILURE: Final = "Internal processing error"  # one of the causes in doc TASKS; the text is assumed
 EVENTS: Final = (  # doc HOOK EVENTS
     "task.created",
     "task.completed",
@@ -171,12 +170,7 @@ class ScanDocumentsEmulator(VendorEmulator):
         return self._samples
 
     def register_webhook(self, url: str, events: Iterable[str] = EVENTS) -> str:
-        """Register an endpoint, as the dashboard does, and return its signing secret.
-
-        Args:
-            url: Where events are sent from now on.
-            events: Types of events.
-        """
+        """Register an endpoint for these types of events, as the dashboard does, and return its signing secret."""
         key = self.host.random.randbytes(KEY_LENGTH)
         self._endpoints.append(_Endpoint(url, frozenset(events), key))
         self.host.webhooks.enable()
@@ -337,7 +331,7 @@ class ScanDocumentsEmulator(VendorEmulator):
 
     def _work(self, task: _Task) -> JsonObject:
         if task.life.plan.outcome in {"failed", "cancelled"}:
-            raise OperationFailed(INTERNAL_FAILURE)
+            raise OperationFailed("Internal processing error")  # one of the causes in doc TASKS; the text is assumed
         kind = OPERATIONS[task.operation]
         documents = [self._files[key].document for key in self._sources(task, first_only=not kind.many)]
         output = kind.run(task.parameters, documents)
@@ -406,8 +400,6 @@ class ScanDocumentsEmulator(VendorEmulator):
 
     def _new_id(self, kind: str) -> str:
         return f"{kind}_{random_text(self.host.random, ID_LENGTH)}"
-
-    # Samples.
 
     def _make_samples(self) -> dict[str, str]:
         hour_ago = Life(self.host.clock.time() - 3600, Plan())

@@ -17,12 +17,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
-from taskbridge.errors import ContractError, InvalidTaskId, MalformedResponse, QuotaExceeded, printable
+from taskbridge.errors import ContractError, MalformedResponse, QuotaExceeded, printable
 from taskbridge.models import Task, TaskFailure, TaskFile, TaskRef, TaskResult, TaskStatus, WebhookEvent
 from taskbridge.provider import (
     NO_TIME,
@@ -75,24 +75,9 @@ EVENTS: Final[Mapping[str, str | None]] = {
     "task.deleted": None,
 }
 
-# Last path segment of an error's `type` -> error. https://scan-documents.com/docs/errors/no-subscription
-CODES: Final[CodeTable] = {
-    "no-subscription": QuotaExceeded,
-}
-
-# HTTP status -> error, where `type` says nothing.
-STATUSES: Final[StatusTable] = {
-    409: QuotaExceeded,  # no subscription, or the free tier is used up
-}
-
 # Neutral operation -> ours. All others are submitted as native:….
 OPERATIONS: Final[Mapping[str, str]] = {
-    "extract-text": "extract-text",
-    "convert": "convert",
-    "merge": "merge",
-    "split": "split",
-    "extract-pages": "extract-pages",
-    "render": "render",
+    word: word for word in ("extract-text", "convert", "merge", "split", "extract-pages", "render")
 }
 
 # Operation -> its folder.                        https://scan-documents.com/docs/tasks
@@ -110,7 +95,6 @@ TASK: Final = IdKind(PLAIN_ID, example="task_euyrvozb9302uwhq")  # length and al
 PATH: Final = re.compile(r"(image|pdf)-operations/[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)  # an operation not in FOLDERS
 WITHOUT_NAME: Final = frozenset({"detect-documents", "extract-text"})  # take no `name`: node-sdk, image-operations.ts
 MULTIPLE_INPUTS: Final = frozenset({"merge"})  # its `input` is a list
-DEFAULT_FORMAT: Final = "plain"  # of extract-text, which requires one
 UPLOAD_LIMIT: Final = 10 << 20  # bytes; "10 MB" in node-sdk, files.ts, read generously
 RESULT_KEYS: Final = frozenset({"generated_files", "content", "documents"})  # node-sdk, src/resources/tasks.ts
 
@@ -142,8 +126,9 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
     title = "Scan Documents"
     docs = "https://scan-documents.com/docs/tasks"
     Settings = ScanDocumentsSettings
-    codes = CODES
-    statuses = STATUSES
+    # Last path segment of an error's `type`.      https://scan-documents.com/docs/errors/no-subscription
+    codes: ClassVar[CodeTable] = {"no-subscription": QuotaExceeded}
+    statuses: ClassVar[StatusTable] = {409: QuotaExceeded}  # no subscription, or the free tier is used up
     account_errors = frozenset({409})
     capabilities = Capabilities(
         kinds=(TASK,),
@@ -300,7 +285,9 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
             payload = delivery.payload(body)
         except MalformedResponse:
             payload = Payload({}, self.connection, delivery.received_at)
-        native = self._callback_task_id(payload)
+        objects = (payload, *(payload.maybe_child(key) for key in CALLBACK_OBJECTS))
+        ids = (each.maybe_text(key) or "" for each in objects if each is not None for key in CALLBACK_KEYS)
+        native = next((each for each in ids if each.startswith(TASK_PREFIX) and PLAIN_ID.fullmatch(each)), None)
         return WebhookEvent(
             provider=self.name,
             connection=payload.connection,
@@ -311,27 +298,10 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
             raw=payload.raw,
         )
 
-    def _callback_task_id(self, payload: Payload) -> str | None:
-        objects = (payload, *(payload.maybe_child(key) for key in CALLBACK_OBJECTS))
-        candidates = (each.maybe_text(key) for each in objects if each is not None for key in CALLBACK_KEYS)
-        for native in candidates:
-            if native is not None and native.startswith(TASK_PREFIX):
-                try:
-                    self.split_id(native)
-                except InvalidTaskId:
-                    continue
-                return native
-        return None
-
     # Translation.
 
     def task(self, payload: Payload, requested_id: str | None = None) -> Task:
-        """Translate a task from the bare object of a response.
-
-        Args:
-            payload: The vendor's object.
-            requested_id: The shared id that was requested.
-        """
+        """Translate a task from the bare object of a response."""
         native = payload.identifier("id")
         word = payload.text("status")
         state = read_state(STATES, word)
@@ -362,11 +332,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         )
 
     def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:
-        """Read a problem document: `type` ends in the code, and a validation error has `errors` but no `message`.
-
-        Args:
-            document: The decoded body.
-        """
+        """Read a problem document: `type` ends in the code, and a validation error has `errors` but no `message`."""
         payload = Payload(document, self.connection, NO_TIME)
         kind = payload.maybe_text("type")
         code = kind.rpartition("/")[2] if kind else None
@@ -390,7 +356,7 @@ def _default_options(submission: Submission) -> dict[str, Any]:
     if submission.name is not None and submission.native_operation not in WITHOUT_NAME:
         options["name"] = submission.name
     if submission.operation == "extract-text":
-        options["format"] = DEFAULT_FORMAT
+        options["format"] = "plain"  # the vendor requires one
     return options
 
 

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qsl
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 
-from taskbridge.emulator import Plan, VendorEmulator
+from taskbridge.emulator import Host, Plan, VendorEmulator
 from taskbridge.emulator.helpers import (
     BearerTokens,
+    Endpoint,
     ErrorResponse,
     JsonObject,
     Life,
@@ -26,40 +30,156 @@ from taskbridge.emulator.helpers import (
     random_text,
     routes,
     to_json,
+    utc_text,
 )
 from taskbridge.emulator.webhooks import OutgoingWebhook
-
-from .emulator_tasks import EXPORTED, INTEGRATION_FAILED, NEVER_INTEGRATED, Batch, EmulatedTask, export_data
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from starlette.requests import Request
-    from starlette.routing import BaseRoute
-
-    from taskbridge.emulator import Host
-    from taskbridge.emulator.helpers import Endpoint
 
 PREFIX: Final = "smartdocumentor"
 EXPORT: Final = "export"  # our word: a delivery does not name its event
 API: Final = "/api/v1.0/external"  # doc STATUS
 TOKEN_PATH: Final = "/connect/token"  # noqa: S105  # a path, not a password; doc TOKEN: not under the API's path
 TOKEN_LIFETIME_S: Final = 3600  # doc TOKEN
-TOKEN_ERROR_STATUS: Final = 400  # assumed; OAuth has 400 and 401
 
 # Optional fields of CreateTaskRequest that are used here -> type: doc CREATE; the key of the external id is assumed.
 SUBMIT_FIELDS: Final[Mapping[str, type]] = {
-    "displayName": str,
-    "description": str,
-    "workspaceId": int,
-    "batchId": int,
-    "priority": int,
-    "externalId": str,
+    **dict.fromkeys(("displayName", "description", "externalId"), str),
+    **dict.fromkeys(("workspaceId", "batchId", "priority"), int),
 }
-LABEL_LIMIT: Final = 32  # characters: doc EXTINT
 DEFAULT_WORKSPACE: Final = 1
 DEFAULT_PAGE_SIZE: Final = 10  # doc PAGED
 FIRST_TASK: Final = 44  # sample of doc STATUS
+
+# Names of states -> published numbers.                                    doc MAP, except where noted
+NUMBERS: Final[Mapping[str, int]] = {
+    "Deleted": 20,
+    "QueuedForPreProcessing": 30,
+    "PreProcessingInProgress": 31,
+    "PreProcessingFailed": 32,
+    "PreProcessingDownloadFailed": 33,
+    "PreProcessingSuccessful": 34,
+    "InReview": 4,  # only in the sample of STATUS; fits no row of MAP
+}
+# The states of a working task, each for an equal part of the work. "Recognizing" is only in the prose of MAP;
+# the real name is not published.
+WORK: Final = ("PreProcessingInProgress", "PreProcessingSuccessful", "Recognizing")
+EXPORTED: Final = "ExportCompleted"  # doc REPROC; number unknown
+TO_REVIEW: Final = "ToReview"  # "To Review" in doc HOOK; name and number unknown
+INTEGRATION_FAILED: Final = ("Failed", 4)  # the one published integration state: sample of doc STATUS
+NEVER_INTEGRATED: Final = "never"  # initial externalIntegrationStatus, also after a restart: doc EXTINT
+TOTAL_PAGES: Final = 10  # of every document, after it was read: sample of doc STATUS
+
+
+@dataclass(slots=True)
+class EmulatedTask:
+    """One document."""
+
+    id: int  # `taskId`
+    number: int  # `taskNumber`, counted within the workspace
+    workspace: int  # `workspaceId`
+    batch: int | None  # `batchId`
+    external_id: str | None  # the caller's id
+    name: str  # `displayName`
+    description: str | None  # `description`
+    url: str  # the document's URL
+    created: float  # vendor seconds since the epoch
+    life: Life  # its plan, since it was created or restarted
+    restarts: int = 0  # how often it was restarted
+    integration: tuple[str, int] | None = None  # name and number of the integration state; None if nothing is published
+    label: str = NEVER_INTEGRATED  # `externalIntegrationStatus`
+    sent_back: bool = False  # whether the downstream system refused its export, so that it is in review again
+
+    def state(self, now: float) -> str:
+        """The name of the state at ``now``."""
+        if self.sent_back:
+            return TO_REVIEW
+        plan = self.life.plan
+        match self.life.phase(now):
+            case "queued":
+                return "QueuedForPreProcessing"
+            case "working":
+                return WORK[0 if plan.outcome == "failed" else int(self.life.progress(now) * len(WORK))]
+            case "review":
+                return "InReview"
+            case "ended" if plan.outcome == "failed":
+                return "PreProcessingFailed" if _can_be_downloaded(self.url) else "PreProcessingDownloadFailed"
+            case "ended":  # `Deleted` is the closest to cancelled: the vendor cannot cancel
+                return "Deleted" if plan.outcome == "cancelled" else EXPORTED
+
+    def show(self, now: float) -> JsonObject:
+        """``GetTaskStatusResponse``: doc STATUS."""
+        state = self.state(now)
+        unread = state in {"QueuedForPreProcessing", "PreProcessingInProgress"}
+        integration, integration_number = self.integration or (None, None)
+        row: JsonObject = {
+            "taskId": self.id,
+            "workspaceId": self.workspace,
+            "batchId": self.batch,
+            "taskNumber": self.number,
+            "externalId": self.external_id,
+            "displayName": self.name,
+            "description": self.description,
+            "createdOn": utc_text(self.created),
+            "taskStatus": NUMBERS.get(state),
+            "integrationStatus": integration_number,
+            "taskStatusText": state,
+            "integrationStatusText": integration,
+            "totalPages": 0 if unread or state.endswith("Failed") else TOTAL_PAGES,
+            "preProcessingStartedOn": utc_text(self.life.submitted_at),  # equals createdOn in the sample
+        }
+        if self.restarts:
+            row["restartCount"] = self.restarts
+        return row
+
+
+@dataclass(slots=True)
+class Batch:
+    """A group of tasks of one workspace."""
+
+    id: int  # `batchId`
+    workspace: int  # `workspaceId`
+    name: str  # `displayName`
+    description: str | None  # `description`
+    created: float  # vendor seconds since the epoch
+
+    def show(self, tasks: Iterable[EmulatedTask]) -> JsonObject:
+        """The batch object: doc BATCH."""
+        return {
+            "batchId": self.id,
+            "workspaceId": self.workspace,
+            "displayName": self.name,
+            "description": self.description,
+            "createdOn": utc_text(self.created, digits=7),
+            "totalTasks": sum(task.batch == self.id for task in tasks),
+            "totalTasksInHistory": 0,
+        }
+
+
+def export_data(task: EmulatedTask, now: float) -> JsonObject:
+    """The response of ``GetExportData``: keys of doc EXPORT; the values inside its entities are assumed."""
+    row = task.show(now)
+    keys = ("taskId", "workspaceId", "batchId", "taskNumber", "externalId", "displayName", "description")
+    reviewed = task.life.plan.review > 0
+    entities: list[dict[str, Any]] = [
+        {"type": "Text", "category": "Document", "groupName": None, "pageNumber": page, "chunkNumber": 1}
+        for page in range(1, TOTAL_PAGES + 1)
+    ]
+    return {
+        **{key: row[key] for key in keys},
+        "originalFileUrl": task.url,
+        "totalPages": row["totalPages"],
+        "lastCheckoutByUserName": "reviewer" if reviewed else None,
+        "lastCheckedOutBy": 1 if reviewed else None,
+        "lastCheckedOutUntil": utc_text(task.life.finished_at, digits=3) if reviewed else None,
+        "chunks": [{"entities": entities}],
+    }
+
+
+def _can_be_downloaded(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and not (parts.hostname or "").endswith(".invalid")
 
 
 class SmartDocumentorEmulator(VendorEmulator):
@@ -101,14 +221,10 @@ class SmartDocumentorEmulator(VendorEmulator):
 
     def settings(self) -> Mapping[str, str]:
         """The credentials, the API's address, and the address of the token service, which is not under it."""
-        client_id, client_secret = self._client
         root = f"{self.host.base_url}/{PREFIX}"
-        return {
-            "client_id": client_id,
-            "client_secret": client_secret,
-            "base_url": root + API,
-            "token_url": root + TOKEN_PATH,
-        }
+        client_id, client_secret = self._client
+        addresses = {"base_url": root + API, "token_url": root + TOKEN_PATH}
+        return {"client_id": client_id, "client_secret": client_secret, **addresses}
 
     def samples(self) -> Mapping[str, str]:
         """``external`` is ``external/<externalId>``; ``cancelled`` is a deleted task."""
@@ -119,11 +235,11 @@ class SmartDocumentorEmulator(VendorEmulator):
     async def _token(self, request: Request) -> Response:
         form = dict(parse_qsl((await request.body()).decode(errors="replace")))
         if (form.get("client_id"), form.get("client_secret")) != self._client:
-            return to_json({"error": "invalid_client"}, TOKEN_ERROR_STATUS)
+            return to_json({"error": "invalid_client"}, 400)  # status assumed; OAuth has 400 and 401
         if form.get("grant_type") != "client_credentials":
-            return to_json({"error": "unsupported_grant_type"}, TOKEN_ERROR_STATUS)  # assumed, from OAuth 2
+            return to_json({"error": "unsupported_grant_type"}, 400)  # assumed, from OAuth 2
         if form.get("scope") != "WebAPI":
-            return to_json({"error": "invalid_scope"}, TOKEN_ERROR_STATUS)  # assumed, from OAuth 2
+            return to_json({"error": "invalid_scope"}, 400)  # assumed, from OAuth 2
         token = random_text(self.host.random, 64)
         self._tokens.add(token, TOKEN_LIFETIME_S)
         granted = {"access_token": token, "expires_in": TOKEN_LIFETIME_S, "token_type": "Bearer"}
@@ -173,14 +289,13 @@ class SmartDocumentorEmulator(VendorEmulator):
         if start is None and end is None:
             raise _error(400)  # response assumed
         now = self.host.clock.time()
-        tasks = [
-            task
+        rows = [
+            task.show(now)
             for task in self._tasks.values()
             if (start is None or task.created >= start)
             and (end is None or task.created <= end)
             and query.get("externalIntegrationStatus", task.label) == task.label
         ]
-        rows = [task.show(now) for task in tasks]
         for key in ("taskStatus", "integrationStatus", "workspaceId"):
             if values := {_number(value) for value in query.getlist(key)}:
                 rows = [row for row in rows if row[key] in values]
@@ -192,8 +307,11 @@ class SmartDocumentorEmulator(VendorEmulator):
     async def _create(self, request: Request) -> Response:
         body = _body(await request.body())
         url = (as_object(body.get("context")) or {}).get("url")
-        if not isinstance(url, str) or not url or not _has_valid_fields(body) or not self._fits_batch(body):
+        if not isinstance(url, str) or not url or not _has_valid_fields(body):
             raise _error(400)  # response assumed
+        batch = self._batches.get(body["batchId"]) if body.get("batchId") is not None else None
+        if body.get("batchId") is not None and (batch is None or batch.workspace != _workspace(body)):
+            raise _error(400)  # response assumed; that task and batch are in the same workspace is doc CREATE
         if body.get("externalId") in self._by_external_id:
             raise _error(409)  # response assumed; that it must be unique is doc STATUS
         task = self._add(body, url, self._life(f"{body.get('displayName') or ''} {url}"))
@@ -211,8 +329,8 @@ class SmartDocumentorEmulator(VendorEmulator):
     async def _set_label(self, request: Request) -> Response:
         task = self._requested_task(request)
         label = _body(await request.body()).get("externalIntegrationStatus")
-        if not isinstance(label, str) or not label.strip() or len(label) > LABEL_LIMIT:
-            raise _error(400)  # response assumed
+        if not isinstance(label, str) or not label.strip() or len(label) > 32:
+            raise _error(400)  # response assumed; the limit is doc EXTINT
         task.label = label
         return Response()  # response assumed
 
@@ -227,10 +345,10 @@ class SmartDocumentorEmulator(VendorEmulator):
         return to_json(batch.show(self._tasks.values()))
 
     async def _get_batch(self, request: Request) -> Response:
-        batch = self._batches.get(_number(request.query_params.get("batchId", "")))
-        if batch is None:
+        number = _number(request.query_params.get("batchId", ""))
+        if number not in self._batches:
             raise _error(404)  # response assumed
-        return to_json(batch.show(self._tasks.values()))
+        return to_json(self._batches[number].show(self._tasks.values()))
 
     def _add(self, body: JsonObject, url: str, life: Life) -> EmulatedTask:
         workspace = _workspace(body)
@@ -256,11 +374,6 @@ class SmartDocumentorEmulator(VendorEmulator):
         review = 0.0 if plan.outcome == "failed" else plan.review  # a failed task is not reviewed
         return Life(self.host.clock.time(), replace(plan, review=review))
 
-    def _fits_batch(self, body: JsonObject) -> bool:
-        """Whether task and batch are in the same workspace: doc CREATE."""
-        batch = body.get("batchId")
-        return batch is None or (batch in self._batches and self._batches[batch].workspace == _workspace(body))
-
     # Webhooks.
 
     def register_export(self, url: str, workspace: int = DEFAULT_WORKSPACE) -> None:
@@ -268,10 +381,6 @@ class SmartDocumentorEmulator(VendorEmulator):
 
         Nothing is signed, as far as is known. A document whose export is refused goes back to review. That an export
         has the keys of ``GetExportData``, and that a missing response counts as a refusal, is assumed.
-
-        Args:
-            url: Where documents are sent.
-            workspace: ``workspaceId``.
         """
         now = self.host.clock.time()
         self._exported |= {(task.id, task.restarts) for task in self._tasks.values() if task.state(now) == EXPORTED}
@@ -303,8 +412,6 @@ class SmartDocumentorEmulator(VendorEmulator):
         self.host.webhooks.send(
             OutgoingWebhook(PREFIX, EXPORT, url, body, headers=lambda _: {}, on_response=on_response)
         )
-
-    # Samples.
 
     def _make_samples(self) -> dict[str, str]:
         hour_ago, year_s = self.host.clock.time() - 3600, 365 * 86400.0

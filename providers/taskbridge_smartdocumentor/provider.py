@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import urlencode, urljoin
 
 from pydantic import SecretStr, model_validator
@@ -51,7 +51,6 @@ from taskbridge.provider import (
     StateTable,
     Submission,
     Webhooks,
-    no_requests,
     path_id,
     read_state,
 )
@@ -96,21 +95,9 @@ INTEGRATION: Final[StateTable] = {
 }
 
 # `integrationStatus` -> its name; 1 and 2 are filter examples without names.
-INTEGRATION_NAMES: Final[Mapping[int, str]] = {
-    4: "Failed",
-}
+INTEGRATION_NAMES: Final[Mapping[int, str]] = {4: "Failed"}
 
-# OAuth `error` -> error; its HTTP status is not documented.
-#                     https://docs.smartdocumentor.net/technical/api-reference/post-client-credentials-access-token
-CODES: Final[CodeTable] = {
-    "invalid_client": AuthenticationError,
-}
-
-# Neutral operation -> ours. It is the only one.    technical/api-reference/post-create-task
-PROCESS: Final = "process"
-OPERATIONS: Final[Mapping[str, str]] = {
-    "extract-text": PROCESS,
-}
+PROCESS: Final = "process"  # the only operation: technical/api-reference/post-create-task
 
 TASK: Final = IdKind(re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII), example="44")
 EXTERNAL: Final = IdKind(
@@ -121,12 +108,6 @@ EXTERNAL: Final = IdKind(
     identity="external_id",
     example="external/INV-7",
 )
-
-# Kind of id -> query parameter: the sample requests have taskId, the table taskid.
-ID_PARAMETERS: Final[Mapping[str, str]] = {
-    TASK.prefix: "taskId",
-    EXTERNAL.prefix: "externalId",
-}
 
 TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, section 2.1
 
@@ -182,7 +163,8 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
     title = "SmartDocumentor"
     docs = "https://docs.smartdocumentor.net/technical/api-reference/get-task-status"
     Settings = SmartDocumentorSettings
-    codes = CODES
+    # OAuth `error`; its HTTP status is not documented: technical/api-reference/post-client-credentials-access-token
+    codes: ClassVar[CodeTable] = {"invalid_client": AuthenticationError}
     max_body = MAX_EXPORT
     max_delivery = MAX_EXPORT
     capabilities = Capabilities(
@@ -195,7 +177,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
             scheme="a secret of your own in the URL",
             signed_time=False,
         ),
-        operations=OPERATIONS,
+        operations={"extract-text": PROCESS},
         inputs=frozenset({"url"}),
         restart=True,
         listing=Listing(PAGE_SIZE, FILTERS, sort_order="by createdOn, or by the field that sort names"),
@@ -218,19 +200,16 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         """Get a token for the client credentials, or return the token from the settings."""
         settings = self.settings
         if settings.access_token is not None:
-            return no_requests(_bearer(settings.access_token.get_secret_value()))
-        return self._get_token(settings.client_id or "", settings.client_secret or SecretStr(""))
-
-    def _get_token(self, client_id: str, client_secret: SecretStr) -> Flow[Credential]:
+            return _bearer(settings.access_token.get_secret_value())
         form = {
             "grant_type": "client_credentials",
             "scope": "WebAPI",
-            "client_id": client_id,
-            "client_secret": client_secret.get_secret_value(),
+            "client_id": settings.client_id or "",
+            "client_secret": settings.client_secret.get_secret_value() if settings.client_secret else "",
         }
         response = yield Request(
             "POST",
-            self.settings.token_url or urljoin(self.base_url, "/connect/token"),
+            settings.token_url or urljoin(self.base_url, "/connect/token"),
             headers={"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"},
             body=urlencode(form).encode(),
             idempotent=True,
@@ -264,13 +243,8 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
             context: Any = options.pop("context", None)
             body["context"] = {"url": links[0], **(context or {})}
         body |= options
-        response = yield self.request(
-            "POST",
-            "/sdtask/process",
-            json=body,
-            starts_work=True,
-            recovery_token={"external_id": body["externalId"]},
-        )
+        token = {"external_id": body["externalId"]}
+        response = yield self.request("POST", "/sdtask/process", json=body, starts_work=True, recovery_token=token)
         payload = self.payload(response)
         native = payload.integer("taskId")
         return Task(
@@ -302,7 +276,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
 
     def _id_parameter(self, task_id: str) -> Mapping[str, str]:
         kind, native = self.split_id(task_id)
-        return {ID_PARAMETERS[kind.prefix]: native}
+        return {"externalId" if kind is EXTERNAL else "taskId": native}  # the table has taskid, the samples taskId
 
     def list_queries(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
         """All tasks since the oldest; which status numbers mean an unfinished task is not published."""
@@ -375,12 +349,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
     # Translation.
 
     def task(self, payload: Payload, requested_id: str | None = None) -> Task:
-        """Translate a task from the bare object of a response.
-
-        Args:
-            payload: The vendor's object.
-            requested_id: The shared id that was requested.
-        """
+        """Translate a task from the bare object of a response."""
         native = payload.integer("taskId")
         word, name, state = _state(payload)
         status, reason, message, error = state.status, state.reason, None, None
@@ -409,24 +378,14 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         )
 
     def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:
-        """Read an error of the token service; no other error has a documented body.
-
-        Args:
-            document: The decoded body.
-        """
+        """Read an error of the token service; no other error has a documented body."""
         payload = Payload(document, self.connection, NO_TIME)
         message = payload.maybe_message("error_description") or payload.maybe_message("message")
         return ErrorDetails(payload.maybe_text("error"), message)
 
 
-# Data that is sent.
-
-
 def _bearer(token: str, expires_at: datetime | None = None) -> Credential:
     return Credential({"Authorization": f"Bearer {token}"}, expires_at)
-
-
-# Data that is received.
 
 
 def _state(payload: Payload) -> tuple[str | None, str | None, State]:
