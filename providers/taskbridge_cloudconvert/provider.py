@@ -495,12 +495,12 @@ class CloudConvert(Provider[CloudConvertSettings]):
         job_id = payload.maybe_text("job_id")
         message = payload.maybe_message("message")
         state = read_state(STATES_OF.get(operation, STATES), word)
-        status, reason, result, error = state.status, state.reason, None, None
-        # The vendor's fixtures have `ended_at` on waiting tasks too.
-        finished_at = payload.maybe_time("ended_at") if status.is_terminal else None
+        status, reason, finished_at, result, error = state.status, state.reason, None, None, None
         if status is TaskStatus.COMPLETED:
+            finished_at = payload.maybe_time("ended_at")  # the vendor's fixtures have it on waiting tasks too
             result = _result(payload, finished_at)
         elif status is TaskStatus.FAILED:
+            finished_at = payload.maybe_time("ended_at")
             error = TaskFailure(code=payload.maybe_text("code"), message=message)
             reason = REASONS.get(error.code)
         return Task(
