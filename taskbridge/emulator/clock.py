@@ -62,14 +62,7 @@ class VendorClock:
         return time.time()
 
     async def hold(self, seconds: float) -> float:
-        """Let time pass while a request is held.
-
-        Args:
-            seconds: Seconds of real time; a virtual clock ignores it and takes a step of its own.
-
-        Returns:
-            The seconds that passed.
-        """
+        """Hold a request for seconds of real time, or for a step of a virtual clock; return the seconds that passed."""
         before = time.monotonic()
         await asyncio.sleep(seconds)
         return time.monotonic() - before
@@ -96,11 +89,7 @@ class VirtualTime(Protocol):
 
 
 class SharedClock(VendorClock):
-    """A vendor clock that follows a test's virtual clock, so that vendors and their callers share one time.
-
-    Args:
-        virtual: The test's clock.
-    """
+    """A vendor clock that follows a test's virtual clock, so that vendors and their callers share one time."""
 
     is_virtual = True
 

@@ -7,6 +7,8 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from taskbridge.emulator.shell import Emulator
 
 
@@ -22,14 +24,18 @@ def samples_json(emulator: Emulator) -> str:
 
 def config_toml(emulator: Emulator) -> str:
     """Return a configuration file for the running vendors, with refs of their sample tasks as comments."""
-    lines = [f"default = {_text(next(iter(emulator.vendors)))}"]
-    for name in emulator.vendors:
-        lines += ["", f"[connections.{_key(name)}]", f"provider = {_text(name)}"]
-        lines += [f"{_key(key)} = {_text(value)}" for key, value in emulator.settings(name).items()]
-    lines += ["", "# sample tasks:"]
-    lines += [
+    tables = {name: {"provider": name, **emulator.settings(name)} for name in emulator.vendors}
+    refs = [
         f"# {name}:{shared}  ({label})" for name in emulator.vendors for label, shared in emulator.samples(name).items()
     ]
+    return "\n".join([connections_toml(tables), "# sample tasks:", *refs, ""])
+
+
+def connections_toml(tables: Mapping[str, Mapping[str, str]]) -> str:
+    """Return a configuration file for connections with these settings; the first is the default."""
+    lines = [f"default = {_text(next(iter(tables)))}"]
+    for name, table in tables.items():
+        lines += ["", f"[connections.{_key(name)}]", *(f"{_key(key)} = {_text(value)}" for key, value in table.items())]
     return "\n".join(lines) + "\n"
 
 

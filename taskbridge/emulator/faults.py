@@ -30,27 +30,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FaultContext:
-    """One request into which a fault is injected.
-
-    Attributes:
-        scope: The request, as ASGI has it.
-        receive: Receives the request's body.
-        send: Sends the response.
-        app: The vendors.
-        clock: Their time.
-        transport: The TCP connection; None if it was not found.
-        seconds: Duration, for faults that take time.
-        headers: Additional response headers.
-    """
+    """One request into which a fault is injected."""
 
     scope: Scope
     receive: Receive
     send: Send
-    app: ASGIApp
-    clock: VendorClock
-    transport: asyncio.Transport | None
-    seconds: float
-    headers: Mapping[str, str]
+    app: ASGIApp  # the vendors
+    clock: VendorClock  # their time
+    transport: asyncio.Transport | None  # the TCP connection; None if it was not found
+    seconds: float  # for faults that take time
+    headers: Mapping[str, str]  # additional ones of the response
 
     async def respond(self, response: Response) -> None:
         """Send a response."""
@@ -141,33 +130,24 @@ async def _lose_response(context: FaultContext) -> None:
     await _reset(context)
 
 
-async def _malform(context: FaultContext) -> None:
-    await context.respond(_with_body(await context.vendor_response(), lambda body: body[: len(body) // 2] + b",,"))
+def _with_body(change: Callable[[FaultContext, bytes], bytes]) -> Fault:
+    async def respond(context: FaultContext) -> None:
+        response = await context.vendor_response()
+        response.body = change(context, bytes(response.body))
+        response.headers["Content-Length"] = str(len(response.body))
+        await context.respond(response)
+
+    return respond
 
 
-async def _empty(context: FaultContext) -> None:
-    await context.respond(_with_body(await context.vendor_response(), lambda _: b""))
-
-
-async def _wrong_id(context: FaultContext) -> None:
+def _about_another_task(context: FaultContext, body: bytes) -> bytes:
     path, query = context.scope["path"], context.scope["query_string"].decode("latin-1")
     requested = {part for part in unquote(path).split("/") if any(c.isdigit() for c in part)}
     requested |= {value for _, value in parse_qsl(query)}
-
-    def change(body: bytes) -> bytes:
-        try:
-            document = json.loads(body)
-        except ValueError:
-            return body
-        return json.dumps(_with_other_ids(document, requested)).encode()
-
-    await context.respond(_with_body(await context.vendor_response(), change))
-
-
-def _with_body(response: Response, change: Callable[[bytes], bytes]) -> Response:
-    response.body = change(bytes(response.body))
-    response.headers["Content-Length"] = str(len(response.body))
-    return response
+    try:
+        return json.dumps(_with_other_ids(json.loads(body), requested)).encode()
+    except ValueError:
+        return body
 
 
 def _with_other_ids(value: Any, requested: set[str]) -> Any:
@@ -194,9 +174,12 @@ FAULTS: Final[Mapping[str, tuple[str, Fault]]] = {
     "response-lost": ("the connection is reset after the vendor has done what was requested", _lose_response),
     "slow": ("the vendor's response, `seconds` later (default 5)", _slow),
     "truncated": ("the vendor's response ends in the middle", _truncate),
-    "malformed-json": ("the vendor's response, complete, but with invalid JSON", _malform),
-    "empty": ("the vendor's status and headers, but no body", _empty),
-    "wrong-id": ("the vendor's response, about another task than the requested one", _wrong_id),
+    "malformed-json": (
+        "the vendor's response, complete, but with invalid JSON",
+        _with_body(lambda _, body: body[: len(body) // 2] + b",,"),
+    ),
+    "empty": ("the vendor's status and headers, but no body", _with_body(lambda _context, _body: b"")),
+    "wrong-id": ("the vendor's response, about another task than the requested one", _with_body(_about_another_task)),
 }
 """Name -> what happens to a request, and the fault."""
 
@@ -209,11 +192,7 @@ WEBHOOK_FAULTS: Final[Mapping[str, str]] = {
 
 
 def fault_named(name: str) -> Fault:
-    """Return the fault of that name.
-
-    Raises:
-        ValueError: There is no such fault; the message lists the existing ones.
-    """
+    """Return the fault of that name; a `ValueError` lists the existing ones."""
     if name not in FAULTS:
         raise ValueError(f"there is no fault {name!r}; choose from {', '.join([*FAULTS, *WEBHOOK_FAULTS])}")
     return FAULTS[name][1]

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import Message
 from email.parser import BytesHeaderParser
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeGuard
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -53,8 +54,7 @@ Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 Phase: TypeAlias = Literal["queued", "working", "review", "ended"]
 """Where a task is in its life."""
 
-GRAIN: Final = 1e-6
-"""Seconds; times closer than this are equal, so that rounding errors do not postpone an end."""
+_GRAIN: Final = 1e-6  # seconds; closer times are equal, so that rounding errors do not postpone an end
 
 
 # The life of a task.
@@ -110,18 +110,14 @@ class Life:
 
 
 def _reached(moment: float, now: float) -> bool:
-    return now - moment > -GRAIN
+    return now - moment > -_GRAIN
 
 
 # Routes and error responses.
 
 
 class ErrorResponse(Exception):  # it carries a response; nothing went wrong here
-    """Raise it in an endpoint to end the request with this response.
-
-    Args:
-        response: What is sent.
-    """
+    """Raise it in an endpoint to end the request with this response."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status_code)
@@ -136,26 +132,19 @@ def routes(table: Iterable[tuple[str, str, Endpoint]], check: Callable[[Request]
         check: Called with each request first, for example to check its key; it and the endpoints may raise
             `ErrorResponse`.
     """
-    return [Route(path, _checked(endpoint, check), methods=[method]) for method, path, endpoint in table]
 
-
-def _checked(endpoint: Endpoint, check: Callable[[Request], None]) -> Endpoint:
-    async def respond(request: Request) -> Response:
+    async def respond(endpoint: Endpoint, request: Request) -> Response:
         try:
             check(request)
             return await endpoint(request)
         except ErrorResponse as error:
             return error.response
 
-    return respond
+    return [Route(path, partial(respond, endpoint), methods=[method]) for method, path, endpoint in table]
 
 
 class BearerTokens:
-    """Bearer tokens that expire in vendor time.
-
-    Args:
-        clock: The vendor's time.
-    """
+    """Bearer tokens that expire in vendor time."""
 
     def __init__(self, clock: VendorClock) -> None:
         self._clock = clock
@@ -185,20 +174,12 @@ def from_json(body: bytes) -> JsonObject | None:
 
 def as_object(value: object) -> JsonObject | None:
     """Return ``value`` from decoded JSON if it is an object; None for anything else."""
-    return value if _is_object(value) else None
+    return cast("JsonObject", value) if isinstance(value, dict) else None
 
 
 def as_list(value: object) -> list[Any] | None:
     """Return ``value`` from decoded JSON if it is an array; None for anything else."""
-    return value if _is_list(value) else None
-
-
-def _is_object(value: object) -> TypeGuard[JsonObject]:
-    return isinstance(value, dict)
-
-
-def _is_list(value: object) -> TypeGuard[list[Any]]:
-    return isinstance(value, list)
+    return value if isinstance(value, list) else None  # pyright: ignore[reportUnknownVariableType]  # any JSON
 
 
 def to_json(value: object, status: int = 200, media_type: str = "application/json") -> Response:

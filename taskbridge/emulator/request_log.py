@@ -56,14 +56,6 @@ class PendingFault:
     headers: Mapping[str, str]
     times: int
 
-    def matches(self, scope: Scope, vendor: str | None) -> bool:
-        """Return whether it applies to a request."""
-        return (
-            self.vendor in {None, vendor}
-            and self.method in {None, scope["method"]}
-            and self.path_contains in scope["path"]
-        )
-
 
 class RequestLog:
     """The log of requests and the queue of faults.
@@ -135,9 +127,9 @@ class RequestLog:
             if pending is None:
                 await app(scope, receive, send_logged)
                 return
-            transport = self.transport_of(scope)
+            transport, seconds, headers = self.transport_of(scope), pending.seconds, pending.headers
             await pending.fault(
-                FaultContext(scope, receive, send_logged, app, self._clock, transport, pending.seconds, pending.headers)
+                FaultContext(scope, receive, send_logged, app, self._clock, transport, seconds, headers)
             )
             if not status:
                 record()
@@ -146,10 +138,14 @@ class RequestLog:
 
     def _take_fault(self, scope: Scope, vendor: str | None) -> PendingFault | None:
         with self._lock:
-            for position, pending in enumerate(self._faults):
-                if pending.matches(scope, vendor):
+            for pending in self._faults:
+                if (
+                    pending.vendor in {None, vendor}
+                    and pending.method in {None, scope["method"]}
+                    and pending.path_contains in scope["path"]
+                ):
                     pending.times -= 1
                     if pending.times <= 0:
-                        del self._faults[position]
+                        self._faults.remove(pending)
                     return pending
         return None

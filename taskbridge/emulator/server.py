@@ -23,11 +23,7 @@ TICK: Final = 0.1  # seconds, uvicorn's own: its date header counts ten of them
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a bound socket on a loopback address.
-
-    Args:
-        host: ``localhost`` or a loopback address.
-        port: 0 picks a free one.
+    """Return a bound socket on a loopback address; port 0 picks a free one.
 
     Raises:
         ValueError: The address is not a loopback address.
@@ -41,22 +37,17 @@ def listen(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((str(address), port))
         bound.listen()
-    except OSError as error:
+    except BaseException as error:
         bound.close()
+        if not isinstance(error, OSError):
+            raise
         why = "is already in use" if error.errno == errno.EADDRINUSE else f"cannot be opened ({error.strerror})"
         raise RuntimeError(f"port {port} on {host} {why}; choose another one, or port 0 for any free one") from None
-    except BaseException:
-        bound.close()
-        raise
     return bound
 
 
 def loopback(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Return the loopback address that ``host`` names.
-
-    Raises:
-        ValueError: It is not a loopback address.
-    """
+    """Return the loopback address that ``host`` names; a `ValueError` says that it is none."""
     with contextlib.suppress(ValueError):
         address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
         if address.is_loopback:

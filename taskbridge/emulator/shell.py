@@ -10,6 +10,7 @@ and injects the faults that a test asks for. It contains nothing specific to a v
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from random import Random
@@ -79,11 +80,6 @@ def _load(emulator: EntryPoint | type[VendorEmulator]) -> type[VendorEmulator]:
     return loaded
 
 
-def _url(bound: socket) -> str:
-    host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def _mount(vendors: Mapping[str, VendorEmulator]) -> tuple[dict[str, str], Starlette]:
     """Return the vendors' names by prefix, and the application with all their routes."""
     prefixes: dict[str, str] = {}
@@ -99,6 +95,8 @@ def _mount(vendors: Mapping[str, VendorEmulator]) -> tuple[dict[str, str], Starl
 
 class Emulator:
     """Emulated vendors on one local HTTP server; a context manager.
+
+    Its methods need no ``name`` of a vendor if only one is running.
 
     Args:
         names: Which vendors; none means all that are installed (or all in ``vendors``).
@@ -173,16 +171,15 @@ class Emulator:
     def _build(self, ready: Callable[[], None] | None = None) -> _Running:
         if self._running is not None:
             raise RuntimeError("this emulator is already running; create another one to have two")
-        bound = listen(*self._address)
-        try:
+        with ExitStack() as stack:
+            bound = stack.enter_context(listen(*self._address))
             self._running = self._assemble(bound, ready)
-        except BaseException:
-            bound.close()
-            raise
+            stack.pop_all()  # the server closes the socket
         return self._running
 
     def _assemble(self, bound: socket, ready: Callable[[], None] | None) -> _Running:
-        base_url = _url(bound)
+        address, port = bound.getsockname()[:2]
+        base_url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
         clock = VendorClock(self._speed) if self._clock is None else SharedClock(self._clock)
         webhooks = WebhookSender(clock)
         vendors = {
@@ -218,40 +215,22 @@ class Emulator:
         return self._now.vendors
 
     def settings(self, name: str | None = None) -> dict[str, Any]:
-        """Return the keywords with which ``taskbridge.connect(name, **settings)`` reaches a vendor.
-
-        Args:
-            name: Which vendor; may be omitted if only one is running.
-        """
+        """Return the keywords with which ``taskbridge.connect(name, **settings)`` reaches a vendor."""
         return dict(self._vendor(name).settings())
 
     def environment(self, connection: str, name: str | None = None) -> dict[str, str]:
-        """Return environment variables that point a configured connection here, overriding its configuration.
-
-        Args:
-            connection: The connection's name.
-            name: Which vendor; may be omitted if only one is running.
-        """
+        """Return environment variables that point a configured connection here, overriding its configuration."""
         vendor = self._vendor(name)
         prefix = f"TASKBRIDGE_{connection.replace('-', '_').upper()}__"
         settings = {"provider": vendor.name, **vendor.settings()}
         return {f"{prefix}{key.upper()}": value for key, value in settings.items()}
 
     def samples(self, name: str | None = None) -> dict[str, str]:
-        """Return the shared ids of tasks that exist from the start, by label.
-
-        Args:
-            name: Which vendor; may be omitted if only one is running.
-        """
+        """Return the shared ids of tasks that exist from the start, by label."""
         return dict(self._vendor(name).samples())
 
     def plan_next(self, name: str, *plans: Plan) -> None:
-        """Use these plans for the next tasks that are created at a vendor, first in first out.
-
-        Args:
-            name: Which vendor.
-            plans: One for each task that does work.
-        """
+        """Use these plans for the next tasks that are created at a vendor and do work, first in first out."""
         self._vendor(name).host.next_plans.extend(plans)
 
     # Requests and faults.
@@ -262,13 +241,7 @@ class Emulator:
         return self._now.log.requests
 
     def count(self, vendor: str | None = None, method: str | None = None, path_contains: str | None = None) -> int:
-        """Count the `requests` that match.
-
-        Args:
-            vendor: Only those to this vendor.
-            method: Only those with this HTTP method.
-            path_contains: Only those whose path, prefix included, contains this text.
-        """
+        """Count the `requests` to this vendor, with this method, whose path, prefix included, contains this text."""
         return sum(
             vendor in {None, seen.vendor}
             and (method is None or method.upper() == seen.method)

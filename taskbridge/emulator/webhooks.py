@@ -12,11 +12,11 @@ import http.client
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, TypeAlias
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from taskbridge.emulator.server import loopback
 
@@ -93,10 +93,7 @@ class _Queued:
 
 
 class WebhookSender:
-    """Sends webhooks.
-
-    Args:
-        clock: The vendors' time.
+    """Sends webhooks at the vendors' time.
 
     Attributes:
         duplicate: Send each webhook twice.
@@ -145,11 +142,7 @@ class WebhookSender:
         self.enable()
 
     async def run(self, tick: Callable[[], None]) -> None:
-        """Send webhooks until cancelled.
-
-        Args:
-            tick: Lets the vendors queue what is due; called every few milliseconds once `enable` was called.
-        """
+        """Send webhooks until cancelled, calling ``tick`` every few milliseconds once `enable` was called."""
         self._loop = asyncio.get_running_loop()
         try:
             await self._enabled.wait()
@@ -188,15 +181,16 @@ class WebhookSender:
     def _post(self, webhook: OutgoingWebhook, headers: Mapping[str, str]) -> Status:
         with suppress(OSError, http.client.HTTPException, ValueError):
             parts = urlsplit(webhook.url)
-            connection = self._connection = _connect(parts)
-            try:
+            if parts.scheme != "http":
+                raise ValueError("an emulator sends webhooks by http to this machine only")
+            host = str(loopback(parts.hostname or ""))
+            connection = self._connection = http.client.HTTPConnection(host, parts.port, timeout=RESPONSE_LIMIT)
+            with closing(connection):
                 target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
                 connection.request("POST", target, webhook.body, dict(headers))
                 response = connection.getresponse()
                 response.read()
                 return response.status
-            finally:
-                connection.close()
         return None
 
     def _disconnect(self) -> None:
@@ -205,17 +199,6 @@ class WebhookSender:
         if connection is not None and connection.sock is not None:
             with suppress(OSError):
                 connection.sock.shutdown(2)
-
-
-def _connect(parts: SplitResult) -> http.client.HTTPConnection:
-    """Prepare a connection to this machine.
-
-    Raises:
-        ValueError: The address is on another machine, or not http.
-    """
-    if parts.scheme != "http":
-        raise ValueError("an emulator sends webhooks by http to this machine only")
-    return http.client.HTTPConnection(str(loopback(parts.hostname or "")), parts.port, timeout=RESPONSE_LIMIT)
 
 
 # Signatures, from the vendors' documents; they share nothing with the code that checks them.
