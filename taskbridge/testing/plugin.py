@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -55,12 +54,7 @@ def taskbridge_clock() -> Iterator[VirtualClock]:
 
 
 class _Configuration:
-    """The connections that a test's fixtures create, as a configuration file.
-
-    Args:
-        folder: A folder for the file.
-        monkeypatch: Sets environment variables.
-    """
+    """The connections that a test's fixtures create, as a configuration file in a folder."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._path = folder / "taskbridge.toml"
@@ -69,12 +63,10 @@ class _Configuration:
 
     def add(self, tables: Mapping[str, Mapping[str, str]]) -> None:
         """Add connections; the very first is the default."""
+        from taskbridge.emulator.export import connections_toml  # noqa: PLC0415  # only if it is used
+
         self._tables |= tables
-        lines = [f"default = {json.dumps(next(iter(self._tables)))}"]
-        for name, table in self._tables.items():
-            lines += ["", f"[connections.{name}]"]
-            lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
-        self._path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        self._path.write_text(connections_toml(self._tables), encoding="utf-8")
         self.monkeypatch.setenv("TASKBRIDGE_CONFIG", str(self._path))
 
 
@@ -86,17 +78,12 @@ def _taskbridge_configuration(
 
 
 class EmulatorFactory:
-    """Runs emulated vendors for one test; the value of ``taskbridge_emulator``.
+    """Runs emulated vendors for one test, in its virtual time if it has one; the value of ``taskbridge_emulator``."""
 
-    Args:
-        clock: The test's virtual time; None if it has none.
-        configuration: Receives the connections.
-    """
-
-    def __init__(self, clock: VirtualClock | None, configuration: _Configuration) -> None:
+    def __init__(self, clock: VirtualClock | None, configuration: _Configuration, stack: ExitStack) -> None:
         self._clock = clock
         self._configuration = configuration
-        self._stack = ExitStack()
+        self._stack = stack
 
     def __call__(
         self,
@@ -129,10 +116,6 @@ class EmulatorFactory:
                 self._configuration.monkeypatch.setenv(variable, value)
         return emulator
 
-    def close(self) -> None:
-        """Stop them."""
-        self._stack.close()
-
 
 @pytest.fixture
 def taskbridge_emulator(
@@ -141,9 +124,8 @@ def taskbridge_emulator(
     """Runs emulated vendors: ``taskbridge_emulator("cloudconvert")``, or with ``connections={"invoices": …}``."""
     is_virtual = "taskbridge_clock" in request.fixturenames
     clock: VirtualClock | None = request.getfixturevalue("taskbridge_clock") if is_virtual else None
-    factory = EmulatorFactory(clock, _taskbridge_configuration)
-    yield factory
-    factory.close()
+    with ExitStack() as stack:
+        yield EmulatorFactory(clock, _taskbridge_configuration, stack)
 
 
 @pytest.fixture

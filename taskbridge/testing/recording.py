@@ -10,25 +10,28 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from taskbridge import errors
 from taskbridge.errors import TaskbridgeError, TransportError, TruncatedResponse
 from taskbridge.provider.http import Base64, Request, Response, Upload
 from taskbridge.testing.redaction import REDACTED, Redactor
-from taskbridge.testing.transport import InstantTransport, save
+from taskbridge.testing.transport import Answer, AsyncScriptedTransport, ScriptedTransport
 
 if TYPE_CHECKING:
     import os
 
     from taskbridge._config.defaults import TransportContext, TransportMaker
     from taskbridge.transport import AsyncTransport, Transport
+
+AnyTransport = TypeVar("AnyTransport")
 
 _FORMAT: Final = {"taskbridge-recording": 1}  # the first line
 _RANGE: Final = re.compile(r"bytes (\d+)-.*")
@@ -41,27 +44,17 @@ class UnexpectedRequest(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class RecordedExchange:
-    """One recorded request, and its response or error.
+    """One recorded request with its redacted URL, and its outcome at an aware UTC time."""
 
-    Attributes:
-        line: Number of its line in the file.
-        method: HTTP method.
-        url: Redacted URL.
-        at: Aware UTC time of the response.
-        response: The response; None if there was an error.
-        error: The error; None if there was a response.
-    """
-
-    line: int
+    line: int  # in the file
     method: str
     url: str
     at: datetime
-    response: Response | None
-    error: TaskbridgeError | None
+    outcome: Response | TaskbridgeError
 
     @property
     def key(self) -> tuple[str, str]:
-        """What a request must have in common with it to get its response."""
+        """What a request must have in common with it to get its outcome."""
         return _key(self.method, self.url)
 
     def __str__(self) -> str:
@@ -99,11 +92,11 @@ class RecordingTransport:
 
     def transport(self, connection: TransportContext) -> Transport:
         """See `taskbridge._config.defaults.TransportMaker`."""
-        return _RecordedTransport(self._maker().transport(connection), _TrafficRecorder(self, connection))
+        return _RecordedTransport(self._maker().transport(connection), self, connection)
 
     def async_transport(self, connection: TransportContext) -> AsyncTransport:
         """See `taskbridge._config.defaults.TransportMaker`."""
-        return _AsyncRecordedTransport(self._maker().async_transport(connection), _TrafficRecorder(self, connection))
+        return _AsyncRecordedTransport(self._maker().async_transport(connection), self, connection)
 
     def _maker(self) -> TransportMaker:
         from taskbridge.testing.virtual_connections import RealTransports  # noqa: PLC0415  # only if there is traffic
@@ -121,15 +114,24 @@ class RecordingTransport:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-class _TrafficRecorder:
+class _TrafficRecorder(Generic[AnyTransport]):
     """Records the traffic of one connection."""
 
-    def __init__(self, recording: RecordingTransport, connection: TransportContext) -> None:
+    def __init__(self, inner: AnyTransport, recording: RecordingTransport, connection: TransportContext) -> None:
+        self._inner = inner
         self._recording = recording
         self._connection = connection
         self._redactor = _redactor(connection)
 
-    def record(self, request: Request, outcome: Response | TaskbridgeError) -> None:
+    @contextmanager
+    def _errors_recorded(self, request: Request) -> Generator[None]:
+        try:
+            yield
+        except TaskbridgeError as error:
+            self._record(request, error)
+            raise
+
+    def _record(self, request: Request, outcome: Response | TaskbridgeError) -> None:
         self._redactor.learn_from(request)
         shown = self._response(request, outcome) if isinstance(outcome, Response) else {"error": self._error(outcome)}
         line = {
@@ -174,36 +176,22 @@ class _TrafficRecorder:
 _BODY_KINDS: Final[Mapping[type, str]] = {Upload: "a form with a file", Base64: "JSON with a file"}
 
 
-class _RecordedTransport:
-    def __init__(self, inner: Transport, recorder: _TrafficRecorder) -> None:
-        self._inner = inner
-        self._recorder = recorder
-
+class _RecordedTransport(_TrafficRecorder["Transport"]):
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
-        try:
+        with self._errors_recorded(request):
             response = self._inner.send(request, deadline=deadline, max_body=max_body)
-        except TaskbridgeError as error:
-            self._recorder.record(request, error)
-            raise
-        self._recorder.record(request, response)
+        self._record(request, response)
         return response
 
     def close(self) -> None:
         self._inner.close()
 
 
-class _AsyncRecordedTransport:
-    def __init__(self, inner: AsyncTransport, recorder: _TrafficRecorder) -> None:
-        self._inner = inner
-        self._recorder = recorder
-
+class _AsyncRecordedTransport(_TrafficRecorder["AsyncTransport"]):
     async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
-        try:
+        with self._errors_recorded(request):
             response = await self._inner.send(request, deadline=deadline, max_body=max_body)
-        except TaskbridgeError as error:
-            self._recorder.record(request, error)
-            raise
-        self._recorder.record(request, response)
+        self._record(request, response)
         return response
 
     async def close(self) -> None:
@@ -220,31 +208,26 @@ def read_recording(path: str | os.PathLike[str]) -> list[RecordedExchange]:
         FileNotFoundError: There is no such file.
         ValueError: It is not a recording; the message names the line.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
     exchanges: list[RecordedExchange] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
         try:
             entry = json.loads(line)
             if number > 1:
-                exchanges.append(_exchange(number, entry))
-            else:
-                _check_first(entry)
+                at = datetime.fromisoformat(entry["at"])
+                exchanges.append(RecordedExchange(number, entry["method"], entry["url"], at, _outcome(entry)))
+                continue
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f"{path}, line {number}, is not part of a taskbridge recording; record it again") from None
+            entry = None
+        if entry != _FORMAT:
+            raise ValueError(f"{path}, line {number}, is not part of a taskbridge recording; record it again")
     return exchanges
 
 
-def _check_first(entry: object) -> None:
-    if entry != _FORMAT:
-        raise ValueError
-
-
-def _exchange(number: int, entry: Mapping[str, Any]) -> RecordedExchange:
-    method, url, at = entry["method"], entry["url"], datetime.fromisoformat(entry["at"])
+def _outcome(entry: Mapping[str, Any]) -> Response | TaskbridgeError:
     if "error" in entry:
-        return RecordedExchange(number, method, url, at, None, _error(entry["error"]))
+        return _error(entry["error"])
     body = b64decode(entry["base64"]) if "base64" in entry else entry["body"].encode()
-    return RecordedExchange(number, method, url, at, Response(entry["status"], entry["headers"], body), None)
+    return Response(entry["status"], entry["headers"], body)
 
 
 def _error(entry: Mapping[str, Any]) -> TaskbridgeError:
@@ -289,22 +272,22 @@ class ReplayTransport:
 
     def transport(self, connection: TransportContext) -> Transport:
         """See `taskbridge._config.defaults.TransportMaker`."""
-        return _ReplayPlayer(self, connection)
+        return ScriptedTransport(self._script(connection), clock=connection.clock)
 
     def async_transport(self, connection: TransportContext) -> AsyncTransport:
         """See `taskbridge._config.defaults.TransportMaker`."""
-        return InstantTransport(_ReplayPlayer(self, connection))
+        return AsyncScriptedTransport(self._script(connection), clock=connection.clock)
 
-    def take(self, method: str, url: str) -> RecordedExchange:
-        """Return the recorded exchange for a request.
+    def _script(self, connection: TransportContext) -> Callable[[Request], Answer]:
+        redactor = _redactor(connection)
 
-        Args:
-            method: HTTP method.
-            url: Redacted URL.
+        def answer(request: Request) -> Answer:
+            redactor.learn_from(request)
+            return self._take(request.method, redactor.url(request.url)).outcome
 
-        Raises:
-            UnexpectedRequest: The recording has none.
-        """
+        return answer
+
+    def _take(self, method: str, url: str) -> RecordedExchange:
         key = _key(method, url)
         with self._lock:
             self._count += 1
@@ -321,26 +304,3 @@ class ReplayTransport:
                 f"{self.path.name} has no response for request {self._count}, {method} {url}: {expected}. "
                 "Record it again if the change is intended"
             )
-
-
-class _ReplayPlayer:
-    def __init__(self, replay: ReplayTransport, connection: TransportContext) -> None:
-        self._replay = replay
-        self._clock = connection.clock
-        self._redactor = _redactor(connection)
-
-    def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
-        del deadline, max_body
-        self._redactor.learn_from(request)
-        exchange = self._replay.take(request.method, self._redactor.url(request.url))
-        response = exchange.response
-        if response is None:
-            raise exchange.error or TransportError("the recording has no response for this request")
-        body = response.body
-        if request.save_to is not None and response.status < 300:
-            save(response.status, {**response.headers, "content-length": str(len(body))}, body, request.save_to)
-            body = b""
-        return Response(response.status, response.headers, body, self._clock.now())
-
-    def close(self) -> None:
-        """Nothing to close."""

@@ -11,6 +11,7 @@ import json
 import re
 from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
@@ -20,22 +21,10 @@ if TYPE_CHECKING:
 REDACTED: Final = "redacted"
 """Replaces a secret."""
 
-_KEPT_HEADERS: Final = frozenset(
-    {
-        "accept-ranges",
-        "content-disposition",
-        "content-range",
-        "content-type",
-        "date",
-        "etag",
-        "last-modified",
-        "link",
-        "location",
-        "retry-after",
-        "x-request-id",
-    }
+_KEPT_HEADERS: Final = re.compile(
+    r"accept-ranges|content-disposition|content-range|content-type|date|etag|last-modified|link|location|retry-after"
+    r"|x-request-id|(x-)?ratelimit.*"
 )
-_KEPT_PREFIXES: Final = ("ratelimit", "x-ratelimit")
 _HARMLESS_HEADERS: Final = frozenset({"accept", "content-length", "content-type", "idempotency-key", "user-agent"})
 _SHORTEST: Final = 8  # characters of a secret; shorter ones occur in any text
 _LONG: Final = 16  # characters from which a text in the response to a login counts as a secret
@@ -77,8 +66,7 @@ class Redactor:
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Return the response headers that may be stored."""
         lowered = {name.lower(): value for name, value in headers.items()}
-        kept = {n: v for n, v in lowered.items() if n in _KEPT_HEADERS or n.startswith(_KEPT_PREFIXES)}
-        return {name: self.text(value) for name, value in kept.items()}
+        return {name: self.text(value) for name, value in lowered.items() if _KEPT_HEADERS.fullmatch(name)}
 
     def url(self, url: str) -> str:
         """Return a URL without credentials and presigned query values."""
@@ -94,20 +82,14 @@ class Redactor:
         return self._known(_LINK.sub(lambda found: self.url(found[0]), text))
 
     def document(self, body: bytes, *, login: bool = False) -> bytes | None:
-        """Return a redacted body; None if it is not text.
-
-        Args:
-            body: The bytes.
-            login: Whether it is the response to a token request.
-        """
+        """Return a redacted body, for example the response to a ``login``; None if it is not text."""
         try:
             text = body.decode()
         except UnicodeDecodeError:
             return None
-        try:
-            document: Any = json.loads(text)
-        except (ValueError, RecursionError):
-            document = None
+        document: Any = None
+        with suppress(ValueError, RecursionError):
+            document = json.loads(text)
         if not isinstance(document, dict | list):
             return (self._redacted(text) if login and text else self.text(text)).encode()
         redacted = self._walk(document, "", login=login)
@@ -135,13 +117,10 @@ class Redactor:
         """Learn a secret and return its replacement, which keeps the expiry of a JWT."""
         if len(secret) >= _LONG:
             self.learn(secret)
-        parts = secret.strip().split(".")
-        if len(parts) == 3:
-            try:
-                claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-                kept = json.dumps({"exp": claims["exp"]}).encode()
-            except (ValueError, KeyError, TypeError):
-                return REDACTED
+        with suppress(ValueError, KeyError, TypeError):
+            _, payload, _ = secret.strip().split(".")
+            claims = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            kept = json.dumps({"exp": claims["exp"]}).encode()
             return f"{REDACTED}.{urlsafe_b64encode(kept).decode().rstrip('=')}.{REDACTED}"
         return REDACTED
 

@@ -26,7 +26,7 @@ from taskbridge.provider.http import Flow, Request, Response
 from taskbridge.provider.payload import Payload, StateTable, path_id, read_state
 from taskbridge.provider.submission import Document, Submission
 from taskbridge.testing.clock import VirtualClock
-from taskbridge.testing.transport import InstantTransport
+from taskbridge.testing.transport import AsyncScriptedTransport, ScriptedTransport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -147,8 +147,9 @@ class _ScriptedTask:
             return "failed/cancelled"
         return self.script[max(start for start in self.script if start <= max(0.0, now - self.submitted_at))]
 
-    def has_ended(self, now: float) -> bool:
-        return str(self.state(now)).partition("/")[0] in ("completed", "failed")
+    def cancel(self, now: float) -> None:
+        ended = str(self.state(now)).startswith(("completed", "failed"))
+        self.cancelled = self.cancelled or not ended
 
 
 class ScriptedVendor:
@@ -190,15 +191,7 @@ class ScriptedVendor:
         return task_id
 
     def plan_next(self, script: TaskScript = _DEFAULT_SCRIPT, /, **fields: Any) -> None:
-        """Use this script for the next submitted task; several are used first in first out.
-
-        Args:
-            script: See `task`.
-            fields: See `task`.
-
-        Raises:
-            ValueError: See `task`.
-        """
+        """Use this script for the next submitted task, several first in first out; see `task` for the arguments."""
         _check(script, fields)
         self._planned.append((dict(script), fields))
 
@@ -221,13 +214,13 @@ class ScriptedVendor:
     def transport(self, connection: TransportContext) -> Transport:
         """See `taskbridge._config.defaults.TransportMaker`."""
         if isinstance(connection.provider, Scripted):
-            return _VendorTransport(self)
+            return ScriptedTransport(self.respond)
         return self._others().transport(connection)
 
     def async_transport(self, connection: TransportContext) -> AsyncTransport:
         """See `taskbridge._config.defaults.TransportMaker`."""
         if isinstance(connection.provider, Scripted):
-            return InstantTransport(_VendorTransport(self))
+            return AsyncScriptedTransport(self.respond)
         return self._others().async_transport(connection)
 
     def _others(self) -> TransportMaker:
@@ -241,11 +234,10 @@ class ScriptedVendor:
         if request.method == "POST":
             return self._task_response(self._create(json.loads(cast("bytes", request.body))))
         task_id = urlsplit(request.url).path.rpartition("/")[2]
-        task = self._tasks.get(task_id)
-        if task is None:
+        if task_id not in self._tasks:
             return self._response(404, {"message": "there is no such task in the script"})
-        if request.method == "DELETE" and not task.has_ended(self.clock.monotonic()):
-            task.cancelled = True
+        if request.method == "DELETE":
+            self._tasks[task_id].cancel(self.clock.monotonic())
         return self._task_response(task_id)
 
     def _create(self, submission: Mapping[str, Any]) -> str:
@@ -274,15 +266,3 @@ def _check(script: TaskScript, fields: Mapping[str, Any]) -> None:
         raise ValueError(f"a script starts at 0 seconds and not earlier, as in {dict(_DEFAULT_SCRIPT)}")
     if unknown := sorted(set(fields) - _FIELDS):
         raise ValueError(f"a scripted task has the fields {', '.join(sorted(_FIELDS))}, not {', '.join(unknown)}")
-
-
-class _VendorTransport:
-    def __init__(self, vendor: ScriptedVendor) -> None:
-        self._vendor = vendor
-
-    def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
-        del deadline, max_body
-        return self._vendor.respond(request)
-
-    def close(self) -> None:
-        """Nothing to close."""

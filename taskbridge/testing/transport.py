@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from threading import Lock
 from typing import TYPE_CHECKING, TypeAlias
 
 from taskbridge._transport.responses import file_writer
 from taskbridge.provider.http import Request, Response
-from taskbridge.provider.sink import ResponseSink
 
 if TYPE_CHECKING:
     from taskbridge.provider.clock import Clock
-    from taskbridge.transport import Transport
 
 Answer: TypeAlias = Response | Exception
 """The outcome of a request: a response, or an error that is raised (`ConnectFailed`, `TruncatedResponse`, …)."""
@@ -60,11 +58,15 @@ class _ScriptPlayer:
             raise answer
         # A copy: the core writes on responses, and a script may use one twice.
         received_at = answer.received_at if self._clock is None else self._clock.now()
-        body = answer.body
-        if request.save_to is not None and answer.status < 300:
-            save(answer.status, answer.headers, body, request.save_to)
-            body = b""
-        return Response(answer.status, answer.headers, body, received_at)
+        if request.save_to is None or answer.status >= 300:
+            return Response(answer.status, answer.headers, answer.body, received_at)
+        headers = {"content-length": str(len(answer.body)), **answer.headers}
+        with closing(file_writer(answer.status, headers, request.save_to)) as file:  # block by block in real transports
+            next(file)
+            if answer.body:
+                file.send(answer.body)
+            file.send(b"")
+        return Response(answer.status, answer.headers, b"", received_at)
 
     def _next(self, request: Request) -> Answer:
         if self._function is not None:
@@ -74,15 +76,6 @@ class _ScriptPlayer:
                 f"the script has no answer for request {len(self.requests)}, {request.method} {request.url}"
             )
         return self._answers.popleft()
-
-
-def save(status: int, headers: Mapping[str, str], body: bytes, sink: ResponseSink) -> None:
-    """Save a whole body to a file, as transports do block by block."""
-    with closing(file_writer(status, headers, sink)) as file:
-        next(file)
-        if body:
-            file.send(body)
-        file.send(b"")
 
 
 class ScriptedTransport(_ScriptPlayer):
@@ -127,22 +120,3 @@ class AsyncScriptedTransport(_ScriptPlayer):
     async def close(self) -> None:
         """Record that the client closed it."""
         self.closed = True
-
-
-class InstantTransport:
-    """Makes an `AsyncTransport` of a transport that never blocks.
-
-    Args:
-        transport: The synchronous transport.
-    """
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
-        """See `taskbridge.transport.AsyncTransport`."""
-        return self._transport.send(request, deadline=deadline, max_body=max_body)
-
-    async def close(self) -> None:
-        """See `taskbridge.transport.AsyncTransport`."""
-        self._transport.close()

@@ -6,29 +6,23 @@ header says how long it would have taken, and that much virtual time passes here
 
 from __future__ import annotations
 
-from math import isfinite
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from math import inf
+from typing import TYPE_CHECKING, Final
 
 from taskbridge._config.network import network_of
 from taskbridge._runtime.base import user_agent
 from taskbridge.emulator.clock import SIMULATED_SECONDS
 from taskbridge.errors import DeadlineExceeded
-from taskbridge.provider.clock import Clock, SystemClock
+from taskbridge.provider.clock import SystemClock
+from taskbridge.testing.clock import VirtualClock
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from taskbridge._config.defaults import TransportContext
     from taskbridge.provider.http import Request, Response
     from taskbridge.transport import AsyncTransport, Transport
 
 _MOST: Final = 30.0  # seconds of real time for one request, however late its virtual deadline
 _LEAST: Final = 1.0  # seconds of real time: a busy computer must not look like a slow vendor
-
-
-@runtime_checkable
-class _VirtualClock(Clock, Protocol):
-    def busy(self) -> AbstractContextManager[None]: ...
 
 
 class RealTransports:
@@ -38,37 +32,36 @@ class RealTransports:
         """See `taskbridge._config.defaults.TransportMaker`."""
         from taskbridge._transport.requests import RequestsTransport  # noqa: PLC0415  # only once something is sent
 
-        size = connection.settings.max_in_flight
-        real = RequestsTransport(network_of(connection.settings), user_agent=user_agent(connection.settings), size=size)
-        return _VirtualTransport(real, connection.clock) if isinstance(connection.clock, _VirtualClock) else real
+        settings, clock = connection.settings, connection.clock
+        real = RequestsTransport(network_of(settings), user_agent=user_agent(settings), size=settings.max_in_flight)
+        return _VirtualTransport(real, clock) if isinstance(clock, VirtualClock) else real
 
     def async_transport(self, connection: TransportContext) -> AsyncTransport:
         """See `taskbridge._config.defaults.TransportMaker`."""
         from taskbridge._transport.aiohttp import AiohttpTransport  # noqa: PLC0415  # the same, and an extra
 
-        size = connection.settings.max_in_flight
-        real = AiohttpTransport(network_of(connection.settings), user_agent=user_agent(connection.settings), size=size)
-        return _AsyncVirtualTransport(real, connection.clock) if isinstance(connection.clock, _VirtualClock) else real
+        settings, clock = connection.settings, connection.clock
+        real = AiohttpTransport(network_of(settings), user_agent=user_agent(settings), size=settings.max_in_flight)
+        return _AsyncVirtualTransport(real, clock) if isinstance(clock, VirtualClock) else real
 
 
 class _VirtualTransport:
-    def __init__(self, real: Transport, clock: _VirtualClock) -> None:
+    def __init__(self, real: Transport, clock: VirtualClock) -> None:
         self._real = real
         self._clock = clock
 
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
         with self._clock.busy():
             response = self._real.send(request, deadline=_real_deadline(self._clock, deadline), max_body=max_body)
-        took = _simulated_seconds(response)
-        self._clock.sleep(max(0.0, min(took, deadline - self._clock.monotonic())))
-        return _received(response, took, self._clock, deadline)
+        self._clock.sleep(_simulated_seconds(response, deadline - self._clock.monotonic()))
+        return _received(response, self._clock, deadline)
 
     def close(self) -> None:
         self._real.close()
 
 
 class _AsyncVirtualTransport:
-    def __init__(self, real: AsyncTransport, clock: _VirtualClock) -> None:
+    def __init__(self, real: AsyncTransport, clock: VirtualClock) -> None:
         self._real = real
         self._clock = clock
 
@@ -76,27 +69,25 @@ class _AsyncVirtualTransport:
         with self._clock.busy():
             real = _real_deadline(self._clock, deadline)
             response = await self._real.send(request, deadline=real, max_body=max_body)
-        took = _simulated_seconds(response)
-        if took > 0:
-            await self._clock.async_sleep(max(0.0, min(took, deadline - self._clock.monotonic())))
-        return _received(response, took, self._clock, deadline)
+        if seconds := _simulated_seconds(response, deadline - self._clock.monotonic()):
+            await self._clock.async_sleep(seconds)
+        return _received(response, self._clock, deadline)
 
     async def close(self) -> None:
         await self._real.close()
 
 
-def _real_deadline(clock: Clock, deadline: float) -> float:
-    remaining = deadline - clock.monotonic()
-    return SystemClock().monotonic() + max(_LEAST, min(remaining, _MOST))
+def _real_deadline(clock: VirtualClock, deadline: float) -> float:
+    return SystemClock().monotonic() + max(_LEAST, min(deadline - clock.monotonic(), _MOST))
 
 
-def _simulated_seconds(response: Response) -> float:
-    return float(response.headers.get(SIMULATED_SECONDS, 0.0))
+def _simulated_seconds(response: Response, limit: float = inf) -> float:
+    return max(0.0, min(float(response.headers.get(SIMULATED_SECONDS, 0.0)), limit))
 
 
-def _received(response: Response, took: float, clock: Clock, deadline: float) -> Response:
+def _received(response: Response, clock: VirtualClock, deadline: float) -> Response:
     """Return the response with its virtual time of receipt, unless the deadline has passed."""
-    if not isfinite(took) or clock.monotonic() > deadline:
+    if _simulated_seconds(response) == inf or clock.monotonic() > deadline:
         error = DeadlineExceeded("the total time for the request ran out")
         error.written = True
         raise error
