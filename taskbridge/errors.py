@@ -64,6 +64,7 @@ __all__ = [
 ]
 
 _MESSAGE_LIMIT: Final = 2048  # characters of a vendor's text that a message repeats
+_SHOWN: Final = {"\r": " ", "\n": " ", "\t": " ", "\0": "␀"}
 
 
 def printable(text: str, limit: int = _MESSAGE_LIMIT) -> str:
@@ -77,15 +78,7 @@ def printable(text: str, limit: int = _MESSAGE_LIMIT) -> str:
         text = text[: limit - 1] + "…"
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c == " " else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    if character in "\r\n\t":
-        return " "
-    if character == "\0":
-        return "␀"
-    return character.encode("unicode_escape").decode("ascii")
+    return "".join(c if c.isprintable() else _SHOWN.get(c) or c.encode("unicode_escape").decode() for c in text)
 
 
 class TaskbridgeError(Exception):

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self, SupportsIndex, TypeAlias, overload
 
 from taskbridge.errors import InvalidInput, InvalidTaskId, TaskFailed, printable
@@ -176,11 +175,15 @@ class _Model:
         return _adapter(cls).json_schema(mode="serialization")
 
 
-@cache
+_ADAPTERS: Final[dict[type, TypeAdapter[Any]]] = {}
+
+
 def _adapter(model: type) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter  # noqa: PLC0415  # slow to import, and rarely needed
 
-    return TypeAdapter(model)
+    if model not in _ADAPTERS:
+        _ADAPTERS[model] = TypeAdapter(model)
+    return _ADAPTERS[model]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ Errors name the key and the rule, never the value: the value of a mistyped key m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -151,11 +152,10 @@ def _secret_problem(text: str) -> str | None:
 def _check_urls(own: ProviderSettings, common: CommonSettings, place: str) -> None:
     for key in type(own).model_fields:
         value = getattr(own, key)
-        if not key.endswith("_url") or not isinstance(value, str):
-            continue
-        problem = _url_problem(value, allow_http=common.allow_http)
-        if problem:
-            raise ConfigError(f"{place}: {key} {problem}")
+        if key.endswith("_url") and isinstance(value, str):
+            problem = _url_problem(value, allow_http=common.allow_http)
+            if problem:
+                raise ConfigError(f"{place}: {key} {problem}")
 
 
 def _url_problem(url: str, *, allow_http: bool) -> str | None:
@@ -177,9 +177,6 @@ def _url_problem(url: str, *, allow_http: bool) -> str | None:
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
+    with suppress(ValueError):
         return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host == "localhost"

@@ -56,15 +56,12 @@ class Config:
         chosen = name or self.default or (next(iter(self.connections)) if len(self.connections) == 1 else None)
         where = f" in {self.path}" if self.path else ""
         if chosen is None:
-            raise ConfigError(
-                f'name a connection: connect(connection="…"); there are {_listed(self.connections)}{where}'
-            )
+            known = _listed(self.connections)
+            raise ConfigError(f'name a connection: connect(connection="…"); there are {known}{where}')
         if chosen not in self.connections:
             table = chosen if CONNECTION_NAME.fullmatch(chosen) else "name"
-            raise ConfigError(
-                f"there is no connection {printable(chosen, 60)!r}{where}; "
-                f"{nearest(chosen, self.connections)}add [connections.{table}] to the file"
-            )
+            hint = f"{nearest(chosen, self.connections)}add [connections.{table}] to the file"
+            raise ConfigError(f"there is no connection {printable(chosen, 60)!r}{where}; {hint}")
         return self.connections[chosen]
 
 
@@ -160,25 +157,20 @@ def _parse(text: str) -> tuple[dict[str, Any], str]:
 
 
 def _too_deep(value: object, level: int = 0) -> bool:
-    if level > _MAX_DEPTH:
-        return True
-    if isinstance(value, dict):
-        return any(_too_deep(v, level + 1) for v in cast("dict[str, object]", value).values())
-    if isinstance(value, list):
-        return any(_too_deep(v, level + 1) for v in cast("list[object]", value))
-    return False
+    if level > _MAX_DEPTH or not isinstance(value, dict | list):
+        return level > _MAX_DEPTH
+    inner = cast("dict[str, object]", value).values() if isinstance(value, dict) else cast("list[object]", value)
+    return any(_too_deep(each, level + 1) for each in inner)
 
 
 def _connection(name: str, table: object, place: str, environ: Mapping[str, str]) -> ConnectionConfig:
     if CONNECTION_NAME.fullmatch(name) is None:
-        raise ConfigError(
-            f"{place}: a connection's name is lower-case letters, digits and dashes: {printable(name, 60)!r}"
-        )
+        rule = "a connection's name is lower-case letters, digits and dashes"
+        raise ConfigError(f"{place}: {rule}: {printable(name, 60)!r}")
     if not isinstance(table, dict):
         raise ConfigError(f"{place}: connections.{name} must be a table")
     values = dict(cast("dict[str, Any]", table))
-    origins: dict[str, str] = {}
-    _record_origins(values, place, "", origins)
+    origins = {key: place for key, _ in _leaves(values)}
     _override(name, values, origins, environ)
     _expand_variables(values, "", origins, environ)
     provider = values.pop("provider", None)
@@ -189,12 +181,13 @@ def _connection(name: str, table: object, place: str, environ: Mapping[str, str]
     return ConnectionConfig(name, provider, values, origins)
 
 
-def _record_origins(values: Mapping[str, Any], place: str, above: str, origins: dict[str, str]) -> None:
+def _leaves(values: Table, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of all tables, by dotted key."""
     for key, value in values.items():
         if isinstance(value, dict):
-            _record_origins(cast("dict[str, Any]", value), place, f"{above}{key}.", origins)
+            yield from _leaves(cast("dict[str, Any]", value), f"{above}{key}.")
         else:
-            origins[f"{above}{key}"] = place
+            yield f"{above}{key}", value
 
 
 def _override(name: str, values: dict[str, Any], origins: dict[str, str], environ: Mapping[str, str]) -> None:
@@ -236,13 +229,11 @@ class Unset(str):
         return f"{key} takes its value from the environment variable {missing}, which is not set"
 
 
-def unset_values(values: Table, above: str = "") -> Iterator[tuple[str, Unset]]:
+def unset_values(values: Table) -> Iterator[tuple[str, Unset]]:
     """Yield the values with a variable that is not set, by dotted key."""
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from unset_values(cast("dict[str, Any]", value), f"{above}{key}.")
+    for key, value in _leaves(values):
         items = cast("list[object]", value if isinstance(value, list) else [value])
-        yield from ((f"{above}{key}", item) for item in items if isinstance(item, Unset))
+        yield from ((key, item) for item in items if isinstance(item, Unset))
 
 
 def _expand_variables(values: dict[str, Any], above: str, origins: dict[str, str], environ: Mapping[str, str]) -> None:

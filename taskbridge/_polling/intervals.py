@@ -14,6 +14,7 @@ No I/O and no clock.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Final
 
 from taskbridge._engine.connection import Connection
@@ -32,38 +33,34 @@ FIRST_POLL_JITTER: Final = 0.5  # the same for a task's first pause until durati
 _MAX_PROGRESS_FACTOR: Final = 4.0  # how many pauses a reported progress may postpone the next poll by
 
 
+@dataclass(slots=True, eq=False)
 class IntervalPolicy:
-    """How often to poll tasks of one connection and operation; all arguments are in seconds."""
+    """How often to poll tasks of one connection and operation."""
 
-    __slots__ = ("_interval", "_latency", "_longest", "durations")
-
-    def __init__(
-        self, latency: float | None, interval: float | None, longest: float, durations: DurationModel | None = None
-    ) -> None:
-        self._latency = latency
-        self._interval = interval
-        self._longest = longest
-        self.durations = DurationModel() if durations is None else durations
+    latency: float | None  # target for the mean delay in seconds; None if not configured
+    interval: float | None  # fixed seconds between polls; None to compute them
+    longest: float  # upper bound of any pause, in seconds
+    durations: DurationModel = field(default_factory=DurationModel)  # what is known of how long such tasks take
 
     def pause(self, age: float) -> float:
         """Seconds until the next poll of a task of that age in seconds."""
-        if self._interval is not None or not self.durations.is_known:
+        if self.interval is not None or not self.durations.is_known:
             return self.steady_pause(age)
-        return self.durations.pause(age, self.durations.price(self._target_delay(age)), self._longest)
+        return self.durations.pause(age, self.durations.price(self._target_delay(age)), self.longest)
 
     def steady_pause(self, age: float) -> float:
         """Seconds until the next poll, regardless of when tasks tend to end; also the pause between list scans."""
-        return min(self._interval or 2.0 * self._target_delay(age), self._longest)
+        return min(self.interval or 2.0 * self._target_delay(age), self.longest)
 
     def reason(self, age: float) -> PollReason:
         """Which rule determines `pause`."""
-        if self.pause(age) >= self._longest:
+        if self.pause(age) >= self.longest:
             return PollReason.AT_MOST
-        if self._interval is not None:
+        if self.interval is not None:
             return PollReason.INTERVAL
         if self.durations.is_known:
             return PollReason.LEARNED
-        return PollReason.AGE if self._latency is None else PollReason.LATENCY
+        return PollReason.AGE if self.latency is None else PollReason.LATENCY
 
     def jittered(self, pause: float, chance: float, *, first: bool) -> float:
         """Spread a pause by a random number from 0 to 1."""
@@ -71,8 +68,8 @@ class IntervalPolicy:
         return pause * (1.0 - jitter + 2.0 * jitter * chance)
 
     def _target_delay(self, age: float) -> float:
-        if self._latency is not None:
-            return self._latency
+        if self.latency is not None:
+            return self.latency
         duration = max(age, 2.0)
         if self.durations.is_known:
             # Some tasks take seconds, others hours: the pauses of a short task must not follow the long ones, and a

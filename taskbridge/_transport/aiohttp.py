@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import time
 from contextlib import closing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
@@ -20,21 +19,8 @@ from aiohttp.helpers import is_ip_address
 from aiohttp.http import HttpProcessingError
 from yarl import URL
 
+from taskbridge._transport import responses
 from taskbridge._transport.bodies import BodyStream, body_stream, is_local_error
-from taskbridge._transport.responses import (
-    BLOCK,
-    CONNECT_LIMIT,
-    LONGEST_LINE,
-    READ_LIMIT,
-    check_headers,
-    complete_response,
-    file_writer,
-    header_fields,
-    not_public_error,
-    request_error,
-    tls_context,
-    too_large_error,
-)
 from taskbridge.errors import (
     ConfigError,
     ConnectFailed,
@@ -121,7 +107,7 @@ class _PublicResolver(aiohttp.ThreadedResolver):
     ) -> list[ResolveResult]:
         addresses = [each for each in await super().resolve(host, port, family) if is_public(each["host"])]
         if not addresses:
-            raise not_public_error()
+            raise responses.not_public_error()
         return addresses
 
 
@@ -129,12 +115,11 @@ class AiohttpTransport:
     """Sends requests from the asyncio tasks of one event loop, over at most `size` open connections."""
 
     def __init__(self, network: Network, *, size: int = 100, user_agent: str = "taskbridge") -> None:
-        self._network = network
         self._size = size
         self._user_agent = user_agent
         self._sessions: dict[tuple[bool, bool], aiohttp.ClientSession] = {}  # by (used once, public addresses only)
-        self._proxies: dict[tuple[str, str], str | None] = {}  # by scheme and host
-        self._context: ssl.SSLContext | None = None
+        self._proxy_for = cache(network.proxy_for)
+        self._tls = cache(partial(responses.tls_context, network))
         self._used = WeakSet[Any]()  # connections that have carried a request
         self._opened = WeakSet[Any]()  # connections that may still be closing
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -189,8 +174,8 @@ class AiohttpTransport:
             headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
             auto_decompress=False,
             trust_env=False,
-            max_line_size=LONGEST_LINE,
-            max_field_size=LONGEST_LINE,
+            max_line_size=responses.LONGEST_LINE,
+            max_field_size=responses.LONGEST_LINE,
         )
         return session
 
@@ -202,13 +187,13 @@ class AiohttpTransport:
             headers.update(body.headers)
             headers["Content-Length"] = str(body.length)
             # aiohttp warns about larger bodies in one piece.
-            data = body.head if body.source is None and body.length <= BLOCK else _blocks(body, state)
+            data = body.head if body.source is None and body.length <= responses.BLOCK else _blocks(body, state)
         url = URL(request.url, encoded=True)
-        proxy = self._proxy(url.scheme, url.host or "")
+        proxy = self._proxy_for(url.scheme, url.host or "")
         session = self._session(request, proxy)
         if request.public_only and proxy is None and is_ip_address(url.host) and not is_public(url.host or ""):
-            raise not_public_error()
-        read_limit = max(READ_LIMIT, request.long_poll or 0.0)
+            raise responses.not_public_error()
+        read_limit = max(responses.READ_LIMIT, request.long_poll or 0.0)
         async with session.request(
             request.method,
             url,
@@ -221,28 +206,17 @@ class AiohttpTransport:
         ) as response:
             return await _read(response, request, max_body, limit)
 
-    def _proxy(self, scheme: str, host: str) -> str | None:
-        key = (scheme, host)
-        if key not in self._proxies:
-            self._proxies[key] = self._network.proxy_for(scheme, host)
-        return self._proxies[key]
-
-    def _tls(self) -> ssl.SSLContext:
-        if self._context is None:
-            self._context = tls_context(self._network)
-        return self._context
-
 
 @cache
 def _timeout(read_limit: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT, sock_read=read_limit)
+    return aiohttp.ClientTimeout(total=None, sock_connect=responses.CONNECT_LIMIT, sock_read=read_limit)
 
 
 async def _read(response: aiohttp.ClientResponse, request: Request, max_body: int, limit: asyncio.Timeout) -> Response:
-    fields = header_fields((name, _text(value)) for name, value in response.headers.items())
-    check_headers(request, response.status, fields, len(response.headers), max_body)
+    fields = responses.header_fields((name, _text(value)) for name, value in response.headers.items())
+    responses.check_headers(request, response.status, fields, len(response.headers), max_body)
     if request.save_to is not None and response.status < 300:
-        with closing(file_writer(response.status, fields, request.save_to)) as file:  # local files are fast
+        with closing(responses.file_writer(response.status, fields, request.save_to)) as file:  # local files are fast
             next(file)
             while block := await _block(response):
                 if (extra := file.send(block)) and (end := limit.when()) is not None:
@@ -252,9 +226,9 @@ async def _read(response: aiohttp.ClientResponse, request: Request, max_body: in
     body = BytesIO()
     while block := await _block(response):
         if body.tell() + len(block) > max_body:
-            raise too_large_error(max_body, response.status)
+            raise responses.too_large_error(max_body, response.status)
         body.write(block)
-    return complete_response(request, response.status, fields, body.getvalue(), max_body)
+    return responses.complete_response(request, response.status, fields, body.getvalue(), max_body)
 
 
 async def _block(response: aiohttp.ClientResponse) -> bytes:
@@ -300,8 +274,8 @@ _ERRORS: Final[tuple[tuple[type[BaseException], type[TaskbridgeError], str], ...
     (aiohttp.ClientConnectorSSLError, TlsError, "the TLS handshake failed"),
     (aiohttp.ClientProxyConnectionError, ConnectFailed, "the proxy cannot be reached"),
     (aiohttp.ClientConnectorError, ConnectFailed, "the host refuses connections or cannot be reached"),
-    (aiohttp.ConnectionTimeoutError, ConnectFailed, f"no connection within {CONNECT_LIMIT:g} s"),
-    (TimeoutError, DeadlineExceeded, f"no data for {READ_LIMIT:g} s"),
+    (aiohttp.ConnectionTimeoutError, ConnectFailed, f"no connection within {responses.CONNECT_LIMIT:g} s"),
+    (TimeoutError, DeadlineExceeded, f"no data for {responses.READ_LIMIT:g} s"),
     (aiohttp.ClientPayloadError, TruncatedResponse, "the answer broke off"),
     (aiohttp.ClientResponseError, MalformedResponse, "the answer is not HTTP"),
     (HttpProcessingError, MalformedResponse, "the answer's chunks cannot be read"),
@@ -316,7 +290,7 @@ def _translated(error: Exception, deadline: float, state: _RequestState) -> Task
     """Return our error for one of the library."""
     error_class, message = _classify(error, deadline, written=state.written)
     stale = state.reused and isinstance(error, _NoResponseError)
-    return request_error(error_class, message, written=state.written, stale=stale)
+    return responses.request_error(error_class, message, written=state.written, stale=stale)
 
 
 def _classify(error: Exception, deadline: float, *, written: bool) -> tuple[type[TaskbridgeError], str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Final
 
-from taskbridge.provider.http import Base64, Form, Request, Upload
+from taskbridge.provider.http import Base64, Form, Request
 
 _BLOCK: Final = 65_535  # bytes sent at a time; a multiple of three, for base64
 
@@ -64,10 +64,17 @@ def body_stream(request: Request) -> BodyStream | None:
         return _with_file(body.head, body.content, body.tail, {}, encoded=True)
     boundary = f"taskbridge-{token_hex(16)}"  # random, so that no document can contain it
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    fields, end = _fields(body.fields, boundary), f"--{boundary}--\r\n"
     if isinstance(body, Form):
-        return _with_file(b"", f"{_fields(body.fields, boundary)}--{boundary}--\r\n".encode(), b"", headers)
-    head, tail = _form(body, boundary)
-    return _with_file(head, body.content, tail, headers)
+        return _with_file(b"", f"{fields}{end}".encode(), b"", headers)
+    media_type = body.media_type
+    if media_type == "application/octet-stream":
+        media_type = mimetypes.guess_type(body.filename)[0] or media_type
+    head = (
+        f"{fields}--{boundary}\r\nContent-Disposition: form-data; "
+        f'name="{_quoted(body.name)}"; filename="{_quoted(body.filename)}"\r\nContent-Type: {media_type}\r\n\r\n'
+    )
+    return _with_file(head.encode(), body.content, f"\r\n{end}".encode(), headers)
 
 
 def _with_file(
@@ -82,17 +89,6 @@ def _with_file(
     size = content.stat().st_size
     sent = 4 * -(-size // 3) if encoded else size
     return BodyStream(len(head) + sent + len(tail), head, content, tail, headers, size, encoded)
-
-
-def _form(upload: Upload, boundary: str) -> tuple[bytes, bytes]:
-    media_type = upload.media_type
-    if media_type == "application/octet-stream":
-        media_type = mimetypes.guess_type(upload.filename)[0] or media_type
-    head = (
-        f"{_fields(upload.fields, boundary)}--{boundary}\r\nContent-Disposition: form-data; "
-        f'name="{_quoted(upload.name)}"; filename="{_quoted(upload.filename)}"\r\nContent-Type: {media_type}\r\n\r\n'
-    )
-    return head.encode(), f"\r\n--{boundary}--\r\n".encode()
 
 
 def _fields(fields: Iterable[tuple[str, str]], boundary: str) -> str:

@@ -37,21 +37,8 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Retry, Timeout, exc
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.connection import allowed_gai_family
 
+from taskbridge._transport import responses
 from taskbridge._transport.bodies import body_stream, is_local_error
-from taskbridge._transport.responses import (
-    BLOCK,
-    CONNECT_LIMIT,
-    LONGEST_LINE,
-    READ_LIMIT,
-    check_headers,
-    complete_response,
-    file_writer,
-    header_fields,
-    not_public_error,
-    request_error,
-    tls_context,
-    too_large_error,
-)
 from taskbridge.errors import (
     ConnectFailed,
     DeadlineExceeded,
@@ -73,7 +60,7 @@ if TYPE_CHECKING:
     from taskbridge.transport import Network
 
 _NO_RETRIES: Final = Retry(False, redirect=False)  # retries are decided elsewhere
-_LIMITS: Final = Timeout(connect=CONNECT_LIMIT, read=READ_LIMIT)  # within the deadline
+_LIMITS: Final = Timeout(connect=responses.CONNECT_LIMIT, read=responses.READ_LIMIT)  # within the deadline
 _FIELD: Final = re.compile(rb"([!-9;-~]+):([^\x00]*)")  # name and value of a header line
 _QUERY: Final = re.compile(r"\?.*", re.DOTALL)
 _MOST_LINES: Final = 200  # of a header; `check_headers` refuses more than 99 fields
@@ -87,7 +74,7 @@ class _CurrentRequest(local):
     request = Request("GET", "")
     max_body = 0
     deadline = 0.0  # monotonic seconds
-    silence = READ_LIMIT  # most seconds of one read
+    silence = responses.READ_LIMIT  # most seconds of one read
     written = False  # whether a byte of the request may have been sent
     reused = False  # whether an open connection was reused
     received = 0  # bytes of the response so far
@@ -98,7 +85,7 @@ class _CurrentRequest(local):
     def begin(self, request: Request, deadline: float, max_body: int) -> None:
         """Start a new request."""
         self.request, self.deadline, self.max_body = request, deadline, max_body
-        self.silence = max(READ_LIMIT, request.long_poll or 0.0)
+        self.silence = max(responses.READ_LIMIT, request.long_poll or 0.0)
         self.written = self.reused = self.ended = False
         self.sending = True
         self.received = 0
@@ -215,7 +202,7 @@ class _Origins:
     def _adapter(self, *, secure: bool) -> _Adapter:
         adapter = self._adapters.get(secure)
         if adapter is None:
-            context = tls_context(self._network) if secure else None
+            context = responses.tls_context(self._network) if secure else None
             adapter = self._adapters.setdefault(secure, _Adapter(context, self._size))
         return adapter
 
@@ -231,9 +218,9 @@ class _Origins:
 def _read(raw: BaseHTTPResponse, request: Request, max_body: int) -> Response:
     fields = current.fields
     if request.save_to is not None and raw.status < 300:
-        with closing(file_writer(raw.status, fields, request.save_to)) as file:
+        with closing(responses.file_writer(raw.status, fields, request.save_to)) as file:
             next(file)
-            while block := raw.read1(BLOCK, decode_content=False):
+            while block := raw.read1(responses.BLOCK, decode_content=False):
                 current.deadline += file.send(block)
             _check_end()
             file.send(b"")
@@ -242,13 +229,13 @@ def _read(raw: BaseHTTPResponse, request: Request, max_body: int) -> Response:
         body = raw.read(int(fields["content-length"]), decode_content=False)
     else:
         whole = BytesIO()
-        while block := raw.read(BLOCK, decode_content=False):
+        while block := raw.read(responses.BLOCK, decode_content=False):
             if whole.tell() + len(block) > max_body:
-                raise too_large_error(max_body, raw.status)
+                raise responses.too_large_error(max_body, raw.status)
             whole.write(block)
         body = whole.getvalue()
     _check_end()
-    return complete_response(request, raw.status, fields, body, max_body)
+    return responses.complete_response(request, raw.status, fields, body, max_body)
 
 
 def _check_end() -> None:
@@ -323,8 +310,8 @@ class _DeadlineResponse(HTTPResponse):
         self.headers = self.msg = HTTPMessage()
         for name, value in pairs:
             self.headers[name] = value
-        current.fields = fields = header_fields(pairs)
-        check_headers(current.request, status, fields, len(pairs), current.max_body)
+        current.fields = fields = responses.header_fields(pairs)
+        responses.check_headers(current.request, status, fields, len(pairs), current.max_body)
         coding, length = fields.get("transfer-encoding", ""), fields.get("content-length")
         self.chunked, self.chunk_left = coding.lower() == "chunked", None
         self.length = None if length is None or self.chunked else int(length)
@@ -337,8 +324,8 @@ class _DeadlineResponse(HTTPResponse):
         """Read the header fields."""
         pairs: list[tuple[str, str]] = []
         for _ in range(_MOST_LINES):
-            line = self.fp.readline(LONGEST_LINE + 1)
-            if len(line) > LONGEST_LINE:
+            line = self.fp.readline(responses.LONGEST_LINE + 1)
+            if len(line) > responses.LONGEST_LINE:
                 raise LineTooLong("header line")
             if current.ended and not line.endswith(b"\n"):  # http.client takes this for the end of the header
                 raise TruncatedResponse("the answer ended inside its headers")
@@ -363,13 +350,13 @@ class _DeadlineConnection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         # Like urllib3's own, but the limit is for all addresses together, not for each.
-        until = time.monotonic() + CONNECT_LIMIT
+        until = time.monotonic() + responses.CONNECT_LIMIT
         last_error: OSError | None = None
         addresses = _addresses(self._dns_host, self.port)
         if current.request.public_only and self.proxy is None:
             addresses = [each for each in addresses if is_public(each[4][0])]
             if not addresses:
-                raise not_public_error()
+                raise responses.not_public_error()
         for family, kind, protocol, _, address in addresses:
             sock = socket.socket(family, kind, protocol)
             try:
@@ -430,7 +417,7 @@ def _addresses(host: str, port: int) -> list[Any]:
     else:
         thread = Thread(target=resolve, name="taskbridge-resolver", daemon=True)
         thread.start()
-        thread.join(current.remaining(CONNECT_LIMIT))
+        thread.join(current.remaining(responses.CONNECT_LIMIT))
     if errors:
         raise errors[0]
     if not found:
@@ -488,7 +475,7 @@ _Kinds: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
 _INCOMPLETE: Final = (exceptions.IncompleteRead, exceptions.InvalidChunkLength, IncompleteRead)
 _ERRORS: Final[tuple[tuple[_Kinds, type[TaskbridgeError], str], ...]] = (
     (ssl.SSLCertVerificationError, TlsError, "the host's certificate cannot be trusted"),
-    ((exceptions.ReadTimeoutError, TimeoutError), DeadlineExceeded, f"no data for {READ_LIMIT:g} s"),
+    ((exceptions.ReadTimeoutError, TimeoutError), DeadlineExceeded, f"no data for {responses.READ_LIMIT:g} s"),
     (ssl.SSLError, TruncatedResponse, "the connection broke off"),
     (_INCOMPLETE, TruncatedResponse, "the answer broke off"),
     (RemoteDisconnected, TruncatedResponse, "the host closed the connection without an answer"),
@@ -504,7 +491,7 @@ _ERRORS_BEFORE: Final[tuple[tuple[_Kinds, type[TaskbridgeError], str], ...]] = (
     (ssl.SSLCertVerificationError, TlsError, "the host's certificate cannot be trusted"),
     (exceptions.ProxyError, ConnectFailed, "the proxy cannot be reached"),
     (socket.gaierror, ConnectFailed, "the host's name cannot be resolved"),
-    (TimeoutError, ConnectFailed, f"no connection within {CONNECT_LIMIT:g} s"),
+    (TimeoutError, ConnectFailed, f"no connection within {responses.CONNECT_LIMIT:g} s"),
     (_BROKEN, ConnectFailed, "the connection broke off before the request was sent"),
     ((ssl.SSLError, exceptions.SSLError), TlsError, "the TLS handshake failed"),
     (OSError, ConnectFailed, "the host refuses connections or cannot be reached"),
@@ -521,7 +508,9 @@ def _local_error(error: Exception, request: Request) -> OSError | None:
 def _translated(error: Exception) -> TaskbridgeError:
     """Return our error for one of the library."""
     error_class, message = _classify(error)
-    return request_error(error_class, message, written=current.written, stale=current.reused and current.received == 0)
+    return responses.request_error(
+        error_class, message, written=current.written, stale=current.reused and current.received == 0
+    )
 
 
 def _classify(error: BaseException) -> tuple[type[TaskbridgeError], str]:

@@ -129,8 +129,7 @@ def complete_response(request: Request, status: int, fields: Mapping[str, str], 
         raise TruncatedResponse("the answer ended inside its headers", http_status=status)
     if len(body) > max_body:
         raise too_large_error(max_body, status)
-    encoding = _encoding(fields)
-    if encoding and body:
+    if body and (encoding := _encoding(fields)):
         body = _decompressed(body, encoding, max_body, status)
     return Response(status, fields, body, datetime.now(UTC))
 
@@ -143,9 +142,8 @@ def _encoding(fields: Mapping[str, str]) -> str:
 
 def _decompressed(body: bytes, encoding: str, max_body: int, status: int) -> bytes:
     if encoding not in _GZIP:
-        raise ResponseTooLarge(
-            "the answer comes in an encoding that was not asked for and cannot be bounded", http_status=status
-        )
+        message = "the answer comes in an encoding that was not asked for and cannot be bounded"
+        raise ResponseTooLarge(message, http_status=status)
     decompressor = zlib.decompressobj(_GZIP_WINDOW)
     try:
         content = decompressor.decompress(body, max_body + 1)

@@ -42,21 +42,18 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{host}:{port}" if host and "@" not in parts.netloc else ""
 
 
-def is_public(address: str) -> bool:
+def is_public(host: str | IPv4Address | IPv6Address) -> bool:
     """Return whether an IP address belongs to the public internet; IPv6 forms of an IPv4 address count as that."""
     try:
-        return _is_public(ip_address(address))
+        address = ip_address(host)
     except ValueError:
         return False
-
-
-def _is_public(address: IPv4Address | IPv6Address) -> bool:
     if isinstance(address, IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
         if inner is None and address in _NAT64:
             inner = IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
-            return _is_public(inner)
+            return is_public(inner)
         if address.scope_id is not None:
             return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
@@ -87,7 +84,7 @@ def _host_problem(host: str, scheme: str, policy: FetchPolicy) -> str | None:
         if _NUMBER.fullmatch(host.rpartition(".")[2]):
             return "writes its host in an odd form"
     loopback = host.endswith(_LOOPBACK_NAMES) if literal is None else literal.is_loopback
-    private = loopback if literal is None else not _is_public(literal)
+    private = loopback if literal is None else not is_public(literal)
     if private and not policy.allow_private:
         return "leads to a private network; set allow_private = true where that is meant"
     if scheme == "http" and not (policy.allow_http or loopback):

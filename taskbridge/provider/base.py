@@ -120,9 +120,6 @@ STATUS_ERRORS: Final[Mapping[int, StatusError]] = {
 _OTHER_4XX: Final = StatusError(ApiError)
 _OTHER_5XX: Final = StatusError(ServerError, "the vendor's server failed")
 
-_WITH_BODY: Final = frozenset({200, 201, 202})
-_SUCCESS: Final = frozenset({200, 201, 202, 204})
-
 _ACCEPT: Final = {"Accept": "application/json"}
 _SEND_JSON: Final = {"Accept": "application/json", "Content-Type": "application/json"}
 
@@ -191,18 +188,10 @@ class Provider(ABC, Generic[S]):
     ) -> Request:
         """Build a request to the vendor's API.
 
-        Args:
-            method: HTTP method.
-            path: What follows the base URL; quote ids in it with `path_id`.
-            base: Base URL, if not `base_url` of the settings.
-            params: Query parameters; a list is sent as a repeated parameter.
-            json: Document to send as JSON.
-            body: Any other body. `Base64` is sent as JSON; a form sets its own content type.
-            long_poll: See `Request`.
-            idempotent: See `Request`.
-            response_type: See `Request`; ``bytes`` if the response has no body.
-            starts_work: See `Request`.
-            recovery_token: See `Request`.
+        `path` follows the base URL, which is `base` or the `base_url` of the settings; quote ids in it with `path_id`.
+        A list in `params` is sent as a repeated parameter. `json` is a document to send as JSON, `body` any other body:
+        `Base64` is sent as JSON, and a form sets its own content type. `response_type` is ``bytes`` if the response has
+        no body. For the other arguments see `Request`.
         """
         url = f"{base or self.base_url}{path}"
         if params:
@@ -230,7 +219,7 @@ class Provider(ABC, Generic[S]):
             ApiError: The vendor returned an error; the class follows its code, then the HTTP status.
             ContractError: The response is not a JSON object, or it is a redirect.
         """
-        if response.status not in _WITH_BODY:
+        if response.status not in (200, 201, 202):
             raise self.error(response)
         document = response.json() if response.document is UNREAD else response.document
         return Payload.of(document, self.connection, response.received_at)
@@ -242,7 +231,7 @@ class Provider(ABC, Generic[S]):
             ApiError: The vendor returned an error.
             UnexpectedRedirect: The response is a redirect.
         """
-        if response.status not in _SUCCESS:
+        if response.status not in (200, 201, 202, 204):
             raise self.error(response)
 
     # Map errors.
@@ -251,9 +240,8 @@ class Provider(ABC, Generic[S]):
         """Return the error for an unsuccessful response."""
         status = response.status
         if 300 <= status < 400 and status != 304:
-            return UnexpectedRedirect(
-                "the vendor redirected the call, which is never followed; check base_url", http_status=status
-            )
+            message = "the vendor redirected the call, which is never followed; check base_url"
+            return UnexpectedRedirect(message, http_status=status)
         if status < 400 or status > 599:
             return MalformedResponse(f"HTTP {status} is no answer to this call", repeats=1, http_status=status)
         try:
@@ -289,9 +277,8 @@ class Provider(ABC, Generic[S]):
     def unsupported(self, action: str) -> UnsupportedFeature:
         """Return the error for what the vendor "cannot …"; it names what the vendor offers instead."""
         offered = ", ".join(("get", "wait", "result", *self.capabilities.calls))
-        return UnsupportedFeature(
-            f"{self.title} cannot {action}; it offers {offered}", provider=self.name, connection=self.connection
-        )
+        message = f"{self.title} cannot {action}; it offers {offered}"
+        return UnsupportedFeature(message, provider=self.name, connection=self.connection)
 
     # Check ids.
 
@@ -308,11 +295,8 @@ class Provider(ABC, Generic[S]):
         kind = kind or next(k for k in kinds if not k.prefix)
         if kind.pattern.fullmatch(native) is None:
             shapes = " or ".join(f"{k.example} (a {k.noun})" for k in kinds)
-            raise InvalidTaskId(
-                f"{printable(task_id, 80)!r} cannot be an id of {self.title}; ids look like {shapes}",
-                provider=self.name,
-                connection=self.connection,
-            )
+            message = f"{printable(task_id, 80)!r} cannot be an id of {self.title}; ids look like {shapes}"
+            raise InvalidTaskId(message, provider=self.name, connection=self.connection)
         return kind, native
 
     # The operations, in the order in which a task lives. Those that `capabilities` does not claim are refused before

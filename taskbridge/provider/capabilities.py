@@ -27,8 +27,7 @@ class Credential:
     expires_at: datetime | None = None
 
     def __post_init__(self) -> None:
-        hidden = {name: SecretHeader(value) for name, value in self.headers.items()}
-        object.__setattr__(self, "headers", hidden)
+        object.__setattr__(self, "headers", {name: SecretHeader(value) for name, value in self.headers.items()})
 
 
 @dataclass(frozen=True, slots=True)

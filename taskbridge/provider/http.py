@@ -80,8 +80,6 @@ Never an open file.
 
 # Requests and responses.
 
-_SAFE: Final = frozenset({"GET", "HEAD"})
-
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -123,7 +121,7 @@ class Request:
     @property
     def may_repeat(self) -> bool:
         """Whether it may be sent again if its outcome is unknown."""
-        return self.method in _SAFE if self.idempotent is None else self.idempotent
+        return self.method in ("GET", "HEAD") if self.idempotent is None else self.idempotent
 
 
 UNREAD: Final = object()

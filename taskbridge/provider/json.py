@@ -23,7 +23,6 @@ _SHAPE: Final = bytes.maketrans(b"123456789+E{", b"0000000000e[")
 # faster.
 _LONG: Final = b"0" * 64
 _INFINITE: Final = frozenset({float("inf"), float("-inf")})
-_CONTAINERS: Final[frozenset[type]] = frozenset({dict, list})
 _STEP: Final = bytes.maketrans(b"[{]}", bytes([1, 1, 255, 255]))
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'[]{}"\\'))
 
@@ -55,7 +54,7 @@ def _has_infinity(document: Any) -> bool:
     for container in containers:
         values: Any = container.values() if container.__class__ is dict else container
         for value in values:
-            if value.__class__ in _CONTAINERS:
+            if value.__class__ in (dict, list):
                 containers.append(value)
             elif value.__class__ is float and value in _INFINITE:
                 return True
@@ -91,10 +90,8 @@ def _read_again(body: bytes) -> Any:
             parse_float=_finite_float,
             parse_int=_bounded_int,
         )
-    except _DuplicateKeyError as error:
-        problem = f"duplicate key {printable(error.key, 60)!r}"
-    except _HugeIntegerError:
-        problem = f"an integer has more than {_MAX_DIGITS} digits"
+    except _RefusedError as error:
+        problem = str(error)
     except RecursionError:
         problem = "its nesting depth is too great"
     except json.JSONDecodeError as error:
@@ -115,33 +112,25 @@ def _refuse(problem: str, body: bytes, *, repeats: int = 0) -> NoReturn:
     raise MalformedResponse(f"the vendor's answer cannot be read: {problem}", repeats=repeats, raw=text)
 
 
-class _DuplicateKeyError(Exception):
-    def __init__(self, key: str) -> None:
-        super().__init__(key)
-        self.key = key
-
-
-class _HugeIntegerError(Exception):
-    pass
+class _RefusedError(Exception):
+    """What the standard library's reader would accept."""
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _DuplicateKeyError(key)
-            seen.add(key)
+    document: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in document:
+            raise _RefusedError(f"duplicate key {printable(key, 60)!r}")
+        document[key] = value
     return document
 
 
 def _finite_float(text: str) -> float | None:
     value = float(text)
-    return None if value in (float("inf"), float("-inf")) else value
+    return None if value in _INFINITE else value
 
 
 def _bounded_int(text: str) -> int:
     if len(text) > _MAX_DIGITS:
-        raise _HugeIntegerError
+        raise _RefusedError(f"an integer has more than {_MAX_DIGITS} digits")
     return int(text)

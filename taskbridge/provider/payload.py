@@ -115,10 +115,8 @@ class Payload:
             MalformedResponse: It is not a JSON object.
         """
         if document.__class__ is not dict:
-            raise MalformedResponse(
-                f"the vendor's answer has the wrong shape: {_kind(document)} instead of an object",
-                raw=document,
-            )
+            message = f"the vendor's answer has the wrong shape: {_kind(document)} instead of an object"
+            raise MalformedResponse(message, raw=document)
         return cls(document, connection, observed_at)
 
     def text(self, key: str) -> str:

@@ -89,9 +89,8 @@ class ResponseSink:
         )
         if not self.headers or part is None or int(part[1]) != self.received or not same_file:
             self.reset()
-            raise MalformedResponse(
-                "the host answers with another part of the file than was asked for", repeats=_ALWAYS, http_status=206
-            )
+            message = "the host answers with another part of the file than was asked for"
+            raise MalformedResponse(message, repeats=_ALWAYS, http_status=206)
 
     def add(self, count: int) -> float:
         """Record that bytes were written; return the seconds by which they extend the deadline.
