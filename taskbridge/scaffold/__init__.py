@@ -27,13 +27,9 @@ _SKIPPED: Final = frozenset({"__pycache__", ".mypy_cache", ".pytest_cache", ".ru
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """One provider's name in all its spellings.
+    """One provider's name in all its spellings."""
 
-    Attributes:
-        entry: Name of the entry points, and what `tb.connect` takes: ``acme-docs``.
-    """
-
-    entry: str
+    entry: str  # name of the entry points, and what `tb.connect` takes: acme-docs
 
     @property
     def distribution(self) -> str:
@@ -60,25 +56,13 @@ class Names:
         """The class's name: ``AcmeDocs``."""
         return self.title.replace(" ", "")
 
-    def spellings(self) -> tuple[str, str, str, str]:
-        """Return all spellings, in a fixed order."""
-        return self.entry, self.word, self.title, self.kind
-
 
 TEMPLATE: Final = Names("acme-docs")
 DEPENDENCY: Final = "taskbridge-distribution"  # in the template, in place of the name of this distribution
 
 
 def new_provider(name: str, to: Path, taken: frozenset[str] = frozenset()) -> Path:
-    """Write a distribution that works as it is.
-
-    Args:
-        name: Entry-point name of the new provider.
-        to: The folder in which the distribution's folder is created.
-        taken: Names of the providers that are installed.
-
-    Returns:
-        The distribution's folder.
+    """Write a distribution that works as it is to a new folder in ``to``; return the new folder.
 
     Raises:
         InvalidInput: The name is invalid or taken, or the folder exists already; nothing was written.
@@ -95,10 +79,10 @@ def new_provider(name: str, to: Path, taken: frozenset[str] = frozenset()) -> Pa
         raise InvalidInput(
             f"{printable(str(folder), 300)} exists already; choose another name, or another folder with --to"
         ) from None
-    for path, text in _files(names):
-        target = folder / path
+    for path, text in _template(files(__name__) / "template"):
+        target = folder / _renamed(path, names)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+        target.write_text(_renamed(text, names), encoding="utf-8")
     return folder
 
 
@@ -125,30 +109,24 @@ def _is_used(names: Names) -> bool:
     if names == TEMPLATE:
         return False
     used = re.compile(rf"\b{names.kind}\b")
-    return any(used.search(file.read_text(encoding="utf-8")) for _, file in _template())
+    return any(used.search(text) for _, text in _template(files(__name__) / "template"))
 
 
-def _files(names: Names) -> Iterator[tuple[str, str]]:
+def _template(folder: Traversable, above: str = "") -> Iterator[tuple[str, str]]:
     """Yield the path and the text of each file."""
-    for path, file in _template():
-        yield _renamed(path, names), _renamed(file.read_text(encoding="utf-8"), names)
-
-
-def _template() -> Iterator[tuple[str, Traversable]]:
-    return _walk(files(__name__) / "template", "")
-
-
-def _walk(folder: Traversable, above: str) -> Iterator[tuple[str, Traversable]]:
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if entry.name in _SKIPPED:
-            continue
-        if entry.is_dir():
-            yield from _walk(entry, f"{above}{entry.name}/")
-        else:
-            yield f"{above}{entry.name}", entry
+        if entry.is_file():
+            yield f"{above}{entry.name}", entry.read_text(encoding="utf-8")
+        elif entry.name not in _SKIPPED:
+            yield from _template(entry, f"{above}{entry.name}/")
 
 
 def _renamed(text: str, names: Names) -> str:
-    spellings = dict(zip(TEMPLATE.spellings(), names.spellings(), strict=True))
-    spellings[DEPENDENCY] = distribution_name()
+    spellings = {
+        TEMPLATE.entry: names.entry,
+        TEMPLATE.word: names.word,
+        TEMPLATE.title: names.title,
+        TEMPLATE.kind: names.kind,
+        DEPENDENCY: distribution_name(),
+    }
     return re.sub("|".join(map(re.escape, spellings)), lambda found: spellings[found[0]], text)

@@ -9,7 +9,7 @@ at a vendor are in `taskbridge.testing.conformance.operations`; each of those te
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -24,7 +24,7 @@ from taskbridge.provider.base import Provider
 from taskbridge.provider.results import GeneratedFile
 from taskbridge.testing.conformance.lookups import LookupConformance, get_task
 from taskbridge.testing.conformance.samples import (
-    Sample,
+    Samples,
     endless_responses,
     run_flow_at,
     scripted_client,
@@ -122,7 +122,7 @@ class CapabilityConformance(LookupConformance):
             only_files = downloads.links or downloads.resumes
             assert "files" in downloads.parts or not only_files, "downloads: links and resumes need files in parts"
 
-    def test_capabilities_match_the_samples(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
+    def test_capabilities_match_the_samples(self, connection: Connection, samples: Samples) -> None:
         """The samples show what `capabilities` claims, and nothing else."""
         claims = connection.provider.capabilities
         tasks = {label: get_task(connection, sample) for label, sample in samples.items()}
@@ -140,7 +140,7 @@ class CapabilityConformance(LookupConformance):
         assert seen <= set(claims.reasons), f"reasons: {sorted(seen - set(claims.reasons))} occur and are not claimed"
 
     def test_every_id_kind_and_reason_has_a_sample(
-        self, emulator: Any, connection: Connection, samples: Mapping[str, Sample]
+        self, emulator: Any, connection: Connection, samples: Samples
     ) -> None:
         """The samples show every claimed kind of id and every claimed reason."""
         if emulator is None:
@@ -153,7 +153,7 @@ class CapabilityConformance(LookupConformance):
         assert kinds == {kind.prefix for kind in claims.kinds}, "kinds: each needs a sample"
 
     def test_unsupported_features_are_rejected_before_any_request(
-        self, connection: Connection, samples: Mapping[str, Sample], tmp_path: Path
+        self, connection: Connection, samples: Samples, tmp_path: Path
     ) -> None:
         """Methods, inputs, filters and options that are not claimed raise UnsupportedFeature; nothing is sent."""
         claims, task_id = connection.provider.capabilities, next(iter(samples.values())).task_id
@@ -211,7 +211,7 @@ class CapabilityConformance(LookupConformance):
         emulator: Any,
         settings: Mapping[str, Any],
         connection: Connection,
-        samples: Mapping[str, Sample],
+        samples: Samples,
         tmp_path: Path,
     ) -> None:
         """Each completed sample downloads as files of the claimed parts; without `downloads` it is rejected."""
@@ -293,12 +293,9 @@ class CapabilityConformance(LookupConformance):
     def _run_flow(self, connection: Connection, flow: Flow[Any] | None) -> Any:
         """Run a flow against the vendor; return its result."""
         assert flow is not None
-        transport = RequestsTransport(Network())
-        try:
+        with closing(RequestsTransport(Network())) as transport:
             credential, _ = run_flow_at(transport, connection, connection.provider.authorize(), {})
             return run_flow_at(transport, connection, flow, credential.headers)[0]
-        finally:
-            transport.close()
 
 
 def _parts(connection: Connection, task: Task, result: TaskResult) -> set[str]:

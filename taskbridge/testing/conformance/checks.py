@@ -8,9 +8,11 @@ import pickle
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge.errors import InvalidInput
 from taskbridge.models import Task, TaskRef, TaskResult, TaskStatus
@@ -24,41 +26,36 @@ TIME_LIMIT: Final = 5.0
 """Seconds of real time after which a flow counts as endless; one takes well under a millisecond."""
 
 
-class IOWatch:
-    """Records what a flow does to sockets, files and other processes; see `run_within_limit`."""
+_watching: Final[list[list[str]]] = []
 
-    _watching: ClassVar[list[list[str]]] = []
-    _installed: ClassVar[bool] = False
 
-    def __init__(self) -> None:
-        self.seen: list[str] = []
+@contextmanager
+def watch_io() -> Generator[list[str]]:
+    """Collect what flows do to sockets, files and other processes; see `run_within_limit`."""
+    _install_audit_hook()
+    seen: list[str] = []
+    _watching.append(seen)
+    try:
+        yield seen
+    finally:
+        _watching.remove(seen)
 
-    def __enter__(self) -> Self:
-        if not IOWatch._installed:
-            IOWatch._installed = True
-            sys.addaudithook(IOWatch._record)  # permanent: the interpreter cannot remove it
-        IOWatch._watching.append(self.seen)
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        IOWatch._watching.remove(self.seen)
+@cache
+def _install_audit_hook() -> None:
+    sys.addaudithook(_record_io)  # permanent: the interpreter cannot remove it
 
-    @staticmethod
-    def _record(event: str, arguments: tuple[Any, ...]) -> None:
-        if not IOWatch._watching or not threading.current_thread().name.startswith("conformance"):
-            return
-        if event == "open" or event.startswith(("socket.", "subprocess.", "os.system", "urllib.", "http.")):
-            for seen in IOWatch._watching:
-                seen.append(f"{event} {arguments[:1]!r}")
+
+def _record_io(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _watching or not threading.current_thread().name.startswith("conformance"):
+        return
+    if event == "open" or event.startswith(("socket.", "subprocess.", "os.system", "urllib.", "http.")):
+        for seen in _watching:
+            seen.append(f"{event} {arguments[:1]!r}")
 
 
 def run_within_limit(operate: Callable[[], object], label: str) -> None:
-    """Run something in its own thread, and fail if it does not end.
-
-    Args:
-        operate: What to run; its exceptions are raised here.
-        label: The sample that it is about.
-    """
+    """Run something in its own thread, raise its exceptions here, and fail if it does not end."""
     errors: list[BaseException] = []
 
     def run() -> None:

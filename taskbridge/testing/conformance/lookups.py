@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from urllib.parse import urlsplit
@@ -20,12 +20,13 @@ import taskbridge as tb
 from taskbridge import aio
 from taskbridge.models import TaskStatus
 from taskbridge.provider.http import Response
-from taskbridge.testing.conformance.checks import IOWatch, check_task, error_content, run_within_limit
+from taskbridge.testing.conformance.checks import check_task, error_content, run_within_limit, watch_io
 from taskbridge.testing.conformance.samples import (
     UNKNOWN_NUMBER,
     UNKNOWN_WORD,
     RecordedSamples,
     Sample,
+    Samples,
     connection_of,
     endless_responses,
     find_emulator,
@@ -34,7 +35,7 @@ from taskbridge.testing.conformance.samples import (
     scripted_client,
     with_unknown_status,
 )
-from taskbridge.testing.transport import AsyncScriptedTransport
+from taskbridge.testing.transport import AsyncScriptedTransport, ScriptedTransport
 
 if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
@@ -107,7 +108,7 @@ class LookupConformance:
         return cast("Mapping[str, Any]", emulator.settings(self.provider))
 
     @pytest.fixture
-    def samples(self, recorded_samples: RecordedSamples | None) -> Mapping[str, Sample]:
+    def samples(self, recorded_samples: RecordedSamples | None) -> Samples:
         """Tasks by label, with the vendor's responses; they must include a completed and a failed task."""
         if recorded_samples is None:
             raise NotImplementedError(f"{self.provider} has no emulator: override the fixture `samples`")
@@ -129,7 +130,7 @@ class LookupConformance:
 
     # Flows.
 
-    def test_flows_do_no_io_and_end(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
+    def test_flows_do_no_io_and_end(self, connection: Connection, samples: Samples) -> None:
         """`get` is a generator that opens no socket and no file between its requests, and ends."""
         for label, sample in samples.items():
 
@@ -139,11 +140,11 @@ class LookupConformance:
                 run_flow(flow, sample.responses)
 
             operate()  # once before, because imports open files
-            with IOWatch() as watch:
+            with watch_io() as seen:
                 run_within_limit(operate, label)
-            assert watch.seen == [], f"{label}: a flow did I/O"
+            assert seen == [], f"{label}: a flow did I/O"
 
-    def test_a_closed_flow_ends(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
+    def test_a_closed_flow_ends(self, connection: Connection, samples: Samples) -> None:
         """A flow that is closed before its end stops."""
         for sample in samples.values():
             flow = connection.provider.get(sample.task_id)
@@ -168,7 +169,7 @@ class LookupConformance:
 
     # Status requests.
 
-    def test_each_sample_becomes_a_valid_task(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
+    def test_each_sample_becomes_a_valid_task(self, connection: Connection, samples: Samples) -> None:
         """`get` returns a valid task for each sample."""
         for label, sample in samples.items():
             task = get_task(connection, sample)
@@ -177,16 +178,12 @@ class LookupConformance:
             assert task.recognized, f"{label}: the provider does not recognize the status {task.native_status!r}"
             check_task(task, label)
 
-    def test_the_samples_include_a_completed_and_a_failed_task(
-        self, connection: Connection, samples: Mapping[str, Sample]
-    ) -> None:
+    def test_the_samples_include_a_completed_and_a_failed_task(self, connection: Connection, samples: Samples) -> None:
         """The samples include a completed and a failed task."""
         seen = {get_task(connection, sample).status for sample in samples.values()}
         assert seen >= {TaskStatus.COMPLETED, TaskStatus.FAILED}
 
-    def test_a_response_about_another_task_is_detected(
-        self, connection: Connection, samples: Mapping[str, Sample]
-    ) -> None:
+    def test_a_response_about_another_task_is_detected(self, connection: Connection, samples: Samples) -> None:
         """A response with another task's id raises IdentityMismatch, once it was received twice."""
         pairs = [pair for kind in connection.provider.capabilities.kinds for pair in _pairs(connection, kind, samples)]
         if not pairs:
@@ -198,9 +195,7 @@ class LookupConformance:
                 client.get(requested.task_id)
             assert transport.remaining == 0
 
-    def test_an_unknown_status_is_processing_and_not_recognized(
-        self, connection: Connection, samples: Mapping[str, Sample]
-    ) -> None:
+    def test_an_unknown_status_is_processing_and_not_recognized(self, connection: Connection, samples: Samples) -> None:
         """A status that the vendor adds later is `processing` with `recognized=False`."""
         for label, sample in samples.items():
             word = get_task(connection, sample).native_status
@@ -212,7 +207,7 @@ class LookupConformance:
 
     @pytest.mark.parametrize(("what", "body"), UNREADABLE, ids=[what for what, _ in UNREADABLE])
     def test_an_unreadable_response_is_a_contract_error(
-        self, connection: Connection, samples: Mapping[str, Sample], what: str, body: bytes
+        self, connection: Connection, samples: Samples, what: str, body: bytes
     ) -> None:
         """A body that cannot be read raises ContractError: never a KeyError, never a task without data."""
         del what
@@ -241,7 +236,7 @@ class LookupConformance:
         ],
     )
     def test_http_errors_raise_the_matching_class(
-        self, connection: Connection, samples: Mapping[str, Sample], status: int, kind: type[tb.TaskbridgeError]
+        self, connection: Connection, samples: Samples, status: int, kind: type[tb.TaskbridgeError]
     ) -> None:
         """Each HTTP status raises its class, even if the body is empty or misleading."""
         sample = next(iter(samples.values()))
@@ -253,7 +248,7 @@ class LookupConformance:
             assert caught.value.ref == f"{connection.name}:{sample.task_id}"
             connection.credentials.refusal = None
 
-    def test_redirects_are_not_followed(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
+    def test_redirects_are_not_followed(self, connection: Connection, samples: Samples) -> None:
         """The credential is sent to the vendor's host only."""
         sample = next(iter(samples.values()))
         away = Response(302, {"location": "https://elsewhere.test/"})
@@ -263,7 +258,7 @@ class LookupConformance:
         assert len({urlsplit(request.url).netloc for request in transport.requests}) == 1
 
     def test_a_wrong_credential_is_an_authentication_error(
-        self, emulator: Any, settings: Mapping[str, Any], samples: Mapping[str, Sample]
+        self, emulator: Any, settings: Mapping[str, Any], samples: Samples
     ) -> None:
         """A rejected credential raises AuthenticationError, which does not show it."""
         if emulator is None:
@@ -278,7 +273,7 @@ class LookupConformance:
     def test_no_credential_is_exposed(
         self,
         settings: Mapping[str, Any],
-        samples: Mapping[str, Sample],
+        samples: Samples,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         """No repr, error, pickle or log line contains a credential, even if the vendor echoes it."""
@@ -298,7 +293,7 @@ class LookupConformance:
         assert CANARY not in "\n".join([*shown, caplog.text])
 
     def test_no_task_contains_a_credential(
-        self, connection: Connection, settings: Mapping[str, Any], samples: Mapping[str, Sample]
+        self, connection: Connection, settings: Mapping[str, Any], samples: Samples
     ) -> None:
         """A credential that the vendor's response repeats is not in the task."""
         secrets = [str(settings[key]) for key in _secret_keys(self.provider, settings)]
@@ -316,36 +311,36 @@ class LookupConformance:
 
     # Sync and async.
 
-    def test_sync_and_async_agree(self, connection: Connection, samples: Mapping[str, Sample]) -> None:
+    def test_sync_and_async_agree(self, connection: Connection, samples: Samples) -> None:
         """`get`, `wait` and `result` send the same requests and return the same, synchronous or not."""
         for label, sample in samples.items():
             if not get_task(connection, sample).is_terminal:
                 continue
-            assert _run_sync(connection, sample) == asyncio.run(_run_async(connection, sample)), label
+            assert _run_sync(connection, sample) == _run_async(connection, sample), label
 
 
 def _run_sync(connection: Connection, sample: Sample) -> list[object]:
     client, transport = scripted_client(connection, endless_responses(connection, sample))
-    returned: list[object] = [client.get(sample.task_id), client.wait(sample.task_id)]
-    try:
-        returned.append(client.result(sample.task_id))
-    except tb.TaskbridgeError as error:
-        returned.append(error_content(error))
-    return [*returned, [(r.method, r.url, dict(r.headers), r.body) for r in transport.requests]]
+    return _outcomes(lambda verb: getattr(client, verb)(sample.task_id), transport)
 
 
-async def _run_async(connection: Connection, sample: Sample) -> list[object]:
+def _run_async(connection: Connection, sample: Sample) -> list[object]:
     transport = AsyncScriptedTransport(endless_responses(connection, sample))
     client = aio.Client(connection, clock=reset_connection(connection), transport=transport)
-    returned: list[object] = [await client.get(sample.task_id), await client.wait(sample.task_id)]
+    with asyncio.Runner() as runner:
+        return _outcomes(lambda verb: runner.run(getattr(client, verb)(sample.task_id)), transport)
+
+
+def _outcomes(call: Callable[[str], object], transport: ScriptedTransport | AsyncScriptedTransport) -> list[object]:
+    returned = [call("get"), call("wait")]
     try:
-        returned.append(await client.result(sample.task_id))
+        returned.append(call("result"))
     except tb.TaskbridgeError as error:
         returned.append(error_content(error))
     return [*returned, [(r.method, r.url, dict(r.headers), r.body) for r in transport.requests]]
 
 
-def _pairs(connection: Connection, kind: IdKind, samples: Mapping[str, Sample]) -> list[tuple[Sample, Sample]]:
+def _pairs(connection: Connection, kind: IdKind, samples: Samples) -> list[tuple[Sample, Sample]]:
     """Return a sample to request and another to respond with, of one kind and with different ids."""
     if kind.identity is None:
         return []

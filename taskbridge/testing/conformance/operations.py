@@ -19,7 +19,7 @@ from taskbridge.provider.clock import SystemClock
 from taskbridge.provider.submission import Query
 from taskbridge.testing.conformance.capabilities import CapabilityConformance
 from taskbridge.testing.conformance.lookups import get_task
-from taskbridge.testing.conformance.samples import Sample, connection_of
+from taskbridge.testing.conformance.samples import Samples, connection_of
 from taskbridge.testing.conformance.servers import LosingTransport, MeasuringTransport, local_server, wait_until
 from taskbridge.transport import Network
 
@@ -49,7 +49,7 @@ class OperationConformance(CapabilityConformance):
             assert client.get(task).native_id == task.native_id, operation
 
     def test_every_claimed_input_is_accepted(
-        self, client: tb.Client, vendor: Any, connection: Connection, samples: Mapping[str, Sample], tmp_path: Path
+        self, client: tb.Client, vendor: Any, connection: Connection, samples: Samples, tmp_path: Path
     ) -> None:
         """A document is accepted in each claimed form; URLs are fetched by the library or the vendor, as claimed."""
         del vendor

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 import taskbridge as tb
 from taskbridge._config.connections import connection_settings
@@ -39,10 +40,6 @@ def find_emulator(provider: str, speed: float) -> Any:
     """Return an emulator of a vendor, not yet started; None if none is installed, or its extra is missing.
 
     If an emulator is installed but cannot be imported, the import's error is raised.
-
-    Args:
-        provider: Entry-point name of the provider.
-        speed: Vendor seconds per real second.
     """
     try:
         from taskbridge.emulator.shell import Emulator, emulators  # noqa: PLC0415  # needs an extra
@@ -64,34 +61,28 @@ class Sample:
     responses: tuple[Response, ...]
 
 
+Samples: TypeAlias = Mapping[str, Sample]
+"""Tasks by label."""
+
+
 @dataclass(frozen=True, slots=True)
 class RecordedSamples:
     """An emulator's responses about its sample tasks, and to the requests of ``authorize``."""
 
-    samples: Mapping[str, Sample]
+    samples: Samples
     login_responses: tuple[Response, ...]
 
     @classmethod
     def of(cls, provider: str, emulator: Any) -> RecordedSamples:
-        """Record the samples of a running emulator.
-
-        Args:
-            provider: Entry-point name of the provider.
-            emulator: A running `taskbridge.testing.Emulator` of that vendor.
-        """
+        """Record the samples of a running `taskbridge.testing.Emulator` of a vendor."""
         connection = connection_of(provider, emulator.settings(provider))
         implementation = connection.provider
-        transport = RequestsTransport(Network())
-        try:
+        with closing(RequestsTransport(Network())) as transport:
             credential, logins = run_flow_at(transport, connection, implementation.authorize(), {})
-            samples = {
-                label: Sample(
-                    task_id, run_flow_at(transport, connection, implementation.get(task_id), credential.headers)[1]
-                )
-                for label, task_id in emulator.samples(provider).items()
-            }
-        finally:
-            transport.close()
+            samples: dict[str, Sample] = {}
+            for label, task_id in emulator.samples(provider).items():
+                flow = implementation.get(task_id)
+                samples[label] = Sample(task_id, run_flow_at(transport, connection, flow, credential.headers)[1])
         return cls(samples, logins)
 
 
@@ -137,38 +128,25 @@ def _run(flow: Flow[T], send: Callable[[Request], Response]) -> T:
 
 def sends_requests(flow: Flow[Any]) -> bool:
     """Return whether a flow sends any request."""
-    try:
+    with closing(flow), suppress(StopIteration, tb.ContractError):
         next(flow)
-    except (StopIteration, tb.ContractError):
-        return False
-    finally:
-        flow.close()
-    return True
+        return True
+    return False
 
 
 def endless_responses(connection: Connection, sample: Sample) -> Callable[[Request], Answer]:
     """Return a script that answers each ``get`` again, and any other request with an object that is not a status."""
     by_url: dict[str, Response] = {}
-    flow = connection.provider.get(sample.task_id)
-    try:
+    with closing(connection.provider.get(sample.task_id)) as flow, suppress(StopIteration):
         request = next(flow)
         for response in sample.responses:
             by_url[request.url] = response
             request = flow.send(response)
-    except StopIteration:
-        pass
-    finally:
-        flow.close()
     return lambda request: by_url.get(request.url, Response(200, {}, b'{"made": ["of", "this"]}'))
 
 
 def connection_of(provider: str, settings: Mapping[str, Any]) -> Connection:
-    """Return a connection with pauses short enough for tests.
-
-    Args:
-        provider: Entry-point name of the provider.
-        settings: Keywords for `taskbridge.connect`.
-    """
+    """Return a connection with pauses short enough for tests; the settings are keywords of `taskbridge.connect`."""
     quick = {"retry": {"first": 0.0}, "poll": {"interval": 0.01}}
     kind = _loaded(provider)
     common, own = connection_settings(ConnectionConfig(provider, provider, {**quick, **settings}), kind)
@@ -181,12 +159,7 @@ def _loaded(provider: str) -> type[Provider[Any]]:
 
 
 def scripted_client(connection: Connection, script: Script) -> tuple[tb.Client, ScriptedTransport]:
-    """Return a client whose vendor is a script, and the transport that records what it sends.
-
-    Args:
-        connection: The connection.
-        script: The vendor's responses.
-    """
+    """Return a client whose vendor is a script, and the transport that records what it sends."""
     transport = ScriptedTransport(script)
     return tb.Client(connection, clock=reset_connection(connection), transport=transport), transport
 
@@ -200,13 +173,7 @@ def reset_connection(connection: Connection) -> VirtualClock:
 
 
 def with_unknown_status(response: Response, word: str | None, fields: Sequence[str]) -> Response:
-    """Return the same response with a status that no vendor has.
-
-    Args:
-        response: The response to a ``get``.
-        word: The vendor's status in it.
-        fields: Names of the fields that contain it; empty for every field with that value.
-    """
+    """Return the response to a ``get`` with an unknown status in these fields, or else wherever it has ``word``."""
     document = json.loads(response.body)
     body = json.dumps(_replaced(document, word, fields)).encode()
     return Response(response.status, response.headers, body, response.received_at)

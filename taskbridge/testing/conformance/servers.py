@@ -25,31 +25,19 @@ WAIT_LIMIT: Final = 5.0
 
 @dataclass(frozen=True)
 class ReceivedRequest:
-    """One request to the local server.
-
-    Attributes:
-        method: HTTP method.
-        path: Path and query.
-        headers: Header fields, in order.
-        body: The raw bytes.
-    """
+    """One request to the local server."""
 
     method: str
-    path: str
+    path: str  # with the query
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: bytes = field(repr=False)
 
 
 @dataclass
 class LocalServer:
-    """A web server on this machine that serves one document, and records all requests.
+    """A web server on this machine that serves one document, and records all requests."""
 
-    Attributes:
-        url: Its address, without a trailing slash.
-        requests: The requests, in order.
-    """
-
-    url: str
+    url: str  # without a trailing slash
     requests: list[ReceivedRequest] = field(default_factory=list[ReceivedRequest])
 
     def received(self, method: str) -> list[ReceivedRequest]:
@@ -59,11 +47,7 @@ class LocalServer:
 
 @contextmanager
 def local_server(document: bytes) -> Generator[LocalServer]:
-    """Run such a server.
-
-    Args:
-        document: The response body of each GET.
-    """
+    """Run a server that answers each GET with a document."""
     server = LocalServer("")
 
     class Handler(BaseHTTPRequestHandler):
@@ -99,11 +83,7 @@ def local_server(document: bytes) -> Generator[LocalServer]:
 
 
 class MeasuringTransport(RequestsTransport):
-    """Sends everything, and records the length of each body that starts work.
-
-    Args:
-        network: As for the transport.
-    """
+    """Sends everything, and records the length of each body that starts work."""
 
     def __init__(self, network: Network) -> None:
         super().__init__(network)
@@ -120,11 +100,7 @@ class LosingTransport(RequestsTransport):
     """Sends everything, and loses the response to the request that starts work."""
 
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
-        """See `taskbridge.transport.Transport`; the vendor has the submission, but the client gets no response.
-
-        Raises:
-            TruncatedResponse: The request starts work.
-        """
+        """See `taskbridge.transport.Transport`; the vendor has the submission, but the client gets no response."""
         response = super().send(request, deadline=deadline, max_body=max_body)
         if request.starts_work:
             raise TruncatedResponse("the connection was lost before the response arrived")
@@ -132,15 +108,7 @@ class LosingTransport(RequestsTransport):
 
 
 def wait_until(ready: Callable[[], bool], what: str) -> None:
-    """Wait for what an emulated vendor does by itself.
-
-    Args:
-        ready: Whether it has happened.
-        what: What to report if it has not.
-
-    Raises:
-        AssertionError: It did not happen in time.
-    """
+    """Wait for what an emulated vendor does by itself; an `AssertionError` reports ``what`` did not happen in time."""
     pause, latest = threading.Event(), monotonic() + WAIT_LIMIT
     while not ready():
         if monotonic() > latest:
