@@ -5,12 +5,14 @@ A `Client` and a `Bridge` belong to one event loop. ``await close()`` them, or u
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from taskbridge._config.defaults import TransportMaker, current_defaults, default_clock
 from taskbridge._config.files import load_config
 from taskbridge._config.registry import require_extra
+from taskbridge._engine import operations
 from taskbridge._engine.connection import Connection, open_connection, open_connections
 from taskbridge._engine.download import DownloadOptions
 from taskbridge._engine.inputs import SubmitRequest
@@ -86,19 +88,19 @@ class _AsyncClient(ClientBase):
 
     async def cancel(self, task: AnyId) -> Task:
         """Stop a task; see `taskbridge.Client.cancel`."""
-        return await self._runtime.run(self._cancel(task))
+        return await self._runtime.run(self._change(operations.cancel, task))
 
     async def retry(self, task: AnyId) -> Task:
         """Run a task once more; see `taskbridge.Client.retry`."""
-        return await self._runtime.run(self._retry(task))
+        return await self._runtime.run(self._change(operations.retry, task))
 
     async def delete(self, task: AnyId) -> None:
         """Delete a task and its results at the vendor; see `taskbridge.Client.delete`."""
-        return await self._runtime.run(self._delete(task))
+        return await self._runtime.run(self._change(operations.delete, task))
 
     async def restart(self, task: AnyId, *, destructive: bool = False) -> Task:
         """Run a task again under its own id; see `taskbridge.Client.restart`."""
-        return await self._runtime.run(self._restart(task, destructive=destructive))
+        return await self._runtime.run(self._change(partial(operations.restart, destructive=destructive), task))
 
     def as_completed(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> AsyncIterator[Outcome]:
         """Wait for many tasks; see `taskbridge.Client.as_completed`."""

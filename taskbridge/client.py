@@ -7,10 +7,12 @@ threads that wait for many tasks, and closes the kept connections.
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from taskbridge._config.defaults import TransportMaker, current_defaults, default_clock
 from taskbridge._config.files import load_config
+from taskbridge._engine import operations
 from taskbridge._engine.connection import Connection, open_connection, open_connections
 from taskbridge._engine.download import DownloadOptions
 from taskbridge._engine.inputs import SubmitRequest
@@ -137,7 +139,7 @@ class _SyncClient(ClientBase):
             UnsupportedFeature: The vendor cannot stop it; nothing was sent.
             TaskbridgeError: The vendor refuses, or may not have received the request: get the task to find out.
         """
-        return self._runtime.run(self._cancel(task))
+        return self._runtime.run(self._change(operations.cancel, task))
 
     def retry(self, task: AnyId) -> Task:
         """Run a task once more, as a new task with an id of its own, and return that.
@@ -150,7 +152,7 @@ class _SyncClient(ClientBase):
             SubmitUncertain: The vendor may or may not have started it.
             TaskbridgeError: It has not.
         """
-        return self._runtime.run(self._retry(task))
+        return self._runtime.run(self._change(operations.retry, task))
 
     def delete(self, task: AnyId) -> None:
         """Delete a task and its results at the vendor.
@@ -162,7 +164,7 @@ class _SyncClient(ClientBase):
             UnsupportedFeature: The vendor cannot do this; nothing was sent.
             TaskbridgeError: The vendor refuses, or may not have received the request.
         """
-        return self._runtime.run(self._delete(task))
+        return self._runtime.run(self._change(operations.delete, task))
 
     def restart(self, task: AnyId, *, destructive: bool = False) -> Task:
         """Run a task again under its own id; its results, and people's changes to them, are lost.
@@ -177,7 +179,7 @@ class _SyncClient(ClientBase):
             SubmitUncertain: The vendor may or may not have started it.
             TaskbridgeError: It has not.
         """
-        return self._runtime.run(self._restart(task, destructive=destructive))
+        return self._runtime.run(self._change(partial(operations.restart, destructive=destructive), task))
 
     def as_completed(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> Iterator[Outcome]:
         """Wait for many tasks, and yield an outcome for each as it ends.

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._config.connections import connection_settings
 from taskbridge._config.files import ConnectionConfig, load_config
-from taskbridge._config.network import network_of
 from taskbridge._config.registry import load_provider, loaded_providers
 from taskbridge._config.settings import CommonSettings
 from taskbridge._engine.credentials import CredentialCache
@@ -42,30 +41,19 @@ if TYPE_CHECKING:
     from taskbridge.models import Task
     from taskbridge.provider.base import Provider
     from taskbridge.provider.clock import Clock
-    from taskbridge.transport import Network
-
-__all__ = ["ConnectionStats"]
 
 NOT_FOUND_GRACE: Final = 10.0  # seconds after a submit in which "not found" means "not yet"
 
 
 @dataclass(slots=True)
 class Counters:
-    """What a connection has done so far; the source of `ConnectionStats`.
-
-    Attributes:
-        requests: Requests sent, by kind.
-        failures: Requests without a usable response.
-        unchanged: Polls whose response was identical to the one before.
-        finished: Ends of tasks that were found by polling.
-        detection_delay: Seconds of expected delay, added up over `finished`: half the time since the poll before.
-    """
+    """What a connection has done so far; the source of `ConnectionStats`."""
 
     requests: Counter[str] = field(default_factory=Counter[str])
     failures: int = 0
     unchanged: int = 0
     finished: int = 0
-    detection_delay: float = 0.0
+    detection_delay: float = 0.0  # seconds, added up over `finished`: each half the time since the poll before
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +84,7 @@ class ConnectionStats:
 
 
 class Connection:
-    """One configured connection at runtime.
-
-    Args:
-        name: The connection's name.
-        provider: Its translator.
-        settings: The settings that every connection has.
-        clock: Time and chance.
-    """
+    """One configured connection at runtime."""
 
     def __init__(self, name: str, provider: Provider[Any], settings: CommonSettings, clock: Clock) -> None:
         self.name = name
@@ -197,10 +178,10 @@ class Connection:
 
     def is_refusal(self, error: TaskbridgeError) -> bool:
         """Whether the vendor refuses the account, so that asking for other tasks is pointless."""
-        if isinstance(error, AuthenticationError):
-            return True
         refusals = self.provider.account_errors
-        return isinstance(error, ApiError) and (error.vendor_code in refusals or error.http_status in refusals)
+        return isinstance(error, AuthenticationError) or (
+            isinstance(error, ApiError) and (error.vendor_code in refusals or error.http_status in refusals)
+        )
 
     def check_word(self, task: Task) -> None:
         """Log a status word that the provider's table does not contain, once.
@@ -279,14 +260,8 @@ def _open(config: ConnectionConfig, clock: Clock) -> Connection:
 
 
 def _is_configured(name: str) -> bool:
+    # A function of its own: the frames of an error that is caught here hold no settings.
     try:
         return name in load_config(None).connections
     except ConfigError:
         return False
-
-
-def network_key(connection: Connection) -> tuple[Network, tuple[object, ...]]:
-    """How a connection reaches the network, and the key by which connections share a transport."""
-    network = network_of(connection.settings)
-    agent, size = connection.settings.user_agent_suffix, connection.settings.max_in_flight
-    return network, (network.ca_bundle, tuple(sorted(network.proxies.items())), network.direct, agent, size)

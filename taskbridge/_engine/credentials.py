@@ -23,15 +23,7 @@ _MARGIN: Final = 5.0  # seconds before its expiry at which a credential is renew
 
 
 class CredentialCache:
-    """The credential in use and the last refusal.
-
-    Args:
-        clock: Tells when the credential expires.
-
-    Attributes:
-        current: The credential, or None before the first one.
-        refusal: Why the vendor refuses the credential, or None.
-    """
+    """The credential in use and the last refusal; each None if there is none."""
 
     __slots__ = ("_clock", "_lock", "current", "refusal")
 
@@ -46,12 +38,7 @@ class CredentialCache:
         return (expires_at - self._clock.now()).total_seconds() < _MARGIN
 
     def refuse(self, error: TaskbridgeError, connection: str) -> None:
-        """Record that the vendor refuses the account; logged once until the connection resumes.
-
-        Args:
-            error: The refusal.
-            connection: Name of the connection, for the log.
-        """
+        """Record that the vendor refuses the account; logged once until the connection resumes."""
         with self._lock:
             before, self.refusal = self.refusal, error
         if before is None:

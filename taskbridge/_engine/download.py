@@ -19,14 +19,14 @@ from errno import EEXIST, EISDIR, ENOTDIR
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._engine.effects import RunBlocking, Sleep
 from taskbridge._engine.filenames import UniqueNames, file_name
 from taskbridge._engine.lookup import get
 from taskbridge._engine.operations import deadline_for, perform
 from taskbridge._engine.redirects import follow, name_of
-from taskbridge._engine.retry import DOWNLOAD, broken_provider, with_policies
+from taskbridge._engine.retry import DOWNLOAD, call_provider, with_policies
 from taskbridge._engine.tracing import CallSpan
 from taskbridge.errors import (
     ApiError,
@@ -52,33 +52,18 @@ if TYPE_CHECKING:
     from taskbridge.provider.http import Request, Response
     from taskbridge.provider.sink import Progress
 
-T = TypeVar("T")
-
-_MIN_RATE: Final = (
-    20_000.0  # bytes per second that a file must arrive with on average, after request_timeout is used up
-)
+_MIN_RATE: Final = 20_000.0  # bytes per second on average that a file must arrive with after request_timeout
 _PROGRESS: Final = 1 << 20  # bytes that failed attempts must have added for the attempts to start again from one
+_ON_RESULT: Final = "on a result"  # where a provider's own code raised
 _WITH_CONTENT: Final = frozenset({200, 206})
 _DEAD_LINK: Final = frozenset({401, 403, 404, 410})  # a new link may work
-_HOUR: Final = 3600.0
-
 # Status of a link's host -> error; it says nothing about the connection's account.
 _BY_STATUS: Final = {401: PermissionDenied, 403: PermissionDenied, 404: TaskNotFound, 410: TaskNotFound}
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadOptions:
-    """How to download.
-
-    Attributes:
-        to: Where the files go.
-        max_bytes: Maximum size of one file in bytes; None for no limit.
-        on_progress: Called with the bytes that have arrived, and the total or None.
-        overwrite: Whether existing files are replaced.
-
-    Raises:
-        InvalidInput: An option is invalid.
-    """
+    """How to download; see `Client.download`. Invalid options raise `InvalidInput`."""
 
     to: str | os.PathLike[str]
     max_bytes: int | None = None
@@ -96,15 +81,11 @@ class DownloadOptions:
 
 
 def download_file(connection: Connection, file: TaskFile, options: DownloadOptions) -> EffectFlow[Path]:
-    """Download one file.
-
-    Raises:
-        OSError: It cannot be written there.
-        TaskbridgeError: It cannot be fetched.
-    """
+    """Download one file."""
     target = Path(options.to)
-    if is_folder(options.to):
-        target = make_folder(options.to) / _name(file)
+    if os.fspath(options.to).endswith(tuple(filter(None, (os.sep, os.altsep, "/")))) or target.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        target /= _name(file)
     with CallSpan("download", [connection], connection.clock):
         atomic = AtomicFile(target, overwrite=options.overwrite)
         try:
@@ -117,20 +98,7 @@ def download_file(connection: Connection, file: TaskFile, options: DownloadOptio
 def download_task(
     connection: Connection, task_id: str, known: Task | None, options: DownloadOptions
 ) -> EffectFlow[tuple[Path, ...]]:
-    """Download all results of a task.
-
-    Args:
-        connection: The connection.
-        task_id: The shared id.
-        known: The caller's snapshot of it, which is enough if it has ended.
-        options: How to download.
-
-    Raises:
-        OSError: The files cannot be written there.
-        TaskFailed: The task failed, so there are no results.
-        WaitTimeout: The task is still running.
-        TaskbridgeError: A file cannot be fetched; those before it exist.
-    """
+    """Download all results of a task; the caller's snapshot of it is enough if it has ended."""
     with CallSpan("download", [connection], connection.clock, [TaskRef.of(connection.name, task_id)]):
         task = known if known is not None and known.is_terminal else (yield from _get(connection, task_id))
         raise_if_failed(task)
@@ -155,10 +123,12 @@ def _get(connection: Connection, task_id: str) -> EffectFlow[Task]:
 
 def _download_all(connection: Connection, task: Task, options: DownloadOptions) -> EffectFlow[tuple[Path, ...]]:
     files = yield from _files_of(connection, task)
-    folder, names = make_folder(options.to), UniqueNames()
+    folder, names = Path(options.to), UniqueNames()
+    folder.mkdir(parents=True, exist_ok=True)
     targets = [folder / names.take(_name(each)) for each in files]
     atomics = [AtomicFile(target, overwrite=options.overwrite) for target in targets]  # before anything is sent
-    progress = _TotalProgress(options, [_size(each) for each in files])
+    sizes = [len(each.content) if isinstance(each, GeneratedFile) else each.size for each in files]
+    progress = _TotalProgress(options, sizes)
     for index, (file, atomic) in enumerate(zip(files, atomics, strict=True)):
         if isinstance(file, GeneratedFile):
             yield from _write(file, atomic, progress)
@@ -179,23 +149,7 @@ def _files_of(connection: Connection, task: Task) -> EffectFlow[Sequence[TaskFil
     if result is None or not result.files:
         # The vendor keeps the result apart from the status, or it is not made of files.
         result = yield from perform(connection, lambda: connection.provider.result(task), task.id)
-    found = result
-    return _call_provider(connection, lambda: connection.provider.result_files(task, found))
-
-
-def _call_provider(connection: Connection, call: Callable[[], T]) -> T:
-    """Call a provider's own code.
-
-    Raises:
-        ContractError: It is broken.
-    """
-    try:
-        return call()
-    except TaskbridgeError:
-        raise
-    except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
-        problem = f"it raised {type(error).__name__} on a result"
-    raise broken_provider(connection, problem)
+    return call_provider(connection, partial(connection.provider.result_files, task, result), _ON_RESULT)
 
 
 def _same_file(file: TaskFile, index: int, files: Sequence[TaskFile | GeneratedFile]) -> TaskFile | None:
@@ -213,17 +167,8 @@ def _name(file: TaskFile | GeneratedFile) -> str:
     return file_name(file.name or (name_of(file.url) if file.url else file.id), file.media_type)
 
 
-def _size(file: TaskFile | GeneratedFile) -> int | None:
-    return len(file.content) if isinstance(file, GeneratedFile) else file.size
-
-
 class _TotalProgress:
-    """The progress over several files, one after the other.
-
-    Args:
-        options: How they are downloaded.
-        sizes: Bytes of each, None where unknown.
-    """
+    """The progress over several files of these sizes in bytes (None where unknown), one after the other."""
 
     def __init__(self, options: DownloadOptions, sizes: list[int | None]) -> None:
         self.max_bytes = options.max_bytes
@@ -233,11 +178,7 @@ class _TotalProgress:
         self._sizes = sizes
 
     def begin(self, size: int | None) -> None:
-        """Start the next file.
-
-        Raises:
-            ResponseTooLarge: It is larger than allowed.
-        """
+        """Start the next file, unless it is larger than allowed."""
         if size is not None and self.max_bytes is not None and size > self.max_bytes:
             raise ResponseTooLarge(
                 f"the file has {size} bytes, more than max_bytes ({self.max_bytes}); it was not fetched"
@@ -279,7 +220,7 @@ def _download(
     renew: Callable[[], EffectFlow[TaskFile | None]] | None = None,
 ) -> EffectFlow[Path]:
     """Download a file to its name; if its link is dead, ask the vendor for a new one."""
-    request = _call_provider(connection, lambda: connection.provider.download_request(file))
+    request = call_provider(connection, partial(connection.provider.download_request, file), _ON_RESULT)
     progress.begin(file.size)
     sink = ResponseSink(
         atomic.path, progress.max_bytes, expected=file.size, bytes_per_second=_MIN_RATE, on_progress=progress.report
@@ -297,7 +238,7 @@ def _download(
             newer = yield from _renew(connection, dead, renew)
             if newer is None:
                 raise dead
-            other = _call_provider(connection, partial(connection.provider.download_request, newer))
+            other = call_provider(connection, partial(connection.provider.download_request, newer), _ON_RESULT)
             if other.url == request.url:
                 raise dead
             yield from _fetch(connection, newer, other, sink)
@@ -375,7 +316,7 @@ def _error_for(connection: Connection, file: TaskFile, request: Request, respons
 def _lifetime(connection: Connection, file: TaskFile) -> str:
     """How long links live, in words that follow "it is dead"."""
     can = connection.provider.capabilities.downloads
-    hours = None if can is None or can.link_ttl is None else can.link_ttl / _HOUR
+    hours = None if can is None or can.link_ttl is None else can.link_ttl / 3600.0
     words = "" if hours is None else f"; links of {connection.provider.title} live {hours:g} hours"
     return words if file.expires_at is None else f"{words}, this one until {file.expires_at:%Y-%m-%d %H:%M} UTC"
 
@@ -386,21 +327,12 @@ def _lifetime(connection: Connection, file: TaskFile) -> str:
 class AtomicFile:
     """A file that gets its name once it is complete.
 
-    Args:
-        target: Its final path.
-        overwrite: Whether an existing file is replaced.
-
-    Attributes:
-        target: Its final path.
-        path: Its temporary path, in the same folder.
-
-    Raises:
-        OSError: The target exists or is a folder, or its folder does not exist.
+    Raises `OSError` if the target is a folder, exists and may not be overwritten, or if its folder does not exist.
     """
 
     def __init__(self, target: Path, *, overwrite: bool) -> None:
         self.target = target
-        self.path = target.with_name(f".taskbridge-{token_hex(8)}.part")
+        self.path = target.with_name(f".taskbridge-{token_hex(8)}.part")  # temporary
         self._overwrite = overwrite
         if target.is_dir():
             raise IsADirectoryError(EISDIR, os.strerror(EISDIR), str(target))
@@ -419,11 +351,7 @@ class AtomicFile:
             raise
 
     def commit(self) -> None:
-        """Write it to the disk and give it its name: a reader of that name sees the whole file.
-
-        Raises:
-            OSError: The disk is full or broken, or a file of that name appeared in the meantime.
-        """
+        """Write it to the disk and give it its name: a reader of that name sees the whole file."""
         with self.path.open("rb+") as file:
             os.fsync(file.fileno())
         if self._overwrite:
@@ -465,20 +393,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def is_folder(to: str | os.PathLike[str]) -> bool:
-    """Whether a path means a folder: it exists as one, or ends in a separator."""
-    text = os.fspath(to)
-    return text.endswith(tuple(filter(None, (os.sep, os.altsep, "/")))) or Path(text).is_dir()
-
-
-def make_folder(to: str | os.PathLike[str]) -> Path:
-    """Create a folder if it is missing, and return its path.
-
-    Raises:
-        OSError: It cannot be created, or is a file.
-    """
-    folder = Path(to)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

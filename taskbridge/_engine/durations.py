@@ -17,7 +17,6 @@ _GROWTH: Final = 1.1  # factor from one bin to the next
 _BINS: Final = 138  # up to about 35 hours
 _EDGES: Final = (0.0, *(_FIRST * _GROWTH**n for n in range(_BINS)))  # lower edges in seconds
 _LOG_GROWTH: Final = log(_GROWTH)
-
 _ENOUGH: Final = 12  # ends from which on the shape of the durations is trusted
 _PRIOR: Final = 8.0  # weight of the assumption of a steady hazard, in tasks
 _FORGET_AFTER: Final = 4000.0  # ends after which all counts are halved, so that the table follows the vendor
@@ -64,13 +63,7 @@ class DurationModel:
         return self._lifetimes / self.ends if self.ends else inf
 
     def observe(self, since: float, until: float, *, ended: bool) -> None:
-        """Record that a task was watched from one age to another.
-
-        Args:
-            since: Its age in seconds at the previous poll.
-            until: Its age at this poll, or the age at which it ended.
-            ended: Whether it ended between the two.
-        """
+        """Record that a task was watched from one age in seconds to another, and whether it ended in between."""
         first, last = _bin(since), _bin(until)
         if ended:
             self._add_end(since, until, first, last)
@@ -161,13 +154,7 @@ class DurationModel:
         self._stale = max(_REFRESH, int(self.ends / 32))
 
     def pause(self, age: float, price: float, longest: float) -> float:
-        """Return the seconds until the expected delay since the last poll reaches the price.
-
-        Args:
-            age: The task's age in seconds.
-            price: See `price`.
-            longest: Upper bound in seconds.
-        """
+        """Return the seconds until the expected delay since a poll at `age` reaches the price; at most `longest`."""
         hazard = self.hazard()
         n, at, delay, expected = _bin(age), age, 0.0, 0.0
         while True:

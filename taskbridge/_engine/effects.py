@@ -18,17 +18,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a request; the result is the `Response`.
-
-    Attributes:
-        request: The request, including the credential.
-        deadline: Monotonic seconds by which the response must have been read.
-        max_body: Maximum size of the decoded body in bytes.
-    """
+    """Send a request, which includes the credential; the result is the `Response`."""
 
     request: Request
-    deadline: float
-    max_body: int
+    deadline: float  # monotonic seconds by which the response must have been read
+    max_body: int  # bytes of the decoded body
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,35 +34,22 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class RunBlocking:
-    """Call a function that may block on local files; the result is what it returns.
-
-    Attributes:
-        work: The function.
-    """
+    """Call a function that may block on local files; the result is what it returns."""
 
     work: Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshCredential:
-    """Get a credential to replace a stale one; the result is the `Credential`. One refresh at a time per connection.
+    """Get a credential to replace a stale one; the result is the `Credential`. One refresh at a time per connection."""
 
-    Attributes:
-        stale: The credential that cannot be used, or None if there is none yet.
-        deadline: Monotonic seconds by which the new one is needed.
-    """
-
-    stale: Credential | None
-    deadline: float
+    stale: Credential | None  # None if there is none yet
+    deadline: float  # monotonic seconds by which the new one is needed
 
 
 @dataclass(frozen=True, slots=True)
 class BeforeSubmit:
-    """Call the caller's `before_submit` just before a submission is sent. An error from there ends the flow.
-
-    Attributes:
-        recovery_token: What `recover` needs to find the submission again.
-    """
+    """Call the caller's `before_submit` just before a submission is sent. An error from there ends the flow."""
 
     recovery_token: Mapping[str, Any]
 

@@ -89,9 +89,9 @@ def _keep(record: dict[str, None], key: str) -> None:
 
 
 @contextmanager
-def listening(buses: Iterable[EventBus], listener: Listener) -> Generator[None]:
-    """Notify a listener of all tasks of several connections while the block runs."""
-    stops = [bus.listen(listener) for bus in buses]
+def listening(buses: Iterable[EventBus], listener: Listener, ref: TaskRef | None = None) -> Generator[None]:
+    """Notify a listener of one task, or of all tasks of several connections, while the block runs."""
+    stops = [bus.listen(listener, ref) for bus in buses]
     try:
         yield
     finally:

@@ -13,8 +13,6 @@ _FORBIDDEN: Final = re.compile(r'[<>:"|?*]')  # on Windows; a colon also starts 
 _INVISIBLE: Final = frozenset({"Zl", "Zp"})  # line and paragraph separators; besides all categories C…
 # Names of devices, whatever follows the first dot.  https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 _DEVICE: Final = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])[ ]*(\..*)?", re.IGNORECASE)
-
-
 _UNTYPED: Final = "application/octet-stream"
 
 
@@ -34,16 +32,14 @@ def file_name(name: str | None, media_type: str | None = None, fallback: str = "
     base = _FORBIDDEN.sub("_", "".join("_" if _is_hidden(c) else c for c in base)).strip(" .\u3000\xa0")
     if not base.strip("_"):
         base = fallback
-    if media_type and guess_type(base)[0] is None and (kind := _kind(media_type)) != _UNTYPED:
+    kind = (media_type or "").partition(";")[0].strip().lower()
+    if kind and kind != _UNTYPED and guess_type(base)[0] is None:
         base += guess_extension(kind) or ""
     if _DEVICE.fullmatch(base):
         base = f"_{base}"
     stem, suffix = _split(base)
-    return f"{_cut(stem, _MAX_BYTES - len(suffix.encode()))}{suffix}"
-
-
-def _kind(media_type: str) -> str:
-    return media_type.partition(";")[0].strip().lower()
+    kept = stem.encode()[: _MAX_BYTES - len(suffix.encode())].decode(errors="ignore")
+    return f"{kept}{suffix}"
 
 
 def _is_hidden(character: str) -> bool:
@@ -57,10 +53,6 @@ def _split(name: str) -> tuple[str, str]:
     return (stem, f".{suffix}") if dot and stem and len(suffix) <= _MAX_SUFFIX else (name, "")
 
 
-def _cut(text: str, size: int) -> str:
-    return text.encode()[:size].decode(errors="ignore")
-
-
 class UniqueNames:
     """Makes the names in one folder unique: the second file of a name gets a number.
 
@@ -71,11 +63,7 @@ class UniqueNames:
         self._taken: set[str] = set()
 
     def take(self, name: str) -> str:
-        """Return the name, or the name with the first free number from 2: ``a.pdf``, ``a-2.pdf``.
-
-        Args:
-            name: A result of `file_name`.
-        """
+        """Return a result of `file_name`, with the first free number from 2 if taken: ``a.pdf``, ``a-2.pdf``."""
         stem, suffix = _split(name)
         number, free = 1, name
         while free.casefold() in self._taken:

@@ -30,21 +30,12 @@ if TYPE_CHECKING:
     from taskbridge.provider.capabilities import Capabilities
 
 OneInput: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | TaskFile
-
-
 AnyInput: TypeAlias = OneInput | Sequence[OneInput] | None
 """A path, a URL (a text with ``://``), bytes, an open binary stream or a `TaskFile`; several to be joined."""
 
-
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-
 _BLOCK: Final = 1 << 20  # bytes of a stream per read
-
-
 _MAX_ID: Final = 512  # characters of an external_id
-
-
 # First bytes -> name of a document without a name: some vendors go by the suffix.
 _NAMES: Final = {b"%PDF-": "document.pdf", b"\x89PNG\r\n": "document.png", b"\xff\xd8\xff": "document.jpg"}
 
@@ -100,24 +91,14 @@ class SubmitRequest:
 
 @dataclass(frozen=True, slots=True)
 class PreparedSubmission:
-    """A submission that can be sent.
-
-    Attributes:
-        submission: The submission.
-        fetch_to: Index of a source that is a link and has to be fetched first -> the file to save it to.
-    """
+    """A submission that can be sent once its links in `fetch_to` are fetched."""
 
     submission: Submission
-    fetch_to: Mapping[int, Path]
+    fetch_to: Mapping[int, Path]  # index of a source that is a link -> the file to save it to
 
 
 def prepare(connection: Connection, request: SubmitRequest, files: TemporaryFiles) -> PreparedSubmission:
-    """Check a request, and make a submission of it.
-
-    Args:
-        connection: The connection.
-        request: What the caller wants.
-        files: Keeps the contents of streams.
+    """Check a request, and make a submission of it; `files` keeps the contents of streams.
 
     Raises:
         UnsupportedFeature: The vendor has no such operation, or does not accept such an input.
@@ -133,7 +114,9 @@ def prepare(connection: Connection, request: SubmitRequest, files: TemporaryFile
     if request.external_id is not None:
         if not can.external_id:
             raise provider.unsupported("keep an external_id")
-        _check_id(request.external_id)
+        given: Any = request.external_id  # callers need not be typed
+        if not isinstance(given, str) or not 0 < len(given) <= _MAX_ID or not given.isprintable():
+            raise InvalidInput(f"external_id must be 1 to {_MAX_ID} printable characters")
     if request.callback_url is not None:
         if not can.callback:
             raise provider.unsupported("call a callback_url")
@@ -165,12 +148,7 @@ def prepare(connection: Connection, request: SubmitRequest, files: TemporaryFile
 
 
 def native_operation(operation: str, can: Capabilities, title: str) -> str:
-    """Return the vendor's word for an operation.
-
-    Args:
-        operation: As the caller named it; may be empty.
-        can: What the vendor can do.
-        title: The vendor's name.
+    """Return the vendor's word for an operation as the caller named it, which may be empty.
 
     Raises:
         UnsupportedFeature: It has no such operation; the message suggests the nearest.
@@ -201,16 +179,10 @@ def _options(connection: Connection, request: SubmitRequest, operation: str) -> 
     try:
         json.dumps(options, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        fault = "options must be what JSON can hold: texts, finite numbers, true, false, None, lists and mappings"
+        problem = "options must be what JSON can hold: texts, finite numbers, true, false, None, lists and mappings"
     else:
         return options
-    raise InvalidInput(fault)
-
-
-def _check_id(external_id: object) -> None:
-    text = external_id if isinstance(external_id, str) else ""
-    if not 0 < len(text) <= _MAX_ID or not text.isprintable():
-        raise InvalidInput(f"external_id must be 1 to {_MAX_ID} printable characters")
+    raise InvalidInput(problem)
 
 
 # Documents.
@@ -230,7 +202,6 @@ def _as_tuple(given: AnyInput) -> tuple[OneInput, ...]:
 
 
 def _source(connection: Connection, given: OneInput, name: str | None, files: TemporaryFiles) -> Source:
-    can = connection.provider.capabilities
     if isinstance(given, TaskFile):
         return _from_task_file(connection, given, name)
     if isinstance(given, str) and is_url(given):
@@ -242,17 +213,17 @@ def _source(connection: Connection, given: OneInput, name: str | None, files: Te
         _require_kind(connection, "bytes")
         content = bytes(given)
         fallback = next((name for start, name in _NAMES.items() if content.startswith(start)), "document")
-        return _checked(Document(safe_name(name or fallback), content, len(content)), can, connection)
+        return _checked(Document(safe_name(name or fallback), content, len(content)), connection)
     if isinstance(given, str | os.PathLike):
         _require_kind(connection, "path")
         path = Path(given)
-        return _checked(Document(safe_name(name or path.name), path, _size(path)), can, connection)
+        return _checked(Document(safe_name(name or path.name), path, _size(path)), connection)
     if callable(getattr(given, "read", None)):
         _require_kind(connection, "stream")
         path = files.save(given)
         own = getattr(given, "name", None)
         label = safe_name(name or (own if isinstance(own, str) else "document"))
-        return _checked(Document(label, path, path.stat().st_size), can, connection)
+        return _checked(Document(label, path, path.stat().st_size), connection)
     raise InvalidInput(
         f"a document is a path, a URL, bytes, an open binary stream or a TaskFile, not {type(given).__name__}"
     )
@@ -260,15 +231,14 @@ def _source(connection: Connection, given: OneInput, name: str | None, files: Te
 
 def _from_task_file(connection: Connection, file: TaskFile, name: str | None) -> Source:
     """A file of a result: by its id if the vendor accepts its own files, else by its link."""
-    can = connection.provider.capabilities
+    takes_files = "file" in connection.provider.capabilities.inputs
     label = name or file.name
-    if file.id is not None and "file" in can.inputs:
+    if file.id is not None and takes_files:
         return Stored(file.id, None if label is None else safe_name(label))
     if file.url is not None:
         _require_kind(connection, "url")
         return Link(file.url, safe_name(label) if label else name_of(file.url))
-    if "file" not in can.inputs:
-        _require_kind(connection, "file")
+    _require_kind(connection, "file")
     raise InvalidInput("the file has neither an id nor a link, so it cannot be handed to the vendor")
 
 
@@ -291,20 +261,15 @@ def _size(path: Path) -> int:
         return found.st_size
 
 
-def _checked(document: Document, can: Capabilities, connection: Connection) -> Document:
+def _checked(document: Document, connection: Connection) -> Document:
     if document.size == 0:
         raise InvalidInput(f"{document.name} is empty; a stream may have been read before")
-    check_limit(document, can, connection.provider.title)
+    check_limit(document, connection)
     return document
 
 
-def check_limit(document: Document, can: Capabilities, title: str) -> None:
-    """Refuse a document that is larger than the vendor's stated limit.
-
-    Raises:
-        InvalidInput: It is.
-    """
-    if can.upload_limit is not None and document.size > can.upload_limit:
-        raise InvalidInput(
-            f"{document.name} has {document.size} bytes; {title} takes documents of at most {can.upload_limit}"
-        )
+def check_limit(document: Document, connection: Connection) -> None:
+    """Refuse a document that is larger than the vendor's stated limit."""
+    title, limit = connection.provider.title, connection.provider.capabilities.upload_limit
+    if limit is not None and document.size > limit:
+        raise InvalidInput(f"{document.name} has {document.size} bytes; {title} takes documents of at most {limit}")

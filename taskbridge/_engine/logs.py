@@ -15,26 +15,17 @@ from typing import Any, Final, NamedTuple
 LOG: Final = logging.getLogger("taskbridge")
 REQUESTS: Final = logging.getLogger("taskbridge.requests")
 TASKS: Final = logging.getLogger("taskbridge.tasks")
-
 LOG.addHandler(logging.NullHandler())
 
 
 class Record(NamedTuple):
-    """A kind of log record.
-
-    Attributes:
-        logger: Where it is logged.
-        level: Its `logging` level.
-        text: The message, with placeholders for attributes.
-        meaning: When it is logged.
-        more: Attributes that the message does not show.
-    """
+    """A kind of log record."""
 
     logger: logging.Logger
     level: int
-    text: str
-    meaning: str
-    more: tuple[str, ...] = ()
+    text: str  # the message, with placeholders for attributes
+    meaning: str  # when it is logged
+    more: tuple[str, ...] = ()  # attributes that the message does not show
 
 
 RECORDS: Final[Mapping[str, Record]] = {
@@ -124,13 +115,7 @@ RECORDS: Final[Mapping[str, Record]] = {
 
 
 def log(event: str, *, raised: BaseException | None = None, **values: Any) -> None:
-    """Log a record.
-
-    Args:
-        event: Name of its row in `RECORDS`.
-        raised: An error to log the traceback of.
-        values: The attributes that the row names.
-    """
+    """Log the record of a row in `RECORDS`, with its attributes and the traceback of an error."""
     row = RECORDS[event]
     if row.logger.isEnabledFor(row.level):
         # With a mapping as its only argument, logging fills the placeholders by name.

@@ -50,20 +50,7 @@ def get(
     trace: PollTrace | None = None,
     after: Callable[[Response], object] | None = None,
 ) -> EffectFlow[Task]:
-    """Ask for the status of a task once, and check that the response is about that task.
-
-    Args:
-        connection: The connection.
-        task_id: A shared id.
-        deadline: Monotonic seconds by which the request must have ended.
-        start: Returns the provider's flow.
-        options: How its requests are treated.
-        trace: Collects its requests for observers.
-        after: Receives each response first.
-
-    Raises:
-        TaskbridgeError: The request failed, which says nothing about the task.
-    """
+    """Ask for the status of a task once, and check that the response is about that task; see `with_policies`."""
     kind, native = connection.provider.split_id(task_id)
     before: Callable[[Request], Request] | None = None
     pause = _GRACE_PAUSE
@@ -103,18 +90,7 @@ def get_and_report(
     start: Callable[[], Flow[Task] | None],
     trace: PollTrace,
 ) -> EffectFlow[Task]:
-    """Ask for the status of a task once, and notify the observers of the result.
-
-    Args:
-        connection: The connection.
-        task_id: A shared id.
-        deadline: Monotonic seconds by which the request must have ended.
-        start: Returns the provider's flow.
-        trace: Why the task is asked for; collects the requests.
-
-    Raises:
-        TaskbridgeError: The request failed, which says nothing about the task.
-    """
+    """Ask for the status of a task once, and notify the observers of the result."""
     try:
         task = yield from get(connection, task_id, deadline, start, trace=trace)
     except TaskbridgeError as error:
@@ -147,38 +123,33 @@ def _on_new_connection(request: Request) -> Request:
 class PollResult:
     """The result of one poll.
 
-    Attributes:
-        task: The snapshot, or None if the response was identical to the one before.
-        body: The bytes of the response if there was one request, so that the next poll can recognize an unchanged one
-            and the snapshot can be translated again.
-        received_at: Aware UTC time of receipt.
+    `body` holds the bytes of the response if there was one request, so that the next poll can recognize an unchanged
+    one and the snapshot can be translated again.
     """
 
-    task: Task | None
+    task: Task | None  # None if the response was identical to the one before
     body: bytes | None
-    received_at: datetime
+    received_at: datetime  # aware, UTC
 
 
 class _Unchanged(Exception):
     """The response is identical to the one before."""
 
 
+@dataclass(slots=True)
 class _Recorder:
     """Keeps the bytes of a poll's response, and ends the poll early if they are the ones seen before."""
 
-    __slots__ = ("_count", "_seen", "body", "received_at")
-
-    def __init__(self, seen: bytes | None) -> None:
-        self._seen = seen
-        self._count = 0
-        self.body: bytes | None = None
-        self.received_at: datetime | None = None
+    seen: bytes | None
+    count: int = 0
+    body: bytes | None = None
+    received_at: datetime | None = None
 
     def __call__(self, response: Response) -> None:
-        self._count += 1
+        self.count += 1
         self.received_at = response.received_at
-        self.body = response.body if self._count == 1 else None
-        if self._seen is not None and self._count == 1 and response.status == 200 and response.body == self._seen:
+        self.body = response.body if self.count == 1 else None
+        if self.seen is not None and response.status == 200 and self.body == self.seen:
             raise _Unchanged
 
 
@@ -192,19 +163,9 @@ def poll(
     start: Callable[[], Flow[Task] | None] | None = None,
     trace: PollTrace | None = None,
 ) -> EffectFlow[PollResult]:
-    """Ask for the status of a task that is being waited for; an unchanged response is not translated again.
+    """Ask for the status of a task that is being waited for.
 
-    Args:
-        connection: The connection.
-        task_id: A shared id.
-        deadline: Monotonic seconds by which the request must have ended.
-        options: How its requests are treated.
-        seen: The bytes of the last response.
-        start: Returns the provider's flow; None for `Provider.get`.
-        trace: Collects its requests for observers.
-
-    Raises:
-        TaskbridgeError: The request failed, which says nothing about the task.
+    A response that equals the last one, `seen`, is not translated again.
     """
     recorder = _Recorder(seen)
     first = start or (lambda: connection.provider.get(task_id))
@@ -249,11 +210,7 @@ def poll_list(
     options: RequestOptions,
     trace: PollTrace | None = None,
 ) -> EffectFlow[Page]:
-    """Read one page of the vendor's list.
-
-    Raises:
-        TaskbridgeError: It failed, which says nothing about any task.
-    """
+    """Read one page of the vendor's list."""
     try:
         return (yield from with_policies(connection, start, deadline, options, trace=trace))
     except TaskbridgeError as error:

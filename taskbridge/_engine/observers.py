@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from taskbridge._engine.logs import REQUESTS, TASKS, log
 from taskbridge.events import Event, Observation, Observer, RequestEnded
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 
 class Observers:
@@ -23,11 +20,6 @@ class Observers:
         self._lock = Lock()
         self.callbacks: tuple[Observer, ...] = ()
         self.failed: tuple[Observer, ...] = ()  # those that have raised
-
-    @property
-    def wants_requests(self) -> bool:
-        """Whether an observer or the log takes `RequestEnded` events."""
-        return bool(self.callbacks) or REQUESTS.isEnabledFor(logging.DEBUG)
 
     @property
     def wants_tasks(self) -> bool:
@@ -102,7 +94,5 @@ class ObserverHandle:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

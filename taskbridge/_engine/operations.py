@@ -17,17 +17,10 @@ from taskbridge._engine.inputs import SubmitRequest, TemporaryFiles, check_limit
 from taskbridge._engine.lookup import identity_mismatch
 from taskbridge._engine.redirects import fetch
 from taskbridge._engine.retry import LIST, OTHER, SUBMIT, broken_provider, with_policies
-from taskbridge._engine.tracing import CallSpan, PollTrace, report_observation
+from taskbridge._engine.tracing import CallSpan, begin_trace, report_observation
 from taskbridge._engine.uncertainty import SubmissionTracker
-from taskbridge.errors import (
-    ConfigError,
-    ContractError,
-    InvalidInput,
-    TaskbridgeError,
-    UnsupportedFeature,
-    printable,
-)
-from taskbridge.events import ObservationSource, PollReason
+from taskbridge.errors import ConfigError, ContractError, InvalidInput, TaskbridgeError, UnsupportedFeature, printable
+from taskbridge.events import ObservationSource
 from taskbridge.models import Task, TaskRef, TaskStatus
 from taskbridge.provider.addresses import FetchPolicy
 from taskbridge.provider.policy import read_http_date
@@ -43,8 +36,6 @@ if TYPE_CHECKING:
     from taskbridge.provider.http import Flow, Response
     from taskbridge.provider.submission import Page, Submission
 
-__all__ = ["CheckResult"]
-
 T = TypeVar("T")
 
 _MIN_RATE: Final = 100_000.0  # bytes per second that a document is allowed at least, from its URL and to the vendor
@@ -57,26 +48,13 @@ def deadline_for(connection: Connection, size: int = 0) -> float:
 
 
 def require(connection: Connection, call: str, what: str) -> None:
-    """Refuse a call that the vendor does not support.
-
-    Args:
-        connection: The connection.
-        call: Name of the client's method.
-        what: The same in words that follow "cannot".
-
-    Raises:
-        UnsupportedFeature: It does not; the message says what it supports.
-    """
+    """Refuse a client's method that the vendor does not support; `what` is the same in words that follow "cannot"."""
     if call not in connection.provider.capabilities.calls:
         raise connection.provider.unsupported(what)
 
 
 def check_names(connection: Connection, given: Mapping[str, Any], known: frozenset[str], noun: str) -> None:
-    """Refuse a keyword that the vendor does not have, and suggest the nearest.
-
-    Raises:
-        UnsupportedFeature: It has none of that name.
-    """
+    """Refuse a keyword that the vendor does not have, and suggest the nearest."""
     for name in given:
         if name not in known:
             near = get_close_matches(name, known, n=1)
@@ -98,16 +76,7 @@ def perform(
     size: int = 0,
     after: Callable[[Response], object] | None = None,
 ) -> EffectFlow[T]:
-    """Run a provider's operation that is no submission, within the connection's `request_timeout`.
-
-    Args:
-        connection: The connection.
-        start: Returns the provider's flow.
-        task_id: The shared id that it is about, if any.
-        options: How its requests are treated.
-        size: Bytes that it sends, which take time.
-        after: Receives each response first.
-    """
+    """Run a provider's operation that is no submission, within `deadline_for` the bytes that it sends."""
     try:
         return (yield from with_policies(connection, start, deadline_for(connection, size), options, after=after))
     except TaskbridgeError as error:
@@ -123,25 +92,22 @@ def submit(connection: Connection, request: SubmitRequest) -> EffectFlow[Task]:
 
     All of it takes at most the connection's `request_timeout`, plus one second for each 100 kB to send; fetching a
     document has the same time for its largest allowed size.
-
-    Raises:
-        SubmitUncertain: The vendor may have accepted it.
-        TaskbridgeError: It has not; `recovery_token` says what was created on the way.
     """
     with CallSpan("submit", [connection], connection.clock), TemporaryFiles() as files:
         prepared: PreparedSubmission = yield RunBlocking(lambda: prepare(connection, request, files))
         submission = yield from _fetch_documents(connection, prepared)
         details = {"operation": submission.native_operation, "reference": submission.reference}
         deadline = deadline_for(connection, submission.size)
-        task = yield from _start_work(connection, lambda: connection.provider.submit(submission), details, deadline)
+        start = partial(connection.provider.submit, submission)
+        task = yield from _start_work(connection, start, details, deadline)
     connection.note_submitted(task)
     return task
 
 
 def _fetch_documents(connection: Connection, prepared: PreparedSubmission) -> EffectFlow[Submission]:
     """Replace the links that have to be fetched by the documents behind them."""
-    can, settings, submission = connection.provider.capabilities, connection.settings, prepared.submission
-    limit = can.upload_limit or _MAX_FETCH
+    settings, submission = connection.settings, prepared.submission
+    limit = connection.provider.capabilities.upload_limit or _MAX_FETCH
     policy = FetchPolicy(settings.allow_private, settings.allow_http, limit)
     sources = list(submission.sources)
     for index, path in prepared.fetch_to.items():
@@ -159,7 +125,7 @@ def _fetch_documents(connection: Connection, prepared: PreparedSubmission) -> Ef
             document = Document(link.name or fetched.name, path, path.stat().st_size, fetched.media_type)
             if document.size == 0:
                 raise InvalidInput("the document's URL gives an empty file", provider=connection.provider.name)
-            check_limit(document, can, connection.provider.title)
+            check_limit(document, connection)
             sources[index] = document
             continue
         raise connection.add_context(failure)
@@ -167,16 +133,18 @@ def _fetch_documents(connection: Connection, prepared: PreparedSubmission) -> Ef
 
 
 def _start_work(
-    connection: Connection, start: Callable[[], Flow[Task]], details: Mapping[str, Any], deadline: float
+    connection: Connection,
+    start: Callable[[], Flow[Task]],
+    details: Mapping[str, Any],
+    deadline: float | None = None,
 ) -> EffectFlow[Task]:
     """Run an operation after which the vendor works, and say whether it may have started if that fails."""
     tracker = SubmissionTracker(connection, details)
-    trace: PollTrace | None = None
-    if connection.observers.wants_tasks:
-        trace = PollTrace(None, PollReason.ASKED, connection.clock.monotonic())
+    trace = begin_trace(connection, None)
+    limit = deadline_for(connection) if deadline is None else deadline
     try:
         task = yield from with_policies(
-            connection, start, deadline, SUBMIT, trace=trace, before=tracker.before, after=tracker.after
+            connection, start, limit, SUBMIT, trace=trace, before=tracker.before, after=tracker.after
         )
         if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # plugin code
             raise broken_provider(connection, "a submission returned no Task")
@@ -189,15 +157,10 @@ def _start_work(
 
 
 def retry(connection: Connection, task_id: str) -> EffectFlow[Task]:
-    """Run a task once more, as a new task.
-
-    Raises:
-        SubmitUncertain: The vendor may have started it.
-        TaskbridgeError: It has not.
-    """
+    """Run a task once more, as a new task."""
+    require(connection, "retry", "retry a task")
     details = {"operation": "retry", "retry_of": task_id}
-    deadline = deadline_for(connection)
-    task = yield from _start_work(connection, lambda: connection.provider.retry(task_id), details, deadline)
+    task = yield from _start_work(connection, partial(connection.provider.retry, task_id), details)
     if task.retry_of is None:
         task = replace(task, retry_of=task_id)
     connection.note_submitted(task)
@@ -205,13 +168,8 @@ def retry(connection: Connection, task_id: str) -> EffectFlow[Task]:
 
 
 def restart(connection: Connection, task_id: str, *, destructive: bool) -> EffectFlow[Task]:
-    """Run a task again under its own id.
-
-    Raises:
-        ConfigError: `destructive` is not set; nothing was sent.
-        SubmitUncertain: The vendor may have started it; its `restarts` tell.
-        TaskbridgeError: It has not.
-    """
+    """Run a task again under its own id."""
+    require(connection, "restart", "restart a task")
     if destructive is not True:
         raise ConfigError(
             f"{connection.provider.title} re-runs a task from its first request: its results and people's changes to "
@@ -219,23 +177,11 @@ def restart(connection: Connection, task_id: str, *, destructive: bool) -> Effec
             ref=TaskRef.of(connection.name, task_id),
         )
     details = {"operation": "restart", "restart_of": task_id}
-    deadline = deadline_for(connection)
-    return (yield from _start_work(connection, lambda: connection.provider.restart(task_id), details, deadline))
+    return (yield from _start_work(connection, partial(connection.provider.restart, task_id), details))
 
 
 def recover(connection: Connection, error: TaskbridgeError, document: AnyInput) -> EffectFlow[Task | None]:
-    """Search for the submission that an error left uncertain; if it still lacks its document, send that.
-
-    Args:
-        connection: The connection.
-        error: What the submit raised.
-        document: The document again, as it was given to `submit`; None if it is not at hand.
-
-    Raises:
-        ConfigError: The error has no recovery token, or one of another connection.
-        UnsupportedFeature: The vendor has no way to find the submission.
-        TaskbridgeError: The search failed, which says nothing about the submission.
-    """
+    """Search for the submission that an error left uncertain; if it still lacks its document, send that."""
     token, provider = error.recovery_token, connection.provider
     if not token:
         raise ConfigError("recover takes the error of a submit; this one has no recovery token")
@@ -270,6 +216,7 @@ def cancel(connection: Connection, task_id: str) -> EffectFlow[Task]:
     Raises:
         IdentityMismatch: The vendor answered for another task: it is unknown whether this one stops.
     """
+    require(connection, "cancel", "cancel a task")
     kind, native = connection.provider.split_id(task_id)
     task = yield from perform(connection, lambda: connection.provider.cancel(task_id), task_id)
     mismatch = None if kind.identity is None else identity_mismatch(kind, native, task)
@@ -280,6 +227,7 @@ def cancel(connection: Connection, task_id: str) -> EffectFlow[Task]:
 
 def delete(connection: Connection, task_id: str) -> EffectFlow[None]:
     """Delete a task at the vendor; see `Provider.delete`."""
+    require(connection, "delete", "delete a task")
     yield from perform(connection, lambda: connection.provider.delete(task_id), task_id)
     connection.note_deleted(task_id)
 
@@ -288,18 +236,7 @@ def delete(connection: Connection, task_id: str) -> EffectFlow[None]:
 
 
 class Pager:
-    """Walks through a vendor's list, one page at a time.
-
-    Args:
-        connection: The connection.
-        status: Only tasks of this shared status; None for all.
-        limit: Maximum number of tasks; None for all.
-        filters: The vendor's own filters, by name.
-
-    Raises:
-        UnsupportedFeature: The vendor does not list, or has no such filter.
-        InvalidInput: The status or the limit is invalid.
-    """
+    """Walks through a vendor's list, one page at a time; see `Client.list`."""
 
     def __init__(
         self, connection: Connection, status: TaskStatus | str | None, limit: int | None, filters: Mapping[str, Any]
@@ -317,7 +254,6 @@ class Pager:
         self._cursor: str | None = None
         self._last_ids: frozenset[str] = frozenset()
         self.is_done = limit == 0
-        """Whether there is no further page."""
 
     def next_page(self) -> EffectFlow[Page]:
         """Read the next page."""
@@ -371,10 +307,6 @@ def check(connection: Connection) -> EffectFlow[CheckResult]:
     """Try the connection with the cheapest call that needs the credential.
 
     That is the newest page of the vendor's list if it has one, else the credential itself if the vendor issues one.
-
-    Raises:
-        AuthenticationError: The vendor refuses the credential.
-        TaskbridgeError: It refuses the call, or could not be reached or understood.
     """
     responses: list[Response] = []
     provider = connection.provider

@@ -30,24 +30,14 @@ _KEPT_FIELDS: Final = frozenset({"accept"})  # header fields that are sent to an
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A document that was fetched.
+    """A document that was fetched."""
 
-    Attributes:
-        name: Its name, from the address that was asked for.
-        media_type: What its host calls it, or None.
-    """
-
-    name: str
-    media_type: str | None
+    name: str  # from the address that was asked for
+    media_type: str | None  # what its host calls it
 
 
 def fetch(url: str, save_to: Path, policy: FetchPolicy) -> Flow[Fetched]:
-    """Fetch a document into a file.
-
-    Args:
-        url: Its address.
-        save_to: The file; overwritten.
-        policy: What may be fetched.
+    """Fetch a document into a file, which is overwritten.
 
     Raises:
         InvalidInput: The address may not be fetched, or its host does not deliver the document.
@@ -80,13 +70,7 @@ def follow(
 ) -> Flow[tuple[Request, Response]]:
     """Send a request and follow its redirects; return the last request and its response.
 
-    Args:
-        request: The request for a document or a file.
-        policy: What may be fetched.
-        problem: Makes the error for an address that may not be used, from words that follow "the address".
-
-    Raises:
-        TaskbridgeError: What `problem` made.
+    `problem` makes the error for an address that may not be used, from words that follow "the address".
     """
     request = replace(request, url=quote(request.url, safe=_URL_CHARACTERS))
     for _ in range(_MAX_REDIRECTS + 1):

@@ -53,17 +53,11 @@ _PORTS: Final = {"https": 443, "http": 80}
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """How the requests of one flow are treated.
+    """How the requests of one flow are treated."""
 
-    Attributes:
-        kind: How they are counted: poll, long-poll, list, submit, download, token, other.
-        attempts: Maximum attempts per request; None for the retry policy's.
-        has_permit: Whether the throttle has granted the first request already.
-    """
-
-    kind: str = "other"
-    attempts: int | None = None
-    has_permit: bool = False
+    kind: str = "other"  # how they are counted: poll, long-poll, list, submit, download, token, other
+    attempts: int | None = None  # maximum per request; None for the retry policy's
+    has_permit: bool = False  # whether the throttle has granted the first request already
 
 
 OTHER: Final = RequestOptions()
@@ -94,9 +88,6 @@ def with_policies(
         trace: Collects its requests for observers.
         before: Receives each request, returns the one to send.
         after: Receives each response before the flow does; an error from there ends the flow.
-
-    Raises:
-        TaskbridgeError: What the provider made of the responses, or why there were none.
     """
     flow: Flow[T] | None = None
     has_permit = options.has_permit
@@ -140,13 +131,19 @@ def _start(connection: Connection, start: Callable[[], Flow[T] | None]) -> Flow[
     raise broken_provider(connection, problem)
 
 
-def _advance(connection: Connection, flow: Flow[Any], received: Response | TaskbridgeError | None) -> Request:
-    """Return the next request of a flow.
+def call_provider(connection: Connection, call: Callable[[], T], when: str) -> T:
+    """Call a provider's own code; an error of another kind than ours means that the provider is broken."""
+    try:
+        return call()
+    except TaskbridgeError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
+        problem = f"it raised {type(error).__name__} {when}"
+    raise broken_provider(connection, problem)
 
-    Raises:
-        StopIteration: The flow has ended.
-        TaskbridgeError: The flow failed.
-    """
+
+def _advance(connection: Connection, flow: Flow[Any], received: Response | TaskbridgeError | None) -> Request:
+    """Return the next request of a flow; raise `StopIteration` at its end."""
     try:
         if received is None:
             return next(flow)
@@ -164,13 +161,19 @@ def broken_provider(connection: Connection, problem: str) -> ContractError:
     return ContractError(f"the provider {connection.provider.name} is broken: {problem}", connection=connection.name)
 
 
-def authorize(connection: Connection, deadline: float) -> EffectFlow[Credential]:
-    """Get a credential from the vendor.
+def refresh(connection: Connection, stale: Credential | None, deadline: float) -> EffectFlow[Credential]:
+    """Renew the connection's credential, unless another caller has done so or the vendor refuses it."""
+    credentials = connection.credentials
+    if credentials.refusal is not None:
+        raise credentials.refusal.again()
+    credential = credentials.current
+    if credential is None or credential is stale:
+        credentials.current = credential = yield from authorize(connection, deadline)
+    return credential
 
-    Raises:
-        AuthenticationError: The vendor refuses the configured credential, in whatever words.
-        TaskbridgeError: There was no response.
-    """
+
+def authorize(connection: Connection, deadline: float) -> EffectFlow[Credential]:
+    """Get a credential from the vendor; any final refusal counts as an `AuthenticationError`."""
     try:
         return (yield from with_policies(connection, connection.provider.authorize, deadline, _TOKEN))
     except ApiError as failure:
@@ -217,11 +220,7 @@ class _Attempt:
         return self.response is not None and self.response.status == 429  # rejected before any work
 
     def outcome(self, attempts: int) -> Response:
-        """Return the response for the flow.
-
-        Raises:
-            TaskbridgeError: There is none.
-        """
+        """Return the response for the flow, or raise the error."""
         error = self.error
         if error is None and self.response is not None:
             self.response.attempts = attempts
@@ -296,11 +295,7 @@ def _pause_before_retry(
 
 
 def _must_renew(connection: Connection) -> bool:
-    """Whether a request has to wait for a new credential.
-
-    Raises:
-        TaskbridgeError: The vendor refuses the credential.
-    """
+    """Whether a request has to wait for a new credential; raise the error if the vendor refuses it."""
     credentials = connection.credentials
     if credentials.refusal is not None:
         raise credentials.refusal.again()
@@ -328,9 +323,14 @@ def _wait_for_permit(connection: Connection, deadline: float, *, optional: bool)
             yield Sleep(permit.wait)
         if permit.granted and not throttle.holds(clock.monotonic()):
             return True
-    late = DeadlineExceeded("the total time for the request ran out before it could be sent")
-    late.written = False
-    raise late
+    raise unsent("the total time for the request ran out before it could be sent")
+
+
+def unsent(message: str) -> DeadlineExceeded:
+    """Return the error for a request whose time ran out before any byte of it was sent."""
+    error = DeadlineExceeded(message)
+    error.written = False
+    return error
 
 
 def _send(
@@ -340,17 +340,9 @@ def _send(
     deadline: float,
     context: tuple[str, PollTrace | None, int],
 ) -> EffectFlow[_Attempt]:
-    """Send a request once.
+    """Send a request once; raise `SubmitUncertain` if the vendor may or may not have accepted a submission.
 
-    Args:
-        connection: The connection.
-        request: The request, without the credential.
-        credential: The credential, if it needs one.
-        deadline: Monotonic seconds by which the response must have been read.
-        context: How the request is counted, the trace that collects it, and how often it was sent before.
-
-    Raises:
-        SubmitUncertain: The vendor may or may not have accepted a submission.
+    The context is how the request is counted, the trace that collects it, and how often it was sent before.
     """
     clock = connection.clock
     kind, trace, _ = context

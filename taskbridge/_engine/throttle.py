@@ -9,7 +9,8 @@ It takes the place of a separate limiter, retry budget and circuit breaker:
 * **Outage.** After five failures in a row, only one probe at a time is sent, 5 to 7.5 seconds apart. The first response
   closes the circuit again, at a rate that doubles every second.
 
-No I/O and no clock: each call gets the time. Calls come from many threads, so each takes a lock, briefly.
+No I/O and no clock: each call gets the time in monotonic seconds. Calls come from many threads, so each takes a lock,
+briefly.
 """
 
 from __future__ import annotations
@@ -38,12 +39,7 @@ _UNLIMITED: Final = 500.0  # requests per second from which an unlimited connect
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Permission to send one request, or when to ask again.
-
-    Attributes:
-        wait: Seconds to wait.
-        granted: Whether the request may be sent after that wait; otherwise ask again then.
-    """
+    """Permission to send one request after `wait` seconds; unless `granted`, ask again then."""
 
     wait: float
     granted: bool
@@ -53,12 +49,7 @@ _NOW: Final = Permit(0.0, granted=True)
 
 
 class Throttle:
-    """Limits the rate of one connection.
-
-    Args:
-        rate: Maximum requests per second; None for no limit.
-        random: Source of numbers from 0.0 up to 1.0.
-    """
+    """Limits the rate of one connection to a number of requests per second; None for no limit."""
 
     def __init__(self, rate: float | None, random: Callable[[], float]) -> None:
         self._ceiling = rate or inf
@@ -88,22 +79,17 @@ class Throttle:
     def take(self, now: float, latest: float = inf, *, ahead: bool = False) -> Permit:
         """Ask for permission to send one request.
 
-        Only the next slot can be reserved ahead, so that a pause or an outage holds for every caller, and a caller that
-        gives up leaves no gap.
-
-        Args:
-            now: Monotonic seconds.
-            latest: Monotonic seconds from which a slot is useless.
-            ahead: Whether the caller takes the next slot now and waits for it.
+        With `ahead`, the caller takes the next slot now and waits for it, unless that is at `latest` or later. Only the
+        next slot can be reserved, so that a pause or an outage holds for every caller, and a caller that gives up
+        leaves no gap.
         """
         with self._lock:
             if self._probe_at != inf:
                 if self._probing and now - self._probed_at > _PROBE_LOST:
                     self._probing = False  # the probe was never sent, or its result never reported
                 if self._probing or now < self._probe_at:
-                    return Permit(
-                        max(self._probe_at - now, _PROBE_INTERVAL[0] if self._probing else 0.0), granted=False
-                    )
+                    least = _PROBE_INTERVAL[0] if self._probing else 0.0
+                    return Permit(max(self._probe_at - now, least), granted=False)
                 self._probing, self._probed_at = True, now
                 self._flow.add(now)
                 return _NOW
@@ -141,12 +127,7 @@ class Throttle:
             return True
 
     def answered(self, now: float, headers: Mapping[str, str]) -> None:
-        """Report that the vendor responded, whatever it said.
-
-        Args:
-            now: Monotonic seconds.
-            headers: The response's header fields, names in lower case.
-        """
+        """Report that the vendor responded, whatever it said; names of header fields are in lower case."""
         with self._lock:
             self._failures = 0
             self._budget = min(_BUDGET, self._budget + _EARNED)
@@ -170,12 +151,7 @@ class Throttle:
             self._doubling_at = None
 
     def slow_down(self, now: float, retry_after: float | None) -> None:
-        """Report a 429, or a 503 with a time to wait.
-
-        Args:
-            now: Monotonic seconds.
-            retry_after: Seconds that the vendor asks for, if any.
-        """
+        """Report a 429, or a 503 with a time to wait in seconds."""
         with self._lock:
             if self._probe_at != inf:
                 # The vendor is back, and busy: probing ends, and its own request to wait counts.
@@ -191,11 +167,7 @@ class Throttle:
                 self._paused_until = max(self._paused_until, now + retry_after + jitter)
 
     def failed(self, now: float) -> None:
-        """Report that the vendor did not respond, or that its server failed.
-
-        Args:
-            now: Monotonic seconds.
-        """
+        """Report that the vendor did not respond, or that its server failed."""
         with self._lock:
             self._failures += 1
             if self._failures >= _FAILURES_TO_PROBE:

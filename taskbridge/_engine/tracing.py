@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Final, Self
 
@@ -25,15 +26,7 @@ _NUMBERS: Final = count(1)
 
 
 class CallSpan:
-    """Notifies observers when a call starts and ends; does nothing for connections without observers.
-
-    Args:
-        name: Name of the method.
-        connections: The connections that the call uses.
-        clock: The clock.
-        refs: The tasks that the call is about; read only if there are observers.
-        timeout: Seconds to wait at most; None for no deadline.
-    """
+    """Notifies observers when a call starts and ends; does nothing for connections without observers."""
 
     def __init__(
         self,
@@ -44,74 +37,54 @@ class CallSpan:
         timeout: float | None = None,
     ) -> None:
         self._name = name
-        self._connections = {connection.name: connection for connection in connections}
+        self._connections = tuple(connections)
         self._clock = clock
-        self._refs = refs
-        self._timeout = timeout
+        self._refs = refs  # read only if there are observers
+        self._timeout = timeout  # seconds; None for no deadline
         self._groups: tuple[Observers, ...] = ()
         self._number = 0
         self._started = 0.0
-
-    def start(self) -> None:
-        """Notify observers that the call starts."""
-        self._groups = tuple(each.observers for each in self._connections.values() if each.observers.callbacks)
-        if self._groups:
-            self._number, self._started = next(_NUMBERS), self._clock.monotonic()
-            refs = tuple(self._refs)
-            names = tuple(self._connections)
-            started = CallStarted(self._number, self._clock.now(), self._name, names, refs, self._timeout)
-            notify_all(self._groups, started)
 
     def record_outcome(self, outcome: Outcome) -> None:
         """Notify observers that waiting for one of the tasks ended."""
         if self._groups:
             notify_all(self._groups, WaitOutcome(self._number, self._clock.now(), outcome))
 
-    def end(self, error: BaseException | None = None) -> None:
-        """Notify observers that the call ended."""
-        if self._groups:
-            duration = self._clock.monotonic() - self._started
-            notify_all(self._groups, CallEnded(self._number, self._clock.now(), self._name, duration, error))
-
     def __enter__(self) -> Self:
-        self.start()
+        self._groups = tuple(each.observers for each in self._connections if each.observers.callbacks)
+        if self._groups:
+            self._number, self._started = next(_NUMBERS), self._clock.monotonic()
+            names, refs = tuple(each.name for each in self._connections), tuple(self._refs)
+            started = CallStarted(self._number, self._clock.now(), self._name, names, refs, self._timeout)
+            notify_all(self._groups, started)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self.end(None if isinstance(error, GeneratorExit) else error)
+        if self._groups:
+            duration = self._clock.monotonic() - self._started
+            cause = None if isinstance(error, GeneratorExit) else error
+            notify_all(self._groups, CallEnded(self._number, self._clock.now(), self._name, duration, cause))
 
 
+@dataclass(slots=True)
 class PollTrace:
-    """The facts about a poll in progress, for its `Observation`.
+    """The facts about a poll in progress, for its `Observation`."""
 
-    Args:
-        ref: The task; None for a page of a list.
-        poll_reason: Why the poll is made.
-        began: When it began, in monotonic seconds.
-        overdue: Seconds between the time at which it was due and its start.
-    """
-
-    __slots__ = ("began", "overdue", "poll_reason", "ref", "requests")
-
-    def __init__(self, ref: TaskRef | None, poll_reason: PollReason, began: float, overdue: float = 0.0) -> None:
-        self.ref = ref
-        self.poll_reason = poll_reason
-        self.began = began
-        self.overdue = overdue
-        self.requests: list[RequestEnded] = []
+    ref: TaskRef | None  # None for a page of a list
+    poll_reason: PollReason
+    began: float  # monotonic seconds
+    overdue: float = 0.0  # seconds between the time at which it was due and its start
+    requests: list[RequestEnded] = field(default_factory=list[RequestEnded])
 
 
-def begin_trace(connection: Connection, task_id: str, poll_reason: PollReason = PollReason.ASKED) -> PollTrace | None:
-    """Return a trace for a poll outside of a wait; None if no observer wants it.
-
-    Args:
-        connection: The connection.
-        task_id: A shared id.
-        poll_reason: Why the poll is made.
-    """
+def begin_trace(
+    connection: Connection, task_id: str | None, poll_reason: PollReason = PollReason.ASKED
+) -> PollTrace | None:
+    """Return a trace for a request outside of a wait; None if no observer wants it."""
     if not connection.observers.wants_tasks:
         return None
-    return PollTrace(TaskRef.of(connection.name, task_id), poll_reason, connection.clock.monotonic())
+    ref = None if task_id is None else TaskRef.of(connection.name, task_id)
+    return PollTrace(ref, poll_reason, connection.clock.monotonic())
 
 
 def report_observation(
@@ -122,17 +95,11 @@ def report_observation(
     task: Task | None = None,
     error: TaskbridgeError | None = None,
 ) -> None:
-    """Notify observers of a task's state, learned outside of a wait.
-
-    Args:
-        connection: The connection.
-        trace: The trace of the poll; None if no observer wants it.
-        source: How the state was learned.
-        task: The snapshot.
-        error: Why there is no snapshot.
-    """
-    ref = task.ref if task is not None else trace.ref if trace is not None else None
-    if trace is None or ref is None:
+    """Notify observers of a task's state, learned outside of a wait, or of the error instead."""
+    if trace is None:
+        return
+    ref = task.ref if task is not None else trace.ref
+    if ref is None:
         return
     observation = Observation(
         time=connection.clock.now(),

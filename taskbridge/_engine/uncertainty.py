@@ -32,12 +32,7 @@ _ACCEPTING_REDIRECTS: Final = frozenset({301, 302, 303})  # what a server may sa
 
 
 def uncertain(reason: str, **context: Any) -> SubmitUncertain:
-    """Return the error for a submission that the vendor may or may not have accepted.
-
-    Args:
-        reason: What happened.
-        context: Attributes of the error.
-    """
+    """Return the error, with its attributes, for a submission that the vendor may or may not have accepted."""
     return SubmitUncertain(
         f"the vendor may have taken it, so it is not sent again: {reason}; recover(error) looks for it where the "
         "vendor has a way",
@@ -46,12 +41,7 @@ def uncertain(reason: str, **context: Any) -> SubmitUncertain:
 
 
 def uncertain_after(response: Response | None, error: TaskbridgeError | None) -> SubmitUncertain | None:
-    """Return the error if the vendor may have accepted a request; None if it responded, or surely got nothing.
-
-    Args:
-        response: The response, if one arrived.
-        error: Why there is no response, or why it cannot be read.
-    """
+    """Return the error if the vendor may have accepted a request; None if it responded, or surely got nothing."""
     if isinstance(error, TransportError) and not error.written:
         return None
     if error is not None:
@@ -63,16 +53,11 @@ def uncertain_after(response: Response | None, error: TaskbridgeError | None) ->
 
 
 class SubmissionTracker:
-    """Follows the requests of one submission, to tell afterwards whether the vendor may have accepted it.
-
-    Args:
-        connection: The connection.
-        details: What is known of the submission before anything is sent; part of the recovery token.
-    """
+    """Follows the requests of one submission, to tell afterwards whether the vendor may have accepted it."""
 
     def __init__(self, connection: Connection, details: Mapping[str, Any]) -> None:
         self._connection = connection
-        self._details = details
+        self._details = details  # known before anything is sent; part of the recovery token
         self._last: Request | None = None
         self._responded = False
         self._sent_at = connection.clock.now()

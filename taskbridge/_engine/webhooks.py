@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from taskbridge._engine.logs import log
 from taskbridge._engine.lookup import get
+from taskbridge._engine.operations import deadline_for
 from taskbridge._engine.tracing import begin_trace, report_observation
 from taskbridge.errors import ConfigError, TaskbridgeError, TaskNotFound, UnsupportedFeature, WebhookRejected, printable
 from taskbridge.events import ObservationSource, PollReason
@@ -29,8 +31,6 @@ from taskbridge.provider.signatures import SVIX_PREFIX, is_in_url, verify_hex_hm
 if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
     from taskbridge._engine.effects import EffectFlow
-
-__all__ = ["IngestStatus", "Ingested"]
 
 
 class _HasItems(Protocol):
@@ -45,38 +45,17 @@ Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]] | _HasItems
 
 
 class Received:
-    """One delivery; implements `taskbridge.provider.Delivery`.
-
-    Args:
-        connection: Name of the connection.
-        headers: Header fields by name in lower case, each with all its values.
-        body: The raw bytes.
-        url: The URL that was called.
-        received_at: Aware time of receipt.
-        secrets: The connection's webhook secrets.
-    """
+    """One delivery; implements `taskbridge.provider.Delivery`."""
 
     def __init__(
-        self,
-        *,
-        connection: str,
-        headers: Mapping[str, list[str]],
-        body: bytes,
-        url: str | None,
-        received_at: datetime,
-        secrets: tuple[str, ...],
+        self, connection: Connection, headers: Mapping[str, list[str]], body: bytes, url: str | None, now: datetime
     ) -> None:
-        self._connection = connection
-        self._headers = headers
+        self._connection = connection.name
+        self._headers = headers  # by name in lower case, each with all its values
         self._body = body
         self._url = url
-        self._received_at = received_at
-        self._secrets = secrets
-
-    @property
-    def received_at(self) -> datetime:
-        """Aware UTC time of receipt."""
-        return self._received_at
+        self.received_at = now  # aware, UTC
+        self._secrets = tuple(secret.get_secret_value() for secret in connection.settings.webhook_secrets)
 
     @property
     def digest(self) -> str:
@@ -97,7 +76,7 @@ class Received:
     def by_svix(self) -> bytes:
         """Return the body if its svix signature is valid; only secrets that start with ``whsec_`` count."""
         signing = [secret for secret in self._secrets if secret.startswith(SVIX_PREFIX)]
-        verify_svix(self._body, self.header, signing, self._received_at)
+        verify_svix(self._body, self.header, signing, self.received_at)
         return self._body
 
     def by_hex_hmac(self, header: str) -> bytes:
@@ -121,12 +100,8 @@ class Received:
         return self._body
 
     def payload(self, body: bytes) -> Payload:
-        """Return the JSON object in a body.
-
-        Raises:
-            MalformedResponse: There is none.
-        """
-        return Payload.of(read_json(body), self._connection, self._received_at)
+        """Return the JSON object in a body."""
+        return Payload.of(read_json(body), self._connection, self.received_at)
 
 
 def receive(
@@ -136,38 +111,30 @@ def receive(
     url: str | None,
     now: datetime | None,
 ) -> WebhookEvent:
-    """Prove and read a delivery; no I/O.
-
-    Args:
-        connection: The connection that it is for.
-        headers: Header fields.
-        body: The raw bytes, as they were received.
-        url: The URL that was called.
-        now: Aware time of receipt; None for the present.
+    """Prove and read a delivery; no I/O; see `Client.parse_webhook`.
 
     Raises:
-        WebhookRejected: It cannot be trusted; `answer` is the HTTP status to answer with.
-        UnsupportedFeature: The vendor sends no webhooks.
-        ConfigError: No secret is configured, or it cannot be used.
         TypeError: The body is not bytes, or the time has no zone.
     """
     provider = connection.provider
+    webhooks = provider.capabilities.webhooks
     try:
         size = _size(body)
-        if provider.capabilities.webhooks is not None:
-            _check_secrets(connection)
-            _check_size(size, provider.max_delivery)
+        if webhooks is not None and not connection.settings.webhook_secrets:
+            raise ConfigError(  # noqa: TRY301  # gets its context below
+                f"connection {connection.name!r} has no webhook_secrets, so nothing proves who sent a webhook; "
+                f"{provider.title} is proved by: {webhooks.scheme}"
+            )
+        if webhooks is not None and size > provider.max_delivery:
+            raise WebhookRejected(  # noqa: TRY301  # as above
+                f"the body has more than {provider.max_delivery} bytes", answer=413
+            )
         fields = _fields(headers)
-        _check_encoding(fields)
-        delivery = Received(
-            connection=connection.name,
-            headers=fields,
-            body=bytes(body),
-            url=url,
-            received_at=_aware(now or connection.clock.now()),
-            secrets=tuple(secret.get_secret_value() for secret in connection.settings.webhook_secrets),
-        )
-        return _parse(connection, delivery)
+        if any(value.strip().lower() not in {"", "identity"} for value in fields.get("content-encoding", ())):
+            raise WebhookRejected(  # noqa: TRY301  # as above
+                "the body is compressed (Content-Encoding), which no vendor does", answer=415
+            )
+        return _parse(connection, Received(connection, fields, bytes(body), url, _aware(now or connection.clock.now())))
     except WebhookRejected as error:
         log("webhook-rejected", connection=connection.name, reason=error.message)
         failure: TaskbridgeError = error
@@ -203,46 +170,16 @@ def _aware(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
-def _check_secrets(connection: Connection) -> None:
-    if not connection.settings.webhook_secrets:
-        raise ConfigError(
-            f"connection {connection.name!r} has no webhook_secrets, so nothing proves who sent a webhook; "
-            f"{connection.provider.title} is proved by: {_scheme(connection)}"
-        )
-
-
-def _scheme(connection: Connection) -> str:
-    webhooks = connection.provider.capabilities.webhooks
-    return webhooks.scheme if webhooks else "nothing"
-
-
-def _check_size(size: int, limit: int) -> None:
-    if size > limit:
-        raise WebhookRejected(f"the body has more than {limit} bytes", answer=413)
-
-
-def _check_encoding(headers: Mapping[str, list[str]]) -> None:
-    if any(value.strip().lower() not in {"", "identity"} for value in headers.get("content-encoding", ())):
-        raise WebhookRejected("the body is compressed (Content-Encoding), which no vendor does", answer=415)
-
-
-_LISTS: Final = frozenset({list, tuple})
-
-
-def _fields(headers: Headers) -> dict[str, list[str]]:
+def _fields(headers: Any) -> dict[str, list[str]]:
     """Return header fields by name in lower case; skip names that no header can have."""
     found: dict[str, list[str]] = {}
-    for name, value in _pairs(headers):
+    pairs: Iterable[tuple[Any, Any]] = headers.items() if hasattr(headers, "items") else headers
+    for name, value in pairs:
         key = _text(name)
         if key is not None and key.isascii():
-            several: Iterable[Any] = value if type(value) in _LISTS else (value,)
+            several: Iterable[Any] = value if type(value) in (list, tuple) else (value,)
             found.setdefault(key.lower(), []).extend(_text(each) or "" for each in several)
     return found
-
-
-def _pairs(headers: Any) -> Iterable[tuple[Any, Any]]:
-    pairs: Iterable[tuple[Any, Any]] = headers.items() if hasattr(headers, "items") else headers
-    return pairs
 
 
 def _text(value: object) -> str | None:
@@ -284,26 +221,17 @@ class Ingested:
     task: Task | None = None
 
 
-def ingest(
-    connection: Connection, event: WebhookEvent, deadline: float, *, confirm: bool | None
-) -> EffectFlow[Ingested]:
+def ingest(connection: Connection, event: WebhookEvent, *, confirm: bool | None) -> EffectFlow[Ingested]:
     """Find out whether an event is true, and end the waits that it concerns.
 
-    Args:
-        connection: The connection.
-        event: A result of `receive`.
-        deadline: Monotonic seconds by which a status request must have ended.
-        confirm: Whether to ask for the status before trusting the event; None follows `needs_confirmation`.
-
-    Raises:
-        TaskbridgeError: The status request failed; the event counts as not yet processed.
+    If that fails, the event counts as not yet processed.
     """
     bus = connection.event_bus
     if not bus.claim(event.duplicate_key):
         return Ingested(event, IngestStatus.DUPLICATE)
     is_settled = False
     try:
-        result = yield from _apply(connection, event, deadline, confirm=confirm)
+        result = yield from _apply(connection, event, confirm=confirm)
         # A mere hint is remembered only once it led to the end; otherwise anybody could use it up in advance.
         has_ended = result.status is IngestStatus.UNKNOWN or (result.task is not None and result.task.is_terminal)
         is_settled = has_ended or not event.needs_confirmation
@@ -313,14 +241,12 @@ def ingest(
     return result
 
 
-def _apply(
-    connection: Connection, event: WebhookEvent, deadline: float, *, confirm: bool | None
-) -> EffectFlow[Ingested]:
+def _apply(connection: Connection, event: WebhookEvent, *, confirm: bool | None) -> EffectFlow[Ingested]:
     ref, task, bus = event.ref, event.task, connection.event_bus
     if ref is None:
         return Ingested(event, IngestStatus.NO_TASK)
     if event.needs_confirmation if confirm is None else confirm:
-        return (yield from _confirm(connection, event, ref, deadline))
+        return (yield from _confirm(connection, event, ref))
     if task is None:
         bus.publish(ref)
         return Ingested(event, IngestStatus.NO_TASK)
@@ -337,10 +263,11 @@ def _apply(
     return Ingested(event, IngestStatus.APPLIED, task)
 
 
-def _confirm(connection: Connection, event: WebhookEvent, ref: TaskRef, deadline: float) -> EffectFlow[Ingested]:
+def _confirm(connection: Connection, event: WebhookEvent, ref: TaskRef) -> EffectFlow[Ingested]:
     trace = begin_trace(connection, ref.id, PollReason.EVENT)
+    start = partial(connection.provider.get, ref.id)
     try:
-        task = yield from get(connection, ref.id, deadline, lambda: connection.provider.get(ref.id), trace=trace)
+        task = yield from get(connection, ref.id, deadline_for(connection), start, trace=trace)
     except TaskNotFound:
         log("webhook-unknown", connection=connection.name, ref=ref)
         return Ingested(event, IngestStatus.UNKNOWN)

@@ -13,14 +13,14 @@ from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, RunBlocking, Send, Sleep
-from taskbridge._engine.retry import authorize
+from taskbridge._engine.retry import refresh, unsent
 from taskbridge._polling.commands import Done, Idle, PollList, PollTask, WaitUntil
 from taskbridge._polling.scheduler import PollScheduler
 from taskbridge._runtime.base import (
+    CREDENTIAL_LATE,
     INTERRUPTED,
     Operation,
     apply_event,
-    credential_timeout,
     deliver,
     flow_for,
     require_ended,
@@ -116,16 +116,9 @@ class Runtime:
         except TimeoutError:
             is_late = True
         if is_late:
-            raise credential_timeout()
-        credentials = connection.credentials
+            raise unsent(CREDENTIAL_LATE)
         try:
-            if credentials.refusal is not None:
-                raise credentials.refusal.again()
-            credential = credentials.current
-            if credential is None or credential is effect.stale:
-                credential = await self.run(Operation(connection, authorize(connection, effect.deadline)))
-                credentials.current = credential
-            return credential
+            return await self.run(Operation(connection, refresh(connection, effect.stale, effect.deadline)))
         finally:
             lock.release()
 
@@ -150,7 +143,7 @@ class Runtime:
         if wait.once is not None:
             return require_ended(await self.run(wait.once))
         wake = asyncio.Event()
-        with wait.notify(wake.set):
+        with wait.running(wake.set):
             while (task := wait.ended()) is None:
                 await self.step(wait.scheduler, wake)
         return task

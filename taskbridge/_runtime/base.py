@@ -9,40 +9,34 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import inf, isnan
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeAlias, TypeVar
 
 from taskbridge import __version__
+from taskbridge._config.network import network_of
 from taskbridge._engine import operations
-from taskbridge._engine.connection import Connection, network_key
+from taskbridge._engine.connection import Connection
 from taskbridge._engine.download import DownloadOptions, download_file, download_task
 from taskbridge._engine.event_bus import listening
 from taskbridge._engine.logs import TASKS
 from taskbridge._engine.lookup import PollResult, get, get_and_report, has_long_poll, poll, poll_list
 from taskbridge._engine.observers import ObserverHandle
-from taskbridge._engine.operations import Pager, check_names, deadline_for, perform, require
+from taskbridge._engine.operations import Pager, check_names, perform, require
 from taskbridge._engine.retry import RequestOptions
 from taskbridge._engine.tracing import CallSpan, begin_trace
 from taskbridge._polling.commands import PollList, PollTask, Update
 from taskbridge._polling.entries import Waiter
 from taskbridge._polling.scheduler import PollScheduler
-from taskbridge.errors import (
-    ConfigError,
-    DeadlineExceeded,
-    InvalidInput,
-    InvalidTaskId,
-    TaskbridgeError,
-    WaitTimeout,
-    printable,
-)
+from taskbridge.errors import ConfigError, InvalidInput, InvalidTaskId, TaskbridgeError, WaitTimeout, printable
 from taskbridge.models import Outcome, Outcomes, Task, TaskFile, TaskRef, TaskResult, TaskStatus, raise_if_failed
 from taskbridge.provider.submission import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
     from contextlib import AbstractContextManager
     from datetime import datetime
     from pathlib import Path
@@ -68,9 +62,6 @@ AnyId: TypeAlias = str | TaskRef | Task
 """A shared id, a ref or its text, or a task."""
 
 
-# Which task the caller means.
-
-
 @dataclass(frozen=True, slots=True)
 class Target:
     """A task of one connection, with the snapshot that the caller has of it."""
@@ -86,40 +77,19 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class InvalidTarget:
-    """An id that no request can be made for; its outcome is the error."""
-
-    outcome: Outcome
-
-    @property
-    def ref(self) -> TaskRef:
-        """``connection:id``, as far as that can be said."""
-        return self.outcome.ref
-
-
-@dataclass(frozen=True, slots=True)
 class Operation(Generic[T]):
-    """An operation that is ready to run.
-
-    Attributes:
-        connection: The connection.
-        flow: What to do.
-        before_submit: Called just before a submission is sent, with its recovery token.
-    """
+    """An operation that is ready to run."""
 
     connection: Connection
     flow: EffectFlow[T]
-    before_submit: Callable[[Mapping[str, Any]], object] | None = None
+    before_submit: Callable[[Mapping[str, Any]], object] | None = None  # called with the recovery token
 
 
 class ClientBase:
     """What every `Client` and `Bridge` has, synchronous or not.
 
-    Args:
-        connections: The open connections, by name.
-        clock: Time and chance.
-        only: Name of the one connection of a `Client`, to which bare ids belong; None for a `Bridge`.
-        known: Names of other configured connections, whose refs are recognized and refused.
+    `only` is the one connection of a `Client`, to which bare ids belong. Refs of other connections that are `known` are
+    recognized and refused.
     """
 
     def __init__(
@@ -163,11 +133,7 @@ class ClientBase:
             raise ConfigError(f"this {type(self).__name__} is closed; open a new one")
 
     def _resume(self, name: str | None) -> Connection:
-        """Return a connection for a new call; a refused credential is tried again.
-
-        Raises:
-            ConfigError: There is no such connection, or this client is closed.
-        """
+        """Return a connection for a new call; a refused credential is tried again."""
         self._refuse_if_closed()
         connection = self._connections.get(name or "")
         if connection is None:
@@ -178,11 +144,7 @@ class ClientBase:
         return connection
 
     def _split(self, given: AnyId) -> tuple[str, str]:
-        """Return the connection's name and the shared id that a caller means.
-
-        Raises:
-            InvalidTaskId: It belongs to no connection.
-        """
+        """Return the connection's name and the shared id that a caller means."""
         if isinstance(given, Task):
             return given.connection, given.id
         if not isinstance(given, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
@@ -198,11 +160,7 @@ class ClientBase:
         return self._only, given
 
     def _locate(self, given: AnyId) -> Target:
-        """Find the task that a caller means.
-
-        Raises:
-            InvalidTaskId: It cannot be an id here, or it is of another connection.
-        """
+        """Find the task that a caller means."""
         self._refuse_if_closed()
         name, task_id = self._split(given)
         connection = self._connections.get(name)
@@ -215,16 +173,12 @@ class ClientBase:
         connection.credentials.refusal = None  # a new call tries a refused credential again
         return Target(connection, task_id, given if isinstance(given, Task) else None)
 
-    def _locate_all(self, given: Iterable[AnyId]) -> list[Target | InvalidTarget]:
-        """Find several tasks; an id that its vendor cannot have becomes an outcome of its own.
-
-        Raises:
-            InvalidTaskId: One belongs to no connection.
-        """
+    def _locate_all(self, given: Iterable[AnyId]) -> list[Target | Outcome]:
+        """Find several tasks; an id that its vendor cannot have becomes an outcome of its own."""
         self._refuse_if_closed()
         if isinstance(given, str):
             raise InvalidTaskId("a list of ids is wanted, not one text; put it in brackets")
-        targets: list[Target | InvalidTarget] = []
+        targets: list[Target | Outcome] = []
         for each in given:
             name, task_id = self._split(each)
             if name not in self._connections:
@@ -233,7 +187,7 @@ class ClientBase:
                 targets.append(self._locate(each))
             except InvalidTaskId as error:
                 ref = TaskRef.of(name, printable(task_id, 200) or "(empty)")
-                targets.append(InvalidTarget(Outcome(ref, None, error.about(ref=ref))))
+                targets.append(Outcome(ref, None, error.about(ref=ref)))
         return targets
 
     # One task.
@@ -264,26 +218,9 @@ class ClientBase:
         connection = self._locate(task).connection
         return Operation(connection, perform(connection, partial(connection.provider.result, task)))
 
-    def _cancel(self, task: AnyId) -> Operation[Task]:
+    def _change(self, flow: Callable[[Connection, str], EffectFlow[T]], task: AnyId) -> Operation[T]:
         target = self._locate(task)
-        require(target.connection, "cancel", "cancel a task")
-        return Operation(target.connection, operations.cancel(target.connection, target.task_id))
-
-    def _retry(self, task: AnyId) -> Operation[Task]:
-        target = self._locate(task)
-        require(target.connection, "retry", "retry a task")
-        return Operation(target.connection, operations.retry(target.connection, target.task_id))
-
-    def _delete(self, task: AnyId) -> Operation[None]:
-        target = self._locate(task)
-        require(target.connection, "delete", "delete a task")
-        return Operation(target.connection, operations.delete(target.connection, target.task_id))
-
-    def _restart(self, task: AnyId, *, destructive: bool) -> Operation[Task]:
-        target = self._locate(task)
-        require(target.connection, "restart", "restart a task")
-        flow = operations.restart(target.connection, target.task_id, destructive=destructive)
-        return Operation(target.connection, flow)
+        return Operation(target.connection, flow(target.connection, target.task_id))
 
     def _download(self, task: AnyId, options: DownloadOptions) -> Operation[tuple[Path, ...]]:
         if isinstance(task, TaskFile):
@@ -341,7 +278,7 @@ class ClientBase:
             self._refuse_if_closed()
             raise ConfigError(f"the event is of connection {printable(event.connection, 60)!r}, which is not open here")
         connection = self._resume(event.connection)
-        return Operation(connection, ingest(connection, event, deadline_for(connection), confirm=confirm))
+        return Operation(connection, ingest(connection, event, confirm=confirm))
 
     # Many tasks.
 
@@ -363,17 +300,7 @@ def ended(task: AnyId) -> Task | None:
 
 
 class SingleWait:
-    """A wait for one task: a scheduler with one entry.
-
-    Args:
-        target: The task.
-        clock: Time and chance.
-        timeout: Seconds to wait at most; 0 asks once; None for no deadline.
-        on_update: Called with each changed snapshot, including the last one.
-
-    Raises:
-        InvalidInput: The timeout is not a number.
-    """
+    """A wait for one task: a scheduler with one entry."""
 
     def __init__(
         self, target: Target, clock: Clock, timeout: float | None, on_update: Callable[[Task], object] | None
@@ -385,17 +312,12 @@ class SingleWait:
         self.scheduler = PollScheduler()
         self._clock = clock
         self._on_update = on_update
-        self._wake: Callable[[], object] | None = None
         self._events: deque[TaskUpdate] = deque()
         self._span = CallSpan("wait", [target.connection], clock, [target.ref], timeout)
-        self._stop: Callable[[], None] | None = None
 
-    def notify(self, wake: Callable[[], object]) -> Self:
-        """Set what is called, in any thread, when an event about the task arrives."""
-        self._wake = wake
-        return self
-
-    def __enter__(self) -> Self:
+    @contextmanager
+    def running(self, wake: Callable[[], object]) -> Generator[None]:
+        """Wait while the block runs; `wake` is called, in any thread, when an event about the task arrives."""
         target, reports_changes = self.target, self._on_update is not None
         connection = target.connection
         # A long poll cannot be interrupted, so there is none where a webhook is to end the wait.
@@ -409,19 +331,13 @@ class SingleWait:
             long_poll=can_hold,
             known=target.known,
         )
-        self._stop = connection.event_bus.listen(self._on_event, target.ref)
-        self._span.start()
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if self._stop is not None:
-            self._stop()
-        self._span.end(error)
+        def on_event(update: TaskUpdate) -> None:
+            self._events.append(update)
+            wake()
 
-    def _on_event(self, update: TaskUpdate) -> None:
-        self._events.append(update)
-        if self._wake is not None:
-            self._wake()
+        with listening([connection.event_bus], on_event, target.ref), self._span:
+            yield
 
     @property
     def has_events(self) -> bool:
@@ -429,11 +345,7 @@ class SingleWait:
         return bool(self._events)
 
     def ended(self) -> Task | None:
-        """Return the terminal task, once there is one.
-
-        Raises:
-            TaskbridgeError: The wait ended without one.
-        """
+        """Return the terminal task, once there is one; raise the error if the wait ended without one."""
         while self._events:
             apply_event(self.scheduler, self._events.popleft(), self._clock.monotonic())
         while (update := self.scheduler.next_update()) is not None:
@@ -450,11 +362,7 @@ class SingleWait:
 
 
 def require_ended(task: Task) -> Task:
-    """Return the snapshot of a task that has ended.
-
-    Raises:
-        WaitTimeout: It is still running.
-    """
+    """Return the snapshot of a task that has ended; raise `WaitTimeout` if it is still running."""
     if task.is_terminal:
         return task
     raise WaitTimeout(
@@ -468,21 +376,13 @@ def require_ended(task: Task) -> Task:
 
 @dataclass(frozen=True, slots=True)
 class ManyWait:
-    """A wait for many tasks.
+    """A wait for many tasks."""
 
-    Attributes:
-        call: Name of the method.
-        targets: The tasks, in the caller's order.
-        clock: Time and chance.
-        timeout: Seconds to wait at most; None for no deadline.
-        changes: Whether each change is wanted, not only the end.
-    """
-
-    call: str
-    targets: list[Target | InvalidTarget]
+    call: str  # name of the method
+    targets: list[Target | Outcome]  # in the caller's order; an invalid id is an outcome already
     clock: Clock
-    timeout: float | None
-    changes: bool
+    timeout: float | None  # seconds
+    changes: bool  # whether each change is wanted, not only the end
 
     def span(self) -> CallSpan:
         """Return the span that reports this call to observers."""
@@ -498,18 +398,14 @@ class ManyWait:
         return list(found.values())
 
     def begin(self, scheduler: PollScheduler, owner: object) -> tuple[list[Waiter], list[Update]]:
-        """Add the tasks to a scheduler; return their waiters, and the final updates of ids that are invalid.
-
-        Raises:
-            InvalidInput: The timeout is not a number.
-        """
+        """Add the tasks to a scheduler; return their waiters, and the final updates of ids that are invalid."""
         now = self.clock.monotonic()
         deadline = deadline_after(now, self.timeout)
         waiters: list[Waiter] = []
         invalid: list[Update] = []
         for index, target in enumerate(self.targets):
-            if isinstance(target, InvalidTarget):
-                invalid.append(Update(Waiter(None, owner, index), target.outcome, final=True))
+            if isinstance(target, Outcome):
+                invalid.append(Update(Waiter(None, owner, index), target, final=True))
                 continue
             waiter = scheduler.add(
                 target.connection,
@@ -531,11 +427,7 @@ class ManyWait:
 
 
 def deadline_after(now: float, timeout: float | None) -> float:
-    """Return the monotonic seconds at which a wait ends; infinite for no deadline.
-
-    Raises:
-        InvalidInput: The timeout is not a number.
-    """
+    """Return the monotonic seconds at which a wait ends; infinite for no deadline."""
     given: Any = timeout  # callers need not be typed
     if given is not None and (not isinstance(given, int | float) or isnan(given)):
         raise InvalidInput("timeout must be a number of seconds, or None for no deadline")
@@ -596,14 +488,7 @@ def apply_event(scheduler: PollScheduler, update: TaskUpdate, now: float) -> Non
         scheduler.on_hint(update, now)
 
 
-def credential_timeout() -> DeadlineExceeded:
-    """Return the error for a credential that was not renewed in time."""
-    error = DeadlineExceeded("the total time ran out while the connection's credential was being renewed")
-    error.written = False
-    return error
-
-
-# Transports.
+CREDENTIAL_LATE: Final = "the total time ran out while the connection's credential was being renewed"
 
 
 class Transports(Generic[X]):
@@ -635,10 +520,11 @@ class Transports(Generic[X]):
                 if self._custom is not None:
                     self._created[connection.name] = self.by_name[connection.name] = self._custom(connection)
                 else:
-                    network, key = network_key(connection)
+                    network, size = network_of(connection.settings), connection.settings.max_in_flight
+                    agent, proxies = user_agent(connection.settings), tuple(sorted(network.proxies.items()))
+                    key = (network.ca_bundle, proxies, network.direct, agent, size)
                     if key not in self._created:
-                        size = connection.settings.max_in_flight
-                        self._created[key] = self._make(network, user_agent(connection.settings), size)
+                        self._created[key] = self._make(network, agent, size)
                     self.by_name[connection.name] = self._created[key]
             return self.by_name[connection.name]
 

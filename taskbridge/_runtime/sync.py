@@ -14,14 +14,14 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
 from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, RunBlocking, Send, Sleep
-from taskbridge._engine.retry import authorize
+from taskbridge._engine.retry import refresh, unsent
 from taskbridge._polling.commands import Done, Idle, PollList, PollTask, WaitUntil
 from taskbridge._polling.scheduler import PollScheduler
 from taskbridge._runtime.base import (
+    CREDENTIAL_LATE,
     INTERRUPTED,
     Operation,
     apply_event,
-    credential_timeout,
     deadline_after,
     deliver,
     flow_for,
@@ -114,16 +114,9 @@ class Runtime:
         """Renew the credential, unless another thread has done so in the meantime."""
         lock = self._renewals.setdefault(connection.name, threading.Lock())
         if not self.clock.acquire(lock, max(0.0, effect.deadline - self.clock.monotonic())):
-            raise credential_timeout()
-        credentials = connection.credentials
+            raise unsent(CREDENTIAL_LATE)
         try:
-            if credentials.refusal is not None:
-                raise credentials.refusal.again()
-            credential = credentials.current
-            if credential is None or credential is effect.stale:
-                credential = self.run(Operation(connection, authorize(connection, effect.deadline)))
-                credentials.current = credential
-            return credential
+            return self.run(Operation(connection, refresh(connection, effect.stale, effect.deadline)))
         finally:
             lock.release()
 
@@ -156,7 +149,7 @@ class Runtime:
                 if not wait.has_events:
                     self.clock.wait_on(arrived, seconds)
 
-        with self.clock.acting(), wait.notify(wake):
+        with self.clock.acting(), wait.running(wake):
             while (task := wait.ended()) is None:
                 self.step(wait.scheduler, pause)
         return task

@@ -28,7 +28,7 @@ class Clock(Protocol):
         """A number from 0.0 up to, but not including, 1.0, for jitter."""
         ...
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, /) -> None:
         """Wait in this thread."""
         ...
 
