@@ -54,9 +54,9 @@ def test_cancel_meets_each_fault(row: Row, driver: Driver, places: dict[str, Pla
     vendor, place = CLOUDCONVERT, places[row.where]
     error = row.error_of(vendor)
     if error is TaskNotFound and row.id == "F12":
-        error = TruncatedResponse  # only a second answer of the same kind would count by its status
+        error = TruncatedResponse  # only a second response of the same kind would count by its status
     scripts = list(row.script(vendor))
-    if error is InvalidRequest:  # a refusal may say that the task has ended: its status tells, and here it goes on
+    if error is InvalidRequest:  # a rejection may mean that the task has ended: its status shows that it has not
         scripts.append((READ, answer(200, vendor.processing), FIN))
     play = place.server.play(*scripts) if place.server else None
     settings: dict[str, Any] = {**place.settings, **row.settings}

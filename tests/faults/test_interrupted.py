@@ -109,7 +109,7 @@ SHUTDOWN: Final = """
 import sys, threading, time
 import taskbridge as tb
 
-client = tb.connect("expertai-extract", access_token="key-of-nobody-77", base_url=sys.argv[1])
+client = tb.connect("expertai-extract", access_token="unused-key-77", base_url=sys.argv[1])
 {start}
 while threading.active_count() > 1 and not any(each.requests for each in client.stats().values()):
     time.sleep(0.002)

@@ -1,7 +1,7 @@
 """The whole library through an outage, in virtual time: 10,000 tasks of one connection, a minute of 503.
 
-The scheduler, the governor, the flows and the driver are those that people use; only the clock and the transport stand
-for others. The figures are printed (``pytest -s``), and are those of `docs/reliability.md`.
+The scheduler, the throttle, the flows and the client are the real ones; only the clock and the transport are replaced.
+The figures are printed (``pytest -s``), and are those of `docs/reliability.md`.
 """
 
 from __future__ import annotations
