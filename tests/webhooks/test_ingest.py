@@ -240,10 +240,13 @@ def test_the_memory_of_events_is_bounded() -> None:
 def test_removed_listeners_are_not_notified() -> None:
     event_bus = EventBus()
     updates: list[object] = []
-    with event_bus.listening(updates.append, TaskRef("a:1")), event_bus.listening(updates.append):
-        event_bus.publish(TaskRef("a:1"))
-        event_bus.publish(TaskRef("a:2"))
+    leave = event_bus.listen(updates.append, TaskRef("a:1"))
+    leave_all = event_bus.listen(updates.append)
+    event_bus.publish(TaskRef("a:1"))
+    event_bus.publish(TaskRef("a:2"))
     assert updates == ["a:1", "a:1", "a:2"]
+    leave()
+    leave_all()
     event_bus.publish(TaskRef("a:1"))
     assert len(updates) == 3
     assert event_bus._listeners == {}

@@ -197,9 +197,9 @@ def test_an_export_ends_the_wait_for_the_callers_own_id(stopped: Emulator, conne
     external = stopped.samples("smartdocumentor")["external"]
     task = client.get(external)
     updates: list[Any] = []
+    client._connection.event_bus.listen(updates.append, tb.TaskRef(f"smartdocumentor:{external}"))
     body = f'{{"taskId": {task.native_id}}}'.encode()
-    with client._connection.event_bus.listening(updates.append, tb.TaskRef(f"smartdocumentor:{external}")):
-        client.ingest(client.parse_webhook({}, body, url=f"/{SECRET}"))
+    client.ingest(client.parse_webhook({}, body, url=f"/{SECRET}"))
     assert [each.ref for each in updates] == [f"smartdocumentor:{external}"]
 
 
