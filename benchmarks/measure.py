@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 from urllib.request import ProxyHandler, Request, build_opener
 
 from benchmarks.vendor import end_of
+from taskbridge._config.registry import distribution_name
 
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent
@@ -25,7 +26,7 @@ KEY: Final = "k" * 20
 ROUNDS: Final = 5
 
 _VERSIONS: Final = (
-    "taskbridge", "aiohttp", "azure-core", "boto3", "click", "cloudconvert", "google-api-core", "jiter", "orjson",
+    "aiohttp", "azure-core", "boto3", "click", "cloudconvert", "google-api-core", "jiter", "orjson",
     "pydantic", "requests", "urllib3",
 )  # fmt: skip
 _direct = build_opener(ProxyHandler({}))
@@ -34,7 +35,7 @@ _direct = build_opener(ProxyHandler({}))
 def machine() -> dict[str, Any]:
     """Return what the figures depend on; nothing that identifies the computer."""
     versions = {}
-    for name in _VERSIONS:
+    for name in (distribution_name(), *_VERSIONS):
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     return {
