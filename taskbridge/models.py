@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self, SupportsIndex, TypeAlias, overload
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self, SupportsIndex, TypeAlias, TypeVar, overload
 
 from taskbridge.errors import InvalidInput, InvalidTaskId, TaskFailed, printable
 
@@ -186,6 +186,33 @@ def _adapter(model: type) -> TypeAdapter[Any]:
     return _ADAPTERS[model]
 
 
+_T = TypeVar("_T")
+
+
+def _fast_constructor(model: type[_T]) -> type[_T]:
+    """Replace the constructor of a frozen, slotted, keyword-only dataclass by one that takes half the time.
+
+    The constructor of a frozen dataclass looks each field up by name; this one calls the setters of the slots.
+    """
+    generated: Any = model.__init__
+    defaults, names, lines = dict(generated.__kwdefaults__), dict[str, Any](), ["def __init__(self, *, "]
+    for each in fields(model):  # type: ignore[arg-type]  # it is a dataclass
+        names[f"set_{each.name}"] = getattr(model, each.name).__set__
+        lines[0] += f"{each.name}, "
+        if each.default_factory is MISSING:
+            lines.append(f"    set_{each.name}(self, {each.name})")
+        else:
+            names[f"make_{each.name}"], defaults[each.name] = each.default_factory, None
+            lines.append(f"    set_{each.name}(self, make_{each.name}() if {each.name} is None else {each.name})")
+    lines[0] += "):"
+    exec("\n".join(lines), names)  # noqa: S102  # as dataclasses does; only the names of fields
+    init = names["__init__"]
+    init.__kwdefaults__, init.__annotations__ = defaults, generated.__annotations__
+    init.__qualname__ = generated.__qualname__
+    model.__init__ = init  # type: ignore[method-assign]
+    return model
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFile(_Model):
     """A file in the result of a task."""
@@ -230,6 +257,7 @@ class TaskFailure(_Model):
     """Verbatim: other facts about the cause."""
 
 
+@_fast_constructor
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Task(_Model):
     """A snapshot of a task.
@@ -295,7 +323,7 @@ class Task(_Model):
     @property
     def is_terminal(self) -> bool:
         """Whether the vendor's work has ended: completed or failed."""
-        return self.status.is_terminal
+        return TaskStatus(self.status).is_terminal
 
     def __str__(self) -> str:
         return f"{printable(self.ref, 600)}: {self.describe()}"
@@ -401,7 +429,7 @@ class WebhookEvent:
 
 def raise_if_failed(task: Task) -> None:
     """Raise `TaskFailed` with the vendor's reason if the task failed."""
-    if task.status is not TaskStatus.FAILED:
+    if task.status != TaskStatus.FAILED:
         return
     words = task.error.message if task.error and task.error.message else task.describe()
     raise TaskFailed(
