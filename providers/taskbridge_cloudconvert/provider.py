@@ -143,7 +143,7 @@ FILE_FIELDS: Final = frozenset({"filename", "size", "url"})  # of a result's fil
 
 # The vendor names no limit and warns that idle connections may be cut: a minute, as most proxies allow.
 LONG_POLL: Final = 60.0  # seconds
-# Seconds that an export link is valid after the end of its task.    https://cloudconvert.com/api/v2/export
+# How long an export link is valid after the end of its task.    https://cloudconvert.com/api/v2/export
 LINK_LIFETIME: Final = timedelta(hours=24)
 CLOCK_SKEW: Final = timedelta(minutes=5)  # between the vendor's clock and ours
 CANCEL_LIMIT: Final = 28  # unfinished tasks of a job that are cancelled one by one
@@ -237,7 +237,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
 
     def authorize(self) -> Flow[Credential]:
         """Return the API key, which is valid until it is revoked."""
-        return no_requests(Credential({"Authorization": f"Bearer {self.settings.api_key.get_secret_value()}"}))
+        return no_requests(Credential.bearer(self.settings.api_key.get_secret_value()))
 
     def submit(self, submission: Submission) -> Flow[Task]:
         """``POST /jobs``, then upload what the job waits for; ``POST /{operation}`` for a single task."""
@@ -246,7 +246,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
             return (yield from self._submit_task(submission))
         if native == GRAPH:
             if submission.sources:
-                raise self.unsupported("place a document in a graph of yours: name it in options['tasks']")
+                raise self.unsupported("add a document to your own graph of tasks: name it in options['tasks']")
             graph = dict(submission.options)
         else:
             graph = {"tasks": _job_tasks(self._checked_operation(native), submission)}
@@ -301,7 +301,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
         """``GET /jobs?filter[tag]=``: the newest job with that tag that is not older than the submission."""
         tag = recovery_token.get("tag")
         if not isinstance(tag, str):
-            raise self.unsupported("look for a single task, which has no tag")
+            raise self.unsupported("recover a single task, which has no tag")
         page = yield from self.list_page(Query(filters={"kind": "job", "tag": tag}), None)
         sent = read_time(recovery_token.get("time"))
         found = [
@@ -326,11 +326,11 @@ class CloudConvert(Provider[CloudConvertSettings]):
         return self._get(task_id)
 
     def get_with(self, task_id: str, options: Mapping[str, Any]) -> Flow[Task]:
-        """The same with ``include``."""
+        """``GET /tasks/{id}`` or ``GET /jobs/{id}`` with ``include``."""
         return self._get(task_id, params={name: _comma_separated(value) for name, value in options.items()})
 
     def long_poll(self, task_id: str) -> Flow[Task] | None:
-        """The same path on the sync host, which answers at the end; None if no sync host is known."""
+        """The path of `get` on the sync host, which responds at the end; None if no sync host is known."""
         sync_url = self.settings.hosts[1]
         return None if sync_url is None else self._get(task_id, base=sync_url, long_poll=LONG_POLL)
 
@@ -463,7 +463,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
         """The file's link; only `export/url` tasks make links."""
         if not file.url:
             name = printable(file.name or "a file", 80)
-            raise self.unsupported(f"give out {name!r}: only export/url tasks make links")
+            raise self.unsupported(f"download {name!r}: only export/url tasks make links")
         return super().download_request(file)
 
     # Webhooks.

@@ -8,7 +8,6 @@ documents.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -21,6 +20,7 @@ from pydantic import SecretStr, model_validator
 from taskbridge.errors import MalformedResponse, printable
 from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus
 from taskbridge.provider import (
+    BEARER_TOKEN,
     NO_TIME,
     PLAIN_ID,
     Base64,
@@ -62,8 +62,6 @@ LAYOUT: Final = "layout-document-async"  # the only operation: …/latest/refere
 
 TASK: Final = IdKind(PLAIN_ID, identity=None, example="5c1dd1d8-3a2b-4f6a-9b0e-2f8b7c1d6e5f")  # opaque
 
-TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, section 2.1
-
 # Bytes of a PDF whose base64 and the JSON around it fill a request of "14 MB", read generously.
 UPLOAD_LIMIT: Final = ((14 << 20) - 1024) * 3 // 4
 PLACEHOLDER: Final = "\0document"  # marks where the document goes in the body; no name contains a NUL
@@ -87,11 +85,7 @@ class ExpertAiExtractSettings(ProviderSettings):
 
     @model_validator(mode="after")
     def _one_credential(self) -> ExpertAiExtractSettings:
-        pair = (self.username is not None, self.password is not None)
-        if self.access_token is None and not all(pair):
-            raise ValueError("give username and password, or access_token")
-        if self.access_token is not None and any(pair):
-            raise ValueError("access_token replaces username and password: give one or the other")
+        self.require_one_credential()
         return self
 
 
@@ -125,7 +119,8 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         """Get a token for the account, or return the token from the settings."""
         settings = self.settings
         if settings.access_token is not None:
-            return _bearer(settings.access_token.get_secret_value())
+            token = settings.access_token.get_secret_value()
+            return Credential.bearer(token, token_expiry(token))
         password = settings.password or SecretStr("")
         response = yield Request(
             "POST",
@@ -139,9 +134,9 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         if response.status != 200:
             raise self.error(response)
         token = response.body.decode("ascii", "replace").strip()
-        if TOKEN.fullmatch(token) is None:
+        if BEARER_TOKEN.fullmatch(token) is None:
             raise MalformedResponse("the answer of the token service is not a token in plain text")
-        return _bearer(token)
+        return Credential.bearer(token, token_expiry(token))
 
     def submit(self, submission: Submission) -> Flow[Task]:
         """``POST /layout-document-async`` with the document as base64; the response contains only the id."""
@@ -231,8 +226,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         return ErrorDetails(message=": ".join(messages) or None)
 
 
-def _bearer(token: str) -> Credential:
-    return Credential({"Authorization": f"Bearer {token}"}, token_expiry(token))
+# Data that is received.
 
 
 def _header(payload: Payload) -> tuple[Reason | None, datetime | None]:

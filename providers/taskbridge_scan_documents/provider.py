@@ -187,7 +187,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         """Search ``GET /tasks`` for a file that was uploaded for the submission."""
         uploaded = set(cast("list[str]", recovery_token.get("files") or []))
         if not uploaded:
-            raise self.unsupported("look for a submission without an upload; look through its list")
+            raise self.unsupported("recover a submission that uploaded no file; search its list")
         cursor: str | None = None
         for _ in range(RECOVERY_PAGES):
             page = yield from self.list_page(Query(), cursor)
@@ -195,7 +195,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
             cursor = page.next_cursor
             if found is not None or cursor is None:
                 return found
-        raise self.unsupported(f"look for a submission further back than {RECOVERY_PAGES * PAGE_SIZE} tasks")
+        raise self.unsupported(f"recover a submission further back than {RECOVERY_PAGES * PAGE_SIZE} tasks")
 
     def get(self, task_id: str) -> Flow[Task]:
         """``GET /tasks/{id}``."""
@@ -287,7 +287,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
             payload = Payload({}, self.connection, delivery.received_at)
         objects = (payload, *(payload.maybe_child(key) for key in CALLBACK_OBJECTS))
         ids = (each.maybe_text(key) or "" for each in objects if each is not None for key in CALLBACK_KEYS)
-        native = next((each for each in ids if each.startswith(TASK_PREFIX) and PLAIN_ID.fullmatch(each)), None)
+        native = next((each for each in ids if each.startswith(TASK_PREFIX) and TASK.pattern.fullmatch(each)), None)
         return WebhookEvent(
             provider=self.name,
             connection=payload.connection,

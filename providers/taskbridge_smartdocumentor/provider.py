@@ -28,6 +28,7 @@ from pydantic import SecretStr, model_validator
 from taskbridge.errors import AuthenticationError, MalformedResponse, TaskNotFound, printable
 from taskbridge.models import Reason, Task, TaskFailure, TaskRef, TaskResult, TaskStatus, WebhookEvent
 from taskbridge.provider import (
+    BEARER_TOKEN,
     NO_TIME,
     Capabilities,
     CodeTable,
@@ -109,8 +110,6 @@ EXTERNAL: Final = IdKind(
     example="external/INV-7",
 )
 
-TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, section 2.1
-
 # Query parameters of the list, as the vendor spells them.    technical/api-reference/get-task-status-list-paginated
 FILTERS: Final = frozenset(
     {
@@ -148,11 +147,7 @@ class SmartDocumentorSettings(ProviderSettings):
 
     @model_validator(mode="after")
     def _one_credential(self) -> SmartDocumentorSettings:
-        pair = (self.client_id is not None, self.client_secret is not None)
-        if self.access_token is None and not all(pair):
-            raise ValueError("give client_id and client_secret, or access_token")
-        if self.access_token is not None and any(pair):
-            raise ValueError("access_token replaces client_id and client_secret: give one or the other")
+        self.require_one_credential()
         return self
 
 
@@ -200,7 +195,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         """Get a token for the client credentials, or return the token from the settings."""
         settings = self.settings
         if settings.access_token is not None:
-            return _bearer(settings.access_token.get_secret_value())
+            return Credential.bearer(settings.access_token.get_secret_value())
         form = {
             "grant_type": "client_credentials",
             "scope": "WebAPI",
@@ -222,12 +217,12 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         except MalformedResponse as error:
             error.raw = None
             raise
-        if TOKEN.fullmatch(token) is None:
+        if BEARER_TOKEN.fullmatch(token) is None:
             raise MalformedResponse("the vendor's token cannot be sent in a header")
         lifetime = payload.maybe_number("expires_in")
         if lifetime is None:
-            return _bearer(token)
-        return _bearer(token, payload.observed_at + timedelta(seconds=min(max(lifetime, 0.0), 1e9)))
+            return Credential.bearer(token)
+        return Credential.bearer(token, payload.observed_at + timedelta(seconds=min(max(lifetime, 0.0), 1e9)))
 
     def submit(self, submission: Submission) -> Flow[Task]:
         """``POST /sdtask/process``; the response contains only the number, and the task is queued at once."""
@@ -384,8 +379,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         return ErrorDetails(payload.maybe_text("error"), message)
 
 
-def _bearer(token: str, expires_at: datetime | None = None) -> Credential:
-    return Credential({"Authorization": f"Bearer {token}"}, expires_at)
+# Data that is received.
 
 
 def _state(payload: Payload) -> tuple[str | None, str | None, State]:

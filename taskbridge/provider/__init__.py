@@ -7,6 +7,7 @@ the check that the vendor answered about the right task, threads and asyncio are
 
 from taskbridge.provider.base import CodeTable, ErrorDetails, Provider, ProviderSettings, StatusTable, no_requests
 from taskbridge.provider.capabilities import (
+    BEARER_TOKEN,
     PLAIN_ID,
     Capabilities,
     Credential,
@@ -35,6 +36,7 @@ from taskbridge.provider.submission import (
 )
 
 __all__ = [
+    "BEARER_TOKEN",
     "NATIVE",
     "NO_TIME",
     "PLAIN_ID",

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from json import dumps
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar, cast
@@ -66,6 +66,19 @@ class ProviderSettings(BaseModel):
     usual: ClassVar[tuple[str, ...]] = ()
     """Optional settings that ``taskbridge init`` writes into a new configuration, such as one way to sign in."""
 
+    def require_one_credential(self) -> None:
+        """Check that either each setting in `usual` is given or `access_token`, for a validator.
+
+        Raises:
+            ValueError: A setting is missing, or there are two credentials.
+        """
+        names, given = " and ".join(self.usual), [getattr(self, name) is not None for name in self.usual]
+        token: object = getattr(self, "access_token", None)
+        if token is None and not all(given):
+            raise ValueError(f"give {names}, or access_token")
+        if token is not None and any(given):
+            raise ValueError(f"access_token replaces {names}: give one or the other")
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("settings hold credentials and are not pickled; pass the connection's name instead")
 
@@ -89,6 +102,15 @@ class ErrorDetails:
     request_id: str | None = None
 
 
+def _kind_of(kinds: tuple[IdKind, ...], task_id: str) -> tuple[IdKind, str] | None:
+    """Return the kind of a shared id, and the vendor's id in it; None if it cannot be an id."""
+    head, slash, rest = task_id.partition("/")
+    kind = next((k for k in kinds if k.prefix and slash and k.prefix == head), None)
+    native = task_id if kind is None else rest
+    kind = kind or next(k for k in kinds if not k.prefix)
+    return None if kind.pattern.fullmatch(native) is None else (kind, native)
+
+
 class StatusError(NamedTuple):
     """How an HTTP status becomes an error."""
 
@@ -97,12 +119,13 @@ class StatusError(NamedTuple):
     retryable: bool | None = None  # whether the call may succeed later; None for the class's default
 
 
+_REFUSED: Final = "the vendor refused the credential"
 _CHECK_CREDENTIAL: Final = "check that the credential is right, current, and of this environment"
 
-# The one table of HTTP statuses; docs/reliability.md shows it.
+# HTTP status -> error; `policy` says how often each is retried, and docs/reliability.md shows both.
 STATUS_ERRORS: Final[Mapping[int, StatusError]] = {
     400: StatusError(InvalidRequest),
-    401: StatusError(AuthenticationError, f"the vendor refused the credential; {_CHECK_CREDENTIAL}"),
+    401: StatusError(AuthenticationError, _REFUSED),
     402: StatusError(QuotaExceeded, "the vendor refuses further work on this account"),
     403: StatusError(PermissionDenied, "the credential may not do this"),
     404: StatusError(TaskNotFound, "the vendor does not know this id, or no longer"),
@@ -161,8 +184,7 @@ class Provider(ABC, Generic[S]):
     def __init__(self, settings: S, connection: str) -> None:
         self.settings = settings
         self.connection = connection
-        self.split_id = lru_cache(maxsize=1024)(self._split_id)
-        """Return the kind of a shared id, and the vendor's id in it; raises `InvalidTaskId`."""
+        self._find_kind = lru_cache(maxsize=1024)(partial(_kind_of, self.capabilities.kinds))
 
     # Build requests.
 
@@ -221,6 +243,7 @@ class Provider(ABC, Generic[S]):
         """
         if response.status not in (200, 201, 202):
             raise self.error(response)
+        # Usually decoded already; one call less in each poll.
         document = response.json() if response.document is UNREAD else response.document
         return Payload.of(document, self.connection, response.received_at)
 
@@ -255,8 +278,8 @@ class Provider(ABC, Generic[S]):
         by_code = self.codes.get(details.code) if details.code is not None else None
         error_class = by_code or self.statuses.get(status) or rule.error
         message = printable(details.message, 500) if details.message else rule.message
-        if details.message and error_class is AuthenticationError:
-            message = f"{message.rstrip('.')}; {_CHECK_CREDENTIAL}"
+        if error_class is AuthenticationError:
+            message = f"{message.rstrip('.') if details.message else _REFUSED}; {_CHECK_CREDENTIAL}"
         if response.attempts > 1:
             message = f"{message} (after {response.attempts} attempts)"
         return error_class(
@@ -282,22 +305,18 @@ class Provider(ABC, Generic[S]):
 
     # Check ids.
 
-    def _split_id(self, task_id: str) -> tuple[IdKind, str]:
+    def split_id(self, task_id: str) -> tuple[IdKind, str]:
         """Return the kind of a shared id, and the vendor's id in it.
 
         Raises:
             InvalidTaskId: It cannot be an id of this vendor; nothing was sent.
         """
-        kinds = self.capabilities.kinds
-        head, slash, rest = task_id.partition("/")
-        kind = next((k for k in kinds if k.prefix and slash and k.prefix == head), None)
-        native = task_id if kind is None else rest
-        kind = kind or next(k for k in kinds if not k.prefix)
-        if kind.pattern.fullmatch(native) is None:
-            shapes = " or ".join(f"{k.example} (a {k.noun})" for k in kinds)
+        found = self._find_kind(task_id)
+        if found is None:
+            shapes = " or ".join(f"{k.example} (a {k.noun})" for k in self.capabilities.kinds)
             message = f"{printable(task_id, 80)!r} cannot be an id of {self.title}; ids look like {shapes}"
             raise InvalidTaskId(message, provider=self.name, connection=self.connection)
-        return kind, native
+        return found
 
     # The operations, in the order in which a task lives. Those that `capabilities` does not claim are refused before
     # they are called.

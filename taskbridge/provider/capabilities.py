@@ -13,6 +13,9 @@ from taskbridge.provider.payload import Payload
 from taskbridge.provider.secrets import SecretHeader
 from taskbridge.provider.submission import Listing, ListPolling
 
+BEARER_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
+"""A token that `Credential.bearer` can send: RFC 6750, section 2.1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Credential:
@@ -28,6 +31,11 @@ class Credential:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "headers", {name: SecretHeader(value) for name, value in self.headers.items()})
+
+    @classmethod
+    def bearer(cls, token: str, expires_at: datetime | None = None) -> Credential:
+        """Return the credential that sends a token in the field ``Authorization``."""
+        return cls({"Authorization": f"Bearer {token}"}, expires_at)
 
 
 @dataclass(frozen=True, slots=True)

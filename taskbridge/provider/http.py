@@ -128,7 +128,7 @@ UNREAD: Final = object()
 """`Response.document` before the body is decoded."""
 
 
-@dataclass(slots=True, repr=False)
+@dataclass(slots=True, repr=False, eq=False)
 class Response:
     """One HTTP response, as data.
 

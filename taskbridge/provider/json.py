@@ -43,8 +43,8 @@ def read_json(body: bytes) -> Any:
     shape = body.translate(_SHAPE)
     if shape.count(b"[") > _MAX_DEPTH:
         _check_depth(body)
-    # rfind takes half the time of `in` for such a pattern.
-    if (shape.rfind(b"0e000") >= 0 or _LONG in shape) and _has_infinity(document):
+    # rfind takes half the time of `in` for such patterns.
+    if (shape.rfind(b"0e000") >= 0 or shape.rfind(_LONG) >= 0) and _has_infinity(document):
         return _read_again(body)
     return document
 

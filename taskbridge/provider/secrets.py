@@ -40,7 +40,7 @@ def without_traceback(error: E) -> E:
     return error.with_traceback(None)
 
 
-def redact_errors(function: Callable[P, R]) -> Callable[P, R]:
+def strip_tracebacks(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function that holds plain credentials or the environment: strip its errors of their traceback."""
 
     @wraps(function)

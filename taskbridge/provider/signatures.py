@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import unquote, unquote_plus
 
 from taskbridge.errors import ConfigError, WebhookRejected
-from taskbridge.provider.secrets import redact_errors
+from taskbridge.provider.secrets import strip_tracebacks
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -40,7 +40,7 @@ STAMP: Final = re.compile(r"[0-9]{1,12}", re.ASCII)
 HEX: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
-@redact_errors
+@strip_tracebacks
 def verify_svix(body: bytes, header: HeaderOf, secrets: Sequence[str], now: datetime) -> None:
     """Verify a delivery by the scheme of svix and Standard Webhooks, version 1.
 
@@ -78,7 +78,7 @@ def verify_svix(body: bytes, header: HeaderOf, secrets: Sequence[str], now: date
         )
 
 
-@redact_errors
+@strip_tracebacks
 def verify_hex_hmac(body: bytes, signature: str | None, secrets: Sequence[str]) -> None:
     """Verify a delivery by an HMAC-SHA256 over its body, in 64 lower-case hexadecimal digits.
 

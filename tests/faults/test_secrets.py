@@ -25,7 +25,7 @@ from taskbridge._transport.requests import RequestsTransport
 from taskbridge.errors import ConfigError, TaskbridgeError, TransportError
 from taskbridge.provider.capabilities import Credential
 from taskbridge.provider.http import Request
-from taskbridge.provider.secrets import SecretHeader, redact_errors, without_traceback
+from taskbridge.provider.secrets import SecretHeader, strip_tracebacks, without_traceback
 from taskbridge.transport import Network
 
 from ..canaries import Watch, found_in  # noqa: TID252  # beside this folder
@@ -236,7 +236,7 @@ def test_a_stripped_error_keeps_only_our_own_causes() -> None:
             raise TaskbridgeError("ours") from TaskbridgeError("ours too")
 
     with pytest.raises(TaskbridgeError) as caught:
-        redact_errors(fail)()
+        strip_tracebacks(fail)()
     assert (caught.value.__context__, type(caught.value.__cause__)) == (None, TaskbridgeError)
     assert holds(caught.value, "canary-1") == []
     external = without_traceback(KeyError("a"))

@@ -196,7 +196,7 @@ RECOVERIES: dict[str, Callable[[Provider[Any]], Any]] = {
 
 @pytest.mark.parametrize("name", RECOVERIES)
 def test_a_submission_without_a_mark_cannot_be_recovered(name: str) -> None:
-    with pytest.raises(TaskbridgeError, match="cannot look for"):
+    with pytest.raises(TaskbridgeError, match="cannot recover"):
         next(RECOVERIES[name](of(name)))
 
 

@@ -168,6 +168,8 @@ def test_a_refused_token_raises_the_error_for_its_code(
     with pytest.raises(ApiError) as caught:
         drive(provider().authorize(), respond(status, body))
     assert type(caught.value) is expected
+    if expected is AuthenticationError:
+        assert "check that the credential is right" in caught.value.message
 
 
 @pytest.mark.parametrize(
