@@ -18,7 +18,7 @@ from taskbridge._config.files import VARIABLE, ConnectionConfig, Digits, nearest
 from taskbridge._config.settings import CommonSettings
 from taskbridge.errors import ConfigError, TaskbridgeError, printable
 from taskbridge.provider.policy import PollPolicy, RetryPolicy
-from taskbridge.provider.secrets import redact_errors
+from taskbridge.provider.secrets import strip_tracebacks
 
 if TYPE_CHECKING:
     from taskbridge.provider.base import Provider, ProviderSettings
@@ -28,7 +28,7 @@ _PLACEHOLDERS: Final = frozenset(
 )
 
 
-@redact_errors
+@strip_tracebacks
 def connection_settings(
     connection: ConnectionConfig,
     provider: type[Provider[Any]],

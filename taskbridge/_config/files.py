@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
 from taskbridge.errors import ConfigError, printable
-from taskbridge.provider.secrets import redact_errors
+from taskbridge.provider.secrets import strip_tracebacks
 
 CONNECTION_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
 VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -68,7 +68,7 @@ class Config:
 # Finding and reading.
 
 
-@redact_errors
+@strip_tracebacks
 def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Path:
     """Return the path of the configuration file in force.
 
@@ -80,9 +80,9 @@ def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str
         chosen = Path(named).expanduser()
         if chosen.is_file():
             return chosen
-        origin = "config=" if path is not None else "TASKBRIDGE_CONFIG"
+        origin = "" if path is not None else " (from TASKBRIDGE_CONFIG)"
         kind = "is a directory" if chosen.is_dir() else "does not exist"
-        raise ConfigError(f"the configuration {chosen} (from {origin}) {kind}", raw=str(chosen))
+        raise ConfigError(f"the configuration {chosen}{origin} {kind}", raw=str(chosen))
     from platformdirs import user_config_path  # noqa: PLC0415  # only if no file is named
 
     places = (Path("taskbridge.toml"), user_config_path("taskbridge") / "taskbridge.toml")
@@ -96,7 +96,7 @@ def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str
     )
 
 
-@redact_errors
+@strip_tracebacks
 def load_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """Read the configuration file in force; without a path, search the usual places.
 
@@ -112,7 +112,7 @@ def load_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str
     return read_config(text, path=chosen, environ=environ)
 
 
-@redact_errors
+@strip_tracebacks
 def read_config(text: str, *, path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """Read the text of a configuration; the path is for messages.
 
@@ -170,7 +170,7 @@ def _connection(name: str, table: object, place: str, environ: Mapping[str, str]
     if not isinstance(table, dict):
         raise ConfigError(f"{place}: connections.{name} must be a table")
     values = dict(cast("dict[str, Any]", table))
-    origins = {key: place for key, _ in _leaves(values)}
+    origins = {key: place for key, _ in leaves(values)}
     _override(name, values, origins, environ)
     _expand_variables(values, "", origins, environ)
     provider = values.pop("provider", None)
@@ -181,11 +181,11 @@ def _connection(name: str, table: object, place: str, environ: Mapping[str, str]
     return ConnectionConfig(name, provider, values, origins)
 
 
-def _leaves(values: Table, above: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(values: Table, above: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values of all tables, by dotted key."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _leaves(cast("dict[str, Any]", value), f"{above}{key}.")
+            yield from leaves(cast("dict[str, Any]", value), f"{above}{key}.")
         else:
             yield f"{above}{key}", value
 
@@ -231,7 +231,7 @@ class Unset(str):
 
 def unset_values(values: Table) -> Iterator[tuple[str, Unset]]:
     """Yield the values with a variable that is not set, by dotted key."""
-    for key, value in _leaves(values):
+    for key, value in leaves(values):
         items = cast("list[object]", value if isinstance(value, list) else [value])
         yield from ((key, item) for item in items if isinstance(item, Unset))
 

@@ -9,13 +9,13 @@ from typing import Final
 
 from taskbridge._config.settings import CommonSettings
 from taskbridge.errors import ConfigError
-from taskbridge.provider.secrets import redact_errors
+from taskbridge.provider.secrets import strip_tracebacks
 from taskbridge.transport import Network
 
 _LOCAL: Final = "localhost,127.0.0.1,::1"  # never through a proxy that only the environment names
 
 
-@redact_errors
+@strip_tracebacks
 def network_of(settings: CommonSettings, environ: Mapping[str, str] | None = None) -> Network:
     """Return the network settings of a connection; the environment counts only if its own settings say nothing.
 

@@ -130,7 +130,7 @@ def load_provider(name: str) -> type[Provider[Any]]:
     return _load(usable, unique=len(entries) == 1)
 
 
-def loaded_providers() -> Mapping[str, type[Provider[Any]]]:
+def load_builtin_providers() -> Mapping[str, type[Provider[Any]]]:
     """Return the usable built-in providers by name, to say whose setting a misplaced one is."""
     found: dict[str, type[Provider[Any]]] = {}
     for name in builtin_providers():
@@ -226,7 +226,7 @@ def _load(entry: _Entry, *, unique: bool) -> type[Provider[Any]]:
 def _import(point: EntryPoint) -> object:
     """Load an entry point whose name is unique; raises whatever the import raises."""
     from stevedore.driver import DriverManager  # noqa: PLC0415  # listing needs no stevedore
-    from stevedore.exception import NoMatches  # noqa: PLC0415  # the same
+    from stevedore.exception import MultipleMatches, NoMatches  # noqa: PLC0415  # the same
 
     failures: list[BaseException] = []
 
@@ -238,11 +238,11 @@ def _import(point: EntryPoint) -> object:
         manager: Any = DriverManager(GROUP, point.name, on_load_failure_callback=on_failure)
         if manager.extensions[0].entry_point_target == point.value:
             return manager.driver
-    except NoMatches:
+    except (NoMatches, MultipleMatches):  # stevedore's cache is older than the metadata
         pass
     if failures:
         raise failures[0]
-    return point.load()  # stevedore's cache is older than the metadata
+    return point.load()
 
 
 def _checked(provider: type[Provider[Any]], name: str, origin: str) -> type[Provider[Any]]:

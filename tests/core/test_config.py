@@ -16,10 +16,10 @@ import taskbridge as tb
 from taskbridge._config.connections import connection_settings
 from taskbridge._config.files import Config, ConnectionConfig, find_config, load_config, read_config
 from taskbridge._config.network import network_of
-from taskbridge._config.registry import loaded_providers
+from taskbridge._config.registry import load_builtin_providers
 from taskbridge._config.settings import CommonSettings
 
-PROVIDERS = loaded_providers()
+PROVIDERS = load_builtin_providers()
 KEY = "sk-live-0123456789abcdef"
 CANARY = "canary-5d1f0c"
 FILE = """
