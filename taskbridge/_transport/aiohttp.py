@@ -52,7 +52,7 @@ class _RequestState:
     local_errors: list[OSError] = field(default_factory=list[OSError])  # of a local file
 
 
-_current: ContextVar[_RequestState] = ContextVar("_sending")  # the request that this asyncio task is sending
+_current: ContextVar[_RequestState] = ContextVar("_current")  # the request that this asyncio task is sending
 
 
 class _ClientRequest(aiohttp.ClientRequest):
