@@ -20,11 +20,17 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     if name == "__all__":
         return __dir__()
-    public = import_module("taskbridge._public")
-    if name.startswith("_") or not hasattr(public, name):
-        raise AttributeError(f"module 'taskbridge' has no attribute {name!r}")
-    value = globals()[name] = getattr(public, name)
-    return value
+    if not name.startswith("_"):
+        try:
+            return import_module(f"taskbridge.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"taskbridge.{name}":
+                raise
+        public = import_module("taskbridge._public")
+        if hasattr(public, name):
+            value = globals()[name] = getattr(public, name)
+            return value
+    raise AttributeError(f"module 'taskbridge' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

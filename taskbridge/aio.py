@@ -19,7 +19,7 @@ from taskbridge._engine.inputs import SubmitRequest
 from taskbridge._runtime.aio import PollLoop, Runtime
 from taskbridge._runtime.base import DEFAULT_TIMEOUT, AnyId, ClientBase, Transports, connection_of, ended
 from taskbridge.models import TaskFile
-from taskbridge.provider.secrets import redact_errors
+from taskbridge.provider.secrets import strip_tracebacks
 
 if TYPE_CHECKING:
     import os
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Bridge", "Client", "connect"]
 
 
-@redact_errors
+@strip_tracebacks
 def connect(
     provider: str | None = None,
     /,
@@ -60,7 +60,7 @@ def connect(
 class _AsyncClient(ClientBase):
     """What `Client` and `Bridge` have in common."""
 
-    def _carry_out(self, runtime: Runtime, *, is_shared: bool = False) -> None:
+    def _use_runtime(self, runtime: Runtime, *, is_shared: bool = False) -> None:
         self._runtime = runtime
         self._poll_loop = PollLoop(runtime)
         self._owns_runtime = not is_shared
@@ -159,7 +159,7 @@ class Client(_AsyncClient):
         clock = clock or connection.clock
         super().__init__({connection.name: connection}, clock, only=connection.name, known=known)
         self._connection = connection
-        self._carry_out(runtime or _make_runtime(clock, transport), is_shared=runtime is not None)
+        self._use_runtime(runtime or _make_runtime(clock, transport), is_shared=runtime is not None)
 
     @property
     def name(self) -> str:
@@ -187,7 +187,11 @@ class Client(_AsyncClient):
         name: str | None = None,
         before_submit: Callable[[Mapping[str, Any]], Awaitable[object] | object] | None = None,
     ) -> Task:
-        """Submit a document to the vendor, and return the new task; see `taskbridge.Client.submit`."""
+        """Submit a document to the vendor, and return the new task; see `taskbridge.Client.submit`.
+
+        If the call is cancelled after its submission was logged, the vendor may have accepted it; the log has its
+        reference.
+        """
         request = SubmitRequest(operation, input, options, external_id, callback_url, name)
         return await self._runtime.run(self._submit(self.name, request, before_submit))
 
@@ -242,7 +246,7 @@ class Client(_AsyncClient):
             return await self._runtime.run(self._download_file(what, options))
         return await self._runtime.run(self._download(what, options))
 
-    @redact_errors
+    @strip_tracebacks
     def parse_webhook(
         self,
         headers: Headers,
@@ -273,11 +277,11 @@ class Bridge(_AsyncClient):
     ) -> None:
         clock = clock or default_clock()
         super().__init__(connections, clock)
-        self._carry_out(_make_runtime(clock, transport))
+        self._use_runtime(_make_runtime(clock, transport))
         self._clients: dict[str, Client] = {}
 
     @classmethod
-    @redact_errors
+    @strip_tracebacks
     def from_config(cls, path: str | os.PathLike[str] | None = None) -> Self:
         """Open every connection of a configuration. Nothing is sent yet; see `taskbridge.Bridge.from_config`."""
         clock = default_clock()
@@ -292,7 +296,7 @@ class Bridge(_AsyncClient):
         """Return the client of one connection; it shares rate and credential, and is closed with the bridge."""
         client = self._clients.get(name)
         if client is None:
-            connection, known = self._resume(name), frozenset(self._connections)
+            connection, known = self._named(name), frozenset(self._connections)
             client = Client(connection, known=known, clock=self._clock, runtime=self._runtime)
             self._clients[name] = client
         return client
@@ -335,7 +339,7 @@ class Bridge(_AsyncClient):
         """Download all results of a task; see `taskbridge.Client.download`."""
         return await self._runtime.run(self._download(task, DownloadOptions(to, max_bytes, on_progress, overwrite)))
 
-    @redact_errors
+    @strip_tracebacks
     def parse_webhook(
         self,
         connection: str,

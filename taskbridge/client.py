@@ -19,7 +19,7 @@ from taskbridge._engine.inputs import SubmitRequest
 from taskbridge._runtime.base import DEFAULT_TIMEOUT, AnyId, ClientBase, Transports, connection_of, ended
 from taskbridge._runtime.sync import Runtime, WorkerPool
 from taskbridge.models import TaskFile
-from taskbridge.provider.secrets import redact_errors
+from taskbridge.provider.secrets import strip_tracebacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Bridge", "Client", "connect"]
 
 
-@redact_errors
+@strip_tracebacks
 def connect(
     provider: str | None = None,
     /,
@@ -75,7 +75,7 @@ def connect(
 class _SyncClient(ClientBase):
     """What `Client` and `Bridge` have in common."""
 
-    def _carry_out(self, runtime: Runtime, *, is_shared: bool = False) -> None:
+    def _use_runtime(self, runtime: Runtime, *, is_shared: bool = False) -> None:
         self._runtime = runtime
         self._pool = WorkerPool(runtime)
         self._owns_runtime = not is_shared
@@ -264,7 +264,7 @@ class Client(_SyncClient):
         clock = clock or connection.clock
         super().__init__({connection.name: connection}, clock, only=connection.name, known=known)
         self._connection = connection
-        self._carry_out(runtime or _make_runtime(clock, transport), is_shared=runtime is not None)
+        self._use_runtime(runtime or _make_runtime(clock, transport), is_shared=runtime is not None)
 
     @property
     def name(self) -> str:
@@ -429,14 +429,14 @@ class Client(_SyncClient):
             WaitTimeout: The task is still running; download does not wait for it.
             ResponseTooLarge: A file is larger than `max_bytes`.
             UnsupportedFeature: Nothing can be downloaded from this vendor; nothing was sent.
-            TaskbridgeError: A file cannot be fetched; those of a task before it exist.
+            TaskbridgeError: A file cannot be fetched; the files before it have been saved.
         """
         options = DownloadOptions(to, max_bytes, on_progress, overwrite)
         if isinstance(what, TaskFile):
             return self._runtime.run(self._download_file(what, options))
         return self._runtime.run(self._download(what, options))
 
-    @redact_errors
+    @strip_tracebacks
     def parse_webhook(
         self,
         headers: Headers,
@@ -479,11 +479,11 @@ class Bridge(_SyncClient):
     ) -> None:
         clock = clock or default_clock()
         super().__init__(connections, clock)
-        self._carry_out(_make_runtime(clock, transport))
+        self._use_runtime(_make_runtime(clock, transport))
         self._clients: dict[str, Client] = {}
 
     @classmethod
-    @redact_errors
+    @strip_tracebacks
     def from_config(cls, path: str | os.PathLike[str] | None = None) -> Self:
         """Open every connection of a configuration. Nothing is sent yet.
 
@@ -507,7 +507,7 @@ class Bridge(_SyncClient):
         """Return the client of one connection; it shares rate and credential, and is closed with the bridge."""
         client = self._clients.get(name)
         if client is None:
-            connection, known = self._resume(name), frozenset(self._connections)
+            connection, known = self._named(name), frozenset(self._connections)
             client = Client(connection, known=known, clock=self._clock, runtime=self._runtime)
             client = self._clients.setdefault(name, client)  # another thread may have been faster
         return client
@@ -553,7 +553,7 @@ class Bridge(_SyncClient):
         """
         return self._runtime.run(self._download(task, DownloadOptions(to, max_bytes, on_progress, overwrite)))
 
-    @redact_errors
+    @strip_tracebacks
     def parse_webhook(
         self,
         connection: str,

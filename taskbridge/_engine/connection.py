@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._config.connections import connection_settings
 from taskbridge._config.files import ConnectionConfig, load_config
-from taskbridge._config.registry import load_provider, loaded_providers
+from taskbridge._config.registry import load_builtin_providers, load_provider
 from taskbridge._config.settings import CommonSettings
 from taskbridge._engine.credentials import CredentialCache
 from taskbridge._engine.durations import DurationModel
@@ -183,12 +183,15 @@ class Connection:
             isinstance(error, ApiError) and (error.vendor_code in refusals or error.http_status in refusals)
         )
 
-    def check_word(self, task: Task) -> None:
-        """Log a status word that the provider's table does not contain, once.
+    def note(self, task: Task) -> None:
+        """Remember whether a task has ended, and log a status word that the provider's table lacks, once.
 
         Raises:
-            ContractError: `strict` is set.
+            ContractError: There is such a word, and `strict` is set.
         """
+        self.event_bus.record(task)
+        if task.recognized:
+            return
         word = printable(task.native_status or "none", 80)
         if self.settings.strict:
             raise ContractError(
@@ -254,13 +257,13 @@ def _open(config: ConnectionConfig, clock: Clock) -> Connection:
     provider = load_provider(config.provider)
     known = {*CommonSettings.model_fields, *provider.Settings.model_fields}
     # The other providers are only needed to say which one a stray setting belongs to.
-    siblings = {} if known.issuperset(config.values) else dict(loaded_providers())
+    siblings = {} if known.issuperset(config.values) else dict(load_builtin_providers())
     common, own = connection_settings(config, provider, siblings)
     return Connection(config.name, provider(own, config.name), common, clock)
 
 
 def _is_configured(name: str) -> bool:
-    # A function of its own: the frames of an error that is caught here hold no settings.
+    # Separate, so that no frame in the traceback of a caught error holds settings.
     try:
         return name in load_config(None).connections
     except ConfigError:

@@ -1,8 +1,8 @@
 """The credential of one connection, and whether the vendor refuses it.
 
-One credential serves all tasks of a connection. It is renewed before it expires; the runtime runs one renewal at a time
-however many callers need it (`taskbridge._engine.effects.RefreshCredential`). Once the vendor refuses the credential,
-requests of the connection fail with the same error until a new call of the application resumes it.
+One credential serves all tasks of a connection. It is renewed before it expires; one renewal runs at a time, however
+many callers need it (`taskbridge._engine.effects.RefreshCredential`). Once the vendor refuses the credential, requests
+of the connection fail with the same error until a new call of the application resumes it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ _MARGIN: Final = 5.0  # seconds before its expiry at which a credential is renew
 class CredentialCache:
     """The credential in use and the last refusal; each None if there is none."""
 
-    __slots__ = ("_clock", "_lock", "current", "refusal")
+    __slots__ = ("_clock", "_lock", "current", "refusal", "renewal")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = Lock()
+        self.renewal = Lock()
+        """Held by the thread that renews the credential; asyncio tasks have a lock for each event loop."""
         self.current: Credential | None = None
         self.refusal: TaskbridgeError | None = None
 

@@ -27,7 +27,6 @@ from taskbridge._engine.lookup import get
 from taskbridge._engine.operations import deadline_for, perform
 from taskbridge._engine.redirects import follow, name_of
 from taskbridge._engine.retry import DOWNLOAD, call_provider, with_policies
-from taskbridge._engine.tracing import CallSpan
 from taskbridge.errors import (
     ApiError,
     InvalidInput,
@@ -41,7 +40,7 @@ from taskbridge.errors import (
     TruncatedResponse,
     WaitTimeout,
 )
-from taskbridge.models import Task, TaskFile, TaskRef, raise_if_failed
+from taskbridge.models import Task, TaskFile, raise_if_failed
 from taskbridge.provider.addresses import FetchPolicy, origin_of
 from taskbridge.provider.results import GeneratedFile
 from taskbridge.provider.sink import ResponseSink
@@ -86,35 +85,33 @@ def download_file(connection: Connection, file: TaskFile, options: DownloadOptio
     if os.fspath(options.to).endswith(tuple(filter(None, (os.sep, os.altsep, "/")))) or target.is_dir():
         target.mkdir(parents=True, exist_ok=True)
         target /= _name(file)
-    with CallSpan("download", [connection], connection.clock):
-        atomic = AtomicFile(target, overwrite=options.overwrite)
-        try:
-            return (yield from _download(connection, file, atomic, _TotalProgress(options, [file.size])))
-        except TaskbridgeError as error:
-            failure = connection.add_context(error)
-        raise failure
+    atomic = AtomicFile(target, overwrite=options.overwrite)
+    try:
+        return (yield from _download(connection, file, atomic, _TotalProgress(options, [file.size])))
+    except TaskbridgeError as error:
+        failure = connection.add_context(error)
+    raise failure
 
 
 def download_task(
     connection: Connection, task_id: str, known: Task | None, options: DownloadOptions
 ) -> EffectFlow[tuple[Path, ...]]:
     """Download all results of a task; the caller's snapshot of it is enough if it has ended."""
-    with CallSpan("download", [connection], connection.clock, [TaskRef.of(connection.name, task_id)]):
-        task = known if known is not None and known.is_terminal else (yield from _get(connection, task_id))
-        raise_if_failed(task)
-        if not task.is_terminal:
-            raise WaitTimeout(
-                f"the task is still running and has no results yet: it is {task.describe()}; wait for its end",
-                task=task,
-                provider=task.provider,
-                connection=task.connection,
-                ref=task.ref,
-            )
-        try:
-            return (yield from _download_all(connection, task, options))
-        except TaskbridgeError as error:
-            failure = connection.add_context(error, task_id)
-        raise failure
+    task = known if known is not None and known.is_terminal else (yield from _get(connection, task_id))
+    raise_if_failed(task)
+    if not task.is_terminal:
+        raise WaitTimeout(
+            f"the task is still running and has no results yet: it is {task.describe()}; wait for its end",
+            task=task,
+            provider=task.provider,
+            connection=task.connection,
+            ref=task.ref,
+        )
+    try:
+        return (yield from _download_all(connection, task, options))
+    except TaskbridgeError as error:
+        failure = connection.add_context(error, task_id)
+    raise failure
 
 
 def _get(connection: Connection, task_id: str) -> EffectFlow[Task]:

@@ -41,7 +41,7 @@ class RunBlocking:
 
 @dataclass(frozen=True, slots=True)
 class RefreshCredential:
-    """Get a credential to replace a stale one; the result is the `Credential`. One refresh at a time per connection."""
+    """Get a credential to replace a stale one; the result is the `Credential`. One at a time per connection."""
 
     stale: Credential | None  # None if there is none yet
     deadline: float  # monotonic seconds by which the new one is needed

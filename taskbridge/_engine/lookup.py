@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from taskbridge._engine.tracing import PollTrace
     from taskbridge.provider.capabilities import IdKind
     from taskbridge.provider.http import Flow, Request
-    from taskbridge.provider.submission import Page
 
 _GRACE_PAUSE: Final = 0.25  # seconds before a task that was just submitted is asked for again; doubles up to two
 
@@ -48,7 +47,7 @@ def get(
     options: RequestOptions = POLL,
     *,
     trace: PollTrace | None = None,
-    after: Callable[[Response], object] | None = None,
+    recorder: _Recorder | None = None,
 ) -> EffectFlow[Task]:
     """Ask for the status of a task once, and check that the response is about that task; see `with_policies`."""
     kind, native = connection.provider.split_id(task_id)
@@ -56,9 +55,11 @@ def get(
     pause = _GRACE_PAUSE
     try:
         while True:
+            if recorder is not None:
+                recorder.count = 0
             try:
                 task = yield from with_policies(
-                    connection, start, deadline, options, trace=trace, before=before, after=after
+                    connection, start, deadline, options, trace=trace, before=before, after=recorder
                 )
             except TaskNotFound:
                 if not connection.is_in_grace(task_id) or connection.clock.monotonic() + pause >= deadline:
@@ -68,12 +69,10 @@ def get(
                 continue
             if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # plugin code
                 raise broken_provider(connection, "a status request returned no Task")
-            mismatch = None if kind.identity is None else identity_mismatch(kind, native, task)
+            mismatch = identity_mismatch(kind, native, task)
             if mismatch is None:
-                if not task.recognized:
-                    connection.check_word(task)
-                if connection.expects_webhook:
-                    connection.event_bus.record(task)
+                if connection.expects_webhook or not task.recognized:
+                    connection.note(task)  # `ingest` asks again where no webhook is expected
                 return task
             if before is not None:
                 raise mismatch
@@ -102,7 +101,7 @@ def get_and_report(
 
 def identity_mismatch(kind: IdKind, native: str, task: Task) -> IdentityMismatch | None:
     """Return the error if the vendor responded about another task than the one asked for."""
-    answered = str(getattr(task, kind.identity or "native_id"))
+    answered = native if kind.identity is None else str(getattr(task, kind.identity))
     if answered == native or (kind.ignore_case and answered.casefold() == native.casefold()):
         return None
     return IdentityMismatch(
@@ -141,7 +140,7 @@ class _Recorder:
     """Keeps the bytes of a poll's response, and ends the poll early if they are the ones seen before."""
 
     seen: bytes | None
-    count: int = 0
+    count: int = 0  # responses to the flow that runs at present
     body: bytes | None = None
     received_at: datetime | None = None
 
@@ -170,7 +169,7 @@ def poll(
     recorder = _Recorder(seen)
     first = start or (lambda: connection.provider.get(task_id))
     try:
-        task = yield from get(connection, task_id, deadline, first, options, trace=trace, after=recorder)
+        task = yield from get(connection, task_id, deadline, first, options, trace=trace, recorder=recorder)
     except _Unchanged:
         return PollResult(None, seen, recorder.received_at or connection.clock.now())
     return PollResult(task, recorder.body, recorder.received_at or connection.clock.now())
@@ -201,20 +200,6 @@ def has_long_poll(connection: Connection, task_id: str) -> bool:
         return False
     flow.close()
     return True
-
-
-def poll_list(
-    connection: Connection,
-    start: Callable[[], Flow[Page] | None],
-    deadline: float,
-    options: RequestOptions,
-    trace: PollTrace | None = None,
-) -> EffectFlow[Page]:
-    """Read one page of the vendor's list."""
-    try:
-        return (yield from with_policies(connection, start, deadline, options, trace=trace))
-    except TaskbridgeError as error:
-        raise connection.refused(error) from None
 
 
 # ContractError itself: strict reading refused, or the provider is broken. Its subclasses may be transient.

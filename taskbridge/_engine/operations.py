@@ -17,7 +17,7 @@ from taskbridge._engine.inputs import SubmitRequest, TemporaryFiles, check_limit
 from taskbridge._engine.lookup import identity_mismatch
 from taskbridge._engine.redirects import fetch
 from taskbridge._engine.retry import LIST, OTHER, SUBMIT, broken_provider, with_policies
-from taskbridge._engine.tracing import CallSpan, begin_trace, report_observation
+from taskbridge._engine.tracing import begin_trace, report_observation
 from taskbridge._engine.uncertainty import SubmissionTracker
 from taskbridge.errors import ConfigError, ContractError, InvalidInput, TaskbridgeError, UnsupportedFeature, printable
 from taskbridge.events import ObservationSource
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.effects import EffectFlow
     from taskbridge._engine.inputs import AnyInput, PreparedSubmission
     from taskbridge._engine.retry import RequestOptions
+    from taskbridge._engine.tracing import PollTrace
     from taskbridge.provider.http import Flow, Response
     from taskbridge.provider.submission import Page, Submission
 
@@ -74,11 +75,13 @@ def perform(
     *,
     options: RequestOptions = OTHER,
     size: int = 0,
+    trace: PollTrace | None = None,
     after: Callable[[Response], object] | None = None,
 ) -> EffectFlow[T]:
-    """Run a provider's operation that is no submission, within `deadline_for` the bytes that it sends."""
+    """Run a provider's operation other than a submission; it must end by `deadline_for` the bytes that it sends."""
+    deadline = deadline_for(connection, size)
     try:
-        return (yield from with_policies(connection, start, deadline_for(connection, size), options, after=after))
+        return (yield from with_policies(connection, start, deadline, options, trace=trace, after=after))
     except TaskbridgeError as error:
         failure = connection.refused(error, task_id)
     raise failure
@@ -93,7 +96,7 @@ def submit(connection: Connection, request: SubmitRequest) -> EffectFlow[Task]:
     All of it takes at most the connection's `request_timeout`, plus one second for each 100 kB to send; fetching a
     document has the same time for its largest allowed size.
     """
-    with CallSpan("submit", [connection], connection.clock), TemporaryFiles() as files:
+    with TemporaryFiles() as files:
         prepared: PreparedSubmission = yield RunBlocking(lambda: prepare(connection, request, files))
         submission = yield from _fetch_documents(connection, prepared)
         details = {"operation": submission.native_operation, "reference": submission.reference}
@@ -202,8 +205,8 @@ def recover(connection: Connection, error: TaskbridgeError, document: AnyInput) 
             task = yield from perform(
                 connection, lambda: provider.finish(found, submission), task.id, size=submission.size
             )
-    if task is not None and not task.recognized:
-        connection.check_word(task)
+    if task is not None:
+        connection.note(task)
     return task
 
 
@@ -219,7 +222,7 @@ def cancel(connection: Connection, task_id: str) -> EffectFlow[Task]:
     require(connection, "cancel", "cancel a task")
     kind, native = connection.provider.split_id(task_id)
     task = yield from perform(connection, lambda: connection.provider.cancel(task_id), task_id)
-    mismatch = None if kind.identity is None else identity_mismatch(kind, native, task)
+    mismatch = identity_mismatch(kind, native, task)
     if mismatch is not None:
         raise connection.add_context(mismatch, task_id)
     return task
@@ -272,8 +275,7 @@ class Pager:
         for task in page.tasks:
             if task.id in before or self._query.status not in (None, task.status):
                 continue
-            if not task.recognized:
-                self.connection.check_word(task)
+            self.connection.note(task)
             if self._remaining is not None:
                 self._remaining -= 1
                 self.is_done = self.is_done or self._remaining == 0

@@ -118,17 +118,10 @@ def with_policies(
 
 
 def _start(connection: Connection, start: Callable[[], Flow[T] | None]) -> Flow[T]:
-    try:
-        flow = start()
-    except TaskbridgeError:
-        raise
-    except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
-        problem = f"it raised {type(error).__name__} before its first request"
-    else:
-        if isinstance(flow, Generator):
-            return flow
-        problem = "an operation returned no flow"
-    raise broken_provider(connection, problem)
+    flow = call_provider(connection, start, "before its first request")
+    if isinstance(flow, Generator):
+        return flow
+    raise broken_provider(connection, "an operation returned no flow")
 
 
 def call_provider(connection: Connection, call: Callable[[], T], when: str) -> T:
@@ -295,14 +288,12 @@ def _pause_before_retry(
 
 
 def _must_renew(connection: Connection) -> bool:
-    """Whether a request has to wait for a new credential; raise the error if the vendor refuses it."""
+    """Whether a request has to wait for a new credential; for a refused one, waiting raises the refusal."""
     credentials = connection.credentials
-    if credentials.refusal is not None:
-        raise credentials.refusal.again()
     current = credentials.current
-    if current is None or current.expires_at is None:
-        return current is None
-    return credentials.is_expiring(current.expires_at)
+    if current is None or credentials.refusal is not None:
+        return True
+    return current.expires_at is not None and credentials.is_expiring(current.expires_at)
 
 
 def _wait_for_permit(connection: Connection, deadline: float, *, optional: bool) -> EffectFlow[bool]:

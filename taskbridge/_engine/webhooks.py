@@ -245,7 +245,11 @@ def _apply(connection: Connection, event: WebhookEvent, *, confirm: bool | None)
     ref, task, bus = event.ref, event.task, connection.event_bus
     if ref is None:
         return Ingested(event, IngestStatus.NO_TASK)
-    if event.needs_confirmation if confirm is None else confirm:
+    if confirm is None:
+        # Only a connection that expects webhooks remembers which tasks have ended, and so knows an event that is late.
+        may_be_late = not connection.expects_webhook and task is not None and not task.is_terminal
+        confirm = event.needs_confirmation or may_be_late
+    if confirm:
         return (yield from _confirm(connection, event, ref))
     if task is None:
         bus.publish(ref)

@@ -231,5 +231,6 @@ class PolledTask:
             hint = (hints.get(task.reason) if task.reason else None) or hints.get(task.status)
             state = f"{state}; {hint}" if hint else state
         return self.wait_error(
-            f"stopped waiting after {waited:g} s, the task continues: {state}; wait again with its ref to resume", task
+            f"stopped waiting after {waited:.3g} s, the task continues: {state}; wait again with its ref to resume",
+            task,
         )

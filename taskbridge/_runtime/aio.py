@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import replace
 from inspect import isawaitable
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
@@ -66,6 +67,9 @@ class Runtime:
             TaskbridgeError: The operation failed.
             OSError: A local file cannot be used.
         """
+        if operation.span is not None:
+            with operation.span:
+                return await self.run(replace(operation, span=None))
         connection, flow = operation.connection, operation.flow
         try:
             effect = next(flow)
@@ -220,7 +224,6 @@ class PollLoop:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._clock = runtime.clock
-        self._closed = False
         self._scheduler = PollScheduler()
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -246,8 +249,9 @@ class PollLoop:
 
     async def updates(self, wait: ManyWait) -> AsyncGenerator[Update]:
         """Yield the updates of a wait as they arrive."""
-        queue = self._begin(wait)
+        queue = AsyncWaitQueue(len(wait.targets))
         try:
+            self._begin(wait, queue)
             with wait.listening(self._on_event), wait.span() as span:
                 while (update := await queue.take()) is not None:
                     if update.final:
@@ -259,29 +263,23 @@ class PollLoop:
 
     async def close(self) -> None:
         """End the waits, and the tasks."""
-        self._closed = True
         self._scheduler.close()
         self._deliver()
         if self._task is not None and self._loop is asyncio.get_running_loop():
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def _begin(self, wait: ManyWait) -> AsyncWaitQueue:
-        if self._closed:
-            raise ConfigError("this client is closed; open a new one")
+    def _begin(self, wait: ManyWait, queue: AsyncWaitQueue) -> None:
+        wait.refuse_if_closed()
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
         if self._loop is not loop:
             raise ConfigError("this client belongs to another event loop; make one per loop")
-        queue = AsyncWaitQueue(len(wait.targets))
-        queue.waiters, invalid = wait.begin(self._scheduler, queue)
-        for update in invalid:
-            queue.put(update)
+        wait.begin(self._scheduler, queue)
         if queue.waiters and (self._task is None or self._task.done()):
             self._failure = None
             self._task = loop.create_task(self._run(), name="taskbridge-wait")
         self._wake.set()
-        return queue
 
     def _on_event(self, update: TaskUpdate) -> None:
         apply_event(self._scheduler, update, self._clock.monotonic())

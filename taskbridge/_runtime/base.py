@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf, isnan
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 from taskbridge import __version__
 from taskbridge._config.network import network_of
@@ -23,7 +23,7 @@ from taskbridge._engine.connection import Connection
 from taskbridge._engine.download import DownloadOptions, download_file, download_task
 from taskbridge._engine.event_bus import listening
 from taskbridge._engine.logs import TASKS
-from taskbridge._engine.lookup import PollResult, get, get_and_report, has_long_poll, poll, poll_list
+from taskbridge._engine.lookup import PollResult, get, get_and_report, has_long_poll, poll
 from taskbridge._engine.observers import ObserverHandle
 from taskbridge._engine.operations import Pager, check_names, perform, require
 from taskbridge._engine.retry import RequestOptions
@@ -83,6 +83,7 @@ class Operation(Generic[T]):
     connection: Connection
     flow: EffectFlow[T]
     before_submit: Callable[[Mapping[str, Any]], object] | None = None  # called with the recovery token
+    span: CallSpan | None = None  # reports the call to observers
 
 
 class ClientBase:
@@ -134,13 +135,17 @@ class ClientBase:
 
     def _resume(self, name: str | None) -> Connection:
         """Return a connection for a new call; a refused credential is tried again."""
+        connection = self._named(name)
+        connection.credentials.refusal = None
+        return connection
+
+    def _named(self, name: str | None) -> Connection:
         self._refuse_if_closed()
         connection = self._connections.get(name or "")
         if connection is None:
             raise ConfigError(
                 f"there is no connection {printable(name or '', 60)!r}; there are {', '.join(self._connections)}"
             )
-        connection.credentials.refusal = None
         return connection
 
     def _split(self, given: AnyId) -> tuple[str, str]:
@@ -201,7 +206,7 @@ class ClientBase:
             check_names(connection, options, provider.capabilities.get_options, "option of get")
             start = partial(provider.get_with, task_id, dict(options))
         deadline = self._clock.monotonic() + connection.settings.request_timeout
-        if connection.observers.callbacks or TASKS.isEnabledFor(logging.DEBUG):
+        if connection.observers.callbacks or TASKS.isEnabledFor(logging.DEBUG):  # most have none: one call less
             trace = begin_trace(connection, task_id)
             if trace is not None:
                 return Operation(connection, get_and_report(connection, task_id, deadline, start, trace))
@@ -216,7 +221,7 @@ class ClientBase:
     def _result(self, task: Task) -> Operation[TaskResult]:
         raise_if_failed(task)
         connection = self._locate(task).connection
-        return Operation(connection, perform(connection, partial(connection.provider.result, task)))
+        return Operation(connection, perform(connection, partial(connection.provider.result, task), task.id))
 
     def _change(self, flow: Callable[[Connection, str], EffectFlow[T]], task: AnyId) -> Operation[T]:
         target = self._locate(task)
@@ -226,13 +231,16 @@ class ClientBase:
         if isinstance(task, TaskFile):
             raise InvalidInput('a file does not say of which connection it is: bridge["its name"].download(file, to)')
         target = self._locate(task)
-        require(target.connection, "download", "give out files")
-        return Operation(target.connection, download_task(target.connection, target.task_id, target.known, options))
+        connection = target.connection
+        require(connection, "download", "give out files")
+        span = CallSpan("download", [connection], connection.clock, [target.ref])
+        return Operation(connection, download_task(connection, target.task_id, target.known, options), span=span)
 
     def _download_file(self, file: TaskFile, options: DownloadOptions) -> Operation[Path]:
         connection = self._resume(self._only)
         require(connection, "download", "give out files")
-        return Operation(connection, download_file(connection, file, options))
+        span = CallSpan("download", [connection], connection.clock)
+        return Operation(connection, download_file(connection, file, options), span=span)
 
     # One connection.
 
@@ -243,7 +251,8 @@ class ClientBase:
         before_submit: Callable[[Mapping[str, Any]], object] | None,
     ) -> Operation[Task]:
         opened = self._resume(connection)
-        return Operation(opened, operations.submit(opened, request), before_submit)
+        span = CallSpan("submit", [opened], opened.clock)
+        return Operation(opened, operations.submit(opened, request), before_submit, span)
 
     def _recover(self, connection: str | None, error: TaskbridgeError, document: AnyInput) -> Operation[Task | None]:
         opened = self._resume(connection)
@@ -268,8 +277,7 @@ class ClientBase:
     ) -> WebhookEvent:
         from taskbridge._engine.webhooks import receive  # noqa: PLC0415  # only where webhooks are used
 
-        opened = self._connections.get(connection or "")
-        return receive(self._resume(connection) if opened is None else opened, headers, body, url, now)
+        return receive(self._named(connection), headers, body, url, now)
 
     def _ingest(self, event: WebhookEvent, confirm: bool | None) -> Operation[Ingested]:
         from taskbridge._engine.webhooks import ingest  # noqa: PLC0415  # only where webhooks are used
@@ -283,7 +291,7 @@ class ClientBase:
     # Many tasks.
 
     def _many(self, call: str, tasks: Iterable[AnyId], timeout: float | None, *, changes: bool = False) -> ManyWait:
-        return ManyWait(call, self._locate_all(tasks), self._clock, timeout, changes=changes)
+        return ManyWait(call, self._locate_all(tasks), self._clock, timeout, self._refuse_if_closed, changes=changes)
 
 
 def connection_of(error: TaskbridgeError) -> str:
@@ -374,6 +382,16 @@ def require_ended(task: Task) -> Task:
     )
 
 
+class WaitOwner(Protocol):
+    """A call that waits for many tasks."""
+
+    waiters: list[Waiter]
+
+    def put(self, update: Update) -> None:
+        """Take an update."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ManyWait:
     """A wait for many tasks."""
@@ -382,6 +400,7 @@ class ManyWait:
     targets: list[Target | Outcome]  # in the caller's order; an invalid id is an outcome already
     clock: Clock
     timeout: float | None  # seconds
+    refuse_if_closed: Callable[[], None]  # raises ConfigError once the client is closed
     changes: bool  # whether each change is wanted, not only the end
 
     def span(self) -> CallSpan:
@@ -397,15 +416,13 @@ class ManyWait:
         found = {each.connection.name: each.connection for each in self.targets if isinstance(each, Target)}
         return list(found.values())
 
-    def begin(self, scheduler: PollScheduler, owner: object) -> tuple[list[Waiter], list[Update]]:
-        """Add the tasks to a scheduler; return their waiters, and the final updates of ids that are invalid."""
+    def begin(self, scheduler: PollScheduler, owner: WaitOwner) -> None:
+        """Add the tasks to a scheduler; the owner gets their waiters, and the final updates of ids that are invalid."""
         now = self.clock.monotonic()
         deadline = deadline_after(now, self.timeout)
-        waiters: list[Waiter] = []
-        invalid: list[Update] = []
         for index, target in enumerate(self.targets):
             if isinstance(target, Outcome):
-                invalid.append(Update(Waiter(None, owner, index), target, final=True))
+                owner.put(Update(Waiter(None, owner, index), target, final=True))
                 continue
             waiter = scheduler.add(
                 target.connection,
@@ -417,8 +434,7 @@ class ManyWait:
                 changes=self.changes,
                 known=target.known,
             )
-            waiters.append(waiter)
-        return waiters, invalid
+            owner.waiters.append(waiter)
 
     def in_order(self, updates: Iterable[Update]) -> Outcomes:
         """Return the final outcomes in the caller's order."""
@@ -451,7 +467,7 @@ def flow_for(command: PollTask | PollList, now: float) -> EffectFlow[PollResult 
     timeout = connection.settings.request_timeout
     if isinstance(command, PollList):
         start = partial(provider.list_page, command.query, command.cursor)
-        return poll_list(connection, start, now + timeout, _ONE_PAGE, command.trace)
+        return perform(connection, start, options=_ONE_PAGE, trace=command.trace)
     limit = now + (timeout + _LONG_POLL_MARGIN if command.long_poll else timeout)
     return poll(
         connection,
@@ -468,16 +484,16 @@ def deliver(
     scheduler: PollScheduler, command: PollTask | PollList, result: PollResult | Page | TaskbridgeError, now: float
 ) -> None:
     """Hand the result of a command to the scheduler."""
-    error = result if isinstance(result, TaskbridgeError) else INTERRUPTED.again()
-    if isinstance(command, PollList):
-        if isinstance(result, Page):
-            scheduler.on_page(command, now, result)
-        else:
-            scheduler.on_page_failed(command, now, error)
-    elif isinstance(result, PollResult):
+    if isinstance(command, PollTask) and isinstance(result, PollResult):
         scheduler.on_polled(command, now, result)
+    elif isinstance(command, PollList) and isinstance(result, Page):
+        scheduler.on_page(command, now, result)
     else:
-        scheduler.on_poll_failed(command, now, error)
+        error = result if isinstance(result, TaskbridgeError) else INTERRUPTED.again()
+        if isinstance(command, PollList):
+            scheduler.on_page_failed(command, now, error)
+        else:
+            scheduler.on_poll_failed(command, now, error)
 
 
 def apply_event(scheduler: PollScheduler, update: TaskUpdate, now: float) -> None:

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
@@ -27,7 +28,7 @@ from taskbridge._runtime.base import (
     flow_for,
     require_ended,
 )
-from taskbridge.errors import ConfigError, TaskbridgeError
+from taskbridge.errors import TaskbridgeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +63,6 @@ class Runtime:
     def __init__(self, clock: Clock, transports: Transports[Transport]) -> None:
         self.clock = clock
         self._transports = transports
-        self._renewals: dict[str, threading.Lock] = {}  # held by the thread that renews a connection's credential
 
     def run(self, operation: Operation[T]) -> T:
         """Run an operation to its end.
@@ -71,6 +71,9 @@ class Runtime:
             TaskbridgeError: The operation failed.
             OSError: A local file cannot be used.
         """
+        if operation.span is not None:
+            with operation.span:
+                return self.run(replace(operation, span=None))
         connection, flow = operation.connection, operation.flow
         try:
             with self.clock.acting():
@@ -112,7 +115,7 @@ class Runtime:
 
     def _refresh(self, connection: Connection, effect: RefreshCredential) -> Credential:
         """Renew the credential, unless another thread has done so in the meantime."""
-        lock = self._renewals.setdefault(connection.name, threading.Lock())
+        lock = connection.credentials.renewal
         if not self.clock.acquire(lock, max(0.0, effect.deadline - self.clock.monotonic())):
             raise unsent(CREDENTIAL_LATE)
         try:
@@ -138,14 +141,15 @@ class Runtime:
         """
         if wait.once is not None:
             return require_ended(self.run(wait.once))
-        arrived = threading.Condition()
+        mutex = threading.RLock()
+        arrived = threading.Condition(mutex)
 
         def wake() -> None:
-            with arrived:
+            with mutex:
                 arrived.notify()
 
         def pause(seconds: float) -> None:
-            with arrived:
+            with mutex:
                 if not wait.has_events:
                     self.clock.wait_on(arrived, seconds)
 
@@ -194,7 +198,8 @@ class WaitQueue:
     def __init__(self, mutex: threading.RLock, remaining: int, expire: Callable[[], float | None]) -> None:
         self._updates: deque[Update] = deque()
         self._expire = expire
-        self._arrived = threading.Condition(mutex)  # the same lock, another queue
+        self._mutex = mutex
+        self._arrived = threading.Condition(mutex)
         self._remaining = remaining
         self.waiters: list[Waiter] = []
 
@@ -207,7 +212,7 @@ class WaitQueue:
         """Return the next update; None after the last."""
         if self._remaining == 0:
             return None
-        with self._arrived:
+        with self._mutex:
             while not self._updates:
                 # The deadline holds even while every thread is busy with a vendor that hangs.
                 seconds = self._expire()
@@ -222,11 +227,14 @@ class PoolState:
     """What the threads of a pool share.
 
     One of them watches the clock; the others sleep until there is something to do.
+
+    Everywhere, `with` takes the lock itself and not the condition on it: a KeyboardInterrupt in the condition's code
+    would leave the lock taken.
     """
 
     def __init__(self) -> None:
         self.mutex = threading.RLock()
-        self.lock = threading.Condition(self.mutex)
+        self.changed = threading.Condition(self.mutex)
         self._watched: float | None = None  # monotonic seconds, by the thread that watches the clock
 
     def wait(self, clock: Clock, seconds: float | None) -> None:
@@ -236,11 +244,11 @@ class PoolState:
         """
         until = None if seconds is None else clock.monotonic() + max(0.0, seconds)
         if seconds is None or until is None or (self._watched is not None and self._watched <= until):
-            clock.wait_on(self.lock, None)
+            clock.wait_on(self.changed, None)
             return
         self._watched = until
         try:
-            clock.wait_on(self.lock, max(0.0, seconds))
+            clock.wait_on(self.changed, max(0.0, seconds))
         finally:
             if self._watched == until:
                 self._watched = None
@@ -256,7 +264,6 @@ class WorkerPool:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._clock = runtime.clock
-        self._closed = False
         self._reset()
 
     def _reset(self) -> None:
@@ -278,48 +285,51 @@ class WorkerPool:
 
     def updates(self, wait: ManyWait) -> Iterator[Update]:
         """Yield the updates of a wait as they arrive."""
-        queue = self._begin(wait)
+        wait.refuse_if_closed()
+        if self._pid != os.getpid():
+            self._reset()  # after a fork the parent's threads do not exist here
+        deadline = deadline_after(self._clock.monotonic(), wait.timeout)
+        queue = WaitQueue(self._state.mutex, len(wait.targets), lambda: self._expire(deadline))
         try:
+            self._begin(wait, queue)
             with wait.listening(self._on_event), wait.span() as span:
                 while (update := queue.take()) is not None:
                     if update.final:
                         span.record_outcome(update.outcome)
                     yield update
         finally:
-            with self._state.lock:  # also if the caller breaks off
+            with self._state.mutex:  # also if the caller breaks off, even while the wait begins
                 self._scheduler.drop(queue.waiters)
-                self._state.lock.notify()
+                self._state.changed.notify()
 
     def close(self) -> None:
         """End the waits, and the threads."""
-        self._closed = True
-        with self._state.lock:
+        with self._state.mutex:
             self._scheduler.close()
             self._deliver()
-            self._state.lock.notify_all()
+            self._state.changed.notify_all()
             threads = list(self._threads)
         until = time.monotonic() + _CLOSE_TIMEOUT
         for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(timeout=max(0.0, until - time.monotonic()))
 
-    def _begin(self, wait: ManyWait) -> WaitQueue:
-        if self._closed:
-            raise ConfigError("this client is closed; open a new one")
-        if self._pid != os.getpid():
-            self._reset()  # after a fork the parent's threads do not exist here
-        deadline = deadline_after(self._clock.monotonic(), wait.timeout)
-        queue = WaitQueue(self._state.mutex, len(wait.targets), lambda: self._expire(deadline))
-        with self._state.lock:
-            queue.waiters, invalid = wait.begin(self._scheduler, queue)
-            for update in invalid:
-                queue.put(update)
+    def _begin(self, wait: ManyWait, queue: WaitQueue) -> None:
+        with self._state.mutex:
+            wait.begin(self._scheduler, queue)
             for _ in range(min(_WORKERS, len(self._scheduler)) - len(self._threads)):
-                thread = threading.Thread(target=self._run_worker, name="taskbridge-wait", daemon=True)
-                self._threads.add(thread)
-                thread.start()
-            self._state.lock.notify()
-        return queue
+                self._start_worker()
+            self._state.changed.notify()
+
+    def _start_worker(self) -> None:
+        thread = threading.Thread(target=self._run_worker, name="taskbridge-wait", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the process may have no more threads
+            if not self._threads:
+                raise
+        else:
+            self._threads.add(thread)
 
     def _expire(self, deadline: float) -> float | None:
         """End the waits whose time is up, with the lock held; return the seconds left, or None for no deadline."""
@@ -330,10 +340,10 @@ class WorkerPool:
         return None if deadline == inf else max(0.001, deadline - now)
 
     def _on_event(self, update: TaskUpdate) -> None:
-        with self._state.lock:
+        with self._state.mutex:
             apply_event(self._scheduler, update, self._clock.monotonic())
             self._deliver()
-            self._state.lock.notify_all()
+            self._state.changed.notify_all()
 
     def _deliver(self) -> None:
         """Hand the scheduler's updates to the calls that wait, with the lock held."""
@@ -348,7 +358,7 @@ class WorkerPool:
             self.work()
             is_done = True
         finally:
-            with self._state.lock:
+            with self._state.mutex:
                 self._threads.discard(threading.current_thread())
                 if not is_done:  # no caller may wait for a thread that died
                     self._scheduler.close("a thread of this client broke down")
@@ -357,7 +367,7 @@ class WorkerPool:
     def work(self) -> None:
         """Carry out the scheduler's commands until no task is waited for; several threads do it together."""
         scheduler, state, clock = self._scheduler, self._state, self._clock
-        with state.lock, clock.acting():
+        with state.mutex, clock.acting():
             while True:
                 command = scheduler.next(clock.monotonic())
                 self._deliver()
@@ -370,23 +380,23 @@ class WorkerPool:
                         state.wait(clock, None)
                     case Done():
                         self._threads.discard(threading.current_thread())
-                        state.lock.notify_all()
+                        state.changed.notify_all()
                         return
 
     def _poll(self, command: PollTask | PollList) -> None:
         """Carry out a poll, without the lock meanwhile."""
         scheduler, state = self._scheduler, self._state
-        state.lock.notify()  # another thread may find the next thing to do
-        state.lock.release()
+        state.changed.notify()  # another thread may find the next thing to do
+        state.mutex.release()
         result: PollResult | Page | TaskbridgeError = INTERRUPTED
         try:
             result = self._runtime.poll(command)
         finally:
-            state.lock.acquire()
+            state.mutex.acquire()
             deliver(scheduler, command, result, self._clock.monotonic())
         if scheduler.observations:
-            state.lock.release()
+            state.mutex.release()
             try:
                 scheduler.observations.deliver()
             finally:
-                state.lock.acquire()
+                state.mutex.acquire()
