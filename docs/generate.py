@@ -4,7 +4,7 @@
     python docs/generate.py --check    change nothing; exit with 1 if a region is stale
 
 A region lies between ``<!-- begin: NAME ARGUMENTS -->`` and ``<!-- end -->``. Its content comes from the objects that
-the library itself uses: capabilities, mapping tables, settings models, error classes and their docstrings.
+the library itself uses: capabilities, mapping tables, settings models, error classes and their docstrings, commands.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, cast, get_args, get_origin
 
+import click
 from prose import attribute_docs, code, prose, table, yes
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -28,6 +29,9 @@ from taskbridge import errors, events
 from taskbridge._config.registry import builtin_providers, load_provider
 from taskbridge._config.settings import CommonSettings
 from taskbridge._engine.logs import RECORDS
+from taskbridge.cli.app import app
+from taskbridge.cli.exit_codes import MEANINGS
+from taskbridge.cli.options import WIDTH
 from taskbridge.emulator.faults import FAULTS, WEBHOOK_FAULTS
 from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult
 from taskbridge.provider import Capabilities, Downloads, IdKind, ListPolling, Provider, Webhooks, base
@@ -360,13 +364,51 @@ def error_classes() -> str:
     return table(("Error", "Base class", "Meaning", "`retryable`"), rows)
 
 
+# The command line.
+
+
+def exit_codes() -> str:
+    """The exit codes of the command line."""
+    return table(("Code", "Meaning"), [(str(number), meaning) for number, meaning in MEANINGS.items()])
+
+
+def commands() -> str:
+    """The help of every command at 80 columns."""
+    return "\n".join(_section(each) for each in _contexts(_context(app, None)))
+
+
+def _contexts(context: click.Context) -> Iterator[click.Context]:
+    """Yield a command and its subcommands."""
+    yield context
+    group = context.command
+    if isinstance(group, click.Group):
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None  # noqa: S101  # the group lists it
+            yield from _contexts(_context(command, context))
+
+
+def _context(command: click.Command, parent: click.Context | None) -> click.Context:
+    name = "taskbridge" if parent is None else command.name
+    return click.Context(
+        command, info_name=name, parent=parent, terminal_width=WIDTH, help_option_names=["-h", "--help"]
+    )
+
+
+def _section(context: click.Context) -> str:
+    lines = (line.rstrip() for line in context.get_help().splitlines())
+    return f"## {context.command_path}\n\n```text\n" + "\n".join(lines) + "\n```\n"
+
+
 # Filling the regions.
 
 MAKERS: Final[Mapping[str, Callable[..., str]]] = {
+    "commands": commands,
     "error-classes": error_classes,
     "error-mapping": error_mapping,
     "event": event,
     "evidence": evidence,
+    "exit-codes": exit_codes,
     "faults": faults,
     "features": features,
     "fields": fields,
