@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING, Final
 from taskbridge.errors import WaitTimeout, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from taskbridge.models import Outcome, Task, TaskFile, TaskResult
-
-__all__ = ["outcomes_html", "task_html"]
 
 MAX_ROWS: Final = 100  # of a table
 _MAX_TEXT: Final = 300  # characters of a vendor's text
@@ -45,28 +43,50 @@ _CELL: Final = f"{_HEAD};vertical-align:top;overflow-wrap:anywhere"
 
 def task_html(task: Task) -> str:
     """Return a table of the known facts about a task."""
-    rows: list[tuple[str, str | None]] = [
+    rows = [
         ("status", _status(task)),
         ("vendor says", _vendor_says(task)),
-        ("operation", _text(task.operation)),
-        ("progress", _progress(task)),
-        ("message", _text(task.message)),
-        ("error", _text(task.error.message or "the vendor gives no reason") if task.error else None),
-        ("error code", _text(task.error.code) if task.error else None),
-        ("result", _result(task.result) if task.result else None),
-        ("created", _moment(task.created_at)),
-        ("started", _moment(task.started_at)),
-        ("updated", _moment(task.updated_at)),
-        ("finished", _moment(task.finished_at)),
-        ("observed", _moment(task.observed_at)),
-        ("external id", _text(task.external_id)),
-        ("part of", _text(task.parent_id)),
-        ("retry of", _text(task.retry_of)),
-        ("restarts", None if task.restarts is None else str(task.restarts)),
+        *((label, _text(value)) for label, value in task_facts(task)),
+        ("result", _result(task.result) if task.result else ""),
+        ("observed", _text(time_text(task.observed_at))),
     ]
     body = "".join(_row((escape(label), value)) for label, value in rows if value)
     parts = _tasks(task.subtasks) if task.subtasks else ""
     return f"<div><strong><code>{_text(task.ref)}</code></strong>{_table(body)}{parts}</div>"
+
+
+def task_facts(task: Task) -> Iterator[tuple[str, str | None]]:
+    """Yield labels and texts of what the vendor said besides the status, untrusted; None for what it did not say."""
+    error = task.error
+    yield "operation", task.operation
+    yield "progress", progress_text(task)
+    yield "message", unless_status(task, task.message)
+    if error is not None:
+        yield "error", unless_status(task, error.message) or "the vendor gives no reason"
+        yield "error code", unless_status(task, error.code) if error.code != error.message else None
+    yield "created", time_text(task.created_at)
+    yield "started", time_text(task.started_at)
+    yield "updated", time_text(task.updated_at)
+    yield "finished", time_text(task.finished_at)
+    yield "external id", task.external_id
+    yield "part of", task.parent_id
+    yield "retry of", task.retry_of
+    yield "restarts", None if task.restarts is None else str(task.restarts)
+
+
+def unless_status(task: Task, text: str | None) -> str | None:
+    """Return a vendor's text, unless it only repeats the status."""
+    return None if text is None or text.casefold() == (task.native_status or "").casefold() else text
+
+
+def time_text(moment: datetime | None) -> str | None:
+    """Format a time in UTC."""
+    return None if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def progress_text(task: Task) -> str | None:
+    """Format the progress, if the vendor reports it: ``40%``."""
+    return None if task.progress is None else f"{task.progress:.0%}"
 
 
 def outcomes_html(outcomes: Sequence[Outcome]) -> str:
@@ -109,11 +129,10 @@ def _details_of(outcome: Outcome) -> tuple[str, str]:
 
 def _details(task: Task) -> str:
     if task.error is not None:
-        words = task.error.message or task.error.code
-        return "" if words is None or words.casefold() == (task.native_status or "").casefold() else _text(words)
+        return _text(unless_status(task, task.error.message or task.error.code))
     if task.result is not None:
         return _result(task.result)
-    return ", ".join(filter(None, [_progress(task), _text(task.message)]))
+    return ", ".join(filter(None, [progress_text(task), _text(task.message)]))
 
 
 # Parts.
@@ -150,10 +169,6 @@ def _vendor_says(task: Task) -> str:
     return word if task.recognized else f"{word} <em>(unknown to taskbridge)</em>"
 
 
-def _progress(task: Task) -> str | None:
-    return None if task.progress is None else f"{task.progress:.0%}"
-
-
 def _result(result: TaskResult) -> str:
     parts = [_file(file) for file in result.files]
     if result.text is not None:
@@ -172,7 +187,3 @@ def _file(file: TaskFile) -> str:
 def _text(text: str | None) -> str:
     """Return untrusted text as safe HTML, without the queries of URLs, which may hold keys."""
     return "" if text is None else escape(_QUERY.sub(r"\1?…", printable(text, _MAX_TEXT)))
-
-
-def _moment(moment: datetime | None) -> str | None:
-    return None if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"

@@ -50,7 +50,7 @@ COMMANDS: Final = (
     "submit",
     "wait",
 )
-_COMPLETE: Final = "_TASKBRIDGE_COMPLETE"  # click's variable for shell completion
+COMPLETION_VARIABLE: Final = "_TASKBRIDGE_COMPLETE"  # click's variable for shell completion
 
 
 class LazyGroup(click.Group):
@@ -135,10 +135,10 @@ def run(args: Sequence[str], signals: Signals) -> int:
 
 def _invoke(args: list[str], output: Output) -> int:
     try:
-        if instruction := os.environ.get(_COMPLETE):
+        if instruction := os.environ.get(COMPLETION_VARIABLE):
             from click.shell_completion import shell_complete  # noqa: PLC0415  # only for shells
 
-            return shell_complete(app, {}, "taskbridge", _COMPLETE, instruction)
+            return shell_complete(app, {}, "taskbridge", COMPLETION_VARIABLE, instruction)
         with app.make_context("taskbridge", args, obj=output) as context:
             code: int = app.invoke(context)
             return code

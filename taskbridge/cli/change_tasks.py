@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import click
+
 from taskbridge.cli.exit_codes import DONE, code_of
 from taskbridge.cli.formatting import task_line
-from taskbridge.cli.options import open_refs
-from taskbridge.cli.records import error_or_none, task_record
+from taskbridge.cli.options import open_refs, refs_argument, with_config, with_json
+from taskbridge.cli.records import result_record, task_record
 from taskbridge.errors import TaskbridgeError
 
 if TYPE_CHECKING:
@@ -16,6 +18,20 @@ if TYPE_CHECKING:
     from taskbridge.cli.output import Output
     from taskbridge.client import Bridge
     from taskbridge.models import Task, TaskRef
+
+
+def change_command(name: str, help_text: str, change: Callable[[Bridge, TaskRef], Task | None]) -> click.Command:
+    """Return a command that makes one change to each task."""
+
+    @click.command(name=name, help=help_text)
+    @refs_argument
+    @with_json
+    @with_config
+    @click.pass_obj
+    def command(output: Output, refs: tuple[str, ...]) -> int:
+        return change_tasks(output, refs, change)
+
+    return command
 
 
 def change_tasks(output: Output, texts: Sequence[str], change: Callable[[Bridge, TaskRef], Task | None]) -> int:
@@ -38,8 +54,7 @@ def change_tasks(output: Output, texts: Sequence[str], change: Callable[[Bridge,
                 output.signals.check()  # else the error may be the signal's
                 worst = max(worst, code_of(error))
                 if output.as_json:
-                    record = {"ref": ref, "task": task_record(task), "error": error_or_none(error)}
-                    output.record({**record, "exit_code": code_of(error)})
+                    output.record(result_record(ref, error, task=task_record(task)))
                 elif error is not None:
                     output.error(error)
                 else:

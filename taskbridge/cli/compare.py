@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher, unified_diff
 from pathlib import Path
@@ -27,7 +28,7 @@ from taskbridge.cli.records import error_or_none
 from taskbridge.errors import ConfigError, InvalidInput, TaskbridgeError, TaskFailed, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from taskbridge.cli.output import Output
@@ -106,9 +107,10 @@ def command(
         bridge = open_bridge(load_config(config_path()), (old, new))
         with output.signals.raising():
             pairs = _Comparison(bridge, default_clock(), operation).run((old, new), sources, timeout)
-        for source, pair in zip(sources, pairs, strict=True):
-            _show(output, document_name(source), *pair)
-        _show_summary(output, (old, new), pairs)
+        verdicts = Counter(
+            _show(output, document_name(source), *pair) for source, pair in zip(sources, pairs, strict=True)
+        )
+        _show_summary(output, (old, new), pairs, verdicts)
     bridge.close()
     return max((code_of(side.error) for pair in pairs for side in pair), default=FAILED)
 
@@ -176,32 +178,32 @@ def _compare_texts(old: _Side, new: _Side) -> dict[str, Any] | None:
     if before is None or after is None:
         return None
     # By words: the same text may be laid out in different lines.
-    ratio = SequenceMatcher(
-        None, before[:_MOST_COMPARED].split(), after[:_MOST_COMPARED].split(), autojunk=False
-    ).ratio()
+    old_words, new_words = (text[:_MOST_COMPARED].split() for text in (before, after))
+    ratio = SequenceMatcher(None, old_words, new_words, autojunk=False).ratio()
     names = {"fromfile": old.connection, "tofile": new.connection}
     diff = unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=1, **names)
     return {"similarity": round(ratio, 4), "diff": list(diff)}
 
 
-def _verdict(old: _Side, new: _Side) -> str:
+def _verdict(old: _Side, new: _Side, texts: Mapping[str, Any] | None) -> str:
     """Return ``same``, ``different``, ``only`` one of them, or ``neither``."""
     completed = [side for side in (old, new) if side.result is not None and side.error is None]
     if len(completed) == 1:
         return f"only {completed[0].connection}"
     if not completed:
         return "neither"
-    texts = _compare_texts(old, new)
     parts = [{name: bool(value) for name, value in side.record()["result"].items()} for side in completed]
     return "same" if parts[0] == parts[1] and (texts is None or not texts["diff"]) else "different"
 
 
-def _show(output: Output, document: str, old: _Side, new: _Side) -> None:
-    texts, verdict = _compare_texts(old, new), _verdict(old, new)
+def _show(output: Output, document: str, old: _Side, new: _Side) -> str:
+    """Write how two results compare; return the verdict."""
+    texts = _compare_texts(old, new)
+    verdict = _verdict(old, new, texts)
     if output.as_json:
         sides = {"a": old.record(), "b": new.record()}
         output.record({"document": document, **sides, "text": texts, "verdict": verdict})
-        return
+        return verdict
     output.line(f"{document}: {verdict}")
     columns = [_cells(side) for side in (old, new)]
     for name, left, right in zip(("", "end", "seconds", "path", "result"), *columns, strict=True):
@@ -211,11 +213,13 @@ def _show(output: Output, document: str, old: _Side, new: _Side) -> None:
             output.line(f"  {side.connection}: {printable(side.error.message, 300)}")
     if texts is not None:
         output.line(f"  text     {texts['similarity']:.0%} of the words are the same")
-        shown = [printable(line, 76) for line in texts["diff"][:_DIFF_LINES]]
-        more = len(texts["diff"]) - len(shown)
-        for line in [*shown, *([f"… and {more} more lines; --json prints all"] if more else [])]:
-            output.line(f"    {line}")
+        more = len(texts["diff"]) - _DIFF_LINES
+        for line in texts["diff"][:_DIFF_LINES]:
+            output.line(f"    {printable(line, 76)}")
+        if more > 0:
+            output.line(f"    … and {more} more lines; --json prints all")
     output.line()
+    return verdict
 
 
 def _cells(side: _Side) -> tuple[str, ...]:
@@ -234,16 +238,16 @@ def _cut(text: str) -> str:
     return safe if len(safe) <= _CELL else f"{safe[: _CELL - 1]}…"
 
 
-def _show_summary(output: Output, connections: tuple[str, str], pairs: Sequence[_Pair]) -> None:
-    verdicts = [_verdict(old, new) for old, new in pairs]
-    counts = {each: verdicts.count(each) for each in dict.fromkeys(verdicts)}
+def _show_summary(
+    output: Output, connections: tuple[str, str], pairs: Sequence[_Pair], verdicts: Mapping[str, int]
+) -> None:
     both = [(old.seconds, new.seconds) for old, new in pairs if None not in (old.seconds, new.seconds)]
     medians = [round(median(times), 3) for times in zip(*both, strict=True)] if both else [None, None]
     if output.as_json:
         by_connection = dict(zip(connections, medians, strict=True))
-        output.record({"documents": len(pairs), "verdicts": counts, "median_seconds": by_connection})
+        output.record({"documents": len(pairs), "verdicts": verdicts, "median_seconds": by_connection})
         return
-    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    summary = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
     output.line(f"{plural(len(pairs), 'document')}: {summary}")
     if both:
         output.line(f"median seconds: {connections[0]} {medians[0]}, {connections[1]} {medians[1]}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 from click.shell_completion import get_completion_class
 
+from taskbridge.cli.app import COMPLETION_VARIABLE
 from taskbridge.cli.exit_codes import DONE
 
 if TYPE_CHECKING:
@@ -29,6 +30,6 @@ def command(ctx: click.Context, shell: str) -> int:
     output: Output = ctx.obj
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101  # click has all of _SHELLS
-    complete = kind(ctx.find_root().command, {}, "taskbridge", "_TASKBRIDGE_COMPLETE")
+    complete = kind(ctx.find_root().command, {}, "taskbridge", COMPLETION_VARIABLE)
     output.line(complete.source_template % complete.source_vars())  # source() would run bash to check its version
     return DONE

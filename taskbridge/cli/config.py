@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import click
@@ -14,7 +14,7 @@ from taskbridge.cli.options import config_path, connections_argument, with_confi
 from taskbridge.errors import TaskbridgeError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
@@ -84,7 +84,7 @@ def _problem(connection: ConnectionConfig) -> str | None:
 
     try:
         provider = registry.load_provider(connection.provider)
-        connections.connection_settings(connection, provider, registry.loaded_providers())
+        connections.connection_settings(connection, provider, registry.load_builtin_providers())
     except TaskbridgeError as error:
         return error.message
     return None
@@ -92,13 +92,14 @@ def _problem(connection: ConnectionConfig) -> str | None:
 
 def connection_settings(connection: ConnectionConfig, *, everything: bool = False) -> Iterator[Setting]:
     """Yield what is set for a connection; secrets, and settings that no model knows, are masked."""
-    from taskbridge._config.registry import load_provider  # noqa: PLC0415  # heavy
+    from taskbridge._config.files import leaves  # noqa: PLC0415  # heavy
+    from taskbridge._config.registry import load_provider  # noqa: PLC0415  # as above
     from taskbridge._config.settings import CommonSettings  # noqa: PLC0415  # as above
 
     fields = dict(setting_fields(CommonSettings))
     with suppress(TaskbridgeError):  # an unusable provider has no fields: its settings stay masked
         fields |= setting_fields(load_provider(connection.provider).Settings)
-    values = dict(_flatten(connection.values))
+    values = dict(leaves(connection.values))
     for key, value in values.items():
         yield key, _masked(value, fields.get(key)), connection.origins.get(key, "")
     for key, field in fields.items() if everything else ():
@@ -116,14 +117,6 @@ def setting_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[s
             yield from setting_fields(inner, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", field
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flatten(cast("dict[str, Any]", value), f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _masked(value: Any, field: FieldInfo | None) -> Any:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _TIMEOUT: Final = 15.0  # seconds; the longest task takes half of it
 _WIDTH: Final = 80  # columns
 _POLL: Final = 0.2  # seconds between polls
-_CANCELLED: Final = "catalogue"
+_CANCELLED: Final = "catalog"
 _UNKNOWN: Final = "receipts:task_doesnotexist000"
 
 _LOOP: Final = """\

@@ -86,7 +86,7 @@ def _convert_report(settings: _Settings) -> str:
 
 def _capture_page(settings: _Settings) -> str:
     """CloudConvert: a single task."""
-    page = {"url": "https://example.com/catalogue", "output_format": "pdf"}
+    page = {"url": "https://example.com/catalog", "output_format": "pdf"}
     response = _post(f"{settings['base_url']}/capture-website", _bearer(settings["api_key"]), json=page)
     return str(response.json()["data"]["id"])
 
@@ -131,7 +131,7 @@ DEMO_TASKS: Final = (
         _convert_report,
     ),
     DemoTask(
-        "catalogue",
+        "catalog",
         "conversions",
         "cloudconvert",
         "a web page as PDF: it gets cancelled",

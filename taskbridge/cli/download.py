@@ -9,7 +9,7 @@ import click
 from taskbridge.cli.exit_codes import DONE, code_of
 from taskbridge.cli.formatting import os_error_text
 from taskbridge.cli.options import open_refs, refs_argument, with_config, with_json
-from taskbridge.cli.records import error_or_none
+from taskbridge.cli.records import result_record
 from taskbridge.errors import InvalidInput, TaskbridgeError, printable
 
 if TYPE_CHECKING:
@@ -51,13 +51,11 @@ def _download(output: Output, bridge: Bridge, ref: TaskRef, to: str, *, force: b
         error = failure.about(ref=ref)
     except OSError as failure:
         error = InvalidInput(os_error_text(failure), ref=ref)
-    code = code_of(error)
     if output.as_json:
-        record = {"ref": ref, "files": [str(path) for path in files], "error": error_or_none(error)}
-        output.record({**record, "exit_code": code})
+        output.record(result_record(ref, error, files=[str(path) for path in files]))
     elif error is not None:
         output.error(error)
     else:
         for path in files:
             output.line(printable(str(path), 4096))
-    return code
+    return code_of(error)

@@ -47,12 +47,8 @@ def make_emulator(names: Sequence[str] = (), *, host: str = "127.0.0.1", port: i
     Raises:
         ConfigError: The extra is missing, a name is unknown, or the host is not a loopback address.
     """
-    try:
-        from taskbridge.emulator.shell import Emulator  # noqa: PLC0415  # starlette may be missing
-    except ModuleNotFoundError as error:
-        from taskbridge._config.registry import require_extra  # noqa: PLC0415  # only for this message
+    from taskbridge.emulator import Emulator  # noqa: PLC0415  # an extra
 
-        raise require_extra(error.name or "starlette", "emulator", "an emulated vendor") from None
     problem = ""
     try:
         return Emulator(*names, host=host, port=port, speed=speed)

@@ -39,7 +39,7 @@ CLOSED: Final = 141  # 128 + SIGPIPE, as shells report it
 MEANINGS: Final[Mapping[int, str]] = {
     DONE: "done; for `wait`: every task completed",
     FAILED: "a task failed",
-    USAGE: "wrong command, configuration or id; nothing was sent",
+    USAGE: "wrong command, configuration, id or file",
     TIMED_OUT: "the wait timed out; the task continues",
     REFUSED: "the vendor refused: key, permission, quota, unknown task",
     UNREACHABLE: "the vendor was unreachable or its response unusable",

@@ -9,10 +9,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
 from taskbridge.errors import printable
+from taskbridge.notebook import progress_text, task_facts, time_text, unless_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import datetime
 
     from taskbridge._config.registry import ProviderInfo
     from taskbridge.models import Task, TaskFile, TaskResult
@@ -102,10 +102,6 @@ def time_left(moment: float | None) -> str:
     return duration_text(left) if left >= 1.0 else "now"
 
 
-def _moment(moment: datetime | None) -> str | None:
-    return None if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-
-
 # Tasks.
 
 
@@ -117,11 +113,6 @@ def status_text(task: Task) -> str:
 def native_text(task: Task) -> str:
     """Format the vendor's own status."""
     return printable(task.native_status or "-", 60)
-
-
-def progress_text(task: Task) -> str:
-    """Format the progress of a running task, if the vendor reports it: ``40%``."""
-    return f"{task.progress:.0%}" if task.progress is not None and not task.is_terminal else ""
 
 
 def task_line(task: Task, width: int) -> str:
@@ -137,36 +128,18 @@ def detail_text(task: Task, *, progress: bool = True) -> str:
 
 def _note(task: Task, *, progress: bool) -> str:
     if task.error is not None:
-        return _safe(_unless_status(task, task.error.message) or _unless_status(task, task.error.code)) or ""
+        return _safe(unless_status(task, task.error.message) or unless_status(task, task.error.code)) or ""
     if task.is_terminal:
         return ""
-    return ", ".join(filter(None, [progress_text(task) if progress else "", _safe(_unless_status(task, task.message))]))
-
-
-def _unless_status(task: Task, text: str | None) -> str | None:
-    """A vendor's text, unless it only repeats the status."""
-    return None if text is None or text.casefold() == (task.native_status or "").casefold() else text
+    return ", ".join(filter(None, [progress_text(task) if progress else "", _safe(unless_status(task, task.message))]))
 
 
 def task_block(task: Task) -> str:
     """Format all about a task."""
-    error = task.error
-    rows: list[tuple[str, str | None]] = [
+    rows = [
         ("status", status_text(task)),
         ("vendor says", native_text(task) + ("" if task.recognized else ", a word that taskbridge does not know")),
-        ("operation", _safe(task.operation)),
-        ("progress", None if task.progress is None else f"{task.progress:.0%}"),
-        ("message", _safe(_unless_status(task, task.message))),
-        ("error", (_safe(_unless_status(task, error.message)) or "the vendor gives no reason") if error else None),
-        ("error code", _safe(_unless_status(task, error.code)) if error and error.code != error.message else None),
-        ("created", _moment(task.created_at)),
-        ("started", _moment(task.started_at)),
-        ("updated", _moment(task.updated_at)),
-        ("finished", _moment(task.finished_at)),
-        ("external id", _safe(task.external_id)),
-        ("part of", _safe(task.parent_id)),
-        ("retry of", _safe(task.retry_of)),
-        ("restarts", None if task.restarts is None else str(task.restarts)),
+        *((label, _safe(value)) for label, value in task_facts(task)),
     ]
     rows += [("subtasks" if number == 0 else "", _subtask(part)) for number, part in enumerate(task.subtasks)]
     return _block(printable(task.ref, 600), rows)
@@ -194,7 +167,7 @@ def result_block(ref: str, result: TaskResult) -> str:
 
 
 def _file(file: TaskFile) -> str:
-    expiry = f"link valid until {_moment(file.expires_at)}" if file.expires_at else None
+    expiry = f"link valid until {time_text(file.expires_at)}" if file.expires_at else None
     size = f"{file.size:,} bytes" if file.size is not None else None
     facts = ", ".join(filter(None, [_safe(file.media_type), size, expiry]))
     return f"{printable(file.name or file.id or 'without a name', _MOST)}{f' ({facts})' if facts else ''}"

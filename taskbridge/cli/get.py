@@ -1,4 +1,4 @@
-"""``get``: poll tasks once."""
+"""``get``: ask for the status of tasks once."""
 
 from __future__ import annotations
 

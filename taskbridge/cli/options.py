@@ -45,7 +45,7 @@ def parse_seconds(_ctx: click.Context, _param: click.Parameter, value: str) -> f
     except ValueError:
         number = -1.0
     if not 0 < number <= _LONGEST:  # also refuses not-a-number
-        raise click.BadParameter(f"{value!r} is no number of seconds above 0 (or 'none', to wait without a limit).")
+        raise click.BadParameter(f"{value!r} is not a number of seconds above 0 (or 'none', to wait without a limit).")
     return number
 
 
@@ -251,10 +251,8 @@ def open_client(output: Output | None, name: str | None) -> Client:
         hide_warnings()
     else:
         show_warnings(output)
-    config = load_config(config_path())
-    if name is None and config.default is None and len(config.connections) > 1:
-        names = ", ".join(sorted(config.connections))
-        raise ConfigError(f"name a connection of {names}, or add a default to {config.path}")
+    if name is None:
+        name = _default(load_config(config_path()), "name a connection")
     return connect(connection=name, config=config_path())
 
 
@@ -277,16 +275,14 @@ def _ref(config: Config, text: str) -> TaskRef:
         return TaskRef(text)
     if colon and CONNECTION_NAME.fullmatch(head):
         config.connection(head)  # raises: there is none of that name
-    return TaskRef.of(_default(config, text), text)
+    hint = f"{printable(text, 80)!r} names no connection: write it as connection:id, with a connection"
+    return TaskRef.of(_default(config, hint), text)
 
 
-def _default(config: Config, text: str) -> str:
-    names = list(config.connections)
-    if config.default is None and len(names) > 1:
-        raise ConfigError(
-            f"{printable(text, 80)!r} names no connection: write it as connection:id, with a connection of "
-            f"{', '.join(sorted(names))}, or add a default to {config.path}"
-        )
+def _default(config: Config, hint: str) -> str:
+    names = ", ".join(sorted(config.connections))
+    if config.default is None and len(config.connections) > 1:
+        raise ConfigError(f"{hint} of {names}, or add a default to {config.path}")
     if not names:
         raise ConfigError(f"{config.path} has no connections; add [connections.invoices]")
     return config.connection().name

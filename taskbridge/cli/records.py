@@ -33,6 +33,11 @@ def error_or_none(error: TaskbridgeError | None) -> dict[str, Any] | None:
     return None if error is None else error_record(error)
 
 
+def result_record(ref: str, error: TaskbridgeError | None, **parts: object) -> dict[str, Any]:
+    """Return the record of what a command got for a task, or of the error in its place."""
+    return {"ref": ref, **parts, "error": error_or_none(error), "exit_code": code_of(error)}
+
+
 def task_record(task: Task | None) -> dict[str, Any] | None:
     """Return the record of a task, without links to its files: a link is a key, and only `result` shows it."""
     if task is None:

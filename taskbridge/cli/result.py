@@ -9,7 +9,7 @@ import click
 from taskbridge.cli.exit_codes import code_of
 from taskbridge.cli.formatting import result_block
 from taskbridge.cli.options import open_refs, ref_argument, with_config, with_json, with_timeout
-from taskbridge.cli.records import error_or_none
+from taskbridge.cli.records import result_record
 from taskbridge.cli.resume import show_resume
 from taskbridge.errors import TaskbridgeError, WaitTimeout
 
@@ -46,8 +46,7 @@ def command(output: Output, ref: str, timeout: float | None) -> int:
             error = failure.about(ref=opened)
     with output.signals.raising():
         if output.as_json:
-            record = {"ref": opened, "result": None if result is None else result.to_dict()}
-            output.record({**record, "error": error_or_none(error), "exit_code": code_of(error)})
+            output.record(result_record(opened, error, result=None if result is None else result.to_dict()))
         elif error is not None:
             output.error(error)
         elif result is not None:

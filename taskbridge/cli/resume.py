@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 _MOST_SHOWN: Final = 50  # tasks
 
 
-def resume_command(command: str, refs: Iterable[str]) -> str:
-    """Return the command that resumes a wait, quoted for a shell."""
-    path = config_path()
-    options = ["--config", path] if path is not None else []
-    words = list(refs)
+def command_line(command: str, *words: str, **options: str | None) -> str:
+    """Return a command, with its flags, as a line for a shell; options that are None are left out."""
+    given = {**options, "config": config_path()}
+    parts = [part for name, value in given.items() if value is not None for part in (f"--{name}", value)]
     if any(word.startswith("-") for word in words):
-        options.append("--")  # a ref is not an option
-    return shlex.join(["taskbridge", command, *options, *words])
+        parts.append("--")  # a ref or a path is not an option
+    return shlex.join(["taskbridge", *command.split(), *parts, *words])
 
 
 def stop_record(cause: str, refs: Iterable[str], resume: str) -> dict[str, Any]:
@@ -35,7 +34,7 @@ def stop_record(cause: str, refs: Iterable[str], resume: str) -> dict[str, Any]:
 
 def show_resume(output: Output, cause: str, tasks: Mapping[str, Task | None], command: str) -> None:
     """Write which tasks continue, and the command that waits for them again."""
-    resume = resume_command(command, tasks)
+    resume = command_line(command, *tasks)
     if output.as_json:
         output.record(stop_record(cause, tasks, resume))
         return

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from taskbridge.cli.exit_codes import DONE, code_of
 from taskbridge.cli.formatting import field_errors, os_error_text
-from taskbridge.cli.options import config_path, open_client, with_config, with_connection, with_json, with_options
+from taskbridge.cli.options import open_client, with_config, with_connection, with_json, with_options
+from taskbridge.cli.resume import command_line
 from taskbridge.errors import InvalidInput, InvalidRequest, SubmitUncertain, TaskbridgeError
 from taskbridge.models import Outcome
 
@@ -76,9 +76,7 @@ def command(
 
 def _show_recovery(output: Output, token: Mapping[str, Any], documents: Sequence[str]) -> None:
     """Write the command that finds an uncertain submission."""
-    path = config_path()
-    options = ["--config", path] if path is not None else []
-    recover = shlex.join(["taskbridge", "recover", *options, json.dumps(dict(token)), *documents])
+    recover = command_line("recover", json.dumps(dict(token)), *documents)
     if output.as_json:
         output.note_record({"recover": recover})
     else:

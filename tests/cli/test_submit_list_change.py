@@ -136,6 +136,13 @@ def test_list_shows_a_line_for_each_task(go: Run) -> None:
     assert ref in [line.split()[0] for line in go("list").stdout.splitlines()]
 
 
+@pytest.mark.parametrize("name", ["status", "limit", "self"])
+def test_list_refuses_a_filter_that_is_an_option(go: Run, name: str) -> None:
+    done = go("list", "--filter", f"{name}=5")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{name!r} is none: see --status and --limit" in done.stderr
+
+
 def test_list_filters_by_status_and_by_the_vendors_own_filters(go: Run) -> None:
     failed = records(go("list", "--status", "failed", "--json").stdout)
     tasks = records(go("list", "--filter", "kind=task", "--filter", "operation=convert", "--json").stdout)

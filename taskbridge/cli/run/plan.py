@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from taskbridge._config.registry import load_provider
 from taskbridge._engine.inputs import is_url, native_operation
 from taskbridge.cli.formatting import os_error_text
-from taskbridge.cli.options import config_path, document_name, find_documents, open_client
+from taskbridge.cli.options import document_name, find_documents, open_client
+from taskbridge.cli.resume import command_line
 from taskbridge.cli.run.ledger import Ledger, LedgerEntry, RunTerms
 from taskbridge.cli.run.worker import RunLimits
 from taskbridge.errors import ConfigError, TaskbridgeError, UnsupportedFeature, printable
@@ -65,15 +65,13 @@ class RunRequest:
         """Return the command that resumes from the ledger, quoted for a shell."""
         default, limits = RunLimits(), self.limits
         options = {
-            "--to": self.to,
-            "--ledger": self.ledger,
-            "--max-in-flight": None if limits.max_in_flight == default.max_in_flight else str(limits.max_in_flight),
-            "--timeout": None if limits.timeout == default.timeout else _seconds(limits.timeout),
-            "--settle": None if limits.settle == default.settle else _seconds(limits.settle),
-            "--config": config_path(),
+            "to": self.to,
+            "ledger": self.ledger,
+            "max-in-flight": None if limits.max_in_flight == default.max_in_flight else str(limits.max_in_flight),
+            "timeout": None if limits.timeout == default.timeout else _seconds(limits.timeout),
+            "settle": None if limits.settle == default.settle else _seconds(limits.settle),
         }
-        words = [word for name, value in options.items() if value is not None for word in (name, value)]
-        return shlex.join(["taskbridge", "run", "--resume", *words])
+        return command_line("run --resume", **options)
 
 
 def _seconds(seconds: float | None) -> str:

@@ -16,10 +16,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from taskbridge.cli.formatting import COLORS, detail_text, duration_text, progress_text, time_left
+from taskbridge.cli.formatting import COLORS, detail_text, duration_text, time_left
 from taskbridge.cli.output import use_color
 from taskbridge.errors import printable
 from taskbridge.models import TaskStatus
+from taskbridge.notebook import progress_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +98,8 @@ class WaitTable(AbstractContextManager["Callable[[Outcome], None]", None]):
         if task is None:
             return name, Text(""), Text(""), Text(""), due, detail
         status = Text(task.status, style=COLORS[task.status])
-        return name, status, Text(progress_text(task)), Text(duration_text(progress.age(task))), due, detail
+        share = Text("" if task.is_terminal else progress_text(task) or "")
+        return name, status, share, Text(duration_text(progress.age(task))), due, detail
 
     def _detail(self, ref: TaskRef) -> Text:
         """The vendor's words about the task, or why there are none, or none that are new."""
