@@ -42,7 +42,7 @@ __all__ = [
 
 # Module -> the public names in it.
 _MODULES: Final = {
-    "taskbridge.emulator.shell": ("Emulator",),
+    "taskbridge.emulator": ("Emulator",),
     "taskbridge.testing.clock": ("VirtualClock",),
     "taskbridge.testing.conformance": ("ProviderConformance", "Sample"),
     "taskbridge.testing.recording": ("RecordingTransport", "ReplayTransport", "UnexpectedRequest"),
@@ -56,14 +56,7 @@ def __getattr__(name: str) -> object:
     module = next((module for module, names in _MODULES.items() if name in names), None)
     if module is None:
         raise AttributeError(f"module 'taskbridge.testing' has no attribute {name!r}")
-    try:
-        value: object = getattr(import_module(module), name)
-    except ModuleNotFoundError as error:
-        if name != "Emulator":
-            raise
-        from taskbridge._config.registry import require_extra  # noqa: PLC0415  # only if something is missing
-
-        raise require_extra(error.name or "starlette", "emulator", "taskbridge.testing.Emulator") from None
+    value: object = getattr(import_module(module), name)
     globals()[name] = value
     return value
 

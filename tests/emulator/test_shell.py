@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
-import signal
 import socket
+import subprocess
+import sys
 import threading
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -155,10 +156,16 @@ def test_it_serves_in_the_calling_thread_until_stopped() -> None:
 
 
 def test_ctrl_c_stops_it_normally() -> None:
-    emulator = acme()
-    emulator.serve(ready=lambda: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(RuntimeError, match="is not running"):
-        _ = emulator.clock
+    code = """
+import signal
+from taskbridge.testing import Emulator
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+Emulator("cloudconvert").serve(ready=lambda: signal.raise_signal(signal.SIGINT))
+print("stopped")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("stopped\n", "", 0)
 
 
 def test_it_can_be_restarted() -> None:
