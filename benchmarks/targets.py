@@ -271,7 +271,7 @@ REASONS: Final[Mapping[str, str]] = {
     "peer-cpu-sync": "one run each, in real time; five rounds with few operations are in the table below it",
     "peer-cpu-aio": "as above",
     "requests": "simulated with uncut durations; delays and CPU are from the run in real time",
-    "flight-aio": "compared with 1,000 threads at the same polls per second",
+    "flight-aio": "compared with 500 threads at the same polls per second",
     "flight-sync": "as above",
 }
 MISSES: Final[Mapping[str, Callable[[Results], str]]] = {
