@@ -209,7 +209,7 @@ def _fast_constructor(model: type[_T]) -> type[_T]:
     init = names["__init__"]
     init.__kwdefaults__, init.__annotations__ = defaults, generated.__annotations__
     init.__qualname__ = generated.__qualname__
-    model.__init__ = init  # type: ignore[method-assign]
+    model.__init__ = init  # type: ignore[method-assign]  # the same signature, faster
     return model
 
 

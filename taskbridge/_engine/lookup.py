@@ -72,7 +72,7 @@ def get(
             mismatch = identity_mismatch(kind, native, task)
             if mismatch is None:
                 if connection.expects_webhook or not task.recognized:
-                    connection.note(task)  # `ingest` asks again where no webhook is expected
+                    connection.note(task)  # elsewhere `ingest` confirms an event that may be late
                 return task
             if before is not None:
                 raise mismatch

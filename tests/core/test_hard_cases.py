@@ -220,6 +220,26 @@ def test_an_interrupt_ends_the_wait_and_leaves_no_thread(number: int) -> None:
     assert (done.stdout.splitlines(), done.stderr) == (["interrupted", "[]", "processing"], "")
 
 
+def test_a_thread_that_cannot_start_leaves_the_client_usable(
+    acme: Maker, says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = acme(lambda request: says(task_of(request), "done"))
+    start = threading.Thread.start
+    left = [2]
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "taskbridge-wait" and left[0]:
+            left[0] -= 1
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="new thread"):
+        harness.client.wait_all(["t1"])  # there is no other thread
+    left[0] = 0
+    assert [outcome.unwrap().id for outcome in harness.client.wait_all(["t1"])] == ["t1"]
+
+
 # Event loops.
 
 
