@@ -9,26 +9,40 @@ marked as assumed. Times in seconds of vendor time, except for `CloudConvertEmul
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from taskbridge.emulator import Host, Plan, VendorEmulator
 from taskbridge.emulator.helpers import JsonObject, as_object, from_json, random_text
 
-from .emulator_responses import USER_ID, ApiResponse, JobWebhooks, Views, format_async, format_sync, page
+from .emulator_operations import list_formats, list_operations
+from .emulator_responses import (
+    USER_ID,
+    ApiResponse,
+    JobWebhooks,
+    RateLimit,
+    Views,
+    bad_gateway,
+    format_async,
+    format_sync,
+    page,
+)
 from .emulator_storage import Storage
-from .emulator_tasks import NativeJob, NativeTask, TaskStore, Timeline, has_passed
-from .emulator_validation import REQUIRED, TaskSpec, VendorError, invalid, not_found, read_job, read_task
+from .emulator_tasks import NativeJob, NativeTask, StoredFile, TaskStore, Timeline, has_passed
+from .emulator_validation import ERRORS, REQUIRED, TaskSpec, VendorError, invalid, not_found, read_job, read_task
 
 Handler: TypeAlias = Callable[[Request, JsonObject], ApiResponse | Awaitable[ApiResponse]]
 
 ANY_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 LARGE_JOB: Final = 100  # a job with this many tasks gets a 500, although it runs (node issue 60)
+STORAGE: Final = "/cloudconvert-storage"
+SYNC: Final = "/cloudconvert-sync"
+GATEWAY: Final = frozenset({502, 503, 504})  # statuses of a gateway: HTML or text (sdk PHP RUBY)
 HOUR: Final = 3600.0  # seconds
 LONG_WORK: Final = Plan(queued=0, working=7 * 24 * HOUR)
 CHECK_INTERVAL: Final = 0.005  # seconds of real time between two checks on the sync host
@@ -40,6 +54,7 @@ class CloudConvertEmulator(VendorEmulator):
     Attributes:
         store: The tasks and jobs.
         webhooks: The webhooks of the account and of jobs.
+        rate: Its rate limit.
     """
 
     name = "cloudconvert"
@@ -52,10 +67,10 @@ class CloudConvertEmulator(VendorEmulator):
         self._api_url = f"{host.base_url}/cloudconvert/v2"
         self._key = f"emulated-{random_text(host.random, 32)}"
         self.store = TaskStore(host)
-        self._storage = Storage(self.store, f"{host.base_url}/cloudconvert-storage", host.random.randbytes(32))
+        self._storage = Storage(self.store, f"{host.base_url}{STORAGE}", host.random.randbytes(32))
         self._views = Views(self.store, self._storage, self._api_url)
         self.webhooks = JobWebhooks(host, self.store, self._views, self._api_url)
-        self._minute = (0, 0)
+        self.rate = RateLimit(host.clock)
         self._samples = self._make_samples()
 
     def settings(self) -> Mapping[str, str]:
@@ -70,9 +85,30 @@ class CloudConvertEmulator(VendorEmulator):
         """Ids of tasks, and of jobs as ``job/<id>``."""
         return self._samples
 
-    def subscribe(self, url: str) -> str:
-        """Register a webhook for all job events and return its signing secret."""
-        return self.webhooks.add(url)
+    def register_webhook(self, url: str, events: Iterable[str] | None = None) -> str:
+        """Register a webhook for job events and return its signing secret."""
+        return self.webhooks.add(url, events)
+
+    def webhook_secrets(self) -> Mapping[str, str]:
+        """The secret that signs deliveries to the ``webhook_url`` of a job."""
+        return {"webhook_url": self.webhooks.job_secret}
+
+    def use_sandbox(self, *md5: str) -> None:
+        """Be the sandbox: imports of files with other MD5 sums than these fail with ``SANDBOX_FILE_NOT_ALLOWED``."""
+        self.store.allow_only(frozenset(md5))
+
+    def error_response(self, status: int, path: str) -> Response | None:
+        """An error in the format of its host."""
+        if path.startswith(STORAGE):
+            return self._storage.error_response(status)
+        if status in GATEWAY:
+            return bad_gateway(status)
+        if status not in ERRORS:
+            return None
+        response = ApiResponse(VendorError.of(status).body, status)
+        if path.startswith(SYNC):
+            return format_sync(response)
+        return format_async(response, self.rate if status != 401 else None)
 
     def mounts(self) -> Mapping[str, Sequence[BaseRoute]]:
         """The async API, the sync API and the storage."""
@@ -89,19 +125,18 @@ class CloudConvertEmulator(VendorEmulator):
                 on_async("/v2/tasks/{id}", delete, self._delete_task),
                 on_async("/v2/tasks/{id}/cancel", post, self._cancel_task),
                 on_async("/v2/tasks/{id}/retry", post, self._retry_task),
-                on_async("/v2/users/me", get, self._show_user),
+                on_async("/v2/users/me", get, self._show_user, limited=False),
                 on_async("/v2/users/me/webhooks", get, self.webhooks.list),
                 on_async("/v2/webhooks", post, self.webhooks.create),
                 on_async("/v2/webhooks/{id}", delete, self.webhooks.delete),
-                on_async("/v2/operations", get, self._list_operations, public=True),
-                on_async("/v2/{operation:path}", post, self._create_task),
-                on_async("/{path:path}", None, self._unknown_path, public=True),
+                on_async("/v2/operations", get, list_operations, public=True, limited=False),
+                on_async("/v2/convert/formats", get, list_formats, public=True, limited=False),
+                *(on_async(f"/v2/{name}", post, partial(self._create_task, name)) for name in REQUIRED),
             ],
             "cloudconvert-sync": [
                 on_sync("/v2/jobs", post, self._create_and_wait),
                 on_sync("/v2/jobs/{id}", get, self._wait_for_job),
                 on_sync("/v2/tasks/{id}", get, self._wait_for_task),
-                on_sync("/{path:path}", None, self._unknown_path),
             ],
             "cloudconvert-storage": self._storage.routes(),
         }
@@ -113,33 +148,38 @@ class CloudConvertEmulator(VendorEmulator):
     # Hosts.
 
     def _route(
-        self, path: str, methods: list[str] | None, handler: Handler, *, sync: bool = False, public: bool = False
+        self,
+        path: str,
+        methods: list[str],
+        handler: Handler,
+        *,
+        sync: bool = False,
+        public: bool = False,
+        limited: bool = True,
     ) -> Route:
         async def endpoint(request: Request) -> Response:
+            rate: RateLimit | None = None  # no headers without a key, at /users/me and on the sync host (wire VCR)
             try:
                 if not public:
                     self._check_key(request)
+                if limited and not sync:
+                    rate = self.rate
+                    rate.take()
                 # Anything but a JSON object counts as no fields, as in PHP.
                 outcome = handler(request, from_json(await request.body()) or {})
                 response = outcome if isinstance(outcome, ApiResponse) else await outcome
             except VendorError as error:
-                response = ApiResponse(error.body, error.status, counted=error.status != 401)
-            except TimeoutError:  # expected of a gateway; HTML as in sdk PHP, RUBY tests
-                return HTMLResponse("<html><body><h1>504 Gateway Time-out</h1></body></html>", 504)
-            return format_sync(response) if sync else format_async(response, self._count())
+                response = ApiResponse(error.body, error.status, error.headers)
+            except TimeoutError:  # expected of a gateway
+                return bad_gateway(504)
+            return format_sync(response) if sync else format_async(response, rate)
 
         return Route(path, endpoint, methods=methods)
 
     def _check_key(self, request: Request) -> None:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or key.strip() != self._key:
-            raise VendorError(401, "UNAUTHENTICATED", "Unauthenticated.")  # sdk JAVA, W6W probe
-
-    def _count(self) -> int:
-        """Requests in this vendor minute."""
-        minute, count = int(self.store.now // 60), self._minute[1]
-        self._minute = (minute, count + 1 if minute == self._minute[0] else 1)
-        return self._minute[1]
+            raise VendorError.of(401)
 
     async def _wait_for(self, request: Request, timeline: Callable[[], Timeline]) -> None:
         """Wait in real time for an end; `TimeoutError` at the limit, or when the caller has disconnected."""
@@ -149,15 +189,12 @@ class CloudConvertEmulator(VendorEmulator):
                 raise TimeoutError
             waited += await self.host.clock.hold(CHECK_INTERVAL)
 
-    def _unknown_path(self, _request: Request, _body: JsonObject) -> ApiResponse:
-        raise not_found()
-
     # Jobs.
 
     def _create_job(self, _request: Request, body: JsonObject) -> ApiResponse:
         job = self._new_job(body)
         if len(job.tasks) >= LARGE_JOB:
-            raise _server_error()
+            raise VendorError.of(500)
         return ApiResponse({"data": self._views.job(job)}, 201)
 
     def _new_job(self, body: JsonObject) -> NativeJob:
@@ -205,8 +242,13 @@ class CloudConvertEmulator(VendorEmulator):
         for task in job.tasks if redirect else ():
             finished = self.store.timeline(task).status(self.store.now) == "finished"
             if finished and task.operation == "export/url" and not task.deleted and (files := self.store.files(task)):
-                return ApiResponse(status=302, headers={"Location": self._storage.url(task, files[0])})
+                return ApiResponse(status=302, headers={"Location": self._redirect(task, files[0])})
         return ApiResponse({"data": self._views.job(job)}, status)
+
+    def _redirect(self, task: NativeTask, file: StoredFile) -> str:
+        # At another origin, as at the vendor, so that clients drop the key. Links in results stay at the API's: careful
+        # clients refuse links to this machine, except to the host that they were configured with.
+        return self._storage.url(task, file).replace(self.host.base_url, self.host.storage_url, 1)
 
     def _job(self, request: Request) -> NativeJob:
         job = self.store.job(_checked_id(request))
@@ -216,8 +258,8 @@ class CloudConvertEmulator(VendorEmulator):
 
     # Tasks.
 
-    def _create_task(self, request: Request, body: JsonObject) -> ApiResponse:
-        spec = read_task(request.path_params["operation"], body, self._task_exists)
+    def _create_task(self, operation: str, _request: Request, body: JsonObject) -> ApiResponse:
+        spec = read_task(operation, body, self._task_exists)
         return ApiResponse({"data": self._views.task(self.store.create([spec])[0])}, 201)
 
     def _show_task(self, request: Request, _body: JsonObject) -> ApiResponse:
@@ -278,10 +320,7 @@ class CloudConvertEmulator(VendorEmulator):
             "tasks_per_minute": None,
             "links": {"self": f"{self._api_url}/users/{USER_ID}"},
         }
-        return ApiResponse({"data": user}, counted=False)  # no rate headers here (wire VCR)
-
-    def _list_operations(self, _request: Request, _body: JsonObject) -> ApiResponse:
-        return ApiResponse({"data": [_operation(name) for name in REQUIRED]}, counted=False)  # none (2026 probe)
+        return ApiResponse({"data": user})
 
     def _make_samples(self) -> dict[str, str]:
         store = self.store
@@ -323,12 +362,8 @@ class CloudConvertEmulator(VendorEmulator):
 def _checked_id(request: Request) -> str:
     task_id: str = request.path_params["id"]
     if not ANY_ID.fullmatch(task_id):
-        raise _server_error()  # wire XSOAR
+        raise VendorError.of(500)  # wire XSOAR
     return task_id
-
-
-def _server_error() -> VendorError:
-    return VendorError(500, "INTERNAL_ERROR", "Server Error")
 
 
 def _included(request: Request) -> set[str]:
@@ -337,10 +372,3 @@ def _included(request: Request) -> set[str]:
 
 def _wants_redirect(options: Mapping[str, Any]) -> bool:
     return str(options.get("redirect", "")).lower() in {"true", "1"}
-
-
-def _operation(name: str) -> dict[str, Any]:
-    """One entry of the list (sdk JAVA); the options and versions are assumed."""
-    options = [{"name": field, "type": "string", "default": None, "possible_values": None} for field in REQUIRED[name]]
-    version = {"version": "2.1", "default": True, "latest": True, "deprecated": False, "experimental": False}
-    return {"operation": name, "options": options, "engine_versions": [version] if name == "convert" else []}

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
+from math import ceil
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
-from taskbridge.emulator import Host
+from taskbridge.emulator import Host, VendorClock
 from taskbridge.emulator.helpers import random_text
 from taskbridge.emulator.webhooks import OutgoingWebhook, sign_hex
 
 from .emulator_storage import Storage
-from .emulator_tasks import NativeJob, NativeTask, TaskStore, Timeline, has_passed
-from .emulator_validation import invalid, not_found
+from .emulator_tasks import NOT_ALLOWED, NativeJob, NativeTask, TaskStore, Timeline, has_passed
+from .emulator_validation import WEBHOOK_EVENTS, not_found, read_webhook, too_many_requests
 
 USER_ID: Final = 51
-RATE_LIMIT: Final = 500  # X-Ratelimit-Limit of the async host (wire VCR)
 ENGINE: Final = ("office", "2.1")  # doc TASKS, example
 SECRET_LENGTH: Final = 32  # characters, as in the signed body of cloudconvert-dotnet's tests
 RETRY_DELAYS: Final = (60.0, 300.0, 900.0)  # vendor seconds; "3 more tries" is doc HOOK, the delays are assumed
@@ -39,18 +41,14 @@ class ApiResponse:
     body: object = None  # becomes JSON; None for no body
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    counted: bool = True  # whether it has the rate limit headers
 
 
-def format_async(response: ApiResponse, recent: int) -> Response:
-    """Format a response of the async host: PHP's JSON with escaped slashes, and rate limit headers (wire VCR).
-
-    ``recent`` is the number of requests in the current minute, this one included.
-    """
+def format_async(response: ApiResponse, rate: RateLimit | None) -> Response:
+    """Format a response of the async host: PHP's JSON with escaped slashes, and rate limit headers (wire VCR)."""
     headers = {"Cache-Control": "no-cache, private", "Server": "nginx", **response.headers}
-    if response.counted:
-        headers["X-Ratelimit-Limit"] = str(RATE_LIMIT)
-        headers["X-Ratelimit-Remaining"] = str(max(0, RATE_LIMIT - recent))
+    if rate is not None:
+        headers["X-Ratelimit-Limit"] = str(rate.limit)
+        headers["X-Ratelimit-Remaining"] = str(rate.remaining)
     if response.body is None:
         return Response(status_code=response.status, headers=headers)
     headers |= {"Vary": "Accept-Encoding", "Content-Type": "application/json"}
@@ -69,6 +67,40 @@ def format_sync(response: ApiResponse) -> Response:
     return Response(body, response.status, headers)
 
 
+def bad_gateway(status: int) -> Response:
+    """The page of a gateway; HTML as in sdk PHP, RUBY tests."""
+    title = f"{status} {HTTPStatus(status).phrase}"
+    return HTMLResponse(f"<html><body><h1>{title}</h1></body></html>", status)
+
+
+class RateLimit:
+    """The requests of each vendor minute (wire VCR; that all of them count is assumed, W6W names those that create).
+
+    Attributes:
+        limit: How many are accepted.
+    """
+
+    def __init__(self, clock: VendorClock) -> None:
+        self.limit = 500  # wire VCR
+        self._clock = clock
+        self._minute, self._count = 0, 0
+
+    @property
+    def remaining(self) -> int:
+        """How many more are accepted in this minute."""
+        return max(0, self.limit - self._count)
+
+    def take(self) -> None:
+        """Count a request, or raise the `VendorError` of one too many."""
+        now = self._clock.time()
+        if int(now // 60) != self._minute:
+            self._minute, self._count = int(now // 60), 0
+        if not self.remaining:
+            left = 60 - now % 60  # vendor seconds; the caller counts in its own
+            raise too_many_requests(ceil(left / self._clock.speed if self._clock.speed else left))
+        self._count += 1
+
+
 def time_text(moment: float) -> str:
     """Whole seconds with ``+00:00``, never ``Z`` (doc, wire)."""
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
@@ -77,17 +109,23 @@ def time_text(moment: float) -> str:
 def page(items: Sequence[Any], query: Mapping[str, str], path: str) -> tuple[Sequence[Any], dict[str, Any]]:
     """Return one page of a list, and its ``links`` and ``meta`` (doc TASKS).
 
-    There is no total, and ``last`` is always null. The links contain only ``page``, as in the documented example. The
-    query may have ``per_page`` (100 by default) and ``page`` (from 1); ``path`` is the URL of the list.
+    There is no total, and ``last`` is always null. The links contain ``page``, as in the documented example, and the
+    rest of the query (assumed). The query may have ``per_page`` (100 by default) and ``page`` (from 1); ``path`` is the
+    URL of the list.
     """
     size, number = _positive(query.get("per_page"), 100), _positive(query.get("page"), 1)
     begin = (number - 1) * size
     rows = items[begin : begin + size]
+    rest = {name: value for name, value in query.items() if name != "page"}
+
+    def link(page: int) -> str:
+        return f"{path}?{urlencode({**rest, 'page': page})}"
+
     links = {
-        "first": f"{path}?page=1",
+        "first": link(1),
         "last": None,
-        "prev": f"{path}?page={number - 1}" if number > 1 else None,
-        "next": f"{path}?page={number + 1}" if begin + size < len(items) else None,
+        "prev": link(number - 1) if number > 1 else None,
+        "next": link(number + 1) if begin + size < len(items) else None,
     }
     meta = {
         "current_page": number,
@@ -161,9 +199,11 @@ class Views:
     def _result(self, task: NativeTask, status: str) -> dict[str, Any] | None:
         if status == "waiting" and task.operation == "import/upload":
             return {"form": self._storage.form(task)}
+        files = self._store.files(task) if status in {"finished", "error"} else []
+        if self._store.timeline(task).code == NOT_ALLOWED and status == "error":  # wire HOOK23
+            return {"files": [{"filename": file.name, "md5": file.md5} for file in files]}
         if status != "finished":
             return None
-        files = self._store.files(task)
         entries: list[dict[str, Any]] = [{"filename": file.name, "size": len(file.content)} for file in files]
         if task.operation == "export/url":
             for entry, file in zip(entries, files, strict=True):
@@ -222,14 +262,14 @@ class JobWebhooks:
 
     def create(self, _request: Request, body: Mapping[str, Any]) -> ApiResponse:
         """``POST /v2/webhooks``."""
-        missing = {field: [f"The {field} field is required."] for field in ("url", "events") if not body.get(field)}
-        if missing:
-            raise invalid(missing)
-        return ApiResponse({"data": self._create(body["url"], body["events"])}, 201)  # the status is assumed
+        return ApiResponse({"data": self._create(*read_webhook(body))}, 201)  # the status is assumed
 
-    def add(self, url: str) -> str:
-        """Register a webhook for all events, as the dashboard does, and return its signing secret."""
-        secret: str = self._create(url, ["job.created", *sorted(ENDS)])["signing_secret"]
+    def add(self, url: str, events: Iterable[str] | None = None) -> str:
+        """Register a webhook for these events, or for all, as the dashboard does; return its signing secret."""
+        wanted = [*(WEBHOOK_EVENTS if events is None else events)]
+        if unknown := set(wanted) - {*WEBHOOK_EVENTS}:
+            raise ValueError(f"cloudconvert has no event {', '.join(sorted(unknown))}")
+        secret: str = self._create(url, wanted)["signing_secret"]
         return secret
 
     def _create(self, url: str, events: list[str]) -> dict[str, Any]:

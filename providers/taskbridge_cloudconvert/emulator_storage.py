@@ -29,6 +29,14 @@ from .emulator_tasks import RETENTION, NativeTask, StoredFile, TaskStore
 
 FORM_LIFETIME: Final = 6 * 3600.0  # seconds after the task's creation (wire VCR)
 ACCESS_KEY: Final = "emulated"
+# HTTP status -> code and message; S3's, assumed for this vendor.
+ERRORS: Final = {
+    403: ("AccessDenied", "Access Denied"),
+    404: ("NoSuchKey", "The specified key does not exist."),
+    405: ("MethodNotAllowed", "The specified method is not allowed against this resource."),
+    500: ("InternalError", "We encountered an internal error. Please try again."),
+    503: ("SlowDown", "Please reduce your request rate."),
+}
 FILENAME: Final = "${filename}"  # the caller sends it verbatim, the storage replaces it (wire VCR)
 
 
@@ -46,6 +54,10 @@ class Storage:
             Route("/tasks", self._upload, methods=["POST"]),
             Route("/tasks/{task}/{filename:path}", self._download, methods=["GET"]),
         ]
+
+    def error_response(self, status: int) -> Response | None:
+        """The storage's own response with an error status."""
+        return _error(status, *ERRORS[status]) if status in ERRORS else None
 
     # Links and forms.
 
@@ -124,7 +136,7 @@ class Storage:
         task = self._store.task(task_id)
         files = {file.name: file for file in self._store.files(task)} if task is not None else {}
         if task is None or name not in files:
-            return _error(404, "NoSuchKey", "The specified key does not exist.")
+            return _error(404, *ERRORS[404])
         disposition = "inline" if task.payload.get("inline") else "attachment"
         return _file(files[name], disposition, self._store.timeline(task).ended, request.headers.get("range", ""))
 
@@ -155,7 +167,7 @@ def _header_name(name: str) -> str:
 
 
 def _etag(file: StoredFile) -> str:
-    return f'"{hashlib.md5(file.content, usedforsecurity=False).hexdigest()}"'
+    return f'"{file.md5}"'
 
 
 def _error(status: int, code: str, message: str) -> Response:

@@ -11,9 +11,10 @@ output is the bytes of the input under a new name. Names that the documentation 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Final, Literal, TypeAlias
@@ -31,6 +32,7 @@ NEVER: Final = float("inf")
 GRAIN: Final = 1e-6  # seconds; times closer than this are equal, so that rounding errors do not postpone an end
 RETENTION: Final = 24 * 3600.0  # seconds after the end (doc TASKS)
 QUICK: Final = Plan(queued=0.25, working=0.25)  # imports and exports, in vendor seconds
+NOT_ALLOWED: Final = "SANDBOX_FILE_NOT_ALLOWED"  # wire HOOK23
 ZIP_TIME: Final = (2018, 9, 19, 14, 42, 58)  # of every archive member: an archive has the same bytes in every run
 
 
@@ -40,6 +42,11 @@ class StoredFile:
 
     name: str
     content: bytes
+
+    @property
+    def md5(self) -> str:
+        """Its MD5 sum in hexadecimal."""
+        return hashlib.md5(self.content, usedforsecurity=False).hexdigest()
 
 
 @dataclass(slots=True)
@@ -110,6 +117,7 @@ class TaskStore:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._allowed: Collection[str] | None = None  # MD5 sums of the sandbox; None outside it
         self._timelines: dict[str, Timeline] = {}
         self.tasks: dict[str, NativeTask] = {}
         self.jobs: dict[str, NativeJob] = {}
@@ -124,6 +132,11 @@ class TaskStore:
         return str(UUID(int=self._host.random.getrandbits(128), version=4))
 
     # Changes by callers.
+
+    def allow_only(self, md5: Collection[str]) -> None:
+        """Fail every import of another file, as the sandbox does (doc OVER, wire HOOK23)."""
+        self._allowed = md5
+        self._timelines.clear()
 
     def create(
         self, specs: Sequence[TaskSpec], job: NativeJob | None = None, plan: Plan | None = None
@@ -247,7 +260,9 @@ class TaskStore:
     def _uninterrupted_timeline(self, task: NativeTask) -> Timeline:
         """The timeline if the task is not cancelled."""
         if task.operation == "import/upload":
-            return Timeline(task.uploaded_at, task.uploaded_at)  # wire VCR: started_at == ended_at
+            return Timeline(
+                task.uploaded_at, task.uploaded_at, *self._refusal(task)
+            )  # wire VCR: started_at == ended_at
         inputs = self._inputs(task)
         failed = min((self.timeline(other).ended for other in inputs if self._fails_others(other)), default=NEVER)
         if failed < NEVER:
@@ -268,7 +283,16 @@ class TaskStore:
             case "cancelled":
                 return Timeline(started, ended, failed=True, code="CANCELLED")
             case _:  # the vendor has no partial end
-                return Timeline(started, ended)
+                return Timeline(started, ended, *self._refusal(task))
+
+    def _refusal(self, task: NativeTask) -> tuple[bool, str | None, str | None]:
+        """Whether the sandbox refuses the file of an import, and the code and message if so."""
+        waits = task.operation == "import/upload" and task.upload is None
+        if self._allowed is not None and task.operation.startswith("import/") and not waits:
+            for file in self.files(task):
+                if file.md5 not in self._allowed:
+                    return True, NOT_ALLOWED, f"The file {file.name} is not whitelisted for sandbox use"
+        return False, None, None
 
     def _name(self, task: NativeTask) -> str:
         """The caller's names for the documents that a task processes."""

@@ -32,8 +32,21 @@ REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 TASK_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")  # doc JOBS
-# An output format such as ``docx`` or ``tar.gz``; the vendor's real list is long and grows.
-FORMAT: Final = re.compile(r"[a-z0-9]{1,4}(\.[a-z0-9]{1,4})?")
+# An output format such as ``docx``, ``numbers`` or ``tar.gz``; the vendor's real list is long and grows.
+FORMAT: Final = re.compile(r"[a-z0-9]{1,7}(\.[a-z0-9]{1,4})?")
+WEBHOOK_EVENTS: Final = ("job.created", "job.finished", "job.failed")  # doc HOOK
+
+# HTTP status -> code and message. The bodies of 403 and of the second kind of 402 are unknown.
+ERRORS: Final[Mapping[int, tuple[str, str]]] = {
+    400: ("INVALID_DATA", "The given data was invalid."),  # sdk PHP
+    401: ("UNAUTHENTICATED", "Unauthenticated."),  # sdk JAVA, W6W probe
+    402: ("CREDITS_EXCEEDED", "Your account has run out of conversion minutes"),  # sdk PHP RUBY
+    404: ("NOT_FOUND", "Not Found"),  # assumed, no recording shows them
+    405: ("METHOD_NOT_ALLOWED", "Method Not Allowed"),  # assumed
+    422: ("INVALID_DATA", "The given data was invalid."),  # wire XSOAR, sdk JAVA
+    429: ("TOO_MANY_REQUESTS", "Too Many Requests"),  # the code: W6W; the message is assumed
+    500: ("INTERNAL_ERROR", "Server Error"),  # wire XSOAR
+}
 
 
 class VendorError(Exception):
@@ -42,19 +55,32 @@ class VendorError(Exception):
     def __init__(self, status: int, code: str, message: str, errors: Mapping[str, list[str]] | None = None) -> None:
         super().__init__(status, code)
         self.status = status
+        self.headers: dict[str, str] = {}
         self.body: dict[str, Any] = {"message": message, "code": code}
         if errors is not None:
             self.body["errors"] = dict(errors)
 
+    @classmethod
+    def of(cls, status: int, errors: Mapping[str, list[str]] | None = None) -> VendorError:
+        """An error of the table."""
+        return cls(status, *ERRORS[status], errors)
+
 
 def invalid(errors: Mapping[str, list[str]]) -> VendorError:
-    """A 422 with the invalid fields (wire XSOAR, sdk JAVA)."""
-    return VendorError(422, "INVALID_DATA", "The given data was invalid.", errors)
+    """A 422 with the invalid fields."""
+    return VendorError.of(422, errors)
 
 
 def not_found() -> VendorError:
-    """A 404 for an unknown, deleted or expired id; code and message are assumed, no recording shows them."""
-    return VendorError(404, "NOT_FOUND", "Not Found")
+    """A 404 for an unknown, deleted or expired id."""
+    return VendorError.of(404)
+
+
+def too_many_requests(retry_after: int) -> VendorError:
+    """A 429 with the seconds after which requests are accepted again (W6W)."""
+    error = VendorError.of(429)
+    error.headers["Retry-After"] = str(retry_after)
+    return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +125,22 @@ def read_job(body: Mapping[str, Any], exists: Callable[[str], bool]) -> list[Tas
     for spec in specs:
         _check_conversion(spec)
     return specs
+
+
+def read_webhook(body: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Read the URL and the events of a webhook, or raise `VendorError`; the texts are assumed."""
+    url, events = body.get("url"), as_list(body.get("events"))
+    errors = {field: f"The {field} field is required." for field in ("url", "events") if not body.get(field)}
+    if "url" not in errors and not _is_url(url):
+        errors["url"] = "The url format is invalid."
+    if "events" not in errors and events is None:
+        errors["events"] = "The events must be an array."
+    for number, event in enumerate(events or ()):
+        if event not in WEBHOOK_EVENTS:
+            errors[f"events.{number}"] = f"The selected events.{number} is invalid."
+    if errors:
+        raise invalid({field: [text] for field, text in errors.items()})
+    return str(url), events or []
 
 
 def _spec(operation: str, body: Mapping[str, Any], name: str | None = None) -> TaskSpec:

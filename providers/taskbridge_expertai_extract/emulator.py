@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final
+from typing import ClassVar, Final
 from uuid import UUID
 
 from starlette.requests import Request
@@ -38,9 +38,12 @@ from taskbridge.emulator.helpers import (
 )
 
 PREFIX: Final = "expertai-extract"
+TOKEN_PATH: Final = "/oauth2/token"  # noqa: S105  # a path, not a password
 TOKEN_LIFETIME_S: Final = 3600  # assumed; "a certain duration" in doc CLIENT
 REQUEST_LIMIT: Final = 14 * 1024 * 1024  # "14 MB": doc SUBMIT; that MB means MiB is assumed
 PAGE_LIMIT: Final = 500  # doc SUBMIT
+PDF_MARK: Final = b"%PDF-"
+PDF_HEAD: Final = 1024  # bytes in which the mark may stand: a fact about PDF readers, not about the vendor
 PHASES: Final = ("page conversion", "classification")  # in this order; sdk PY; equal parts of the work are assumed
 
 # The body of 403, as far as the official client reads it (sdk PY); the texts are assumed.
@@ -73,6 +76,7 @@ class ExpertAiExtractEmulator(VendorEmulator):
     """
 
     name = "expertai-extract"
+    token_paths: ClassVar[tuple[str, ...]] = (f"/{PREFIX}{TOKEN_PATH}",)
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
@@ -87,7 +91,7 @@ class ExpertAiExtractEmulator(VendorEmulator):
 
     def mounts(self) -> Mapping[str, Sequence[BaseRoute]]:
         """The token service and the API, which are different hosts at the vendor."""
-        token = routes([("POST", "/oauth2/token", self._token)], lambda _: None)
+        token = routes([("POST", TOKEN_PATH, self._token)], lambda _: None)
         table = [("POST", "/beta/layout-document-async", self._submit), ("GET", "/beta/status/{id}", self._status)]
         return {PREFIX: [*token, *routes(table, self._check)]}
 
@@ -95,12 +99,16 @@ class ExpertAiExtractEmulator(VendorEmulator):
         """The user, the API's address up to ``/beta``, and the address of the token service."""
         username, password = self._user
         root = f"{self.host.base_url}/{PREFIX}"
-        addresses = {"base_url": f"{root}/beta", "token_url": f"{root}/oauth2/token"}
+        addresses = {"base_url": f"{root}/beta", "token_url": f"{root}{TOKEN_PATH}"}
         return {"username": username, "password": password, **addresses}
 
     def samples(self) -> Mapping[str, str]:
         """``partial`` is a success with a page that was not analyzed."""
         return self._samples
+
+    def error_response(self, status: int, path: str) -> Response | None:
+        """Only the body of 403 is known."""
+        return to_json(NO_SUBSCRIPTION, 403) if status == 403 and path not in self.token_paths else None
 
     # Token.
 
@@ -130,14 +138,20 @@ class ExpertAiExtractEmulator(VendorEmulator):
         document = as_object((from_json(body) or {}).get("document")) or {}
         name = document.get("name")
         try:
-            pages = count_pdf_pages(b64decode(document["data"], validate=True))
+            data = b64decode(document["data"], validate=True)
         except (KeyError, TypeError, ValueError):
             raise ErrorResponse(Response(status_code=400)) from None
+        pages = count_pdf_pages(data)
         if not isinstance(name, str):
             raise ErrorResponse(Response(status_code=400))
         if pages > PAGE_LIMIT:
             raise ErrorResponse(Response(status_code=413))  # assumed; the limit itself is doc SUBMIT
-        key = self._add(name, pages, Life(self.host.clock.time(), self.host.take_plan(name)))
+        plan = self.host.take_plan(name)
+        if (
+            PDF_MARK not in data[:PDF_HEAD]
+        ):  # PDF only: doc SUBMIT; that the task fails, and not the request, is assumed
+            plan = replace(plan, outcome="failed")
+        key = self._add(name, pages, Life(self.host.clock.time(), plan))
         return to_json({"taskId": key}, 202)
 
     async def _status(self, request: Request) -> Response:

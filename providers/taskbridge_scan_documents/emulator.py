@@ -70,6 +70,8 @@ EVENTS: Final = (  # doc HOOK EVENTS
 RETRY_DELAYS: Final = tuple(30.0 * 2**n for n in range(12))
 KEY_LENGTH: Final = 24  # bytes, as in the scheme's published test vector
 
+RESOURCE: Final = re.compile(rf"/{PREFIX}/v1/(?P<kind>file|task)s/(?P<id>[^/]+)(/download)?")
+
 PROBLEM_TYPE: Final = "application/problem+json"  # doc ERR
 PROBLEM_BASE: Final = "https://scan-documents.com/docs/errors/"  # doc GET-TASK
 
@@ -169,16 +171,26 @@ class ScanDocumentsEmulator(VendorEmulator):
         """``cancelled`` is a failed task: the vendor cannot cancel."""
         return self._samples
 
-    def register_webhook(self, url: str, events: Iterable[str] = EVENTS) -> str:
+    def error_response(self, status: int, path: str) -> Response | None:
+        """A problem document."""
+        if status == 422:
+            return invalid(input=[INVALID_INPUT])
+        if status == 404 and (resource := RESOURCE.fullmatch(path)):
+            return problem(404, resource=resource["kind"].capitalize(), id=resource["id"])
+        if status in {404, 405}:  # no path or no method: that it is a problem document is assumed
+            kind, title = ("not-found", "Not Found") if status == 404 else ("method-not-allowed", "Method Not Allowed")
+            return _problem(status, kind, title, title)
+        return problem(status) if status in PROBLEMS else None
+
+    def register_webhook(self, url: str, events: Iterable[str] | None = None) -> str:
         """Register an endpoint for these types of events, as the dashboard does, and return its signing secret."""
+        wanted = frozenset(EVENTS if events is None else events)
+        if not wanted <= {*EVENTS}:
+            raise ValueError(f"events must be among {', '.join(EVENTS)}")
         key = self.host.random.randbytes(KEY_LENGTH)
-        self._endpoints.append(_Endpoint(url, frozenset(events), key))
+        self._endpoints.append(_Endpoint(url, wanted, key))
         self.host.webhooks.enable()
         return f"whsec_{b64encode(key).decode()}"
-
-    def subscribe(self, url: str) -> str:
-        """Register an endpoint for all events and return its signing secret."""
-        return self.register_webhook(url)
 
     def tick(self) -> None:
         """End the tasks that are due, which creates events."""
@@ -430,7 +442,11 @@ def _json(content: Mapping[str, Any]) -> bytes:
 def problem(status: int, **values: str) -> Response:
     """A problem document by its HTTP status; ``values`` fill in its message."""
     kind, title, message = PROBLEMS[status]
-    body = {"type": PROBLEM_BASE + kind, "title": title, "status": status, "message": message.format(**values)}
+    return _problem(status, kind, title, message.format(**values))
+
+
+def _problem(status: int, kind: str, title: str, message: str) -> Response:
+    body = {"type": PROBLEM_BASE + kind, "title": title, "status": status, "message": message}
     return to_json(body, status, PROBLEM_TYPE)
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from starlette.requests import Request
@@ -39,6 +39,7 @@ EXPORT: Final = "export"  # our word: a delivery does not name its event
 API: Final = "/api/v1.0/external"  # doc STATUS
 TOKEN_PATH: Final = "/connect/token"  # noqa: S105  # a path, not a password; doc TOKEN: not under the API's path
 TOKEN_LIFETIME_S: Final = 3600  # doc TOKEN
+INVALID_CLIENT: Final = {"error": "invalid_client"}  # doc TOKEN
 
 # Optional fields of CreateTaskRequest that are used here -> type: doc CREATE; the key of the external id is assumed.
 SUBMIT_FIELDS: Final[Mapping[str, type]] = {
@@ -190,6 +191,7 @@ class SmartDocumentorEmulator(VendorEmulator):
     """
 
     name = "smartdocumentor"
+    token_paths: ClassVar[tuple[str, ...]] = (f"/{PREFIX}{TOKEN_PATH}",)
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
@@ -230,12 +232,16 @@ class SmartDocumentorEmulator(VendorEmulator):
         """``external`` is ``external/<externalId>``; ``cancelled`` is a deleted task."""
         return self._samples
 
+    def error_response(self, status: int, path: str) -> Response | None:
+        """Only the body of a refused token is known."""
+        return to_json(INVALID_CLIENT, status) if status in {400, 401} and path in self.token_paths else None
+
     # Token.
 
     async def _token(self, request: Request) -> Response:
         form = dict(parse_qsl((await request.body()).decode(errors="replace")))
         if (form.get("client_id"), form.get("client_secret")) != self._client:
-            return to_json({"error": "invalid_client"}, 400)  # status assumed; OAuth has 400 and 401
+            return to_json(INVALID_CLIENT, 400)  # status assumed; OAuth has 400 and 401
         if form.get("grant_type") != "client_credentials":
             return to_json({"error": "unsupported_grant_type"}, 400)  # assumed, from OAuth 2
         if form.get("scope") != "WebAPI":
@@ -387,8 +393,10 @@ class SmartDocumentorEmulator(VendorEmulator):
         self._export_urls.setdefault(workspace, []).append(url)
         self.host.webhooks.enable()
 
-    def subscribe(self, url: str) -> str:
+    def register_webhook(self, url: str, events: Iterable[str] | None = None) -> str:
         """Configure the export of the default workspace; nothing is signed, so the URL contains the secret."""
+        if unknown := set(events or ()) - {EXPORT}:
+            raise ValueError(f"{self.name} has no event {', '.join(sorted(unknown))}; it has only {EXPORT}")
         secret = random_text(self.host.random, 24)
         self.register_export(f"{url}?key={secret}")
         return secret

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 @click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=0, help="0, the default, picks a free port.")
 @click.option("--speed", type=float, default=1.0, show_default=True, help="Vendor seconds per second.")
-@click.option("--json", is_flag=True, expose_value=False, help="Two JSON lines: settings by vendor, then sample ids.")
+@click.option(
+    "--json", is_flag=True, expose_value=False, help="Two JSON lines: settings by vendor, then samples and control."
+)
 @click.pass_obj
 def command(output: Output, names: tuple[str, ...], host: str, port: int, speed: float) -> int:
     """Run emulated vendors on this machine until Ctrl-C.
 
-    Without names, runs all that are installed. Prints a configuration for them and sample tasks once they are ready.
+    Without names, runs all that are installed. Once they are ready, prints a configuration for them, sample tasks, and
+    how to control them over HTTP.
     """
     emulator = make_emulator(names, host=host, port=port, speed=speed)
     problem = ""

@@ -18,17 +18,20 @@ def connections_json(emulator: Emulator) -> str:
 
 
 def samples_json(emulator: Emulator) -> str:
-    """Return one line of JSON: ``{"samples": {vendor: {label: shared id}}}``."""
-    return json.dumps({"samples": {name: emulator.samples(name) for name in emulator.vendors}})
+    """Return one line of JSON: ``{"samples": {vendor: {label: shared id}}, "control": {"url": …, "token": …}}``."""
+    samples = {name: emulator.samples(name) for name in emulator.vendors}
+    control = {"url": emulator.control_url, "token": emulator.control_token}
+    return json.dumps({"samples": samples, "control": control})
 
 
 def config_toml(emulator: Emulator) -> str:
-    """Return a configuration file for the running vendors, with refs of their sample tasks as comments."""
+    """Return a configuration file for the running vendors, with sample tasks and the control interface as comments."""
     tables = {name: {"provider": name, **emulator.settings(name)} for name in emulator.vendors}
     refs = [
         f"# {name}:{shared}  ({label})" for name in emulator.vendors for label, shared in emulator.samples(name).items()
     ]
-    return "\n".join([connections_toml(tables), "# sample tasks:", *refs, ""])
+    control = f"# control: {emulator.control_url} with the header Authorization: Bearer {emulator.control_token}"
+    return "\n".join([connections_toml(tables), "# sample tasks:", *refs, control, ""])
 
 
 def connections_toml(tables: Mapping[str, Mapping[str, str]]) -> str:

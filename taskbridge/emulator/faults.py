@@ -40,6 +40,7 @@ class FaultContext:
     transport: asyncio.Transport | None  # the TCP connection; None if it was not found
     seconds: float  # for faults that take time
     headers: Mapping[str, str]  # additional ones of the response
+    error_response: Callable[[int, str], Response]  # a vendor's own response with an error status, by path
 
     async def respond(self, response: Response) -> None:
         """Send a response."""
@@ -71,11 +72,17 @@ Fault: TypeAlias = Callable[[FaultContext], Awaitable[None]]
 """Answers, or fails to answer, one request."""
 
 
-def respond_with(status: int, body: bytes = b"", media_type: str = "application/json") -> Fault:
-    """Return the fault of responding with a status; the vendor never sees the request."""
+def respond_with(status: int, body: bytes | None = None, media_type: str = "application/json") -> Fault:
+    """Return the fault of responding with a status; the vendor never sees the request.
+
+    Without a body, the response is the one that the vendor has for this status.
+    """
 
     async def respond(context: FaultContext) -> None:
-        await context.respond(Response(body, status, media_type=media_type))
+        if body is None:
+            await context.respond(context.error_response(status, context.scope["path"]))
+        else:
+            await context.respond(Response(body, status, media_type=media_type))
 
     return respond
 

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import Message
-from email.parser import BytesHeaderParser
+from email.parser import HeaderParser
+from email.utils import collapse_rfc2231_value
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
@@ -216,12 +217,20 @@ def from_multipart(body: bytes, content_type: str) -> dict[str, FormPart]:
 
 def _part(section: bytes) -> tuple[str, FormPart] | None:
     head, blank, data = section.partition(b"\r\n\r\n")
-    headers = BytesHeaderParser().parsebytes(head.removeprefix(b"\r\n"))
-    name = headers.get_param("name", header="content-disposition")
-    if not blank or not isinstance(name, str):
+    # names are UTF-8 (RFC 7578, 5.1), which a parser of bytes would take for damaged ASCII
+    headers = HeaderParser().parsestr(head.removeprefix(b"\r\n").decode(errors="replace"))
+    name = _parameter(headers, "name")
+    if not blank or name is None:
         return None
     content_type = headers.get_content_type() if "content-type" in headers else None
-    return name, FormPart(data, headers.get_filename(), content_type)
+    return name, FormPart(data, _parameter(headers, "filename"), content_type)
+
+
+def _parameter(headers: Message, name: str) -> str | None:
+    value = headers.get_param(name, header="content-disposition")
+    if value is None or isinstance(value, tuple):  # a tuple is the form of RFC 2231, which encodes in its own way
+        return None if value is None else collapse_rfc2231_value(value)
+    return re.sub("%(22|0[AaDd])", lambda code: chr(int(code[1], 16)), value)  # all that HTML forms escape
 
 
 # Ids, timestamps, documents.

@@ -13,8 +13,9 @@ from taskbridge.emulator.faults import FaultContext
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from taskbridge.emulator.clock import VendorClock
@@ -63,15 +64,25 @@ class RequestLog:
     Args:
         clock: The vendors' time.
         prefixes: Names of vendors by path prefix.
+        token_paths: Paths of calls that issue tokens: faults hit them only if ``path_contains`` says so.
+        error_response: Returns a vendor's own response with an error status, by path.
 
     Attributes:
         transport_of: Finds the TCP connection of a request.
     """
 
-    def __init__(self, clock: VendorClock, prefixes: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        clock: VendorClock,
+        prefixes: Mapping[str, str],
+        token_paths: Collection[str],
+        error_response: Callable[[int, str], Response],
+    ) -> None:
         self.transport_of: Callable[[Scope], asyncio.Transport | None] = lambda _: None
         self._clock = clock
         self._prefixes = dict(prefixes)
+        self._token_paths = token_paths
+        self._error_response = error_response
         self._requests: list[SeenRequest] = []
         self._faults: list[PendingFault] = []
         self._lock = Lock()
@@ -91,6 +102,11 @@ class RequestLog:
         """Queue a fault."""
         with self._lock:
             self._faults.append(fault)
+
+    def clear_faults(self) -> None:
+        """Discard the pending faults."""
+        with self._lock:
+            self._faults.clear()
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
         """Return an ASGI application that logs each request, and passes it to ``app`` or injects a fault."""
@@ -127,10 +143,18 @@ class RequestLog:
             if pending is None:
                 await app(scope, receive, send_logged)
                 return
-            transport, seconds, headers = self.transport_of(scope), pending.seconds, pending.headers
-            await pending.fault(
-                FaultContext(scope, receive, send_logged, app, self._clock, transport, seconds, headers)
+            context = FaultContext(
+                scope,
+                receive,
+                send_logged,
+                app,
+                self._clock,
+                self.transport_of(scope),
+                pending.seconds,
+                pending.headers,
+                self._error_response,
             )
+            await pending.fault(context)
             if not status:
                 record()
 
@@ -143,9 +167,15 @@ class RequestLog:
                     pending.vendor in {None, vendor}
                     and pending.method in {None, scope["method"]}
                     and pending.path_contains in scope["path"]
+                    and (scope["path"] not in self._token_paths or _names_token_call(pending, scope["path"]))
                 ):
                     pending.times -= 1
                     if pending.times <= 0:
                         self._faults.remove(pending)
                     return pending
         return None
+
+
+def _names_token_call(pending: PendingFault, path: str) -> bool:
+    _, _, below_prefix = path.lstrip("/").partition("/")
+    return bool(pending.path_contains.strip("/")) and pending.path_contains in f"/{below_prefix}"

@@ -63,6 +63,7 @@ class LoopbackServer(uvicorn.Server):
         bound: The socket to serve on; closed when the server ends.
         ready: Called in the server's thread once it responds.
         background: Runs beside the server, in its loop, until it stops.
+        also: A second socket to serve on; closed likewise.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class LoopbackServer(uvicorn.Server):
         bound: socket.socket,
         ready: Callable[[], None] | None = None,
         background: Callable[[], Coroutine[None, None, None]] | None = None,
+        also: socket.socket | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -86,7 +88,7 @@ class LoopbackServer(uvicorn.Server):
                 date_header=True,
             )
         )
-        self._bound = bound
+        self._bound = [bound] if also is None else [bound, also]
         self._ready = ready
         self._background = background
         self._wake: Callable[[], object] = lambda: None
@@ -122,9 +124,10 @@ class LoopbackServer(uvicorn.Server):
 
     def _run(self) -> None:
         try:
-            self.run(sockets=[self._bound])
+            self.run(sockets=self._bound)
         finally:
-            self._bound.close()
+            for bound in self._bound:
+                bound.close()
             self._started_or_failed.set()
 
     # uvicorn's life cycle, without its waits of a tenth of a second.

@@ -10,6 +10,7 @@ and injects the faults that a test asks for. It contains nothing specific to a v
 
 from __future__ import annotations
 
+import secrets
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -17,8 +18,11 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
-from starlette.routing import Mount, Router
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Match, Mount, Route, Router
 
+from taskbridge.emulator import control
 from taskbridge.emulator.clock import SharedClock, VendorClock, VirtualTime
 from taskbridge.emulator.faults import WEBHOOK_FAULTS, fault_named, respond_with
 from taskbridge.emulator.request_log import PendingFault, RequestLog, SeenRequest
@@ -27,9 +31,12 @@ from taskbridge.emulator.vendor import Host, Plan, VendorEmulator
 from taskbridge.emulator.webhooks import SentDelivery, WebhookSender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from socket import socket
     from typing import Self
+
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
 GROUP: Final = "taskbridge.emulators"
 _SLOW: Final = 5.0  # seconds that a slow response takes by default
@@ -80,17 +87,53 @@ def _load(emulator: EntryPoint | type[VendorEmulator]) -> type[VendorEmulator]:
     return loaded
 
 
-def _mount(vendors: Mapping[str, VendorEmulator]) -> tuple[dict[str, str], Starlette]:
-    """Return the vendors' names by prefix, and the application with all their routes."""
-    prefixes: dict[str, str] = {}
-    mounts: list[Mount] = []
-    for name, vendor in vendors.items():
-        for prefix, routes in vendor.mounts().items():
-            if prefixes.setdefault(prefix, name) != name:
-                raise ValueError(f"{name} and {prefixes[prefix]} both use the prefix {prefix!r}")
-            # without this, Starlette would answer with redirects that no vendor sends
-            mounts.append(Mount(f"/{prefix}", app=Router(routes, redirect_slashes=False)))
-    return prefixes, Starlette(routes=mounts)
+class _Application:
+    """The vendors' routes as one ASGI application.
+
+    Attributes:
+        prefixes: The vendors' names by path prefix.
+        asgi: The application.
+    """
+
+    def __init__(self, vendors: Mapping[str, VendorEmulator]) -> None:
+        self.prefixes: dict[str, str] = {}
+        self._vendors = vendors
+        self._routers: dict[str, Router] = {}
+        for name, vendor in vendors.items():
+            for prefix, routes in vendor.mounts().items():
+                if self.prefixes.setdefault(prefix, name) != name:
+                    raise ValueError(f"{name} and {self.prefixes[prefix]} both use the prefix {prefix!r}")
+                # without this, Starlette would answer with redirects that no vendor sends
+                self._routers[prefix] = Router(routes, redirect_slashes=False)
+        mounts = [Mount(f"/{prefix}", app=router) for prefix, router in self._routers.items()]
+        self.asgi = Starlette(routes=mounts, exception_handlers={HTTPException: self._refuse})
+
+    def error_response(self, status: int, path: str) -> Response:
+        """Return the response with an error status of the vendor to which the path belongs."""
+        vendor = self._vendors.get(self.prefixes.get(_prefix(path), ""))
+        own = None if vendor is None else vendor.error_response(status, path)
+        return Response(status_code=status) if own is None else own
+
+    async def _refuse(self, request: Request, error: Exception) -> Response:
+        """Respond to an unknown path or a wrong method."""
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        path: str = request.scope["path"]
+        response = self.error_response(status, path)
+        if status == 405:  # Starlette names only the methods of the first route that has this path
+            routes = self._routers[_prefix(path)].routes
+            fitting = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+            methods = {method for route in fitting if isinstance(route, Route) for method in route.methods or ()}
+            response.headers["Allow"] = ", ".join(sorted(methods))
+        return response
+
+
+def _prefix(path: str) -> str:
+    return path.lstrip("/").partition("/")[0]
+
+
+def _url(bound: socket) -> str:
+    address, port = bound.getsockname()[:2]
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
 class Emulator:
@@ -107,6 +150,9 @@ class Emulator:
         plan: How long tasks take and how they end, unless the name of a document says otherwise.
         vendors: Emulator classes by name, in place of the installed ones.
         clock: A `taskbridge.testing.VirtualClock` that the vendors share with their callers; ``speed`` is then ignored.
+
+    Attributes:
+        control_token: Needed to control it over HTTP, below `control_url`; see `taskbridge.emulator.control`.
 
     Raises:
         ValueError: The host is not a loopback address, or a name is unknown.
@@ -130,6 +176,7 @@ class Emulator:
         self._seed = seed
         self._plan = plan or Plan()
         self._running: _Running | None = None
+        self.control_token = secrets.token_urlsafe(24)  # not from the seed, which anyone may know
 
     # Starting and stopping.
 
@@ -173,27 +220,34 @@ class Emulator:
             raise RuntimeError("this emulator is already running; create another one to have two")
         with ExitStack() as stack:
             bound = stack.enter_context(listen(*self._address))
-            self._running = self._assemble(bound, ready)
-            stack.pop_all()  # the server closes the socket
+            storage = stack.enter_context(listen(self._address[0], 0))
+            self._running = self._assemble(bound, storage, ready)
+            stack.pop_all()  # the server closes the sockets
         return self._running
 
-    def _assemble(self, bound: socket, ready: Callable[[], None] | None) -> _Running:
-        address, port = bound.getsockname()[:2]
-        base_url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+    def _assemble(self, bound: socket, storage: socket, ready: Callable[[], None] | None) -> _Running:
+        base_url, storage_url = _url(bound), _url(storage)
         clock = VendorClock(self._speed) if self._clock is None else SharedClock(self._clock)
         webhooks = WebhookSender(clock)
         vendors = {
-            name: kind(Host(base_url, clock, Random(f"{self._seed}/{name}"), webhooks, self._plan))  # noqa: S311  # ids, no secrets
+            name: kind(Host(base_url, storage_url, clock, Random(f"{self._seed}/{name}"), webhooks, self._plan))  # noqa: S311  # ids, no secrets
             for name, kind in self._classes.items()
         }
-        prefixes, app = _mount(vendors)
-        log = RequestLog(clock, prefixes)
+        app = _Application(vendors)
+        token_paths = {path for vendor in vendors.values() for path in vendor.token_paths}
+        log = RequestLog(clock, app.prefixes, token_paths, app.error_response)
 
         def tick() -> None:
             for vendor in vendors.values():
                 vendor.tick()
 
-        server = LoopbackServer(log.wrap(app), bound, ready, lambda: webhooks.run(tick))
+        vendors_app, control_app = log.wrap(app.asgi), control.control_app(self, self.control_token)
+
+        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            controls = scope["type"] == "http" and _prefix(scope["path"]) == _prefix(control.PATH)
+            await (control_app if controls else vendors_app)(scope, receive, send)
+
+        server = LoopbackServer(serve, bound, ready, lambda: webhooks.run(tick), also=storage)
         log.transport_of = server.transport_of
         return _Running(base_url, clock, vendors, webhooks, log, server)
 
@@ -203,6 +257,11 @@ class Emulator:
     def base_url(self) -> str:
         """``http://127.0.0.1:PORT``, without a trailing slash."""
         return self._now.base_url
+
+    @property
+    def control_url(self) -> str:
+        """Where it is controlled over HTTP."""
+        return self.base_url + control.PATH
 
     @property
     def clock(self) -> VendorClock:
@@ -229,7 +288,7 @@ class Emulator:
         """Return the shared ids of tasks that exist from the start, by label."""
         return dict(self._vendor(name).samples())
 
-    def plan_next(self, name: str, *plans: Plan) -> None:
+    def plan_next(self, name: str | None, *plans: Plan) -> None:
         """Use these plans for the next tasks that are created at a vendor and do work, first in first out."""
         self._vendor(name).host.next_plans.extend(plans)
 
@@ -263,7 +322,7 @@ class Emulator:
         path_contains: str = "",
         retry_after: float | str | None = None,
         seconds: float | None = None,
-        body: bytes = b"",
+        body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> None:
@@ -276,17 +335,21 @@ class Emulator:
             times: How many requests, or webhooks, are affected.
             vendor: Only requests to this vendor; None means any.
             method: Only requests with this HTTP method; None means any.
-            path_contains: Only requests whose path, prefix included, contains this text.
+            path_contains: Only requests whose path, prefix included, contains this text. Calls for a token are hit only
+                if it is part of their path.
             retry_after: Value of ``Retry-After``, in seconds or as an HTTP date.
             seconds: Duration, for faults that take time: real seconds for requests (virtual ones if the emulator has a
                 virtual clock), vendor seconds for webhooks.
-            body: The response's body, if ``fault`` is a status.
+            body: The response's body, if ``fault`` is a status; None means the vendor's own body, as far
+                as that is known.
             headers: Additional response headers.
-            content_type: The response's media type, if ``fault`` is a status.
+            content_type: The media type of ``body``.
 
         Raises:
             ValueError: There is no fault of that name, or the vendor is not running.
         """
+        if isinstance(fault, int) and not 200 <= fault < 600:
+            raise ValueError(f"a fault's HTTP status must be 200 to 599, not {fault}")
         if fault in WEBHOOK_FAULTS:
             delay = _LATE if seconds is None else seconds
             self._now.webhooks.next_faults.extend([(str(fault), delay)] * times)
@@ -302,7 +365,16 @@ class Emulator:
         )
         self._now.log.add_fault(pending)
 
+    def clear_faults(self) -> None:
+        """Discard the faults that have not been used."""
+        self._now.log.clear_faults()
+        self._now.webhooks.next_faults.clear()
+
     # Webhooks.
+
+    def register_webhook(self, url: str, events: Iterable[str] | None = None, *, name: str | None = None) -> str:
+        """Register a webhook at a vendor and return its secret; see `VendorEmulator.register_webhook`."""
+        return self._vendor(name).register_webhook(url, events)
 
     @property
     def deliveries(self) -> list[SentDelivery]:

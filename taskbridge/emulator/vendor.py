@@ -17,9 +17,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from random import Random
 
+    from starlette.responses import Response
     from starlette.routing import BaseRoute
 
     from taskbridge.emulator.clock import VendorClock
@@ -90,6 +91,8 @@ class Host:
 
     Attributes:
         base_url: ``http://127.0.0.1:PORT`` without a trailing slash.
+        storage_url: The same server at another port, and so another origin: a client that follows a redirect to it does
+            not send its credential along.
         clock: The vendor's time.
         random: Seeded source of ids; use no other, so that a run can be repeated.
         webhooks: Sends webhooks.
@@ -98,6 +101,7 @@ class Host:
     """
 
     base_url: str
+    storage_url: str
     clock: VendorClock
     random: Random
     webhooks: WebhookSender
@@ -119,25 +123,47 @@ class VendorEmulator(ABC):
     name: ClassVar[str]
     """The provider's entry-point name, also the entry-point name of the emulator."""
 
+    token_paths: ClassVar[tuple[str, ...]] = ()
+    """Paths of calls that issue tokens, prefix included; faults are injected into them only on request."""
+
     def __init__(self, host: Host) -> None:
         self.host = host
 
     def tick(self) -> None:  # noqa: B027  # an emulator without webhooks has nothing to do
         """Send the webhooks that are due; called every few milliseconds once ``host.webhooks.enable()`` was called."""
 
-    def subscribe(self, url: str) -> str:
-        """Send all events to ``url`` from now on, as if it had been entered in the vendor's dashboard.
+    def error_response(self, status: int, path: str) -> Response | None:
+        """Return the vendor's own response with an error status: for injected faults, unknown paths and wrong methods.
+
+        Args:
+            status: The HTTP status.
+            path: Path of the request, prefix included.
+
+        Returns:
+            The response; None if the vendor's body is unknown, which then is empty.
+        """
+        del status, path
+        return None
+
+    def register_webhook(self, url: str, events: Iterable[str] | None = None) -> str:
+        """Send events to ``url`` from now on, as if it had been entered in the vendor's dashboard.
 
         Args:
             url: Where events are sent; the emulator may add a secret to it that authenticates the sender.
+            events: The vendor's names of the events; None means all.
 
         Returns:
             The secret that authenticates the sender, for `webhook_secrets`.
 
         Raises:
             NotImplementedError: This vendor has no webhooks.
+            ValueError: The vendor has no event of that name.
         """
         raise NotImplementedError(f"{self.name} has no webhooks")
+
+    def webhook_secrets(self) -> Mapping[str, str]:
+        """Secrets that sign webhooks without `register_webhook`, by the option with which a caller asks for them."""
+        return {}
 
     @abstractmethod
     def mounts(self) -> Mapping[str, Sequence[BaseRoute]]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from subprocess import CompletedProcess, Popen
 
 import pytest
+import requests
 
 import taskbridge as tb
 
@@ -22,8 +23,12 @@ def test_scripts_get_settings_and_samples_once_the_server_is_ready(start: Start)
     with start("emulate", "cloudconvert", "--json", "--speed", "50") as process:
         assert process.stdout is not None
         settings = json.loads(process.stdout.readline())
-        samples = json.loads(process.stdout.readline())["samples"]
+        second = json.loads(process.stdout.readline())
+        samples, control = second["samples"], second["control"]
         try:
+            headers = {"Authorization": f"Bearer {control['token']}"}
+            shown = requests.get(f"{control['url']}/vendors", headers=headers, timeout=5).json()
+            assert shown["cloudconvert"]["settings"] == settings["cloudconvert"]
             assert set(settings) == set(samples) == {"cloudconvert"}
             assert set(settings["cloudconvert"]) == {"api_key", "base_url", "sync_url"}
             with tb.connect("cloudconvert", **settings["cloudconvert"]) as client:
@@ -39,7 +44,7 @@ def test_people_get_a_configuration(start: Start) -> None:
     with start("emulate") as process:
         assert process.stdout is not None
         lines: list[str] = []
-        while not lines or "(external)" not in lines[-1]:
+        while not lines or "# control: " not in lines[-1]:
             lines.append(process.stdout.readline())
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=10)

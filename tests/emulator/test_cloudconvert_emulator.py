@@ -6,9 +6,12 @@ Every test sends `requests` to the running emulator and moves its clock.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import re
+import shutil
+import subprocess
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -125,6 +128,38 @@ def test_the_user_has_no_rate_limit_headers(account: Account) -> None:
     assert "X-Ratelimit-Limit" not in response.headers
 
 
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("/operations?filter[operation]=import/url", [("import/url", None)]),
+        ("/operations?filter[operation]=convert&filter[output_format]=pdf", [("convert", "pdf")]),
+        ("/operations?filter[engine]=imagemagick", [("convert", "png")]),
+        ("/operations?filter[engine_version]=2.1", [("convert", "pdf")]),
+        ("/operations?filter[operation]=none", []),
+        ("/convert/formats", [("convert", "pdf"), ("convert", "png")]),
+        ("/convert/formats?filter[input_format]=docx", [("convert", "pdf")]),
+        ("/convert/formats?filter%5Binput_format%5D=docx&filter[output_format]=png", []),
+    ],
+)
+def test_operations_and_formats_can_be_filtered(
+    account: Account, path: str, names: list[tuple[str, str | None]]
+) -> None:
+    response = account.without_key("GET", account.emulator.settings()["base_url"] + path)
+    assert response.status_code == 200
+    assert [(entry["operation"], entry["output_format"]) for entry in response.json()["data"]] == names
+
+
+def test_options_and_engine_versions_are_included_on_request(account: Account) -> None:
+    path = "/convert/formats?filter[input_format]=docx"
+    (plain,) = account.get(path)
+    assert not {"options", "engine_versions"} & plain.keys()
+    (full,) = account.get(f"{path}&include=options,engine_versions")
+    assert full["engine_versions"] == [
+        {"version": "2.1", "default": True, "latest": True, "deprecated": False, "experimental": False}
+    ]
+    assert [option["name"] for option in full["options"]] == ["input", "output_format"]
+
+
 # Formats of the hosts.
 
 
@@ -147,6 +182,92 @@ def test_the_rate_is_counted_by_the_vendors_minute(account: Account) -> None:
     assert [remaining(), remaining()] == ["499", "498"]
     account.pass_time(60)
     assert remaining() == "499"
+
+
+def test_a_429_comes_when_none_remain(account: Account) -> None:
+    account.vendor.rate.limit = 2
+    answers = [account.send("GET", "/tasks") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
+    assert [answer.headers["X-RateLimit-Remaining"] for answer in answers] == ["1", "0", "0", "0"]
+    assert answers[2].json()["code"] == "TOO_MANY_REQUESTS"
+    assert account.send_sync("GET", f"/tasks/{account.emulator.samples()['completed']}").status_code == 200
+    assert account.send("GET", "/users/me").status_code == 200
+    account.pass_time(int(answers[2].headers["Retry-After"]) - 1.01)
+    assert account.send("GET", "/tasks").status_code == 429
+    account.pass_time(1.01)
+    assert account.send("GET", "/tasks").status_code == 200
+
+
+def test_retry_after_is_in_the_callers_seconds() -> None:
+    with Emulator("cloudconvert", vendors={"cloudconvert": CloudConvertEmulator}, speed=20) as emulator:
+        account = Account(emulator)
+        account.vendor.rate.limit = 0
+        assert 1 <= int(account.send("GET", "/tasks").headers["Retry-After"]) <= 3
+        account.session.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (400, "INVALID_DATA", "The given data was invalid."),
+        (401, "UNAUTHENTICATED", "Unauthenticated."),
+        (402, "CREDITS_EXCEEDED", "Your account has run out of conversion minutes"),
+        (404, "NOT_FOUND", "Not Found"),
+        (422, "INVALID_DATA", "The given data was invalid."),
+        (429, "TOO_MANY_REQUESTS", "Too Many Requests"),
+        (500, "INTERNAL_ERROR", "Server Error"),
+    ],
+)
+def test_an_injected_error_has_the_vendors_body(account: Account, status: int, code: str, message: str) -> None:
+    account.emulator.fail_next(status, times=2)
+    answers = [account.send("POST", "/jobs", json={}), account.send_sync("GET", f"/jobs/{UNKNOWN_ID}")]
+    for answer in answers:
+        assert (answer.status_code, answer.json()) == (status, {"message": message, "code": code})
+    assert ("X-Ratelimit-Limit" in answers[0].headers) == (status != 401)
+    assert "X-Ratelimit-Limit" not in answers[1].headers
+
+
+def test_an_injected_error_of_the_gateway_is_html(account: Account) -> None:
+    account.emulator.fail_next("unavailable", retry_after=3)
+    answer = account.send("GET", "/jobs")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "3")
+    assert answer.headers["Content-Type"].startswith("text/html")
+
+
+def test_an_injected_403_has_no_body_as_it_is_unknown(account: Account) -> None:
+    account.emulator.fail_next(403)
+    assert account.send("GET", "/jobs").content == b""
+
+
+def test_an_injected_error_of_the_storage_is_xml(account: Account) -> None:
+    form = account.post("/import/upload", {})["result"]["form"]
+    for status, code in {403: "AccessDenied", 503: "SlowDown"}.items():
+        account.emulator.fail_next(status, path_contains="storage")
+        answer = account.without_key("POST", form["url"], data=form["parameters"], files={"file": b"x"})
+        assert (answer.status_code, f"<Code>{code}</Code>" in answer.text) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("PUT", "/jobs", "GET, HEAD, POST"),
+        ("POST", f"/tasks/{UNKNOWN_ID}", "DELETE, GET, HEAD"),
+        ("GET", "/convert", "POST"),
+        ("GET", f"/tasks/{UNKNOWN_ID}/cancel", "POST"),
+    ],
+)
+def test_a_wrong_method_has_the_vendors_form(account: Account, method: str, path: str, allow: str) -> None:
+    response = account.send(method, path)
+    assert (response.status_code, response.headers["Allow"]) == (405, allow)
+    assert set(response.json()) == {"message", "code"}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_an_unknown_path_has_the_vendors_form(account: Account, method: str) -> None:
+    responses = [account.send(method, "/none"), account.send_sync(method, "/none")]
+    assert [(response.status_code, response.json()["code"]) for response in responses] == [(404, "NOT_FOUND")] * 2
+    url = account.emulator.base_url + "/cloudconvert-storage/none"
+    assert "<Code>NoSuchKey</Code>" in account.without_key(method, url).text
 
 
 def test_the_sync_host_has_plain_slashes_and_no_rate_limit_headers(account: Account) -> None:
@@ -364,6 +485,37 @@ def test_an_unknown_conversion_has_its_own_code(account: Account, path: str) -> 
     }
 
 
+@pytest.mark.parametrize("name", ["woff2", "htmlz", "xhtml", "numbers", "tar.bz2", "7z"])
+def test_long_names_of_formats_are_accepted(account: Account, name: str) -> None:
+    source = account.emulator.samples()["completed"]
+    assert account.post("/convert", {"input": source, "output_format": name})["status"] == "waiting"
+
+
+def test_the_sandbox_accepts_only_listed_files(account: Account) -> None:
+    account.vendor.use_sandbox(hashlib.md5(b"allowed", usedforsecurity=False).hexdigest())
+    imports = {
+        name: {"operation": "import/raw", "file": name, "filename": f"{name}.txt"} for name in ("allowed", "other")
+    }
+    tasks = {**imports, "work": {"operation": "convert", "input": "other", "output_format": "pdf"}}
+    job_id = account.post("/jobs", {"tasks": tasks})["id"]
+    account.pass_time(10)
+    job = account.get(f"/jobs/{job_id}")
+    refused = named(job, "other")
+    assert (job["status"], named(job, "allowed")["status"], refused["status"]) == ("error", "finished", "error")
+    assert (refused["code"], named(job, "work")["code"]) == ("SANDBOX_FILE_NOT_ALLOWED", "INPUT_TASK_FAILED")
+    assert refused["message"] == "The file other.txt is not whitelisted for sandbox use"
+    md5 = hashlib.md5(b"other", usedforsecurity=False).hexdigest()
+    assert refused["result"] == {"files": [{"filename": "other.txt", "md5": md5}]}
+
+
+def test_the_sandbox_refuses_an_upload_once_it_has_arrived(account: Account) -> None:
+    account.vendor.use_sandbox()
+    task = account.post("/import/upload", {})
+    assert account.status(f"/tasks/{task['id']}") == "waiting"
+    assert upload(account, task).status_code == 201
+    assert account.get(f"/tasks/{task['id']}")["code"] == "SANDBOX_FILE_NOT_ALLOWED"
+
+
 def test_a_job_of_a_hundred_tasks_gets_a_500_and_runs(account: Account) -> None:
     tasks = {f"t{number}": {"operation": "import/upload"} for number in range(100)}
     response = account.send("POST", "/jobs", json={"tasks": tasks, "tag": "crowd"})
@@ -491,12 +643,25 @@ def test_pages_have_no_total_and_no_last(account: Account) -> None:
     path = account.emulator.settings()["base_url"] + "/jobs"
     first = account.send("GET", "/jobs", params={"per_page": 2}).json()
     assert [job["tag"] for job in first["data"]] == ["n2", "n1"]
-    assert first["links"] == {"first": f"{path}?page=1", "last": None, "prev": None, "next": f"{path}?page=2"}
+    links = {"first": f"{path}?per_page=2&page=1", "last": None, "prev": None, "next": f"{path}?per_page=2&page=2"}
+    assert first["links"] == links
     assert first["meta"] == {"current_page": 1, "from": 1, "path": path, "per_page": 2, "to": 2}
     last = account.send("GET", "/jobs", params={"per_page": 2, "page": 4}).json()
     assert last["links"]["next"] is None
-    assert last["links"]["prev"] == f"{path}?page=3"
+    assert last["links"]["prev"] == f"{path}?per_page=2&page=3"
     assert (last["meta"]["from"], last["meta"]["to"]) == (7, 8)
+
+
+def test_links_keep_the_filters(account: Account) -> None:
+    for _ in range(3):
+        account.job(tag="a b")
+    account.job(tag="other")
+    page = account.send("GET", "/jobs", params={"filter[tag]": "a b", "per_page": 2}).json()
+    page = account.session.get(page["links"]["next"], timeout=5).json()
+    assert [job["tag"] for job in page["data"]] == ["a b"]
+    assert page["links"]["next"] is None
+    path = account.emulator.settings()["base_url"] + "/tasks"
+    assert account.send("GET", "/tasks").json()["links"]["first"] == f"{path}?page=1"  # as in the documented example
 
 
 def test_an_empty_page_has_no_bounds(account: Account) -> None:
@@ -643,6 +808,23 @@ def test_redirect_leads_to_the_file(account: Account) -> None:
     ):
         assert response.status_code == 302
         assert account.without_key("GET", response.headers["Location"]).content.startswith(b"Emulated contents")
+
+
+@pytest.mark.parametrize("host", ["base_url", "sync_url"])
+def test_a_client_that_follows_a_redirect_does_not_send_the_key_along(account: Account, host: str) -> None:
+    path = account.emulator.samples()["job"].replace("job/", "jobs/")
+    url = f"{account.emulator.settings()[host]}/{path}?redirect=true"
+    response = account.session.get(url, timeout=5)
+    assert (response.status_code, response.content[:17]) == (200, b"Emulated contents")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl_follows_a_redirect(account: Account) -> None:
+    path = account.emulator.samples()["job"].replace("job/", "jobs/")
+    url = f"{account.emulator.settings()['base_url']}/{path}?redirect=true"
+    key = f"Authorization: {account.session.headers['Authorization']!s}"
+    done = subprocess.run(["curl", "-sSfL", "-H", key, url], capture_output=True, check=True, timeout=20)
+    assert done.stdout.startswith(b"Emulated contents")
 
 
 def test_redirect_on_creation_needs_an_export(account: Account) -> None:
@@ -848,6 +1030,26 @@ def test_webhooks_are_stored_listed_and_deleted(account: Account) -> None:
 def test_a_webhook_needs_a_url_and_events(account: Account) -> None:
     response = account.send("POST", "/webhooks", json={})
     assert (response.status_code, sorted(response.json()["errors"])) == (422, ["events", "url"])
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"url": "nowhere"}, "url"),
+        ({"url": "ftp://example.com/h"}, "url"),
+        ({"url": 7}, "url"),
+        ({"events": "job.finished"}, "events"),
+        ({"events": {"job.finished": True}}, "events"),
+        ({"events": ["job.finished", "task.finished"]}, "events.1"),
+        ({"events": [["job.finished"]]}, "events.0"),
+    ],
+)
+def test_an_invalid_webhook_is_refused(account: Account, change: dict[str, Any], field: str) -> None:
+    body = {"url": "https://example.com/h", "events": ["job.finished"], **change}
+    response = account.send("POST", "/webhooks", json=body)
+    assert (response.status_code, response.json()["code"]) == (422, "INVALID_DATA")
+    assert list(response.json()["errors"]) == [field]
+    assert account.get("/users/me/webhooks") == []
 
 
 # Samples.

@@ -229,9 +229,35 @@ def test_missing_subscription_is_a_403_that_the_official_client_reads(api: Api) 
 
 
 def test_wrong_method_and_wrong_url(api: Api) -> None:
-    api.send("POST", "/status/any", 405)
-    api.send("GET", "/layout-document-async", 405)
-    api.send("GET", "/state/any", 404)
+    answers = [
+        api.send("POST", "/status/any", 405),
+        api.send("GET", "/layout-document-async", 405),
+        api.send("GET", "/state/any", 404),
+    ]
+    assert [answer.content for answer in answers] == [b"", b"", b""]  # bodies are unknown
+
+
+def test_an_injected_403_has_the_known_body_and_other_errors_have_none(api: Api) -> None:
+    api.emulator.fail_next(403)
+    assert set(api.send("GET", "/status/any", 403).json()) == {"message", "_embedded"}
+    for status in (401, 404, 413, 500):
+        api.emulator.fail_next(status)
+        assert api.send("GET", "/status/any", status).content == b""
+
+
+def test_an_injected_error_does_not_hit_the_token_call(api: Api) -> None:
+    api.emulator.fail_next(500)
+    api.token()
+    api.send("GET", "/status/any", 500)
+    api.emulator.fail_next(500, path_contains="/oauth2/token")
+    api.send("GET", "/status/any")
+    api.token(500)
+
+
+def test_a_document_that_is_no_pdf_fails(api: Api) -> None:
+    failed = api.finish(data=b"\x89PNG\r\n\x1a\n")
+    assert (failed["state"], failed["current"], set(failed)) == ("FAILURE", 0, {"current", "message", "state"})
+    assert api.finish(data=b"\xef\xbb\xbf\r\n" + TWO_PAGES)["state"] == "SUCCESS"  # readers accept what precedes it
 
 
 # Samples.

@@ -104,6 +104,45 @@ def test_a_forced_error_answers_every_request(api: Api, status: ForcedError, kin
     api.get("/tasks")
 
 
+@pytest.mark.parametrize(
+    ("status", "path", "kind", "text"),
+    [
+        (401, "/tasks", "unauthorized", "You are not authorized to access this resource."),
+        (404, "/tasks/task_1", "not-found", "Task with id task_1 not found."),
+        (404, "/files/file_1/download", "not-found", "File with id file_1 not found."),
+        (409, "/tasks", "no-subscription", "User does not have an active subscription"),
+        (429, "/tasks", "rate-limit-error", "Rate limit exceeded. Please try again later or contact support."),
+        (500, "/tasks", "internal-error", "An unexpected error occurred. Contact support if the problem persists."),
+    ],
+)
+def test_an_injected_error_is_the_documented_problem(api: Api, status: int, path: str, kind: str, text: str) -> None:
+    api.emulator.fail_next(status)
+    response = api.send("GET", path, status)
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert (body["type"], body["status"], body["message"]) == (PROBLEMS + kind, status, text)
+
+
+def test_an_injected_validation_error_has_errors_and_no_message(api: Api) -> None:
+    api.emulator.fail_next(422)
+    body = api.get("/tasks", 422)
+    assert (body["type"], list(body["errors"])) == (PROBLEMS + "validation-error", ["input"])
+    assert "message" not in body
+
+
+@pytest.mark.parametrize("status", [403, 503])
+def test_an_injected_error_whose_body_is_unknown_has_none(api: Api, status: int) -> None:
+    api.emulator.fail_next(status)
+    assert api.send("GET", "/tasks", status).content == b""
+
+
+def test_an_unknown_path_and_a_wrong_method_are_problems(api: Api) -> None:
+    assert api.get("/none", 404)["type"] == PROBLEMS + "not-found"
+    response = api.send("DELETE", "/tasks/task_1", 405)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["Allow"] == "GET, HEAD"
+
+
 # Files.
 
 

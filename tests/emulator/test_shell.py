@@ -309,6 +309,73 @@ def test_a_fault_can_apply_to_one_vendor(emulator: Emulator) -> None:
     assert get(emulator, "/beta/plan").status_code == 200
 
 
+class Gamma(Acme):
+    """A vendor with a body of its own for one status, and a call for tokens."""
+
+    name: ClassVar[str] = "gamma"
+    token_paths: ClassVar[tuple[str, ...]] = ("/gamma/oauth/token",)
+
+    def mounts(self) -> Mapping[str, Sequence[BaseRoute]]:
+        return {
+            "gamma": [
+                Route("/plan", self._plan, methods=["POST"]),
+                Route("/oauth/token", self._plan),
+                Route("/plan", self._plan),
+            ]
+        }
+
+    def error_response(self, status: int, path: str) -> Response | None:
+        return JSONResponse({"error": f"{status} at {path}"}, status) if status in {402, 404, 405} else None
+
+
+@pytest.fixture
+def gamma() -> Iterator[Emulator]:
+    with Emulator(vendors={"gamma": Gamma}, speed=0) as running:
+        yield running
+
+
+def test_a_fault_has_the_vendors_own_body(gamma: Emulator) -> None:
+    gamma.fail_next(402)
+    gamma.fail_next("not-found")
+    gamma.fail_next(402, body=b"")
+    gamma.fail_next(500)
+    answers = [get(gamma, "/gamma/plan") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [402, 404, 402, 500]
+    assert [answer.text for answer in answers] == [
+        '{"error":"402 at /gamma/plan"}',
+        '{"error":"404 at /gamma/plan"}',
+        "",
+        "",
+    ]
+
+
+def test_a_fault_hits_calls_for_tokens_only_on_request(gamma: Emulator) -> None:
+    token, plan = "/gamma/oauth/token", "/gamma/plan"
+    for chosen in ("", "/gamma", "plan"):
+        gamma.fail_next(503, path_contains=chosen)
+        assert [get(gamma, path).status_code for path in (token, plan)] == [200, 503]
+    gamma.fail_next("unavailable", path_contains="token")
+    assert [get(gamma, path).status_code for path in (plan, token)] == [200, 503]
+
+
+def test_an_unknown_path_and_a_wrong_method_are_answered_by_the_vendor(gamma: Emulator) -> None:
+    assert get(gamma, "/gamma/none").json() == {"error": "404 at /gamma/none"}
+    response = requests.delete(gamma.base_url + "/gamma/plan", timeout=5)
+    assert (response.status_code, response.json()) == (405, {"error": "405 at /gamma/plan"})
+    assert response.headers["Allow"] == "GET, HEAD, POST"  # of all routes with this path
+    assert (get(gamma, "/none").status_code, get(gamma, "/none").content) == (404, b"")
+
+
+def test_it_has_a_second_origin(gamma: Emulator) -> None:
+    other = gamma.vendors["gamma"].host.storage_url
+    assert other.startswith("http://127.0.0.1:")
+    assert other != gamma.base_url
+    assert requests.get(f"{other}/gamma/plan", timeout=5).status_code == 200
+    gamma.stop()
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{other}/gamma/plan", timeout=5)
+
+
 def test_responses_have_a_date_but_no_server_header(emulator: Emulator) -> None:
     headers = get(emulator, "/acme/plan").headers
     assert "server" not in headers

@@ -103,6 +103,23 @@ def test_refused_token_is_an_oauth_error(api: Api, field: str, error: str) -> No
     assert api.token(400, **{field: "wrong"}).json() == {"error": error}
 
 
+def test_only_an_injected_refusal_of_a_token_has_a_body(api: Api) -> None:
+    status = f"/sdtask/status?taskId={api.emulator.samples(NAME)['completed']}"
+    for code in (400, 401, 404, 429, 500):
+        api.emulator.fail_next(code)
+        api.token()  # faults do not hit it
+        assert api.send("GET", status, code).content == b""
+    api.emulator.fail_next(401, path_contains="/connect/token")
+    api.send("GET", status)
+    assert api.token(401).json() == {"error": "invalid_client"}
+
+
+def test_an_unknown_path_and_a_wrong_method_have_no_body(api: Api) -> None:
+    assert api.send("GET", "/sdtask/none", 404).content == b""
+    response = api.send("DELETE", "/sdtask/status", 405)
+    assert (response.content, response.headers["Allow"]) == (b"", "GET, HEAD")
+
+
 def test_token_expires_after_an_hour_of_vendor_time(api: Api) -> None:
     api.emulator.clock.advance(3599)
     api.status(44)
