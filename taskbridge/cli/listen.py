@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from datetime import datetime
-from queue import SimpleQueue
+from threading import Condition
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -15,7 +17,7 @@ from taskbridge.cli.records import error_or_none, task_record
 from taskbridge.errors import ConfigError, TaskbridgeError, WebhookRejected, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from taskbridge._engine.webhooks import Ingested
     from taskbridge.cli.listen_server import Delivery
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 _OK: Final = 200
 _UNAVAILABLE: Final = 503  # the vendor delivers it again
+_REJECTED_LINES: Final = 20  # for rejected requests within the window; anyone can cause them
+_WINDOW: Final = 60.0  # seconds
+_QUEUED_LINES: Final = 1000  # not yet written
 _SECRETS_HINT: Final = (
     "put the signing secret into the connection's webhook_secrets, as a list and best from the environment: "
     'webhook_secrets = ["${WEBHOOK_SECRET}"]'
@@ -51,10 +56,15 @@ def command(output: Output, connection: str | None, port: int, host: str) -> int
         client = open_client(None, connection)  # each delivery has a line of its own, so no warnings
         _check_secrets(client)
         provider = load_provider(client.provider)
-        lines: SimpleQueue[tuple[str, dict[str, Any]]] = SimpleQueue()
-        receiver = _Receiver(client, lines)
+        log = DeliveryLog()
+        receiver = _Receiver(client, log)
         server = WebhookServer(
-            host, port, max_body=provider.max_delivery, receive=receiver.receive, rejected=receiver.rejected
+            host,
+            port,
+            max_body=provider.max_delivery,
+            receive=receiver.receive,
+            check=receiver.check,
+            rejected=log.rejected,
         )
         problem = ""
         try:
@@ -65,12 +75,12 @@ def command(output: Output, connection: str | None, port: int, host: str) -> int
                 else:
                     source = f"{provider.title} (connection {client.name})"
                     output.note(f"taskbridge: listening at {url} for webhooks of {source}, until Ctrl-C")
-                while True:
-                    line, record = lines.get()
-                    if output.as_json:
-                        output.record(record)
-                    else:
-                        output.line(line)
+                try:
+                    for line, record in log.lines():
+                        _write(output, line, record)
+                finally:
+                    for line, record in log.omitted():
+                        _write(output, line, record)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -98,44 +108,121 @@ def _check_secrets(client: Client) -> None:
         raise problem.again(message=f"{problem.message}; {_SECRETS_HINT}")
 
 
-class _Receiver:
-    """Verifies and applies deliveries, and queues a line for each."""
+def _write(output: Output, line: str, record: Mapping[str, Any]) -> None:
+    if output.as_json:
+        output.record(record)
+    else:
+        output.line(line)
 
-    def __init__(self, client: Client, lines: SimpleQueue[tuple[str, dict[str, Any]]]) -> None:
+
+class DeliveryLog:
+    """The lines about deliveries, written by the server's thread and read by the command's.
+
+    Rejected requests have a limited number of lines, and so has the queue, because anyone can cause the former and a
+    blocked output fills the latter. What is left out is counted and reported.
+
+    Args:
+        window: Seconds for which rejected requests share their limit.
+    """
+
+    def __init__(self, window: float = _WINDOW) -> None:
+        self._window = window
+        self._queue: deque[tuple[str, dict[str, Any]]] = deque()
+        self._changed = Condition()
+        self._window_ends = 0.0
+        self._rejected = 0  # within the window
+        self._unwritten = 0
+
+    def add(self, status: int, text: str, record: Mapping[str, Any]) -> None:
+        """Queue a line."""
+        with self._changed:
+            if len(self._queue) < _QUEUED_LINES:
+                self._queue.append(_line(status, text, record))
+            else:
+                self._unwritten += 1
+            self._changed.notify()
+
+    def rejected(self, status: int, why: str) -> None:
+        """Queue the line of a rejected request, or count it."""
+        with self._changed:
+            if not self._rejected:
+                self._window_ends = time.monotonic() + self._window
+            self._rejected += 1
+            if self._rejected > _REJECTED_LINES:
+                self._changed.notify()
+                return
+        why = printable(why, 300)
+        self.add(status, f"rejected: {why}", {"status": status, "rejected": why})
+
+    def lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield lines as they come, without end."""
+        while True:
+            with self._changed:
+                if not self._queue:
+                    left = self._window_ends - time.monotonic()
+                    self._changed.wait(max(left, 0.0) if self._rejected else None)
+                ready = [*self._queue]
+                self._queue.clear()
+                unwritten, self._unwritten = self._unwritten, 0
+                ended = bool(self._rejected) and time.monotonic() >= self._window_ends
+            yield from ready
+            if unwritten:
+                text = f"{unwritten} lines were left out: the output was blocked"
+                yield _line(None, text, {"status": None, "lines_left_out": unwritten})
+            if ended:
+                yield from self.omitted()
+
+    def omitted(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield how many rejected requests had no line, and count from zero again."""
+        with self._changed:
+            omitted = max(self._rejected - _REJECTED_LINES, 0)
+            self._rejected = 0
+        if omitted:
+            yield _line(None, f"{omitted} more requests were rejected", {"status": None, "more_rejected": omitted})
+
+
+def _line(status: int | None, text: str, record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    now = datetime.now().astimezone()
+    return f"{now:%H:%M:%S}  {status or '   '}  {text}", {"time": now.isoformat(), **record}
+
+
+class _Receiver:
+    """Verifies and applies deliveries, and logs each."""
+
+    def __init__(self, client: Client, log: DeliveryLog) -> None:
         self._client = client
-        self._lines = lines
+        self._log = log
+
+    def check(self, delivery: Delivery) -> bool:
+        """Return whether the head of a delivery proves its sender; see `is_proved_by_head`."""
+        from taskbridge.cli.listen_check import is_proved_by_head  # noqa: PLC0415  # heavy
+
+        connection = self._client._connection  # noqa: SLF001  # its secrets, which are not public
+        return is_proved_by_head(connection, delivery)
 
     async def receive(self, delivery: Delivery) -> int:
         """Verify and apply a delivery; return the HTTP status of the response."""
         try:
             event = self._client.parse_webhook(delivery.headers, delivery.body, url=delivery.url)
         except WebhookRejected as error:
-            self.rejected(error.answer, error.message)
+            self._log.rejected(error.answer, error.message)
             return error.answer
         except TaskbridgeError as error:
-            self.rejected(500, error.message)
+            self._log.rejected(500, error.message)
             return 500
         name = f"{printable(event.type, 60)}  {printable(event.ref or '-', 600)}"
         try:
             ingested = await asyncio.to_thread(self._client.ingest, event)
         except TaskbridgeError as error:
             text = f"{name}  not confirmed: {printable(error.message, 300)}"
-            self._queue(_UNAVAILABLE, text, _record(_UNAVAILABLE, event, None, error))
+            self._log.add(_UNAVAILABLE, text, _record(_UNAVAILABLE, event, None, error))
             return _UNAVAILABLE
         task = ingested.task or event.task
         confirmed = ", confirmed by a poll" if event.needs_confirmation and ingested.task is not None else ""
         status = "" if ingested.status == "applied" else f" ({ingested.status})"
         text = f"{name}  {'-' if task is None else status_text(task)}{confirmed}{status}"
-        self._queue(_OK, text, _record(_OK, event, ingested, None))
+        self._log.add(_OK, text, _record(_OK, event, ingested, None))
         return _OK
-
-    def rejected(self, status: int, why: str) -> None:
-        """Queue the line of a rejected delivery."""
-        self._queue(status, f"rejected: {printable(why, 300)}", {"status": status, "rejected": printable(why, 300)})
-
-    def _queue(self, status: int, text: str, record: Mapping[str, Any]) -> None:
-        now = datetime.now().astimezone()
-        self._lines.put((f"{now:%H:%M:%S}  {status}  {text}", {"time": now.isoformat(), **record}))
 
 
 def _record(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import queue
 import re
@@ -10,14 +11,16 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 import taskbridge as tb
-from taskbridge.cli.listen_server import Delivery, WebhookServer
+from taskbridge.cli.listen import DeliveryLog
+from taskbridge.cli.listen_server import Delivery, RejectedError, WebhookServer
 from taskbridge.emulator.export import config_toml
 from taskbridge.testing import Emulator
 from taskbridge_scan_documents.emulator import ScanDocumentsEmulator
@@ -194,32 +197,52 @@ def test_a_port_in_use_is_an_error(run_here: Run, config: Path) -> None:
 
 @dataclass
 class RunningServer:
-    url: str
-    deliveries: list[Delivery]
-    rejected: list[tuple[int, str]]
-    held: threading.Event
+    url: str = ""
+    deliveries: list[Delivery] = field(default_factory=list[Delivery])
+    rejected: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    held: threading.Event = field(default_factory=threading.Event)
+    arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", int(self.url.rstrip("/").rpartition(":")[2])
 
 
-@pytest.fixture
-def server() -> Iterator[RunningServer]:
-    running = RunningServer("", [], [], threading.Event())
+@contextmanager
+def running_server(**limits: float) -> Generator[RunningServer]:
+    """A server that refuses ``/refused`` by its head, and answers ``/held`` once it is released."""
+    running = RunningServer()
 
     async def receive(delivery: Delivery) -> int:
         running.deliveries.append(delivery)
+        running.arrived.release()
+        if delivery.url.endswith("/held"):
+            await asyncio.to_thread(running.held.wait, 20)
         return 200
+
+    def check(delivery: Delivery) -> bool:
+        if delivery.url.endswith("/refused"):
+            raise RejectedError(401, "refused by its head")
+        return delivery.url.endswith("/proved")
 
     server = WebhookServer(
         "127.0.0.1",
         0,
         max_body=1000,
         receive=receive,
+        check=check,
         rejected=lambda status, why: running.rejected.append((status, why)),
-        head_time=0.1,
-        body_time=0.1,
-        max_deliveries=2,
+        **limits,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # numbers of both kinds
     )
     with server:
         running.url = f"http://127.0.0.1:{server.port}/"
+        yield running
+        running.held.set()
+
+
+@pytest.fixture
+def server() -> Iterator[RunningServer]:
+    with running_server(head_time=0.1, body_time=0.1, max_deliveries=2) as running:
         yield running
 
 
@@ -259,6 +282,114 @@ def test_a_delivery_that_is_too_large_too_slow_or_malformed_is_rejected(
 
 
 def test_too_many_deliveries_at_once_get_a_503(server: RunningServer) -> None:
-    address = ("127.0.0.1", int(server.url.rstrip("/").rpartition(":")[2]))
-    with socket.create_connection(address), socket.create_connection(address):
+    request = b"POST /held HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n"
+    with socket.create_connection(server.address) as one, socket.create_connection(server.address) as two:
+        for connection in (one, two):
+            connection.sendall(request)
+            assert server.arrived.acquire(timeout=10)
         assert send(server.url, b"{}") == 503
+        server.held.set()
+        assert all(connection.recv(12) == b"HTTP/1.1 200" for connection in (one, two))
+    assert send(server.url, b"{}") == 200
+
+
+def dripping(server: RunningServer, stack: ExitStack, path: str = "") -> socket.socket:
+    """A connection that has sent a part of a request: of its head, or of its body if there is a path."""
+    connection = stack.enter_context(socket.create_connection(server.address, timeout=10))
+    body = f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 500\r\n\r\n{{"
+    connection.sendall(body.encode() if path else b"POST / HTTP/1.1\r\nHost: h\r\nX-Slow: ")
+    return connection
+
+
+def test_a_delivery_is_answered_while_others_drip() -> None:
+    with running_server() as server, ExitStack() as stack:
+        slow = [dripping(server, stack, "/" if number % 2 else "") for number in range(40)]
+        for number in range(10):
+            for connection in slow:
+                connection.sendall(b"x")
+            assert send(f"{server.url}{number}", b"{}") == 200
+    assert [delivery.url[-1] for delivery in server.deliveries] == [str(number) for number in range(10)]
+
+
+def test_a_delivery_is_answered_while_others_reopen() -> None:
+    with running_server(max_waiting=8) as server, ExitStack() as stack:
+        slow = [dripping(server, stack) for _ in range(8)]
+        for _ in range(10):
+            slow += [dripping(server, stack) for _ in range(4)]
+            assert send(server.url, b"{}") == 200
+        for connection in slow[:40]:  # the oldest were closed
+            with suppress(ConnectionError):
+                assert connection.recv(1) == b""
+        assert {why.partition(":")[0] for _, why in server.rejected} == {"closed to make room"}
+    assert len(server.deliveries) == 10
+
+
+def test_a_proved_delivery_keeps_its_place() -> None:
+    with running_server(max_waiting=2) as server, ExitStack() as stack:
+        proved = dripping(server, stack, "/proved")
+        assert send(server.url, b"{}") == 200
+        for _ in range(6):
+            dripping(server, stack)
+        proved.sendall(b"x" * 499)
+        assert proved.recv(12) == b"HTTP/1.1 200"
+
+
+def test_a_delivery_that_its_head_refutes_is_answered_before_its_body_is_read(server: RunningServer) -> None:
+    head = b"POST /refused HTTP/1.1\r\nHost: h\r\nContent-Length: 900\r\n"
+    assert raw(server.url, head + b"\r\n") == 401
+    assert raw(server.url, head + b"Expect: 100-continue\r\n\r\n") == 401
+    assert server.rejected == [(401, "refused by its head")] * 2
+    assert server.deliveries == []
+
+
+# What a command prints.
+
+
+def test_a_secret_in_the_url_is_checked_before_a_body_is_read(listening: Callable[..., Listening]) -> None:
+    listener = listening("smartdocumentor", "--json")
+    host = listener.url.removeprefix("http://").rstrip("/")
+    head = f"POST /hooks/{{}} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 60000000\r\nExpect: 100-continue\r\n\r\n"
+
+    assert raw(listener.url, head.format("guessed").encode()) == 401
+    assert raw(listener.url, head.format(SECRETS["smartdocumentor"]).encode()) == 100
+    assert "no secret of webhook_secrets is in its URL" in json.loads(listener.next())["rejected"]
+
+
+def test_an_unsigned_delivery_is_rejected_before_its_body_is_read(listening: Callable[..., Listening]) -> None:
+    listener = listening("cloudconvert")
+    head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n{}\r\n"
+
+    assert raw(listener.url, head.format("").encode()) == 401
+    assert raw(listener.url, head.format(f"CloudConvert-Signature: {'0' * 64}\r\n").encode()) == 100
+
+
+def test_rejected_requests_have_a_limited_number_of_lines(listening: Callable[..., Listening]) -> None:
+    listener = listening("cloudconvert", "--json")
+    statuses = {send(listener.url, b"{}", CloudConvert_Signature="0" * 64) for _ in range(100)}
+    listener.process.send_signal(signal.SIGINT)
+
+    assert statuses == {401}
+    assert listener.process.wait(timeout=10) == 130
+    records = [json.loads(listener.next()) for _ in range(21)]
+    assert [record["status"] for record in records] == [401] * 20 + [None]
+    assert records[-1]["more_rejected"] == 80
+
+
+def test_omitted_lines_are_reported_when_the_window_ends() -> None:
+    log = DeliveryLog(window=0.05)
+    for _ in range(2):
+        for _ in range(30):
+            log.rejected(401, "no")
+        lines = log.lines()
+        records = [next(lines)[1] for _ in range(21)]
+        assert [record["status"] for record in records] == [401] * 20 + [None]
+        assert records[-1]["more_rejected"] == 10
+
+
+def test_lines_are_dropped_and_counted_while_the_output_is_blocked() -> None:
+    log = DeliveryLog()
+    for number in range(1500):
+        log.add(200, f"line {number}", {"number": number})
+    lines = log.lines()
+    assert [next(lines)[1]["number"] for _ in range(1000)] == [*range(1000)]
+    assert next(lines)[1]["lines_left_out"] == 500

@@ -279,8 +279,9 @@ def test_a_shuffled_delivery_without_a_successor_is_still_sent(stopped: Emulator
     assert len(receiver.wait(1)) == 1
 
 
-@pytest.mark.parametrize("url", ["http://example.com/hook", "http://10.0.0.1/", "https://127.0.0.1/", "ftp://127.0.0.1/",
-                                 "no url", "http://[::1", "http://127.0.0.1:1/"])  # fmt: skip
+@pytest.mark.parametrize(
+    "url", ["http://example.com/hook", "http://10.0.0.1/", "https://127.0.0.1/", "http://127.0.0.1:1/"]
+)
 def test_nothing_is_delivered_to_another_machine(url: str, stopped: Emulator, eventually: Eventually) -> None:
     hook(stopped, url, "job.created")
     job(stopped)
