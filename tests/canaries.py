@@ -32,7 +32,7 @@ TEST_CODE: Final = (
     "/docs/",
 )  # may hold credentials
 MOST_ERRORS: Final = 12  # of one test, whose frames are checked; of the others only the texts
-LOGGERS: Final = ("urllib3", "requests", "aiohttp")  # at DEBUG in every test
+LOGGERS: Final = ("urllib3", "requests", "asyncio")  # at DEBUG in every test
 CANARIES: Final[set[str]] = set()
 """All credentials so far that cannot be mistaken for a word."""
 

@@ -13,6 +13,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 from urllib.parse import quote
 
+from taskbridge._redaction import MASK, mask
 from taskbridge.errors import TaskbridgeError
 
 E = TypeVar("E", bound=BaseException)
@@ -29,7 +30,7 @@ class SecretHeader(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return "'***'"
+        return f"'{MASK}'"
 
 
 def without_traceback(error: E) -> E:
@@ -88,9 +89,7 @@ def _spellings(secrets: Iterable[str]) -> frozenset[str]:
 def redact(value: Any, secrets: frozenset[str], depth: int = 0) -> Any:
     """Replace secrets by stars in a text, or in all texts of a JSON document (cut below 8 levels)."""
     if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, "***")
-        return value
+        return mask(value, secrets)
     if depth > 8:
         return "…"
     if isinstance(value, Mapping):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from taskbridge.emulator.shell import Emulator
     from taskbridge.testing.clock import VirtualClock
     from taskbridge.testing.conformance import ProviderConformance, Sample
-    from taskbridge.testing.recording import RecordingTransport, ReplayTransport, UnexpectedRequest
+    from taskbridge.testing.recording import RecordingTransport, ReplayTransport, UnexpectedRequest, UnsafeRecording
     from taskbridge.testing.scripted import ScriptedVendor
     from taskbridge.testing.transport import AsyncScriptedTransport, ScriptedTransport
     from taskbridge.testing.virtual_connections import RealTransports
@@ -37,6 +37,7 @@ __all__ = [
     "ScriptedTransport",
     "ScriptedVendor",
     "UnexpectedRequest",
+    "UnsafeRecording",
     "VirtualClock",
 ]
 
@@ -45,7 +46,7 @@ _MODULES: Final = {
     "taskbridge.emulator": ("Emulator",),
     "taskbridge.testing.clock": ("VirtualClock",),
     "taskbridge.testing.conformance": ("ProviderConformance", "Sample"),
-    "taskbridge.testing.recording": ("RecordingTransport", "ReplayTransport", "UnexpectedRequest"),
+    "taskbridge.testing.recording": ("RecordingTransport", "ReplayTransport", "UnexpectedRequest", "UnsafeRecording"),
     "taskbridge.testing.scripted": ("ScriptedVendor",),
     "taskbridge.testing.transport": ("AsyncScriptedTransport", "ScriptedTransport"),
     "taskbridge.testing.virtual_connections": ("RealTransports",),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from taskbridge.testing.scripted import ScriptedVendor
 
 _MODES: Final = ("replay", "record", "auto")
+_MASKED: Final = pytest.StashKey[dict[str, dict[str, str]]]()  # recording -> what it masked for its shape
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,6 +36,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="what tests with taskbridge_recording do: replay their recordings (default), record them again from the "
         "vendors, or auto: record the missing ones and replay the others",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker of `taskbridge_recording`."""
+    config.addinivalue_line(
+        "markers", "taskbridge_recording(allow=…): places that taskbridge_recording records whatever they look like"
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """List what new recordings masked because it looks like a credential."""
+    for path, masked in config.stash.setdefault(_MASKED, {}).items():
+        terminalreporter.section(f"taskbridge: masked in {path}")
+        for place, shape in masked.items():
+            terminalreporter.line(f"{place} ({shape})")
 
 
 @pytest.fixture
@@ -160,9 +176,12 @@ def taskbridge_recording(request: pytest.FixtureRequest) -> Iterator[RecordingTr
     path = _recording_path(request)
     mode = request.config.getoption("--taskbridge-record")
     if mode == "record" or (mode == "auto" and not path.exists()):
-        recording = RecordingTransport(path)
+        marker = request.node.get_closest_marker("taskbridge_recording")
+        recording = RecordingTransport(path, allow=marker.kwargs.get("allow", ()) if marker is not None else ())
         with override_defaults(transports=recording):
             yield recording
+        if recording.masked:
+            request.config.stash.setdefault(_MASKED, {})[str(path)] = recording.masked
         return
     if not path.exists():
         pytest.fail(f"there is no recording {path}; record it with --taskbridge-record=auto", pytrace=False)

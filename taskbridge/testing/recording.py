@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from taskbridge import errors
 from taskbridge.errors import TaskbridgeError, TransportError, TruncatedResponse
 from taskbridge.provider.http import Base64, Request, Response, Upload
+from taskbridge.provider.results import as_json
 from taskbridge.testing.redaction import REDACTED, Redactor
 from taskbridge.testing.transport import Answer, AsyncScriptedTransport, ScriptedTransport
 
@@ -65,12 +66,16 @@ def _key(method: str, url: str) -> tuple[str, str]:
     return method, _REFERENCE.sub("taskbridge-", url)
 
 
-def _redactor(connection: TransportContext) -> Redactor:
+class UnsafeRecording(AssertionError):
+    """A line that would still contain a credential; it was not written."""
+
+
+def _redactor(connection: TransportContext, allow: Iterable[str] = ()) -> Redactor:
     settings: Mapping[str, object] = connection.provider.settings.__dict__
     urls = [value for name, value in settings.items() if name.endswith("_url") and isinstance(value, str)]
     base = getattr(connection.provider, "base_url", None)
     hosts = [urlsplit(url).netloc for url in [*urls, *([base] if isinstance(base, str) else [])]]
-    return Redactor(connection.secrets, hosts)
+    return Redactor(connection.secrets, hosts, allow)
 
 
 # Recording.
@@ -82,10 +87,20 @@ class RecordingTransport:
     Args:
         path: The file; it is overwritten, and its parent folders are created.
         inner: Makes the transports whose traffic is recorded; None for real ones.
+        allow: Places to record although something there has the shape of a credential, as listed in `masked`:
+            ``body.result.headers.*``. Known credentials are redacted there, too.
+
+    Attributes:
+        masked: Each place where something was redacted only for its shape, and the shape. Check it for what is no
+            credential.
     """
 
-    def __init__(self, path: str | os.PathLike[str], inner: TransportMaker | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], inner: TransportMaker | None = None, *, allow: Iterable[str] = ()
+    ) -> None:
         self.path = Path(path)
+        self.masked: dict[str, str] = {}
+        self.allow = tuple(allow)
         self._inner = inner
         self._lock = Lock()
         self._started = False
@@ -111,7 +126,7 @@ class RecordingTransport:
                 self.path.write_text(json.dumps(_FORMAT) + "\n", encoding="utf-8")
                 self._started = True
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(as_json(line).decode())
 
 
 class _TrafficRecorder(Generic[AnyTransport]):
@@ -121,7 +136,7 @@ class _TrafficRecorder(Generic[AnyTransport]):
         self._inner = inner
         self._recording = recording
         self._connection = connection
-        self._redactor = _redactor(connection)
+        self._redactor = _redactor(connection, recording.allow)
 
     @contextmanager
     def _errors_recorded(self, request: Request) -> Generator[None]:
@@ -134,14 +149,21 @@ class _TrafficRecorder(Generic[AnyTransport]):
     def _record(self, request: Request, outcome: Response | TaskbridgeError) -> None:
         self._redactor.learn_from(request)
         shown = self._response(request, outcome) if isinstance(outcome, Response) else {"error": self._error(outcome)}
-        line = {
+        line: dict[str, Any] = {
             "at": self._connection.clock.now().isoformat(),
-            "connection": self._connection.name,
+            "connection": self._redactor.text(self._connection.name, "connection"),
             "method": request.method,
             "url": self._redactor.url(request.url),
         }
         sent = self._request_body(request)
-        self._recording.write(line | ({"sent": sent} if sent is not None else {}) | shown)
+        line |= ({"sent": sent} if sent is not None else {}) | shown
+        if self._redactor.knows(json.dumps(line, ensure_ascii=False)):
+            raise UnsafeRecording(
+                f"the recording of {line['method']} {self._redactor.url(request.url)} would still contain a credential "
+                "of the connection, so it was not written; use a credential that occurs nowhere else"
+            )
+        self._recording.masked.update(self._redactor.masked)
+        self._recording.write(line)
 
     def _request_body(self, request: Request) -> str | None:
         """Return the request's body, for people who read the file; a replay ignores it."""
@@ -152,7 +174,7 @@ class _TrafficRecorder(Generic[AnyTransport]):
             return REDACTED  # a login, or a presigned form
         if not isinstance(body, bytes):
             return f"({_BODY_KINDS.get(type(body), 'a file')})"
-        text = self._redactor.document(body)
+        text = self._redactor.document(body, "sent")
         return f"({len(body)} bytes)" if text is None else text.decode()
 
     def _response(self, request: Request, response: Response) -> dict[str, Any]:
@@ -169,7 +191,7 @@ class _TrafficRecorder(Generic[AnyTransport]):
         return {**shown, "body": text.decode()}
 
     def _error(self, error: TaskbridgeError) -> dict[str, Any]:
-        shown: dict[str, Any] = {"type": type(error).__name__, "message": self._redactor.text(error.message)}
+        shown: dict[str, Any] = {"type": type(error).__name__, "message": self._redactor.text(error.message, "error")}
         return shown | {name: getattr(error, name) for name in ("written", "stale") if hasattr(error, name)}
 
 

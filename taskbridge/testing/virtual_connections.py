@@ -30,18 +30,20 @@ class RealTransports:
 
     def transport(self, connection: TransportContext) -> Transport:
         """See `taskbridge._config.defaults.TransportMaker`."""
-        from taskbridge._transport.requests import RequestsTransport  # noqa: PLC0415  # only once something is sent
+        from taskbridge._transport.choice import make_transport  # noqa: PLC0415  # only once something is sent
 
         settings, clock = connection.settings, connection.clock
-        real = RequestsTransport(network_of(settings), user_agent=user_agent(settings), size=settings.max_in_flight)
+        real = make_transport(network_of(settings), user_agent(settings), settings.max_in_flight, settings.transport)
         return _VirtualTransport(real, clock) if isinstance(clock, VirtualClock) else real
 
     def async_transport(self, connection: TransportContext) -> AsyncTransport:
         """See `taskbridge._config.defaults.TransportMaker`."""
-        from taskbridge._transport.aiohttp import AiohttpTransport  # noqa: PLC0415  # the same, and an extra
+        from taskbridge._transport.choice import make_async_transport  # noqa: PLC0415  # the same
 
         settings, clock = connection.settings, connection.clock
-        real = AiohttpTransport(network_of(settings), user_agent=user_agent(settings), size=settings.max_in_flight)
+        real = make_async_transport(
+            network_of(settings), user_agent(settings), settings.max_in_flight, settings.transport
+        )
         return _AsyncVirtualTransport(real, clock) if isinstance(clock, VirtualClock) else real
 
 

@@ -144,6 +144,39 @@ def test_a_recording_is_made_once_and_replayed(suite: pytest.Pytester, monkeypat
     suite.runpytest_inprocess().assert_outcomes(failed=1)
 
 
+MARKED: Final = """
+import pytest
+import taskbridge as tb
+from taskbridge.provider.http import Response
+from taskbridge.testing import ScriptedTransport
+from taskbridge.testing.recording import RecordingTransport
+
+BODY = b'{"id": "task_1", "status": "processing", "cookie": "a", "sent": {"headers": {"X-Page": "7"}}}'
+
+class Vendor:
+    def transport(self, connection):
+        return ScriptedTransport(lambda _: Response(200, {}, BODY))
+
+@pytest.mark.taskbridge_recording(allow=["body.sent.headers.*"])
+def test_it(taskbridge_recording):
+    if isinstance(taskbridge_recording, RecordingTransport):
+        taskbridge_recording._inner = Vendor()
+    with tb.connect("scan-documents", api_key="some-key-0123") as client:
+        client.get("task_1")
+"""
+
+
+def test_places_masked_for_their_shape_are_listed_and_may_be_allowed(suite: pytest.Pytester) -> None:
+    suite.makepyfile(test_it=MARKED)
+    result = suite.runpytest_inprocess("--taskbridge-record=record", "--strict-markers")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*taskbridge: masked in *test_it.jsonl*", "body.cookie (name)"])
+    result.stdout.no_fnmatch_line("body.sent*")
+    text = (suite.path / "recordings" / "test_it" / "test_it.jsonl").read_text()
+    assert '\\"X-Page\\": \\"7\\"' in text
+    passes(suite, "--strict-markers")
+
+
 def test_pytest_finds_it_by_itself() -> None:
     [point] = entry_points(group="pytest11", name="taskbridge")
     assert point.value == "taskbridge.testing.plugin"

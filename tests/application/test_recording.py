@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +23,7 @@ from taskbridge.testing import (
     ReplayTransport,
     ScriptedTransport,
     UnexpectedRequest,
+    UnsafeRecording,
     VirtualClock,
 )
 from taskbridge.testing.recording import read_recording
@@ -28,11 +31,13 @@ from taskbridge.testing.redaction import Redactor
 
 VENDORS: Final = ("cloudconvert", "expertai-extract", "scan-documents", "smartdocumentor")
 IMAGE: Final = b"\x89PNG\r\n\x1a\n" + bytes(40)
+PDF: Final = b"%PDF-1.7\n"
 
 
 def process_document(client: tb.Client, folder: Path) -> list[object]:
     """Submit a document, wait for it and download the results."""
-    document = "https://documents.test/a.pdf" if client.provider == "smartdocumentor" else IMAGE
+    documents: dict[str, str | bytes] = {"smartdocumentor": "https://documents.test/a.pdf", "expertai-extract": PDF}
+    document = documents.get(client.provider, IMAGE)
     task = client.wait(client.submit("extract-text", document), timeout=600)
     result = client.result(task)
     files = [path.read_bytes() for path in client.download(task, folder, overwrite=True)] if result.files else []
@@ -203,6 +208,130 @@ def test_secrets_in_a_response_are_redacted(name: str, tmp_path: Path) -> None:
     bodies = b"".join(outcome.body for outcome in outcomes if isinstance(outcome, Response))
     assert b64encode(CANARY.encode()) not in bodies
     assert CANARY.encode() not in bodies
+
+
+def record_one(
+    path: Path, response: Response, *, sent: object = None, key: str = CANARY, **options: Any
+) -> dict[str, Any]:
+    """Record a submission and its response; return the line as it is in the file."""
+    recording = RecordingTransport(path, Echo(response), **options)
+    connection, _ = open_connection("scan-documents", None, None, {"api_key": key}, VirtualClock())
+    body = None if sent is None else json.dumps(sent).encode()
+    request = Request("POST", "https://api.test/x", headers={"x-api-key": key}, body=body)
+    recording.transport(connection).send(request, deadline=0.0, max_body=0)
+    line: dict[str, Any] = json.loads(path.read_text().splitlines()[-1])
+    return {**line, "masked": recording.masked}
+
+
+PRIVATE: Final = (
+    "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nAQEFAASCBKcwggSjAgEA\n-----END PRIVATE KEY-----\n"
+)
+OTHERS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {  # a secret that is not ours, and a value around it
+    "private_key": ("hunter2-hunter2", lambda x: {"private_key": x}),
+    "privateKey": ("hunter2-hunter2", lambda x: {"privateKey": x}),
+    "passphrase": ("hunter2", lambda x: {"tasks": [{"pass_phrase": x, "passphrase": x}]}),
+    "a number": ("48151623", lambda x: {"password": int(x)}),
+    "connection_string": ("AccountKey-4815", lambda x: {"connection_string": f"Endpoint=https://a.test;Key={x}"}),
+    "headers": ("hunter2", lambda x: {"import": {"headers": {"X-Custom": x, "More": [x, {"deep": x}]}}}),
+    "below a telling name": ("hunter2", lambda x: {"credentials": {"user": x, "list": [x]}}),
+    "JSON in a text": ("hunter2", lambda x: {"log": json.dumps({"request": json.dumps({"password": x})})}),
+    "JSON in prose": ("hunter2-4815", lambda x: {"log": f'called with {{"api_key": "{x}"}}'}),
+    "an assignment": ("hunter2-4815", lambda x: {"log": f"AccountName=a;AccountKey={x};client_secret={x}&b=1"}),
+    "a user in a URL": ("hunter2", lambda x: {"log": f"postgres://me:{x}@db.test/a and amqp://{x}@q.test"}),
+    "bearer": ("hunter2-4815", lambda x: {"log": f"sent Authorization: Bearer {x}, got 401"}),
+    "basic": (b64encode(b"me:hunter2").decode(), lambda x: {"log": f"sent Basic {x}"}),
+    "a token in a path": ("T0123456789abcdefXYZ", lambda x: {"webhook_url": f"https://hooks.test/services/{x}"}),
+    "a JSON Web Token": (f"eyJhbGciOiJI.{b64encode(b'claims-of-us').decode()}.c2ln", lambda x: {"log": f"token <{x}>"}),
+    "a known prefix": ("sk_live_0123456789abcdef", lambda x: {"log": f"key {x} is revoked"}),
+    "a PEM": ("MIIEvQIBADANBgkqhkiG9w0B", lambda x: {"log": PRIVATE.replace("MIIEvQIBADANBgkqhkiG9w0B", x)}),
+}
+
+
+@pytest.mark.parametrize("place", ["sent", "body"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_looks_like_a_secret_is_redacted_and_listed(name: str, place: str, tmp_path: Path) -> None:
+    secret, document = OTHERS[name][0], OTHERS[name][1](OTHERS[name][0])
+    body = b"{}" if place == "sent" else json.dumps(document).encode()
+    line = record_one(tmp_path / "r.jsonl", Response(200, {}, body), sent=document if place == "sent" else None)
+    assert secret not in json.dumps(line)
+    assert "redacted" in line[place]
+    assert {each.partition(".")[0] for each in line["masked"]} == {place}
+
+
+def test_a_shape_can_be_allowed_but_a_known_secret_cannot(tmp_path: Path) -> None:
+    document = {"headers": {"X-Page": "7", "X-Key": CANARY}, "passphrase": "hunter2"}
+    response = Response(200, {}, json.dumps(document).encode())
+    line = record_one(tmp_path / "r.jsonl", response, allow=["body.headers.*"])
+    assert json.loads(line["body"]) == {"headers": {"X-Page": "7", "X-Key": "redacted"}, "passphrase": "redacted"}
+    assert line["masked"] == {"body.passphrase": "name"}
+
+
+def in_base64(offset: int, encode: Callable[[bytes], bytes], key: str) -> str:
+    return encode(b"x" * offset + key.encode() + b"yz").decode()
+
+
+CODINGS: Final[dict[str, Callable[[str], str]]] = {
+    "as it is": lambda key: key,
+    "in capitals": str.upper,
+    "in hex": lambda key: key.encode().hex(),
+    "in HEX": lambda key: key.encode().hex().upper(),
+    "in percents": lambda key: "".join(f"%{ord(c):02x}" for c in key),
+    "in escapes": lambda key: "".join(f"\\u{ord(c):04X}" for c in key),
+    **{f"in base64 at {n}": partial(in_base64, n, b64encode) for n in range(3)},
+    **{f"in base64 of URLs at {n}": partial(in_base64, n, urlsafe_b64encode) for n in range(3)},
+}
+
+
+@pytest.mark.parametrize("key", [CANARY, "canary/4f?1c>9a~7e2b+key\\"])
+@pytest.mark.parametrize("coding", CODINGS)
+def test_our_own_key_is_redacted_in_any_coding(coding: str, key: str, tmp_path: Path) -> None:
+    coded = CODINGS[coding](key)
+    bodies = [
+        json.dumps({"note": f"<{coded}>", coded: 1}).encode(),
+        f'{{"note": "{coded}", "note": 1}}'.encode(),
+        f"<{coded}>".encode(),
+        b"\xff" + coded.encode() + b"\xff",
+    ]
+    for number, body in enumerate(bodies):
+        path = tmp_path / f"{number}.jsonl"
+        line = record_one(path, Response(200, {"x-request-id": coded}, body), key=key)
+        [exchange] = read_recording(path)
+        assert isinstance(exchange.outcome, Response)
+        assert len(exchange.outcome.body) < len(body)
+        for text in (exchange.outcome.body.decode("latin-1"), line["headers"]["x-request-id"], json.dumps(line)):
+            core = coded[4:-5] if "base64" in coding else coded  # the characters at the ends depend on neighbors
+            assert core not in text
+            assert json.dumps(core)[1:-1] not in text
+
+
+def test_a_line_that_would_contain_a_key_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    with pytest.raises(UnsafeRecording, match="would still contain a credential"):
+        record_one(path, Response(200, {}, b"{}"), key="headers")  # a word of the format itself
+    assert not path.exists()
+
+
+def test_ordinary_texts_are_recorded_unchanged(tmp_path: Path) -> None:
+    document = {
+        "text": "Basic instructions: the author must bear it, see https://docs.test/a/b.pdf (2026-01-01)",
+        "author": None,
+        "pages": 3,
+        "tokens": 12,
+        "file": "https://files.test/screenshot-2026-01-01-030405.png",
+    }
+    body = json.dumps(document).encode()
+    line = record_one(tmp_path / "r.jsonl", Response(200, {}, body))
+    assert line["body"].encode() == body
+    assert line["masked"] == {}
+
+
+def test_lone_surrogates_are_recorded(tmp_path: Path) -> None:
+    body = json.dumps({"note": "a\ud800", "token": "some-token", "log": json.dumps({"b\ud800": CANARY})}).encode()
+    line = record_one(tmp_path / "r.jsonl", Response(200, {}, body))
+    [exchange] = read_recording(tmp_path / "r.jsonl")
+    assert isinstance(exchange.outcome, Response)
+    assert exchange.outcome.json()["note"] == "a\ud800"
+    assert CANARY not in line["body"]
 
 
 @pytest.mark.parametrize("vendor", VENDORS)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -202,3 +204,21 @@ def test_connect_accepts_a_clock_and_a_transport() -> None:
         client.get("task_1")
     assert transport.remaining == 0
     assert clock.slept
+
+
+FROZEN: Final = """
+import taskbridge as tb
+from freezegun import freeze_time
+from taskbridge.testing import Emulator
+
+with Emulator("scan-documents", speed=50) as emulator, freeze_time("2030-01-01", ignore=["taskbridge"]):
+    with tb.connect("scan-documents", **emulator.settings(), poll={"interval": 0.05}) as client:
+        task = client.submit("extract-text", b"\\x89PNG\\r\\n\\x1a\\n" + bytes(40))
+        print(client.wait(task, timeout=20).status)
+"""
+
+
+def test_a_wait_ends_under_freezegun_as_the_page_says() -> None:
+    pytest.importorskip("freezegun")
+    done = subprocess.run([sys.executable, "-c", FROZEN], capture_output=True, text=True, timeout=40, check=False)
+    assert done.stdout == "completed\n", done.stderr

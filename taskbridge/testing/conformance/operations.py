@@ -294,7 +294,7 @@ class OperationConformance(CapabilityConformance):
         if can.webhooks is None:
             return
         with local_server(b"") as server:
-            secret = vendor.vendors[self.provider].subscribe(f"{server.url}/hook")
+            secret = vendor.vendors[self.provider].register_webhook(f"{server.url}/hook")
             settings: dict[str, Any] = {**self.quick_settings(vendor), "webhook_secrets": [secret]}
             with tb.connect(self.provider, **settings) as client:
                 self._submit(client)
