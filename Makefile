@@ -79,7 +79,7 @@ OLDEST := $(FLOORS)/bin/python -m pip --disable-pip-version-check --quiet
 test-floors: $(FLOORS)/.test
 	$(FLOORS)/bin/python -m pytest -q -n 2 --dist loadfile -p no:cacheprovider tests/core/test_client.py \
 	  tests/core/test_config.py tests/core/test_flows.py tests/core/test_scheduler.py tests/conformance \
-	  tests/faults/test_transports.py tests/faults/test_connections.py tests/lifecycle/test_submit.py \
+	  tests/faults/test_curl.py tests/faults/test_transports.py tests/faults/test_connections.py tests/lifecycle/test_submit.py \
 	  tests/cli/test_get_wait_result.py tests/emulator/test_shell.py
 
 $(FLOORS)/.test: $(VENV)/.test pyproject.toml

@@ -383,7 +383,7 @@ def main() -> None:
     side, url = sys.argv[1:3]
     SIDES[side](url, [], {"interval": 1.0})  # imports its modules
     importlib.import_module("taskbridge._transport.requests")
-    importlib.import_module("taskbridge._transport.aiohttp")
+    importlib.import_module("taskbridge._transport.curl")
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         options = json.loads(line)

@@ -6,12 +6,10 @@ A `Client` and a `Bridge` belong to one event loop. ``await close()`` them, or u
 from __future__ import annotations
 
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from taskbridge._config.defaults import TransportMaker, current_defaults, default_clock
 from taskbridge._config.files import load_config
-from taskbridge._config.registry import require_extra
 from taskbridge._engine import operations
 from taskbridge._engine.connection import Connection, open_connection, open_connections
 from taskbridge._engine.download import DownloadOptions
@@ -48,11 +46,13 @@ def connect(
     connection: str | None = None,
     config: str | os.PathLike[str] | None = None,
     clock: Clock | None = None,
-    transport: AsyncTransport | TransportMaker | None = None,
+    transport: AsyncTransport | TransportMaker | str | None = None,
     **settings: Any,
 ) -> Client:
     """Open a connection to a vendor; see `taskbridge.connect`. Nothing is sent yet."""
     clock = clock or default_clock()
+    if isinstance(transport, str):
+        settings, transport = {**settings, "transport": transport}, None
     opened, known = open_connection(provider, connection, config, settings, clock)
     return Client(opened, known=known, clock=clock, transport=transport)
 
@@ -84,7 +84,7 @@ class _AsyncClient(ClientBase):
         timeout: float | None = DEFAULT_TIMEOUT,  # noqa: ASYNC109  # the same names as the synchronous side
     ) -> TaskResult:
         """Wait until a task has completed; see `taskbridge.Client.result`."""
-        return await self._runtime.run(self._result(ended(task) or await self.wait(task, timeout)))
+        return await self._runtime.run(self._result(ended(task, timeout) or await self.wait(task, timeout)))
 
     async def cancel(self, task: AnyId) -> Task:
         """Stop a task; see `taskbridge.Client.cancel`."""
@@ -159,7 +159,7 @@ class Client(_AsyncClient):
         clock = clock or connection.clock
         super().__init__({connection.name: connection}, clock, only=connection.name, known=known)
         self._connection = connection
-        self._use_runtime(runtime or _make_runtime(clock, transport), is_shared=runtime is not None)
+        self._use_runtime(runtime or _make_runtime(clock, transport, [connection]), is_shared=runtime is not None)
 
     @property
     def name(self) -> str:
@@ -277,7 +277,7 @@ class Bridge(_AsyncClient):
     ) -> None:
         clock = clock or default_clock()
         super().__init__(connections, clock)
-        self._use_runtime(_make_runtime(clock, transport))
+        self._use_runtime(_make_runtime(clock, transport, connections.values()))
         self._clients: dict[str, Client] = {}
 
     @classmethod
@@ -359,15 +359,17 @@ class Bridge(_AsyncClient):
         await super().close()
 
 
-def _make_runtime(clock: Clock, transport: AsyncTransport | TransportMaker | None) -> Runtime:
+def _make_runtime(
+    clock: Clock, transport: AsyncTransport | TransportMaker | None, connections: Iterable[Connection]
+) -> Runtime:
     maker = transport if isinstance(transport, TransportMaker) else current_defaults().transports
     given = None if isinstance(transport, TransportMaker) else transport
-    if maker is None and given is None and find_spec("aiohttp") is None:
-        raise require_extra("aiohttp", "async", "taskbridge.aio")
-    return Runtime(clock, Transports(_make_transport, given, None if maker is None else maker.async_transport))
+    return Runtime(
+        clock, Transports(_make_transport, given, None if maker is None else maker.async_transport, connections)
+    )
 
 
-def _make_transport(network: Network, user_agent: str, size: int) -> AsyncTransport:
-    from taskbridge._transport.aiohttp import AiohttpTransport  # noqa: PLC0415  # only once something is sent
+def _make_transport(network: Network, user_agent: str, size: int, kind: str) -> AsyncTransport:
+    from taskbridge._transport.choice import make_async_transport  # noqa: PLC0415  # only once something is sent
 
-    return AiohttpTransport(network, user_agent=user_agent, size=size)
+    return make_async_transport(network, user_agent, size, kind)

@@ -47,7 +47,7 @@ def connect(
     connection: str | None = None,
     config: str | os.PathLike[str] | None = None,
     clock: Clock | None = None,
-    transport: Transport | TransportMaker | None = None,
+    transport: Transport | TransportMaker | str | None = None,
     **settings: Any,
 ) -> Client:
     """Open a connection to a vendor. Nothing is sent yet.
@@ -59,7 +59,7 @@ def connect(
         connection: Name of a connection in the configuration; its `default` if neither is named.
         config: Path of the configuration; None searches the usual places.
         clock: Time and chance; None for the computer's. For tests, see `taskbridge.testing`.
-        transport: Sends the requests; None for real ones. For tests, see `taskbridge.testing`.
+        transport: Sends the requests: the setting of that name, or an object of your own; see `taskbridge.testing`.
         settings: Settings of the provider and of every connection; they override the configuration's.
 
     Raises:
@@ -68,6 +68,8 @@ def connect(
         ProviderLoadError: The provider cannot be used.
     """
     clock = clock or default_clock()
+    if isinstance(transport, str):
+        settings, transport = {**settings, "transport": transport}, None
     opened, known = open_connection(provider, connection, config, settings, clock)
     return Client(opened, known=known, clock=clock, transport=transport)
 
@@ -127,7 +129,7 @@ class _SyncClient(ClientBase):
             WaitTimeout: The time ran out and the task is still running.
             TaskbridgeError: The vendor refuses, or cannot be reached.
         """
-        return self._runtime.run(self._result(ended(task) or self.wait(task, timeout)))
+        return self._runtime.run(self._result(ended(task, timeout) or self.wait(task, timeout)))
 
     def cancel(self, task: AnyId) -> Task:
         """Stop a task; one that has already ended is returned as it is.
@@ -264,7 +266,7 @@ class Client(_SyncClient):
         clock = clock or connection.clock
         super().__init__({connection.name: connection}, clock, only=connection.name, known=known)
         self._connection = connection
-        self._use_runtime(runtime or _make_runtime(clock, transport), is_shared=runtime is not None)
+        self._use_runtime(runtime or _make_runtime(clock, transport, [connection]), is_shared=runtime is not None)
 
     @property
     def name(self) -> str:
@@ -479,7 +481,7 @@ class Bridge(_SyncClient):
     ) -> None:
         clock = clock or default_clock()
         super().__init__(connections, clock)
-        self._use_runtime(_make_runtime(clock, transport))
+        self._use_runtime(_make_runtime(clock, transport, connections.values()))
         self._clients: dict[str, Client] = {}
 
     @classmethod
@@ -573,13 +575,15 @@ class Bridge(_SyncClient):
         super().close()
 
 
-def _make_runtime(clock: Clock, transport: Transport | TransportMaker | None) -> Runtime:
+def _make_runtime(
+    clock: Clock, transport: Transport | TransportMaker | None, connections: Iterable[Connection]
+) -> Runtime:
     maker = transport if isinstance(transport, TransportMaker) else current_defaults().transports
     given = None if isinstance(transport, TransportMaker) else transport
-    return Runtime(clock, Transports(_make_transport, given, None if maker is None else maker.transport))
+    return Runtime(clock, Transports(_make_transport, given, None if maker is None else maker.transport, connections))
 
 
-def _make_transport(network: Network, user_agent: str, size: int) -> Transport:
-    from taskbridge._transport.requests import RequestsTransport  # noqa: PLC0415  # only once something is sent
+def _make_transport(network: Network, user_agent: str, size: int, kind: str) -> Transport:
+    from taskbridge._transport.choice import make_transport  # noqa: PLC0415  # only once something is sent
 
-    return RequestsTransport(network, user_agent=user_agent, size=size)
+    return make_transport(network, user_agent, size, kind)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Protocol
-from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed lacks it
 
 if TYPE_CHECKING:
     from taskbridge.provider.http import Request, Response
@@ -61,8 +61,28 @@ class Network:
     proxies: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     direct: str = ""
 
-    def proxy_for(self, scheme: str, host: str) -> str | None:
-        """Return the URL of the proxy for a host, or None."""
-        if self.direct and proxy_bypass_environment(host, {"no": self.direct}):
-            return None
-        return self.proxies.get(scheme)
+    def proxy_for(self, scheme: str, host: str, port: int | None = None) -> str | None:
+        """Return the URL of the proxy for a host and a port (None for the scheme's own), or None."""
+        proxy = self.proxies.get(scheme)
+        if proxy is None or not self.direct:
+            return proxy
+        number = port or {"http": 80, "https": 443}.get(scheme)
+        is_direct = any(_matches(each.strip().lower(), host.lower(), number) for each in self.direct.split(","))
+        return None if is_direct else proxy
+
+
+def _matches(pattern: str, host: str, port: int | None) -> bool:
+    """Whether a host is one of a pattern of ``NO_PROXY``: a name, a suffix, an address, a network, each with a port."""
+    if not pattern or pattern == "*":
+        return bool(pattern)
+    name, _, digits = pattern.rpartition(":")
+    if digits.isdigit() and (":" not in name or name.startswith("[")):
+        pattern = name
+        if int(digits) != port:
+            return False
+    pattern = pattern.strip("[]")
+    try:
+        return ip_address(host.strip("[]")) in ip_network(pattern, strict=False)
+    except ValueError:  # one of them is a name
+        suffix = pattern.removeprefix("*").removeprefix(".")
+        return bool(suffix) and (host == suffix or host.endswith(f".{suffix}"))

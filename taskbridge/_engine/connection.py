@@ -23,6 +23,7 @@ from taskbridge._engine.event_bus import EventBus
 from taskbridge._engine.logs import log
 from taskbridge._engine.observers import Observers
 from taskbridge._engine.throttle import Throttle
+from taskbridge._redaction import register
 from taskbridge.errors import (
     ApiError,
     AuthenticationError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from taskbridge._config.files import Config
     from taskbridge.models import Task
     from taskbridge.provider.base import Provider
+    from taskbridge.provider.capabilities import Credential
     from taskbridge.provider.clock import Clock
 
 NOT_FOUND_GRACE: Final = 10.0  # seconds after a submit in which "not found" means "not yet"
@@ -70,6 +72,8 @@ class ConnectionStats:
         rate: Requests per second allowed at present; infinite without a limit.
         is_probing: Whether the vendor seems to be down, so that only probes are sent.
         is_refused: Whether the vendor refuses the credential.
+        transport: What sends the requests: requests, curl with its version, or the name of a class of your own; empty
+            before the first request.
     """
 
     requests: Mapping[str, int]
@@ -81,6 +85,7 @@ class ConnectionStats:
     rate: float
     is_probing: bool
     is_refused: bool
+    transport: str
 
 
 class Connection:
@@ -96,6 +101,7 @@ class Connection:
         self.expects_webhook = bool(settings.webhook_secrets) and provider.capabilities.webhooks is not None
         """Whether the vendor is set up to send webhooks, so that polling is only a safety net."""
         self.secrets = secrets_of(provider.settings) | secrets_of(settings)
+        self.transport = ""  # see `ConnectionStats`
         self.throttle = Throttle(settings.requests_per_second, clock.random)
         self.credentials = CredentialCache(clock)
         self.counters = Counters()
@@ -105,6 +111,8 @@ class Connection:
         self._submitted_at: dict[str, float] = {}  # shared id -> monotonic seconds
         self._unknown_words: set[str] = set()
         self._lock = Lock()
+        self._in_use: tuple[Credential | None, frozenset[str]] = (None, self.secrets)
+        register(self)
 
     def __repr__(self) -> str:
         return f"<Connection {self.name} ({self.provider.name})>"
@@ -124,6 +132,7 @@ class Connection:
             rate=self.throttle.rate,
             is_probing=self.throttle.is_probing,
             is_refused=self.credentials.refusal is not None,
+            transport=self.transport,
         )
 
     def durations_of(self, operation: str | None) -> DurationModel:
@@ -154,12 +163,21 @@ class Connection:
 
     # Errors and snapshots.
 
+    @property
+    def known_secrets(self) -> frozenset[str]:
+        """The secrets of the settings, and the credential in use."""
+        credential, secrets = self._in_use
+        current = self.credentials.current
+        if current is not credential:
+            secrets = self.secrets if current is None else self.secrets | secrets_in_headers(current.headers)
+            self._in_use = (current, secrets)
+        return secrets
+
     def add_context(self, error: TaskbridgeError, task_id: str | None = None) -> TaskbridgeError:
         """Add to an error where it happened, and remove credentials that the vendor may have echoed."""
         ref = None if task_id is None else f"{self.name}:{task_id}"
         error.about(provider=self.provider.name, connection=self.name, ref=ref)
-        credential = self.credentials.current
-        secrets = self.secrets | secrets_in_headers(credential.headers) if credential is not None else self.secrets
+        secrets = self.known_secrets
         if any(secret in error.message for secret in secrets):
             error.message = redact(error.message, secrets)
             error.args = (error.message,)
@@ -254,7 +272,10 @@ def open_connections(config: Config, clock: Clock) -> dict[str, Connection]:
 
 
 def _open(config: ConnectionConfig, clock: Clock) -> Connection:
-    provider = load_provider(config.provider)
+    try:
+        provider = load_provider(config.provider)
+    except ProviderNotFound as error:
+        raise error if config.name == config.provider else error.about(connection=config.name) from None
     known = {*CommonSettings.model_fields, *provider.Settings.model_fields}
     # The other providers are only needed to say which one a stray setting belongs to.
     siblings = {} if known.issuperset(config.values) else dict(load_builtin_providers())

@@ -12,7 +12,7 @@ from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import inf, isnan
+from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
@@ -31,8 +31,10 @@ from taskbridge._engine.tracing import CallSpan, begin_trace
 from taskbridge._polling.commands import PollList, PollTask, Update
 from taskbridge._polling.entries import Waiter
 from taskbridge._polling.scheduler import PollScheduler
+from taskbridge._transport.choice import check_network, transport_name
 from taskbridge.errors import ConfigError, InvalidInput, InvalidTaskId, TaskbridgeError, WaitTimeout, printable
 from taskbridge.models import Outcome, Outcomes, Task, TaskFile, TaskRef, TaskResult, TaskStatus, raise_if_failed
+from taskbridge.provider.clock import clip_seconds
 from taskbridge.provider.submission import Page
 
 if TYPE_CHECKING:
@@ -213,6 +215,7 @@ class ClientBase:
         return Operation(connection, get(connection, task_id, deadline, start))
 
     def _wait(self, task: AnyId, timeout: float | None, on_update: Callable[[Task], object] | None) -> SingleWait:
+        timeout = seconds_of(timeout)
         wait = SingleWait(self._locate(task), self._clock, timeout, on_update)
         if timeout is not None and timeout <= 0:
             wait.once = self._get(task)
@@ -291,6 +294,7 @@ class ClientBase:
     # Many tasks.
 
     def _many(self, call: str, tasks: Iterable[AnyId], timeout: float | None, *, changes: bool = False) -> ManyWait:
+        timeout = seconds_of(timeout)
         return ManyWait(call, self._locate_all(tasks), self._clock, timeout, self._refuse_if_closed, changes=changes)
 
 
@@ -299,8 +303,13 @@ def connection_of(error: TaskbridgeError) -> str:
     return str(error.recovery_token.get("connection", error.connection))
 
 
-def ended(task: AnyId) -> Task | None:
-    """Return a task if it is a snapshot of one that has ended."""
+def ended(task: AnyId, timeout: float | None) -> Task | None:
+    """Return a task if it is a snapshot of one that has ended, so that there is nothing to wait for.
+
+    Raises:
+        InvalidInput: The timeout of the wait is invalid.
+    """
+    seconds_of(timeout)
     return task if isinstance(task, Task) and task.is_terminal else None
 
 
@@ -442,11 +451,23 @@ class ManyWait:
         return Outcomes(found[index] for index in range(len(self.targets)))
 
 
+def seconds_of(timeout: float | None) -> float | None:
+    """Return the checked `timeout` of a call, clipped; None for no deadline.
+
+    Raises:
+        InvalidInput: It is no number.
+    """
+    given: Any = timeout  # callers need not be typed
+    if given is None:
+        return None
+    if not isinstance(given, int | float) or given != given:  # noqa: PLR0124  # not a number; isnan() refuses large integers
+        kind = type(given).__name__
+        raise InvalidInput(f"timeout must be a number of seconds, or None for no deadline, not {kind}")
+    return clip_seconds(given)
+
+
 def deadline_after(now: float, timeout: float | None) -> float:
     """Return the monotonic seconds at which a wait ends; infinite for no deadline."""
-    given: Any = timeout  # callers need not be typed
-    if given is not None and (not isinstance(given, int | float) or isnan(given)):
-        raise InvalidInput("timeout must be a number of seconds, or None for no deadline")
     return inf if timeout is None else now + timeout
 
 
@@ -511,14 +532,25 @@ class Transports(Generic[X]):
     """The transports of several connections; connections that reach the network in the same way share one.
 
     Args:
-        make: Makes a transport from a network, a User-Agent and a number of kept connections.
+        make: Makes a transport from a network, a User-Agent, a number of kept connections and the name of a kind.
         given: Used for every connection instead, if there is one.
         custom: Makes one for each connection instead, if there is one.
+        connections: Whose network settings are checked at once, unless another transport is used.
+
+    Raises:
+        ConfigError: With the network settings of a connection, no request could be sent.
     """
 
     def __init__(
-        self, make: Callable[[Network, str, int], X], given: X | None, custom: Callable[[Connection], X] | None
+        self,
+        make: Callable[[Network, str, int, str], X],
+        given: X | None,
+        custom: Callable[[Connection], X] | None,
+        connections: Iterable[Connection] = (),
     ) -> None:
+        if given is None and custom is None:
+            for connection in connections:
+                check_network(connection.settings)
         self._make = make
         self._custom = custom
         self._given = given
@@ -530,18 +562,22 @@ class Transports(Generic[X]):
     def of(self, connection: Connection) -> X:
         """Return the transport of a connection; it is made when first needed."""
         if self._given is not None:
+            connection.transport = type(self._given).__name__
             return self.by_name.setdefault(connection.name, self._given)
         with self._lock:
             if connection.name not in self.by_name:
                 if self._custom is not None:
                     self._created[connection.name] = self.by_name[connection.name] = self._custom(connection)
+                    connection.transport = type(self.by_name[connection.name]).__name__
                 else:
                     network, size = network_of(connection.settings), connection.settings.max_in_flight
                     agent, proxies = user_agent(connection.settings), tuple(sorted(network.proxies.items()))
-                    key = (network.ca_bundle, proxies, network.direct, agent, size)
+                    kind = connection.settings.transport
+                    key = (network.ca_bundle, proxies, network.direct, agent, size, kind)
                     if key not in self._created:
-                        self._created[key] = self._make(network, agent, size)
+                        self._created[key] = self._make(network, agent, size, kind)
                     self.by_name[connection.name] = self._created[key]
+                    connection.transport = transport_name(kind)
             return self.by_name[connection.name]
 
     def created(self) -> list[X]:

@@ -6,14 +6,16 @@ the same outcome in each.
 
 from __future__ import annotations
 
+import re
 import ssl
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from taskbridge.errors import (
     ConfigError,
@@ -34,10 +36,12 @@ CONNECT_LIMIT: Final = 5.0  # seconds to connect, all addresses and the handshak
 READ_LIMIT: Final = 10.0  # seconds without data while a response is read
 LONGEST_LINE: Final = 65_536  # bytes of one header line, as in http.client
 BLOCK: Final = 65_536  # bytes read at a time
+_FIELD: Final = re.compile(rb"([!-9;-~]+):([^\x00]*)")  # name and value of a header line
 _MOST_FIELDS: Final = 99  # header fields, as in http.client
 _LONGEST_NUMBER: Final = 18  # digits of a Content-Length; real ones need 10
 _GZIP_WINDOW: Final = 31  # zlib's number for a gzip header and trailer
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
+_NO_ENCODING: Final = frozenset({"", "identity", "none", "binary", "utf-8", "aws-chunked"})  # storage hosts send them
 
 
 # Connecting.
@@ -82,6 +86,19 @@ def header_fields(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         text = value if value.isprintable() else " ".join(value.split())  # a folded line
         fields[key] = f"{fields[key]}, {text}" if key in fields else text
     return fields
+
+
+def add_field(pairs: list[tuple[str, str]], line: bytes) -> bool:
+    """Add a line of a header to the fields; False if it cannot be read."""
+    field = _FIELD.match(line)
+    if field is not None:
+        pairs.append((field[1].decode("ascii"), field[2].strip(b" \t\r\n").decode("utf-8", "replace")))
+    elif line[:1] in (b" ", b"\t") and pairs:  # a folded line
+        name, value = pairs[-1]
+        pairs[-1] = (name, f"{value} {line.strip().decode('utf-8', 'replace')}")
+    else:
+        return False
+    return True
 
 
 def check_headers(request: Request, status: int, fields: Mapping[str, str], count: int, max_body: int) -> None:
@@ -136,26 +153,58 @@ def complete_response(request: Request, status: int, fields: Mapping[str, str], 
 
 def _encoding(fields: Mapping[str, str]) -> str:
     """The content encoding; empty if there is none."""
-    encoding = fields.get("content-encoding", "").strip().lower()
-    return "" if encoding == "identity" else encoding
+    listed = (each.strip() for each in fields.get("content-encoding", "").lower().split(","))
+    return ", ".join(each for each in listed if each not in _NO_ENCODING)
 
 
 def _decompressed(body: bytes, encoding: str, max_body: int, status: int) -> bytes:
     if encoding not in _GZIP:
         message = "the answer comes in an encoding that was not asked for and cannot be bounded"
         raise ResponseTooLarge(message, http_status=status)
-    decompressor = zlib.decompressobj(_GZIP_WINDOW)
-    try:
-        content = decompressor.decompress(body, max_body + 1)
-    except zlib.error:
-        raise TruncatedResponse("the answer's compressed body is broken") from None
-    if len(content) > max_body:
-        raise too_large_error(max_body, status)
-    if not decompressor.eof:
+    gunzip = _Gunzip()
+    content = BytesIO()
+    for start in range(0, len(body), BLOCK):  # what is behind a member is copied, so a block must be small
+        for piece in gunzip.pieces(body[start : start + BLOCK], "answer"):
+            if content.tell() + len(piece) > max_body:
+                raise too_large_error(max_body, status)
+            content.write(piece)
+    if not gunzip.is_complete:
         raise TruncatedResponse("the answer's compressed body is cut")
-    if decompressor.unused_data:
-        raise TruncatedResponse("the answer's compressed body has something behind its end")
-    return content
+    return content.getvalue()
+
+
+class _Gunzip:
+    """Decompresses a body of gzip members, a bounded piece at a time; zeros may follow each (RFC 1952, 2.2)."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(_GZIP_WINDOW)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last member has ended."""
+        return self._member.eof
+
+    def pieces(self, block: bytes, what: str) -> Iterator[bytes]:
+        """Yield what a block holds.
+
+        Raises:
+            TruncatedResponse: It cannot be decompressed.
+        """
+        while True:
+            if self._member.eof:
+                block = block.lstrip(b"\0")
+                if not block:
+                    return
+                self._member = zlib.decompressobj(_GZIP_WINDOW)
+            try:
+                piece = self._member.decompress(block, BLOCK)
+            except zlib.error:
+                raise TruncatedResponse(f"the {what}'s compressed body is broken") from None
+            if piece:
+                yield piece
+            block = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            if not piece and not block:
+                return
 
 
 def file_writer(status: int, fields: Mapping[str, str], sink: ResponseSink) -> Generator[float, bytes, None]:
@@ -173,8 +222,8 @@ def file_writer(status: int, fields: Mapping[str, str], sink: ResponseSink) -> G
     encoding = _encoding(fields)
     if encoding and (encoding not in _GZIP or status == 206):
         raise MalformedResponse("the file comes in an encoding that was not asked for", repeats=1, http_status=status)
-    decompressor = zlib.decompressobj(_GZIP_WINDOW) if encoding else None
-    start = sink.begin(status, fields, compressed=decompressor is not None)
+    gunzip = _Gunzip() if encoding else None
+    start = sink.begin(status, fields, compressed=gunzip is not None)
     try:
         with sink.path.open("r+b" if start else "wb") as file:
             file.seek(start)
@@ -182,30 +231,17 @@ def file_writer(status: int, fields: Mapping[str, str], sink: ResponseSink) -> G
             extra_seconds = 0.0
             while block := (yield extra_seconds):
                 extra_seconds = 0.0
-                for piece in (block,) if decompressor is None else _pieces(decompressor, block):
+                for piece in (block,) if gunzip is None else gunzip.pieces(block, "file"):
                     sink.check_size(len(piece), status)
                     file.write(piece)
                     extra_seconds += sink.add(len(piece))
     except OSError as error:
         error.filename = error.filename or str(sink.path)  # a full disk does not say where
         raise
-    if decompressor is not None and not decompressor.eof:
+    if gunzip is not None and not gunzip.is_complete:
         raise TruncatedResponse("the file's compressed body is cut")
     sink.finish(framed="content-length" in fields or "transfer-encoding" in fields, status=status)
     yield 0.0
-
-
-def _pieces(decompressor: Any, block: bytes) -> Iterator[bytes]:
-    """Decompress a block, a bounded piece at a time."""
-    if decompressor.eof:
-        raise TruncatedResponse("the file's compressed body has something behind its end")
-    with suppress(zlib.error):
-        while piece := decompressor.decompress(block, BLOCK):
-            yield piece
-            block = decompressor.unconsumed_tail
-        if not decompressor.unused_data:
-            return
-    raise TruncatedResponse("the file's compressed body is broken")
 
 
 def too_large_error(max_body: int, status: int | None = None) -> ResponseTooLarge:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from taskbridge import __version__
-from taskbridge.cli.config import MASK, connection_settings
+from taskbridge._redaction import MASK
+from taskbridge.cli.config import connection_settings
 from taskbridge.cli.exit_codes import DONE, USAGE, code_of
 from taskbridge.cli.formatting import plural, wrap_line
 from taskbridge.cli.options import (
@@ -96,11 +97,18 @@ def _without_home(text: str) -> str:
 
 def _findings(output: Output, names: Sequence[str], path: str | None, *, offline: bool) -> Iterator[Finding]:
     from taskbridge._config.files import find_config, load_config  # noqa: PLC0415  # heavy
-    from taskbridge._config.registry import providers  # noqa: PLC0415  # as above
+    from taskbridge._config.registry import NO_METADATA, providers  # noqa: PLC0415  # as above
+    from taskbridge._transport.choice import curl_problem, transport_name  # noqa: PLC0415  # as above
 
     yield Finding("taskbridge", __version__, "ok", f"Python {platform.python_version()} on {platform.platform()}")
     yield Finding("installed", "packages", "ok", ", ".join(_installed()))
-    for info in providers():
+    problem = curl_problem()
+    sender = transport_name("auto")
+    yield Finding("installed", "transport", "ok", f"{sender}, because {problem}" if problem else sender)
+    known = providers()
+    if not known:
+        yield Finding("provider", "none", "problem", NO_METADATA, USAGE)
+    for info in known:
         origin = " ".join(filter(None, [info.distribution, info.version]))
         if info.problem:
             yield Finding("provider", info.name, "problem", info.problem, USAGE)

@@ -94,30 +94,28 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Place
         kept.bind(("127.0.0.1", 0))
         refused = f"http://127.0.0.1:{kept.getsockname()[1]}"
         named = {"allow_http": True}
+        dead = stack.enter_context(_full()).getsockname()[1]
         yield {
             **found,
             "refused": Place(refused, None, {}),
             "unresolvable": Place("http://unresolvable.test", None, named),
-            "dead": Place("http://dead.test", None, named),
+            "dead": Place(f"http://dead.test:{dead}", None, named),
         }
 
 
 @pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
     """The names ``unresolvable.test``, and ``dead.test`` with four addresses that never respond."""
-    with contextlib.ExitStack() as stack:
-        dead = [stack.enter_context(_full()) for _ in range(4)]
-        original = socket.getaddrinfo
+    original = socket.getaddrinfo
 
-        def resolve(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-            if host in ("unresolvable.test", b"unresolvable.test"):
-                raise socket.gaierror(socket.EAI_NONAME, "no such name")
-            if host in ("dead.test", b"dead.test"):
-                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each.getsockname()) for each in dead]
-            return original(host, port, *args, **kwargs)
+    def resolve(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        if host in ("unresolvable.test", b"unresolvable.test"):
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        if host in ("dead.test", b"dead.test"):
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))] * 4
+        return original(host, port, *args, **kwargs)
 
-        monkeypatch.setattr(socket, "getaddrinfo", resolve)
-        yield
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
 @contextlib.contextmanager

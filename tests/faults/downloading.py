@@ -11,7 +11,7 @@ import taskbridge as tb
 from taskbridge import aio
 from taskbridge.models import Task, TaskFile
 
-from .polling import QUICK, Driver
+from .polling import QUICK, TRANSPORTS, Driver
 from .vendors import VENDORS
 
 
@@ -45,7 +45,12 @@ def download(
         then: Called with the synchronous client afterwards.
         options: Keywords of the call.
     """
-    chosen = {**QUICK, **VENDORS[vendor].settings(url), **(settings or {})}
+    chosen: dict[str, Any] = {
+        **QUICK,
+        "transport": TRANSPORTS[driver],
+        **VENDORS[vendor].settings(url),
+        **(settings or {}),
+    }
     if driver == "sync":
         with tb.connect(vendor, **chosen) as client:
             try:

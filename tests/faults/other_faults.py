@@ -466,9 +466,9 @@ _CODE: Final = (
     ),
     Fault(
         "F116",
-        "One asynchronous client in two event loops",
+        "One asynchronous client that waits in two event loops",
         "`ConfigError`",
-        ("faults/test_transports::test_a_client_belongs_to_one_event_loop",),
+        ("core/test_hard_cases::test_an_event_loop_closed_during_a_wait_blocks_no_later_wait",),
     ),
     Fault(
         "F117",

@@ -41,25 +41,29 @@ from the rows (`python tests/faults/write_page.py`).
 DIFFERENCES: Final = """\
 ## The two clients
 
-`taskbridge` uses requests and urllib3, `taskbridge.aio` uses aiohttp. Both have the same outcome for every row above.
-The libraries themselves differ; these differences are resolved before either result is used:
+Requests are sent by libcurl, or by requests and urllib3; the setting `transport` chooses. Each client uses either, and
+every row above has the same outcome in all four combinations. The libraries themselves differ; these differences are
+resolved before a result is used:
 
 * http.client accepts a response that ends inside its headers as complete, treats an invalid `Content-Length` as none,
-  and skips the headers after one that it cannot parse. aiohttp rejects all three with a status 400 that the vendor
-  never sent. Here they are `TruncatedResponse` and `MalformedResponse`.
-* aiohttp silently sends GET, PUT and DELETE again if a connection breaks before the response header. Here it does
-  not: requests are retried in one place only, and counted.
-* aiohttp waits forever if a chunk of a body is invalid. Here the lost connection is detected.
+  and skips the headers after one that it cannot parse. libcurl accepts a response that ends after a header line. Here
+  they are `TruncatedResponse` and `MalformedResponse`.
+* libcurl silently sends a request again, several times and whatever its method, if the kept connections that it picks
+  have died. Here a request that is not idempotent, or has a body, gets a new connection, and any other is sent once
+  more at most.
+* libcurl reads `HTTP/1.1 20000` as status 200 and sends a line break inside a header value. Here neither passes.
 * Both accept at most 99 header fields of 64 KiB each, one `Content-Length`, and no `Content-Encoding` but gzip.
 
 What remains different:
 
-* The synchronous client can be used from many threads and after a fork: the child opens its own connections. A client
-  of `taskbridge.aio` belongs to one event loop and raises an error if it is used from another.
-* The synchronous client opens as many connections as there are concurrent threads and keeps up to 32 per host. The
-  asynchronous client opens up to 100; further calls wait for one of them, within their own deadline.
-* The system's resolver has no time limit. If it hangs, the synchronous client abandons the resolving thread, which
-  ends when the resolver returns.
+* The synchronous client can be used from many threads and after a fork: the child opens its own connections. The waits
+  for many tasks of one client of `taskbridge.aio` belong to one event loop.
+* With libcurl, a connection opens up to `max_in_flight` network connections, and further calls wait for one of them,
+  within their own deadline. With requests, each concurrent thread opens one, and up to `max_in_flight` are kept for
+  each host.
+* Over TLS, libcurl does not tell an invalid chunk from a connection that broke off: it is `TruncatedResponse`.
+* The system's resolver has no time limit. If it hangs, the thread that resolves the name is abandoned; it ends when the
+  resolver returns.
 """
 
 FUZZED: Final = """\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from typing import Any, Final, Literal, TypeAlias, get_args
 
@@ -15,6 +16,13 @@ from .vendors import Vendor
 
 Driver: TypeAlias = Literal["sync", "async"]
 DRIVERS: Final[tuple[Driver, ...]] = get_args(Driver)
+
+TRANSPORTS: Final[dict[Driver, str]] = (
+    {"sync": "curl", "async": "requests"}
+    if os.environ.get("TASKBRIDGE_TEST_TRANSPORTS") == "swapped"
+    else {"sync": "requests", "async": "curl"}
+)
+"""The transport that each client uses here; a second run of the suite swaps them."""
 
 QUICK: Final[dict[str, Any]] = {
     "request_timeout": 30.0,
@@ -34,15 +42,15 @@ def get_repeatedly(
     driver: Driver, vendor: Vendor, url: str, times: int, **settings: Any
 ) -> Sequence[Task | TaskbridgeError]:
     """Get a task several times with one client."""
-    chosen = _settings(vendor, url, settings)
+    chosen = _settings(driver, vendor, url, settings)
     if driver == "sync":
         with tb.connect(vendor.name, **chosen) as client:
             return [_get_or_error(client, vendor.id) for _ in range(times)]
     return asyncio.run(_get_repeatedly(vendor, times, chosen))
 
 
-def _settings(vendor: Vendor, url: str, settings: dict[str, Any]) -> dict[str, Any]:
-    chosen = {**QUICK, **vendor.settings(url), **settings}
+def _settings(driver: Driver, vendor: Vendor, url: str, settings: dict[str, Any]) -> dict[str, Any]:
+    chosen: dict[str, Any] = {**QUICK, "transport": TRANSPORTS[driver], **vendor.settings(url), **settings}
     return {key: value for key, value in chosen.items() if value is not None}
 
 
@@ -68,7 +76,7 @@ def wait(
     driver: Driver, vendor: Vendor, url: str, timeout: float, **settings: Any
 ) -> tuple[list[Task], Task | TaskbridgeError]:
     """Wait for a task; return the updates on the way and the task or the error."""
-    chosen = _settings(vendor, url, settings)
+    chosen = _settings(driver, vendor, url, settings)
     updates: list[Task] = []
     try:
         if driver == "async":

@@ -15,7 +15,7 @@ from taskbridge.models import Task, TaskStatus
 
 from .catalogue import ROWS
 from .conftest import Place
-from .polling import DRIVERS, QUICK, Driver
+from .polling import DRIVERS, QUICK, TRANSPORTS, Driver
 from .rows import Row, not_sent
 from .server import FIN, READ, answer
 from .submitting import cancel_is_retried
@@ -32,7 +32,7 @@ def cases() -> Iterator[Any]:
 
 
 def cancel(driver: Driver, vendor: Vendor, url: str, **settings: Any) -> Task | TaskbridgeError:
-    chosen = {**QUICK, **vendor.settings(url), **settings}
+    chosen: dict[str, Any] = {**QUICK, "transport": TRANSPORTS[driver], **vendor.settings(url), **settings}
     chosen = {key: value for key, value in chosen.items() if value is not None}
 
     async def send() -> Task:

@@ -545,9 +545,10 @@ def test_a_cancelled_download_leaves_nothing(server: FaultServer, tmp_path: Path
 
     async def run() -> None:
         begun = asyncio.Event()
+        loop = asyncio.get_running_loop()
 
         def begin(_done: int, _total: int | None) -> None:
-            begun.set()
+            loop.call_soon_threadsafe(begun.set)
 
         async with aio.connect("cloudconvert", **QUICK, **VENDORS["cloudconvert"].settings(server.url)) as client:
             task = asyncio.create_task(client.download(link(server), tmp_path, on_progress=begin))

@@ -18,8 +18,7 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import aio
-from taskbridge._transport.aiohttp import AiohttpTransport
-from taskbridge._transport.requests import RequestsTransport
+from taskbridge._transport.choice import make_async_transport, make_transport
 from taskbridge.errors import DeadlineExceeded, SubmitUncertain, TaskbridgeError
 from taskbridge.models import Task
 from taskbridge.provider.http import Request, Response
@@ -27,7 +26,7 @@ from taskbridge.transport import Network
 
 from .catalogue import ROWS
 from .conftest import Place
-from .polling import DRIVERS, QUICK, Driver
+from .polling import DRIVERS, QUICK, TRANSPORTS, Driver
 from .rows import Row, not_sent
 from .server import FIN, READ, Script, answer
 from .submitting import SubmitOutcome, submit_outcome
@@ -174,7 +173,8 @@ class Reader:
     def _read_on(self, connection: socket.socket) -> None:
         connection.settimeout(5.0)
         try:
-            connection.shutdown(socket.SHUT_WR)
+            if self._said:
+                connection.shutdown(socket.SHUT_WR)
             while connection.recv(65_536):
                 pass
         except TimeoutError:
@@ -197,7 +197,7 @@ def send(driver: Driver, url: str, body: bytes | Path, seconds: float) -> Respon
     request = Request("POST", url, headers={"Authorization": f"Bearer {CANARY}"}, body=body, starts_work=True)
 
     async def later() -> Response:
-        transport = AiohttpTransport(Network())
+        transport = make_async_transport(Network(), "tests", 32, TRANSPORTS[driver])
         try:
             return await transport.send(request, deadline=time.monotonic() + seconds, max_body=1 << 20)
         finally:
@@ -205,7 +205,7 @@ def send(driver: Driver, url: str, body: bytes | Path, seconds: float) -> Respon
 
     if driver == "async":
         return asyncio.run(later())
-    transport = RequestsTransport(Network())
+    transport = make_transport(Network(), "tests", 32, TRANSPORTS[driver])
     try:
         return transport.send(request, deadline=time.monotonic() + seconds, max_body=1 << 20)
     finally:

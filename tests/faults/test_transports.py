@@ -13,8 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from taskbridge._transport.aiohttp import AiohttpTransport
-from taskbridge._transport.requests import RequestsTransport
+from taskbridge._transport.choice import make_async_transport, make_transport
 from taskbridge.errors import (
     ConfigError,
     DeadlineExceeded,
@@ -29,7 +28,7 @@ from taskbridge.provider.sink import ResponseSink
 from taskbridge.transport import Network
 
 from .conftest import Place
-from .polling import DRIVERS, Driver
+from .polling import DRIVERS, TRANSPORTS, Driver
 from .server import FIN, HANG, READ, FaultServer, answer, gzipped
 
 Send = Callable[..., Response]
@@ -49,14 +48,14 @@ def send(request: pytest.FixtureRequest) -> Send:
     def once(wanted: Request, limit: float = 10.0, max_body: int = 1 << 20) -> Response:
         deadline = time.monotonic() + limit
         if driver == "sync":
-            transport = RequestsTransport(Network())
+            transport = make_transport(Network(), "tests", 32, TRANSPORTS[driver])
             try:
                 return transport.send(wanted, deadline=deadline, max_body=max_body)
             finally:
                 transport.close()
 
         async def run() -> Response:
-            transport = AiohttpTransport(Network())
+            transport = make_async_transport(Network(), "tests", 32, TRANSPORTS[driver])
             try:
                 return await transport.send(wanted, deadline=deadline, max_body=max_body)
             finally:
@@ -146,6 +145,48 @@ def test_a_compressed_body_is_not_saved_as_it_is(send: Send, server: FaultServer
         send(Request("GET", server.url, save_to=ResponseSink(tmp_path / "result")))
 
 
+MEMBERS: Final = {
+    "one member": gzipped(b"all of it"),
+    "two members": gzipped(b"all ") + gzipped(b"of it"),
+    "zeros behind them": gzipped(b"all ") + bytes(7) + gzipped(b"of it") + bytes(700),
+}
+
+
+@pytest.mark.parametrize("members", MEMBERS)
+def test_gzip_members_are_joined(members: str, send: Send, server: FaultServer, tmp_path: Path) -> None:
+    server.reply(lambda _: answer(200, MEMBERS[members], "Content-Encoding: gzip"))
+    path = tmp_path / "result"
+    send(Request("GET", server.url, save_to=ResponseSink(path)))
+    assert path.read_bytes() == b"all of it" == send(Request("GET", server.url)).body
+
+
+@pytest.mark.parametrize("behind", [b"x", gzipped(b"of it")[:-3], bytes(3) + b"x"])
+def test_what_is_no_member_behind_one_is_an_error(
+    behind: bytes, send: Send, server: FaultServer, tmp_path: Path
+) -> None:
+    server.reply(lambda _: answer(200, gzipped(b"all ") + behind, "Content-Encoding: gzip"))
+    for sink in (None, ResponseSink(tmp_path / "result")):
+        with pytest.raises(TruncatedResponse):
+            send(Request("GET", server.url, save_to=sink))
+
+
+def test_many_members_are_bounded_together(send: Send, server: FaultServer, tmp_path: Path) -> None:
+    server.reply(lambda _: answer(200, gzipped(bytes(1000)) * 3, "Content-Encoding: gzip"))
+    with pytest.raises(ResponseTooLarge):
+        send(Request("GET", server.url), max_body=2999)
+    with pytest.raises(ResponseTooLarge):
+        send(Request("GET", server.url, save_to=ResponseSink(tmp_path / "result", 2999)))
+    assert len(send(Request("GET", server.url), max_body=3000).body) == 3000
+
+
+@pytest.mark.parametrize("label", ["identity", "UTF-8", "binary", "none", "aws-chunked", "identity, identity"])
+def test_a_harmless_content_encoding_is_ignored(label: str, send: Send, server: FaultServer, tmp_path: Path) -> None:
+    server.reply(lambda _: answer(200, b"data", f"Content-Encoding: {label}"))
+    path = tmp_path / "result"
+    send(Request("GET", server.url, save_to=ResponseSink(path)))
+    assert path.read_bytes() == b"data" == send(Request("GET", server.url)).body
+
+
 def test_an_error_response_is_read_and_not_saved(send: Send, server: FaultServer, tmp_path: Path) -> None:
     server.reply(lambda _: answer(404, b'{"a": 1}'))
     path = tmp_path / "result"
@@ -165,6 +206,8 @@ PRIVATE: Final = (
     "127.0.0.1", "10.0.0.1", "192.168.1.1", "172.16.0.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1",
     "240.0.0.1", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1",
     "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "ff02::1", "localhost", "",
+    "fec0::1", "feff::1", "192.0.0.8", "192.0.0.170", "::ffff:192.0.0.8", "2002:c000:8::", "3fff::1", "3fff:fff::1",
+    "5f00::1", "64:ff9b:1::1", "2001:db8::1", "198.18.0.1",
 )  # fmt: skip
 
 
@@ -189,11 +232,12 @@ def test_a_link_into_a_private_network_is_not_fetched(host: str, send: Send, ser
 # Limits.
 
 
-def test_a_full_pool_ends_at_the_deadline(server: FaultServer) -> None:
+@pytest.mark.parametrize("kind", ["curl", "requests"])
+def test_a_full_pool_ends_at_the_deadline(server: FaultServer, kind: str) -> None:
     server.play((READ, HANG))
 
     async def run() -> list[Any]:
-        transport = AiohttpTransport(Network(), size=1)
+        transport = make_async_transport(Network(), "tests", 1, kind)
         wanted = Request("GET", server.url)
         deadline = time.monotonic() + 0.05
         try:
@@ -219,30 +263,26 @@ def test_a_resolver_that_hangs_ends_at_the_deadline(monkeypatch: pytest.MonkeyPa
     assert not caught.value.written
 
 
-def test_a_client_belongs_to_one_event_loop(server: FaultServer) -> None:
+@pytest.mark.parametrize("kind", ["curl", "requests"])
+def test_a_transport_serves_several_event_loops(server: FaultServer, kind: str) -> None:
     server.reply(lambda _: answer(200, b"{}"))
-    transport = AiohttpTransport(Network())
+    transport = make_async_transport(Network(), "tests", 4, kind)
 
-    async def ask() -> Response:
-        return await transport.send(Request("GET", server.url), deadline=time.monotonic() + 5.0, max_body=1024)
+    async def ask() -> int:
+        response = await transport.send(Request("GET", server.url), deadline=time.monotonic() + 5.0, max_body=1024)
+        return response.status
 
-    async def ask_and_close() -> Response:
-        try:
-            return await ask()
-        finally:
-            await transport.close()
-
-    assert asyncio.run(ask_and_close()).status == 200
-    with pytest.raises(ConfigError, match="loop"):
-        asyncio.run(ask())
+    assert [asyncio.run(ask()) for _ in range(2)] == [200, 200]
+    asyncio.run(transport.close())
 
 
+@pytest.mark.parametrize("kind", ["curl", "requests"])
 @pytest.mark.parametrize("content", [None, b"no certificate"])
-def test_unreadable_certificates_are_a_config_error(content: bytes | None, tmp_path: Path) -> None:
+def test_unreadable_certificates_are_a_config_error(content: bytes | None, kind: str, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle.pem"
     if content is not None:
         bundle.write_bytes(content)
-    transport = RequestsTransport(Network(ca_bundle=str(bundle)))
+    transport = make_transport(Network(ca_bundle=str(bundle)), "tests", 32, kind)
     with pytest.raises(ConfigError, match="ca_bundle"):
         transport.send(Request("GET", "https://127.0.0.1:9/"), deadline=time.monotonic() + 5.0, max_body=1024)
     transport.close()

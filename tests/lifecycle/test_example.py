@@ -44,8 +44,9 @@ def test_one_program_takes_a_document_through_every_vendor(
         tables.append(f"[connections.{name}]\n{common}{settings}")
     config = tmp_path / "taskbridge.toml"
     config.write_text("\n".join(tables))
+    document = "invoice.pdf" if connection == "expertai-extract" else "invoice.png"
     run = subprocess.run(
-        [sys.executable, PROGRAM, connection, f"{documents.url}/invoice.png"],
+        [sys.executable, PROGRAM, connection, f"{documents.url}/{document}"],
         env={"TASKBRIDGE_CONFIG": str(config), "PATH": ""},
         capture_output=True,
         text=True,

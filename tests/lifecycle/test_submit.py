@@ -33,15 +33,15 @@ TEXTS = {
 }
 
 
-def given_as(kind: str, url: str, folder: Path) -> Any:
-    path = folder / "invoice.png"
-    path.write_bytes(PNG)
+def given_as(kind: str, name: str, url: str, folder: Path) -> Any:
+    path, document = folder / name, b"%PDF-1.4\n" if name.endswith("pdf") else PNG
+    path.write_bytes(document)
     return {
-        "url": f"{url}/invoice.png",
+        "url": f"{url}/{name}",
         "path": path,
-        "bytes": PNG,
-        "stream": io.BytesIO(PNG),
-        "file": TaskFile(name="invoice.png", url=f"{url}/invoice.png"),
+        "bytes": document,
+        "stream": io.BytesIO(document),
+        "file": TaskFile(name=name, url=f"{url}/{name}"),
     }[kind]
 
 
@@ -52,12 +52,13 @@ def test_every_claimed_kind_of_input_is_accepted(
 ) -> None:
     claimed = load_provider(vendor).capabilities.inputs
     client = both(vendor)
-    given = given_as(kind, documents.url, tmp_path)
+    name = "invoice.pdf" if vendor == "expertai-extract" else "invoice.png"
+    given = given_as(kind, name, documents.url, tmp_path)
     if kind not in claimed and kind != "file":  # a file with a link is passed as that link
         with pytest.raises(tb.UnsupportedFeature, match=f"given as {kind}; it takes: {', '.join(sorted(claimed))}"):
-            client.submit("extract-text", given, name="invoice.png")
+            client.submit("extract-text", given, name=name)
         return
-    task = client.submit("extract-text", given, name="invoice.png")
+    task = client.submit("extract-text", given, name=name)
     assert task.status is TaskStatus.PENDING
     result = client.result(task, timeout=20)
     assert result.text == TEXTS[vendor]

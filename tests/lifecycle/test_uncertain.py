@@ -17,7 +17,7 @@ import pytest
 import taskbridge as tb
 from taskbridge import aio
 from taskbridge._config.registry import load_provider
-from taskbridge._transport.aiohttp import AiohttpTransport
+from taskbridge._transport.choice import make_async_transport
 from taskbridge._transport.requests import RequestsTransport
 from taskbridge.provider.http import Request, Response
 from taskbridge.testing import Emulator
@@ -313,7 +313,7 @@ def test_an_uncertain_submission_is_recovered(vendor: str, external_id: str | No
 def test_the_async_client_recovers_an_uncertain_submission(vendor: str, own_vendors: Emulator) -> None:
     async def main() -> Any:
         connection = connection_of(vendor, own_vendors.settings(vendor))
-        transport: Any = LossyAsync(AiohttpTransport(Network()))
+        transport: Any = LossyAsync(make_async_transport(Network(), "tests", 32, "auto"))
         async with aio.Client(connection, transport=transport) as client:
             try:
                 await client.submit("extract-text", INPUTS[vendor])

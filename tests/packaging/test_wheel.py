@@ -109,7 +109,7 @@ def test_a_clean_environment_lists_every_provider(python: Path, tmp_path: Path) 
 
 def test_a_clean_environment_says_which_extra_is_missing(python: Path, tmp_path: Path) -> None:
     for code, extra in (
-        ("import taskbridge as tb; tb.aio.connect('cloudconvert', api_key='k')", f"{NAME}[async]"),
+        ("import taskbridge as tb; tb.connect('cloudconvert', api_key='k', transport='curl')", f"{NAME}[curl]"),
         (
             "from taskbridge.testing import Emulator",
             f"needs starlette; install it with: pip install '{NAME}[emulator]'",
