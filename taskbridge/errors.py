@@ -26,6 +26,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from unicodedata import category
+
+from taskbridge._redaction import excerpt
 
 if TYPE_CHECKING:
     from taskbridge.models import Task
@@ -68,17 +71,22 @@ _SHOWN: Final = {"\r": " ", "\n": " ", "\t": " ", "\0": "␀"}
 
 
 def printable(text: str, limit: int = _MESSAGE_LIMIT) -> str:
-    """Return untrusted text in a form that is safe to show: control and bidi characters are escaped.
+    """Return untrusted text in a form that is safe to show: no secrets; control and bidi characters are escaped.
+
+    It is for display only: never use it as a file name, a key or an id.
 
     Args:
         text: Text from a vendor or a user.
         limit: Maximum length in characters.
     """
-    if len(text) > limit:
-        text = text[: limit - 1] + "…"
+    text = excerpt(text, limit)
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else _SHOWN.get(c) or c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if _is_visible(c) else _SHOWN.get(c) or c.encode("unicode_escape").decode() for c in text)
+
+
+def _is_visible(character: str) -> bool:
+    return character.isprintable() or category(character) == "Zs"  # a space, such as the one in macOS's screenshots
 
 
 class TaskbridgeError(Exception):

@@ -140,10 +140,17 @@ class _Model:
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as a JSON-compatible dictionary.
 
-        Times become ISO 8601 text and tuples become lists; the vendor's data stays as it is. The dictionary includes
-        the links of files and `raw`, which `repr` leaves out.
+        Times become ISO 8601 text and tuples become lists; the vendor's data stays as it is, except that lone
+        surrogates, which no encoding has, become question marks. The dictionary includes the links of files and `raw`,
+        which `repr` leaves out.
         """
-        values: dict[str, Any] = _adapter(type(self)).dump_python(self, mode="json")
+        adapter = _adapter(type(self))
+        try:
+            values: dict[str, Any] = adapter.dump_python(self, mode="json")
+        except UnicodeEncodeError:
+            from pydantic_core import to_jsonable_python  # noqa: PLC0415  # only for to_dict and from_dict
+
+            values = to_jsonable_python(_without_surrogates(adapter.dump_python(self)), inf_nan_mode="null")
         return values
 
     @classmethod
@@ -173,6 +180,24 @@ class _Model:
     def json_schema(cls) -> dict[str, Any]:
         """Return the JSON Schema of the dictionary that `to_dict` returns."""
         return _adapter(cls).json_schema(mode="serialization")
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, Mapping):
+        pairs: Mapping[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]  # any JSON
+        repaired: dict[Any, Any] = {}
+        for key, each in pairs.items():
+            name = _without_surrogates(key)
+            while name in repaired:  # two names may differ only in a surrogate
+                name += "?"
+            repaired[name] = _without_surrogates(each)
+        return repaired
+    if isinstance(value, list | tuple):
+        items: list[Any] | tuple[Any, ...] = value  # pyright: ignore[reportUnknownVariableType]  # any JSON
+        return [_without_surrogates(each) for each in items]
+    return value
 
 
 _ADAPTERS: Final[dict[type, TypeAdapter[Any]]] = {}
@@ -438,5 +463,5 @@ def raise_if_failed(task: Task) -> None:
         provider=task.provider,
         connection=task.connection,
         ref=task.ref,
-        vendor_code=task.error.code if task.error else None,
+        vendor_code=printable(task.error.code) if task.error and task.error.code else None,
     )

@@ -31,7 +31,7 @@ def pytest_runtest_setup() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def imported() -> None:
     """Import before the tests what the library imports on first use, so that no test's time includes it."""
-    for name in ("taskbridge._transport.requests", "taskbridge._transport.aiohttp"):
+    for name in ("taskbridge._transport.requests", "taskbridge._transport.curl"):
         import_module(name)
     for name in ("cloudconvert", "expertai-extract", "scan-documents", "smartdocumentor"):
         load_provider(name)

@@ -15,7 +15,7 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812  # an exception, whatever its name
 from typing import Final
 
-from taskbridge.errors import MalformedResponse
+from taskbridge.errors import MalformedResponse, printable
 from taskbridge.provider import NO_TIME, Payload, read_json
 
 MAX_PAGE: Final = 16 << 20  # decompressed bytes of one page; a dense one has about 100 kB
@@ -58,11 +58,13 @@ def decode_words(page: str) -> list[Word]:
             element, left, top, right, bottom = RECORD.unpack_from(data, stop + 1)
             words.append(Word(data[position:stop].decode(), element, (left, top, right, bottom)))
         except (ValueError, StructError):  # no zero byte, not UTF-8, or truncated numbers
-            raise MalformedResponse(f"word {len(words) + 1} of the page cannot be read", raw=page[:RAW_LIMIT]) from None
+            raise MalformedResponse(
+                f"word {len(words) + 1} of the page cannot be read", raw=printable(page, RAW_LIMIT)
+            ) from None
         position = stop + 1 + RECORD.size
         position += GAP if position < end else 0
     if position > end:
-        raise MalformedResponse(f"the page is truncated after word {len(words)}", raw=page[:RAW_LIMIT])
+        raise MalformedResponse(f"the page is truncated after word {len(words)}", raw=printable(page, RAW_LIMIT))
     return words
 
 
@@ -71,11 +73,11 @@ def _unpack(page: str) -> bytes:
     try:
         data = unpacker.decompress(b64decode(page, validate=True), MAX_PAGE)
     except (ValueError, zlib.error):
-        raise MalformedResponse("the page is not base64 of gzip", raw=page[:RAW_LIMIT]) from None
+        raise MalformedResponse("the page is not base64 of gzip", raw=printable(page, RAW_LIMIT)) from None
     if unpacker.unconsumed_tail:
-        raise MalformedResponse(f"the page unpacks to more than {MAX_PAGE} bytes", raw=page[:RAW_LIMIT])
+        raise MalformedResponse(f"the page unpacks to more than {MAX_PAGE} bytes", raw=printable(page, RAW_LIMIT))
     if not unpacker.eof or unpacker.unused_data:
-        raise MalformedResponse("the page is truncated, or has data after its end", raw=page[:RAW_LIMIT])
+        raise MalformedResponse("the page is truncated, or has data after its end", raw=printable(page, RAW_LIMIT))
     return data
 
 

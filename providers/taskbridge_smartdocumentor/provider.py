@@ -52,6 +52,7 @@ from taskbridge.provider import (
     StateTable,
     Submission,
     Webhooks,
+    clip_seconds,
     path_id,
     read_state,
 )
@@ -222,7 +223,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         lifetime = payload.maybe_number("expires_in")
         if lifetime is None:
             return Credential.bearer(token)
-        return Credential.bearer(token, payload.observed_at + timedelta(seconds=min(max(lifetime, 0.0), 1e9)))
+        return Credential.bearer(token, payload.observed_at + timedelta(seconds=clip_seconds(max(lifetime, 0.0))))
 
     def submit(self, submission: Submission) -> Flow[Task]:
         """``POST /sdtask/process``; the response contains only the number, and the task is queued at once."""

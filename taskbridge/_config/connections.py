@@ -5,7 +5,8 @@ Errors name the key and the rule, never the value: the value of a mistyped key m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from ipaddress import ip_address
@@ -14,8 +15,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from taskbridge._config.files import VARIABLE, ConnectionConfig, Digits, nearest, unset_values
+from taskbridge._config.files import PLACEHOLDER, ConnectionConfig, Digits, nearest, unset_values
 from taskbridge._config.settings import CommonSettings
+from taskbridge._redaction import mask
 from taskbridge.errors import ConfigError, TaskbridgeError, printable
 from taskbridge.provider.policy import PollPolicy, RetryPolicy
 from taskbridge.provider.secrets import strip_tracebacks
@@ -52,6 +54,10 @@ def connection_settings(
     common = _validate(CommonSettings, {k: v for k, v in values.items() if k in common_fields}, place, connection)
     own = _validate(provider.Settings, {k: v for k, v in values.items() if k in own_fields}, place, connection)
     _check_urls(own, common, place)
+    if common.ca_bundle is not None and not os.path.exists(common.ca_bundle):  # noqa: PTH110  # False for a NUL, too
+        raise ConfigError(
+            f"{place}: ca_bundle{_source(connection, 'ca_bundle')} is the path of a file or folder that does not exist"
+        )
     return common, own
 
 
@@ -84,7 +90,15 @@ def _validate(model: type[BaseModel], values: dict[str, Any], place: str, connec
             problems.append(f"{printable(key, 120) or 'settings'}{_source(connection, key)}: {message}")
     except TaskbridgeError as error:
         problems.append(error.message)
-    raise ConfigError(f"{place}: {'; '.join(problems)}", connection=connection.name, provider=connection.provider)
+    # The validator of a plugin may quote the value.
+    problem = mask("; ".join(problems), _texts_of_secrets(prepared))
+    raise ConfigError(f"{place}: {problem}", connection=connection.name, provider=connection.provider)
+
+
+def _texts_of_secrets(values: Mapping[str, Any]) -> Iterator[str]:
+    for value in values.values():
+        several = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
+        yield from (each.get_secret_value() for each in several if isinstance(each, SecretStr))
 
 
 def _unknown_within(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
@@ -140,7 +154,11 @@ def _secret(value: object, key: str, place: str, connection: ConnectionConfig) -
 def _secret_problem(text: str) -> str | None:
     if not text.strip():
         return "is empty"
-    if text.strip().lower() in _PLACEHOLDERS or VARIABLE.search(text) or (text.startswith("<") and text.endswith(">")):
+    if (
+        text.strip().lower() in _PLACEHOLDERS
+        or PLACEHOLDER.search(text)
+        or (text.startswith("<") and text.endswith(">"))
+    ):
         return "is a placeholder; put the real one there"
     if not text.isascii():
         return "holds a character outside ASCII, such as a smart quote or an ellipsis; copy it again"
@@ -153,12 +171,13 @@ def _check_urls(own: ProviderSettings, common: CommonSettings, place: str) -> No
     for key in type(own).model_fields:
         value = getattr(own, key)
         if key.endswith("_url") and isinstance(value, str):
-            problem = _url_problem(value, allow_http=common.allow_http)
+            problem = url_problem(value, allow_http=common.allow_http)
             if problem:
                 raise ConfigError(f"{place}: {key} {problem}")
 
 
-def _url_problem(url: str, *, allow_http: bool) -> str | None:
+def url_problem(url: str, *, allow_http: bool) -> str | None:
+    """Why a URL is no address of a vendor, or None."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port

@@ -1,8 +1,8 @@
 """Read connections from a TOML file and the environment; their values are not validated yet.
 
 The file is the first of: `config=`, ``TASKBRIDGE_CONFIG``, ``./taskbridge.toml``, ``taskbridge.toml`` in the user's
-configuration folder. ``${VAR}`` in a text inserts an environment variable, and ``TASKBRIDGE_<CONNECTION>__<KEY>``
-(dashes as underscores; two underscores before each further key) overrides one value.
+configuration folder. ``${VAR}`` in a text inserts an environment variable; anything else in ``${…}`` is an error.
+``TASKBRIDGE_<CONNECTION>__<KEY>`` (dashes as underscores; two underscores before each further key) overrides one value.
 
 Errors name the key and the rule, never the value: the value of a mistyped key may be a credential.
 """
@@ -23,6 +23,7 @@ from taskbridge.provider.secrets import strip_tracebacks
 
 CONNECTION_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
 VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+PLACEHOLDER: Final = re.compile(r"\$\{[^}]*\}")  # also one that is no variable, such as ${A-B}
 _FROM_VARIABLE: Final = "environment variable "
 _MAX_DEPTH: Final = 8  # nested tables; ours need three
 
@@ -34,7 +35,7 @@ class ConnectionConfig:
     """One connection of a configuration, not yet validated against its provider."""
 
     name: str
-    provider: str  # entry-point name
+    provider: str = field(repr=False)  # entry-point name, if it is not a credential in the wrong place
     values: Table = field(repr=False)
     origins: Mapping[str, str] = field(default_factory=dict[str, str])  # where each value came from, by dotted key
 
@@ -120,7 +121,7 @@ def read_config(text: str, *, path: Path | None = None, environ: Mapping[str, st
         ConfigError: It cannot be used.
     """
     place = str(path) if path else "the configuration"
-    document, problem = _parse(text)
+    document, problem = _parse(text.removeprefix("\ufeff"))  # some editors put a byte order mark there
     if problem:
         raise ConfigError(f"{place} is no valid TOML{problem}", raw=str(path) if path else None)
     if _too_deep(document):
@@ -219,12 +220,14 @@ class Digits(str):
 
 
 class Unset(str):
-    """Text with a ``${VAR}`` that is not set; an error only when its connection is used."""
+    """Text with a ``${VAR}`` that is not set or no name; an error only when its connection is used."""
 
     __slots__ = ()
 
     def problem(self, key: str) -> str:
         """Return what is wrong with the value of this dotted key."""
+        if not _are_variables(self):
+            return f"{key} has something in ${{…}} that is no name of a variable: letters, digits and underscores"
         missing = ", ".join(dict.fromkeys(VARIABLE.findall(self)))
         return f"{key} takes its value from the environment variable {missing}, which is not set"
 
@@ -247,14 +250,21 @@ def _expand_variables(values: dict[str, Any], above: str, origins: dict[str, str
             values[key] = [_expand(item, environ) for item in items]
         elif isinstance(value, str) and "${" in value and not origins.get(dotted, "").startswith(_FROM_VARIABLE):
             values[key] = _expand(value, environ)
-            origins[dotted] = f"{_FROM_VARIABLE}{', '.join(VARIABLE.findall(value))} (named in {origins[dotted]})"
+            if names := ", ".join(VARIABLE.findall(value)):
+                origins[dotted] = f"{_FROM_VARIABLE}{names} (named in {origins[dotted]})"
 
 
 def _expand(value: Any, environ: Mapping[str, str]) -> Any:
     if not isinstance(value, str):
         return value
     known = {name: environ.get(name, "") for name in VARIABLE.findall(value)}
-    return VARIABLE.sub(lambda found: known[found[1]], value) if all(known.values()) else Unset(value)
+    if not all(known.values()) or not _are_variables(value):
+        return Unset(value)
+    return VARIABLE.sub(lambda found: known[found[1]], value)
+
+
+def _are_variables(text: str) -> bool:
+    return all(VARIABLE.fullmatch(each) for each in PLACEHOLDER.findall(text))
 
 
 def nearest(word: str, known: Any) -> str:

@@ -25,6 +25,7 @@ from urllib.request import url2pathname
 from taskbridge._config.defaults import current_defaults
 from taskbridge._config.files import nearest
 from taskbridge.errors import ConfigError, ProviderLoadError, ProviderNotFound, printable
+from taskbridge.provider.secrets import strip_tracebacks
 
 if TYPE_CHECKING:
     from taskbridge.provider.base import Provider
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 GROUP: Final = "taskbridge.providers"
 _DEFAULT_DISTRIBUTION: Final = "document-taskbridge"  # for a frozen program without metadata
+NO_METADATA: Final = (
+    "no provider is found, not even a built-in one: the package's metadata is missing; a frozen program must include "
+    f"it (PyInstaller: --copy-metadata {_DEFAULT_DISTRIBUTION})"
+)
 _PACKAGE_FILE: Final = "taskbridge/__init__.py"
 _REQUIRED: Final = ("name", "title", "docs", "Settings", "capabilities")
 
@@ -108,11 +113,13 @@ def require_extra(module: str, extra: str, purpose: str) -> ConfigError:
     return ConfigError(f"{purpose} needs {module}; install it with: pip install '{distribution_name()}[{extra}]'")
 
 
+@strip_tracebacks
 def load_provider(name: str) -> type[Provider[Any]]:
     """Import a provider.
 
     Raises:
-        ProviderNotFound: None of that name is installed; the message offers the nearest name.
+        ProviderNotFound: None of that name is installed; the message offers the nearest name, and does not repeat the
+            given one, which may be a credential in the wrong place.
         ProviderLoadError: It is installed but cannot be used; the message names the distribution and the cause.
     """
     override = current_defaults().providers.get(name)
@@ -121,9 +128,11 @@ def load_provider(name: str) -> type[Provider[Any]]:
     installed = _entries()
     entries = [entry for entry in installed if entry.name == name]
     if not entries:
+        if not installed:
+            raise ProviderNotFound(NO_METADATA)
         names = sorted({entry.name for entry in installed})
         hint = f"{nearest(name, names)}installed are {', '.join(names) or 'none'}"
-        raise ProviderNotFound(f"no provider {printable(name, 60)!r} is installed; {hint}")
+        raise ProviderNotFound(f"no provider of that name is installed; {hint}")
     usable = next((entry for entry in entries if _clash(entry, entries) is None), None)
     if usable is None:
         raise ProviderLoadError(f"provider {name!r} cannot be used: {_clash(entries[0], entries)}", provider=name)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NoReturn, Self, TypeAlias
+from typing import Annotated, Any, Literal, NoReturn, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from taskbridge.provider.policy import RetryPolicy
 
 Number: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Seconds: TypeAlias = Annotated[Number, Field(gt=0, le=86_400)]
+
+
+def _check_header(text: str) -> str:
+    if not text.isascii() or not text.isprintable():
+        raise ValueError("must be printable ASCII, since it is sent in a header")
+    return text
+
+
+HeaderText: TypeAlias = Annotated[str, AfterValidator(_check_header)]
 
 
 class _Settings(BaseModel):
@@ -72,11 +81,13 @@ class CommonSettings(_Settings, defer_build=True):
     """Allow plain http to hosts other than this machine."""
     ca_bundle: str | None = None
     """Path of the certificates to trust, instead of the default ones."""
+    transport: Literal["auto", "curl", "requests"] = "auto"
+    """What sends the requests; `auto` is libcurl where it is installed and can do what is needed, else requests."""
     proxy: SecretStr | None = None
     """URL of the proxy; it may contain a password."""
     webhook_secrets: tuple[SecretStr, ...] = ()
     """Signing secrets of webhooks; several at once for rotation."""
-    user_agent_suffix: str | None = None
+    user_agent_suffix: HeaderText | None = None
     """Text to append to the User-Agent."""
 
     def __reduce__(self) -> NoReturn:

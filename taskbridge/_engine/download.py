@@ -321,6 +321,16 @@ def _lifetime(connection: Connection, file: TaskFile) -> str:
 # Files on the disk.
 
 
+_TEMPORARY: Final = ".taskbridge-{}.part"
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what a killed process left in a folder into which nothing is being downloaded; ignore what cannot be."""
+    for path in folder.glob(_TEMPORARY.format("*")):
+        with suppress(OSError):
+            path.unlink()
+
+
 class AtomicFile:
     """A file that gets its name once it is complete.
 
@@ -329,7 +339,7 @@ class AtomicFile:
 
     def __init__(self, target: Path, *, overwrite: bool) -> None:
         self.target = target
-        self.path = target.with_name(f".taskbridge-{token_hex(8)}.part")  # temporary
+        self.path = target.with_name(_TEMPORARY.format(token_hex(8)))  # temporary
         self._overwrite = overwrite
         if target.is_dir():
             raise IsADirectoryError(EISDIR, os.strerror(EISDIR), str(target))

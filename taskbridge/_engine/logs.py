@@ -12,6 +12,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from taskbridge._redaction import without_secrets
+
 LOG: Final = logging.getLogger("taskbridge")
 REQUESTS: Final = logging.getLogger("taskbridge.requests")
 TASKS: Final = logging.getLogger("taskbridge.tasks")
@@ -119,4 +121,5 @@ def log(event: str, *, raised: BaseException | None = None, **values: Any) -> No
     row = RECORDS[event]
     if row.logger.isEnabledFor(row.level):
         # With a mapping as its only argument, logging fills the placeholders by name.
+        values = {name: without_secrets(value) if isinstance(value, str) else value for name, value in values.items()}
         row.logger.log(row.level, row.text, values, exc_info=raised, extra={"event": event, **values}, stacklevel=2)

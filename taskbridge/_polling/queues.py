@@ -12,6 +12,7 @@ from taskbridge._engine.logs import log
 from taskbridge._polling.intervals import interval_policy
 from taskbridge._polling.lists import ListScan
 from taskbridge.models import TaskStatus
+from taskbridge.provider.clock import clip_seconds
 
 if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
@@ -191,7 +192,7 @@ class ConnectionQueue:
     def _queries(self, prefixes: frozenset[str], age: float) -> tuple[Query, ...]:
         connection, provider = self.connection, self.connection.provider
         try:
-            return provider.list_queries(prefixes, connection.clock.now(), age)
+            return provider.list_queries(prefixes, connection.clock.now(), clip_seconds(age))
         except Exception as error:  # noqa: BLE001  # a provider may raise anything
             problem = type(error).__name__
             log("list-polling-failed", connection=connection.name, provider=provider.name, error=problem)

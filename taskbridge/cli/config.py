@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 import click
 
+from taskbridge._redaction import MASK
 from taskbridge.cli.exit_codes import DONE, USAGE
 from taskbridge.cli.options import config_path, connections_argument, with_config, with_json
 from taskbridge.errors import TaskbridgeError, printable
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from taskbridge._config.files import ConnectionConfig
     from taskbridge.cli.output import Output
 
-MASK: Final = "***"
+
 Setting: TypeAlias = tuple[str, Any, str]
 """Dotted key, value that may be shown, origin."""
 
@@ -54,7 +56,7 @@ def show(output: Output, connections: tuple[str, ...], *, everything: bool) -> i
         rows = list(connection_settings(connection, everything=everything))
         if output.as_json:
             settings = {key: {"value": value, "origin": origin} for key, value, origin in rows}
-            record = {"connection": connection.name, "provider": connection.provider, "settings": settings}
+            record = {"connection": connection.name, "provider": _provider(connection), "settings": settings}
             output.record({**record, "problem": problem})
         else:
             output.line(f"\n{_block(connection, rows, problem)}")
@@ -62,7 +64,7 @@ def show(output: Output, connections: tuple[str, ...], *, everything: bool) -> i
 
 
 def _block(connection: ConnectionConfig, settings: Sequence[Setting], problem: str | None) -> str:
-    rows = [("provider", json.dumps(connection.provider), connection.origins.get("provider", ""))]
+    rows = [("provider", _value(_provider(connection)), connection.origins.get("provider", ""))]
     rows += [(printable(key, 120), _value(value), origin) for key, value, origin in settings]
     key_width = max(len(key) for key, _, _ in rows)
     value_width = min(40, max(len(value) for _, value, _ in rows))
@@ -72,6 +74,13 @@ def _block(connection: ConnectionConfig, settings: Sequence[Setting], problem: s
         for key, value, from_ in rows
     ]
     return "\n".join([*lines, f"  cannot be used: {printable(problem)}"] if problem else lines)
+
+
+def _provider(connection: ConnectionConfig) -> str:
+    """Return the name of the provider; a text that names none may be a credential."""
+    from taskbridge._config.registry import provider_names  # noqa: PLC0415  # heavy
+
+    return connection.provider if connection.provider in provider_names() else MASK
 
 
 def _value(value: Any) -> str:
@@ -93,18 +102,26 @@ def _problem(connection: ConnectionConfig) -> str | None:
 def connection_settings(connection: ConnectionConfig, *, everything: bool = False) -> Iterator[Setting]:
     """Yield what is set for a connection; secrets, and settings that no model knows, are masked."""
     from taskbridge._config.files import leaves  # noqa: PLC0415  # heavy
-    from taskbridge._config.registry import load_provider  # noqa: PLC0415  # as above
     from taskbridge._config.settings import CommonSettings  # noqa: PLC0415  # as above
 
-    fields = dict(setting_fields(CommonSettings))
-    with suppress(TaskbridgeError):  # an unusable provider has no fields: its settings stay masked
-        fields |= setting_fields(load_provider(connection.provider).Settings)
+    fields = {**dict(setting_fields(CommonSettings)), **_own_fields(connection.provider)}
     values = dict(leaves(connection.values))
     for key, value in values.items():
-        yield key, _masked(value, fields.get(key)), connection.origins.get(key, "")
+        yield key, _masked(key, value, fields.get(key)), connection.origins.get(key, "")
     for key, field in fields.items() if everything else ():
         if not any(name == key or name.startswith(f"{key}.") for name in values) and not field.is_required():
             yield key, field.get_default(call_default_factory=True, validated_data={}), "default"
+
+
+def _own_fields(provider: str) -> dict[str, FieldInfo]:
+    """Return the settings of a provider; one that cannot be used has none, so that its settings stay masked."""
+    from taskbridge._config.registry import load_provider, provider_names  # noqa: PLC0415  # heavy
+
+    if provider not in provider_names():  # perhaps a credential in the wrong place: no error may hold it
+        return {}
+    with suppress(TaskbridgeError):
+        return dict(setting_fields(load_provider(provider).Settings))
+    return {}
 
 
 def setting_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -119,14 +136,19 @@ def setting_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[s
             yield f"{prefix}{key}", field
 
 
-def _masked(value: Any, field: FieldInfo | None) -> Any:
+def _masked(key: str, value: Any, field: FieldInfo | None) -> Any:
     """Return a value as it may be shown: a field that its model hides from repr is masked."""
-    from taskbridge._config.files import Unset  # noqa: PLC0415  # heavy
+    from taskbridge._config.connections import url_problem  # noqa: PLC0415  # heavy
+    from taskbridge._config.files import VARIABLE, Unset  # noqa: PLC0415  # as above
 
-    if isinstance(value, Unset):
-        return str(value)  # the text with the variable's name, without its value
+    if isinstance(value, Unset) and VARIABLE.fullmatch(value):
+        return str(value)  # the variable's name, without its value
     if field is None or not field.repr or "SecretStr" in str(field.annotation):
         return MASK
+    if key == "ca_bundle" and not os.path.exists(str(value)):  # noqa: PTH110  # False for a NUL, too
+        return MASK  # perhaps a credential in the wrong place
+    if key.endswith("_url") and url_problem(str(value), allow_http=True):
+        return MASK  # as above
     if isinstance(value, str) and "@" in (urlsplit(value).netloc if "//" in value else ""):
         return MASK  # a URL with a password
     return value

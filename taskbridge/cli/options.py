@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,7 +54,7 @@ def parse_pairs(_ctx: click.Context, _param: click.Parameter, words: Sequence[st
     """Parse words such as ``output_format=pdf``; a value is JSON where possible.
 
     Raises:
-        ConfigError: A word has no ``=``.
+        ConfigError: A word has no ``=``, or its value is nested too deep.
     """
     pairs: dict[str, Any] = {}
     for word in words:
@@ -64,6 +65,8 @@ def parse_pairs(_ctx: click.Context, _param: click.Parameter, words: Sequence[st
             pairs[name] = json.loads(value, parse_constant=_refuse_constant)
         except ValueError:
             pairs[name] = value
+        except RecursionError:
+            raise ConfigError(f"the value of the option {printable(name, 60)!r} is nested too deep") from None
     return pairs
 
 
@@ -262,7 +265,7 @@ def _with_stdin(output: Output, texts: Iterable[str]) -> Iterator[str]:
             yield text
             continue
         with output.signals.raising():
-            lines = [line.strip() for line in sys.stdin or ()]
+            lines = [line.strip().removeprefix("\ufeff") for line in sys.stdin or ()]
         yield from (line for line in lines if line and not line.startswith("#"))
 
 
@@ -318,7 +321,7 @@ def _lines(list_path: str | None) -> Iterable[str]:
     if list_path is None:
         return ()
     data = sys.stdin.buffer.read() if list_path == "-" else Path(list_path).read_bytes()
-    return [os.fsdecode(line) for line in data.splitlines() if line.strip()]
+    return [os.fsdecode(line) for line in data.removeprefix(BOM_UTF8).splitlines() if line.strip()]
 
 
 def _expand(word: str) -> Iterable[str]:

@@ -9,6 +9,7 @@ import click
 from taskbridge.cli.exit_codes import DONE
 from taskbridge.cli.formatting import provider_block
 from taskbridge.cli.options import with_json
+from taskbridge.errors import ProviderNotFound
 
 if TYPE_CHECKING:
     from taskbridge._config.registry import ProviderInfo
@@ -23,6 +24,8 @@ def command(output: Output) -> int:
     from taskbridge._config import registry  # noqa: PLC0415  # heavy: imports every provider's settings
 
     installed = registry.providers()
+    if not installed:
+        raise ProviderNotFound(registry.NO_METADATA)
     with output.signals.raising():
         for number, info in enumerate(installed):
             if output.as_json:

@@ -16,6 +16,7 @@ from taskbridge.provider.capabilities import (
     IdKind,
     Webhooks,
 )
+from taskbridge.provider.clock import clip_seconds
 from taskbridge.provider.http import Base64, Body, Flow, Form, Request, Response, Upload
 from taskbridge.provider.json import read_json
 from taskbridge.provider.payload import NO_TIME, Payload, State, StateTable, path_id, read_state, read_time
@@ -75,6 +76,7 @@ __all__ = [
     "Webhooks",
     "as_json",
     "as_text",
+    "clip_seconds",
     "generated_files",
     "is_in_url",
     "no_requests",

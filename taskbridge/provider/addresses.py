@@ -18,6 +18,19 @@ _LONGEST_URL: Final = 16_384  # characters
 _LOOPBACK_NAMES: Final = ("localhost", ".localhost")
 _PORTS: Final = {"http": 80, "https": 443}
 _NAT64: Final = ip_network("64:ff9b::/96")  # global, but with an IPv4 address in the last 32 bits
+# Not public, whatever the version of Python knows.  https://www.iana.org/assignments/iana-ipv6-special-registry
+_SPECIAL: Final = tuple(
+    map(
+        ip_network,
+        (
+            "192.0.0.0/24",  # protocol assignments
+            "3fff::/20",  # documentation
+            "5f00::/16",  # segment routing
+            "64:ff9b:1::/48",  # local translation
+            "fec0::/10",  # site-local, deprecated
+        ),
+    )
+)
 _NETLOC: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]*)?", re.ASCII | re.IGNORECASE)  # urlsplit is laxer
 _NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+", re.ASCII)  # what inet_aton accepts as a part of an address
 
@@ -56,6 +69,8 @@ def is_public(host: str | IPv4Address | IPv6Address) -> bool:
             return is_public(inner)
         if address.scope_id is not None:
             return False
+    if any(address in network for network in _SPECIAL):
+        return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
@@ -38,6 +39,7 @@ from taskbridge.errors import (
 from taskbridge.models import Reason, Task, TaskFile, TaskResult, TaskStatus, WebhookEvent
 from taskbridge.provider.capabilities import Capabilities, Credential, Delivery, IdKind
 from taskbridge.provider.http import UNREAD, Body, Flow, Form, Request, Response, Upload
+from taskbridge.provider.json import beginning_of
 from taskbridge.provider.payload import NO_TIME, Payload
 from taskbridge.provider.results import GeneratedFile, generated_files
 from taskbridge.provider.submission import Page, Query, Submission
@@ -273,7 +275,8 @@ class Provider(ABC, Generic[S]):
             document = None
         details = ErrorDetails()
         if isinstance(document, dict):
-            details = self.error_details(cast("dict[str, Any]", document))
+            with suppress(MalformedResponse):  # then the HTTP status says enough
+                details = self.error_details(cast("dict[str, Any]", document))
         rule = STATUS_ERRORS.get(status, _OTHER_4XX if status < 500 else _OTHER_5XX)
         by_code = self.codes.get(details.code) if details.code is not None else None
         error_class = by_code or self.statuses.get(status) or rule.error
@@ -289,7 +292,7 @@ class Provider(ABC, Generic[S]):
             request_id=details.request_id or response.headers.get("x-request-id"),
             retry_after=response.retry_after,
             retryable=rule.retryable,
-            raw=document if document is not None else response.body[:2048].decode("utf-8", "replace"),
+            raw=document if document is not None else beginning_of(response.body),
         )
 
     def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:

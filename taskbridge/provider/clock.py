@@ -7,10 +7,18 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from threading import Condition, Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from asyncio import Event
+
+
+LONGEST: Final = 10 * 365 * 86_400.0  # seconds; locks and dates cannot take much more
+
+
+def clip_seconds(seconds: float) -> float:
+    """Return a duration that a vendor or a caller gave, clipped to ten years, so that every clock can take it."""
+    return min(seconds, LONGEST)
 
 
 class Clock(Protocol):

@@ -12,10 +12,13 @@ from typing import Any, Final, NoReturn
 
 import jiter
 
+from taskbridge._redaction import excerpt
 from taskbridge.errors import MalformedResponse, printable
 
 _MAX_DEPTH: Final = 64  # nested containers; real bodies need about 10
 _ALWAYS: Final = 99  # as often as the retry policy allows
+_MOST_RAW: Final = 2048  # characters of a body that an error keeps
+_LONGEST_SECRET: Final = 1 << 16  # bytes in which a secret may extend beyond them
 _MAX_DIGITS: Final = 4300  # the interpreter's own limit for integers from text
 # After this translation a number such as 1e400 or 1e+99 contains 0e000, and every container begins with [.
 _SHAPE: Final = bytes.maketrans(b"123456789+E{", b"0000000000e[")
@@ -108,8 +111,12 @@ def _title(page: str) -> str:
 
 
 def _refuse(problem: str, body: bytes, *, repeats: int = 0) -> NoReturn:
-    text = body[:2048].decode("utf-8", "replace")
-    raise MalformedResponse(f"the vendor's answer cannot be read: {problem}", repeats=repeats, raw=text)
+    raise MalformedResponse(f"the vendor's answer cannot be read: {problem}", repeats=repeats, raw=beginning_of(body))
+
+
+def beginning_of(body: bytes) -> str:
+    """Return the beginning of a body as text without secrets, for an error."""
+    return excerpt(body[:_LONGEST_SECRET].decode("utf-8", "replace"), _MOST_RAW)
 
 
 class _RefusedError(Exception):

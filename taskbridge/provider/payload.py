@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -11,6 +12,7 @@ from urllib.parse import quote
 
 from dateutil.parser import isoparse
 
+from taskbridge._redaction import excerpt
 from taskbridge.errors import MalformedResponse
 from taskbridge.models import Reason, TaskStatus
 
@@ -155,11 +157,11 @@ class Payload:
         return value if value.isprintable() else _repaired(value)
 
     def maybe_message(self, key: str) -> str | None:
-        """A text for people, clipped to 2048 characters; a blank text is None."""
+        """A text for people, without secrets and clipped to 2048 characters; a blank text is None."""
         text = self.maybe_text(key)
         if text is None or text.isspace() or not text:
             return None
-        return text if len(text) <= _MESSAGE_LIMIT else text[: _MESSAGE_LIMIT - 1] + "…"
+        return excerpt(text, _MESSAGE_LIMIT)
 
     def maybe_integer(self, key: str) -> int | None:
         """An integer, not a boolean."""
@@ -189,20 +191,23 @@ class Payload:
         return None if value.__class__ is not dict else Payload(value, self.connection, self.observed_at)
 
     def children(self, key: str) -> Iterator[Payload]:
-        """The objects in a list; other values are skipped, and a missing list is empty."""
+        """The objects in a list; other items are skipped, and a missing list is empty."""
         value: Any = self.raw.get(key)
-        for item in value if value.__class__ is list else ():
+        if value is not None and value.__class__ is not list:
+            self._refuse(key, "a list", value)
+        for item in value or ():
             if item.__class__ is dict:
                 yield Payload(item, self.connection, self.observed_at)
 
     def _refuse(self, key: str, wanted: str, value: object) -> NoReturn:
         problem = "is missing" if value is None else f"is {_kind(value)} instead of {wanted}"
-        if type(value) is str and value:
+        if type(value) is str and value and wanted == "a text":
             problem = "holds characters that no text may hold"
         raise MalformedResponse(f"the vendor's answer breaks its contract: {key!r} {problem}", raw=self.raw)
 
 
 _MESSAGE_LIMIT: Final = 2048
+_NUMBER: Final = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 _KINDS: Final[Mapping[type, str]] = {
     dict: "an object",
     list: "a list",
@@ -216,6 +221,8 @@ _KINDS: Final[Mapping[type, str]] = {
 def _kind(value: object) -> str:
     if value == "":
         return "an empty text"
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        return "a number sent as text"
     return _KINDS.get(type(value), "null")
 
 

@@ -16,6 +16,7 @@ from math import isfinite
 from typing import Final
 
 from taskbridge.errors import ConfigError
+from taskbridge.provider.clock import clip_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +101,18 @@ _SECONDS: Final = re.compile(r"\d{1,9}", re.ASCII)
 
 
 def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the seconds of ``Retry-After``; None if it is missing or unreadable.
+    """Return the seconds of ``Retry-After``, at most ten years; None if it is missing or unreadable.
 
     `now` counts only without a ``Date`` header, so that a wrong local clock does no harm.
     """
     value = headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(value):
-        return float(value)
+        return clip_seconds(float(value))
     moment = read_http_date(value)
     if moment is None:
         return None
     vendor_now = read_http_date(headers.get("date", "")) or now
-    return max(0.0, (moment - vendor_now).total_seconds())
+    return clip_seconds(max(0.0, (moment - vendor_now).total_seconds()))
 
 
 def read_http_date(value: str) -> datetime | None:

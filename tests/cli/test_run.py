@@ -153,6 +153,65 @@ def test_a_url_is_printed_without_its_query(go: Run) -> None:
     assert "secret" not in done.stdout + done.stderr
 
 
+ODD_NAMES = [
+    "Screenshot 2026-01-01 at 3.04.05\u202fPM.pdf",  # macOS puts a narrow no-break space there
+    "Screenshot 2026-01-02 at 9.30.00\u202fPM.pdf",
+    "\u8acb\u6c42\u66f8\u30002024\u5e74.pdf",
+    "Rapport\xa0final.pdf",
+    "family\u200d\u200b.pdf",
+    "back\\slash.pdf",
+    "new\nline.pdf",
+    os.fsdecode(b"caf\xe9.pdf"),  # not UTF-8
+    " spaces .pdf",
+    "\u8acb" * 80 + ".pdf",  # 244 bytes
+]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse some of these names")
+def test_a_folder_has_the_name_of_its_file_whatever_is_in_it(go: Run, place: Path, own_vendors: Emulator) -> None:
+    (place / "odd").mkdir()
+    for number, name in enumerate(ODD_NAMES):
+        (place / "odd" / name).write_bytes(PDF + bytes([number]))
+    first = go("extract-text", "odd")
+    again = go("extract-text", "odd", "--resume", "--json")
+
+    assert first.stderr == f"taskbridge: {len(ODD_NAMES)} of {len(ODD_NAMES)} done\n"
+    folders = {each.name for each in (place / "out").iterdir() if each.is_dir()}
+    long = ODD_NAMES[-1]
+    assert folders == {*ODD_NAMES[:-1], long[:80]}
+    for name in ODD_NAMES[:4]:
+        assert f"{name} " in first.stdout
+    assert "caf\\udce9.pdf " in first.stdout
+    assert "back\\slash.pdf " in first.stdout
+    assert "new line.pdf " in first.stdout
+    assert records(again.stdout)[-1] == {"files": len(ODD_NAMES), "counts": {"done": len(ODD_NAMES)}, "resume": None}
+    assert own_vendors.count("cloudconvert", "POST", JOBS) == len(ODD_NAMES)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse some of these names")
+def test_json_has_the_real_name_of_a_file(go: Run, place: Path) -> None:
+    for name in (ODD_NAMES[0], ODD_NAMES[7]):
+        (place / "in" / name).write_bytes(PDF)
+    done = go("extract-text", *(f"in/{name}" for name in (ODD_NAMES[0], ODD_NAMES[7])), "--json")
+
+    *ends, _ = records(done.stdout)
+    assert {each["folder"] for each in ends} == {ODD_NAMES[0], ODD_NAMES[7]}
+    assert {each["file"] for each in ends} == {str(place / "in" / name) for name in (ODD_NAMES[0], ODD_NAMES[7])}
+    assert all(Path(path).exists() for each in ends for path in each["files"])
+
+
+@pytest.mark.parametrize("words", [("im",), ("im", "im/a.pdf"), ("--files-from", "list.txt")])
+def test_a_mistyped_folder_leaves_no_ledger(go: Run, place: Path, words: tuple[str, ...]) -> None:
+    (place / "list.txt").write_text("im/a.pdf\nim/b.pdf\n")
+    mistyped = go("extract-text", *words)
+    left = (place / "out").exists()
+    corrected = go("extract-text", "in")
+
+    assert (mistyped.returncode, mistyped.stdout, left) == (2, "", False)
+    assert "No such file or directory: " in mistyped.stderr
+    assert corrected.stderr == "taskbridge: 3 of 3 done\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -166,6 +225,7 @@ def test_a_url_is_printed_without_its_query(go: Run) -> None:
         (("extract-text", "in", "--connection", "missing"), "there is no connection 'missing'"),
         (("extract-text", "in", "--connection", "smartdocumentor"), "takes no document given as path; it takes: url"),
         (("extract-text", "in", "-o", "pages"), "an option is written as name=value"),
+        (("extract-text", "in", "-o", f"x={'[' * 100_000}"), "the value of the option 'x' is nested too deep"),
         (("extract-text", "in", "--max-in-flight", "0"), "0 is not in the range"),
     ],
 )
@@ -403,3 +463,119 @@ def test_a_signal_finishes_submissions_in_flight_and_prints_the_command_that_res
     with Ledger.open(place / "out" / "taskbridge-run.sqlite") as ledger:
         taken = [each for each in ledger.entries() if each.ref is not None]
     assert len(taken) == own_vendors.count("cloudconvert", "POST", JOBS)
+
+
+# What cannot be resumed.
+
+
+def change_ledger(place: Path, statement: str, *values: object) -> None:
+    with sqlite3.connect(place / "out" / "taskbridge-run.sqlite") as database:
+        database.execute(statement, values)
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("phase = 'lost'", "'lost' is not a valid Phase"),
+        ("phase = 'submitting', recovery_token = NULL", "row 1 has no recovery token"),
+        ("phase = 'submitting', recovery_token = '{'", ""),
+        ("phase = 'submitting', recovery_token = '[]'", "no JSON object"),
+        ("phase = 'accepted', ref = NULL", "row 1 has no ref"),
+        ("phase = 'accepted', ref = 'nonsense'", "is not a ref"),
+        ("source = 7", ""),
+        ("digest = 'x', size = 'many'", ""),
+        ("phase = X'00'", ""),
+    ],
+)
+def test_a_damaged_row_is_an_error(go: Run, place: Path, own_vendors: Emulator, change: str, problem: str) -> None:
+    go("extract-text", "in")
+    sent = own_vendors.count("cloudconvert", "POST", JOBS)
+    change_ledger(place, f"UPDATE entry SET {change} WHERE number = 1")
+    done = go("--resume")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the ledger out/taskbridge-run.sqlite is damaged (" in done.stderr
+    assert problem in done.stderr
+    assert own_vendors.count("cloudconvert", "POST", JOBS) == sent
+
+
+@pytest.mark.parametrize("change", ["options = '['", "options = '3'", "operation = X'00'"])
+def test_damaged_terms_are_an_error(go: Run, place: Path, change: str) -> None:
+    go("extract-text", "in/a.pdf")
+    change_ledger(place, f"UPDATE run SET {change}")
+    done = go("--resume")
+
+    assert done.returncode == 2
+    assert "the ledger out/taskbridge-run.sqlite is damaged (" in done.stderr
+
+
+@pytest.mark.parametrize("folder", ["..", "../away", "/tmp/away", "", ".", "a/b", "a/../../away", b"nul\0"])
+def test_a_folder_outside_of_the_results_is_refused(go: Run, place: Path, folder: str) -> None:
+    go("extract-text", "in/a.pdf")
+    change_ledger(place, "UPDATE entry SET folder = ?, phase = 'accepted'", folder)
+    done = go("--resume")
+
+    assert done.returncode == 2
+    assert "row 1 names a folder outside of the folder for the results" in done.stderr
+    assert not (place / "away").exists()
+
+
+def test_a_folder_that_became_a_link_is_refused(go: Run, place: Path) -> None:
+    go("extract-text", "in/a.pdf")
+    (place / "away").mkdir()
+    for each in (place / "out" / "a.pdf").iterdir():
+        each.unlink()
+    (place / "out" / "a.pdf").rmdir()
+    (place / "out" / "a.pdf").symlink_to(place / "away")
+    change_ledger(place, "UPDATE entry SET phase = 'accepted'")
+    done = go("--resume")
+
+    assert done.returncode == 2
+    assert "out/a.pdf is a link to another folder" in done.stderr
+    assert list((place / "away").iterdir()) == []
+
+
+@pytest.mark.parametrize("rows", [True, False])
+@pytest.mark.parametrize("options", [(), ("--resume",)])
+def test_an_emptied_ledger_beside_results_submits_nothing(
+    go: Run, place: Path, own_vendors: Emulator, options: tuple[str, ...], *, rows: bool
+) -> None:
+    go("extract-text", "in")
+    if rows:
+        (place / "out" / "taskbridge-run.sqlite").write_bytes(b"")
+    else:
+        change_ledger(place, "DELETE FROM run")
+        change_ledger(place, "DELETE FROM entry")
+    sent = own_vendors.count("cloudconvert", "POST", JOBS)
+    done = go("extract-text", "in", *options)
+
+    assert done.returncode == 2
+    assert ("is empty, but out has results" if rows or options else "add --resume to resume it") in done.stderr
+    assert own_vendors.count("cloudconvert", "POST", JOBS) == sent
+
+
+def test_an_empty_ledger_without_results_is_a_new_run(go: Run, place: Path) -> None:
+    (place / "out").mkdir()
+    (place / "out" / "taskbridge-run.sqlite").write_bytes(b"")
+    assert go("extract-text", "in").stderr == "taskbridge: 3 of 3 done\n"
+
+
+def test_a_resume_removes_what_a_killed_download_left(go: Run, place: Path) -> None:
+    go("extract-text", "in/a.pdf")
+    left = place / "out" / "a.pdf" / ".taskbridge-0123456789abcdef.part"
+    mine = [place / "out" / "a.pdf" / "mine.part", place / "out" / ".taskbridge-0123456789abcdef.part"]
+    for path in (left, *mine):
+        path.write_bytes(b"half")
+    change_ledger(place, "UPDATE entry SET phase = 'accepted'")
+
+    assert go("--resume").returncode == 0
+    assert not left.exists()
+    assert all(path.exists() for path in mine)
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(go: Run, place: Path) -> None:
+    (place / "list.txt").write_bytes(b"\xef\xbb\xbfin/b.pdf\r\nin/c.pdf\r\n")
+    done = go("extract-text", "--files-from", "list.txt")
+
+    assert done.stderr == "taskbridge: 2 of 2 done\n"

@@ -205,6 +205,18 @@ def test_the_users_name_is_not_printed(run_here: Here, tmp_path: Path, monkeypat
     assert "configuration ~/t.toml" in done.stdout
 
 
+@pytest.mark.parametrize("key", ["provider", "ca_bundle", "base_url"])
+def test_a_credential_in_the_wrong_place_is_not_printed(key: str, run_here: Here, tmp_path: Path) -> None:
+    path, secret = tmp_path / "misplaced.toml", "sk-live-0123456789abcdef"
+    values = {"provider": "cloudconvert", "api_key": "some-key-0123", key: secret}
+    path.write_text("\n".join(["[connections.a]", *(f'{name} = "{value}"' for name, value in values.items())]))
+    shown = [run_here("config", "show", *options, "--config", str(path)) for options in ((), ("--json",))]
+    others = [run_here(*words, "--config", str(path)) for words in (("doctor",), ("get", "a:1"))]
+    assert all("***" in each.stdout for each in shown)
+    assert [each.args for each in (*shown, *others) if each.returncode == 0] == []
+    assert secret not in "".join(f"{each.stdout}{each.stderr}" for each in (*shown, *others))
+
+
 @pytest.mark.parametrize(
     ("mode", "key", "reported"),
     [(0o644, KEY, True), (0o600, KEY, False), (0o644, "${HOME}", False)],

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 # Folders and single modules from left to right; each imports from its own group and from those to its left. Imports for
 # type checkers only count like any others.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "models", "events"),
+    ("_redaction", "errors", "models", "events"),
     ("provider",),
     ("transport",),
     ("_config",),
@@ -40,9 +40,8 @@ ONE_UNIT = {("taskbridge.errors", "taskbridge.models")}
 
 MODULES = [path for path in sorted((ROOT / "taskbridge").rglob("*.py")) if "template" not in path.parts]
 PROVIDERS = sorted((ROOT / "providers").glob("taskbridge_*/*.py"))
-HTTP_LIBRARIES = {"requests", "aiohttp", "urllib3", "httpx"}
+HTTP_LIBRARIES = {"requests", "aiohttp", "urllib3", "httpx", "pycurl"}
 HTTP_ELSEWHERE = {
-    "taskbridge.aio": frozenset({"aiohttp"}),  # says which extra is missing
     "taskbridge.cli.demo_vendors": frozenset({"requests"}),  # acts as the vendors' own clients do
 }
 
@@ -167,7 +166,7 @@ def test_a_provider_reads_neither_clock_nor_environment(path: Path) -> None:
     assert names & {"time", "os", "random", "threading", "asyncio", "socket", "logging"} == set()
 
 
-HEAVY = ("requests", "aiohttp", "stevedore", "click", "rich", "pydantic", "urllib3", "jiter", "starlette", "pytest")
+HEAVY = ("requests", "pycurl", "stevedore", "click", "rich", "pydantic", "urllib3", "jiter", "starlette", "pytest")
 
 
 def loaded_by(code: str) -> set[str]:
@@ -182,12 +181,12 @@ def loaded_by(code: str) -> set[str]:
     ("code", "free_of"),
     [
         ("import taskbridge", HEAVY),
-        ("import taskbridge; taskbridge.connect; taskbridge.providers", ("requests", "aiohttp", "click", "rich")),
+        ("import taskbridge; taskbridge.connect; taskbridge.providers", ("requests", "pycurl", "click", "rich")),
         ("import taskbridge.testing", HEAVY),
-        ("from taskbridge.testing import VirtualClock", ("pytest", "starlette", "uvicorn", "aiohttp", "requests")),
-        ("from taskbridge.testing import ScriptedTransport", ("pytest", "starlette", "uvicorn", "aiohttp", "requests")),
-        ("from taskbridge.emulator import Plan, VendorClock", ("pytest", "uvicorn", "aiohttp", "requests")),
-        ("import taskbridge; taskbridge.connect('cloudconvert', api_key='test-key-123')", ("aiohttp", "click", "rich")),
+        ("from taskbridge.testing import VirtualClock", ("pytest", "starlette", "uvicorn", "pycurl", "requests")),
+        ("from taskbridge.testing import ScriptedTransport", ("pytest", "starlette", "uvicorn", "pycurl", "requests")),
+        ("from taskbridge.emulator import Plan, VendorClock", ("pytest", "uvicorn", "pycurl", "requests")),
+        ("import taskbridge; taskbridge.connect('cloudconvert', api_key='test-key-123')", ("pycurl", "click", "rich")),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -226,7 +225,10 @@ def warm_get() -> list[tuple[str, str]]:
         if event == "call" and frame.f_code.co_filename.startswith(own):
             calls.append((frame.f_code.co_filename.removeprefix(f"{ROOT}/"), frame.f_code.co_qualname))
 
-    with Emulator("cloudconvert") as emulator, tb.connect("cloudconvert", **emulator.settings()) as client:
+    with (
+        Emulator("cloudconvert") as emulator,
+        tb.connect("cloudconvert", transport="requests", **emulator.settings()) as client,
+    ):
         task_id = emulator.samples()["completed"]
         client.get(task_id)
         client.get(task_id)

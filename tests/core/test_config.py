@@ -5,14 +5,16 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
+from pydantic import SecretStr, field_validator
 
 import taskbridge as tb
+from taskbridge import aio
 from taskbridge._config.connections import connection_settings
 from taskbridge._config.files import Config, ConnectionConfig, find_config, load_config, read_config
 from taskbridge._config.network import network_of
@@ -465,6 +467,55 @@ def test_the_environments_proxy_counts_only_if_none_is_set() -> None:
     assert network(environ, proxy="http://ours.test").proxy_for("https", "api.acme.test") == "http://ours.test"
 
 
+DIRECT: Final = (
+    ("*", "https://api.acme.test", True),
+    ("acme.test", "https://acme.test", True),
+    ("acme.test", "https://api.acme.test", True),
+    ("acme.test", "https://notacme.test", False),
+    (".acme.test", "https://api.acme.test", True),
+    ("*.acme.test", "https://api.acme.test", True),
+    ("*.acme.test", "https://acme.other", False),
+    ("ACME.test", "https://Api.acme.TEST", True),
+    ("acme.test:8443", "https://acme.test:8443", True),
+    ("acme.test:8443", "https://acme.test", False),
+    ("acme.test:443", "https://acme.test", True),
+    ("10.0.0.0/8", "http://10.1.2.3", True),
+    ("10.0.0.0/8", "http://11.1.2.3", False),
+    ("192.168.1.7", "http://192.168.1.7:8080", True),
+    ("192.168.1.7:80", "http://192.168.1.7:8080", False),
+    ("fd00::/8", "http://[fd12::1]", True),
+    ("[fd12::1]", "http://[fd12::1]:8080", True),
+    ("[fd12::1]:8080", "http://[fd12::1]:8080", True),
+    ("[fd12::1]:8080", "http://[fd12::1]", False),
+    ("nonsense/99,[,::::,", "https://api.acme.test", False),
+    ("other.test, acme.test", "https://acme.test", True),
+)
+
+
+@pytest.mark.parametrize(("patterns", "url", "is_direct"), DIRECT)
+def test_hosts_of_no_proxy_are_reached_directly(patterns: str, url: str, is_direct: bool) -> None:
+    found = network({"HTTPS_PROXY": "proxy.test:3128", "HTTP_PROXY": "proxy.test:3128", "NO_PROXY": patterns})
+    parts = urlsplit(url)
+    proxy = found.proxy_for(parts.scheme, parts.hostname or "", parts.port)
+    assert proxy == (None if is_direct else "http://proxy.test:3128")  # without a scheme it is an http proxy
+
+
+@pytest.mark.parametrize("proxy", ["ftp://proxy.test", "http://", "http://proxy.test:99999", "http://[::1"])
+def test_an_unusable_proxy_is_refused_where_it_is_set(proxy: str) -> None:
+    with pytest.raises(tb.ConfigError, match=r"^HTTPS_PROXY is no URL of a proxy"):
+        network({"HTTPS_PROXY": proxy})
+    with pytest.raises(tb.ConfigError, match=r"^proxy is no URL of a proxy"):
+        network({}, proxy=proxy)
+
+
+def test_a_socks_proxy_needs_libcurl() -> None:
+    settings: dict[str, Any] = {"api_key": "key-of-a-test", "proxy": "socks5://127.0.0.1:1080"}
+    with pytest.raises(tb.ConfigError, match="SOCKS proxy needs libcurl"):
+        tb.connect("scan-documents", **settings, transport="requests")
+    with tb.connect("scan-documents", **settings) as client:
+        assert client.stats()["scan-documents"].transport == ""
+
+
 def test_the_environments_certificates_count_only_if_none_are_set(tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours.pem", tmp_path / "theirs.pem"
     for path in (ours, theirs):
@@ -516,3 +567,80 @@ def test_an_empty_configuration_opens_nothing(tmp_path: Path) -> None:
     path.write_text("")
     with pytest.raises(tb.ConfigError, match="has no connections"):
         tb.Bridge.from_config(path)
+
+
+# A credential in the wrong place.
+
+
+@pytest.mark.parametrize("key", ["provider", "ca_bundle", "base_url"])
+def test_a_credential_in_the_wrong_place_is_not_shown(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "taskbridge.toml"
+    values = {"provider": "cloudconvert", "api_key": "some-key-0123", key: KEY}
+    lines = [f'{name} = "{value}"' for name, value in values.items()]
+    path.write_text("\n".join(["[connections.invoices]", *lines]))
+    for open_it in (
+        lambda: tb.connect(connection="invoices", config=path),
+        lambda: tb.Bridge.from_config(path),
+        lambda: aio.connect(connection="invoices", config=path),
+        lambda: aio.Bridge.from_config(path),
+    ):
+        with pytest.raises((tb.ConfigError, tb.ProviderNotFound)) as caught:
+            open_it()
+        assert "invoices" in str(caught.value)
+        assert KEY not in f"{caught.value} {caught.value.__dict__}"
+
+
+def test_a_near_miss_of_a_providers_name_gets_the_name() -> None:
+    with pytest.raises(tb.ProviderNotFound, match="did you mean 'cloudconvert'"):
+        tb.connect("cloud-convert", api_key=KEY)
+
+
+@pytest.mark.parametrize("text", ["${A-B}", "${}", "${A:-b}", "x ${ A } y", "${1}", "${OK} ${sk-live-0123}"])
+def test_what_is_no_variable_is_an_error_and_not_a_key(text: str) -> None:
+    config = read_config(f'[connections.a]\nprovider = "cloudconvert"\napi_key = "{text}"', environ={"OK": "1"})
+    with pytest.raises(tb.ConfigError, match=r"connections\.a\.api_key has something in \$\{…\}") as caught:
+        checked(config.connection("a"))
+    assert "sk-live" not in str(caught.value)
+    assert "is a placeholder" in refused({"api_key": text})
+    with pytest.raises(tb.ConfigError, match=r"connections\.a\.provider has something in \$\{…\}"):
+        read_config(f'[connections.a]\nprovider = "{text}"', environ={"OK": "1"})
+
+
+def test_an_opening_brace_alone_is_a_part_of_a_key() -> None:
+    config = read_config('[connections.a]\nprovider = "cloudconvert"\napi_key = "pass${word"', environ={})
+    assert checked(config.connection("a"))[1].api_key.get_secret_value() == "pass${word"
+
+
+def test_the_validator_of_a_plugin_does_not_show_a_key() -> None:
+    class Settings(CommonSettings):
+        api_key: SecretStr
+
+        @field_validator("api_key")
+        @classmethod
+        def _refuse(cls, value: SecretStr) -> SecretStr:
+            raise ValueError(f"{value.get_secret_value()} is too short")
+
+    plugin = type("Plugin", (PROVIDERS["cloudconvert"],), {"Settings": Settings})
+    with pytest.raises(tb.ConfigError, match=r"\*\*\* is too short") as caught:
+        connection_settings(connection(), plugin)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "suffix", ["a\r\nX-Key: b", "a\nb", "a\0b", "caf\u00e9", "\u201cours\u201d", "a\x7f", "\ud800"]
+)
+def test_what_goes_into_a_header_is_printable_ascii(suffix: str) -> None:
+    assert "user_agent_suffix: must be printable ASCII" in refused({"user_agent_suffix": suffix})
+    for driver in (tb, aio):
+        with pytest.raises(tb.ConfigError, match="must be printable ASCII"):
+            driver.connect("cloudconvert", api_key=KEY, user_agent_suffix=suffix)
+
+
+def test_a_path_with_nul_is_a_config_error() -> None:
+    assert "ca_bundle is the path of a file or folder that does not exist" in refused({"ca_bundle": "a\0b"})
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "taskbridge.toml"
+    path.write_text(FILE, encoding="utf-8-sig")
+    assert load_config(path, {"CC_KEY": KEY}).connection().provider == "cloudconvert"

@@ -345,3 +345,16 @@ def test_text_that_is_not_a_ref_is_an_invalid_id(text: str) -> None:
 def test_a_ref_keeps_colons_and_slashes_of_the_id() -> None:
     assert tb.TaskRef("a:external/x:y/z").id == "external/x:y/z"
     assert repr(tb.TaskRef("a:t1")) == "TaskRef('a:t1')"
+
+
+def test_a_dictionary_can_be_encoded_even_with_lone_surrogates() -> None:
+    odd = "a\ud800b"
+    file = tb.TaskFile(name=odd, expires_at=SEEN, properties={odd: (odd, 1)})
+    result = tb.TaskResult(files=(file,), text=odd, data={odd: 1, "a\udfffb": [odd], "n": float("inf")})
+    task = replace(TASK, result=result, message=odd, raw={odd: {}}, subtasks=(replace(TASK, message=odd),))
+    document = task.to_dict()
+    json.dumps(document, ensure_ascii=False).encode()
+    assert document["result"]["data"] == {"a?b": 1, "a?b?": ["a?b"], "n": None}
+    assert tb.Task.from_dict(document).result.files[0].expires_at == SEEN  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
+    changed = {"result", "message", "raw", "subtasks"}
+    assert {key for key, value in TASK.to_dict().items() if document[key] != value} <= changed

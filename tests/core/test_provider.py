@@ -161,7 +161,6 @@ def test_maybe_getters_never_raise(value: Any) -> None:
     assert share is None or 0.0 <= share <= 1.0
     time = said.maybe_time("field")
     assert time is None or time.tzinfo is not None
-    assert all(isinstance(child, Payload) for child in said.children("field"))
     assert said.maybe_child("field") is None or isinstance(value, dict)
     assert said.maybe_integer("field") is None or isinstance(value, int)
 
@@ -199,6 +198,29 @@ def test_a_required_field_that_is_no_text_is_named_in_the_error(value: object, w
     with pytest.raises(MalformedResponse, match=words) as caught:
         payload(id=value).text("id")
     assert caught.value.raw == {"id": value}
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("44", "'id' is a number sent as text instead of an integer"),
+        (" -4.5e3 ", "'id' is a number sent as text instead of an integer"),
+        ("four", "'id' is a text instead of an integer"),
+        ("", "'id' is an empty text instead of an integer"),
+        (4.0, "'id' is a number instead of an integer"),
+    ],
+)
+def test_a_required_integer_of_another_type_is_named_in_the_error(value: object, words: str) -> None:
+    with pytest.raises(MalformedResponse, match=words):
+        payload(id=value).integer("id")
+
+
+@pytest.mark.parametrize("value", [{}, {"a": 1}, "", "a", 7, True])
+def test_what_should_be_a_list_is_one_or_missing(value: object) -> None:
+    with pytest.raises(MalformedResponse, match="instead of a list"):
+        list(payload(items=value).children("items"))
+    assert [child.raw for child in payload(items=[{"a": 1}, 2, None, {}]).children("items")] == [{"a": 1}, {}]
+    assert list(payload(items=None).children("items")) == list(payload().children("items")) == []
 
 
 @pytest.mark.parametrize("value", ["a\0b", "\ud800"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from itertools import count
@@ -221,3 +222,26 @@ def test_entry_points_and_provider_folders_are_the_same() -> None:
         points = [point for point in entry_points(group=group) if point.dist and point.dist.name == distribution_name()]
         assert {point.module.partition(".")[0] for point in points} == folders
         assert tuple(sorted(point.name for point in points)) == BUILTIN
+
+
+# Without metadata.
+
+
+WITHOUT_METADATA = """
+import importlib.metadata, sys
+importlib.metadata.MetadataPathFinder.find_distributions = lambda *args, **options: iter(())
+from taskbridge.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("words", [("providers",), ("doctor", "--offline"), ("get", "a:task_1")])
+def test_missing_metadata_is_named_as_such(words: tuple[str, ...], tmp_path: Path) -> None:
+    config = tmp_path / "taskbridge.toml"
+    config.write_text('[connections.a]\nprovider = "scan-documents"\napi_key = "some-key-0123"\n')
+    command = [sys.executable, "-c", WITHOUT_METADATA, *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 2
+    assert "the package's metadata is missing; a frozen program must include it" in said
+    assert "--copy-metadata document-taskbridge" in said

@@ -73,10 +73,10 @@ def wrong_connection(folder: Path) -> object:
 
 
 def missing_extra(_: Path) -> object:
-    """Run without the extra: in a separate interpreter that cannot import aiohttp."""
+    """Run without the extra: in a separate interpreter that cannot import pycurl."""
     script = (
-        "import sys\nsys.modules['aiohttp'] = None\nimport taskbridge as tb\n"
-        f"try:\n    tb.aio.connect('scan-documents', api_key='{KEY}')\n"
+        "import sys\nsys.modules['pycurl'] = None\nimport taskbridge as tb\n"
+        f"try:\n    tb.connect('scan-documents', api_key='{KEY}', transport='curl')\n"
         "except tb.ConfigError as error:\n    print(error)\n"
     )
     ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
@@ -131,10 +131,10 @@ MISTAKES: tuple[Mistake, ...] = (
     ),
     Mistake(
         "A missing extra",
-        'tb.aio.connect("scan-documents", api_key=key)',
+        'tb.connect("scan-documents", api_key=key, transport="curl")',
         missing_extra,
         tb.ConfigError,
-        f"pip install '{distribution_name()}[async]'",
+        f"pip install '{distribution_name()}[curl]'",
     ),
     Mistake(
         "The key in the wrong field",

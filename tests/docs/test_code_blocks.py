@@ -46,6 +46,7 @@ NOT_RUN: Final = frozenset(
         ("docs/index.md", "installs"),
         ("docs/quickstart.md", "installs"),
         ("docs/testing.md", "needs an account"),
+        ("docs/testing.md", "needs the address and the token"),
         ("docs/testing.md", "runs until it is stopped"),
         ("docs/testing.md", "a test of yours, for pytest"),
         ("docs/tutorial.md", "installs"),

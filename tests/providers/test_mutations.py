@@ -13,10 +13,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from taskbridge.errors import ContractError
+from taskbridge.errors import ContractError, PermissionDenied
 from taskbridge.models import Task, TaskStatus
 from taskbridge.provider.base import Provider
 from taskbridge.provider.http import Request, Response
+from taskbridge.provider.submission import Query
 from taskbridge_cloudconvert import CloudConvert, CloudConvertSettings
 from taskbridge_expertai_extract import ExpertAiExtract, ExpertAiExtractSettings, decode_words
 from taskbridge_scan_documents import ScanDocuments, ScanDocumentsSettings
@@ -180,6 +181,46 @@ def test_the_unmutated_responses_are_tasks(drive: Drive, case: str) -> None:
     task, _ = drive(provider.get(task_id), Response(200, {}, json.dumps(body).encode()))
     check(task)
     assert task.is_terminal
+
+
+def object_at(body: Any, *path: str | int) -> bytes:
+    """A body in which a list is an object with the same items."""
+    changed: Any = copy.deepcopy(body)
+    place = changed
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = {str(number): item for number, item in enumerate(place[path[-1]])}
+    return json.dumps(changed).encode()
+
+
+LIST: Query = Query()
+
+
+@pytest.mark.parametrize(
+    ("start", "body"),
+    [
+        (lambda: CLOUDCONVERT.get("x441E6HMhG"), object_at(CASES["cloudconvert-task"][2], "data", "result", "files")),
+        (lambda: CLOUDCONVERT.get("job/x441E6HMhG"), object_at(CASES["cloudconvert-job"][2], "data", "tasks")),
+        (
+            lambda: CLOUDCONVERT.get("job/x441E6HMhG"),
+            object_at(CASES["cloudconvert-job"][2], "data", "tasks", 0, "result", "files"),
+        ),
+        (lambda: CLOUDCONVERT.list_page(LIST, None), object_at({"data": [CC_TASK]}, "data")),
+        (lambda: SCAN.get("task_1"), object_at(CASES["scan-documents-files"][2], "result", "generated_files")),
+        (lambda: SCAN.list_page(LIST, None), object_at({"data": [CASES["scan-documents-files"][2]]}, "data")),
+        (lambda: SMART.list_page(LIST, None), object_at({"tasks": [CASES["smartdocumentor"][2]]}, "tasks")),
+    ],
+)
+def test_an_object_instead_of_a_list_is_a_contract_error(drive: Drive, start: Callable[[], Any], body: bytes) -> None:
+    with pytest.raises(ContractError):
+        drive(start(), Response(200, {}, body))
+
+
+@pytest.mark.parametrize("provider", [CLOUDCONVERT, SCAN, SMART, EXPERT])
+def test_an_error_body_of_another_shape_leaves_the_class_of_the_error(provider: Provider[Any]) -> None:
+    body: Any = {"_embedded": {"errors": {"0": {}}}, "errors": {"a": {}}, "message": "no", "title": "no"}
+    error = provider.error(Response(403, {}, json.dumps(body).encode()))
+    assert isinstance(error, PermissionDenied)
 
 
 @settings(max_examples=200, deadline=None)

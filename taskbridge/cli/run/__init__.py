@@ -11,6 +11,7 @@ import click
 from taskbridge.cli.exit_codes import BROKEN, DONE, PARTIAL, code_of
 from taskbridge.cli.options import parse_seconds, with_config, with_connection, with_json, with_options, with_timeout
 from taskbridge.cli.output import is_live
+from taskbridge.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +127,7 @@ def _view(output: Output, progress: RunProgress) -> AbstractContextManager[Calla
     if output.as_json or not is_live():
         from taskbridge.cli.run.progress import show_line  # noqa: PLC0415  # heavy
 
-        width = min(60, max((len(each.folder) for each in progress.entries.values()), default=0))
+        width = min(60, max((len(printable(each.folder)) for each in progress.entries.values()), default=0))
         return nullcontext(partial(show_line, output, width))
     try:
         from taskbridge.cli.run.live_table import RunTable  # noqa: PLC0415  # needs rich, on terminals only

@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar, cast
 
 from taskbridge._engine.inputs import is_url
 from taskbridge.errors import ConfigError, printable
+from taskbridge.models import TaskRef
 
 _APPLICATION: Final = 0x7461736B  # "task", in the header of the file
 _VERSION: Final = 2
@@ -45,6 +46,9 @@ CREATE TABLE entry (
     error TEXT
 );
 """
+
+
+T = TypeVar("T")
 
 
 class LedgerError(OSError):
@@ -174,15 +178,33 @@ class Ledger:
     # Reading.
 
     def terms(self) -> RunTerms | None:
-        """Return what the files have in common; None in a new ledger."""
+        """Return what the files have in common; None in a new ledger.
+
+        Raises:
+            ConfigError: The ledger is damaged.
+        """
         row = self._do(lambda database: database.execute("SELECT * FROM run").fetchone())
-        return None if row is None else RunTerms(row[0], row[1], row[2], json.loads(row[3]))
+        return None if row is None else self._read(_terms, row)
 
     def entries(self) -> list[LedgerEntry]:
-        """Return all files, in order."""
+        """Return all files, in order.
+
+        Raises:
+            ConfigError: A row is damaged, or its folder is outside of the folder for the results.
+        """
         columns = "number, source, folder, phase, size, modified_ns, digest, recovery_token, ref, error"
         rows = self._do(lambda database: database.execute(f"SELECT {columns} FROM entry ORDER BY number").fetchall())  # noqa: S608  # constant columns
-        return [_entry(row) for row in rows]
+        return [self._read(_entry, row) for row in rows]
+
+    def _read(self, parse: Callable[[tuple[Any, ...]], T], row: tuple[Any, ...]) -> T:
+        try:
+            return parse(row)
+        except (ValueError, TypeError) as error:
+            problem = printable(str(error), 200)
+        raise ConfigError(
+            f"the ledger {printable(str(self.path), 300)} is damaged ({problem}); restore it, or name another with "
+            "--ledger"
+        )
 
     # Writing. Each change is on disk when the call returns.
 
@@ -195,7 +217,7 @@ class Ledger:
                 if database.execute("SELECT count(*) FROM run").fetchone() == (0,):
                     common = (terms.connection, terms.provider, terms.operation, json.dumps(dict(terms.options)))
                     database.execute("INSERT INTO run VALUES (?, ?, ?, ?)", common)
-                rows = [(each.number, os.fsencode(each.source), each.folder, each.phase) for each in added]
+                rows = [(each.number, os.fsencode(each.source), _stored(each.folder), each.phase) for each in added]
                 database.executemany("INSERT INTO entry (number, source, folder, phase) VALUES (?, ?, ?, ?)", rows)
             except BaseException:
                 if database.in_transaction:  # SQLite has rolled back if the disk is full
@@ -293,11 +315,50 @@ def _prepare(database: sqlite3.Connection) -> str:
     return ""
 
 
+def _terms(row: tuple[Any, ...]) -> RunTerms:
+    connection, provider, operation, options = row
+    if not all(isinstance(text, str) for text in (connection, provider, operation)):
+        raise TypeError("the terms are no texts")
+    return RunTerms(connection, provider, operation, _object(options))
+
+
 def _entry(row: tuple[Any, ...]) -> LedgerEntry:
-    number, source, folder, phase, size, modified_ns, digest, token, ref, error = row
-    content = None if digest is None else Fingerprint(size, modified_ns, digest)
-    recovery_token = None if token is None else json.loads(token)
-    return LedgerEntry(number, os.fsdecode(source), folder, Phase(phase), content, recovery_token, ref, error)
+    number, source, stored_folder, stored_phase, size, modified_ns, digest, token, ref, error = row
+    folder, phase = os.fsdecode(stored_folder), Phase(stored_phase)
+    if folder != os.path.basename(folder) or folder in ("", ".", "..") or "\0" in folder:  # noqa: PTH119  # a text, no path
+        raise ValueError(f"row {number} names a folder outside of the folder for the results")
+    recovery_token = None if token is None else _object(token)
+    if phase is Phase.SUBMITTING and recovery_token is None:
+        raise ValueError(f"row {number} has no recovery token")
+    if phase in (Phase.ACCEPTED, Phase.DONE) and ref is None:
+        raise ValueError(f"row {number} has no ref")
+    content = None if digest is None else Fingerprint(int(size), int(modified_ns), str(digest))
+    return LedgerEntry(
+        number,
+        os.fsdecode(source),
+        folder,
+        phase,
+        content,
+        recovery_token,
+        None if ref is None else TaskRef(ref),
+        None if error is None else str(error),
+    )
+
+
+def _object(text: str) -> dict[str, Any]:
+    document: object = json.loads(text)
+    if not isinstance(document, dict):
+        raise TypeError("no JSON object")
+    return cast("dict[str, Any]", document)
+
+
+def _stored(name: str) -> str | bytes:
+    """Return a file's name as it is stored: as bytes if it is not valid Unicode."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name)
+    return name
 
 
 def _text(error: sqlite3.Error) -> str:

@@ -70,7 +70,10 @@ class RunTable(AbstractContextManager["Callable[[FileUpdate], None]", None]):
             # files in progress first, then those that went wrong, then those that are done
             ranked = sorted(latest, key=lambda update: (update.is_final, update.step in _COUNTED_ONLY))
             shown = sorted(ranked[:room], key=lambda update: update.entry.number)
-        width = min(max([8, *(len(update.entry.folder) for update in shown)]), max(20, console.width - _OTHER_COLUMNS))
+        width = min(
+            max([8, *(len(printable(update.entry.folder)) for update in shown)]),
+            max(20, console.width - _OTHER_COLUMNS),
+        )
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", expand=True)
         table.add_column("file", overflow="fold", width=width)
         table.add_column("state", width=10)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from taskbridge._config.registry import load_provider
+from taskbridge._engine.download import remove_temporary_files
 from taskbridge._engine.inputs import is_url, native_operation
+from taskbridge._engine.redirects import name_of
 from taskbridge.cli.formatting import os_error_text
-from taskbridge.cli.options import document_name, find_documents, open_client
+from taskbridge.cli.options import find_documents, open_client
 from taskbridge.cli.resume import command_line
 from taskbridge.cli.run.ledger import Ledger, LedgerEntry, RunTerms
 from taskbridge.cli.run.worker import RunLimits
 from taskbridge.errors import ConfigError, TaskbridgeError, UnsupportedFeature, printable
-from taskbridge.provider.submission import safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from taskbridge.client import Client
 
 _LEDGER_NAME: Final = "taskbridge-run.sqlite"
+_LONGEST_FOLDER: Final = 240  # bytes; file systems take 255, and a number may be added
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +92,8 @@ def open_run(output: Output, request: RunRequest) -> tuple[Ledger, Client, RunTe
         sources = find_documents(request.words[1:], request.list_path)
         path = request.ledger_path
         exists = path.exists() and path.stat().st_size > 0
+        if path.exists() and not exists:
+            _refuse_lost(request)
         if exists and not request.resume:
             raise ConfigError(
                 f"{printable(str(path), 300)} is the ledger of an earlier run; add --resume to resume it, or name "
@@ -102,6 +108,7 @@ def open_run(output: Output, request: RunRequest) -> tuple[Ledger, Client, RunTe
             )
         client, terms = _connect(output, request, request.connection)
         _check_inputs(client, sources)
+        _check_files(sources)
         request.folder.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _open_ledger(path) as ledger:
@@ -131,6 +138,7 @@ def _resume(
     path = printable(str(request.ledger_path), 300)
     known = ledger.terms()
     if known is None:
+        _refuse_lost(request)
         if not sources:
             raise ConfigError(f"{path} is empty: its run never started; name an operation and files")
         client, terms = _connect(output, request, request.connection)
@@ -150,8 +158,26 @@ def _resume(
             raise ConfigError(
                 f"the ledger is for {known.provider}, but connection {known.connection!r} now uses {terms.provider}"
             )
+    for entry in ledger.entries():
+        folder = request.folder / entry.folder
+        if folder.is_symlink():
+            raise ConfigError(f"{printable(str(folder), 300)} is a link to another folder; results are not saved there")
+        remove_temporary_files(folder)
     _add_files(request, ledger, terms, sources)
     return ledger, client, terms
+
+
+def _refuse_lost(request: RunRequest) -> None:
+    """Refuse an empty ledger beside results: what they belong to would be submitted again.
+
+    Raises:
+        ConfigError: There are results.
+    """
+    if request.folder.is_dir() and any(each.is_dir() for each in request.folder.iterdir()):
+        raise ConfigError(
+            f"the ledger {printable(str(request.ledger_path), 300)} is empty, but {printable(request.to, 300)} has "
+            "results: restore it, or remove it to start a new run"
+        )
 
 
 def _connect(
@@ -183,6 +209,16 @@ def _check_inputs(client: Client, sources: Sequence[str]) -> None:
         )
 
 
+def _check_files(sources: Sequence[str]) -> None:
+    """Refuse a run without any existing file, such as one of a mistyped folder; it must not leave a ledger.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    if not any(is_url(source) or os.path.lexists(source) for source in sources):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), sources[0])
+
+
 def _add_files(request: RunRequest, ledger: Ledger, terms: RunTerms, sources: Sequence[str]) -> None:
     """Add the files that the ledger does not have yet."""
     known = ledger.entries()
@@ -191,15 +227,23 @@ def _add_files(request: RunRequest, ledger: Ledger, terms: RunTerms, sources: Se
     ignored |= {f"{request.ledger_path.absolute()}{end}" for end in ("", "-journal")}  # may be among the documents
     added: list[LedgerEntry] = []
     for number, source in enumerate((each for each in sources if each not in ignored), len(known) + 1):
-        added.append(LedgerEntry(number, source, _choose_folder(request.folder, document_name(source), folders)))
+        added.append(LedgerEntry(number, source, _choose_folder(request.folder, _folder_name(source), folders)))
     ledger.begin(terms, added)
+
+
+def _folder_name(source: str) -> str:
+    """Return the name of the folder for a document: for a file its own, whatever is in it."""
+    if is_url(source):
+        return name_of(source)
+    name = os.fsencode(os.path.basename(source))  # noqa: PTH119  # a text, no path
+    return os.fsdecode(name) if len(name) <= _LONGEST_FOLDER else name[:_LONGEST_FOLDER].decode(errors="ignore")
 
 
 def _choose_folder(parent: Path, name: str, taken: set[str]) -> str:
     """Choose the folder for a document's results, and mark it as taken."""
-    base = folder = safe_name(name)
+    base = folder = name
     number = 1
-    while folder.casefold() in taken or (parent / folder).exists():
+    while folder.casefold() in taken or os.path.lexists(parent / folder):
         number += 1
         folder = f"{base}-{number}"
     taken.add(folder.casefold())

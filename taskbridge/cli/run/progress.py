@@ -138,7 +138,7 @@ def _record(update: FileUpdate) -> dict[str, Any]:
     entry, error = update.entry, update.error
     source = entry.source.partition("?")[0] if is_url(entry.source) else entry.source
     return {
-        "file": printable(source, 4096),
+        "file": source,
         "folder": entry.folder,
         "state": update.step,
         "ref": entry.ref,
