@@ -345,7 +345,7 @@ def _send(
             yield BeforeSubmit(request.recovery_token)
         limit = deadline if request.long_poll is None else min(deadline, clock.monotonic() + request.long_poll)
         if credential is not None and credential.headers:
-            request = replace(request, headers={**request.headers, **credential.headers})
+            request = request.with_headers(credential.headers)
         response = yield Send(request, limit, connection.max_body)
     except (TransportError, ContractError) as error:
         attempt = _failed(connection, request, error)

@@ -20,7 +20,7 @@ from functools import lru_cache
 from io import BytesIO
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import certifi
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from taskbridge.transport import Network
 
 _CHECK_INTERVAL: Final = 1.0  # seconds; most time between two checks for a host that has fallen silent
+_MOST_HEADERS: Final = 16  # headers whose lines are kept; polls all have the same
+_ORIGIN: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 _MOST_NAMES: Final = 256  # host names whose addresses are kept
 _IDLE: Final = 0.5  # seconds without a request after which the thread ends
 _MOST_LINES: Final = 200  # of a header; `check_headers` refuses more than 99 fields
@@ -445,6 +447,15 @@ _ERRORS_BEFORE: Final[dict[int, tuple[type[TaskbridgeError], str]]] = {
 # All requests.
 
 
+class _Route(NamedTuple):
+    """How a host is reached."""
+
+    proxy: str  # its URL with the port; empty for none
+    is_tls: bool
+    is_forwarded: bool  # whether the proxy gets the whole URL
+    goal: tuple[str, int]  # the host and the port that the connection goes to
+
+
 class _Options:
     """Sets the options of libcurl's handles for requests."""
 
@@ -452,7 +463,8 @@ class _Options:
         self._network = network
         self._bundle: str | None = None
         self._user_agent = user_agent
-        self._proxy = lru_cache(_MOST_NAMES)(self._find_proxy)
+        self._route = lru_cache(_MOST_NAMES)(self._find_route)
+        self._lines = lru_cache(_MOST_HEADERS)(_header_lines)
 
     def apply(self, curl: Any, transfer: _Transfer) -> tuple[str, int]:
         """Prepare a handle for a request; return the host and the port that it connects to.
@@ -463,23 +475,24 @@ class _Options:
         """
         request, stream, set_option = transfer.request, transfer.stream, curl.setopt
         url = request.url
-        parts = urlsplit(url)
-        proxy = self._proxy(parts.scheme, parts.hostname or "", parts.port)
-        path = parts.path or "/"
-        is_forwarded = proxy.startswith("http") and parts.scheme == "http"
-        target = url if is_forwarded else f"{path}?{parts.query}" if parts.query else path
-        if not url.isascii() or not url.isprintable() or " " in url or not _TOKEN.fullmatch(request.method):
+        origin = _ORIGIN.match(url)
+        is_sendable = url.isascii() and url.isprintable() and " " not in url and _TOKEN.fullmatch(request.method)
+        if origin is None or not is_sendable:
             raise responses.request_error(ConnectFailed, "the URL or a header field cannot be sent", written=False)
+        route = self._route(origin[0])
+        target = url[0 if route.is_forwarded else origin.end() :].partition("#")[0]
+        if not target.startswith("/") and not route.is_forwarded:
+            target = f"/{target}"
         set_option(pycurl.URL, url)
         set_option(pycurl.REQUEST_TARGET, target)
         set_option(pycurl.PATH_AS_IS, 1)
         set_option(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         set_option(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         set_option(pycurl.NOSIGNAL, 1)
-        set_option(pycurl.PROXY, proxy)  # never from libcurl's own reading of the environment
+        set_option(pycurl.PROXY, route.proxy)  # never from libcurl's own reading of the environment
         set_option(pycurl.NOPROXY, "")
         set_option(pycurl.CONNECTTIMEOUT_MS, int(responses.CONNECT_LIMIT * 1000))
-        if parts.scheme == "https" or proxy:
+        if route.is_tls or route.proxy:
             for option, bundle in self._certificates():
                 set_option(option, bundle)
         set_option(pycurl.PREREQFUNCTION, transfer.on_request)
@@ -487,33 +500,43 @@ class _Options:
         set_option(pycurl.WRITEFUNCTION, transfer.on_body)
         if stream is not None or not request.may_repeat or request.new_connection or request.public_only:
             set_option(pycurl.FRESH_CONNECT, 1)
-        if request.public_only and not proxy:
+        if request.public_only and not route.proxy:
             set_option(pycurl.OPENSOCKETFUNCTION, transfer.on_socket)
+        set_option(pycurl.HTTPHEADER, self._lines(tuple(self._fields(curl, transfer).items())))
+        set_option(pycurl.CUSTOMREQUEST, request.method)
+        return route.goal
+
+    def _fields(self, curl: Any, transfer: _Transfer) -> dict[str, str]:
+        """Prepare a handle for the body; return the header fields by lower-case name."""
+        request, stream = transfer.request, transfer.stream
         fields = {"user-agent": self._user_agent, "accept-encoding": "identity"}
         fields.update((name.lower(), value) for name, value in request.headers.items())
         if request.save_to is not None:
             fields.update((name.lower(), value) for name, value in request.save_to.headers.items())
         if stream is not None:
             fields.update((name.lower(), value) for name, value in stream.headers.items())
-            set_option(pycurl.UPLOAD, 1)
-            set_option(pycurl.INFILESIZE_LARGE, stream.length)
-            set_option(pycurl.READFUNCTION, transfer.on_read)
+            curl.setopt(pycurl.UPLOAD, 1)
+            curl.setopt(pycurl.INFILESIZE_LARGE, stream.length)
+            curl.setopt(pycurl.READFUNCTION, transfer.on_read)
         elif request.method == "HEAD":
-            set_option(pycurl.NOBODY, 1)
+            curl.setopt(pycurl.NOBODY, 1)
         elif request.method in _BODY_METHODS:
             fields["content-length"] = "0"
-        set_option(pycurl.CUSTOMREQUEST, request.method)
-        set_option(pycurl.HTTPHEADER, _header_lines(fields))
-        goal = urlsplit(proxy) if proxy else parts
-        return goal.hostname or "", goal.port or _PORTS.get(goal.scheme, _SOCKS_PORT)
+        return fields
 
-    def _find_proxy(self, scheme: str, host: str, port: int | None) -> str:
-        """Return the URL of the proxy, with its port; empty for none."""
-        proxy = self._network.proxy_for(scheme, host, port) or ""
+    def _find_route(self, origin: str) -> _Route:
+        """Return how to reach the host of a URL's beginning."""
+        parts = urlsplit(origin)
+        host = parts.hostname or ""
+        proxy = self._network.proxy_for(parts.scheme, host, parts.port) or ""
+        is_tls = parts.scheme == "https"
+        if not proxy:
+            return _Route("", is_tls, False, (host, parts.port or _PORTS[parts.scheme]))
         goal = urlsplit(proxy)
-        if proxy and goal.port is None:  # libcurl's default for every kind is 1080
-            return f"{goal.scheme}://{goal.netloc}:{_PORTS.get(goal.scheme, _SOCKS_PORT)}"
-        return proxy
+        port = goal.port or _PORTS.get(goal.scheme, _SOCKS_PORT)
+        if goal.port is None:  # libcurl's default for every kind is 1080
+            proxy = f"{goal.scheme}://{goal.netloc}:{port}"
+        return _Route(proxy, is_tls, proxy.startswith("http") and not is_tls, (goal.hostname or "", port))
 
     def _certificates(self) -> Iterable[tuple[int, str]]:
         if self._bundle is None:
@@ -525,13 +548,13 @@ class _Options:
         return ((pycurl.CAINFO, self._bundle), (pycurl.PROXY_CAINFO, self._bundle))
 
 
-def _header_lines(fields: dict[str, str]) -> list[bytes]:
+def _header_lines(fields: tuple[tuple[str, str], ...]) -> list[bytes]:
     """Return header lines as libcurl takes them: one with nothing behind the colon removes libcurl's own."""
     # A semicolon in place of the colon sends a field without a value.
-    texts = [f"{name.title()}: {value}" if value.strip() else f"{name.title()};" for name, value in fields.items()]
+    texts = [f"{name.title()}: {value}" if value.strip() else f"{name.title()};" for name, value in fields]
     if not all(map(_FIELD.fullmatch, texts)):
         raise responses.request_error(ConnectFailed, "the URL or a header field cannot be sent", written=False)
-    own = [] if "accept" in fields else [b"Accept:"]
+    own = [] if any(name == "accept" for name, _ in fields) else [b"Accept:"]
     return [b"Expect:", *own, *(text.encode("latin-1") for text in texts)]
 
 
