@@ -26,8 +26,8 @@ KEY: Final = "k" * 20
 ROUNDS: Final = 5
 
 _VERSIONS: Final = (
-    "aiohttp", "azure-core", "boto3", "click", "cloudconvert", "google-api-core", "jiter", "orjson",
-    "pydantic", "requests", "urllib3",
+    "aiohttp", "azure-core", "boto3", "click", "cloudconvert", "google-api-core", "httpx", "jiter", "orjson",
+    "pycurl", "pydantic", "pyreqwest", "requests", "urllib3",
 )  # fmt: skip
 _direct = build_opener(ProxyHandler({}))
 

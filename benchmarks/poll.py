@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from typing import Any, Final
 
-import aiohttp
 import requests
 
 import taskbridge as tb
+from benchmarks.bare import bare_clients
 from benchmarks.measure import KEY, ROUNDS, Server, cpu, in_turn, ratios
-from benchmarks.vendor import task_id
+from benchmarks.vendor import Vendor, task_id
 from benchmarks.virtual import single_polls
 from taskbridge import aio
+from taskbridge.provider.http import Request, Response
 
-AIOHTTP: Final = "aiohttp alone (32 at once)"  # the lower bound for our layers
+OUR_LAYERS: Final = "our layers alone, `aio`"
 _serial = count()
+
+Polls = Callable[[list[str]], Any]
+"""Polls each of these tasks once."""
 
 
 def run(*, quick: bool) -> dict[str, Any]:
@@ -43,7 +48,7 @@ def scheme(server: Server, name: str, number: int) -> dict[str, Any]:
     bundle = server.addresses["bundle"]
     # Naive HTTPS loads the certificates for each request, which is slow: a few are enough.
     naive = max(10, number // (20 if name == "https" else 3))
-    with _clients(base, bundle) as (session, client, asynchronous), _aiohttp_alone(base, bundle) as aiohttp_alone:
+    with _clients(base, bundle) as (session, client, asynchronous, layers), bare_clients(base, bundle) as bare:
 
         def no_session() -> dict[str, float]:
             return _measured(naive, lambda ids: [_get(requests.get, base, i, verify=bundle) for i in ids])
@@ -62,7 +67,8 @@ def scheme(server: Server, name: str, number: int) -> dict[str, Any]:
                 "client.get in 8 threads": lambda: _measured(number, lambda ids: _in_threads(client, ids)),
                 "client.wait_all (8 threads)": lambda: _measured(2 * number, client.wait_all),
                 "aio.Client.wait_all (32 at once)": lambda: _measured(2 * number, asynchronous),
-                AIOHTTP: lambda: _measured(2 * number, aiohttp_alone),
+                OUR_LAYERS: lambda: _measured(2 * number, layers),
+                **{title: partial(_measured, 2 * number, polls) for title, polls in bare.items()},
             },
             ROUNDS,
         )
@@ -101,8 +107,8 @@ def _in_threads(client: tb.Client, ids: list[str]) -> None:
 
 
 @contextmanager
-def _clients(base: str, bundle: str) -> Iterator[tuple[requests.Session, tb.Client, Callable[[list[str]], Any]]]:
-    """Open a session and our clients, and warm up their connections."""
+def _clients(base: str, bundle: str) -> Iterator[tuple[requests.Session, tb.Client, Polls, Polls]]:
+    """Open a session, our clients, and one without a network; warm up their connections."""
     settings = {"api_key": KEY, "base_url": base, "ca_bundle": bundle}
     with (
         requests.Session() as session,
@@ -110,44 +116,37 @@ def _clients(base: str, bundle: str) -> Iterator[tuple[requests.Session, tb.Clie
         closing(asyncio.new_event_loop()) as loop,
     ):
         single_polls(client._connection)  # noqa: SLF001  # one poll per task
-        async_client = loop.run_until_complete(_connect(settings))
-        single_polls(async_client._connection)  # noqa: SLF001
+        clients = [loop.run_until_complete(_connect(settings, transport)) for transport in (None, _Scripted())]
 
-        def asynchronous(ids: list[str]) -> Any:
-            return loop.run_until_complete(async_client.wait_all(ids))
+        def asynchronous(ids: list[str], which: int = 0) -> Any:
+            return loop.run_until_complete(clients[which].wait_all(ids))
 
         for task in _ids(2):
             _get(session.get, base, task, verify=bundle)
         client.wait_all(_ids(16))
         asynchronous(_ids(64))
-        yield session, client, asynchronous
-        loop.run_until_complete(async_client.close())
+        layers = partial(asynchronous, which=1)
+        layers(_ids(64))
+        yield session, client, asynchronous, layers
+        for each in clients:
+            loop.run_until_complete(each.close())
 
 
-async def _connect(settings: dict[str, str]) -> aio.Client:
-    return aio.connect("cloudconvert", **settings)
+async def _connect(settings: dict[str, Any], transport: _Scripted | None) -> aio.Client:
+    client = aio.connect("cloudconvert", transport=transport, **settings)
+    single_polls(client._connection)  # noqa: SLF001
+    return client
 
 
-@contextmanager
-def _aiohttp_alone(base: str, bundle: str) -> Iterator[Callable[[list[str]], Any]]:
-    """The same polls with aiohttp alone; responses are decoded, nothing else."""
-    context = ssl.create_default_context(cafile=bundle) if base.startswith("https") else True
+class _Scripted:
+    """A transport without a network: what remains of a poll are our layers."""
 
-    async def open_session() -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=32, ssl=context))
+    def __init__(self) -> None:
+        self._vendor = Vendor(time.time() - 1.0)
 
-    with closing(asyncio.new_event_loop()) as loop:
-        session = loop.run_until_complete(open_session())
+    async def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
+        del deadline, max_body
+        return Response(200, {}, self._vendor.show(request.url.rpartition("/")[2], time.time()), datetime.now(UTC))
 
-        async def poll(left: Iterator[str]) -> None:
-            for task in left:
-                async with session.get(f"{base}/tasks/{task}", headers={"Authorization": f"Bearer {KEY}"}) as response:
-                    await response.json()
-
-        async def everything(ids: list[str]) -> None:
-            left = iter(ids)
-            await asyncio.gather(*(poll(left) for _ in range(32)))
-
-        loop.run_until_complete(everything(_ids(64)))
-        yield lambda ids: loop.run_until_complete(everything(ids))
-        loop.run_until_complete(session.close())
+    async def close(self) -> None:
+        """Do nothing."""
