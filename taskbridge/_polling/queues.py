@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 TICK: Final = 0.001  # seconds; resolution of the clock
 MAX_LIST_FAILURES: Final = 3  # failed pages in a row after which tasks are polled one by one
 
-_MOMENT: Final = 0.25  # seconds
 _SAMPLE: Final = 16  # tasks compared when more are due than may be polled
 _POLLS_PER_PAGE: Final = 4  # polls that a page of a list must save before lists are read
 _WASTE_MEMORY: Final = 300.0  # seconds for which the cost of an inefficient scan is remembered
@@ -99,10 +98,8 @@ class ConnectionQueue:
         while (oldest := self._arrivals[0][1]).ready_index < 0 or oldest.due_at != self._arrivals[0][0]:
             self._arrivals.popleft()
         best, size = oldest, len(self.ready)
-        # A task that was never polled goes first, and so does one that has waited too long. As long as none has waited
-        # for a moment, the order does not matter.
-        overdue = now - oldest.due_at
-        if oldest.polls and size > 1 and _MOMENT < overdue <= self.connection.settings.poll.at_most:
+        # A task that was never polled goes first, and so does one that has waited too long.
+        if oldest.polls and size > 1 and now - oldest.due_at <= self.connection.settings.poll.at_most:
             chance = self.connection.clock.random
             sample = self.ready if size <= _SAMPLE else [self.ready[int(chance() * size)] for _ in range(_SAMPLE)]
             best = max(sample, key=lambda entry: entry.expected_delay(now))

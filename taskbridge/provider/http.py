@@ -123,26 +123,6 @@ class Request:
         """Whether it may be sent again if its outcome is unknown."""
         return self.method in ("GET", "HEAD") if self.idempotent is None else self.idempotent
 
-    def with_headers(self, headers: Mapping[str, str]) -> Request:
-        """Return the same request with these header fields besides its own."""
-        # Once for each poll, so not `dataclasses.replace`, which takes three times as long.
-        return Request(
-            self.method,
-            self.url,
-            {**self.headers, **headers},
-            self.body,
-            self.idempotent,
-            self.authorized,
-            self.long_poll,
-            self.response_type,
-            self.save_to,
-            self.new_connection,
-            self.starts_work,
-            self.recovery_token,
-            self.external,
-            self.public_only,
-        )
-
 
 UNREAD: Final = object()
 """`Response.document` before the body is decoded."""
