@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,9 +18,12 @@ from taskbridge._engine.lookup import poll
 from taskbridge._engine.retry import RequestOptions, authorize, with_policies
 from taskbridge.provider.capabilities import Credential
 from taskbridge.provider.http import Flow, Request, Response
+from taskbridge.provider.sink import ResponseSink
 from taskbridge.testing import VirtualClock
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .conftest import Maker
 
     Says = Callable[..., Response]
@@ -200,6 +204,23 @@ def test_the_credential_is_sent_and_not_in_the_repr(acme: Maker, says: Says) -> 
     assert harness.transport.requests[0].headers["X-Key"] == "key-of-acme-123"
     assert "key-of-acme-123" not in repr(harness.transport.requests)
     assert "key-of-acme-123" not in repr(harness.connection)
+
+
+def test_the_credential_changes_nothing_but_the_headers(acme: Maker, clock: VirtualClock, tmp_path: Path) -> None:
+    harness = acme()
+    harness.connection.credentials.current = Credential({"X-Key": "k"})
+    wanted = Request(
+        "POST", "https://acme.test/v1/tasks", {"Accept": "text/plain"}, b"body", idempotent=True, long_poll=7.0,
+        response_type="bytes", save_to=ResponseSink(tmp_path / "file"), new_connection=True, starts_work=False,
+        recovery_token={"a": 1}, external=True, public_only=True,
+    )  # fmt: skip
+
+    def fetch() -> Flow[Response]:
+        return (yield wanted)
+
+    sent = next(with_policies(harness.connection, fetch, clock.monotonic() + 60.0))
+    assert isinstance(sent, Send)
+    assert sent.request == replace(wanted, headers={"Accept": "text/plain", "X-Key": "k"})
 
 
 def test_a_401_is_replayed_once_with_a_new_credential(acme: Maker, says: Says) -> None:
