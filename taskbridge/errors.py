@@ -213,7 +213,14 @@ class InvalidInput(TaskbridgeError, ValueError):
 
 
 class ApiError(TaskbridgeError):
-    """The vendor refused the request."""
+    """The vendor refused the request.
+
+    Attributes:
+        authorized: Whether the request carried the connection's credential. If not, as with an upload form or a link,
+            the refusal says nothing about the account.
+    """
+
+    authorized: bool = True
 
 
 class AuthenticationError(ApiError):

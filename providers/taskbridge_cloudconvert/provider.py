@@ -291,6 +291,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
             authorized=False,
             response_type="bytes",
             recovery_token=recovery_token,
+            external=True,
         )
         if response.status not in UPLOADED:
             error = self.error(response)
@@ -439,6 +440,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
                 headers={"Accept": "*/*"},
                 authorized=False,
                 response_type="bytes",
+                external=True,
                 public_only=self.base_url.startswith("https://"),
             )
         except ResponseTooLarge:

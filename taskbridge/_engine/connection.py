@@ -22,7 +22,7 @@ from taskbridge._engine.durations import DurationModel
 from taskbridge._engine.event_bus import EventBus
 from taskbridge._engine.logs import log
 from taskbridge._engine.observers import Observers
-from taskbridge._engine.throttle import Throttle
+from taskbridge._engine.throttle import RetryBudget, Throttle
 from taskbridge._redaction import register
 from taskbridge.errors import (
     ApiError,
@@ -103,6 +103,8 @@ class Connection:
         self.secrets = secrets_of(provider.settings) | secrets_of(settings)
         self.transport = ""  # see `ConnectionStats`
         self.throttle = Throttle(settings.requests_per_second, clock.random)
+        self.external_retries = RetryBudget()
+        """For requests to hosts that are not the vendor's; those of the vendor have the throttle's."""
         self.credentials = CredentialCache(clock)
         self.counters = Counters()
         self.event_bus = EventBus()
@@ -196,10 +198,11 @@ class Connection:
 
     def is_refusal(self, error: TaskbridgeError) -> bool:
         """Whether the vendor refuses the account, so that asking for other tasks is pointless."""
+        if not isinstance(error, ApiError) or not error.authorized:
+            return False
         refusals = self.provider.account_errors
-        return isinstance(error, AuthenticationError) or (
-            isinstance(error, ApiError) and (error.vendor_code in refusals or error.http_status in refusals)
-        )
+        is_listed = error.vendor_code in refusals or error.http_status in refusals
+        return is_listed or isinstance(error, AuthenticationError)
 
     def note(self, task: Task) -> None:
         """Remember whether a task has ended, and log a status word that the provider's table lacks, once.

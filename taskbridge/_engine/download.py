@@ -307,7 +307,9 @@ def _error_for(connection: Connection, file: TaskFile, request: Request, respons
     if response.attempts > 1:
         words = f"{words} (after {response.attempts} attempts)"
     is_transient = status >= 500 or status in (408, 425, 429)
-    return kind(words, http_status=status, retry_after=response.retry_after, retryable=is_transient)
+    error = kind(words, http_status=status, retry_after=response.retry_after, retryable=is_transient)
+    error.authorized = False
+    return error
 
 
 def _lifetime(connection: Connection, file: TaskFile) -> str:

@@ -141,6 +141,10 @@ def _advance(connection: Connection, flow: Flow[Any], received: Response | Taskb
         if received is None:
             return next(flow)
         return flow.throw(received) if isinstance(received, TaskbridgeError) else flow.send(received)
+    except ApiError as error:
+        if isinstance(received, Response) and not received.authorized:
+            error.authorized = False
+        raise
     except (TaskbridgeError, GeneratorExit, StopIteration):
         raise
     except Exception as error:  # noqa: BLE001  # whatever a provider's own code may raise
@@ -190,6 +194,10 @@ class _Attempt:
     error: TaskbridgeError | None = None
     retries: int = 0  # how many more attempts may help
     pause: float | None = None  # seconds that the vendor asks for
+
+    def refuses(self, credential: Credential | None) -> bool:
+        """Whether the vendor refuses the credential that was sent; False if there was none."""
+        return credential is not None and self.response is not None and self.response.status == 401
 
     def is_fluke(self) -> bool:
         """Whether a new connection may help at once: a kept one had been closed, or a body did not follow its head."""
@@ -254,7 +262,8 @@ def _exchange(
         has_permit = False
         attempt = yield from _send(connection, request, credential, deadline, (options.kind, trace, resends))
         resends += 1
-        if may_refresh and credential is not None and attempt.response is not None and attempt.response.status == 401:
+        # Once more with a new credential, and again if it was renewed for another caller while this was under way.
+        if attempt.refuses(credential) and (may_refresh or credential is not connection.credentials.current):
             may_refresh = False
             yield RefreshCredential(credential, deadline)
             continue
@@ -282,9 +291,10 @@ def _pause_before_retry(
     pause = connection.retry.pause(failures, chance())
     if attempt.pause is not None:  # the vendor's own request to wait, if that is longer, spread a little
         pause = max(pause, attempt.pause + chance() * min(1.0, attempt.pause * 0.1))
-    if pause > MAX_PAUSE or connection.clock.monotonic() + pause >= deadline or not connection.throttle.may_retry():
+    if pause > MAX_PAUSE or connection.clock.monotonic() + pause >= deadline:
         return None
-    return pause
+    has_budget = connection.external_retries.spend() if request.external else connection.throttle.may_retry()
+    return pause if has_budget else None
 
 
 def _must_renew(connection: Connection) -> bool:
@@ -354,6 +364,7 @@ def _send(
             connection.throttle.abandoned()
         raise
     else:
+        response.authorized = request.authorized or kind == _TOKEN.kind
         attempt = _responded(connection, request, response)
     if sent_at is not None:
         _report(connection, request, attempt, context, sent_at)
@@ -410,6 +421,8 @@ def _responded(connection: Connection, request: Request, response: Response) -> 
             throttle.failed(now)
         else:
             throttle.answered(now, response.headers)
+    elif status < 500 and status != 429:
+        connection.external_retries.earn()
     wants_json = request.response_type == "json"
     if wants_json and (status == 304 or status in _NOT_JSON):
         return _Attempt(response, None, 1, pause)

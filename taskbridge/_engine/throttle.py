@@ -63,7 +63,7 @@ class Throttle:
         self._probing = False
         self._probed_at = -inf
         self._doubling_at: float | None = None
-        self._budget = _BUDGET
+        self._retries = RetryBudget()
         self._flow = _Flow()
 
     @property
@@ -120,17 +120,13 @@ class Throttle:
 
     def may_retry(self) -> bool:
         """Spend one retry of the budget; False if there is none left."""
-        with self._lock:
-            if self._budget < 1.0:
-                return False
-            self._budget -= 1.0
-            return True
+        return self._retries.spend()
 
     def answered(self, now: float, headers: Mapping[str, str]) -> None:
         """Report that the vendor responded, whatever it said; names of header fields are in lower case."""
         with self._lock:
             self._failures = 0
-            self._budget = min(_BUDGET, self._budget + _EARNED)
+            self._retries.earn()
             if self._probe_at != inf:
                 self._probe_at, self._probing = inf, False
                 self._rate = min(self._ceiling, _FIRST_RATE)
@@ -180,6 +176,27 @@ class Throttle:
         """Report that a request was sent and its response will not be read."""
         with self._lock:
             self._probing = False
+
+
+class RetryBudget:
+    """How many retries may be spent; responses earn new ones."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._tokens = _BUDGET
+
+    def spend(self) -> bool:
+        """Spend one retry; False if there is none left."""
+        with self._lock:
+            if self._tokens < 1.0:
+                return False
+            self._tokens -= 1.0
+            return True
+
+    def earn(self) -> None:
+        """Report a response of a host that works."""
+        with self._lock:
+            self._tokens = min(_BUDGET, self._tokens + _EARNED)
 
 
 class _Flow:

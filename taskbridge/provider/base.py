@@ -142,6 +142,12 @@ STATUS_ERRORS: Final[Mapping[int, StatusError]] = {
     501: StatusError(ServerError, "the vendor's server failed", retryable=False),  # it cannot, rather than could not
     505: StatusError(ServerError, "the vendor's server failed", retryable=False),
 }
+# The same for a request without the connection's credential: what refuses it is the host of a form or a link.
+_UNAUTHORIZED_ERRORS: Final[Mapping[int, StatusError]] = {
+    **STATUS_ERRORS,
+    **dict.fromkeys((401, 403), StatusError(PermissionDenied, "its host refused the request, which carries no key")),
+    **dict.fromkeys((402, 404, 410), StatusError(ApiError, "its host refused the request")),
+}
 _OTHER_4XX: Final = StatusError(ApiError)
 _OTHER_5XX: Final = StatusError(ServerError, "the vendor's server failed")
 
@@ -274,12 +280,15 @@ class Provider(ABC, Generic[S]):
         except MalformedResponse:
             document = None
         details = ErrorDetails()
-        if isinstance(document, dict):
+        if isinstance(document, dict) and response.authorized:
             with suppress(MalformedResponse):  # then the HTTP status says enough
                 details = self.error_details(cast("dict[str, Any]", document))
-        rule = STATUS_ERRORS.get(status, _OTHER_4XX if status < 500 else _OTHER_5XX)
-        by_code = self.codes.get(details.code) if details.code is not None else None
-        error_class = by_code or self.statuses.get(status) or rule.error
+        rules = STATUS_ERRORS if response.authorized else _UNAUTHORIZED_ERRORS
+        rule = rules.get(status, _OTHER_4XX if status < 500 else _OTHER_5XX)
+        error_class = rule.error
+        if response.authorized:  # else the vendor's tables do not apply
+            by_code = self.codes.get(details.code) if details.code is not None else None
+            error_class = by_code or self.statuses.get(status) or error_class
         message = printable(details.message, 500) if details.message else rule.message
         if error_class is AuthenticationError:
             message = f"{message.rstrip('.') if details.message else _REFUSED}; {_CHECK_CREDENTIAL}"

@@ -138,6 +138,7 @@ class Response:
         body: Decoded bytes (content encodings undone); empty if `Request.save_to` received them.
         received_at: Aware UTC time of receipt.
         attempts: Requests that were needed.
+        authorized: Whether the request carried the connection's credential, or was to get one.
         retry_after: Seconds to wait before the next request, if the vendor says so.
         document: The decoded JSON body, once it has been read.
     """
@@ -147,6 +148,7 @@ class Response:
     body: bytes = b""
     received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     attempts: int = 1
+    authorized: bool = True
     retry_after: float | None = None
     document: Any = UNREAD
 

@@ -434,6 +434,23 @@ def test_a_temporary_refusal_is_retried_later(go: Run, place: Path, own_vendors:
     assert posts == [429, 201]
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_upload_fails_that_file_and_no_other(
+    go: Run, place: Path, own_vendors: Emulator, status: int
+) -> None:
+    own_vendors.fail_next(status, times=2, vendor="cloudconvert", path_contains="-storage/tasks")
+    first = go("extract-text", "in", "--max-in-flight", "1")
+
+    assert (first.returncode, first.stderr.splitlines()[0]) == (7, "taskbridge: 2 of 3 done, 1 not done")
+    assert ": the upload was refused" in first.stdout.splitlines()[0]
+    assert files(place) == ["b.pdf/b.txt", "c.pdf/c.txt", "taskbridge-run.sqlite"]
+
+    second = go("--resume")
+
+    assert (second.returncode, second.stderr) == (0, "taskbridge: 3 of 3 done\n")
+    assert own_vendors.count("cloudconvert", "POST", JOBS) == 3
+
+
 # Ctrl-C.
 
 

@@ -236,6 +236,25 @@ def test_a_401_is_replayed_once_with_a_new_credential(acme: Maker, says: Says) -
     assert [request.method for request in harness.transport.requests] == ["POST", "GET", "POST", "GET"]
 
 
+def test_a_credential_renewed_for_another_caller_meanwhile_is_tried_too(acme: Maker, says: Says) -> None:
+    harness = acme(token_life=3600.0)
+    credentials = harness.connection.credentials
+    flow = poll(harness.connection, "t1", harness.clock.monotonic() + 30.0)
+    action, sent = next(flow), list[str]()
+    for number in range(3):
+        assert isinstance(action, RefreshCredential)
+        credentials.current = Credential({"X-Token": f"token-{number}"})
+        action = flow.send(credentials.current)
+        assert isinstance(action, Send)
+        sent.append(action.request.headers["X-Token"])
+        if number == 1:
+            credentials.current = Credential({"X-Token": "newer"})  # while this request was under way
+        action = flow.send(Response(401)) if number < 2 else action
+    with pytest.raises(StopIteration):
+        flow.send(says("t1", "done"))
+    assert sent == ["token-0", "token-1", "token-2"]
+
+
 def test_a_second_401_pauses_the_connection_and_is_logged_once(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
     harness = acme(lambda _: Response(401))
     for task_id in ("t1", "t2"):

@@ -361,9 +361,15 @@ _SUBMITTING: Final = (
     ),
     Fault(
         "F101",
-        "An upload form responds with 403 and XML",
-        "`PermissionDenied`; the account is not paused",
-        ("lifecycle/test_uncertain::test_a_refused_upload_form_does_not_pause_the_connection",),
+        "The host of an upload form responds with 401, 402 or 403, or with 429",
+        "`PermissionDenied` (`ApiError` for 402), or `RateLimited`; the account is neither paused nor slowed down",
+        (
+            "lifecycle/test_uncertain::test_a_refused_upload_form_does_not_pause_the_connection",
+            "faults/test_refusals::test_a_refused_upload_says_nothing_about_the_account",
+            "faults/test_refusals::test_a_wait_continues_while_an_upload_is_refused",
+            "faults/test_refusals::test_a_storage_host_that_is_busy_does_not_slow_down_the_api",
+            "cli/test_run::test_a_refused_upload_fails_that_file_and_no_other",
+        ),
         "no",
         "no task",
     ),
@@ -546,8 +552,12 @@ _DOWNLOADS: Final = (
     Fault(
         "",
         "A link responds with 5xx",
-        "`ServerError`; the connection's rate is not reduced",
-        ("faults/test_downloads::test_a_failing_file_host_does_not_slow_the_connection",),
+        "`ServerError`; the connection's rate and its retry budget are not reduced",
+        (
+            "faults/test_downloads::test_a_failing_file_host_does_not_slow_the_connection",
+            "faults/test_refusals::test_the_text_of_a_result_comes_from_a_host_of_its_own",
+            "faults/test_refusals::test_retries_of_downloads_use_up_no_retries_of_the_api",
+        ),
         "yes",
         "kept",
     ),

@@ -25,6 +25,7 @@ from taskbridge._engine.inputs import is_url
 from taskbridge.cli.formatting import field_errors, os_error_text
 from taskbridge.cli.run.ledger import LedgerEntry, LedgerError, Phase, fingerprint, has_changed
 from taskbridge.errors import (
+    ApiError,
     AuthenticationError,
     PermissionDenied,
     QuotaExceeded,
@@ -192,7 +193,7 @@ class FileRunner:
                 raise
             if self.stopping.is_set():
                 raise _Stopped from None  # the error comes from the closed client
-            if isinstance(error, AuthenticationError):
+            if isinstance(error, AuthenticationError) and error.authorized:
                 self.refusal = self.refusal or error
             self._ledger.record_error(entry.number, error_text(error))
             return FileUpdate(entry, "error", error=error)
@@ -231,7 +232,7 @@ class FileRunner:
                     self._terms.operation, entry.source, options=self._terms.options, before_submit=record
                 )
             except TaskbridgeError as error:
-                if isinstance(error, _ACCOUNT_ERRORS):
+                if _concerns_account(error):
                     self.refusal = error
                 return _FailedSubmission(error, content, recorded=bool(tokens))
             except OSError as error:
@@ -253,7 +254,7 @@ class FileRunner:
             return self._place(uncertain) if attempts < _ATTEMPTS else FileUpdate(uncertain, "uncertain", error=error)
         if failed.recorded:
             self._ledger.mark_planned(entry.number, error_text(error))
-        if isinstance(error, _ACCOUNT_ERRORS):
+        if _concerns_account(error):
             return FileUpdate(entry, "skipped", error=error)
         if error.retryable:
             self._misses += 1
@@ -282,10 +283,12 @@ class FileRunner:
                 if self._limits.resubmit_uncertain:
                     break
                 return FileUpdate(entry, "uncertain", error=error)
-            except _ACCOUNT_ERRORS as error:
-                self.refusal = error
-                return FileUpdate(entry, "uncertain", error=error)
             except TaskbridgeError as error:
+                if _concerns_account(error):
+                    self.refusal = error
+                    return FileUpdate(entry, "uncertain", error=error)
+                if isinstance(error, ApiError) and not error.authorized and not error.retryable:
+                    raise  # the job is known, and the host of its upload form refuses the document
                 task, failure = None, error
             if task is not None:
                 self._ledger.mark_accepted(entry.number, task.ref)
@@ -433,6 +436,10 @@ class RunPool:
                     return None
                 self._changed.wait()
             return self._queue.popleft()
+
+
+def _concerns_account(error: TaskbridgeError) -> bool:
+    return isinstance(error, _ACCOUNT_ERRORS) and error.authorized
 
 
 def error_text(error: Exception) -> str:
