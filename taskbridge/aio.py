@@ -12,7 +12,7 @@ from taskbridge._config.defaults import TransportMaker, current_defaults, defaul
 from taskbridge._config.files import load_config
 from taskbridge._engine import operations
 from taskbridge._engine.connection import Connection, open_connection, open_connections
-from taskbridge._engine.download import DownloadOptions
+from taskbridge._engine.download import MAX_BYTES, DownloadOptions
 from taskbridge._engine.inputs import SubmitRequest
 from taskbridge._runtime.aio import PollLoop, Runtime
 from taskbridge._runtime.base import DEFAULT_TIMEOUT, AnyId, ClientBase, Transports, connection_of, ended
@@ -215,7 +215,7 @@ class Client(_AsyncClient):
         what: TaskFile,
         to: str | os.PathLike[str],
         *,
-        max_bytes: int | None = None,
+        max_bytes: int | None = MAX_BYTES,
         on_progress: Progress | None = None,
         overwrite: bool = False,
     ) -> Path: ...
@@ -226,7 +226,7 @@ class Client(_AsyncClient):
         what: AnyId,
         to: str | os.PathLike[str],
         *,
-        max_bytes: int | None = None,
+        max_bytes: int | None = MAX_BYTES,
         on_progress: Progress | None = None,
         overwrite: bool = False,
     ) -> tuple[Path, ...]: ...
@@ -236,7 +236,7 @@ class Client(_AsyncClient):
         what: TaskFile | AnyId,
         to: str | os.PathLike[str],
         *,
-        max_bytes: int | None = None,
+        max_bytes: int | None = MAX_BYTES,
         on_progress: Progress | None = None,
         overwrite: bool = False,
     ) -> Path | tuple[Path, ...]:
@@ -332,7 +332,7 @@ class Bridge(_AsyncClient):
         task: AnyId,
         to: str | os.PathLike[str],
         *,
-        max_bytes: int | None = None,
+        max_bytes: int | None = MAX_BYTES,
         on_progress: Progress | None = None,
         overwrite: bool = False,
     ) -> tuple[Path, ...]:

@@ -14,7 +14,7 @@ from taskbridge._config.defaults import TransportMaker, current_defaults, defaul
 from taskbridge._config.files import load_config
 from taskbridge._engine import operations
 from taskbridge._engine.connection import Connection, open_connection, open_connections
-from taskbridge._engine.download import DownloadOptions
+from taskbridge._engine.download import MAX_BYTES, DownloadOptions
 from taskbridge._engine.inputs import SubmitRequest
 from taskbridge._runtime.base import DEFAULT_TIMEOUT, AnyId, ClientBase, Transports, connection_of, ended
 from taskbridge._runtime.sync import Runtime, WorkerPool
@@ -378,7 +378,7 @@ class Client(_SyncClient):
         what: TaskFile,
         to: str | os.PathLike[str],
         *,
-        max_bytes: int | None = None,
+        max_bytes: int | None = MAX_BYTES,
         on_progress: Progress | None = None,
         overwrite: bool = False,
     ) -> Path: ...
@@ -389,7 +389,7 @@ class Client(_SyncClient):
         what: AnyId,
         to: str | os.PathLike[str],
         *,
-        max_bytes: int | None = None,
+        max_bytes: int | None = MAX_BYTES,
         on_progress: Progress | None = None,
         overwrite: bool = False,
     ) -> tuple[Path, ...]: ...
@@ -399,7 +399,7 @@ class Client(_SyncClient):
         what: TaskFile | AnyId,
         to: str | os.PathLike[str],
         *,
-        max_bytes: int | None = None,
+        max_bytes: int | None = MAX_BYTES,
         on_progress: Progress | None = None,
         overwrite: bool = False,
     ) -> Path | tuple[Path, ...]:
@@ -407,16 +407,16 @@ class Client(_SyncClient):
 
         The bytes are streamed into a temporary file beside the target, which gets its name once it is complete and on
         the disk. A download that breaks off is resumed where the host allows it, and otherwise starts again; if the
-        link of a task's file is dead, the task is asked for a new one. There is no limit on the total time, but once
-        `request_timeout` is used up, a file must arrive with 20 kB per second on average, and never pause for ten
-        seconds.
+        link of a task's file is dead, the task is asked for a new one. Once `request_timeout` is used up, a file must
+        arrive with 20 kB per second on average, and never pause for ten seconds; one of unknown size may take an hour
+        more. A file that turns out larger than the vendor says is not saved.
 
         Args:
             what: A `TaskFile` of this connection; or a task by its shared id, ref or its text, or snapshot.
             to: For a file: a folder (an existing one, or a text that ends in a separator; created if missing), where it
                 gets the vendor's name made safe; or the path of the file itself. For a task: a folder, created if
                 missing.
-            max_bytes: Maximum size of one file in bytes; None for no limit.
+            max_bytes: Maximum size of one file in bytes, 4 GiB by default; None for no limit.
             on_progress: Called with the bytes that have arrived, and the total or None if unknown; for a task, over all
                 its files. An error from there ends the download, and is raised here.
             overwrite: Whether to replace existing files.
@@ -545,7 +545,7 @@ class Bridge(_SyncClient):
         task: AnyId,
         to: str | os.PathLike[str],
         *,
-        max_bytes: int | None = None,
+        max_bytes: int | None = MAX_BYTES,
         on_progress: Progress | None = None,
         overwrite: bool = False,
     ) -> tuple[Path, ...]:

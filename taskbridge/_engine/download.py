@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from taskbridge.provider.http import Request, Response
     from taskbridge.provider.sink import Progress
 
+MAX_BYTES: Final = 4 << 30  # bytes of one file, unless the caller sets another limit
 _MIN_RATE: Final = 20_000.0  # bytes per second on average that a file must arrive with after request_timeout
 _PROGRESS: Final = 1 << 20  # bytes that failed attempts must have added for the attempts to start again from one
 _ON_RESULT: Final = "on a result"  # where a provider's own code raised
@@ -65,7 +66,7 @@ class DownloadOptions:
     """How to download; see `Client.download`. Invalid options raise `InvalidInput`."""
 
     to: str | os.PathLike[str]
-    max_bytes: int | None = None
+    max_bytes: int | None = MAX_BYTES
     on_progress: Progress | None = None
     overwrite: bool = False
 

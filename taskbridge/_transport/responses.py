@@ -124,7 +124,7 @@ def check_headers(request: Request, status: int, fields: Mapping[str, str], coun
     if length is None or not _has_body(request, status):
         return
     if request.save_to is not None and status < 300:
-        request.save_to.check_size(int(length) - (0 if status == 206 else request.save_to.received), status)
+        request.save_to.check_limit(int(length) - (0 if status == 206 else request.save_to.received), status)
     elif int(length) > max_body:
         raise too_large_error(max_body, status)
 
@@ -213,8 +213,8 @@ def file_writer(status: int, fields: Mapping[str, str], sink: ResponseSink) -> G
     For each block it yields the seconds by which the request's deadline is extended.
 
     Raises:
-        MalformedResponse: The response has a content encoding other than gzip, or is another part of the file than was
-            requested.
+        MalformedResponse: The response has a content encoding other than gzip, is another part of the file than was
+            requested, or is longer than it or the vendor says.
         ResponseTooLarge: It is larger than the file may be.
         TruncatedResponse: It ended early.
         OSError: The file cannot be written; `filename` is its path.

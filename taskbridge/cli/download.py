@@ -8,7 +8,7 @@ import click
 
 from taskbridge.cli.exit_codes import DONE, code_of
 from taskbridge.cli.formatting import os_error_text
-from taskbridge.cli.options import open_refs, refs_argument, with_config, with_json
+from taskbridge.cli.options import open_refs, refs_argument, with_config, with_json, with_max_bytes
 from taskbridge.cli.records import result_record
 from taskbridge.errors import InvalidInput, TaskbridgeError, printable
 
@@ -24,27 +24,28 @@ if TYPE_CHECKING:
 @refs_argument
 @click.option("--to", default=".", show_default=True, metavar="DIR", help="The folder to write to.")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
+@with_max_bytes
 @with_json
 @with_config
 @click.pass_obj
-def command(output: Output, refs: tuple[str, ...], to: str, *, force: bool) -> int:
+def command(output: Output, refs: tuple[str, ...], to: str, *, max_bytes: int | None, force: bool) -> int:
     """Download all results of finished tasks and print the paths. Does not wait for running tasks."""
     worst = DONE
     with output.signals.reporting(output.stopped):
         bridge, opened = open_refs(output, refs)
         with bridge, output.signals.raising():
             for ref in opened:
-                code = _download(output, bridge, ref, to, force=force)
+                code = _download(output, bridge, ref, to, max_bytes, force=force)
                 output.signals.check()
                 worst = max(worst, code)
     return worst
 
 
-def _download(output: Output, bridge: Bridge, ref: TaskRef, to: str, *, force: bool) -> int:
+def _download(output: Output, bridge: Bridge, ref: TaskRef, to: str, max_bytes: int | None, *, force: bool) -> int:
     files: tuple[Path, ...] = ()
     error: TaskbridgeError | None = None
     try:
-        files = bridge.download(ref, to, overwrite=force)
+        files = bridge.download(ref, to, max_bytes=max_bytes, overwrite=force)
     except FileExistsError as failure:
         error = InvalidInput(f"{printable(str(failure.filename), 300)} already exists; --force overwrites it", ref=ref)
     except TaskbridgeError as failure:

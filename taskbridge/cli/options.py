@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _CONFIG: Final = "taskbridge.config"  # key in the context's `meta`
 _LONGEST: Final = 366 * 86_400.0  # seconds
+_MOST_DIGITS: Final = 18  # of a number of bytes
 _STDIN: Final = "-"
 WIDTH: Final = 80  # columns of the help
 
@@ -48,6 +49,15 @@ def parse_seconds(_ctx: click.Context, _param: click.Parameter, value: str) -> f
     if not 0 < number <= _LONGEST:  # also refuses not-a-number
         raise click.BadParameter(f"{value!r} is not a number of seconds above 0 (or 'none', to wait without a limit).")
     return number
+
+
+def parse_bytes(_ctx: click.Context, _param: click.Parameter, value: str) -> int | None:
+    """Parse a number of bytes; ``none`` is None."""
+    if value == "none":
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS):
+        raise click.BadParameter(f"{value!r} is not a number of bytes (or 'none', for no limit).")
+    return int(value)
 
 
 def parse_pairs(_ctx: click.Context, _param: click.Parameter, words: Sequence[str]) -> dict[str, Any]:
@@ -137,6 +147,14 @@ with_timeout = click.option(
     show_default=True,
     metavar="SECONDS",
     help="How long to wait; 'none' for no limit.",
+)
+with_max_bytes = click.option(
+    "--max-bytes",
+    callback=parse_bytes,
+    default=str(4 << 30),  # as `client.download`
+    show_default=True,
+    metavar="BYTES",
+    help="Largest file to download; 'none' for no limit.",
 )
 with_connection = click.option(
     "--connection",

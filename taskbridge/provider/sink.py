@@ -16,6 +16,7 @@ from taskbridge.errors import MalformedResponse, ResponseTooLarge, TaskbridgeErr
 Progress: TypeAlias = Callable[[int, int | None], object]
 """Called with the bytes received so far and the total, or None if that is unknown, in whatever thread downloads."""
 
+_MOST_EXTRA: Final = 3600.0  # seconds by which a file of unknown size may extend its deadline
 _ALWAYS: Final = 99  # as often as the retry policy allows: the next request asks for the whole file
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]*"', re.ASCII)  # a weak one begins with W/
@@ -41,6 +42,7 @@ class ResponseSink:
         self.total: int | None = None  # bytes of the whole file by the response's header
         self.progress_error: Exception | None = None  # what `on_progress` raised
         self._all_received = 0  # bytes, those that were discarded included
+        self._part_end: int | None = None  # offset behind the part that a response with a Content-Range holds
         self._bytes_per_second = bytes_per_second  # that extend the request's deadline by a second
         self._on_progress = on_progress  # called after each block
         self._etag: str | None = None
@@ -54,8 +56,16 @@ class ResponseSink:
 
     @property
     def extra_seconds(self) -> float:
-        """Seconds by which all bytes received so far extend the first deadline."""
-        return 0.0 if self._bytes_per_second is None else self._all_received / self._bytes_per_second
+        """Seconds by which the bytes received so far extend the first deadline; bounded by the size of the file."""
+        rate, size = self._bytes_per_second, self._known_size
+        if rate is None:
+            return 0.0
+        most = _MOST_EXTRA if size is None else 2.0 * size / rate  # twice, since a download may start again
+        return min(self._all_received / rate, most)
+
+    @property
+    def _known_size(self) -> int | None:
+        return self.expected if self.total is None else self.total
 
     def reset(self) -> None:
         """Discard what was received."""
@@ -73,6 +83,7 @@ class ResponseSink:
             self._check_range(headers)
             return self.received
         self.reset()
+        self._part_end = None
         if not compressed:
             length = headers.get("content-length")
             self.total = None if length is None else int(length)
@@ -88,9 +99,15 @@ class ResponseSink:
             part is None or part[3] == "*" or self.total is None or int(part[3]) == self.total
         )
         if not self.headers or part is None or int(part[1]) != self.received or not same_file:
-            self.reset()
-            message = "the host answers with another part of the file than was asked for"
-            raise MalformedResponse(message, repeats=_ALWAYS, http_status=206)
+            raise self._wrong_part("the host answers with another part of the file than was asked for")
+        self._part_end = int(part[2]) + 1
+        if part[3] != "*":
+            self.total = int(part[3])
+
+    def _wrong_part(self, message: str) -> MalformedResponse:
+        """Return the error for a part that cannot be trusted; the next request asks for the whole file."""
+        self.reset()
+        return MalformedResponse(message, repeats=_ALWAYS, http_status=206)
 
     def add(self, count: int) -> float:
         """Record that bytes were written; return the seconds by which they extend the deadline.
@@ -98,6 +115,7 @@ class ResponseSink:
         Raises:
             TaskbridgeError: `on_progress` failed; `progress_error` is its error.
         """
+        before = self.extra_seconds
         self.received += count
         self._all_received += count
         self.most_received = max(self.most_received, self.received)
@@ -108,9 +126,24 @@ class ResponseSink:
                 self.progress_error = error
             if self.progress_error is not None:
                 raise TaskbridgeError("on_progress failed")
-        return 0.0 if self._bytes_per_second is None else count / self._bytes_per_second
+        return self.extra_seconds - before
 
-    def check_size(self, count: int, status: int | None = None) -> None:
+    def check_size(self, count: int, status: int) -> None:
+        """Refuse so many bytes more if the file has fewer.
+
+        Raises:
+            MalformedResponse: They exceed the size that the vendor stated, or the part that the header names.
+            ResponseTooLarge: They exceed the limit.
+        """
+        end = self.received + count
+        if self._part_end is not None and end > self._part_end:
+            raise self._wrong_part("the host sends more than the part of the file that its Content-Range names")
+        if self.expected is not None and end > self.expected:
+            message = f"the file has more than the {self.expected} bytes that the vendor says"
+            raise MalformedResponse(message, http_status=status)
+        self.check_limit(count, status)
+
+    def check_limit(self, count: int, status: int) -> None:
         """Raise `ResponseTooLarge` if so many bytes more exceed the limit."""
         if self.limit is not None and self.received + count > self.limit:
             message = f"the file is larger than the {self.limit} bytes that it may have"
@@ -121,15 +154,11 @@ class ResponseSink:
 
         Raises:
             TruncatedResponse: A part of the file is missing.
-            MalformedResponse: The file has more bytes than the vendor stated.
         """
         if not framed and not self.received and not self.expected:
             raise TruncatedResponse("the answer ended inside its headers", http_status=status)
-        whole = self.expected if self.total is None else self.total
+        whole = self._known_size
         if whole is not None and self.received < whole:
             raise TruncatedResponse(f"the file broke off after {self.received} of {whole} bytes")
-        if self.expected is not None and self.received != self.expected:
-            message = f"the file has {self.received} bytes, where the vendor says {self.expected}"
-            if self.received < self.expected:
-                raise TruncatedResponse(message)
-            raise MalformedResponse(message, http_status=status)
+        if self.expected is not None and self.received < self.expected:
+            raise TruncatedResponse(f"the file has {self.received} bytes, where the vendor says {self.expected}")

@@ -45,7 +45,7 @@ def test_no_option_takes_a_key() -> None:
         "refs", "ref", "names", "name", "connections", "providers", "shell", "operation", "documents", "--connection",
         "-o", "--option", "--external-id", "--callback-url", "--name", "connection", "--status", "--limit", "--filter",
         "--destructive", "words", "--files-from", "--max-in-flight", "--ledger", "--resume", "--resubmit-uncertain",
-        "--settle", "--for", "--once", "--requests", "old", "new", "--operation", "token",
+        "--settle", "--max-bytes", "--for", "--once", "--requests", "old", "new", "--operation", "token",
     }  # fmt: skip
 
 

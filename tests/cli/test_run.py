@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -19,7 +20,11 @@ from typing import Any
 
 import pytest
 
+import taskbridge as tb
+from taskbridge.cli.download import command as download_command
+from taskbridge.cli.run import command as run_command
 from taskbridge.cli.run.ledger import Ledger, LedgerEntry, RunTerms
+from taskbridge.cli.run.worker import RunLimits
 from taskbridge.emulator.export import config_toml
 from taskbridge.testing import Emulator
 
@@ -227,6 +232,7 @@ def test_a_mistyped_folder_leaves_no_ledger(go: Run, place: Path, words: tuple[s
         (("extract-text", "in", "-o", "pages"), "an option is written as name=value"),
         (("extract-text", "in", "-o", f"x={'[' * 100_000}"), "the value of the option 'x' is nested too deep"),
         (("extract-text", "in", "--max-in-flight", "0"), "0 is not in the range"),
+        (("extract-text", "in", "--max-bytes", "-1"), "'-1' is not a number of bytes"),
     ],
 )
 def test_an_impossible_request_is_refused_before_anything_is_created(
@@ -432,6 +438,27 @@ def test_a_temporary_refusal_is_retried_later(go: Run, place: Path, own_vendors:
     assert (done.returncode, done.stderr) == (0, "taskbridge: 1 of 1 done\n")
     posts = [each.status for each in own_vendors.requests if each.method == "POST" and JOBS in each.path]
     assert posts == [429, 201]
+
+
+def test_a_result_over_the_limit_is_not_saved_until_the_limit_is_raised(go: Run, place: Path) -> None:
+    first = go("extract-text", "in/a.pdf", "--max-bytes", "3")
+
+    assert (first.returncode, files(place)) == (7, ["taskbridge-run.sqlite"])
+    assert "more than max_bytes (3)" in first.stdout
+    assert "--resume --to out --max-bytes 3 --config" in first.stderr
+
+    second = go("--resume", "--max-bytes", "none")
+
+    assert (second.returncode, files(place)) == (0, ["a.pdf/a.txt", "taskbridge-run.sqlite"])
+
+
+def test_the_limits_of_run_download_and_the_client_are_the_same() -> None:
+    defaults = [
+        {each.name: each.default for each in command.params}["max_bytes"] for command in (run_command, download_command)
+    ]
+    client = inspect.signature(tb.Client.download).parameters["max_bytes"].default
+    assert defaults == [str(client), str(client)]
+    assert client == RunLimits().max_bytes
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -32,6 +32,7 @@ from taskbridge.errors import (
     UnsupportedFeature,
 )
 from taskbridge.models import TaskFile
+from taskbridge.provider.sink import ResponseSink
 
 from .conftest import Place
 from .downloading import ProgressLog, download
@@ -343,8 +344,9 @@ def test_a_download_is_resumed_only_with_ranges_and_a_strong_etag(
         answer(206, DATA[-9:], 'ETag: "two"', f"Content-Range: bytes {len(DATA) - 9}-{len(DATA) - 1}/{len(DATA)}"),
         answer(206, DATA[-9:], TAG, f"Content-Range: bytes {len(DATA) - 9}-{len(DATA) - 1}/{len(DATA) + 1}"),
         answer(416, b"", f"Content-Range: bytes */{len(DATA)}"),
+        answer(206, DATA[-9:] + b"x", TAG, f"Content-Range: bytes {len(DATA) - 9}-{len(DATA) - 1}/{len(DATA)}"),
     ],
-    ids=["another part", "no part named", "another file", "another length", "no such part"],
+    ids=["another part", "no part named", "another file", "another length", "no such part", "more than the part"],
 )
 def test_a_wrong_part_restarts_the_download(second: bytes, driver: Driver, server: FaultServer, tmp_path: Path) -> None:
     play = server.play(
@@ -353,6 +355,19 @@ def test_a_wrong_part_restarts_the_download(second: bytes, driver: Driver, serve
     result = download(driver, "cloudconvert", server.url, link(server), tmp_path)
     assert result.read_bytes() == DATA
     assert ["range" in seen.headers for seen in play.requests] == [False, True, False]
+
+
+@pytest.mark.parametrize("total", [str(len(DATA)), "*"])
+def test_a_part_longer_than_its_range_is_malformed(
+    total: str, driver: Driver, server: FaultServer, tmp_path: Path
+) -> None:
+    part = f"Content-Range: bytes {len(DATA) - 9}-{len(DATA) - 1}/{total}"
+    long = answer(206, DATA[-9:] + bytes(500), TAG, part)
+    play = server.play((READ, answer(200, DATA, TAG, RANGES)[:-9], FIN), (READ, long, FIN))
+    settings = {"retry": {"attempts": 2, "first": 0.0, "at_most": 0.0}}
+    result = download(driver, "cloudconvert", server.url, link(server), tmp_path, settings=settings)
+    assert type(result) is MalformedResponse, repr(result)
+    assert (len(play.requests), is_empty(tmp_path)) == (2, True)
 
 
 def test_an_unrequested_part_is_never_saved(driver: Driver, server: FaultServer, tmp_path: Path) -> None:
@@ -442,6 +457,34 @@ def test_a_file_over_the_limit_is_refused(how: str, driver: Driver, server: Faul
     assert type(result) is ResponseTooLarge
     assert "200000" in result.message
     assert (len(play.requests), is_empty(tmp_path)) == (how != "size", True)
+
+
+@pytest.mark.parametrize("how", ["length", "no length", "packed"])
+def test_a_download_stops_at_the_size_that_the_vendor_stated(
+    how: str, driver: Driver, server: FaultServer, tmp_path: Path
+) -> None:
+    """The host sends until the client leaves; the disk gets no more than was stated."""
+    body = gzipped(bytes(64 << 20)) if how == "packed" else bytes(4 << 20)
+    fields = ("Content-Encoding: gzip",) if how == "packed" else ()
+    server.play((READ, answer(200, body, *fields, length=how == "length"), FIN))
+    updates = ProgressLog()
+    file = link(server, size=10)
+    with _files_of_at_most(1000):
+        result = download(driver, "cloudconvert", server.url, file, tmp_path, on_progress=updates)
+    assert type(result) is MalformedResponse, repr(result)
+    assert "more than the 10 bytes" in result.message
+    assert (updates, is_empty(tmp_path)) == ([], True)
+
+
+def test_time_is_earned_up_to_the_size_of_the_file(tmp_path: Path) -> None:
+    known = ResponseSink(tmp_path / "a", expected=2_000_000, bytes_per_second=20_000.0)
+    for _ in range(3):  # a host that lets each attempt begin again
+        known.begin(200, {}, compressed=False)
+        known.add(1_999_999)
+    assert known.extra_seconds == 200.0
+    unknown = ResponseSink(tmp_path / "b", bytes_per_second=20_000.0)
+    earned = [unknown.add(20_000_000) for _ in range(9)]
+    assert (earned, unknown.extra_seconds) == ([*[1000.0] * 3, 600.0, *[0.0] * 5], 3600.0)
 
 
 def test_a_steady_download_may_take_any_time(driver: Driver, server: FaultServer, tmp_path: Path) -> None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from taskbridge.cli.exit_codes import BROKEN, DONE, PARTIAL, code_of
-from taskbridge.cli.options import parse_seconds, with_config, with_connection, with_json, with_options, with_timeout
+from taskbridge.cli.options import (
+    parse_seconds,
+    with_config,
+    with_connection,
+    with_json,
+    with_max_bytes,
+    with_options,
+    with_timeout,
+)
 from taskbridge.cli.output import is_live
 from taskbridge.errors import printable
 
@@ -55,6 +63,7 @@ _UNLIMITED: Final = 86_400.0  # seconds that stand for `--settle none`
     help="How long an uncertain submission may take to appear at the vendor.",
 )
 @with_timeout
+@with_max_bytes
 @with_json
 @with_config
 @click.pass_obj
@@ -68,6 +77,7 @@ def command(
     max_in_flight: int,
     timeout: float | None,
     settle: float | None,
+    max_bytes: int | None,
     resubmit_uncertain: bool,
     **given: Any,
 ) -> int:
@@ -82,7 +92,7 @@ def command(
 
     if not given["resume"] and (not words or not (words[1:] or files_from)):
         raise click.UsageError("An operation and at least one file are needed.")
-    limits = RunLimits(max_in_flight, timeout, _UNLIMITED if settle is None else settle, resubmit_uncertain)
+    limits = RunLimits(max_in_flight, timeout, _UNLIMITED if settle is None else settle, resubmit_uncertain, max_bytes)
     return _run(output, RunRequest(words=words, list_path=files_from, to=to, limits=limits, **given))
 
 

@@ -73,6 +73,7 @@ class RunRequest:
             "ledger": self.ledger,
             "max-in-flight": None if limits.max_in_flight == default.max_in_flight else str(limits.max_in_flight),
             "timeout": None if limits.timeout == default.timeout else _seconds(limits.timeout),
+            "max-bytes": None if limits.max_bytes == default.max_bytes else _bytes(limits.max_bytes),
             "settle": None if limits.settle == default.settle else _seconds(limits.settle),
         }
         return command_line("run --resume", **options)
@@ -80,6 +81,10 @@ class RunRequest:
 
 def _seconds(seconds: float | None) -> str:
     return "none" if seconds is None else f"{seconds:g}"
+
+
+def _bytes(size: int | None) -> str:
+    return "none" if size is None else str(size)
 
 
 def open_run(output: Output, request: RunRequest) -> tuple[Ledger, Client, RunTerms]:

@@ -21,6 +21,7 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from taskbridge._engine.download import MAX_BYTES
 from taskbridge._engine.inputs import is_url
 from taskbridge.cli.formatting import field_errors, os_error_text
 from taskbridge.cli.run.ledger import LedgerEntry, LedgerError, Phase, fingerprint, has_changed
@@ -67,12 +68,14 @@ class RunLimits:
         timeout: Seconds to wait for one task; None for no limit.
         settle: Seconds after which a submission that the vendor does not show counts as not accepted.
         resubmit_uncertain: Whether to submit again if the vendor cannot be searched for an uncertain submission.
+        max_bytes: Largest file to download; None for no limit.
     """
 
     max_in_flight: int = 8
     timeout: float | None = 900.0
     settle: float = 60.0
     resubmit_uncertain: bool = False
+    max_bytes: int | None = MAX_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +332,13 @@ class FileRunner:
                 self.updates.put(FileUpdate(entry, "downloading", task, fraction=received / total))
 
         self.updates.put(FileUpdate(entry, "downloading", task))
-        files = self._client.download(task, self._folder / entry.folder, on_progress=on_progress, overwrite=True)
+        files = self._client.download(
+            task,
+            self._folder / entry.folder,
+            max_bytes=self._limits.max_bytes,
+            on_progress=on_progress,
+            overwrite=True,
+        )
         self._ledger.mark_ended(entry.number, Phase.DONE)
         step = "changed" if has_changed(entry.source, entry.submitted) else "done"
         return FileUpdate(replace(entry, phase=Phase.DONE), step, task, files=files)
