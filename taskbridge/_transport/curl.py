@@ -500,6 +500,7 @@ class _Options:
         set_option(pycurl.WRITEFUNCTION, transfer.on_body)
         if stream is not None or not request.may_repeat or request.new_connection or request.public_only:
             set_option(pycurl.FRESH_CONNECT, 1)
+        set_option(pycurl.FORBID_REUSE, int(request.external))  # there may be any number of such hosts
         if request.public_only and not route.proxy:
             set_option(pycurl.OPENSOCKETFUNCTION, transfer.on_socket)
         set_option(pycurl.HTTPHEADER, self._lines(tuple(self._fields(curl, transfer).items())))

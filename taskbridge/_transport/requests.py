@@ -32,9 +32,9 @@ from http.client import (
     UnknownProtocol,
 )
 from io import BytesIO
-from threading import Thread, local
+from threading import Lock, Thread, local
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Retry, Timeout, exceptions
@@ -67,6 +67,7 @@ _NO_RETRIES: Final = Retry(False, redirect=False)  # retries are decided elsewhe
 _LIMITS: Final = Timeout(connect=responses.CONNECT_LIMIT, read=responses.READ_LIMIT)  # within the deadline
 _QUERY: Final = re.compile(r"\?.*", re.DOTALL)
 _MOST_LINES: Final = 200  # of a header; `check_headers` refuses more than 99 fields
+_MOST_HOSTS: Final = 8  # hosts to which connections are kept
 _CONNECT_LEAST: Final = 0.05  # seconds for the last of many addresses
 _UNLIMITED: Final = 86_400.0  # seconds; only the deadline counts
 
@@ -106,7 +107,7 @@ current: Final = _CurrentRequest()
 
 
 class RequestsTransport:
-    """Sends requests in the caller's thread, over at most `size` open connections per host.
+    """Sends requests in the caller's thread, and keeps at most `size` connections to each of the last few hosts.
 
     It is safe to use from several threads and after a fork.
     """
@@ -175,9 +176,9 @@ class RequestsTransport:
 
 
 class _Origins:
-    """The connection pools of all origins (scheme, host, port), for one process.
+    """The connection pools of the origins (scheme, host, port) used last, for one process.
 
-    Needs no lock: if two threads create the same entry, one of them is kept.
+    A pool that is no longer used by a request nor kept here closes its connections.
     """
 
     def __init__(self, network: Network, size: int) -> None:
@@ -185,22 +186,28 @@ class _Origins:
         self._network = network
         self._size = size
         self._adapters: dict[bool, _Adapter] = {}  # by whether they need TLS
-        self._pools: dict[str, tuple[Any, bool]] = {}  # by origin; whether a forwarding proxy needs the whole URL
+        self._lock = Lock()
+        # By origin, the one used last at the end; whether a forwarding proxy needs the whole URL.
+        self._pools: dict[str, tuple[Any, bool]] = {}
 
     def route(self, url: str) -> tuple[Any, str]:
         """Return the connection pool for a URL, and the target of its request line."""
         parts = urlsplit(url)
         key = f"{parts.scheme}://{parts.netloc}"
-        found = self._pools.get(key)
-        if found is None:
-            proxy = self._network.proxy_for(parts.scheme, parts.hostname or "", parts.port)
-            adapter = self._adapter(secure="https" in (parts.scheme, urlsplit(proxy or "").scheme))
-            manager: Any = adapter.proxy_manager_for(proxy) if proxy else adapter.poolmanager
-            forwarded = proxy is not None and parts.scheme == "http"
-            found = self._pools.setdefault(key, (manager.connection_from_url(url), forwarded))
+        with self._lock:
+            found = self._pools.pop(key, None) or self._find(url, parts)
+            self._pools[key] = found
+            if len(self._pools) > _MOST_HOSTS:
+                del self._pools[next(iter(self._pools))]
         pool, forwarded = found
         path = parts.path or "/"
         return pool, url if forwarded else f"{path}?{parts.query}" if parts.query else path
+
+    def _find(self, url: str, parts: SplitResult) -> tuple[Any, bool]:
+        proxy = self._network.proxy_for(parts.scheme, parts.hostname or "", parts.port)
+        adapter = self._adapter(secure="https" in (parts.scheme, urlsplit(proxy or "").scheme))
+        manager: Any = adapter.proxy_manager_for(proxy) if proxy else adapter.poolmanager
+        return manager.connection_from_url(url), proxy is not None and parts.scheme == "http"
 
     def _adapter(self, *, secure: bool) -> _Adapter:
         adapter = self._adapters.get(secure)
@@ -210,9 +217,10 @@ class _Origins:
         return adapter
 
     def close(self) -> None:
-        for pool, _ in self._pools.values():
+        with self._lock:
+            pools, self._pools = self._pools, {}
+        for pool, _ in pools.values():
             pool.close()
-        self._pools.clear()
         for adapter in self._adapters.values():
             adapter.close()
         self._adapters.clear()
@@ -439,6 +447,8 @@ class _Pool(HTTPConnectionPool):
         if conn is not None and self.pool is not None and self.pool.full():
             conn.close()  # more threads than places in the pool; urllib3 would log a warning each time
             return
+        if conn is not None and current.request.external:
+            conn.close()  # there may be any number of such hosts
         super()._put_conn(conn)
 
 
@@ -451,7 +461,7 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self, context: ssl.SSLContext | None, size: int) -> None:
         self._tls: dict[str, Any] = {} if context is None else {"ssl_context": context}
-        super().__init__(pool_connections=8, pool_maxsize=size, max_retries=0)
+        super().__init__(pool_connections=_MOST_HOSTS, pool_maxsize=size, max_retries=0)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:
         """See `HTTPAdapter`."""

@@ -98,7 +98,8 @@ class Request:
         new_connection: Use a new connection to the host.
         starts_work: Whether the vendor may have accepted a submission once this was sent; never retried blindly.
         recovery_token: What the submission has created so far (ids at the vendor), for errors of this request.
-        external: Whether it goes to a host that is not the vendor's, and so is exempt from the connection's limits.
+        external: Whether it goes to a host that is not the vendor's: it is exempt from the connection's limits, and the
+            network connection to the host is not kept.
         public_only: Connect to addresses of the public internet only, whatever the host's name resolves to. Behind a
             proxy, the proxy resolves names, and nothing can be checked here.
     """

@@ -59,6 +59,14 @@ _POLLING: Final = (
         "kept",
     ),
     Fault(
+        "",
+        "Links and upload forms of any number of hosts",
+        "none: no connection to them is kept, and those of the vendor are kept to a few hosts",
+        ("faults/test_transports::test_connections_are_kept_to_few_hosts",),
+        "—",
+        "kept",
+    ),
+    Fault(
         "F20",
         "All connections are in use",
         "`DeadlineExceeded`, never a hang; the synchronous client opens one more",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import time
 from base64 import b64decode
@@ -286,3 +287,45 @@ def test_unreadable_certificates_are_a_config_error(content: bytes | None, kind:
     with pytest.raises(ConfigError, match="ca_bundle"):
         transport.send(Request("GET", "https://127.0.0.1:9/"), deadline=time.monotonic() + 5.0, max_body=1024)
     transport.close()
+
+
+# Kept connections.
+
+HOSTS: Final = 40
+
+
+@pytest.fixture
+def many_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every name that ends in ``.test`` is this machine."""
+    original = socket.getaddrinfo
+
+    def resolve(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        is_ours = str(host).endswith(".test")
+        return original("127.0.0.1" if is_ours else host, port, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+
+@pytest.mark.usefixtures("many_names")
+@pytest.mark.parametrize("external", [False, True], ids=["vendor", "external"])
+@pytest.mark.parametrize("kind", ["requests", "curl"])
+def test_connections_are_kept_to_few_hosts(kind: str, external: bool, server: FaultServer) -> None:
+    play = server.reply(lambda _: answer(200, b"{}", close=False))
+    before = server.open
+    transport = make_transport(Network(), "tests", 4, kind)
+    try:
+        for number in range(HOSTS):
+            request = Request("GET", f"http://host-{number}.test:{server.port}/", external=external)
+            transport.send(request, deadline=time.monotonic() + 10.0, max_body=100)
+        assert play.connections == HOSTS
+        most = before + (0 if external else 16)
+        give_up = time.monotonic() + 5.0  # half of what the server itself grants an idle connection
+        while server.open > most and time.monotonic() < give_up:  # the server sees a close a moment later
+            threading.Event().wait(0.01)
+        assert server.open <= most
+        last = Request("GET", f"http://host-{HOSTS - 1}.test:{server.port}/")
+        for _ in range(2):
+            transport.send(last, deadline=time.monotonic() + 10.0, max_body=100)
+        assert play.connections == HOSTS + external  # one that is kept is used again
+    finally:
+        transport.close()
