@@ -255,7 +255,7 @@ def _prepare(client: Any, options: dict[str, Any]) -> None:
     if not options.get("lists"):
         single_polls(connection)
     if options.get("latency"):
-        _teach(interval_policy(connection, "convert"))
+        _teach(interval_policy(connection, connection.durations_of("convert")))
 
 
 def _tasks(client: Any, ids: list[str], options: dict[str, Any]) -> list[Any]:

@@ -40,6 +40,8 @@ __all__ = ["Telemetry"]
 
 _SCHEMA: Final = "https://opentelemetry.io/schemas/1.38.0"
 _IN_CALLERS_CONTEXT: Final = frozenset({"download", "submit", "wait"})  # calls that stay in the caller's thread
+_MOST_HOSTS: Final = 64  # hosts with metrics of their own
+_OTHER: Final = "_OTHER"
 _RETRIES: Final = frozenset({PollReason.RETRY, PollReason.RETRY_AFTER})
 _POLL: Final = ("source", "poll_reason", "status", "native_status", "unchanged", "http_status", "error")
 _OBSERVED: Final = (*_POLL, "next_poll_in", "next_poll_reason")
@@ -96,6 +98,7 @@ class Telemetry:
         )
         self._lock = Lock()
         self._calls: dict[int, _Call] = {}
+        self._hosts: set[tuple[str, int]] = set()
 
     def __call__(self, event: Event) -> None:
         """Record an event."""
@@ -158,11 +161,8 @@ class Telemetry:
     # Requests.
 
     def _request(self, event: RequestEnded) -> None:
-        base: dict[str, str | int] = {
-            "http.request.method": event.method,
-            "server.address": event.host,
-            "server.port": event.port,
-        }
+        address: dict[str, str | int] = {"server.address": event.host, "server.port": event.port}
+        base: dict[str, str | int] = {"http.request.method": event.method}
         status = event.http_status
         if status is not None:
             base["http.response.status_code"] = status
@@ -175,6 +175,7 @@ class Telemetry:
         parent, others = self._parents(event)
         attributes: dict[str, str | int] = {
             **base,
+            **address,
             "url.full": f"{event.scheme}://{_authority(event)}{'/REDACTED' if event.path is None else event.path}",
             **_common(event, kind=event.kind),
         }
@@ -193,7 +194,18 @@ class Telemetry:
         if "error.type" in base:
             span.set_status(trace.StatusCode.ERROR)
         span.end(_ns(event.time) + round(event.duration * 1e9))
+        if self._is_measured(event.host, event.port):
+            base.update(address)
+        else:
+            base["server.address"] = _OTHER
         self._duration.record(event.duration, base, context=trace.set_span_in_context(span))
+
+    def _is_measured(self, host: str, port: int) -> bool:
+        """Whether a host has metrics of its own; links may lead to any number of hosts."""
+        with self._lock:
+            if (host, port) not in self._hosts and len(self._hosts) < _MOST_HOSTS:
+                self._hosts.add((host, port))
+            return (host, port) in self._hosts
 
     def _parents(self, event: RequestEnded) -> tuple[Context | None, list[Span]]:
         """Return the parent context of a request (None for the current one), and the spans of calls to link to."""

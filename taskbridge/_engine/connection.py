@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from taskbridge.provider.capabilities import Credential
     from taskbridge.provider.clock import Clock
 
+_MOST_OPERATIONS: Final = 64  # operations whose durations are learned apart
+_LONGEST_OPERATION: Final = 200  # characters
+_MOST_WORDS: Final = 100  # unknown status words that are logged
 NOT_FOUND_GRACE: Final = 10.0  # seconds after a submit in which "not found" means "not yet"
 
 
@@ -68,7 +71,8 @@ class ConnectionStats:
         unchanged: Polls whose response was identical to the one before, byte for byte.
         finished: Ends of tasks that were found by polling.
         detection_delay: Mean expected seconds between the end of a task and its detection; None before the first.
-        durations: Mean seconds that tasks take, by operation, as far as learned.
+        durations: Mean seconds that tasks take, by operation, as far as learned; under the empty text, of tasks without
+            an operation and of all operations beyond the first 64.
         rate: Requests per second allowed at present; infinite without a limit.
         is_probing: Whether the vendor seems to be down, so that only probes are sent.
         is_refused: Whether the vendor refuses the credential.
@@ -138,7 +142,10 @@ class Connection:
         )
 
     def durations_of(self, operation: str | None) -> DurationModel:
-        """What has been learned about the durations of an operation."""
+        """What has been learned about the durations of an operation; beyond the first few, they share a model."""
+        if operation is not None and operation not in self.durations:
+            is_kept = len(operation) <= _LONGEST_OPERATION and len(self.durations) < _MOST_OPERATIONS
+            operation = operation if is_kept else None
         return self.durations.setdefault(operation, DurationModel())
 
     # The grace time after a submit.
@@ -219,9 +226,10 @@ class Connection:
                 f"{self.provider.title} uses the status word {word!r}, which taskbridge does not know", raw=task.raw
             )
         with self._lock:
-            is_known = word in self._unknown_words
-            self._unknown_words.add(word)
-        if not is_known:
+            is_new = word not in self._unknown_words and len(self._unknown_words) < _MOST_WORDS
+            if is_new:
+                self._unknown_words.add(word)
+        if is_new:
             log("unknown-status", connection=self.name, native_status=word, vendor=self.provider.title, ref=task.ref)
 
 

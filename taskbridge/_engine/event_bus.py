@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from hashlib import sha256
 from threading import Lock
 from typing import Final, TypeAlias
 
@@ -16,6 +17,8 @@ from taskbridge.models import Task, TaskRef
 
 KEPT: Final = 16_384
 """Entries of each record; the oldest are dropped first."""
+
+_LONGEST_KEY: Final = 200  # characters; a longer key is remembered by its digest
 
 TaskUpdate: TypeAlias = Task | TaskRef
 """A snapshot that is known to be true, or the ref of a task that should be polled now."""
@@ -34,6 +37,7 @@ class EventBus:
 
     def claim(self, key: str) -> bool:
         """Start to process an event; False if it has been processed before."""
+        key = _short(key)
         with self._lock:
             if key in self._seen:
                 return False
@@ -43,20 +47,20 @@ class EventBus:
     def release(self, key: str) -> None:
         """Treat an event as not yet processed, so that the vendor's next delivery counts."""
         with self._lock:
-            self._seen.pop(key, None)
+            self._seen.pop(_short(key), None)
 
     def record(self, task: Task) -> None:
         """Remember whether the vendor said that a task has ended."""
         if task.is_terminal:
             with self._lock:
-                _keep(self._ended, task.ref)
+                _keep(self._ended, _short(task.ref))
         elif self._ended:
             with self._lock:
-                self._ended.pop(task.ref, None)
+                self._ended.pop(_short(task.ref), None)
 
     def has_ended(self, ref: TaskRef) -> bool:
         """Whether the task is known to have ended."""
-        return ref in self._ended
+        return _short(ref) in self._ended
 
     def listen(self, listener: Listener, ref: TaskRef | None = None) -> Callable[[], None]:
         """Notify a listener of one task, or of all; call the result to stop."""
@@ -79,6 +83,10 @@ class EventBus:
             listeners = [*self._listeners.get(ref, ()), *self._listeners.get(None, ())]
         for listener in listeners:
             listener(update)
+
+
+def _short(key: str) -> str:
+    return key if len(key) <= _LONGEST_KEY else sha256(key.encode(errors="backslashreplace")).hexdigest()
 
 
 def _keep(record: dict[str, None], key: str) -> None:

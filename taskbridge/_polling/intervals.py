@@ -85,7 +85,7 @@ def pause_for_progress(pause: float, age: float, progress: float, stalled: float
     return min(max(remaining, pause / 2), pause * _MAX_PROGRESS_FACTOR)
 
 
-def interval_policy(connection: Connection, operation: str | None) -> IntervalPolicy:
-    """Return the policy for one operation, with the durations that its connection has learned."""
+def interval_policy(connection: Connection, durations: DurationModel) -> IntervalPolicy:
+    """Return the policy for operations with these durations."""
     poll = connection.settings.poll
-    return IntervalPolicy(poll.latency, poll.interval, poll.at_most, connection.durations_of(operation))
+    return IntervalPolicy(poll.latency, poll.interval, poll.at_most, durations)

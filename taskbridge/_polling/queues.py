@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from functools import cache, partial
 from heapq import heappop, heappush
 from math import ceil, inf
 from typing import TYPE_CHECKING, Final
@@ -16,7 +15,9 @@ from taskbridge.provider.clock import clip_seconds
 
 if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
+    from taskbridge._engine.durations import DurationModel
     from taskbridge._polling.entries import PolledTask
+    from taskbridge._polling.intervals import IntervalPolicy
     from taskbridge.errors import TaskbridgeError
     from taskbridge.events import PollReason
     from taskbridge.provider.submission import Query
@@ -41,7 +42,7 @@ class ConnectionQueue:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.policy_of = cache(partial(interval_policy, connection))
+        self._policies: dict[DurationModel, IntervalPolicy] = {}
         self.members: dict[str, PolledTask] = {}  # by shared id
         self.in_flight = 0  # polls and pages
 
@@ -60,6 +61,13 @@ class ConnectionQueue:
         self.needless_polls = 0  # of tasks that a list omitted although they had not ended
         self.waste = 0.0  # requests of the last scan beyond those for our own tasks
         self.wasted_at = -inf  # monotonic seconds
+
+    def policy_of(self, operation: str | None) -> IntervalPolicy:
+        """Return how often to poll the tasks of an operation."""
+        durations = self.connection.durations_of(operation)
+        if durations not in self._policies:
+            self._policies[durations] = interval_policy(self.connection, durations)
+        return self._policies[durations]
 
     def is_refused_by(self, error: TaskbridgeError) -> bool:
         """Whether the error means that the vendor refuses the account, which ends all waits of the connection."""

@@ -121,6 +121,7 @@ class StatusError(NamedTuple):
     retryable: bool | None = None  # whether the call may succeed later; None for the class's default
 
 
+_LONGEST_KEPT_ID: Final = 600  # characters of an id whose kind is remembered
 _REFUSED: Final = "the vendor refused the credential"
 _CHECK_CREDENTIAL: Final = "check that the credential is right, current, and of this environment"
 
@@ -323,7 +324,8 @@ class Provider(ABC, Generic[S]):
         Raises:
             InvalidTaskId: It cannot be an id of this vendor; nothing was sent.
         """
-        found = self._find_kind(task_id)
+        is_kept = len(task_id) <= _LONGEST_KEPT_ID
+        found = self._find_kind(task_id) if is_kept else _kind_of(self.capabilities.kinds, task_id)
         if found is None:
             shapes = " or ".join(f"{k.example} (a {k.noun})" for k in self.capabilities.kinds)
             message = f"{printable(task_id, 80)!r} cannot be an id of {self.title}; ids look like {shapes}"

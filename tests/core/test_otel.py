@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -20,6 +21,7 @@ from opentelemetry.semconv.metrics import http_metrics
 from opentelemetry.semconv.schemas import Schemas
 
 import taskbridge as tb
+from taskbridge.events import RequestEnded
 from taskbridge.otel import Telemetry
 from taskbridge.provider.http import Request, Response
 
@@ -121,6 +123,35 @@ def test_a_request_is_a_client_span_by_the_conventions(acme: Maker, seen: Seen) 
     conventional = REQUIRED | {http_attributes.HTTP_RESPONSE_STATUS_CODE, error_attributes.ERROR_TYPE}
     other = {name for span in seen.spans for name in attributes(span)} - conventional
     assert all(name.startswith("taskbridge.") for name in other)
+
+
+def test_metrics_have_a_bounded_number_of_hosts(seen: Seen) -> None:
+    for number in range(300):
+        seen.telemetry(
+            RequestEnded(
+                time=datetime.now(UTC),
+                provider="acme",
+                connection="acme",
+                kind="download",
+                ref=None,
+                method="GET",
+                scheme="https",
+                host=f"host-{number}.test",
+                port=443,
+                path=None,
+                http_status=200,
+                error=None,
+                resends=0,
+                retry_after=None,
+                duration=0.1,
+            )
+        )
+    points = seen.metric(http_metrics.HTTP_CLIENT_REQUEST_DURATION)
+    (other,) = [each for each in points if each.attributes[server_attributes.SERVER_ADDRESS] == "_OTHER"]
+    assert (len(points), other.count) == (65, 300 - 64)
+    assert {attributes(span)[server_attributes.SERVER_ADDRESS] for span in seen.named("GET")} == {
+        f"host-{number}.test" for number in range(300)
+    }
 
 
 def test_a_resent_request_has_its_resend_count(acme: Maker, seen: Seen) -> None:
