@@ -362,7 +362,8 @@ class WaitTimeout(TaskbridgeError, TimeoutError):
 
     Attributes:
         task: The last snapshot; None if no status request succeeded.
-        last_error: The error of the last status request, if it failed.
+        last_error: Why the vendor could not be asked: the error of the last status request, or of the connection's
+            outage; None if the last status request succeeded.
     """
 
     retryable_by_default = True

@@ -12,7 +12,7 @@ an observer raises, the error is logged once for that observer and has no other 
     with client.observe(show):
         client.wait_all(ids)
 
-Without observers, no events are created.
+Without observers, no events are created, except an `Outage`, which `ConnectionStats` shows too.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ __all__ = [
     "Observation",
     "ObservationSource",
     "Observer",
+    "Outage",
     "PollReason",
     "RequestEnded",
     "WaitOutcome",
@@ -316,14 +317,45 @@ class CallEnded:
         return {**_record("call-ended", self), "error": _class_name(self.error)}
 
 
-Event: TypeAlias = Observation | RequestEnded | CallStarted | WaitOutcome | CallEnded
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A connection became unreachable, or is reachable again: its vendor gave no usable response for a time.
+
+    It begins after five failed requests in a row. As long as it lasts, only one request every few seconds is sent.
+
+    Attributes:
+        time: Aware UTC time.
+        provider: Entry-point name of the provider.
+        connection: Name of the connection.
+        host: Host name of the failed request.
+        error: Why the request failed with which the outage was detected.
+        since: When the first of the requests failed; aware UTC time.
+        waiting: Tasks of this connection that are being waited for.
+        duration: Seconds that the outage lasted; None while it lasts.
+    """
+
+    time: datetime
+    provider: str
+    connection: str
+    host: str
+    error: TaskbridgeError
+    since: datetime
+    waiting: int
+    duration: float | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return the event as a JSON-compatible dictionary."""
+        return {**_record("outage", self), "since": self.since.isoformat(), "error": _class_name(self.error)}
+
+
+Event: TypeAlias = Observation | RequestEnded | CallStarted | WaitOutcome | CallEnded | Outage
 """Anything that an observer may be called with."""
 
 Observer: TypeAlias = Callable[[Event], object]
 """A function that takes an event; its result is ignored."""
 
 
-def _record(kind: str, event: RequestEnded | CallStarted | CallEnded) -> dict[str, Any]:
+def _record(kind: str, event: RequestEnded | CallStarted | CallEnded | Outage) -> dict[str, Any]:
     values = {each.name: getattr(event, each.name) for each in fields(event)}
     return {"event": kind, **values, "time": event.time.isoformat()}
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from taskbridge import __version__
 from taskbridge._config.registry import require_extra
-from taskbridge.events import CallEnded, CallStarted, Observation, PollReason, RequestEnded, WaitOutcome
+from taskbridge.events import CallEnded, CallStarted, Observation, Outage, PollReason, RequestEnded, WaitOutcome
 
 try:
     from opentelemetry import context, metrics, trace
@@ -96,9 +96,16 @@ class Telemetry:
         self._delay = meter.create_histogram(
             "taskbridge.detection.delay", "s", "Expected time between the end of a task and its detection."
         )
+        meter.create_observable_gauge(
+            "taskbridge.connection.unreachable",
+            [self._reachability],
+            "{connection}",
+            "1 during an outage of the connection, else 0.",
+        )
         self._lock = Lock()
         self._calls: dict[int, _Call] = {}
         self._hosts: set[tuple[str, int]] = set()
+        self._unreachable: dict[tuple[str, str], bool] = {}  # by connection and provider
 
     def __call__(self, event: Event) -> None:
         """Record an event."""
@@ -110,7 +117,10 @@ class Telemetry:
             case WaitOutcome():
                 self._outcome(event)
             case RequestEnded():
+                self._unreachable.setdefault((event.connection, event.provider), False)
                 self._request(event)
+            case Outage():
+                self._unreachable[event.connection, event.provider] = event.duration is None
             case Observation():
                 self._observe(event)
 
@@ -157,6 +167,12 @@ class Telemetry:
         """Return the spans of the calls that wait for a task, oldest first."""
         with self._lock:
             return [call.span for call in self._calls.values() if ref in call.refs]
+
+    def _reachability(self, _: metrics.CallbackOptions) -> list[metrics.Observation]:
+        return [
+            metrics.Observation(int(is_down), {"taskbridge.connection": connection, "taskbridge.provider": provider})
+            for (connection, provider), is_down in self._unreachable.copy().items()
+        ]
 
     # Requests.
 

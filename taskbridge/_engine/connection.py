@@ -1,17 +1,18 @@
 """One configured connection at runtime, and how it is opened; no I/O.
 
 Each part of the state has one owner: the provider and the settings never change, `throttle` holds the rate,
-`credentials` the credential, `counters` what `stats` reports, `event_bus` and `observers` who is notified, `durations`
-what has been learned, `secrets` what must be removed from errors.
+`credentials` the credential, `counters` what `stats` reports, `outage` whether the vendor responds, `event_bus` and
+`observers` who is notified, `durations` what has been learned, `secrets` what must be removed from errors.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from taskbridge._config.connections import connection_settings
 from taskbridge._config.files import ConnectionConfig, load_config
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     import os
 
     from taskbridge._config.files import Config
+    from taskbridge.events import Outage
     from taskbridge.models import Task
     from taskbridge.provider.base import Provider
     from taskbridge.provider.capabilities import Credential
@@ -75,6 +77,8 @@ class ConnectionStats:
             an operation and of all operations beyond the first 64.
         rate: Requests per second allowed at present; infinite without a limit.
         is_probing: Whether the vendor seems to be down, so that only probes are sent.
+        outage: The outage that lasts at present; None while the vendor responds.
+        waiting: Tasks that are being waited for.
         is_refused: Whether the vendor refuses the credential.
         transport: What sends the requests: requests, curl with its version, or the name of a class of your own; empty
             before the first request.
@@ -88,6 +92,8 @@ class ConnectionStats:
     durations: Mapping[str, float]
     rate: float
     is_probing: bool
+    outage: Outage | None
+    waiting: int
     is_refused: bool
     transport: str
 
@@ -111,11 +117,14 @@ class Connection:
         """For requests to hosts that are not the vendor's; those of the vendor have the throttle's."""
         self.credentials = CredentialCache(clock)
         self.counters = Counters()
+        self.outage: Outage | None = None  # see `taskbridge._engine.outage`
+        self.outage_began = 0.0  # monotonic seconds
         self.event_bus = EventBus()
         self.observers = Observers()
         self.durations: dict[str | None, DurationModel] = {}
         self._submitted_at: dict[str, float] = {}  # shared id -> monotonic seconds
         self._unknown_words: set[str] = set()
+        self._queues = WeakSet[Sized]()
         self._lock = Lock()
         self._in_use: tuple[Credential | None, frozenset[str]] = (None, self.secrets)
         register(self)
@@ -137,9 +146,22 @@ class Connection:
             durations={operation or "": model.mean for operation, model in models if model.is_known},
             rate=self.throttle.rate,
             is_probing=self.throttle.is_probing,
+            outage=self.outage,
+            waiting=self.waiting,
             is_refused=self.credentials.refusal is not None,
             transport=self.transport,
         )
+
+    def add_queue(self, queue: Sized) -> None:
+        """Count the tasks in a poll queue as waited for, as long as the queue exists."""
+        with self._lock:
+            self._queues.add(queue)
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks are being waited for."""
+        with self._lock:
+            return sum(len(queue) for queue in self._queues)
 
     def durations_of(self, operation: str | None) -> DurationModel:
         """What has been learned about the durations of an operation; beyond the first few, they share a model."""

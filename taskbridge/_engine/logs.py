@@ -37,6 +37,20 @@ RECORDS: Final[Mapping[str, Record]] = {
         "connection %(connection)s pauses: %(reason)s",
         "The vendor refuses the account; logged once, until the next call.",
     ),
+    "outage-began": Record(
+        LOG,
+        logging.WARNING,
+        "connection %(connection)s has been unreachable since %(since)s: (%(host)s: %(error)s); tasks waiting: %(waiting)d; "
+        "taskbridge tries again every few seconds",
+        "Five requests in a row had no usable response; logged once for each outage, however many tasks wait.",
+    ),
+    "outage-ended": Record(
+        LOG,
+        logging.WARNING,
+        "connection %(connection)s is reachable again after %(duration).0f s; tasks waiting: %(waiting)d",
+        "The vendor responds again after an outage.",
+        ("host", "since"),
+    ),
     "unknown-status": Record(
         LOG,
         logging.WARNING,

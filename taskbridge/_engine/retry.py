@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, Send, Sleep
 from taskbridge._engine.logs import REQUESTS
+from taskbridge._engine.outage import report_failure, report_response
 from taskbridge._engine.uncertainty import uncertain_after
 from taskbridge.errors import (
     ApiError,
@@ -23,6 +24,7 @@ from taskbridge.errors import (
     CircuitOpen,
     ContractError,
     DeadlineExceeded,
+    ServerError,
     TaskbridgeError,
     TransportError,
     TruncatedResponse,
@@ -402,6 +404,7 @@ def _failed(connection: Connection, request: Request, error: TransportError | Co
             connection.throttle.abandoned()  # a kept connection that was closed says nothing about the vendor
         else:
             connection.throttle.failed(connection.clock.monotonic())
+            report_failure(connection, request.url, error)
     if isinstance(error, ContractError):
         return _Attempt(None, error, error.repeats)
     return _Attempt(None, error, _BY_POLICY if error.retryable else 0)
@@ -419,8 +422,13 @@ def _responded(connection: Connection, request: Request, response: Response) -> 
             throttle.slow_down(now, None if pause is None else min(pause, MAX_PAUSE))
         elif status >= 500:
             throttle.failed(now)
+            report_failure(
+                connection, request.url, ServerError(f"the vendor answered HTTP {status}", http_status=status)
+            )
         else:
             throttle.answered(now, response.headers)
+        if connection.outage is not None:
+            report_response(connection)
     elif status < 500 and status != 429:
         connection.external_retries.earn()
     wants_json = request.response_type == "json"

@@ -59,6 +59,8 @@ class Throttle:
         self._next_slot = -inf
         self._paused_until = -inf
         self._failures = 0
+        self.failing_since = -inf
+        """Monotonic seconds of the first of the failures in a row."""
         self._probe_at = inf  # finite during an outage
         self._probing = False
         self._probed_at = -inf
@@ -165,6 +167,8 @@ class Throttle:
     def failed(self, now: float) -> None:
         """Report that the vendor did not respond, or that its server failed."""
         with self._lock:
+            if self._failures == 0:
+                self.failing_since = now
             self._failures += 1
             if self._failures >= _FAILURES_TO_PROBE:
                 least, most = _PROBE_INTERVAL

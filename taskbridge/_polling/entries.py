@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._engine.lookup import translate
 from taskbridge._polling.intervals import pause_for_progress
-from taskbridge.errors import TaskbridgeError, WaitTimeout, printable
+from taskbridge.errors import DeadlineExceeded, TaskbridgeError, WaitTimeout, printable
 from taskbridge.events import PollReason
 from taskbridge.models import TaskStatus
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from taskbridge.models import Task, TaskRef
 
 _WEBHOOK_FACTOR: Final = 5.0  # pauses grow by this factor while a webhook is expected
+_PATIENCE: Final = 5.0  # seconds after which a status request without a response says that something is wrong
+_MARGIN: Final = 0.1  # seconds; a request may end a little before its deadline
 _OVERDUE_FACTOR: Final = 2.0  # mean ages at the end after which the webhook counts as lost and normal polling resumes
 
 
@@ -72,6 +74,7 @@ class PolledTask:
     reason: PollReason | None = PollReason.FIRST  # None if the interval policy decides
     ready_index: int = -1  # position in the queue's `ready`; -1 if not in it
     polling: bool = False
+    polled_at: float = 0.0  # monotonic seconds at which the last poll began
     long_poll: bool = False  # whether to use the vendor's long poll
     has_hint: bool = False  # whether a hint arrived during the current poll
 
@@ -204,23 +207,39 @@ class PolledTask:
 
     # Errors of waits that end before the task.
 
-    def wait_error(self, message: str, task: Task | None) -> WaitTimeout:
+    def wait_error(self, message: str, task: Task | None, last_error: TaskbridgeError | None = None) -> WaitTimeout:
         """Return the error for a wait that ends before the task does."""
         return WaitTimeout(
             message,
             task=task,
-            last_error=self.last_error,
+            last_error=last_error or self.last_error,
             provider=self.connection.provider.name,
             connection=self.connection.name,
             ref=self.ref,
         )
 
-    def timed_out(self, waited: float) -> WaitTimeout:
+    def cut_short(self, error: TaskbridgeError, now: float) -> bool:
+        """Whether a poll failed only because the wait was over soon after it began, which says nothing."""
+        return (
+            isinstance(error, DeadlineExceeded)
+            and self.polls > 0
+            and now >= self.deadline - _MARGIN
+            and now - self.polled_at < _PATIENCE
+        )
+
+    def _unreachable(self, now: float) -> TaskbridgeError | None:
+        """Return why the state of the task is not known at present; None if it is."""
+        unanswered = now - self.polled_at
+        if self.last_error is None and self.polling and (not self.polls or unanswered >= _PATIENCE):
+            return DeadlineExceeded(f"no response to the status request after {unanswered:.3g} s")
+        outage = self.connection.outage
+        return self.last_error or (None if outage is None else outage.error.again())
+
+    def timed_out(self, waited: float, now: float) -> WaitTimeout:
         """Return the error for a wait whose deadline has passed, after so many seconds."""
-        task = self.snapshot()
+        task, error = self.snapshot(), self._unreachable(now)
         if task is None:
-            error = self.last_error
-            state = "it was never seen" if error is None else f"every poll failed, the last with: {error.message}"
+            state = "it was never seen"
         elif not task.recognized:
             word = printable(task.native_status or "nothing", 60)
             state = f"the vendor says {word!r}, a word that taskbridge does not know"
@@ -230,7 +249,11 @@ class PolledTask:
             hints = self.connection.provider.wait_hints
             hint = (hints.get(task.reason) if task.reason else None) or hints.get(task.status)
             state = f"{state}; {hint}" if hint else state
+            state = f"{state}; last seen {max(0.0, now - self.submitted_at - self.age):.3g} s ago"
+        if error is not None:
+            state = f"{state}, last error: {error.message}"
         return self.wait_error(
             f"stopped waiting after {waited:.3g} s, the task continues: {state}; wait again with its ref to resume",
             task,
+            error,
         )

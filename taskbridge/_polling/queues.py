@@ -61,6 +61,10 @@ class ConnectionQueue:
         self.needless_polls = 0  # of tasks that a list omitted although they had not ended
         self.waste = 0.0  # requests of the last scan beyond those for our own tasks
         self.wasted_at = -inf  # monotonic seconds
+        connection.add_queue(self)
+
+    def __len__(self) -> int:
+        return len(self.members)
 
     def policy_of(self, operation: str | None) -> IntervalPolicy:
         """Return how often to poll the tasks of an operation."""

@@ -147,7 +147,8 @@ class PollScheduler:
             entry.long_poll = False  # fall back to normal polling
             queue.push(entry, now, PollReason.LONG_POLL_BROKE)
         else:
-            entry.last_error = error
+            if not entry.cut_short(error, now):
+                entry.last_error = error
             entry.failures += 1
             if queue.is_refused_by(error):
                 self._end_all(queue, error)
@@ -181,6 +182,7 @@ class PollScheduler:
                 self._poll_now(queue, entry, now, PollReason.LISTED)
             else:
                 queue.mark_seen(entry)
+                entry.last_error = None
                 entry.record(now, task, exact=False)
                 if task.native_status != entry.native_status:
                     entry.native_status, entry.last_body, entry.reported = task.native_status, None, task
@@ -199,6 +201,8 @@ class PollScheduler:
             return
         queue.end_scan(scan)
         queue.list_failures += 1
+        for entry in queue.covered_tasks():
+            entry.last_error = error
         if queue.is_refused_by(error):
             self._end_all(queue, error)
         elif is_final(error) or queue.list_failures >= MAX_LIST_FAILURES:
@@ -257,7 +261,7 @@ class PollScheduler:
             if entry is None:
                 self._obsolete -= 1
             else:
-                error = entry.timed_out(waiter.deadline - waiter.since)
+                error = entry.timed_out(waiter.deadline - waiter.since, now)
                 waiter.deadline = inf  # it is no longer in the heap
                 self._detach(waiter)
                 self._updates.append(Update(waiter, Outcome(entry.ref, error.task, error), final=True))
@@ -299,7 +303,7 @@ class PollScheduler:
         if entry is None:
             connection.throttle.give_back()
             return None
-        entry.polling = True
+        entry.polling, entry.polled_at = True, now
         queue.in_flight += 1
         overdue = max(0.0, now - entry.due_at)
         trace = PollTrace(entry.ref, entry.poll_reason(), now, overdue) if observed else None

@@ -273,3 +273,20 @@ def test_nothing_recorded_holds_a_credential(acme: Maker, seen: Seen) -> None:
     assert "key-of-acme" not in shown
     (wait,) = seen.named("taskbridge wait")
     assert {parent_of(span) for span in (*seen.named("POST"), *seen.named("GET"))} == {id_of(wait)}
+
+
+def test_an_outage_is_a_gauge(acme: Maker, seen: Seen) -> None:
+    levels: list[Any] = []
+
+    def vendor(_: Request) -> Response:
+        levels.append(
+            [(dict(point.attributes), point.value) for point in seen.metric("taskbridge.connection.unreachable")]
+        )
+        count = len(levels)
+        return answer("", 503) if 1 < count < 9 else answer("done" if count > 10 else "working")
+
+    wait_observed(acme(vendor, poll={"interval": 2.0}), seen)
+    connection = {"taskbridge.connection": "acme", "taskbridge.provider": "acme"}
+    assert levels[1] == [(connection, 0)]  # known from the first request
+    assert levels[7] == [(connection, 1)]
+    assert levels[-1] == [(connection, 0)]

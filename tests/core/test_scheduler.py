@@ -175,7 +175,7 @@ def test_a_timeout_names_the_last_error(driven: Driven) -> None:
     [update] = driven.updates()
     error = update.outcome.error
     assert isinstance(error, tb.WaitTimeout)
-    assert "every poll failed, the last with: the machine is on fire" in error.message
+    assert "it was never seen, last error: the machine is on fire" in error.message
     assert isinstance(error.last_error, tb.ServerError)
 
 

@@ -1,0 +1,64 @@
+"""Outages of a connection: detected by its throttle, reported here, once when one begins and once when it ends.
+
+The throttle decides under its own lock whether the vendor is down, and many threads report failures and responses. So
+each report compares what is known with what the throttle says now, whatever the order in which the threads get here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from taskbridge._engine.logs import log
+from taskbridge.events import Outage
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from taskbridge._engine.connection import Connection
+    from taskbridge.errors import TaskbridgeError
+
+_LOCK: Final = Lock()  # outages are rare
+
+
+def report_failure(connection: Connection, url: str, error: TaskbridgeError) -> None:
+    """Report an outage after a failed request, unless it is known already or the vendor seems to be up."""
+    if connection.outage is not None or not connection.throttle.is_probing:
+        return
+    clock = connection.clock
+    now, began = clock.now(), connection.throttle.failing_since
+    since = now - timedelta(seconds=clock.monotonic() - began)
+    host = urlsplit(url).hostname or ""
+    outage = Outage(now, connection.provider.name, connection.name, host, error, since, connection.waiting)
+    with _LOCK:
+        is_new = connection.outage is None
+        if is_new:
+            connection.outage, connection.outage_began = outage, began
+    if is_new:
+        facts = {"connection": connection.name, "host": host, "since": _shown(since), "waiting": outage.waiting}
+        log("outage-began", error=error.message, **facts)
+        connection.observers.notify(outage)
+    report_response(connection)  # which may have come in the meantime
+
+
+def report_response(connection: Connection) -> None:
+    """Report that an outage is over, if there was one and the throttle says so."""
+    if connection.throttle.is_probing:
+        return
+    with _LOCK:
+        outage, connection.outage = connection.outage, None
+    if outage is None:
+        return
+    clock, name = connection.clock, connection.name
+    duration = clock.monotonic() - connection.outage_began  # the clock on the wall may have been set in the meantime
+    ended = replace(outage, time=clock.now(), waiting=connection.waiting, duration=duration)
+    facts = {"connection": name, "host": outage.host, "since": _shown(outage.since), "waiting": ended.waiting}
+    log("outage-ended", duration=duration, **facts)
+    connection.observers.notify(ended)
+
+
+def _shown(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
