@@ -40,8 +40,8 @@ RECORDS: Final[Mapping[str, Record]] = {
     "outage-began": Record(
         LOG,
         logging.WARNING,
-        "connection %(connection)s has been unreachable since %(since)s: (%(host)s: %(error)s); tasks waiting: %(waiting)d; "
-        "taskbridge tries again every few seconds",
+        "connection %(connection)s has been unreachable since %(since)s (%(host)s: %(error)s); "
+        "tasks waiting: %(waiting)d; taskbridge tries again every few seconds",
         "Five requests in a row had no usable response; logged once for each outage, however many tasks wait.",
     ),
     "outage-ended": Record(

@@ -9,15 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from threading import Lock
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from taskbridge._engine.logs import log
 from taskbridge.events import Outage
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from taskbridge._engine.connection import Connection
     from taskbridge.errors import TaskbridgeError
 
@@ -38,8 +36,7 @@ def report_failure(connection: Connection, url: str, error: TaskbridgeError) -> 
         if is_new:
             connection.outage, connection.outage_began = outage, began
     if is_new:
-        facts = {"connection": connection.name, "host": host, "since": _shown(since), "waiting": outage.waiting}
-        log("outage-began", error=error.message, **facts)
+        log("outage-began", error=error.message, **_facts(outage))
         connection.observers.notify(outage)
     report_response(connection)  # which may have come in the meantime
 
@@ -52,13 +49,13 @@ def report_response(connection: Connection) -> None:
         outage, connection.outage = connection.outage, None
     if outage is None:
         return
-    clock, name = connection.clock, connection.name
+    clock = connection.clock
     duration = clock.monotonic() - connection.outage_began  # the clock on the wall may have been set in the meantime
     ended = replace(outage, time=clock.now(), waiting=connection.waiting, duration=duration)
-    facts = {"connection": name, "host": outage.host, "since": _shown(outage.since), "waiting": ended.waiting}
-    log("outage-ended", duration=duration, **facts)
+    log("outage-ended", duration=duration, **_facts(ended))
     connection.observers.notify(ended)
 
 
-def _shown(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+def _facts(outage: Outage) -> dict[str, Any]:
+    since = f"{outage.since:%Y-%m-%d %H:%M:%S} UTC"
+    return {"connection": outage.connection, "host": outage.host, "since": since, "waiting": outage.waiting}
