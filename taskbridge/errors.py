@@ -364,6 +364,7 @@ class WaitTimeout(TaskbridgeError, TimeoutError):
         task: The last snapshot; None if no status request succeeded.
         last_error: Why the vendor could not be asked: the error of the last status request, or of the connection's
             outage; None if the last status request succeeded.
+        state: What is known of the task, as text: its state, when it was last seen, and the last error.
     """
 
     retryable_by_default = True
@@ -374,11 +375,13 @@ class WaitTimeout(TaskbridgeError, TimeoutError):
         *,
         task: Task | None = None,
         last_error: TaskbridgeError | None = None,
+        state: str = "",
         **context: Any,
     ) -> None:
         super().__init__(message, **context)
         self.task = task
         self.last_error = last_error
+        self.state = state
 
 
 class WebhookRejected(TaskbridgeError):

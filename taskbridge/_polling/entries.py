@@ -207,12 +207,15 @@ class PolledTask:
 
     # Errors of waits that end before the task.
 
-    def wait_error(self, message: str, task: Task | None, last_error: TaskbridgeError | None = None) -> WaitTimeout:
+    def wait_error(
+        self, message: str, task: Task | None, last_error: TaskbridgeError | None = None, state: str = ""
+    ) -> WaitTimeout:
         """Return the error for a wait that ends before the task does."""
         return WaitTimeout(
             message,
             task=task,
             last_error=last_error or self.last_error,
+            state=state,
             provider=self.connection.provider.name,
             connection=self.connection.name,
             ref=self.ref,
@@ -256,4 +259,5 @@ class PolledTask:
             f"stopped waiting after {waited:.3g} s, the task continues: {state}; wait again with its ref to resume",
             task,
             error,
+            state,
         )

@@ -29,9 +29,14 @@ Setting: TypeAlias = tuple[str, Any, str]
 """Dotted key, value that may be shown, origin."""
 
 
-@click.group(name="config")
-def command() -> None:
+@click.group(name="config", invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> int:
     """Print the configuration."""
+    if ctx.invoked_subcommand is None:
+        ctx.obj.note(ctx.get_help())
+        return USAGE
+    return DONE
 
 
 @command.command()

@@ -42,7 +42,7 @@ MEANINGS: Final[Mapping[int, str]] = {
     USAGE: "wrong command, configuration, id or file",
     TIMED_OUT: "the wait timed out; the task continues",
     REFUSED: "the vendor refused: key, permission, quota, unknown task",
-    UNREACHABLE: "the vendor was unreachable or its response unusable",
+    UNREACHABLE: "the vendor was unreachable or its response unusable, also at the end of a wait",
     PARTIAL: "`run` finished, but some files have no result",
     BROKEN: "taskbridge itself failed, or could not write its output",
     130: "interrupted (Ctrl-C)",
@@ -72,7 +72,11 @@ CODES: Final[Mapping[type[BaseException], int]] = {
 
 def code_of(error: TaskbridgeError | None) -> int:
     """Return the exit code of an error; 0 for None."""
-    return DONE if error is None else next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
+    if error is None:
+        return DONE
+    if isinstance(error, WaitTimeout) and code_of(error.last_error) == UNREACHABLE:
+        return UNREACHABLE
+    return next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
 
 
 def outcome_code(outcome: Outcome) -> int:

@@ -98,7 +98,7 @@ def command(output: Output, ref: str, seconds: float | None, *, once: bool, requ
                         last = item.task or last
                     view.show(item)
     if isinstance(end.error, WaitTimeout):
-        show_resume(output, "timeout", {opened: end.task}, "explain")
+        show_resume(output, "timeout", {opened: end.error}, "explain")
     elif output.as_json:
         output.record(outcome_record(end))
     elif end.error is not None:

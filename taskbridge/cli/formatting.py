@@ -117,7 +117,12 @@ def native_text(task: Task) -> str:
 
 def task_line(task: Task, width: int) -> str:
     """Format a task on one line."""
-    return f"{printable(task.ref, 600).ljust(width)}  {task.status:<10}  {detail_text(task)}"
+    return f"{printable(task.ref, 600).ljust(width)}  {state_line(task)}"
+
+
+def state_line(task: Task | None) -> str:
+    """Format what is known of a task on one line."""
+    return "no status yet" if task is None else f"{task.status:<10}  {detail_text(task)}"
 
 
 def detail_text(task: Task, *, progress: bool = True) -> str:

@@ -184,14 +184,15 @@ connections_argument = click.argument(
 
 
 class _WarningHandler(logging.Handler):
-    """Writes the library's warnings to stderr, one line each."""
+    """Writes the library's warnings to stderr, one line each; a refusal is reported by the command itself."""
 
     def __init__(self, output: Output) -> None:
         super().__init__(logging.WARNING)
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._output.warning(record.getMessage())
+        if getattr(record, "event", None) != "account-refused":
+            self._output.warning(record.getMessage())
 
 
 def show_warnings(output: Output) -> None:

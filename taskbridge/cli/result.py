@@ -47,12 +47,12 @@ def command(output: Output, ref: str, timeout: float | None) -> int:
     with output.signals.raising():
         if output.as_json:
             output.record(result_record(opened, error, result=None if result is None else result.to_dict()))
-        elif error is not None:
+        elif error is not None and not isinstance(error, WaitTimeout):
             output.error(error)
         elif result is not None:
             output.line(result_block(opened, result))
         if isinstance(error, WaitTimeout):
-            show_resume(output, "timeout", {opened: error.task}, "result")
+            show_resume(output, "timeout", {opened: error}, "result")
     if error is None:
         bridge.close()
     return code_of(error)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
-from taskbridge.cli.formatting import task_line
+from taskbridge.cli.exit_codes import UNREACHABLE, code_of
+from taskbridge.cli.formatting import state_line
 from taskbridge.cli.options import config_path
-from taskbridge.errors import printable
+from taskbridge.errors import WaitTimeout, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,23 +33,39 @@ def stop_record(cause: str, refs: Iterable[str], resume: str) -> dict[str, Any]:
     return {"stopped": cause, "refs": list(refs), "resume": resume}
 
 
-def show_resume(output: Output, cause: str, tasks: Mapping[str, Task | None], command: str) -> None:
-    """Write which tasks continue, and the command that waits for them again."""
+def show_resume(
+    output: Output, cause: str, tasks: Mapping[str, Task | WaitTimeout | None], command: str, *, listed: bool = True
+) -> None:
+    """Write which tasks continue, and the command that waits for them again.
+
+    Args:
+        output: Gets the text or the JSON record.
+        cause: Why the command stopped: ``timeout``, ``interrupted`` or ``terminated``.
+        tasks: What is known of each task that continues: its last snapshot, or the error that ended its wait.
+        command: The command that resumes.
+        listed: Whether to list the tasks; False if a table shows them already.
+    """
     resume = command_line(command, *tasks)
     if output.as_json:
         output.record(stop_record(cause, tasks, resume))
         return
-    output.note(f"taskbridge: {'stopped waiting' if cause == 'timeout' else cause}; the tasks continue at the vendors")
-    shown = dict(list(tasks.items())[:_MOST_SHOWN])
-    width = max(len(printable(ref, 600)) for ref in shown)
-    for ref, task in shown.items():
-        output.note(
-            f"  {task_line(task, width)}"
-            if task is not None
-            else f"  {printable(ref, 600).ljust(width)}  no status yet"
-        )
-    if len(tasks) > len(shown):
+    output.note(f"taskbridge: {_heading(cause, tasks.values())}; the tasks continue at the vendors")
+    shown = dict(list(tasks.items())[: _MOST_SHOWN if listed else 0])
+    width = max((len(printable(ref, 600)) for ref in shown), default=0)
+    for ref, known in shown.items():
+        text = known.state if isinstance(known, WaitTimeout) else state_line(known)
+        output.note(f"  {printable(ref, 600).ljust(width)}  {printable(text)}")
+    if listed and len(tasks) > len(shown):
         output.note(f"  and {len(tasks) - len(shown):,} more")
+    if len(tasks) > _MOST_SHOWN:
         output.note("resume with: the same command again; tasks that have ended are reported at once")
     else:
         output.note(f"resume with: {resume}")
+
+
+def _heading(cause: str, known: Iterable[Task | WaitTimeout | None]) -> str:
+    if cause != "timeout":
+        return cause
+    errors = [each for each in known if isinstance(each, WaitTimeout)]
+    silent = dict.fromkeys(each.connection or "" for each in errors if code_of(each) == UNREACHABLE)
+    return f"timed out because {', '.join(silent)} could not be reached" if silent else "timed out"

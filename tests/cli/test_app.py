@@ -53,12 +53,27 @@ def test_every_error_has_an_exit_code_of_the_table() -> None:
     kinds: list[type[tb.TaskbridgeError]] = [
         getattr(tb.errors, name) for name in tb.errors.__all__ if name != "printable"
     ]
-    codes = {kind: code_of(kind.__new__(kind)) for kind in kinds}
+    codes = {kind: code_of(kind.__new__(kind)) for kind in kinds if kind is not tb.WaitTimeout}
 
     assert len(codes) > 25
-    assert set(codes.values()) == {1, 2, 3, 4, 5} < set(MEANINGS)
+    assert {*codes.values(), 3} == {1, 2, 3, 4, 5} < set(MEANINGS)
     assert codes[tb.QuotaExceeded] == codes[tb.PermissionDenied] == codes[tb.RateLimited] == 4
     assert codes[tb.ServerError] == codes[tb.MalformedResponse] == codes[tb.TlsError] == 5
+
+
+@pytest.mark.parametrize(
+    ("last", "code"),
+    [
+        (None, 3),
+        (tb.RateLimited("too many requests"), 3),
+        (tb.ConnectFailed("connection refused"), 5),
+        (tb.ServerError("down"), 5),
+    ],
+)
+def test_a_wait_that_timed_out_while_the_vendor_was_unreachable_is_5(
+    last: tb.TaskbridgeError | None, code: int
+) -> None:
+    assert code_of(tb.WaitTimeout("stopped waiting", last_error=last)) == code
 
 
 def test_the_version_imports_little(run: Run) -> None:

@@ -160,8 +160,33 @@ def test_a_wait_that_times_out_prints_the_command_that_resumes(run: Run, ref: Re
     done = run("wait", "--timeout", "0.5", task, ref("scan-documents", "completed"))
 
     assert done.returncode == 3
-    assert f"taskbridge: {task}: stopped waiting after 0.5 s" in done.stderr
-    assert done.stderr.endswith(f"resume with: taskbridge wait {task}\n")
+    heading, line, resume = done.stderr.splitlines()
+    assert heading == "taskbridge: timed out; the tasks continue at the vendors"
+    assert line.startswith(f"  {task}  it is processing (awaiting_review), vendor says 'InReview'; ")
+    assert resume == f"resume with: taskbridge wait {task}"
+
+
+@pytest.mark.parametrize("command", ["wait", "result", "explain"])
+def test_a_wait_for_a_vendor_that_cannot_be_reached_is_5_and_says_so_once(run_here: Run, command: str) -> None:
+    task = "nowhere:task_euyrvozb9302uwhq"
+
+    done = run_here(command, task, "--for" if command == "explain" else "--timeout", "0.3")
+
+    assert done.returncode == 5
+    assert done.stderr.splitlines() == [
+        "taskbridge: timed out because nowhere could not be reached; the tasks continue at the vendors",
+        f"  {task}  it was never seen, last error: the host refuses connections or cannot be reached",
+        f"resume with: taskbridge {command} {task}",
+    ]
+
+
+@pytest.mark.parametrize("command", ["get", "wait", "result", "download"])
+def test_a_refused_key_is_reported_once(run_here: Run, command: str) -> None:
+    done = run_here(command, "wrong-key:task_euyrvozb9302uwhq")
+
+    assert done.returncode == 4
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("taskbridge: wrong-key:task_euyrvozb9302uwhq: ")
 
 
 def test_wait_writes_one_object_for_each_change_and_one_to_resume(run: Run, ref: Ref) -> None:

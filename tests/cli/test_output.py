@@ -109,7 +109,8 @@ def test_a_terminal_gets_a_table_that_updates_in_place(start: Start, ref: Ref) -
     assert code == 3
     assert "\x1b[2K" in shown  # lines are overwritten
     assert "\x1b[33mprocessing" in shown
-    assert re.search(r"1 of 1 ended, \ds", shown)
+    assert re.search(r"0 of 1 ended, 1 timed out, \ds", shown)
+    assert shown.count("it is processing") == 1  # the task is no longer in the table
     assert f"resume with: taskbridge wait {task}" in shown
 
 
@@ -156,8 +157,9 @@ def test_of_many_running_tasks_some_are_listed(run: Run) -> None:
 
     done = run("wait", *refs, "--timeout", "0.05")
 
-    assert done.returncode == 3
-    assert done.stderr.count("no status yet") == 50
+    assert done.returncode == 5
+    assert "taskbridge: timed out because nowhere could not be reached; the tasks continue" in done.stderr
+    assert done.stderr.count("it was never seen") == 50
     assert "and 70 more" in done.stderr
     assert "the same command again" in done.stderr
 

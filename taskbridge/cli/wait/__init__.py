@@ -14,7 +14,7 @@ from taskbridge.cli.output import is_live
 from taskbridge.cli.records import outcome_record
 from taskbridge.cli.resume import show_resume
 from taskbridge.cli.wait.progress import WaitProgress
-from taskbridge.errors import printable
+from taskbridge.errors import WaitTimeout, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,8 @@ def command(output: Output, refs: tuple[str, ...], timeout: float | None) -> int
     def report(cause: str) -> None:
         running = progress.running if progress is not None else dict.fromkeys(refs)
         if running:
-            show_resume(output, cause, running, "wait")
+            in_table = progress is not None and cause != "timeout" and is_live()
+            show_resume(output, cause, running, "wait", listed=not in_table)
 
     with output.signals.reporting(report):  # without closing the bridge, which would wait for requests in flight
         bridge, opened = open_refs(output, refs)
@@ -72,6 +73,8 @@ def _view(output: Output, progress: WaitProgress) -> AbstractContextManager[Call
 def _show_line(output: Output, width: int, outcome: Outcome) -> None:
     if output.as_json:
         output.record(outcome_record(outcome))
+    elif isinstance(outcome.error, WaitTimeout):
+        return  # the report at the end has it
     elif outcome.error is not None:
         output.error(outcome.error)
     elif outcome.task is not None:

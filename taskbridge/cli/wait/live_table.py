@@ -18,7 +18,7 @@ from rich.text import Text
 
 from taskbridge.cli.formatting import COLORS, detail_text, duration_text, time_left
 from taskbridge.cli.output import use_color
-from taskbridge.errors import printable
+from taskbridge.errors import WaitTimeout, printable
 from taskbridge.models import TaskStatus
 from taskbridge.notebook import progress_text
 
@@ -35,7 +35,11 @@ _OTHER_LINES: Final = 3  # lines of the terminal that are not for tasks: heading
 
 
 class WaitTable(AbstractContextManager["Callable[[Outcome], None]", None]):
-    """A table that updates in place; errors are printed in full at the end."""
+    """A table that updates in place.
+
+    At the end, tasks without an answer are no longer in it: errors are printed in full below, and so are the waits that
+    timed out.
+    """
 
     def __init__(self, output: Output, progress: WaitProgress) -> None:
         self._output = output
@@ -43,7 +47,7 @@ class WaitTable(AbstractContextManager["Callable[[Outcome], None]", None]):
         self._started = monotonic()
         self._longest = max(len(printable(ref, 600)) for ref in progress.refs)
         self._console = Console(highlight=False, markup=False, no_color=not use_color() or None)
-        self._finished = False
+        self._finished = self._stopped = False
         self._live = Live(get_renderable=self.render, console=self._console, refresh_per_second=4)
 
     def __enter__(self) -> Callable[[Outcome], None]:
@@ -51,10 +55,10 @@ class WaitTable(AbstractContextManager["Callable[[Outcome], None]", None]):
         return lambda _: None  # the next refresh shows a change
 
     def __exit__(self, *error: object) -> None:
-        self._finished = error[0] is None
+        self._finished, self._stopped = error[0] is None, True
         self._live.__exit__(None, None, None)
         for end in self._progress.ended.values():
-            if end.error is not None:
+            if end.error is not None and not isinstance(end.error, WaitTimeout):
                 self._output.error(end.error)
 
     def render(self) -> Group:
@@ -62,6 +66,10 @@ class WaitTable(AbstractContextManager["Callable[[Outcome], None]", None]):
         refs = self._progress.refs
         counts = self._counts() if len(refs) > self._room(0) else []
         shown = self._final_rows() if self._finished else self._fitting(self._room(len(counts)))
+        hidden = len(refs) - len(shown)
+        if self._stopped:
+            ended = self._progress.ended
+            shown = [ref for ref in shown if ref not in ended or ended[ref].error is None]
         width = max(_SHORTEST_REF, min(self._longest, self._console.width - _OTHER_COLUMNS))
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", expand=True)
         table.add_column("task", overflow="ellipsis", no_wrap=True, width=width)
@@ -72,7 +80,7 @@ class WaitTable(AbstractContextManager["Callable[[Outcome], None]", None]):
         table.add_column("vendor says", overflow="ellipsis", no_wrap=True, ratio=1)
         for ref in shown:
             table.add_row(*self._cells(ref, width))
-        return Group(*([table] if shown else []), *counts, self._total(len(refs) - len(shown)))
+        return Group(*([table] if shown else []), *counts, self._total(hidden))
 
     def _room(self, count_lines: int) -> int:
         return max(1, self._console.height - _OTHER_LINES - count_lines)
@@ -106,8 +114,6 @@ class WaitTable(AbstractContextManager["Callable[[Outcome], None]", None]):
         progress = self._progress
         task, end, poll_error = progress.tasks.get(ref), progress.ended.get(ref), progress.poll_errors.get(ref)
         if end is not None and end.error is not None:
-            if task is not None:
-                return Text(f"{detail_text(task, progress=False)}; stopped waiting")
             return Text(printable(end.error.message), style=COLORS["failed"])
         if end is None and poll_error is not None:
             return Text(printable(poll_error.message), style=COLORS["failed"])
@@ -130,8 +136,11 @@ class WaitTable(AbstractContextManager["Callable[[Outcome], None]", None]):
 
     def _total(self, hidden: int) -> Text:
         more = f", {hidden:,} not shown" if hidden else ""
-        ended, total = len(self._progress.ended), len(self._progress.refs)
-        return Text(f"{ended:,} of {total:,} ended{more}, {duration_text(monotonic() - self._started)}", style="dim")
+        timed_out, total = len(self._progress.timed_out), len(self._progress.refs)
+        ended = len(self._progress.ended) - timed_out
+        late = f", {timed_out:,} timed out" if timed_out else ""
+        elapsed = duration_text(monotonic() - self._started)
+        return Text(f"{ended:,} of {total:,} ended{late}{more}, {elapsed}", style="dim")
 
 
 def _shorten(text: str, width: int) -> str:

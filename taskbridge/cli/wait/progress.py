@@ -58,13 +58,16 @@ class WaitProgress:
             self.due[event.ref] = monotonic() + event.next_poll_in
 
     @property
-    def running(self) -> dict[str, Task | None]:
-        """The tasks that are not known to have ended, with their last snapshot."""
-        return {ref: self.tasks.get(ref) for ref in self.refs if self._is_running(ref)}
+    def running(self) -> dict[str, Task | WaitTimeout | None]:
+        """The tasks that are not known to have ended, with their last snapshot or the error that ended the wait."""
+        timed_out = self.timed_out
+        running = [ref for ref in self.refs if ref not in self.ended or ref in timed_out]
+        return {ref: timed_out.get(ref, self.tasks.get(ref)) for ref in running}
 
-    def _is_running(self, ref: TaskRef) -> bool:
-        end = self.ended.get(ref)
-        return end is None or isinstance(end.error, WaitTimeout)
+    @property
+    def timed_out(self) -> dict[str, WaitTimeout]:
+        """The errors of the waits that timed out."""
+        return {ref: end.error for ref, end in self.ended.items() if isinstance(end.error, WaitTimeout)}
 
     @property
     def exit_code(self) -> int:
