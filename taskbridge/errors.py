@@ -155,14 +155,18 @@ class TaskbridgeError(Exception):
 
     def __str__(self) -> str:
         where = self.ref or self.connection or self.provider
+        return f"{printable(where, 200)}: {self.summary}" if where else self.summary
+
+    @property
+    def summary(self) -> str:
+        """The message with the facts of the vendor's response, but not where it happened."""
         facts = [
             f"HTTP {self.http_status}" if self.http_status is not None else "",
             f"code {printable(self.vendor_code, 100)}" if self.vendor_code else "",
             f"request {printable(self.request_id, 100)}" if self.request_id else "",
         ]
         known = ", ".join(fact for fact in facts if fact)
-        head = f"{printable(where, 200)}: " if where else ""
-        return f"{head}{self.message}{f' ({known})' if known else ''}"
+        return f"{self.message} ({known})" if known else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions pickle their positional arguments only, so the attributes are added as state.

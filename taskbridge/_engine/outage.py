@@ -36,7 +36,7 @@ def report_failure(connection: Connection, url: str, error: TaskbridgeError) -> 
         if is_new:
             connection.outage, connection.outage_began = outage, began
     if is_new:
-        log("outage-began", error=error.message, **_facts(outage))
+        log("outage-began", error=error.summary, **_facts(outage))
         connection.observers.notify(outage)
     report_response(connection)  # which may have come in the meantime
 

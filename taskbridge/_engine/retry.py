@@ -422,9 +422,7 @@ def _responded(connection: Connection, request: Request, response: Response) -> 
             throttle.slow_down(now, None if pause is None else min(pause, MAX_PAUSE))
         elif status >= 500:
             throttle.failed(now)
-            report_failure(
-                connection, request.url, ServerError(f"the vendor answered HTTP {status}", http_status=status)
-            )
+            report_failure(connection, request.url, ServerError("the vendor's server failed", http_status=status))
         else:
             throttle.answered(now, response.headers)
         if connection.outage is not None:

@@ -254,7 +254,7 @@ class PolledTask:
             state = f"{state}; {hint}" if hint else state
             state = f"{state}; last seen {max(0.0, now - self.submitted_at - self.age):.3g} s ago"
         if error is not None:
-            state = f"{state}, last error: {error.message}"
+            state = f"{state}, last error: {error.summary}"
         return self.wait_error(
             f"stopped waiting after {waited:.3g} s, the task continues: {state}; wait again with its ref to resume",
             task,

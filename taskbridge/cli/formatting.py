@@ -131,6 +131,11 @@ def detail_text(task: Task, *, progress: bool = True) -> str:
     return f"{native_text(task)}{f' ({task.reason})' if task.reason else ''}{f': {note}' if note else ''}"
 
 
+def note_text(task: Task) -> str:
+    """Format what `detail_text` says beside the vendor's status: our reason, progress and message."""
+    return ": ".join(filter(None, [str(task.reason or ""), _note(task, progress=True)]))
+
+
 def _note(task: Task, *, progress: bool) -> str:
     if task.error is not None:
         return _safe(unless_status(task, task.error.message) or unless_status(task, task.error.code)) or ""

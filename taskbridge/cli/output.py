@@ -72,11 +72,11 @@ class Output:
         """Write a line of JSON."""
         self.note(_json(record))
 
-    def error(self, error: TaskbridgeError) -> None:
-        """Write an error that belongs to no line of stdout."""
+    def error(self, error: TaskbridgeError, context: str = "") -> None:
+        """Write an error that belongs to no line of stdout; in text, after some words on what it means."""
         from taskbridge.cli.records import error_record  # noqa: PLC0415  # needed for errors only
 
-        self._message("error", error_record(error), printable(str(error)))
+        self._message("error", error_record(error), f"{context}{printable(str(error))}")
 
     def usage_error(self, message: str, command: str) -> None:
         """Write what is wrong with a command line."""

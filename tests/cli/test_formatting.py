@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
@@ -14,13 +15,13 @@ from rich.console import Console
 from taskbridge._config.registry import ProviderInfo
 from taskbridge.cli.formatting import duration_text, provider_block, result_block, task_block, task_line
 from taskbridge.cli.output import Output
-from taskbridge.cli.run.ledger import LedgerEntry
+from taskbridge.cli.run.ledger import LedgerEntry, Phase
 from taskbridge.cli.run.live_table import RunTable
-from taskbridge.cli.run.progress import RunProgress
+from taskbridge.cli.run.progress import RunProgress, show_stop
 from taskbridge.cli.run.worker import FileUpdate
 from taskbridge.cli.wait.live_table import WaitTable
 from taskbridge.cli.wait.progress import WaitProgress
-from taskbridge.errors import ServerError, TaskNotFound
+from taskbridge.errors import ConnectFailed, ServerError, TaskNotFound
 from taskbridge.events import Observation, ObservationSource, PollReason
 from taskbridge.models import Outcome, Task, TaskFailure, TaskFile, TaskRef, TaskResult, TaskStatus
 
@@ -205,7 +206,7 @@ def test_a_duration_takes_few_columns(seconds: float, shown: str) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_the_table_of_a_run_shows_duration_and_next_poll() -> None:
-    entry = LedgerEntry(number=1, source="in/a.pdf", folder="a.pdf")
+    entry = LedgerEntry(number=1, source="in/a.pdf", folder="a.pdf", phase=Phase.ACCEPTED, ref="acme:t1")
     progress = RunProgress([entry])
     progress.update(FileUpdate(entry, "waiting", task=(running := task())))
     event = Observation(
@@ -220,3 +221,75 @@ def test_the_table_of_a_run_shows_duration_and_next_poll() -> None:
     shown = io.StringIO()
     Console(file=shown, width=80).print(RunTable(progress).render())
     assert "12s" not in shown.getvalue()
+
+
+def run_of(*phases: Phase, sent: float = 0.0) -> RunProgress:
+    """A run whose files are that far, sent so many seconds ago."""
+    time = (datetime.now(UTC) - timedelta(seconds=sent)).isoformat()
+    return RunProgress(
+        LedgerEntry(
+            number=number,
+            source=f"in/{number}.pdf",
+            folder=f"{number}.pdf",
+            phase=phase,
+            recovery_token=None if phase is Phase.PLANNED else {"time": time},
+            ref=f"acme:t{number}" if phase in (Phase.ACCEPTED, Phase.DONE) else None,
+        )
+        for number, phase in enumerate(phases, 1)
+    )
+
+
+@pytest.mark.usefixtures("small")
+def test_the_table_of_a_run_counts_as_its_closing_line_does(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also after an interruption, whose last update of a file may be older than the ledger."""
+    progress = run_of(Phase.PLANNED, Phase.PLANNED, Phase.DONE)
+    first, second, third = progress.entries.values()
+    table = RunTable(progress)
+    for update in (FileUpdate(first, "submitting"), FileUpdate(first, "skipped"), FileUpdate(second, "skipped")):
+        progress.update(update)
+    progress.stop([replace(first, phase=Phase.ACCEPTED, ref="acme:t1"), second, third])
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(table.render())
+    counts = "1 of 3 done, 1 at the vendor, 1 not submitted"
+    assert shown.getvalue().splitlines()[-1].startswith(f"{counts}, ")
+    show_stop(Output(as_json=False), "interrupted", progress, "again", in_table=False)
+    assert capsys.readouterr().err == f"taskbridge: interrupted; {counts}\nresume with: again\n"
+
+
+def test_the_time_of_a_run_includes_earlier_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress = run_of(Phase.DONE, Phase.ACCEPTED, Phase.PLANNED, Phase.PLANNED, sent=100.0)
+    assert 100.0 <= progress.elapsed < 130.0
+    _, accepted, planned, _ = progress.entries.values()
+    progress.update(FileUpdate(accepted, "waiting"))
+    progress.update(FileUpdate(planned, "submitting"))
+    assert 100.0 <= progress.age(2) < 130.0
+    assert progress.age(3) < 30.0
+    assert progress.time_left is None  # nothing has ended yet in this run
+    progress.update(FileUpdate(replace(accepted, phase=Phase.DONE), "done"))
+    later = monotonic() + 60.0
+    monkeypatch.setattr("taskbridge.cli.run.progress.monotonic", lambda: later)
+    assert progress.time_left == pytest.approx(2 * 60.0, abs=30.0)  # two files are left, and one took a minute
+
+
+@pytest.mark.usefixtures("small")
+def test_the_table_of_a_run_keeps_next_poll_and_vendor_status_apart() -> None:
+    progress = run_of(Phase.ACCEPTED)
+    (entry,) = progress.entries.values()
+    progress.update(FileUpdate(entry, "waiting", task=task(id="t1", native_status="busy")))
+    failed = Observation(
+        MOMENT,
+        "acme",
+        TaskRef("acme:t1"),
+        ObservationSource.POLL,
+        PollReason.RETRY,
+        error=ConnectFailed("connection refused"),
+        next_poll_in=6.5,
+    )
+    progress.observe(failed)
+    shown = io.StringIO()
+    Console(file=shown, width=100).print(RunTable(progress).render())
+    head, row, total = shown.getvalue().splitlines()
+    assert head.split() == ["file", "state", "time", "next", "poll", "vendor", "status"]
+    assert row.split() == ["1.pdf", "at", "vendor", "0s", "6s", "busy", "connection", "refused"]
+    assert total == "0 of 1 done, 1 at the vendor, 0s"
+    assert progress.waiting_for() == "1 busy"

@@ -260,6 +260,29 @@ def test_the_ledger_is_not_a_document(place: Path, run_here: Run, own_vendors: E
 # The account.
 
 
+def test_a_run_whose_waits_end_in_an_outage_is_5_and_says_so(go: Run, place: Path, own_vendors: Emulator) -> None:
+    """One warning for all files, and a refused submission is not the reason."""
+    own_vendors.fail_next(502, method="GET", times=1000)
+    done = go("extract-text", "in", "--timeout", "0.8")
+    own_vendors.clear_faults()
+    again = go("--resume")
+
+    assert done.returncode == 5
+    lines = done.stdout.splitlines()
+    assert [re.sub(r"cloudconvert:job/\S+", "REF:", line) for line in sorted(lines)] == [
+        f"{name}.pdf  not done   REF: timed out: it was never seen, last error: the vendor's server failed (HTTP 502)"
+        for name in "abc"
+    ]
+    warning, *rest = done.stderr.splitlines()
+    assert warning.startswith("taskbridge: connection cloudconvert has been unreachable since ")
+    assert "(127.0.0.1: the vendor's server failed (HTTP 502)); tasks waiting: " in warning
+    assert rest[:2] == [
+        "taskbridge: 0 of 3 done, 3 not done",
+        "taskbridge: timed out because cloudconvert could not be reached",
+    ]
+    assert again.returncode == 0
+
+
 def test_a_refused_key_ends_the_run_at_once(go: Run, place: Path, own_vendors: Emulator) -> None:
     config = place / "taskbridge.toml"
     good = config.read_text("utf-8")
@@ -270,7 +293,7 @@ def test_a_refused_key_ends_the_run_at_once(go: Run, place: Path, own_vendors: E
     second = go("--resume")
 
     assert (first.returncode, first.stdout) == (4, "")
-    assert first.stderr.endswith(f"taskbridge: 0 of 3 done, 3 not started\n{RESUME.format(place)}")
+    assert first.stderr.endswith(f"taskbridge: 0 of 3 done, 3 not submitted\n{RESUME.format(place)}")
     assert (second.returncode, second.stderr) == (0, "taskbridge: 3 of 3 done\n")
     assert sum(request.status == 401 for request in own_vendors.requests) <= 2
 
@@ -283,7 +306,7 @@ def test_an_uncertain_submission_is_not_recovered_with_a_refused_key(go: Run, pl
 
     assert done.returncode == 4
     assert done.stdout.startswith("a.pdf  uncertain  cloudconvert: ")
-    assert "taskbridge: 0 of 2 done, 1 uncertain, 1 not started\n" in done.stderr
+    assert "taskbridge: 0 of 2 done, 1 uncertain, 1 not submitted\n" in done.stderr
 
 
 # The ledger.

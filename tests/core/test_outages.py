@@ -64,7 +64,7 @@ def test_an_outage_is_logged_once_and_so_is_its_end(
     facts = began.__dict__
     assert (facts["event"], facts["connection"], facts["host"]) == ("outage-began", "acme", "acme.test")
     assert facts["waiting"] == len(IDS)
-    assert facts["error"] in {"connection refused", "the vendor answered HTTP 500"}
+    assert facts["error"] in {"connection refused", "the vendor's server failed (HTTP 500)"}
     facts = ended.__dict__
     assert (facts["event"], facts["waiting"]) == ("outage-ended", len(IDS))
     assert SECONDS - 5.0 < facts["duration"] < SECONDS + 15.0

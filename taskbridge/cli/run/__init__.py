@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
+from queue import Empty
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from taskbridge.cli.exit_codes import BROKEN, DONE, PARTIAL, code_of
+from taskbridge.cli.exit_codes import BROKEN, DONE, PARTIAL, UNREACHABLE, code_of
 from taskbridge.cli.options import (
     parse_seconds,
     with_config,
@@ -22,7 +24,7 @@ from taskbridge.cli.output import is_live
 from taskbridge.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from taskbridge.cli.output import Output
     from taskbridge.cli.run.ledger import Ledger
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from taskbridge.cli.run.progress import RunProgress
     from taskbridge.cli.run.worker import FileUpdate, RunPool
 
+_NOTE_INTERVAL: Final = 60.0  # seconds between two lines that say how far a run is
 _UNLIMITED: Final = 86_400.0  # seconds that stand for `--settle none`
 
 
@@ -103,12 +106,15 @@ def _run(output: Output, request: RunRequest) -> int:
     from taskbridge.cli.run.worker import FileRunner, RunPool  # noqa: PLC0415  # as above
 
     ledger: Ledger | None = None
+    progress: RunProgress | None = None
 
     def report(word: str) -> None:
         if ledger is None:
             output.stopped(word)
         else:
-            show_stop(output, word, ledger.entries(), request.resume_command())
+            in_table = progress is not None and is_live()
+            known = progress or RunProgress(ledger.entries())
+            show_stop(output, word, known, request.resume_command(), in_table=in_table)
 
     with ExitStack() as stack, output.signals.reporting(report):
         ledger, client, terms = open_run(output, request)
@@ -122,14 +128,33 @@ def _run(output: Output, request: RunRequest) -> int:
                         progress.update(known)
                         show(known)
                     pool.start(progress.unfinished())
-                    while (update := pool.updates.get()) is not None:
+                    for update in _updates(output, pool, progress):
                         progress.update(update)
                         show(update)
             finally:
                 pool.stop()
                 for last in pool.drain():
                     progress.update(last)
+                if pool.ledger_error is None:
+                    progress.stop(ledger.entries())
     return _show_end(output, request, pool, progress)
+
+
+def _updates(output: Output, pool: RunPool, progress: RunProgress) -> Iterator[FileUpdate]:
+    """Yield the updates of a run; where no table shows it, write now and then how far it is."""
+    quiet = output.as_json or is_live()
+    noted = monotonic()
+    while True:
+        try:
+            update = pool.updates.get(timeout=None if quiet else max(0.0, noted + _NOTE_INTERVAL - monotonic()))
+        except Empty:
+            noted = monotonic()
+            waiting = progress.waiting_for()
+            output.note(f"taskbridge: {progress.summary()}{f'; waiting for: {waiting}' if waiting else ''}")
+            continue
+        if update is None:
+            return
+        yield update
 
 
 def _view(output: Output, progress: RunProgress) -> AbstractContextManager[Callable[[FileUpdate], None]]:
@@ -151,7 +176,7 @@ def _view(output: Output, progress: RunProgress) -> AbstractContextManager[Calla
 def _show_end(output: Output, request: RunRequest, pool: RunPool, progress: RunProgress) -> int:
     """Write how the run ended; return the exit code."""
     if pool.refusal is not None:
-        output.error(pool.refusal)
+        output.error(pool.refusal, "nothing more was submitted: ")
     if pool.ledger_error is not None:
         output.note(f"taskbridge: {pool.ledger_error}")
     resume = request.resume_command() if progress.is_resumable else None
@@ -159,14 +184,22 @@ def _show_end(output: Output, request: RunRequest, pool: RunPool, progress: RunP
         counts = {step: count for step, count in sorted(progress.steps.items()) if count}
         output.record({"files": len(progress.entries), "counts": counts, "resume": resume})
     else:
-        if not is_live():  # the table has it already
-            output.note(f"taskbridge: {progress.summary()}")
-        if progress.steps["uncertain"]:
-            output.note("resubmit uncertain files with --resubmit-uncertain, after checking at the vendor")
-        if resume is not None:
-            output.note(f"resume with: {resume}")
+        _note_end(output, progress, resume)
     if pool.ledger_error is not None:
         return BROKEN
     if pool.refusal is not None:
         return code_of(pool.refusal)
+    if progress.unreachable:
+        return UNREACHABLE
     return DONE if progress.is_complete else PARTIAL
+
+
+def _note_end(output: Output, progress: RunProgress, resume: str | None) -> None:
+    if not is_live():  # the table has it already
+        output.note(f"taskbridge: {progress.summary()}")
+    if progress.unreachable:
+        output.note(f"taskbridge: timed out because {', '.join(sorted(progress.unreachable))} could not be reached")
+    if progress.steps["uncertain"]:
+        output.note("resubmit uncertain files with --resubmit-uncertain, after checking at the vendor")
+    if resume is not None:
+        output.note(f"resume with: {resume}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console, Group
@@ -11,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from taskbridge.cli.formatting import detail_text, duration_text, time_left
+from taskbridge.cli.formatting import duration_text, native_text, note_text, time_left
 from taskbridge.cli.output import use_color
 from taskbridge.cli.run.progress import end_text
 from taskbridge.errors import printable
@@ -22,12 +21,13 @@ if TYPE_CHECKING:
     from taskbridge.cli.run.progress import RunProgress
     from taskbridge.cli.run.worker import FileUpdate
 
-_OTHER_COLUMNS: Final = 50  # columns of the terminal that are not for the file's name
+_OTHER_COLUMNS: Final = 60  # columns of the terminal that are not for the file's name
 _OTHER_LINES: Final = 4  # lines of the terminal that are not for files
 
 # Step -> what the table says, and in which color.
 _STEPS: Final[Mapping[str, tuple[str, str]]] = {
     "submitting": ("submitting", "blue"),
+    "retrying": ("retrying", "blue"),
     "recovering": ("recovering", "blue"),
     "waiting": ("at vendor", "yellow"),
     "downloading": ("download", "cyan"),
@@ -46,7 +46,6 @@ class RunTable(AbstractContextManager["Callable[[FileUpdate], None]", None]):
 
     def __init__(self, progress: RunProgress) -> None:
         self._progress = progress
-        self._started = monotonic()
         self._console = Console(highlight=False, markup=False, no_color=not use_color() or None)
         self._finished = False
         self._live = Live(get_renderable=self.render, console=self._console, refresh_per_second=4)
@@ -78,25 +77,32 @@ class RunTable(AbstractContextManager["Callable[[FileUpdate], None]", None]):
         table.add_column("file", overflow="fold", width=width)
         table.add_column("state", width=10)
         table.add_column("time", no_wrap=True, justify="right", width=6)
-        table.add_column("next", no_wrap=True, justify="right", width=5)
+        table.add_column("next poll", no_wrap=True, justify="right", width=9)
+        table.add_column("vendor status", overflow="ellipsis", no_wrap=True, width=13)
         table.add_column("", overflow="fold" if self._finished else "ellipsis", no_wrap=not self._finished, ratio=1)
         for update in shown:
             word, color = _STEPS[update.step]
-            due = progress.due.get(update.task.ref) if update.task is not None and update.step == "waiting" else None
+            is_waiting = update.step == "waiting"
+            due = progress.due.get(update.entry.ref or "") if is_waiting else None
             table.add_row(
                 Text(printable(update.entry.folder, 200)),
                 Text(word, style=color),
                 Text(duration_text(progress.age(update.entry.number))),
                 Text(time_left(due)),
-                Text(_detail(update)),
+                Text("" if update.task is None or update.is_final else native_text(update.task)),
+                self._detail(update),
             )
-        total = f"{progress.summary()}, {duration_text(monotonic() - self._started)}"
+        left = progress.time_left
+        estimate = "" if left is None or self._finished else f", about {duration_text(left)} left"
+        total = f"{progress.summary()}, {duration_text(progress.elapsed)}{estimate}"
         return Group(*([table] if shown else []), Text(total, style="dim"))
 
-
-def _detail(update: FileUpdate) -> str:
-    if update.step == "downloading":
-        return "" if update.fraction is None else f"{update.fraction:.0%}"
-    if update.is_final:
-        return end_text(update)
-    return "" if update.task is None else detail_text(update.task)
+    def _detail(self, update: FileUpdate) -> Text:
+        poll_error = self._progress.poll_errors.get(update.entry.ref or "")
+        if update.step == "downloading":
+            return Text("" if update.fraction is None else f"{update.fraction:.0%}")
+        if update.is_final or update.error is not None:
+            return Text(end_text(update))
+        if poll_error is not None:
+            return Text(printable(poll_error.message), style="red")
+        return Text("" if update.task is None else note_text(update.task))

@@ -7,22 +7,25 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._engine.inputs import is_url
-from taskbridge.cli.formatting import detail_text
+from taskbridge.cli.exit_codes import UNREACHABLE, code_of
+from taskbridge.cli.formatting import detail_text, native_text
 from taskbridge.cli.records import error_record, task_record
 from taskbridge.cli.resume import stop_record
 from taskbridge.cli.run.ledger import LedgerEntry, Phase, has_changed
-from taskbridge.cli.run.worker import FileUpdate, error_text
-from taskbridge.errors import TaskbridgeError, printable
+from taskbridge.cli.run.worker import FileUpdate, age_of, error_text
+from taskbridge.errors import TaskbridgeError, WaitTimeout, printable
 from taskbridge.events import Observation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from taskbridge.cli.output import Output
     from taskbridge.events import Event
 
 _MOST: Final = 500  # characters of an error on one line
+_MOST_WORDS: Final = 5  # different status words on one line
 _ENDED: Final = frozenset({Phase.DONE, Phase.FAILED})
+_PLACES: Final = ("at the vendor", "submitting", "uncertain", "failed", "not done", "changed", "not submitted")
 
 # Step -> how the end of a file is printed.
 _VERDICTS: Final[Mapping[str, str]] = {
@@ -41,15 +44,22 @@ class RunProgress:
         entries: All files, by number.
         latest: The last update of each file, by number.
         due: Monotonic second of the next poll, by ref.
+        poll_errors: Why the last poll failed, by ref; removed by the next one that succeeds.
         steps: How many files are at which step.
+        places: How many files are where, as `summary` counts them.
     """
 
     def __init__(self, entries: Iterable[LedgerEntry]) -> None:
         self.entries = {each.number: each for each in entries}
         self.latest: dict[int, FileUpdate] = {}
         self.due: dict[str, float] = {}
+        self.poll_errors: dict[str, TaskbridgeError] = {}
+        self._began = monotonic()
+        self._earlier = max((_age(each) for each in self.entries.values()), default=0.0)  # seconds in earlier runs
+        self._finished = 0  # files that came to their end in this run
         self._times: dict[int, tuple[float, float | None]] = {}  # monotonic seconds of the first and the final update
         self.steps = Counter(self._initial_step(each) for each in self.entries.values())
+        self.places = Counter(_place(each, "") for each in self.entries.values())
 
     @staticmethod
     def _initial_step(entry: LedgerEntry) -> str:
@@ -70,22 +80,61 @@ class RunProgress:
     def update(self, update: FileUpdate) -> None:
         """Record an update."""
         number = update.entry.number
-        before = self.latest.get(number)
-        self.steps[before.step if before is not None else self._initial_step(self.entries[number])] -= 1
+        before, known = self.latest.get(number), self.entries[number]
+        self.steps[before.step if before is not None else self._initial_step(known)] -= 1
         self.steps[update.step] += 1
+        self.places[_place(known, before.step if before is not None else "")] -= 1
+        self.places[_place(update.entry, update.step)] += 1
         self.entries[number], self.latest[number] = update.entry, update
-        began, _ = self._times.get(number, (monotonic(), None))
+        began, _ = self._times.get(number, (monotonic() - (0.0 if update.is_final else _age(known)), None))
         self._times[number] = (began, monotonic() if update.is_final else None)
+        self._finished += update.is_final and before is not None
+
+    def stop(self, entries: Iterable[LedgerEntry]) -> None:
+        """Take over what the ledger says of the files, now that the run has stopped."""
+        self.entries = {each.number: each for each in entries}
+        ends = {number: update.step if update.is_final else "" for number, update in self.latest.items()}
+        self.places = Counter(_place(each, ends.get(number, "")) for number, each in self.entries.items())
 
     def observe(self, event: Event) -> None:
-        """Record when a task is polled next."""
-        if isinstance(event, Observation) and event.next_poll_in is not None:
+        """Record how a poll went, and when the next one is due."""
+        if not isinstance(event, Observation):
+            return
+        if event.error is None:
+            self.poll_errors.pop(event.ref, None)
+        else:
+            self.poll_errors[event.ref] = event.error
+        if event.next_poll_in is not None:
             self.due[event.ref] = monotonic() + event.next_poll_in
 
     def age(self, number: int) -> float:
-        """Return the seconds that a file has taken in this run, until its end."""
+        """Return the seconds that a file has taken since it was submitted, until its end."""
         began, ended = self._times[number]
         return (monotonic() if ended is None else ended) - began
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first submission, also of an earlier run with the same ledger."""
+        return self._earlier + monotonic() - self._began
+
+    @property
+    def time_left(self) -> float | None:
+        """Estimated seconds until all files have come to their end; None before the first one in this run."""
+        running = sum(self.places[place] for place in ("at the vendor", "submitting", "not submitted"))
+        return (monotonic() - self._began) * running / self._finished if self._finished and running else None
+
+    @property
+    def unreachable(self) -> frozenset[str]:
+        """The connections whose outage ended a wait."""
+        errors = [update.error for update in self.latest.values()]
+        late = [error for error in errors if isinstance(error, WaitTimeout) and code_of(error) == UNREACHABLE]
+        return frozenset(error.connection or "" for error in late)
+
+    def waiting_for(self) -> str:
+        """Return what the vendor says of the tasks that are waited for: ``3 InReview, 1 no status yet``."""
+        waiting = [update for update in self.latest.values() if update.step == "waiting"]
+        words = Counter("no status yet" if each.task is None else native_text(each.task) for each in waiting)
+        return ", ".join(f"{count} {word}" for word, count in words.most_common(_MOST_WORDS))
 
     @property
     def is_complete(self) -> bool:
@@ -98,18 +147,29 @@ class RunProgress:
         return bool(self.unfinished())
 
     def summary(self) -> str:
-        """Return how many files are where: ``2 of 5 done, 1 failed, 2 in progress``."""
-        steps = self.steps
-        counts = {
-            "failed": steps["failed"],
-            "not done": steps["error"],
-            "uncertain": steps["uncertain"],
-            "changed": steps["changed"],
-            "in progress": sum(steps[step] for step in ("submitting", "recovering", "waiting", "downloading")),
-            "not started": steps["queued"] + steps["skipped"],
-        }
-        parts = [f"{count} {name}" for name, count in counts.items() if count]
-        return ", ".join([f"{steps['done']} of {len(self.entries)} done", *parts])
+        """Return how many files are where: ``2 of 5 done, 1 failed, 2 at the vendor``."""
+        parts = [f"{self.places[place]} {place}" for place in _PLACES if self.places[place]]
+        return ", ".join([f"{self.places['done']} of {len(self.entries)} done", *parts])
+
+
+def _place(entry: LedgerEntry, step: str) -> str:
+    """Return where a file is, by the ledger and its last step; the step is empty before the first one."""
+    if entry.phase is Phase.DONE:
+        return "changed" if step == "changed" else "done"
+    if entry.phase is Phase.FAILED:
+        return "failed"
+    if step == "error":
+        return "not done"
+    if entry.phase is Phase.ACCEPTED:
+        return "at the vendor"
+    if step in ("submitting", "recovering"):
+        return "submitting"
+    return "uncertain" if entry.phase is Phase.SUBMITTING or step == "uncertain" else "not submitted"
+
+
+def _age(entry: LedgerEntry) -> float:
+    """Return the seconds since a file was submitted; 0 if it was not."""
+    return 0.0 if entry.recovery_token is None else age_of(entry.recovery_token)
 
 
 def show_line(output: Output, width: int, update: FileUpdate) -> None:
@@ -131,6 +191,8 @@ def end_text(update: FileUpdate) -> str:
         return f"{update.task.ref}: {detail_text(update.task)}"
     if update.step == "changed":
         return "after it was submitted; the result is of the earlier content; use another ledger to redo it"
+    if isinstance(update.error, WaitTimeout) and update.error.state:
+        return printable(f"{update.error.ref}: timed out: {update.error.state}", _MOST)
     return printable(error_text(update.error) if update.error is not None else update.entry.error or "", _MOST)
 
 
@@ -152,20 +214,11 @@ def _record(update: FileUpdate) -> dict[str, Any]:
     }
 
 
-def show_stop(output: Output, word: str, entries: Sequence[LedgerEntry], resume: str) -> None:
-    """Write where a run stopped, and the command that resumes it."""
+def show_stop(output: Output, word: str, progress: RunProgress, resume: str, *, in_table: bool) -> None:
+    """Write where a run stopped, unless its table says so, and the command that resumes it."""
     if output.as_json:
-        output.record(
-            stop_record(word, [each.ref for each in entries if each.phase is Phase.ACCEPTED and each.ref], resume)
-        )
+        at_vendor = [each.ref for each in progress.entries.values() if each.phase is Phase.ACCEPTED and each.ref]
+        output.record(stop_record(word, at_vendor, resume))
         return
-    phases = Counter(each.phase for each in entries)
-    counts = {
-        "at the vendor": phases[Phase.ACCEPTED],
-        "uncertain": phases[Phase.SUBMITTING],
-        "failed": phases[Phase.FAILED],
-        "not submitted": phases[Phase.PLANNED],
-    }
-    parts = [f"{count} {name}" for name, count in counts.items() if count]
-    output.note(f"taskbridge: {word}; {', '.join([f'{phases[Phase.DONE]} of {len(entries)} done', *parts])}")
+    output.note(f"taskbridge: {word}" if in_table else f"taskbridge: {word}; {progress.summary()}")
     output.note(f"resume with: {resume}")

@@ -84,7 +84,8 @@ class FileUpdate:
 
     Attributes:
         entry: The file, as the ledger has it.
-        step: ``submitting``, ``recovering``, ``waiting``, ``downloading``; or the end in this run: ``done``,
+        step: ``submitting``, ``retrying`` (a submission that did not arrive), ``recovering``, ``waiting``,
+            ``downloading``; or the end in this run: ``done``,
             ``changed`` (done, but the file has changed since it was submitted), ``failed``, ``uncertain``, ``error``,
             ``skipped`` (nothing was done).
         task: The last snapshot of its task.
@@ -266,6 +267,7 @@ class FileRunner:
                 return FileUpdate(entry, "skipped", error=error)
             if attempts < _ATTEMPTS:
                 pause = max(error.retry_after or 0.0, _FIRST_PAUSE * 2.0 ** (attempts - 1))
+                self.updates.put(FileUpdate(entry, "retrying", error=error))
                 raise _RetryLater(min(_LONGEST_PAUSE, pause))
         raise error
 
@@ -296,7 +298,7 @@ class FileRunner:
             if task is not None:
                 self._ledger.mark_accepted(entry.number, task.ref)
                 return replace(entry, phase=Phase.ACCEPTED, ref=task.ref), task
-            left = self._limits.settle - max(_age(entry.recovery_token), monotonic() - started)
+            left = self._limits.settle - max(age_of(entry.recovery_token), monotonic() - started)
             if left <= 0.0:
                 if failure is not None:
                     return FileUpdate(entry, "uncertain", error=failure)
@@ -467,7 +469,7 @@ def _uncertain(entry: LedgerEntry, recovery_token: Mapping[str, Any], content: F
     return replace(entry, phase=Phase.SUBMITTING, recovery_token=recovery_token, submitted=content)
 
 
-def _age(recovery_token: Mapping[str, Any]) -> float:
-    """Return the seconds since a submission was sent; 0 if the clock was set back."""
+def age_of(recovery_token: Mapping[str, Any]) -> float:
+    """Return the seconds since a submission was sent; 0 if that is unknown, or the clock was set back."""
     sent = read_time(recovery_token.get("time"))
     return 0.0 if sent is None else max(0.0, (datetime.now(UTC) - sent).total_seconds())
