@@ -123,8 +123,8 @@ class _AsyncClient(ClientBase):
         return await self._runtime.run(self._ingest(event, confirm))
 
     async def close(self) -> None:
-        """End the waits for many tasks, and close the kept connections."""
-        self._closed = True
+        """End all waits, and close the kept connections; see `taskbridge.Client.close`."""
+        self._end_waits()
         await self._poll_loop.close()
         if self._owns_runtime:
             await self._runtime.close()
@@ -353,7 +353,7 @@ class Bridge(_AsyncClient):
         return self._parse_webhook(connection, headers, raw_body, url, now)
 
     async def close(self) -> None:
-        """End the waits for many tasks, and close the kept connections."""
+        """End all waits, and close the kept connections; see `taskbridge.Client.close`."""
         for client in list(self._clients.values()):
             await client.close()
         await super().close()

@@ -230,8 +230,8 @@ class _SyncClient(ClientBase):
         return self._runtime.run(self._ingest(event, confirm))
 
     def close(self) -> None:
-        """End the threads that wait for many tasks, and close the kept connections."""
-        self._closed = True
+        """End all waits, and close the kept connections; the tasks continue at the vendor."""
+        self._end_waits()
         self._pool.close()
         if self._owns_runtime:
             self._runtime.close()
@@ -569,7 +569,7 @@ class Bridge(_SyncClient):
         return self._parse_webhook(connection, headers, raw_body, url, now)
 
     def close(self) -> None:
-        """End the threads that wait for many tasks, and close the kept connections."""
+        """End all waits, and close the kept connections; the tasks continue at the vendor."""
         for client in list(self._clients.values()):
             client.close()
         super().close()

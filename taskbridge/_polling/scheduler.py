@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from taskbridge.errors import TaskbridgeError
     from taskbridge.provider.submission import Page
 
+CLOSED: Final = "the client was closed while waiting; the task continues"
+
 _MIN_OBSOLETE: Final = 64  # obsolete deadlines that are not worth removing
 _MIN_LIST_RETRY: Final = 0.1  # seconds before a failed page is read again
 
@@ -111,10 +113,10 @@ class PollScheduler:
         for waiter in waiters:
             self._detach(waiter)
 
-    def close(self, why: str = "the client was closed while waiting") -> None:
+    def close(self, message: str = CLOSED) -> None:
         """End all waits with an error."""
         for entry in [entry for queue in self._queues.values() for entry in queue.members.values()]:
-            error = entry.wait_error(f"{why}; the task continues", entry.snapshot())
+            error = entry.wait_error(message, entry.snapshot())
             self._end(entry, Outcome(entry.ref, error.task, error))
 
     def on_polled(self, poll: PollTask, now: float, result: PollResult) -> None:

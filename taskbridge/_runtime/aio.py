@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from dataclasses import replace
 from inspect import isawaitable
 from math import inf
@@ -26,6 +27,7 @@ from taskbridge._runtime.base import (
     flow_for,
     require_ended,
 )
+from taskbridge._transport.threads import call_soon
 from taskbridge.errors import ConfigError, TaskbridgeError
 
 if TYPE_CHECKING:
@@ -128,7 +130,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Close the kept connections."""
-        for transport in self._transports.created():
+        for transport in self._transports.end():
             await transport.close()
 
     async def pages(self, pager: Pager) -> AsyncGenerator[Task]:
@@ -146,10 +148,25 @@ class Runtime:
         """
         if wait.once is not None:
             return require_ended(await self.run(wait.once))
-        wake = asyncio.Event()
-        with wait.running(wake.set):
-            while (task := wait.ended()) is None:
-                await self.step(wait.scheduler, wake)
+        wake, loop, scope = asyncio.Event(), asyncio.get_running_loop(), asyncio.timeout(None)
+
+        def end_scope() -> None:
+            with suppress(RuntimeError):  # the wait has just ended
+                scope.reschedule(loop.time())
+
+        def interrupt() -> None:
+            call_soon(loop, end_scope)
+
+        with wait.running(wake.set, interrupt):
+            try:
+                async with scope:
+                    while (task := wait.ended()) is None:
+                        await self.step(wait.scheduler, wake)
+            except TimeoutError:  # also a `WaitTimeout`
+                if not scope.expired():
+                    raise
+                task = wait.ended()
+        assert task is not None  # noqa: S101  # a wait that was closed has raised
         return task
 
     async def step(self, scheduler: PollScheduler, wake: asyncio.Event) -> bool:
@@ -262,12 +279,19 @@ class PollLoop:
             self._wake.set()
 
     async def close(self) -> None:
-        """End the waits, and the tasks."""
+        """End the waits, and the tasks; from another event loop, as soon as their own runs."""
+        if self._loop not in (None, asyncio.get_running_loop()):
+            call_soon(self._loop, self._end)
+            return
+        self._end()
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _end(self) -> None:
         self._scheduler.close()
         self._deliver()
-        if self._task is not None and self._loop is asyncio.get_running_loop():
+        if self._task is not None:
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     def _begin(self, wait: ManyWait, queue: AsyncWaitQueue) -> None:
         wait.refuse_if_closed()
@@ -304,7 +328,7 @@ class PollLoop:
         finally:
             await self._stop_workers()
             if not is_done:  # no caller may wait for a task that died
-                self._scheduler.close("the asyncio task of this client ended")
+                self._scheduler.close("the asyncio task of this client ended; the task continues")
                 self._deliver()
 
     async def _watch(self) -> None:

@@ -30,9 +30,17 @@ from taskbridge._engine.retry import RequestOptions
 from taskbridge._engine.tracing import CallSpan, begin_trace
 from taskbridge._polling.commands import PollList, PollTask, Update
 from taskbridge._polling.entries import Waiter
-from taskbridge._polling.scheduler import PollScheduler
+from taskbridge._polling.scheduler import CLOSED, PollScheduler
 from taskbridge._transport.choice import check_network, transport_name
-from taskbridge.errors import ConfigError, InvalidInput, InvalidTaskId, TaskbridgeError, WaitTimeout, printable
+from taskbridge.errors import (
+    ConfigError,
+    InvalidInput,
+    InvalidTaskId,
+    TaskbridgeError,
+    TransportError,
+    WaitTimeout,
+    printable,
+)
 from taskbridge.models import Outcome, Outcomes, Task, TaskFile, TaskRef, TaskResult, TaskStatus, raise_if_failed
 from taskbridge.provider.clock import clip_seconds
 from taskbridge.provider.submission import Page
@@ -108,6 +116,7 @@ class ClientBase:
         self._only = only
         self._known = known | frozenset(connections)
         self._closed = False
+        self._waits: set[SingleWait] = set()  # that are running
 
     def stats(self) -> Mapping[str, ConnectionStats]:
         """Return what each connection has done so far, by its name."""
@@ -134,6 +143,12 @@ class ClientBase:
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise ConfigError(f"this {type(self).__name__} is closed; open a new one")
+
+    def _end_waits(self) -> None:
+        """Refuse further calls, and end the waits for one task."""
+        self._closed = True
+        for wait in self._waits.copy():
+            wait.close()
 
     def _resume(self, name: str | None) -> Connection:
         """Return a connection for a new call; a refused credential is tried again."""
@@ -216,7 +231,14 @@ class ClientBase:
 
     def _wait(self, task: AnyId, timeout: float | None, on_update: Callable[[Task], object] | None) -> SingleWait:
         timeout = seconds_of(timeout)
-        wait = SingleWait(self._locate(task), self._clock, timeout, on_update)
+        wait = SingleWait(
+            self._locate(task),
+            self._clock,
+            timeout,
+            on_update,
+            waits=self._waits,
+            refuse_if_closed=self._refuse_if_closed,
+        )
         if timeout is not None and timeout <= 0:
             wait.once = self._get(task)
         return wait
@@ -317,10 +339,20 @@ def ended(task: AnyId, timeout: float | None) -> Task | None:
 
 
 class SingleWait:
-    """A wait for one task: a scheduler with one entry."""
+    """A wait for one task: a scheduler with one entry.
+
+    While it runs it is in `waits`, so that any thread can `close` it.
+    """
 
     def __init__(
-        self, target: Target, clock: Clock, timeout: float | None, on_update: Callable[[Task], object] | None
+        self,
+        target: Target,
+        clock: Clock,
+        timeout: float | None,
+        on_update: Callable[[Task], object] | None,
+        *,
+        waits: set[SingleWait],
+        refuse_if_closed: Callable[[], None],
     ) -> None:
         self._deadline = deadline_after(clock.monotonic(), timeout)
         self.target = target
@@ -330,11 +362,20 @@ class SingleWait:
         self._clock = clock
         self._on_update = on_update
         self._events: deque[TaskUpdate] = deque()
+        self._waits = waits
+        self._refuse_if_closed = refuse_if_closed  # raises ConfigError once the client is closed
+        self._interrupt: Callable[[], object] = lambda: None
+        self._is_closed = False
         self._span = CallSpan("wait", [target.connection], clock, [target.ref], timeout)
 
     @contextmanager
-    def running(self, wake: Callable[[], object]) -> Generator[None]:
-        """Wait while the block runs; `wake` is called, in any thread, when an event about the task arrives."""
+    def running(self, wake: Callable[[], object], interrupt: Callable[[], object]) -> Generator[None]:
+        """Wait while the block runs.
+
+        Args:
+            wake: Called in any thread when an event about the task arrives.
+            interrupt: Called in any thread when the client is closed.
+        """
         target, reports_changes = self.target, self._on_update is not None
         connection = target.connection
         # A long poll cannot be interrupted, so there is none where a webhook is to end the wait.
@@ -353,20 +394,38 @@ class SingleWait:
             self._events.append(update)
             wake()
 
-        with listening([connection.event_bus], on_event, target.ref), self._span:
-            yield
+        self._interrupt = interrupt
+        self._waits.add(self)
+        try:
+            self._refuse_if_closed()  # `close` came first, and did not see this wait
+            with listening([connection.event_bus], on_event, target.ref), self._span:
+                yield
+        finally:
+            self._waits.discard(self)
+
+    def close(self) -> None:
+        """End the wait, from any thread."""
+        self._is_closed = True
+        self._interrupt()
 
     @property
     def has_events(self) -> bool:
-        """Whether an event arrived that `ended` has not processed yet."""
-        return bool(self._events)
+        """Whether something happened that `ended` has not processed yet."""
+        return self._is_closed or bool(self._events)
 
     def ended(self) -> Task | None:
         """Return the terminal task, once there is one; raise the error if the wait ended without one."""
         while self._events:
             apply_event(self.scheduler, self._events.popleft(), self._clock.monotonic())
-        while (update := self.scheduler.next_update()) is not None:
+        while True:
+            if self._is_closed:  # perhaps by `on_update`
+                self.scheduler.close()
+            update = self.scheduler.next_update()
+            if update is None:
+                return None
             outcome = update.outcome
+            if self._is_closed and isinstance(outcome.error, TransportError):  # `close` broke off the poll
+                outcome = Outcome(outcome.ref, outcome.task, self._closed_error(outcome.task))
             if update.final:
                 self._span.record_outcome(outcome)
             if outcome.error is not None:
@@ -375,7 +434,10 @@ class SingleWait:
                 self._on_update(outcome.task)
             if update.final:
                 return outcome.task
-        return None
+
+    def _closed_error(self, task: Task | None) -> WaitTimeout:
+        connection, ref = self.target.connection, self.target.ref
+        return WaitTimeout(CLOSED, task=task, provider=connection.provider.name, connection=connection.name, ref=ref)
 
 
 def require_ended(task: Task) -> Task:
@@ -557,6 +619,7 @@ class Transports(Generic[X]):
         self._created: dict[object, X] = {}
         self.by_name: dict[str, X] = {}
         """The transports that exist already, by the connection's name."""
+        self._is_closed = False
         self._lock = Lock()
 
     def of(self, connection: Connection) -> X:
@@ -566,6 +629,8 @@ class Transports(Generic[X]):
             return self.by_name.setdefault(connection.name, self._given)
         with self._lock:
             if connection.name not in self.by_name:
+                if self._is_closed:
+                    raise ConfigError("the client is closed; open a new one")
                 if self._custom is not None:
                     self._created[connection.name] = self.by_name[connection.name] = self._custom(connection)
                     connection.transport = type(self.by_name[connection.name]).__name__
@@ -580,9 +645,12 @@ class Transports(Generic[X]):
                     connection.transport = transport_name(kind)
             return self.by_name[connection.name]
 
-    def created(self) -> list[X]:
-        """Return those that were made here, for closing."""
-        return list(self._created.values())
+    def end(self) -> list[X]:
+        """Make no more; return those that were made here and not returned before, for closing."""
+        with self._lock:
+            self._is_closed = True
+            created, self._created = self._created, {}
+            return list(created.values())
 
 
 def user_agent(settings: CommonSettings) -> str:

@@ -125,7 +125,7 @@ class Runtime:
 
     def close(self) -> None:
         """Close the kept connections."""
-        for transport in self._transports.created():
+        for transport in self._transports.end():
             transport.close()
 
     def pages(self, pager: Pager) -> Iterator[Task]:
@@ -153,7 +153,7 @@ class Runtime:
                 if not wait.has_events:
                     self.clock.wait_on(arrived, seconds)
 
-        with self.clock.acting(), wait.running(wake):
+        with self.clock.acting(), wait.running(wake, wake):
             while (task := wait.ended()) is None:
                 self.step(wait.scheduler, pause)
         return task
@@ -361,7 +361,7 @@ class WorkerPool:
             with self._state.mutex:
                 self._threads.discard(threading.current_thread())
                 if not is_done:  # no caller may wait for a thread that died
-                    self._scheduler.close("a thread of this client broke down")
+                    self._scheduler.close("a thread of this client broke down; the task continues")
                     self._deliver()
 
     def work(self) -> None:

@@ -143,6 +143,7 @@ class _Engines:
     def __init__(self, network: Network, size: int, user_agent: str) -> None:
         self._options, self._size = _Options(network, user_agent), size
         self._engine: _Engine | None = None
+        self._is_closed = False
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
@@ -157,10 +158,13 @@ class _Engines:
         engine = self._engine
         if engine is None:
             with self._lock:
+                if self._is_closed:
+                    raise responses.closed_error(written=False)
                 engine = self._engine = self._engine or _Engine(self._options, self._size)
         return engine
 
     def close(self) -> None:
+        self._is_closed = True
         engine, self._engine = self._engine, None
         if engine is not None and self._pid == os.getpid():
             engine.close()
@@ -595,7 +599,7 @@ class _Engine:
         """Begin a transfer."""
         with self._lock:
             if self._is_closed:
-                raise TransportError("the transport is closed")
+                raise responses.closed_error(written=False)
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="taskbridge-curl", daemon=True)
                 thread.start()
@@ -658,7 +662,7 @@ class _Engine:
             self._end_all(error, [*started, *self._started])
             raise
         if is_closed:
-            self._end_all(TransportError("the transport was closed"), started)
+            self._end_all(None, started)
             self._release()
 
     def _turn(self, now: float, until: float | None) -> None:
@@ -816,11 +820,12 @@ class _Engine:
             except RuntimeError:  # the loop is closed: no task of it waits any more
                 continue
 
-    def _end_all(self, error: BaseException, started: Iterable[_Transfer]) -> None:
+    def _end_all(self, error: BaseException | None, started: Iterable[_Transfer]) -> None:
+        """End all transfers with an error; None if the transport was closed."""
         for transfer in {*self._active.values(), *started}:
             if transfer.is_ended:
                 continue
-            transfer.failure = error
+            transfer.failure = error or responses.closed_error(written=transfer.written)
             transfer.finish(pycurl.E_ABORTED_BY_CALLBACK)
             self._finished.append(transfer)
         self._hand_over()

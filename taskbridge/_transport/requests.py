@@ -20,7 +20,7 @@ import re
 import socket
 import ssl
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import (
     BadStatusLine,
     HTTPException,
@@ -85,6 +85,8 @@ class _CurrentRequest(local):
     ended = False  # whether the peer closed the connection while we were reading
     sending = False  # whether this thread is sending a request of ours
     fields: dict[str, str]  # header fields of the response
+    origins: _Origins
+    connection: _DeadlineConnection | None = None
 
     def begin(self, request: Request, deadline: float, max_body: int) -> None:
         """Start a new request."""
@@ -119,7 +121,7 @@ class RequestsTransport:
         self._origins = _Origins(network, size)
 
     def close(self) -> None:
-        """Close the open connections."""
+        """Close the connections; requests in flight end with an error."""
         self._origins.close()
 
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
@@ -131,7 +133,9 @@ class RequestsTransport:
         except TaskbridgeError as error:
             failure = error
         except Exception as error:  # noqa: BLE001  # one table maps whatever the library raises
+            is_closed = self._origins.is_closed
             failure = _local_error(error, request) or _translated(error)
+            failure = responses.closed_error(written=current.written) if is_closed else failure
         except BaseException as error:  # noqa: BLE001  # an interruption, without the frames that hold credentials
             failure = error
         finally:
@@ -150,28 +154,34 @@ class RequestsTransport:
             headers.update(body.headers)
             headers["Content-Length"] = str(body.length)
         origins = self._origins
+        if origins.is_closed:
+            raise responses.closed_error(written=False)
         if origins.pid != os.getpid():
             # After a fork, the parent's connections and locks must not be used.
             origins = self._origins = _Origins(self._network, self._size)
         pool, target = origins.route(request.url)
-        raw: BaseHTTPResponse = pool.urlopen(
-            request.method,
-            target,
-            body=None if body is None else body.head if body.source is None else body.blocks(),
-            headers=headers,
-            retries=_NO_RETRIES,
-            redirect=False,
-            assert_same_host=False,
-            preload_content=False,
-            decode_content=False,
-            timeout=_LIMITS,
-        )
+        current.origins = origins
         try:
-            response = _read(raw, request, max_body)
-        except BaseException:
-            raw.close()
-            raise
-        raw.release_conn()
+            raw: BaseHTTPResponse = pool.urlopen(
+                request.method,
+                target,
+                body=None if body is None else body.head if body.source is None else body.blocks(),
+                headers=headers,
+                retries=_NO_RETRIES,
+                redirect=False,
+                assert_same_host=False,
+                preload_content=False,
+                decode_content=False,
+                timeout=_LIMITS,
+            )
+            try:
+                response = _read(raw, request, max_body)
+            except BaseException:
+                raw.close()
+                raise
+            raw.release_conn()
+        finally:
+            origins.in_use.discard(current.connection)
         return response
 
 
@@ -185,6 +195,8 @@ class _Origins:
         self.pid = os.getpid()
         self._network = network
         self._size = size
+        self.in_use: set[_DeadlineConnection | None] = set()
+        self.is_closed = False
         self._adapters: dict[bool, _Adapter] = {}  # by whether they need TLS
         self._lock = Lock()
         # By origin, the one used last at the end; whether a forwarding proxy needs the whole URL.
@@ -217,6 +229,7 @@ class _Origins:
         return adapter
 
     def close(self) -> None:
+        self.is_closed = True
         with self._lock:
             pools, self._pools = self._pools, {}
         for pool, _ in pools.values():
@@ -224,6 +237,10 @@ class _Origins:
         for adapter in self._adapters.values():
             adapter.close()
         self._adapters.clear()
+        if self.pid == os.getpid():  # after a fork the parent's sockets are shared with it
+            for connection in self.in_use.copy():
+                if connection is not None:
+                    connection.interrupt()
 
 
 def _read(raw: BaseHTTPResponse, request: Request, max_body: int) -> Response:
@@ -392,9 +409,18 @@ class _DeadlineConnection(HTTPConnection):
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
+        if current.origins.is_closed:  # `close` may have come too early to interrupt this connection
+            raise responses.closed_error(written=False)
         cast("socket.socket", self.sock).settimeout(current.remaining(_UNLIMITED))
         current.written = True
         super().send(data)
+
+    def interrupt(self) -> None:
+        """End the request of another thread."""
+        with suppress(OSError):  # it has just ended
+            sock: Any = self.sock  # within the tunnel of a TLS proxy, an object around the socket
+            if sock is not None:
+                getattr(sock, "socket", sock).shutdown(socket.SHUT_RDWR)
 
     def getresponse(self) -> Any:
         response = super().getresponse()
@@ -438,7 +464,8 @@ class _Pool(HTTPConnectionPool):
     ConnectionCls: Any = _DeadlineConnection
 
     def _get_conn(self, timeout: float | None = None) -> Any:
-        connection = super()._get_conn(timeout)
+        connection = current.connection = cast("_DeadlineConnection", super()._get_conn(timeout))
+        current.origins.in_use.add(connection)
         if current.request.new_connection or current.request.public_only:
             connection.close()  # reopened when used
         return connection

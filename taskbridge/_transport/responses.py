@@ -47,6 +47,13 @@ _NO_ENCODING: Final = frozenset({"", "identity", "none", "binary", "utf-8", "aws
 # Connecting.
 
 
+def closed_error(*, written: bool) -> TransportError:
+    """Return the error for a request through a transport that was closed."""
+    error = TransportError("the transport was closed", retryable=False)
+    error.written = written
+    return error
+
+
 def not_public_error() -> MalformedResponse:
     """Return the error for a link that leads into a private network."""
     return MalformedResponse("the link leads to an address that is not of the public internet; nothing was fetched")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -42,9 +43,9 @@ class ThreadedTransport:
             try:
                 response = self._transport.send(request, deadline=deadline, max_body=max_body)
             except BaseException as error:  # noqa: BLE001  # raised again in the caller's task
-                _call(loop, partial(_fail, future, error))
+                call_soon(loop, partial(_fail, future, error))
             else:
-                _call(loop, partial(_succeed, future, response))
+                call_soon(loop, partial(_succeed, future, response))
 
         self._start(job)
         return await future
@@ -82,11 +83,10 @@ class ThreadedTransport:
             del job
 
 
-def _call(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    try:
+def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+    """Call a function in an event loop, from any thread."""
+    with suppress(RuntimeError):  # the loop is closed: none of its tasks waits any more
         loop.call_soon_threadsafe(callback)
-    except RuntimeError:  # the loop is closed: its task does not wait any more
-        return
 
 
 def _succeed(future: asyncio.Future[Response], response: Response) -> None:
