@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
+from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 _MOST_OPERATIONS: Final = 64  # operations whose durations are learned apart
 _LONGEST_OPERATION: Final = 200  # characters
 _MOST_WORDS: Final = 100  # unknown status words that are logged
-NOT_FOUND_GRACE: Final = 10.0  # seconds after a submit in which "not found" means "not yet"
+_SUBMITTED_KEPT: Final = 3600.0  # seconds for which the time of a submission is remembered
 
 
 @dataclass(slots=True)
@@ -170,27 +171,31 @@ class Connection:
             operation = operation if is_kept else None
         return self.durations.setdefault(operation, DurationModel())
 
-    # The grace time after a submit.
+    # When tasks were submitted.
 
     def note_submitted(self, task: Task) -> None:
         """Remember when a task was submitted, under each id that a caller may use for it."""
-        now = self.clock.monotonic()
-        for task_id in [each for each, since in list(self._submitted_at.items()) if now - since > NOT_FOUND_GRACE]:
-            self._submitted_at.pop(task_id, None)
-        self._submitted_at[task.id] = now
+        now, ids = self.clock.monotonic(), [task.id]
         for kind in self.provider.capabilities.kinds:
             native = getattr(task, kind.identity) if kind.prefix and kind.identity else None
             if native is not None:
-                self._submitted_at[f"{kind.prefix}/{native}"] = now
+                ids.append(f"{kind.prefix}/{native}")
+        with self._lock:
+            known = self._submitted_at
+            while known and now - next(iter(known.values())) > _SUBMITTED_KEPT:
+                del known[next(iter(known))]
+            for task_id in ids:
+                known.pop(task_id, None)  # the oldest stay in front
+                known[task_id] = now
 
     def note_deleted(self, task_id: str) -> None:
-        """Forget that a task was submitted: from now on "not found" is the truth."""
-        self._submitted_at.pop(task_id, None)
+        """Forget when a task was submitted: from now on "not found" is the truth."""
+        with self._lock:
+            self._submitted_at.pop(task_id, None)
 
-    def is_in_grace(self, task_id: str) -> bool:
-        """Whether a task was submitted so recently that the vendor's API may not know it yet."""
-        since = self._submitted_at.get(task_id)
-        return since is not None and self.clock.monotonic() - since < NOT_FOUND_GRACE
+    def submitted_at(self, task_id: str) -> float:
+        """Return the monotonic seconds at which a task was submitted here; minus infinity if that is not known."""
+        return self._submitted_at.get(task_id, -inf)
 
     # Errors and snapshots.
 

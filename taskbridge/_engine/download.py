@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._engine.effects import RunBlocking, Sleep
 from taskbridge._engine.filenames import UniqueNames, file_name
-from taskbridge._engine.lookup import get
-from taskbridge._engine.operations import deadline_for, perform
+from taskbridge._engine.lookup import NotFoundGrace, get
+from taskbridge._engine.operations import deadline_for
+from taskbridge._engine.operations import result as get_result
 from taskbridge._engine.redirects import follow, name_of
 from taskbridge._engine.retry import DOWNLOAD, call_provider, with_policies
 from taskbridge.errors import (
@@ -116,7 +117,8 @@ def download_task(
 
 
 def _get(connection: Connection, task_id: str) -> EffectFlow[Task]:
-    return get(connection, task_id, deadline_for(connection), lambda: connection.provider.get(task_id))
+    grace, start = NotFoundGrace(connection, task_id), partial(connection.provider.get, task_id)
+    return get(connection, task_id, deadline_for(connection), start, grace=grace)
 
 
 def _download_all(connection: Connection, task: Task, options: DownloadOptions) -> EffectFlow[tuple[Path, ...]]:
@@ -146,7 +148,7 @@ def _files_of(connection: Connection, task: Task) -> EffectFlow[Sequence[TaskFil
     result = task.result
     if result is None or not result.files:
         # The vendor keeps the result apart from the status, or it is not made of files.
-        result = yield from perform(connection, lambda: connection.provider.result(task), task.id)
+        result = yield from get_result(connection, task)
     return call_provider(connection, partial(connection.provider.result_files, task, result), _ON_RESULT)
 
 

@@ -32,6 +32,7 @@ class EventBus:
     def __init__(self) -> None:
         self._lock = Lock()
         self._seen: dict[str, None] = {}  # duplicate keys in order of arrival
+        self._doubted: dict[str, None] = {}  # duplicate keys
         self._ended: dict[str, None] = {}  # refs
         self._listeners: dict[TaskRef | None, list[Listener]] = {}
 
@@ -48,6 +49,13 @@ class EventBus:
         """Treat an event as not yet processed, so that the vendor's next delivery counts."""
         with self._lock:
             self._seen.pop(_short(key), None)
+
+    def doubt(self, key: str) -> bool:
+        """Note that the vendor does not know the task of an event; False if it was so before."""
+        with self._lock:
+            is_first = key not in self._doubted
+            _keep(self._doubted, key)
+            return is_first
 
     def record(self, task: Task) -> None:
         """Remember whether the vendor said that a task has ended."""

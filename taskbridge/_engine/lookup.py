@@ -1,7 +1,7 @@
 """Status requests: one task (`get`), one task that is being waited for (`poll`), one page of the vendor's list.
 
-A failed status request is never a failed task: it raises, and says nothing about the task. "Not found" right after a
-submit means "not yet" for a while, and is asked again.
+A failed status request is never a failed task: it raises, and says nothing about the task. "Not found" about a task
+that may be new, or was just seen, means "not yet" for a while, and is asked again; see `NotFoundGrace`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,50 @@ if TYPE_CHECKING:
     from taskbridge.provider.capabilities import IdKind
     from taskbridge.provider.http import Flow, Request
 
-_GRACE_PAUSE: Final = 0.25  # seconds before a task that was just submitted is asked for again; doubles up to two
+_GRACE: Final = 10.0  # seconds in which a task that was never seen may still be new
+_GRACE_PAUSE: Final = 0.25  # seconds before a task that may be new is asked for again; doubles up to two
+_SEEN_PAUSE: Final = 0.5  # seconds before a task that was seen is asked for again
+_GONE: Final = 410  # HTTP status: it was there, and is no more
+
+
+class NotFoundGrace:
+    """Decides how long "not found" means "not yet" for one task: a vendor's servers do not all know a new task at once.
+
+    A task that this process submitted may be new for ten seconds. Whoever waits for a task that was never seen
+    (`patient`) assumes the same from the first time that it is not found; one that was `seen` is asked for once more.
+    """
+
+    __slots__ = ("_connection", "_is_doubted", "_is_seen", "_patient", "_pause", "_task_id", "_until")
+
+    def __init__(self, connection: Connection, task_id: str, *, patient: bool = False, seen: bool = False) -> None:
+        self._connection = connection
+        self._task_id = task_id
+        self._patient = patient
+        self._is_seen = seen
+        self._is_doubted = False  # whether it was asked for once more since it was seen
+        self._pause = _GRACE_PAUSE
+        self._until: float | None = None  # monotonic seconds
+
+    def see(self) -> None:
+        """Note that the vendor knows the task."""
+        self._is_seen, self._is_doubted = True, False
+
+    def pause(self, error: TaskbridgeError, now: float, deadline: float) -> float | None:
+        """Return the seconds after which to ask again; None if the error is the vendor's last word.
+
+        The times are monotonic seconds.
+        """
+        if not isinstance(error, TaskNotFound) or error.http_status == _GONE:
+            return None
+        if self._is_seen and not self._is_doubted:
+            self._is_doubted = True
+            return _SEEN_PAUSE if now + _SEEN_PAUSE < deadline else None
+        if self._until is None:
+            self._until = self._connection.submitted_at(self._task_id) + _GRACE
+            if self._patient and not self._is_seen:
+                self._until = max(self._until, now + _GRACE)
+        pause, self._pause = self._pause, min(2.0, self._pause * 2.0)
+        return pause if now < self._until and now + pause < deadline else None
 
 
 def get(
@@ -48,11 +91,14 @@ def get(
     *,
     trace: PollTrace | None = None,
     recorder: _Recorder | None = None,
+    grace: NotFoundGrace | None = None,
 ) -> EffectFlow[Task]:
-    """Ask for the status of a task once, and check that the response is about that task; see `with_policies`."""
+    """Ask for the status of a task once, and check that the response is about that task; see `with_policies`.
+
+    With a `grace` it asks again for what is not found.
+    """
     kind, native = connection.provider.split_id(task_id)
     before: Callable[[Request], Request] | None = None
-    pause = _GRACE_PAUSE
     try:
         while True:
             if recorder is not None:
@@ -61,11 +107,12 @@ def get(
                 task = yield from with_policies(
                     connection, start, deadline, options, trace=trace, before=before, after=recorder
                 )
-            except TaskNotFound:
-                if not connection.is_in_grace(task_id) or connection.clock.monotonic() + pause >= deadline:
+            except TaskNotFound as error:
+                pause = None if grace is None else grace.pause(error, connection.clock.monotonic(), deadline)
+                if pause is None:
                     raise
                 yield Sleep(pause)
-                pause, options = min(2.0, pause * 2.0), replace(options, has_permit=False)
+                options = replace(options, has_permit=False)
                 continue
             if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # plugin code
                 raise broken_provider(connection, "a status request returned no Task")
@@ -87,11 +134,13 @@ def get_and_report(
     task_id: str,
     deadline: float,
     start: Callable[[], Flow[Task] | None],
+    *,
     trace: PollTrace,
+    grace: NotFoundGrace,
 ) -> EffectFlow[Task]:
     """Ask for the status of a task once, and notify the observers of the result."""
     try:
-        task = yield from get(connection, task_id, deadline, start, trace=trace)
+        task = yield from get(connection, task_id, deadline, start, trace=trace, grace=grace)
     except TaskbridgeError as error:
         report_observation(connection, trace, error=error)
         raise

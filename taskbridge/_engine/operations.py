@@ -12,14 +12,22 @@ from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from taskbridge._engine.effects import RunBlocking
+from taskbridge._engine.effects import RunBlocking, Sleep
 from taskbridge._engine.inputs import SubmitRequest, TemporaryFiles, check_limit, prepare
-from taskbridge._engine.lookup import identity_mismatch
+from taskbridge._engine.lookup import NotFoundGrace, identity_mismatch
 from taskbridge._engine.redirects import fetch
 from taskbridge._engine.retry import LIST, OTHER, SUBMIT, broken_provider, with_policies
 from taskbridge._engine.tracing import begin_trace, report_observation
 from taskbridge._engine.uncertainty import SubmissionTracker
-from taskbridge.errors import ConfigError, ContractError, InvalidInput, TaskbridgeError, UnsupportedFeature, printable
+from taskbridge.errors import (
+    ConfigError,
+    ContractError,
+    InvalidInput,
+    TaskbridgeError,
+    TaskNotFound,
+    UnsupportedFeature,
+    printable,
+)
 from taskbridge.events import ObservationSource
 from taskbridge.models import Task, TaskRef, TaskStatus
 from taskbridge.provider.addresses import FetchPolicy
@@ -34,12 +42,14 @@ if TYPE_CHECKING:
     from taskbridge._engine.inputs import AnyInput, PreparedSubmission
     from taskbridge._engine.retry import RequestOptions
     from taskbridge._engine.tracing import PollTrace
+    from taskbridge.models import TaskResult
     from taskbridge.provider.http import Flow, Response
     from taskbridge.provider.submission import Page, Submission
 
 T = TypeVar("T")
 
 _MIN_RATE: Final = 100_000.0  # bytes per second that a document is allowed at least, from its URL and to the vendor
+_JUST_ENDED: Final = 60.0  # seconds after a task's end in which its result may not be there yet
 _MAX_FETCH: Final = 1 << 30  # bytes of a document that is fetched, unless the vendor states a limit
 
 
@@ -211,6 +221,22 @@ def recover(connection: Connection, error: TaskbridgeError, document: AnyInput) 
 
 
 # One task.
+
+
+def result(connection: Connection, task: Task) -> EffectFlow[TaskResult]:
+    """Get the result of a task that was seen completed; one that ended just now may not be there yet."""
+    ended_at = task.finished_at
+    is_old = ended_at is not None and (task.observed_at - ended_at).total_seconds() > _JUST_ENDED
+    grace = NotFoundGrace(connection, task.id, patient=not is_old, seen=is_old)
+    deadline = deadline_for(connection)
+    while True:
+        try:
+            return (yield from perform(connection, partial(connection.provider.result, task), task.id))
+        except TaskNotFound as error:
+            pause = grace.pause(error, connection.clock.monotonic(), deadline)
+            if pause is None:
+                raise
+        yield Sleep(pause)
 
 
 def cancel(connection: Connection, task_id: str) -> EffectFlow[Task]:

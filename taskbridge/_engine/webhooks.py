@@ -18,7 +18,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from taskbridge._engine.logs import log
-from taskbridge._engine.lookup import get
+from taskbridge._engine.lookup import NotFoundGrace, get
 from taskbridge._engine.operations import deadline_for
 from taskbridge._engine.tracing import begin_trace, report_observation
 from taskbridge.errors import ConfigError, TaskbridgeError, TaskNotFound, UnsupportedFeature, WebhookRejected, printable
@@ -232,9 +232,13 @@ def ingest(connection: Connection, event: WebhookEvent, *, confirm: bool | None)
     is_settled = False
     try:
         result = yield from _apply(connection, event, confirm=confirm)
-        # A mere hint is remembered only once it led to the end; otherwise anybody could use it up in advance.
-        has_ended = result.status is IngestStatus.UNKNOWN or (result.task is not None and result.task.is_terminal)
-        is_settled = has_ended or not event.needs_confirmation
+        if result.status is IngestStatus.UNKNOWN:
+            # The event may have been quicker than the API, so the next delivery counts, too; but no further one.
+            is_settled = not bus.doubt(event.duplicate_key)
+        else:
+            # A mere hint is remembered only once it led to the end; otherwise anybody could use it up in advance.
+            has_ended = result.task is not None and result.task.is_terminal
+            is_settled = has_ended or not event.needs_confirmation
     finally:
         if not is_settled:
             bus.release(event.duplicate_key)
@@ -271,7 +275,8 @@ def _confirm(connection: Connection, event: WebhookEvent, ref: TaskRef) -> Effec
     trace = begin_trace(connection, ref.id, PollReason.EVENT)
     start = partial(connection.provider.get, ref.id)
     try:
-        task = yield from get(connection, ref.id, deadline_for(connection), start, trace=trace)
+        grace = NotFoundGrace(connection, ref.id, seen=True)  # by the webhook
+        task = yield from get(connection, ref.id, deadline_for(connection), start, trace=trace, grace=grace)
     except TaskNotFound:
         log("webhook-unknown", connection=connection.name, ref=ref)
         return Ingested(event, IngestStatus.UNKNOWN)

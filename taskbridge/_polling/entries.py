@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from taskbridge._engine.lookup import translate
+from taskbridge._engine.lookup import NotFoundGrace, translate
 from taskbridge._polling.intervals import pause_for_progress
 from taskbridge.errors import DeadlineExceeded, TaskbridgeError, WaitTimeout, printable
 from taskbridge.events import PollReason
@@ -66,6 +66,7 @@ class PolledTask:
     received_at: datetime | None = None  # time of the last body
     reported: Task | None = None  # last snapshot for waiters that want changes
     observed: Task | None = None  # last snapshot for observers
+    not_found: NotFoundGrace = field(init=False)
     last_error: TaskbridgeError | None = None  # of the last poll
     failures: int = 0  # failed polls in a row
 
@@ -87,6 +88,7 @@ class PolledTask:
 
     def __post_init__(self) -> None:
         self.policy = self.policy_of(None)
+        self.not_found = NotFoundGrace(self.connection, self.task_id, patient=True)
 
     @property
     def prefix(self) -> str:

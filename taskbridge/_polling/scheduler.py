@@ -124,6 +124,7 @@ class PollScheduler:
         entry, queue = poll.entry, self._finish(poll)
         was_unlisted, entry.was_unlisted = entry.was_unlisted, False
         entry.last_error, entry.failures = None, 0
+        entry.not_found.see()
         entry.received_at = result.received_at
         if result.task is None:
             entry.connection.counters.unchanged += 1
@@ -154,6 +155,8 @@ class PollScheduler:
             entry.failures += 1
             if queue.is_refused_by(error):
                 self._end_all(queue, error)
+            elif (again := entry.not_found.pause(error, now, entry.deadline)) is not None:
+                queue.push(entry, now + again, PollReason.RETRY)
             elif is_final(error):
                 self._end(entry, Outcome(entry.ref, entry.snapshot(), error))
             elif entry.waiters:
@@ -185,6 +188,7 @@ class PollScheduler:
             else:
                 queue.mark_seen(entry)
                 entry.last_error = None
+                entry.not_found.see()
                 entry.record(now, task, exact=False)
                 if task.native_status != entry.native_status:
                     entry.native_status, entry.last_body, entry.reported = task.native_status, None, task
@@ -220,6 +224,7 @@ class PollScheduler:
         if queue is None or entry is None:
             return
         entry.last_body, entry.reported = None, task
+        entry.not_found.see()
         entry.record(now, task, exact=True)
         self._report(entry, task)
         if entry.waiters and not entry.polling and not entry.covered:

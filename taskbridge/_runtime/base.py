@@ -23,7 +23,7 @@ from taskbridge._engine.connection import Connection
 from taskbridge._engine.download import DownloadOptions, download_file, download_task
 from taskbridge._engine.event_bus import listening
 from taskbridge._engine.logs import TASKS
-from taskbridge._engine.lookup import PollResult, get, get_and_report, has_long_poll, poll
+from taskbridge._engine.lookup import NotFoundGrace, PollResult, get, get_and_report, has_long_poll, poll
 from taskbridge._engine.observers import ObserverHandle
 from taskbridge._engine.operations import Pager, check_names, perform, require
 from taskbridge._engine.retry import RequestOptions
@@ -223,11 +223,14 @@ class ClientBase:
             check_names(connection, options, provider.capabilities.get_options, "option of get")
             start = partial(provider.get_with, task_id, dict(options))
         deadline = self._clock.monotonic() + connection.settings.request_timeout
+        grace = NotFoundGrace(connection, task_id)
         if connection.observers.callbacks or TASKS.isEnabledFor(logging.DEBUG):  # most have none: one call less
             trace = begin_trace(connection, task_id)
             if trace is not None:
-                return Operation(connection, get_and_report(connection, task_id, deadline, start, trace))
-        return Operation(connection, get(connection, task_id, deadline, start))
+                return Operation(
+                    connection, get_and_report(connection, task_id, deadline, start, trace=trace, grace=grace)
+                )
+        return Operation(connection, get(connection, task_id, deadline, start, grace=grace))
 
     def _wait(self, task: AnyId, timeout: float | None, on_update: Callable[[Task], object] | None) -> SingleWait:
         timeout = seconds_of(timeout)
@@ -246,7 +249,7 @@ class ClientBase:
     def _result(self, task: Task) -> Operation[TaskResult]:
         raise_if_failed(task)
         connection = self._locate(task).connection
-        return Operation(connection, perform(connection, partial(connection.provider.result, task), task.id))
+        return Operation(connection, operations.result(connection, task))
 
     def _change(self, flow: Callable[[Connection, str], EffectFlow[T]], task: AnyId) -> Operation[T]:
         target = self._locate(task)

@@ -74,7 +74,7 @@ def some_missing(says: Says) -> Callable[[Request], Response]:
 def check_ten_thousand(outcomes: list[tb.Outcome], requests: int) -> None:
     assert [outcome.ref.id for outcome in outcomes] == [f"t{n}" for n in range(10_000)]
     assert Counter(type(outcome.error) for outcome in outcomes) == {type(None): 9900, tb.TaskNotFound: 100}
-    assert requests == 10_000
+    assert requests == 10_000 + 100 * 8  # each that does not exist may be new for ten seconds
 
 
 @pytest.mark.usefixtures("quiet")

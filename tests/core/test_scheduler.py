@@ -253,7 +253,7 @@ def test_a_temporary_error_ends_no_wait_and_is_not_reported(driven: Driven) -> N
 @pytest.mark.parametrize(
     "error",
     [
-        tb.TaskNotFound("gone"),
+        tb.TaskNotFound("gone", http_status=410),
         tb.InvalidRequest("no"),
         tb.PermissionDenied("no"),
         tb.QuotaExceeded("no"),
@@ -280,7 +280,7 @@ def test_an_error_after_a_snapshot_keeps_the_snapshot(driven: Driven) -> None:
     pause = driven.command()
     assert isinstance(pause, WaitUntil)
     driven.now = pause.time
-    driven.scheduler.on_poll_failed(driven.poll(), driven.now, tb.TaskNotFound("gone"))
+    driven.scheduler.on_poll_failed(driven.poll(), driven.now, tb.TaskNotFound("gone", http_status=410))
     [update] = driven.updates()
     assert isinstance(update.outcome.task, Task)
     assert update.outcome.task.status == "processing"

@@ -183,11 +183,20 @@ def test_events_about_other_things_are_ingested_once(scans: tb.Client, svix_head
     assert [scans.ingest(event).status for _ in range(2)] == [IngestStatus.NO_TASK, IngestStatus.DUPLICATE]
 
 
-def test_an_unknown_task_is_requested_once(stopped: Emulator, connected: Connected) -> None:
+def test_an_unknown_task_is_requested_for_two_deliveries_only(stopped: Emulator, connected: Connected) -> None:
     client = connected(stopped, "cloudconvert", SECRET)
     event = forged(client, "job/11111111-1111-4111-8111-111111111111")
-    assert [client.ingest(event).status for _ in range(5)] == [IngestStatus.UNKNOWN] + [IngestStatus.DUPLICATE] * 4
-    assert status_requests(stopped, "cloudconvert") == 1
+    assert [client.ingest(event).status for _ in range(5)] == [IngestStatus.UNKNOWN] * 2 + [IngestStatus.DUPLICATE] * 3
+    assert status_requests(stopped, "cloudconvert") == 4
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_event_may_be_quicker_than_the_api(times: int, stopped: Emulator, connected: Connected) -> None:
+    client = connected(stopped, "cloudconvert", SECRET)
+    event = forged(client, stopped.samples("cloudconvert")["job"])
+    stopped.fail_next(404, times=times)
+    statuses = [client.ingest(event).status for _ in range(times)]
+    assert statuses == [IngestStatus.UNKNOWN] * (times - 1) + [IngestStatus.APPLIED]
 
 
 def test_a_failed_confirmation_leaves_the_event_to_the_next_delivery(stopped: Emulator, connected: Connected) -> None:
