@@ -45,7 +45,7 @@ _GONE: Final = 410  # HTTP status: it was there, and is no more
 class NotFoundGrace:
     """Decides how long "not found" means "not yet" for one task: a vendor's servers do not all know a new task at once.
 
-    A task that this process submitted may be new for ten seconds. Whoever waits for a task that was never seen
+    A task that this process submitted may be new for ten seconds. A caller that waits for a task that was never seen
     (`patient`) assumes the same from the first time that it is not found; one that was `seen` is asked for once more.
     """
 
