@@ -55,11 +55,13 @@ class Network:
         ca_bundle: File or folder of certificates to trust, or None for the default ones.
         proxies: URL of the proxy by scheme; hidden from repr, because it may contain a password.
         direct: Hosts that are reached without a proxy, in the form of ``NO_PROXY``.
+        ca_source: The setting or the environment variable that names `ca_bundle`.
     """
 
     ca_bundle: str | None = None
     proxies: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     direct: str = ""
+    ca_source: str = "ca_bundle"
 
     def proxy_for(self, scheme: str, host: str, port: int | None = None) -> str | None:
         """Return the URL of the proxy for a host and a port (None for the scheme's own), or None."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import re
 import subprocess
 import sys
 import traceback
@@ -36,11 +37,14 @@ LOGGERS: Final = ("urllib3", "requests", "asyncio")  # at DEBUG in every test
 CANARIES: Final[set[str]] = set()
 """All credentials so far that cannot be mistaken for a word."""
 
+_ADDRESS: Final = re.compile(r"([a-z0-9]+://)?[a-z0-9.-]+:[0-9]+/?")  # of a proxy: messages name it
 _original_init = SecretStr.__init__
 
 
 def _record(self: SecretStr, secret_value: str) -> None:
     _original_init(self, secret_value)
+    if _ADDRESS.fullmatch(secret_value):
+        return
     if len(secret_value) >= 8 and not secret_value.isalpha():
         CANARIES.add(secret_value)
 

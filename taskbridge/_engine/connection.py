@@ -17,6 +17,7 @@ from weakref import WeakSet
 
 from taskbridge._config.connections import connection_settings
 from taskbridge._config.files import ConnectionConfig, load_config
+from taskbridge._config.network import proxy_secrets
 from taskbridge._config.registry import load_builtin_providers, load_provider
 from taskbridge._config.settings import CommonSettings
 from taskbridge._engine.credentials import CredentialCache
@@ -111,7 +112,8 @@ class Connection:
         self.max_body = settings.max_body or provider.max_body
         self.expects_webhook = bool(settings.webhook_secrets) and provider.capabilities.webhooks is not None
         """Whether the vendor is set up to send webhooks, so that polling is only a safety net."""
-        self.secrets = secrets_of(provider.settings) | secrets_of(settings)
+        of_settings = secrets_of(settings, leave_out="proxy") | proxy_secrets(settings)
+        self.secrets = secrets_of(provider.settings) | of_settings
         self.transport = ""  # see `ConnectionStats`
         self.throttle = Throttle(settings.requests_per_second, clock.random)
         self.external_retries = RetryBudget()

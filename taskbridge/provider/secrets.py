@@ -11,7 +11,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from taskbridge._redaction import MASK, mask
 from taskbridge.errors import TaskbridgeError
@@ -62,15 +62,24 @@ def strip_tracebacks(function: Callable[P, R]) -> Callable[P, R]:
 # Redaction.
 
 
-def secrets_of(settings: Any) -> frozenset[str]:
-    """Return the secrets of a settings model, in every spelling in which a response may echo them."""
+def secrets_of(settings: Any, *, leave_out: str = "") -> frozenset[str]:
+    """Return the secrets of a settings model but one, in every spelling in which a response may echo them."""
     from pydantic import SecretStr  # noqa: PLC0415  # the settings imported it already
 
     found: set[str] = set()
-    for value in settings.__dict__.values():
+    for name, value in settings.__dict__.items():
         values = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
-        found.update(v.get_secret_value() for v in values if isinstance(v, SecretStr))
+        if name != leave_out:
+            found.update(v.get_secret_value() for v in values if isinstance(v, SecretStr))
     return _spellings(s for s in found if len(s) >= 4)  # shorter ones occur in any text
+
+
+def secrets_in_url(url: str) -> frozenset[str]:
+    """Return the credentials in a URL, in the same spellings; its host and port are none."""
+    user_info = url.partition("://")[2].rpartition("@")[0]
+    password = user_info.partition(":")[2]
+    found = {user_info, unquote(user_info), password, unquote(password)}
+    return _spellings(s for s in found if len(s) >= 4)
 
 
 def secrets_in_headers(headers: Mapping[str, str]) -> frozenset[str]:
