@@ -29,12 +29,9 @@ import pycurl
 from taskbridge._transport import responses
 from taskbridge._transport.bodies import BodyStream, body_stream
 from taskbridge.errors import (
-    ConfigError,
-    ConnectFailed,
     DeadlineExceeded,
     MalformedResponse,
     TaskbridgeError,
-    TlsError,
     TransportError,
     TruncatedResponse,
 )
@@ -50,11 +47,8 @@ if TYPE_CHECKING:
 
 _CHECK_INTERVAL: Final = 1.0  # seconds; most time between two checks for a host that has fallen silent
 _MOST_HEADERS: Final = 16  # headers whose lines are kept; polls all have the same
-_ORIGIN: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 _MOST_NAMES: Final = 256  # host names whose addresses are kept
 _IDLE: Final = 0.5  # seconds without a request after which the thread ends
-_MOST_LINES: Final = 200  # of a header; `check_headers` refuses more than 99 fields
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: [^\r\n]*)?\r?\n")
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a method
 _FIELD: Final = re.compile(
     r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+[:;][\t\x20-\x7e\x80-\xff]*"
@@ -62,9 +56,7 @@ _FIELD: Final = re.compile(
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})  # send a length even without a body
 _E_PROXY: Final = 97  # codes that pycurl does not name
 _E_TOO_LARGE: Final = 100
-_PROXY_REFUSED: Final = 400  # least status of a proxy's answer to CONNECT that is a refusal
-_PORTS: Final = {"http": 80, "https": 443}
-_SOCKS_PORT: Final = 1080
+_TLS_ENDED: Final = ("unexpected eof", "error:00000000")  # OpenSSL's words for a peer that closes in the handshake
 _NAME_LIFE: Final = 60.0  # seconds for which the addresses of a name are used, as in libcurl
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 # What libcurl waits for at a socket -> the same for the selector.
@@ -173,6 +165,20 @@ class _Engines:
 # One request.
 
 
+class _Proxy(NamedTuple):
+    """A proxy on the way to a host.
+
+    Attributes:
+        url: Its URL, with the port; it may contain a password.
+        peer: How messages name it.
+        is_socks: Whether it is a SOCKS proxy, which sees connections and no requests.
+    """
+
+    url: str
+    peer: str
+    is_socks: bool
+
+
 class _Transfer:
     """A request on its way, and what has happened to it; its callbacks run in the engine's thread and never raise.
 
@@ -184,6 +190,8 @@ class _Transfer:
         written: Whether a byte of the request may have been sent.
         repeated: Whether libcurl wanted to send the request again: its kept connection had died.
         refused_address: Whether an address was refused because it is not public.
+        proxy: The proxy on the way, if there is one.
+        is_forwarded: Whether that proxy gets the request itself, not a tunnel to the host.
     """
 
     __slots__ = (
@@ -205,11 +213,13 @@ class _Transfer:
         "has_head",
         "is_added",
         "is_ended",
+        "is_forwarded",
         "is_resolving",
         "last_byte",
         "loop",
         "max_body",
         "outcome",
+        "proxy",
         "received",
         "refused_address",
         "repeated",
@@ -228,7 +238,8 @@ class _Transfer:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.future: asyncio.Future[None] | None = None
         self.outcome: Response | BaseException | None = None
-        self.is_added = self.is_ended = self.is_resolving = False
+        self.is_added = self.is_ended = self.is_resolving = self.is_forwarded = False
+        self.proxy: _Proxy | None = None
         self.curl: Any = None
         self.failure: BaseException | None = None  # what a callback noted
         self.written = self.repeated = self.refused_address = False
@@ -313,15 +324,15 @@ class _Transfer:
         if not line.endswith(b"\n"):
             return  # cut off
         if not self.status:
-            match = _STATUS_LINE.fullmatch(line)
+            match = responses.STATUS_LINE.fullmatch(line)
             if match is None:
                 raise MalformedResponse("the answer is not HTTP", repeats=1)
-            self.status = int(match[1]) or -1
+            self.status = int(match[2]) or -1
         elif line in (b"\r\n", b"\n"):
             self._end_of_header()
         else:
             self._lines += 1
-            readable = self._lines <= _MOST_LINES and len(line) <= responses.LONGEST_LINE
+            readable = self._lines <= responses.MOST_LINES and len(line) <= responses.LONGEST_LINE
             if not readable or not responses.add_field(self._pairs, line):
                 raise MalformedResponse("the answer's headers cannot be read", repeats=1)
 
@@ -332,6 +343,8 @@ class _Transfer:
             return
         status = max(self.status, 0)
         self.fields = responses.header_fields(self._pairs)
+        if self.proxy is not None and self.is_forwarded:
+            responses.check_forwarded(status, self.proxy.peer)
         responses.check_headers(self.request, status, self.fields, len(self._pairs), self.max_body)
         self.has_head = True
         if self.request.save_to is not None and status < 300:
@@ -362,13 +375,13 @@ class _Transfer:
 
     def expire(self, now: float) -> None:
         """Note that it has taken too long."""
-        error_class: type[TaskbridgeError] = DeadlineExceeded
-        message = "the total time for the request ran out"
-        if now < self.deadline and self.is_resolving:
-            error_class, message = _ERRORS_BEFORE[pycurl.E_OPERATION_TIMEDOUT]
-        elif now < self.deadline:
-            message = f"no data for {self._silence:g} s"
-        self.failure = responses.request_error(error_class, message, written=self.written)
+        if self.written:
+            is_late = now >= self.deadline
+            message = "the total time for the request ran out" if is_late else f"no data for {self._silence:g} s"
+            self.failure = responses.request_error(DeadlineExceeded, message, written=True)
+        else:
+            fault = responses.LATE if now >= self.deadline else responses.SLOW
+            self.failure = responses.connect_error(fault, self._peer(pycurl.E_OPERATION_TIMEDOUT))
 
     def _outcome(self, code: int) -> Response | BaseException:
         if self.failure is not None:
@@ -377,9 +390,11 @@ class _Transfer:
             return self._response()
         if self.refused_address and not self.written:
             return responses.not_public_error()
+        if not self.written:
+            return self._connect_error(code)
         error_class, message = self._classify(code)
         stale = not self.received and not self.repeated and not self.curl.getinfo(pycurl.NUM_CONNECTS)
-        return responses.request_error(error_class, message, written=self.written, stale=stale)
+        return responses.request_error(error_class, message, written=True, stale=stale)
 
     def _is_whole(self, code: int) -> bool:
         """Whether all of a response has arrived, although libcurl reports an error."""
@@ -406,17 +421,33 @@ class _Transfer:
         return responses.complete_response(self.request, self.status, self.fields, body, self.max_body)
 
     def _classify(self, code: int) -> tuple[type[TaskbridgeError], str]:
-        if self.written:
-            is_readable = code != pycurl.E_RECV_ERROR or self._system_error() or self.request.url.startswith("https:")
-            if not is_readable and "transfer-encoding" in self.fields:
-                return MalformedResponse, "the answer's chunks cannot be read"
-            return _ERRORS.get(code, (TransportError, f"the request failed (libcurl's error {code})"))
-        status = self.curl.getinfo(pycurl.HTTP_CONNECTCODE)
-        if status >= _PROXY_REFUSED:
-            return ConnectFailed, f"the proxy refuses to connect to the host (HTTP {status})"
-        if code == pycurl.E_SSL_CONNECT_ERROR and self._system_error():
-            return _BROKEN
-        return _ERRORS_BEFORE.get(code, _BROKEN)
+        # libcurl has one code for a connection that broke off and for chunks that cannot be read; its words differ.
+        if code == pycurl.E_RECV_ERROR and "transfer-encoding" in self.fields and "chunk" in self.curl.errstr():
+            return MalformedResponse, "the answer's chunks cannot be read"
+        return _ERRORS.get(code, (TransportError, f"the request failed (libcurl's error {code})"))
+
+    def _connect_error(self, code: int) -> TaskbridgeError:
+        """Return the error for a request of which no byte was sent."""
+        status = int(self.curl.getinfo(pycurl.HTTP_CONNECTCODE))
+        if self.proxy is not None and status >= 300:
+            return responses.refused_tunnel_error(status, self.proxy.peer)
+        fault = _FAULTS.get(code, responses.BROKEN)
+        if code == pycurl.E_SSL_CONNECT_ERROR:
+            text = self.curl.errstr().lower()
+            is_ended = self._system_error() or any(each in text for each in _TLS_ENDED)
+            fault = responses.BROKEN if is_ended else responses.NO_TLS
+        return responses.connect_error(fault, self._peer(code))
+
+    def _peer(self, code: int) -> str:
+        """Return how messages name what was being connected to when libcurl reported this code."""
+        proxy = self.proxy
+        if proxy is None:
+            return responses.HOST
+        if proxy.is_socks:  # it is only known whether it was reached, and whether it refused
+            was_reached = code not in _FAULTS_OF_PROXY
+        else:
+            was_reached = self.curl.getinfo(pycurl.HTTP_CONNECTCODE) != 0
+        return responses.host_behind(proxy.peer) if was_reached else proxy.peer
 
 
 # libcurl's code -> our class and message.                      https://curl.se/libcurl/c/libcurl-errors.html
@@ -432,20 +463,21 @@ _ERRORS: Final[dict[int, tuple[type[TaskbridgeError], str]]] = {
     _E_TOO_LARGE: (MalformedResponse, "the answer's headers cannot be read"),
 }
 
-_BROKEN: Final = (ConnectFailed, "the connection broke off before the request was sent")
-
-# The same before a byte of the request was sent.
-_ERRORS_BEFORE: Final[dict[int, tuple[type[TaskbridgeError], str]]] = {
-    pycurl.E_URL_MALFORMAT: (ConnectFailed, "the URL's host cannot be used"),
-    pycurl.E_COULDNT_RESOLVE_PROXY: (ConnectFailed, "the proxy cannot be reached"),
-    pycurl.E_COULDNT_RESOLVE_HOST: (ConnectFailed, "the host's name cannot be resolved"),
-    pycurl.E_COULDNT_CONNECT: (ConnectFailed, "the host refuses connections or cannot be reached"),
-    pycurl.E_OPERATION_TIMEDOUT: (ConnectFailed, f"no connection within {responses.CONNECT_LIMIT:g} s"),
-    pycurl.E_SSL_CONNECT_ERROR: (TlsError, "the TLS handshake failed"),
-    pycurl.E_PEER_FAILED_VERIFICATION: (TlsError, "the host's certificate cannot be trusted"),
-    pycurl.E_SSL_CACERT_BADFILE: (ConfigError, "ca_bundle cannot be read, or holds no certificates in PEM form"),
-    _E_PROXY: (ConnectFailed, "the proxy cannot be reached"),
+# libcurl's code -> what went wrong before a byte of the request was sent.
+_FAULTS: Final[dict[int, responses.Fault]] = {
+    pycurl.E_URL_MALFORMAT: responses.UNUSABLE_HOST,
+    pycurl.E_COULDNT_RESOLVE_PROXY: responses.UNRESOLVED,
+    pycurl.E_COULDNT_RESOLVE_HOST: responses.UNRESOLVED,
+    pycurl.E_COULDNT_CONNECT: responses.UNREACHABLE,
+    pycurl.E_OPERATION_TIMEDOUT: responses.SLOW,
+    pycurl.E_PEER_FAILED_VERIFICATION: responses.UNTRUSTED,
+    pycurl.E_SSL_CACERT_BADFILE: responses.NO_TLS,
+    pycurl.E_UNSUPPORTED_PROTOCOL: responses.NO_TUNNEL,
+    pycurl.E_FTP_WEIRD_SERVER_REPLY: responses.NO_TUNNEL,
+    _E_TOO_LARGE: responses.NO_TUNNEL,
+    _E_PROXY: responses.NO_TUNNEL,
 }
+_FAULTS_OF_PROXY: Final = frozenset({pycurl.E_COULDNT_CONNECT, pycurl.E_COULDNT_RESOLVE_PROXY, _E_PROXY})
 
 
 # All requests.
@@ -454,8 +486,8 @@ _ERRORS_BEFORE: Final[dict[int, tuple[type[TaskbridgeError], str]]] = {
 class _Route(NamedTuple):
     """How a host is reached."""
 
-    proxy: str  # its URL with the port; empty for none
-    is_tls: bool
+    proxy: _Proxy | None
+    is_tls: bool  # to the host or to the proxy
     is_forwarded: bool  # whether the proxy gets the whole URL
     goal: tuple[str, int]  # the host and the port that the connection goes to
 
@@ -479,24 +511,21 @@ class _Options:
         """
         request, stream, set_option = transfer.request, transfer.stream, curl.setopt
         url = request.url
-        origin = _ORIGIN.match(url)
-        is_sendable = url.isascii() and url.isprintable() and " " not in url and _TOKEN.fullmatch(request.method)
-        if origin is None or not is_sendable:
-            raise responses.request_error(ConnectFailed, "the URL or a header field cannot be sent", written=False)
-        route = self._route(origin[0])
-        target = url[0 if route.is_forwarded else origin.end() :].partition("#")[0]
-        if not target.startswith("/") and not route.is_forwarded:
-            target = f"/{target}"
+        origin, target = responses.split_target(url)
+        if not _TOKEN.fullmatch(request.method):
+            raise responses.connect_error(responses.UNUSABLE_REQUEST)
+        route = self._route(origin)
+        transfer.proxy, transfer.is_forwarded = route.proxy, route.is_forwarded
         set_option(pycurl.URL, url)
-        set_option(pycurl.REQUEST_TARGET, target)
+        set_option(pycurl.REQUEST_TARGET, f"{origin}{target}" if transfer.is_forwarded else target)
         set_option(pycurl.PATH_AS_IS, 1)
         set_option(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         set_option(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         set_option(pycurl.NOSIGNAL, 1)
-        set_option(pycurl.PROXY, route.proxy)  # never from libcurl's own reading of the environment
+        set_option(pycurl.PROXY, route.proxy.url if route.proxy else "")  # never the environment's
         set_option(pycurl.NOPROXY, "")
         set_option(pycurl.CONNECTTIMEOUT_MS, int(responses.CONNECT_LIMIT * 1000))
-        if route.is_tls or route.proxy:
+        if route.is_tls:
             for option, bundle in self._certificates():
                 set_option(option, bundle)
         set_option(pycurl.PREREQFUNCTION, transfer.on_request)
@@ -532,16 +561,16 @@ class _Options:
     def _find_route(self, origin: str) -> _Route:
         """Return how to reach the host of a URL's beginning."""
         parts = urlsplit(origin)
-        host = parts.hostname or ""
-        proxy = self._network.proxy_for(parts.scheme, host, parts.port) or ""
         is_tls = parts.scheme == "https"
-        if not proxy:
-            return _Route("", is_tls, False, (host, parts.port or _PORTS[parts.scheme]))
-        goal = urlsplit(proxy)
-        port = goal.port or _PORTS.get(goal.scheme, _SOCKS_PORT)
+        url = self._network.proxy_for(parts.scheme, parts.hostname or "", parts.port)
+        if url is None:
+            return _Route(None, is_tls, False, responses.address_of(origin))
+        goal, address = urlsplit(url), responses.address_of(url)
         if goal.port is None:  # libcurl's default for every kind is 1080
-            proxy = f"{goal.scheme}://{goal.netloc}:{port}"
-        return _Route(proxy, is_tls, proxy.startswith("http") and not is_tls, (goal.hostname or "", port))
+            url = f"{goal.scheme}://{goal.netloc}:{address[1]}"
+        is_socks = goal.scheme.startswith("socks")
+        proxy = _Proxy(url, responses.proxy_peer(url), is_socks)
+        return _Route(proxy, is_tls or goal.scheme == "https", not is_tls and not is_socks, address)
 
     def _certificates(self) -> Iterable[tuple[int, str]]:
         if self._bundle is None:
@@ -558,7 +587,7 @@ def _header_lines(fields: tuple[tuple[str, str], ...]) -> list[bytes]:
     # A semicolon in place of the colon sends a field without a value.
     texts = [f"{name.title()}: {value}" if value.strip() else f"{name.title()};" for name, value in fields]
     if not all(map(_FIELD.fullmatch, texts)):
-        raise responses.request_error(ConnectFailed, "the URL or a header field cannot be sent", written=False)
+        raise responses.connect_error(responses.UNUSABLE_REQUEST)
     own = [] if any(name == "accept" for name, _ in fields) else [b"Accept:"]
     return [b"Expect:", *own, *(text.encode("latin-1") for text in texts)]
 
@@ -572,7 +601,7 @@ class _Engine:
         self._lock = threading.RLock()  # the garbage collector may call `close` wherever it is held
         self._started: deque[_Transfer] = deque()
         self._cancelled: deque[_Transfer] = deque()
-        self._resolved: deque[tuple[tuple[str, int], list[str] | TaskbridgeError]] = deque()
+        self._resolved: deque[tuple[tuple[str, int], list[str] | responses.Fault]] = deque()
         self._thread: threading.Thread | None = None
         self._is_closed = False
         self._is_asleep = False
@@ -703,7 +732,7 @@ class _Engine:
             goal = self._options.apply(curl, transfer)
         except Exception as error:  # noqa: BLE001  # raised again where the request was sent
             is_ours = isinstance(error, TaskbridgeError)
-            transfer.failure = error if is_ours else ConnectFailed("the URL or a header field cannot be sent")
+            transfer.failure = error if is_ours else responses.connect_error(responses.UNUSABLE_REQUEST)
             self._finish(transfer, pycurl.E_FAILED_INIT)
             return
         transfer.last_byte = now = time.monotonic()
@@ -724,23 +753,23 @@ class _Engine:
         try:
             thread.start()
         except RuntimeError:  # the process may have no more threads
-            self._on_resolved(goal, ConnectFailed("there is no thread left to resolve the host's name"))
+            self._on_resolved(goal, responses.UNRESOLVED)
 
     def _resolve(self, host: str, port: int) -> None:
         """Resolve a name, in a thread that may be abandoned: the resolver has no time limit and blocks."""
-        found: list[str] | TaskbridgeError
+        found: list[str] | responses.Fault
         try:
             found = [each[4][0] for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]  # type: ignore[misc]
         except OSError:
-            found = ConnectFailed("the host's name cannot be resolved")
+            found = responses.UNRESOLVED
         except UnicodeError:
-            found = ConnectFailed("the URL's host cannot be used")
+            found = responses.UNUSABLE_HOST
         with self._lock:
             self._resolved.append(((host, port), found))
             if self._thread is not None:
                 self._wake()
 
-    def _on_resolved(self, goal: tuple[str, int], found: list[str] | TaskbridgeError) -> None:
+    def _on_resolved(self, goal: tuple[str, int], found: list[str] | responses.Fault) -> None:
         waiting = self._resolving.pop(goal, [])
         if isinstance(found, list):
             if len(self._names) >= _MOST_NAMES:
@@ -753,7 +782,9 @@ class _Engine:
             if isinstance(found, list):
                 self._connect_to(transfer, goal, found)
             else:
-                transfer.failure = found.again()
+                transfer.failure = responses.connect_error(
+                    found, transfer.proxy.peer if transfer.proxy else responses.HOST
+                )
                 self._finish(transfer, pycurl.E_COULDNT_RESOLVE_HOST)
 
     def _connect_to(self, transfer: _Transfer, goal: tuple[str, int], addresses: Iterable[str]) -> None:

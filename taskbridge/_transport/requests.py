@@ -1,54 +1,45 @@
 """The synchronous transport, on requests' adapter and on urllib3 connections that enforce a total deadline.
 
-It uses the connection pools, proxies and TLS of requests, but not its sessions (redirects, cookies, environment,
+It uses the connection pools and proxy managers of requests, but not its sessions (redirects, cookies, environment,
 hooks). urllib3's time limits are per socket operation: a response that drips a byte at a time never ends. A connection
-here checks the total deadline at each name lookup, connection, handshake, read and write. It also records what happened
-to the request: whether a byte was sent, whether the connection was reused, whether the peer closed it. Every failure
-becomes one of our errors, raised after the library's exception is gone: that one may print a credential.
+here opens its own socket, tunnel and TLS, so that it knows which peer failed, and checks the total deadline at each
+name lookup, connection, handshake, read and write. It also records what happened to the request: whether a byte was
+sent, whether the connection was reused, whether the peer closed it. Every failure becomes one of our errors, raised
+after the library's exception is gone: that one may print a credential.
 
-Parts of other libraries that are not public, and are used here: `_read_status`, `_check_close` and `_method` of
-http.client's response (Python 3.11 to 3.13), `_new_conn` of urllib3's connections, `_get_conn` and `_put_conn` of its
-pools (urllib3 2.7 and 2.8). `_transport/curl.py` uses none.
+No private part of another library is used. What is replaced are public members: `connect`, `set_tunnel`, `request`,
+`send` and `getresponse` of urllib3's connections, `ConnectionCls` and `QueueCls` of its pools, `begin` of http.client's
+response. It was tried with urllib3 2.7 and 2.8, and with Python 3.11 to 3.13.
 """
 
 from __future__ import annotations
 
 import io
-import logging
 import os
-import re
 import socket
 import ssl
 import time
+from collections import deque
 from contextlib import closing, suppress
-from http.client import (
-    BadStatusLine,
-    HTTPException,
-    HTTPMessage,
-    HTTPResponse,
-    IncompleteRead,
-    LineTooLong,
-    RemoteDisconnected,
-    UnknownProtocol,
-)
+from http.client import HTTPException, HTTPMessage, HTTPResponse, IncompleteRead, LineTooLong, RemoteDisconnected
 from io import BytesIO
+from queue import Empty
 from threading import Lock, Thread, local
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Retry, Timeout, exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.connection import allowed_gai_family
+from urllib3.util.ssltransport import SSLTransport
 
 from taskbridge._transport import responses
 from taskbridge._transport.bodies import body_stream, is_local_error
 from taskbridge.errors import (
-    ConnectFailed,
     DeadlineExceeded,
     MalformedResponse,
     TaskbridgeError,
-    TlsError,
     TransportError,
     TruncatedResponse,
 )
@@ -57,7 +48,7 @@ from taskbridge.provider.http import Request, Response
 from taskbridge.provider.secrets import without_traceback
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from urllib3 import BaseHTTPResponse
 
@@ -65,17 +56,18 @@ if TYPE_CHECKING:
 
 _NO_RETRIES: Final = Retry(False, redirect=False)  # retries are decided elsewhere
 _LIMITS: Final = Timeout(connect=responses.CONNECT_LIMIT, read=responses.READ_LIMIT)  # within the deadline
-_QUERY: Final = re.compile(r"\?.*", re.DOTALL)
-_MOST_LINES: Final = 200  # of a header; `check_headers` refuses more than 99 fields
 _MOST_HOSTS: Final = 8  # hosts to which connections are kept
 _CONNECT_LEAST: Final = 0.05  # seconds for the last of many addresses
 _UNLIMITED: Final = 86_400.0  # seconds; only the deadline counts
+_PROXY_HEAD: Final = 65_536  # bytes of a proxy's answer
 
 
 class _CurrentRequest(local):
     """The request that this thread is sending, and what has happened to it."""
 
     request = Request("GET", "")
+    target = ""  # of the request line
+    proxy = ""  # that forwards the request, as messages name it; empty for none
     max_body = 0
     deadline = 0.0  # monotonic seconds
     silence = responses.READ_LIMIT  # most seconds of one read
@@ -83,7 +75,6 @@ class _CurrentRequest(local):
     reused = False  # whether an open connection was reused
     received = 0  # bytes of the response so far
     ended = False  # whether the peer closed the connection while we were reading
-    sending = False  # whether this thread is sending a request of ours
     fields: dict[str, str]  # header fields of the response
     origins: _Origins
     connection: _DeadlineConnection | None = None
@@ -93,9 +84,14 @@ class _CurrentRequest(local):
         self.request, self.deadline, self.max_body = request, deadline, max_body
         self.silence = max(responses.READ_LIMIT, request.long_poll or 0.0)
         self.written = self.reused = self.ended = False
-        self.sending = True
         self.received = 0
         self.fields = {}
+        self.connection = None
+
+    def use(self, connection: _DeadlineConnection) -> None:
+        """Note the connection, so that `close` can end the request."""
+        self.connection = connection
+        self.origins.in_use.add(connection)
 
     def remaining(self, limit: float) -> float:
         """Return the seconds left for one operation; never zero, which would mean non-blocking."""
@@ -122,7 +118,8 @@ class RequestsTransport:
 
     def close(self) -> None:
         """Close the connections; requests in flight end with an error."""
-        self._origins.close()
+        if self._origins.pid == os.getpid():
+            self._origins.close()
 
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
         """See `taskbridge.transport.Transport`."""
@@ -138,8 +135,6 @@ class RequestsTransport:
             failure = responses.closed_error(written=current.written) if is_closed else failure
         except BaseException as error:  # noqa: BLE001  # an interruption, without the frames that hold credentials
             failure = error
-        finally:
-            current.sending = False
         try:
             raise without_traceback(failure)
         finally:
@@ -159,12 +154,12 @@ class RequestsTransport:
         if origins.pid != os.getpid():
             # After a fork, the parent's connections and locks must not be used.
             origins = self._origins = _Origins(self._network, self._size)
-        pool, target = origins.route(request.url)
+        pool, origin, current.target, current.proxy = origins.route(request.url)
         current.origins = origins
         try:
             raw: BaseHTTPResponse = pool.urlopen(
                 request.method,
-                target,
+                origin,
                 body=None if body is None else body.head if body.source is None else body.blocks(),
                 headers=headers,
                 retries=_NO_RETRIES,
@@ -199,27 +194,31 @@ class _Origins:
         self.is_closed = False
         self._adapters: dict[bool, _Adapter] = {}  # by whether they need TLS
         self._lock = Lock()
-        # By origin, the one used last at the end; whether a forwarding proxy needs the whole URL.
-        self._pools: dict[str, tuple[Any, bool]] = {}
+        # By origin, the one used last at the end; and the proxy that forwards its requests.
+        self._pools: dict[str, tuple[Any, str]] = {}
 
-    def route(self, url: str) -> tuple[Any, str]:
-        """Return the connection pool for a URL, and the target of its request line."""
-        parts = urlsplit(url)
-        key = f"{parts.scheme}://{parts.netloc}"
+    def route(self, url: str) -> tuple[Any, str, str, str]:
+        """Return how a URL is reached.
+
+        They are: the connection pool, the URL for it, the target of the request line, the proxy that forwards the
+        request. A pool would rewrite the target (``%2f``, dots), and log it: it gets the origin only.
+        """
+        origin, target = responses.split_target(url)
         with self._lock:
-            found = self._pools.pop(key, None) or self._find(url, parts)
-            self._pools[key] = found
+            found = self._pools.pop(origin, None) or self._find(origin)
+            self._pools[origin] = found
             if len(self._pools) > _MOST_HOSTS:
                 del self._pools[next(iter(self._pools))]
-        pool, forwarded = found
-        path = parts.path or "/"
-        return pool, url if forwarded else f"{path}?{parts.query}" if parts.query else path
+        pool, forwarding = found
+        return (pool, f"{origin}/", f"{origin}{target}", forwarding) if forwarding else (pool, "/", target, "")
 
-    def _find(self, url: str, parts: SplitResult) -> tuple[Any, bool]:
+    def _find(self, origin: str) -> tuple[Any, str]:
+        parts = urlsplit(origin)
         proxy = self._network.proxy_for(parts.scheme, parts.hostname or "", parts.port)
         adapter = self._adapter(secure="https" in (parts.scheme, urlsplit(proxy or "").scheme))
         manager: Any = adapter.proxy_manager_for(proxy) if proxy else adapter.poolmanager
-        return manager.connection_from_url(url), proxy is not None and parts.scheme == "http"
+        forwarding = responses.proxy_peer(proxy) if proxy and parts.scheme == "http" else ""
+        return manager.connection_from_url(origin), forwarding
 
     def _adapter(self, *, secure: bool) -> _Adapter:
         adapter = self._adapters.get(secure)
@@ -275,18 +274,6 @@ def _check_end() -> None:
 # Connections with deadlines.
 
 
-class _QueryFilter(logging.Filter):
-    """Removes the query from what urllib3 logs about our requests: a presigned link is a secret."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if current.sending and isinstance(record.args, tuple):
-            record.args = tuple(_QUERY.sub("?…", each) if isinstance(each, str) else each for each in record.args)
-        return True
-
-
-logging.getLogger("urllib3.connectionpool").addFilter(_QueryFilter())
-
-
 class _DeadlineReader(io.RawIOBase):
     """A socket reader that checks the total deadline at each read."""
 
@@ -325,33 +312,45 @@ class _DeadlineResponse(HTTPResponse):
         base: Any = self
         if base.headers is not None:
             return
-        version, status, reason = base._read_status()  # noqa: SLF001  # our own base class
+        version, status = self._status_line()
         pairs = self._pairs()
         while 100 <= status < 200 and status != 101:  # an interim response
-            version, status, reason = base._read_status()  # noqa: SLF001  # our own base class
+            version, status = self._status_line()
             pairs = self._pairs()
         self.code = self.status = status
-        self.reason = reason.strip()
-        self.version = 10 if version in ("HTTP/1.0", "HTTP/0.9") else 11
-        if not version.startswith(("HTTP/1.", "HTTP/0.9")):
-            raise UnknownProtocol(version)
+        self.reason, self.version = "", version
         self.headers = self.msg = HTTPMessage()
         for name, value in pairs:
             self.headers[name] = value
         current.fields = fields = responses.header_fields(pairs)
+        if current.proxy:
+            responses.check_forwarded(status, current.proxy)
         responses.check_headers(current.request, status, fields, len(pairs), current.max_body)
         coding, length = fields.get("transfer-encoding", ""), fields.get("content-length")
         self.chunked, self.chunk_left = coding.lower() == "chunked", None
         self.length = None if length is None or self.chunked else int(length)
-        if status in (204, 304) or base._method == "HEAD":  # noqa: SLF001  # our own base class
+        if status in (204, 304) or current.request.method == "HEAD":
             self.length = 0
         endless = self.length is None and not self.chunked
-        self.will_close = endless or base._check_close()  # noqa: SLF001  # our own base class
+        self.will_close = endless or version == 10 or "close" in fields.get("connection", "").lower()
+
+    def _status_line(self) -> tuple[int, int]:
+        """Read the status line; return the version as http.client numbers it, and the status."""
+        line = self.fp.readline(responses.LONGEST_LINE + 1)
+        if not line:
+            raise RemoteDisconnected("no answer")
+        match = responses.STATUS_LINE.fullmatch(line)
+        if match is not None:
+            return 10 + int(match[1]), int(match[2])
+        begins_well = any(line[:9] == start[: len(line)] for start in (b"HTTP/1.1 ", b"HTTP/1.0 "))
+        if current.ended and not line.endswith(b"\n") and begins_well:
+            raise TruncatedResponse("the answer ended inside its status line")
+        raise MalformedResponse("the answer is not HTTP", repeats=1)
 
     def _pairs(self) -> list[tuple[str, str]]:
         """Read the header fields."""
         pairs: list[tuple[str, str]] = []
-        for _ in range(_MOST_LINES):
+        for _ in range(responses.MOST_LINES):
             line = self.fp.readline(responses.LONGEST_LINE + 1)
             if len(line) > responses.LONGEST_LINE:
                 raise LineTooLong("header line")
@@ -361,7 +360,7 @@ class _DeadlineResponse(HTTPResponse):
                 return pairs
             if not responses.add_field(pairs, line):
                 raise HTTPException("a header line cannot be read")
-        raise HTTPException(f"got more than {_MOST_LINES} headers")
+        raise HTTPException(f"got more than {responses.MOST_LINES} headers")
 
 
 class _DeadlineConnection(HTTPConnection):
@@ -370,11 +369,70 @@ class _DeadlineConnection(HTTPConnection):
     response_class = _DeadlineResponse
     reusable = False  # whether a response has arrived over the present socket
 
-    def _new_conn(self) -> socket.socket:
-        # Like urllib3's own, but the limit is for all addresses together, not for each.
+    def __init__(self, host: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(host, *args, **kwargs)
+        self._full_name = host  # with a final dot, which the resolver needs and a certificate does not have
+        self._wanted_tunnel: tuple[str, Mapping[str, str], bool] | None = None
+
+    @property
+    def has_connected_to_proxy(self) -> bool:
+        """Whether urllib3 may leave errors as they are: those of `connect` say which peer failed."""
+        return True
+
+    def set_tunnel(
+        self, host: str, port: int | None = None, headers: Mapping[str, str] | None = None, scheme: str = "http"
+    ) -> None:
+        """Ask the proxy for a tunnel when connecting; the scheme is the proxy's."""
+        super().set_tunnel(host, port, headers, scheme)  # the Host header depends on it
+        name = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        self._wanted_tunnel = (f"{name}:{port or 443}", headers or {}, scheme == "https")
+
+    def connect(self) -> None:
+        """Open the socket, the tunnel and TLS, all within one limit.
+
+        Raises:
+            TaskbridgeError: It is one of `responses.Fault`, and names the peer that failed.
+        """
+        current.use(self)
+        self.reusable = current.reused = False
         until = time.monotonic() + responses.CONNECT_LIMIT
+        proxy = None if self.proxy is None else responses.proxy_peer(str(self.proxy))
+        peer = proxy or responses.HOST
+        sock: Any = None
+        failure: TaskbridgeError | None = None
+        try:
+            sock = self._open(until)
+            if self._wanted_tunnel is not None and proxy is not None:
+                target, headers, is_secure = self._wanted_tunnel
+                if is_secure:
+                    sock = _encrypted(sock, self.context, self.host, until)
+                spare = _open_tunnel(sock, target, headers, proxy, until)
+                peer = responses.host_behind(proxy)
+                if spare:
+                    raise responses.connect_error(responses.NO_TLS, peer)
+                sock = _encrypted(sock, self.context, target.rpartition(":")[0].strip("[]"), until)
+            elif self.context is not None:
+                sock = _encrypted(sock, self.context, self.host, until)
+            self.sock, self.is_verified, sock = sock, True, None
+        except TaskbridgeError as error:
+            failure = error
+        except (OSError, ValueError) as error:
+            failure = _connect_error(error, peer)
+        finally:
+            if sock is not None:
+                sock.close()
+        if failure is not None:
+            raise failure
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """The certificates to trust; None for plain http."""
+        return None
+
+    def _open(self, until: float) -> socket.socket:
+        # The limit is for all addresses together, not for each.
         last_error: OSError | None = None
-        addresses = _addresses(self._dns_host, self.port)
+        addresses = _addresses(self._full_name, self.port)
         if current.request.public_only and self.proxy is None:
             addresses = [each for each in addresses if is_public(each[4][0])]
             if not addresses:
@@ -386,7 +444,6 @@ class _DeadlineConnection(HTTPConnection):
                     sock.setsockopt(*option)
                 sock.settimeout(_left(until))
                 sock.connect(address)
-                sock.settimeout(_left(until))  # for the handshake
             except OSError as error:
                 last_error = error
                 sock.close()
@@ -397,14 +454,11 @@ class _DeadlineConnection(HTTPConnection):
                 return sock
         raise last_error or OSError("the name has no address")
 
-    def connect(self) -> None:
-        self.reusable = current.reused = False
-        super().connect()
-        current.written = False  # what was sent to a proxy is not the request
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
+    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002  # see `_Origins.route`
+        """Send the request with its own target, in place of the one that the pool was given."""
+        current.use(self)
         current.reused = self.reusable
-        super().request(*args, **kwargs)
+        super().request(method, current.target, *args, **kwargs)
 
     def send(self, data: Any) -> None:
         if self.sock is None:
@@ -430,6 +484,36 @@ class _DeadlineConnection(HTTPConnection):
 
 def _left(until: float) -> float:
     return current.remaining(max(_CONNECT_LEAST, until - time.monotonic()))
+
+
+def _encrypted(sock: Any, context: ssl.SSLContext | None, host: str, until: float) -> Any:
+    """Return a connection with TLS over a socket, which may have TLS itself."""
+    trusted, name = cast("ssl.SSLContext", context), host.rstrip(".")
+    sock.settimeout(_left(until))
+    if isinstance(sock, ssl.SSLSocket):
+        return SSLTransport(sock, trusted, name)
+    return trusted.wrap_socket(sock, server_hostname=name)
+
+
+def _open_tunnel(sock: Any, target: str, headers: Mapping[str, str], proxy: str, until: float) -> bytes:
+    """Ask a proxy for a connection to a host; return what it sent behind its answer."""
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *(f"{name}: {text}" for name, text in headers.items())]
+    sock.settimeout(_left(until))
+    sock.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1"))
+    answer = b""
+    while b"\r\n\r\n" not in answer and len(answer) <= _PROXY_HEAD:
+        sock.settimeout(_left(until))
+        block = sock.recv(4096)
+        if not block:
+            raise responses.connect_error(responses.BROKEN, proxy)
+        answer += block
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    match = responses.STATUS_LINE.fullmatch(head.partition(b"\n")[0] + b"\n")
+    if match is None or len(head) > _PROXY_HEAD:
+        raise responses.connect_error(responses.NO_TUNNEL, proxy)
+    if not 200 <= (status := int(match[2])) <= 299:
+        raise responses.refused_tunnel_error(status, proxy)
+    return rest
 
 
 def _addresses(host: str, port: int) -> list[Any]:
@@ -459,28 +543,49 @@ def _addresses(host: str, port: int) -> list[Any]:
 class _TlsConnection(_DeadlineConnection, HTTPSConnection):
     """The same over TLS."""
 
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        base: Any = self
+        found: ssl.SSLContext | None = base.ssl_context
+        return found
 
-class _Pool(HTTPConnectionPool):
-    ConnectionCls: Any = _DeadlineConnection
 
-    def _get_conn(self, timeout: float | None = None) -> Any:
-        connection = current.connection = cast("_DeadlineConnection", super()._get_conn(timeout))
-        current.origins.in_use.add(connection)
+class _KeptConnections:
+    """The connections of a pool that are open and not in use, the newest first.
+
+    Without a lock: a fork would copy one that another thread holds.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._connections: deque[Any] = deque()
+
+    def get(self, block: bool = False, timeout: float | None = None) -> Any:  # noqa: ARG002  # as a queue
+        try:
+            connection = self._connections.pop()
+        except IndexError:
+            raise Empty from None
         if current.request.new_connection or current.request.public_only:
             connection.close()  # reopened when used
         return connection
 
-    def _put_conn(self, conn: Any) -> None:
-        if conn is not None and self.pool is not None and self.pool.full():
-            conn.close()  # more threads than places in the pool; urllib3 would log a warning each time
+    def put(self, connection: Any, block: bool = False, timeout: float | None = None) -> None:  # noqa: ARG002
+        if connection is None:  # urllib3's placeholder for one that is not open
             return
-        if conn is not None and current.request.external:
-            conn.close()  # there may be any number of such hosts
-        super()._put_conn(conn)
+        if len(self._connections) < self._size and not current.request.external:
+            self._connections.append(connection)
+        else:
+            connection.close()  # more threads than places, or one of any number of hosts
 
 
-class _TlsPool(_Pool, HTTPSConnectionPool):
+class _Pool(HTTPConnectionPool):
+    ConnectionCls: Any = _DeadlineConnection
+    QueueCls: Any = _KeptConnections
+
+
+class _TlsPool(HTTPSConnectionPool):
     ConnectionCls: Any = _TlsConnection
+    QueueCls: Any = _KeptConnections
 
 
 class _Adapter(HTTPAdapter):
@@ -504,11 +609,29 @@ class _Adapter(HTTPAdapter):
 
 # Errors.
 
-# Library's exceptions -> our class and message, the most specific first.
 _Kinds: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
+
+# While connecting: exceptions -> the fault, the most specific first.
+_ENDED: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
+_CONNECTING: Final[tuple[tuple[_Kinds, responses.Fault], ...]] = (
+    (ssl.SSLCertVerificationError, responses.UNTRUSTED),
+    (socket.gaierror, responses.UNRESOLVED),
+    (TimeoutError, responses.SLOW),
+    (_ENDED, responses.BROKEN),
+    (ssl.SSLError, responses.NO_TLS),
+    (OSError, responses.UNREACHABLE),
+    (ValueError, responses.UNUSABLE_HOST),
+)
+
+# Otherwise before a byte of the request was sent.
+_UNSENT: Final[tuple[tuple[_Kinds, responses.Fault], ...]] = (
+    (exceptions.LocationParseError, responses.UNUSABLE_HOST),
+    (ValueError, responses.UNUSABLE_REQUEST),
+)
+
+# Later: exceptions -> our class and message.
 _INCOMPLETE: Final = (exceptions.IncompleteRead, exceptions.InvalidChunkLength, IncompleteRead)
 _ERRORS: Final[tuple[tuple[_Kinds, type[TaskbridgeError], str], ...]] = (
-    (ssl.SSLCertVerificationError, TlsError, "the host's certificate cannot be trusted"),
     ((exceptions.ReadTimeoutError, TimeoutError), DeadlineExceeded, f"no data for {responses.READ_LIMIT:g} s"),
     (ssl.SSLError, TruncatedResponse, "the connection broke off"),
     (_INCOMPLETE, TruncatedResponse, "the answer broke off"),
@@ -519,57 +642,47 @@ _ERRORS: Final[tuple[tuple[_Kinds, type[TaskbridgeError], str], ...]] = (
     (exceptions.ProtocolError, TruncatedResponse, "the connection broke off"),
 )
 
-# The same before a byte of the request was sent.
-_BROKEN: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
-_ERRORS_BEFORE: Final[tuple[tuple[_Kinds, type[TaskbridgeError], str], ...]] = (
-    (ssl.SSLCertVerificationError, TlsError, "the host's certificate cannot be trusted"),
-    (exceptions.ProxyError, ConnectFailed, "the proxy cannot be reached"),
-    (socket.gaierror, ConnectFailed, "the host's name cannot be resolved"),
-    (TimeoutError, ConnectFailed, f"no connection within {responses.CONNECT_LIMIT:g} s"),
-    (_BROKEN, ConnectFailed, "the connection broke off before the request was sent"),
-    ((ssl.SSLError, exceptions.SSLError), TlsError, "the TLS handshake failed"),
-    (OSError, ConnectFailed, "the host refuses connections or cannot be reached"),
-    (exceptions.LocationParseError, ConnectFailed, "the URL's host cannot be used"),
-    (ValueError, ConnectFailed, "the URL or a header field cannot be sent"),
-)
-
 
 def _local_error(error: Exception, request: Request) -> OSError | None:
     """Return the error of a local file; urllib3 wraps it if it occurs while the body is sent."""
     return next((each for each in _causes(error) if isinstance(each, OSError) and is_local_error(each, request)), None)
 
 
+def _connect_error(error: Exception, peer: str) -> TaskbridgeError:
+    """Return our error for one that arose while connecting."""
+    if isinstance(error, TimeoutError) and time.monotonic() >= current.deadline:
+        return responses.connect_error(responses.LATE, peer)
+    return responses.connect_error(next(fault for kinds, fault in _CONNECTING if isinstance(error, kinds)), peer)
+
+
 def _translated(error: Exception) -> TaskbridgeError:
     """Return our error for one of the library."""
-    error_class, message = _classify(error)
-    return responses.request_error(
-        error_class, message, written=current.written, stale=current.reused and current.received == 0
-    )
-
-
-def _classify(error: BaseException) -> tuple[type[TaskbridgeError], str]:
     chain = list(_causes(error))
+    ours = next((each for each in chain if isinstance(each, TaskbridgeError)), None)
+    if ours is not None:  # urllib3 takes a deadline for a timeout of its own
+        return ours
+    if not current.written:
+        faults = (fault for kinds, fault in _UNSENT if any(isinstance(each, kinds) for each in chain))
+        if (fault := next(faults, None)) is not None:
+            return responses.connect_error(fault)
+    error_class, message = _classify(chain)
+    stale = current.reused and current.received == 0
+    return responses.request_error(error_class, message, written=current.written, stale=stale)
+
+
+def _classify(chain: list[BaseException]) -> tuple[type[TaskbridgeError], str]:
     late = any(isinstance(e, TimeoutError | exceptions.TimeoutError) for e in chain)
     if late and time.monotonic() >= current.deadline:
         return DeadlineExceeded, "the total time for the request ran out"
-    if current.ended and any(_is_cut(e) for e in chain):
-        return TruncatedResponse, "the answer ended inside its status line"
     if not current.ended and any(isinstance(e, IncompleteRead) for e in chain):
         return MalformedResponse, "the answer's chunks cannot be read"
-    for kinds, error_class, message in _ERRORS if current.written else _ERRORS_BEFORE:
+    for kinds, error_class, message in _ERRORS:
         if any(isinstance(e, kinds) for e in chain):
             return error_class, message
+    kind = type(chain[0]).__name__
     if current.received:
-        return MalformedResponse, f"the answer is not HTTP ({type(error).__name__})"
-    return TransportError, f"the request failed ({type(error).__name__})"
-
-
-def _is_cut(error: BaseException) -> bool:
-    """Whether a status line is the beginning of a valid one."""
-    if not isinstance(error, BadStatusLine):
-        return False
-    line = str(error.args[0])
-    return not line.endswith("\n") and any(line[:9] == start[: len(line)] for start in ("HTTP/1.1 ", "HTTP/1.0 "))
+        return MalformedResponse, f"the answer is not HTTP ({kind})"
+    return TransportError, f"the request failed ({kind})"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

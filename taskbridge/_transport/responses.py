@@ -15,14 +15,18 @@ from datetime import UTC, datetime
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
+from urllib.parse import urlsplit
 
 from taskbridge.errors import (
     ConfigError,
+    ConnectFailed,
     ContractError,
+    DeadlineExceeded,
     MalformedResponse,
     ResponseTooLarge,
     TaskbridgeError,
+    TlsError,
     TransportError,
     TruncatedResponse,
 )
@@ -36,6 +40,9 @@ CONNECT_LIMIT: Final = 5.0  # seconds to connect, all addresses and the handshak
 READ_LIMIT: Final = 10.0  # seconds without data while a response is read
 LONGEST_LINE: Final = 65_536  # bytes of one header line, as in http.client
 BLOCK: Final = 65_536  # bytes read at a time
+STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: [^\r\n]*)?\r?\n")
+MOST_LINES: Final = 200  # of a header; `check_headers` refuses more than 99 fields
+_URL: Final = re.compile(r"([A-Za-z]+://[!\"$-.0->@-~]+)([!\"$-~]*)(?:#[!-~]*)?")  # origin and target
 _FIELD: Final = re.compile(rb"([!-9;-~]+):([^\x00]*)")  # name and value of a header line
 _MOST_FIELDS: Final = 99  # header fields, as in http.client
 _LONGEST_NUMBER: Final = 18  # digits of a Content-Length; real ones need 10
@@ -44,7 +51,77 @@ _GZIP: Final = frozenset({"gzip", "x-gzip"})
 _NO_ENCODING: Final = frozenset({"", "identity", "none", "binary", "utf-8", "aws-chunked"})  # storage hosts send them
 
 
+_PORTS: Final = {"http": 80, "https": 443}
+_SOCKS_PORT: Final = 1080
+
+
 # Connecting.
+
+Fault: TypeAlias = tuple[type[TaskbridgeError], str]
+"""What may go wrong before a byte of the request is sent: the error, and its message about ``{peer}``."""
+
+HOST: Final = "the host"
+UNRESOLVED: Final[Fault] = (ConnectFailed, "the name of {peer} cannot be resolved")
+UNREACHABLE: Final[Fault] = (ConnectFailed, "{peer} refuses connections or cannot be reached")
+SLOW: Final[Fault] = (ConnectFailed, f"no connection to {{peer}} within {CONNECT_LIMIT:g} s")
+LATE: Final[Fault] = (DeadlineExceeded, "the total time for the request ran out before {peer} was reached")
+BROKEN: Final[Fault] = (ConnectFailed, "the connection to {peer} broke off before the request was sent")
+NO_TUNNEL: Final[Fault] = (ConnectFailed, "{peer} gives no readable answer")
+UNTRUSTED: Final[Fault] = (TlsError, "the certificate of {peer} cannot be trusted")
+NO_TLS: Final[Fault] = (TlsError, "the TLS handshake with {peer} failed")
+UNUSABLE_HOST: Final[Fault] = (ConnectFailed, "the URL's host cannot be used")
+UNUSABLE_REQUEST: Final[Fault] = (ConnectFailed, "the URL or a header field cannot be sent")
+
+
+def connect_error(fault: Fault, peer: str = HOST) -> TaskbridgeError:
+    """Return the error for a request of which no byte was sent."""
+    error_class, message = fault
+    return request_error(error_class, message.format(peer=peer), written=False)
+
+
+def split_target(url: str) -> tuple[str, str]:
+    """Return the origin of a URL as it stands, and the target of its request line, byte for byte.
+
+    Raises:
+        ConnectFailed: It cannot be sent.
+    """
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise connect_error(UNUSABLE_REQUEST)
+    target = match[2]
+    return match[1], target if target.startswith("/") else f"/{target}"
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """Return the host and the port of an origin or of a proxy."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or _PORTS.get(parts.scheme, _SOCKS_PORT)
+
+
+def proxy_peer(url: str) -> str:
+    """Return how messages name a proxy: by its host and port, never with its credentials."""
+    host, port = address_of(url)
+    return f"the proxy [{host}]:{port}" if ":" in host else f"the proxy {host}:{port}"
+
+
+def host_behind(proxy: str) -> str:
+    """Return how messages name the host that is reached through a proxy, given as by `proxy_peer`."""
+    return f"{HOST} (through {proxy})"
+
+
+def refused_tunnel_error(status: int, proxy: str) -> TaskbridgeError:
+    """Return the error for a proxy that answers CONNECT with anything but success."""
+    return connect_error((ConnectFailed, f"{{peer}} refuses to connect to the host (HTTP {status})"), proxy)
+
+
+def check_forwarded(status: int, proxy: str) -> None:
+    """Refuse a proxy's own answer to a request that it was to forward.
+
+    Raises:
+        ConnectFailed: The proxy wants credentials: the request did not reach the vendor.
+    """
+    if status == 407:
+        raise connect_error((ConnectFailed, f"{{peer}} refuses to forward the request (HTTP {status})"), proxy)
 
 
 def closed_error(*, written: bool) -> TransportError:
@@ -70,16 +147,21 @@ def tls_context(network: Network) -> ssl.SSLContext:
         return _default_context()
     with suppress(OSError):
         if Path(bundle).is_dir():
-            return ssl.create_default_context(capath=bundle)
-        return ssl.create_default_context(cafile=bundle)
-    raise ConfigError(f"ca_bundle {bundle} cannot be read, or holds no certificates in PEM form")
+            return _for_http1(ssl.create_default_context(capath=bundle))
+        return _for_http1(ssl.create_default_context(cafile=bundle))
+    raise ConfigError(f"{network.ca_source} {bundle} cannot be read, or holds no certificates in PEM form")
 
 
 @cache
 def _default_context() -> ssl.SSLContext:
     import certifi  # noqa: PLC0415  # only https needs it
 
-    return ssl.create_default_context(cafile=certifi.where())  # takes tens of milliseconds
+    return _for_http1(ssl.create_default_context(cafile=certifi.where()))  # takes tens of milliseconds
+
+
+def _for_http1(context: ssl.SSLContext) -> ssl.SSLContext:
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 # Responses.

@@ -50,7 +50,7 @@ from .rows import (
     time_is,
     waits,
 )
-from .server import FIN, HANG, READ, RST, Pause, Repeat, Script, answer, chunked, gzipped
+from .server import FIN, HANG, READ, RECEIVE, RST, Pause, Repeat, Script, answer, chunked, gzipped
 from .vendors import Vendor
 
 QUICK: Final = {"request_timeout": 0.5}  # long enough to send the request, even on a busy machine
@@ -79,6 +79,10 @@ _CONNECTING: Final = (
     Row(
         "F5", "closes inside the TLS handshake", lambda _: [(FIN,)], ConnectFailed, 3, where="no-handshake",
         check=not_sent,
+    ),
+    Row(
+        "F5", "closes inside the TLS handshake, after the client's first message", lambda _: [(RECEIVE, FIN)],
+        ConnectFailed, 3, where="no-handshake", check=not_sent,
     ),
     Row(
         "F5", "resets inside the TLS handshake", lambda _: [(Pause(0.003), RST)], ConnectFailed, 3,
@@ -167,6 +171,9 @@ _NOT_HTTP: Final = (
         Row("F18", f"chunk size {size}, sent after the header", _chunk_of(size, Pause(0.005)), MalformedResponse, 2)
         for size in ("zz", "-1", "-5")
     ),
+    Row("F18", "chunk size zz, over TLS", _chunk_of("zz"), MalformedResponse, 2, where="tls"),
+    Row("F10", "chunked body ends early, over TLS", lambda v: [(READ, chunked(v.completed)[:-30], FIN)],
+        TruncatedResponse, 3, where="tls"),
     Row("F19", "101 headers", _framed(*(f"X-{n}: a" for n in range(101))), MalformedResponse, 2),
     Row("F19", "a header line of 70 kB", _framed("X-A: " + "a" * 70_000), MalformedResponse, 2),
 )  # fmt: skip

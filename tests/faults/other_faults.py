@@ -176,6 +176,37 @@ _SETTINGS: Final = (
         ),
     ),
     Fault(
+        "",
+        "`SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE` or `CURL_CA_BUNDLE` names a file that is gone",
+        "`ConfigError` that names the variable, at the first request over TLS; without TLS it does not matter",
+        (
+            "faults/test_proxies::test_a_stale_variable_is_named",
+            "faults/test_proxies::test_a_stale_variable_does_not_matter_without_tls",
+        ),
+    ),
+    Fault(
+        "",
+        "A proxy that cannot be reached, refuses CONNECT, answers 407, breaks or closes the tunnel, or intercepts TLS",
+        "`ConnectFailed`, or `TlsError` for its certificate, never `SubmitUncertain`; the message has the proxy's host "
+        "and port and its status, never its credentials",
+        (
+            "faults/test_proxies::test_a_proxy_that_breaks_the_tunnel_is_named",
+            "faults/test_proxies::test_a_proxy_that_intercepts_tls_is_named",
+            "faults/test_proxies::test_a_407_to_a_forwarded_request_is_the_proxys",
+            "faults/test_proxies::test_a_proxy_that_is_not_reached_is_named",
+            "faults/test_proxies::test_a_dead_socks_proxy_is_named",
+            "faults/test_proxies::test_a_proxy_that_repeats_its_credentials_does_not_show_them",
+        ),
+        retried="yes, but `TlsError`",
+        state="kept",
+    ),
+    Fault(
+        "",
+        "A link with `%2f`, dots, brackets or an empty query",
+        "sent byte for byte, also through a proxy",
+        ("faults/test_transports::test_a_link_leaves_byte_for_byte",),
+    ),
+    Fault(
         "F70",
         "A setting out of its range",
         "`ConfigError` with the range",

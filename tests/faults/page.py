@@ -61,7 +61,8 @@ What remains different:
 * With libcurl, a connection opens up to `max_in_flight` network connections, and further calls wait for one of them,
   within their own deadline. With requests, each concurrent thread opens one, and up to `max_in_flight` are kept for
   each host.
-* Over TLS, libcurl does not tell an invalid chunk from a connection that broke off: it is `TruncatedResponse`.
+* A connection that ends behind a chunk longer than its stated size is `MalformedResponse` with libcurl and
+  `TruncatedResponse` with requests.
 * The system's resolver has no time limit. If it hangs, the thread that resolves the name is abandoned; it ends when the
   resolver returns.
 """

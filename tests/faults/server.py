@@ -1,7 +1,8 @@
 """A misbehaving server on raw sockets.
 
-A script is data: what happens on one connection, step by step. `READ` waits for a request and records it, bytes are
-sent as they are, `Pause` waits, `Repeat` sends the same bytes repeatedly. A script ends with `FIN` or `RST`, or stays
+A script is data: what happens on one connection, step by step. `READ` waits for a request and records it, `RECEIVE`
+for any bytes, bytes are sent as they are, `Pause` waits, `Repeat` sends the same bytes repeatedly, `StartTls` encrypts
+what follows. A script ends with `FIN` or `RST`, or stays
 silent with `HANG` until the peer closes. Scripts serve connections in order; the last one serves all further ones.
 
 One listening socket serves many tests: each `play` starts its own record, and a connection belongs to the play during
@@ -27,12 +28,14 @@ class Action(Enum):
     """What is done to a connection."""
 
     READ = "read a request"
+    RECEIVE = "receive some bytes"
     FIN = "close"
     RST = "reset"
     HANG = "stay silent until the peer closes"
 
 
 READ: Final = Action.READ
+RECEIVE: Final = Action.RECEIVE
 FIN: Final = Action.FIN
 RST: Final = Action.RST
 HANG: Final = Action.HANG
@@ -54,7 +57,14 @@ class Repeat:
     pause: float = 0.0
 
 
-Step: TypeAlias = bytes | Action | Pause | Repeat
+@dataclass(frozen=True)
+class StartTls:
+    """Perform a TLS handshake; what follows is encrypted."""
+
+    context: ssl.SSLContext
+
+
+Step: TypeAlias = bytes | Action | Pause | Repeat | StartTls
 Script: TypeAlias = Sequence[Step]
 
 
@@ -206,7 +216,11 @@ def _converse(connection: socket.socket, play: Play, answers: Callable[[Seen], b
 
 
 def _perform(connection: socket.socket, play: Play, script: Script, number: int) -> None:
-    for step in script:
+    for number_of_step, step in enumerate(script):
+        if isinstance(step, StartTls):
+            with step.context.wrap_socket(connection, server_side=True) as encrypted:
+                _perform(encrypted, play, script[number_of_step + 1 :], number)
+            return
         if isinstance(step, bytes):
             _say(connection, play, step)
         elif isinstance(step, Pause):
@@ -230,6 +244,8 @@ def _do(connection: socket.socket, play: Play, step: Action, number: int) -> boo
     """Run a step; return False if the peer ended the script."""
     if step is READ:
         return _read(connection, play, number) is not None
+    if step is RECEIVE:
+        return bool(connection.recv(65_536))
     if step is HANG:
         while connection.recv(65_536):
             pass

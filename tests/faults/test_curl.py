@@ -105,13 +105,6 @@ def test_a_line_break_in_a_header_field_is_not_sent(
     assert (caught.value.written, play.connections) == (False, 0)
 
 
-def test_a_link_leaves_byte_for_byte(transport: CurlTransport, server: FaultServer) -> None:
-    play = server.reply(lambda _: answer(200, b"{}"))
-    target = "/a%2fb/../c/./%7Ed;x=1?sig=a%2Bb+c%2f&empty="
-    assert isinstance(send(transport, f"{server.url}{target}"), Response)
-    assert play.requests[0].target == target
-
-
 # The thread.
 
 

@@ -57,7 +57,7 @@ def cases() -> Iterator[Any]:
 
 
 def submit(driver: Driver, vendor: Vendor, url: str, document: str | bytes, **settings: Any) -> Task | TaskbridgeError:
-    chosen = {**QUICK, **vendor.settings(url), **settings}
+    chosen: dict[str, Any] = {**QUICK, "transport": TRANSPORTS[driver], **vendor.settings(url), **settings}
 
     async def send() -> Task:
         async with aio.connect(vendor.name, **chosen) as client:

@@ -116,6 +116,31 @@ def test_an_unreadable_file_is_an_os_error(wrong: str, send: Send, server: Fault
     assert play.requests == []
 
 
+TARGETS: Final = (
+    "/a%2fb/../c/./%7Ed;x=1?sig=a%2Bb+c%2f&empty=",
+    "/f/caf%c3%a9%2fa.pdf?sig=a%2fb%3d&list[]=1",
+    "//double//slash:x/?a=//&b=?",
+    "/a?",
+    "/%",
+    "/a|b{c}^`\"'<>?d|e",
+)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("kind", ["curl", "requests"])
+def test_a_link_leaves_byte_for_byte(kind: str, target: str, server: FaultServer) -> None:
+    play = server.reply(lambda _: answer(200, b"{}"))
+    for url, network in (
+        (f"{server.url}{target}", Network()),
+        (f"http://files.test{target}", Network(proxies={"http": server.url})),
+    ):
+        transport = make_transport(network, "tests", 32, kind)
+        transport.send(Request("GET", url), deadline=time.monotonic() + 10.0, max_body=1024)
+        transport.close()
+    assert [seen.target for seen in play.requests] == [target, f"http://files.test{target}"]
+    assert [seen.headers["host"] for seen in play.requests] == [f"127.0.0.1:{server.port}", "files.test"]
+
+
 # In.
 
 
