@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from taskbridge import __version__
 from taskbridge._config.registry import require_extra
+from taskbridge._fork import renew_after_fork
 from taskbridge.events import CallEnded, CallStarted, Observation, Outage, PollReason, RequestEnded, WaitOutcome
 
 try:
@@ -102,10 +103,13 @@ class Telemetry:
             "{connection}",
             "1 during an outage of the connection, else 0.",
         )
-        self._lock = Lock()
+        renew_after_fork(self, Telemetry._make_lock)
         self._calls: dict[int, _Call] = {}
         self._hosts: set[tuple[str, int]] = set()
         self._unreachable: dict[tuple[str, str], bool] = {}  # by connection and provider
+
+    def _make_lock(self) -> None:
+        self._lock = Lock()
 
     def __call__(self, event: Event) -> None:
         """Record an event."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
+from taskbridge._fork import renew_after_fork
 from taskbridge.errors import printable
 from taskbridge.events import CallStarted, Observation, WaitOutcome
 from taskbridge.models import Task
@@ -47,6 +48,9 @@ class ProgressTracker:
         self.failed = 0
         self._fractions: dict[Hashable, float] = {}  # of running tasks, if the vendor reports progress
         self._refs: set[Hashable] = set()  # tasks known from snapshots only
+        renew_after_fork(self, ProgressTracker._make_lock)
+
+    def _make_lock(self) -> None:
         self._lock = Lock()
 
     @property

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
+from taskbridge._fork import renew_after_fork
 from taskbridge.provider.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -56,8 +57,18 @@ class Defaults:
     providers: Mapping[str, type[Provider[Any]]] = field(default_factory=dict[str, "type[Provider[Any]]"])
 
 
-_layers: Final[list[Defaults]] = [Defaults()]
-_lock: Final = Lock()
+class _Layers(list[Defaults]):
+    """The defaults in force are the last of them."""
+
+    def __init__(self) -> None:
+        super().__init__([Defaults()])
+        renew_after_fork(self, _Layers._make_lock)
+
+    def _make_lock(self) -> None:
+        self.lock = Lock()
+
+
+_layers: Final = _Layers()
 
 
 def current_defaults() -> Defaults:
@@ -78,13 +89,13 @@ def override_defaults(
     providers: Mapping[str, type[Provider[Any]]] | None = None,
 ) -> Generator[Defaults]:
     """Replace defaults inside a ``with`` block; None leaves one unchanged, providers are added by name."""
-    with _lock:
+    with _layers.lock:
         last = _layers[-1]
         layer = Defaults(clock or last.clock, transports or last.transports, {**last.providers, **(providers or {})})
         _layers.append(layer)
     try:
         yield layer
     finally:
-        with _lock:
+        with _layers.lock:
             # By identity: another layer may be equal.
             _layers[:] = [each for each in _layers if each is not layer]

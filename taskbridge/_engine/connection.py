@@ -26,6 +26,7 @@ from taskbridge._engine.event_bus import EventBus
 from taskbridge._engine.logs import log
 from taskbridge._engine.observers import Observers
 from taskbridge._engine.throttle import RetryBudget, Throttle
+from taskbridge._fork import renew_after_fork
 from taskbridge._redaction import register
 from taskbridge.errors import (
     ApiError,
@@ -128,9 +129,13 @@ class Connection:
         self._submitted_at: dict[str, float] = {}  # shared id -> monotonic seconds
         self._unknown_words: set[str] = set()
         self._queues = WeakSet[Sized]()
-        self._lock = Lock()
+        renew_after_fork(self, Connection._make_locks)
         self._in_use: tuple[Credential | None, frozenset[str]] = (None, self.secrets)
         register(self)
+
+    def _make_locks(self) -> None:
+        self._lock = Lock()
+        self.outage_lock = Lock()
 
     def __repr__(self) -> str:
         return f"<Connection {self.name} ({self.provider.name})>"

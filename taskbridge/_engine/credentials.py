@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from taskbridge._engine.logs import log
+from taskbridge._fork import renew_after_fork
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -25,15 +26,18 @@ _MARGIN: Final = 5.0  # seconds before its expiry at which a credential is renew
 class CredentialCache:
     """The credential in use and the last refusal; each None if there is none."""
 
-    __slots__ = ("_clock", "_lock", "current", "refusal", "renewal")
+    __slots__ = ("__weakref__", "_clock", "_lock", "current", "refusal", "renewal")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.current: Credential | None = None
+        self.refusal: TaskbridgeError | None = None
+        renew_after_fork(self, CredentialCache._begin_process)
+
+    def _begin_process(self) -> None:
         self._lock = Lock()
         self.renewal = Lock()
         """Held by the thread that renews the credential; asyncio tasks have a lock for each event loop."""
-        self.current: Credential | None = None
-        self.refusal: TaskbridgeError | None = None
 
     def is_expiring(self, expires_at: datetime) -> bool:
         """Whether a credential has to be renewed before the next request."""

@@ -13,6 +13,7 @@ from hashlib import sha256
 from threading import Lock
 from typing import Final, TypeAlias
 
+from taskbridge._fork import renew_after_fork
 from taskbridge.models import Task, TaskRef
 
 KEPT: Final = 16_384
@@ -30,11 +31,14 @@ class EventBus:
     """The events of one connection; for any number of threads."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
         self._seen: dict[str, None] = {}  # duplicate keys in order of arrival
         self._doubted: dict[str, None] = {}  # duplicate keys
         self._ended: dict[str, None] = {}  # refs
-        self._listeners: dict[TaskRef | None, list[Listener]] = {}
+        renew_after_fork(self, EventBus._begin_process)
+
+    def _begin_process(self) -> None:
+        self._lock = Lock()
+        self._listeners: dict[TaskRef | None, list[Listener]] = {}  # those of a parent wait in its threads
 
     def claim(self, key: str) -> bool:
         """Start to process an event; False if it has been processed before."""
@@ -77,10 +81,11 @@ class EventBus:
 
         def stop() -> None:
             with self._lock:
-                others = self._listeners[ref]
-                others.remove(listener)
+                others = self._listeners.get(ref, [])
+                if listener in others:
+                    others.remove(listener)
                 if not others:
-                    del self._listeners[ref]
+                    self._listeners.pop(ref, None)
 
         return stop
 

@@ -8,18 +8,22 @@ from threading import Lock
 from typing import Any, Self
 
 from taskbridge._engine.logs import REQUESTS, TASKS, log
+from taskbridge._fork import renew_after_fork
 from taskbridge.events import Event, Observation, Observer, RequestEnded
 
 
 class Observers:
     """The observers of one connection; safe to use from any number of threads."""
 
-    __slots__ = ("_lock", "callbacks", "failed")
+    __slots__ = ("__weakref__", "_lock", "callbacks", "failed")
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        renew_after_fork(self, Observers._make_lock)
         self.callbacks: tuple[Observer, ...] = ()
         self.failed: tuple[Observer, ...] = ()  # those that have raised
+
+    def _make_lock(self) -> None:
+        self._lock = Lock()
 
     @property
     def wants_tasks(self) -> bool:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from taskbridge._engine.logs import log
@@ -18,8 +17,6 @@ from taskbridge.events import Outage
 if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
     from taskbridge.errors import TaskbridgeError
-
-_LOCK: Final = Lock()  # outages are rare
 
 
 def report_failure(connection: Connection, url: str, error: TaskbridgeError) -> None:
@@ -31,7 +28,7 @@ def report_failure(connection: Connection, url: str, error: TaskbridgeError) -> 
     since = now - timedelta(seconds=clock.monotonic() - began)
     host = urlsplit(url).hostname or ""
     outage = Outage(now, connection.provider.name, connection.name, host, error, since, connection.waiting)
-    with _LOCK:
+    with connection.outage_lock:
         is_new = connection.outage is None
         if is_new:
             connection.outage, connection.outage_began = outage, began
@@ -45,7 +42,7 @@ def report_response(connection: Connection) -> None:
     """Report that an outage is over, if there was one and the throttle says so."""
     if connection.throttle.is_probing:
         return
-    with _LOCK:
+    with connection.outage_lock:
         outage, connection.outage = connection.outage, None
     if outage is None:
         return

@@ -20,6 +20,8 @@ from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
+from taskbridge._fork import renew_after_fork
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -55,18 +57,21 @@ class Throttle:
         self._ceiling = rate or inf
         self._rate = self._ceiling
         self._random = random
-        self._lock = Lock()
+        renew_after_fork(self, Throttle._begin_process)
         self._next_slot = -inf
         self._paused_until = -inf
         self._failures = 0
         self.failing_since = -inf
         """Monotonic seconds of the first of the failures in a row."""
         self._probe_at = inf  # finite during an outage
-        self._probing = False
         self._probed_at = -inf
         self._doubling_at: float | None = None
         self._retries = RetryBudget()
         self._flow = _Flow()
+
+    def _begin_process(self) -> None:
+        self._lock = Lock()
+        self._probing = False  # the probe of another thread ends in the parent
 
     @property
     def rate(self) -> float:
@@ -186,8 +191,11 @@ class RetryBudget:
     """How many retries may be spent; responses earn new ones."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
         self._tokens = _BUDGET
+        renew_after_fork(self, RetryBudget._make_lock)
+
+    def _make_lock(self) -> None:
+        self._lock = Lock()
 
     def spend(self) -> bool:
         """Spend one retry; False if there is none left."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, RunBlocking, Send, Sleep
 from taskbridge._engine.retry import refresh, unsent
+from taskbridge._fork import renew_after_fork
 from taskbridge._polling.commands import Done, Idle, PollList, PollTask, WaitUntil
 from taskbridge._polling.scheduler import PollScheduler
 from taskbridge._runtime.base import (
@@ -60,6 +61,9 @@ class Runtime:
     def __init__(self, clock: Clock, transports: Transports[AsyncTransport]) -> None:
         self.clock = clock
         self._transports = transports
+        renew_after_fork(self, Runtime._begin_process)
+
+    def _begin_process(self) -> None:
         self._renewals: dict[str, asyncio.Lock] = {}  # held by the task that renews a connection's credential
 
     async def run(self, operation: Operation[T]) -> T:
@@ -241,6 +245,10 @@ class PollLoop:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._clock = runtime.clock
+        renew_after_fork(self, PollLoop._begin_process)
+
+    def _begin_process(self) -> None:
+        """Begin without an event loop and waits: that of a parent does not run in its child."""
         self._scheduler = PollScheduler()
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None

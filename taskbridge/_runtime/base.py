@@ -28,6 +28,7 @@ from taskbridge._engine.observers import ObserverHandle
 from taskbridge._engine.operations import Pager, check_names, perform, require
 from taskbridge._engine.retry import RequestOptions
 from taskbridge._engine.tracing import CallSpan, begin_trace
+from taskbridge._fork import renew_after_fork
 from taskbridge._polling.commands import PollList, PollTask, Update
 from taskbridge._polling.entries import Waiter
 from taskbridge._polling.scheduler import CLOSED, PollScheduler
@@ -623,6 +624,10 @@ class Transports(Generic[X]):
         self.by_name: dict[str, X] = {}
         """The transports that exist already, by the connection's name."""
         self._is_closed = False
+        renew_after_fork(self, Transports[X].begin_process)
+
+    def begin_process(self) -> None:
+        """Make the lock; a forked child makes another one."""
         self._lock = Lock()
 
     def of(self, connection: Connection) -> X:

@@ -6,7 +6,6 @@ which end when no caller waits.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
 from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, RunBlocking, Send, Sleep
 from taskbridge._engine.retry import refresh, unsent
+from taskbridge._fork import renew_after_fork
 from taskbridge._polling.commands import Done, Idle, PollList, PollTask, WaitUntil
 from taskbridge._polling.scheduler import PollScheduler
 from taskbridge._runtime.base import (
@@ -28,7 +28,7 @@ from taskbridge._runtime.base import (
     flow_for,
     require_ended,
 )
-from taskbridge.errors import TaskbridgeError
+from taskbridge.errors import ConfigError, TaskbridgeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -264,10 +264,10 @@ class WorkerPool:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._clock = runtime.clock
-        self._reset()
+        renew_after_fork(self, WorkerPool._begin_process)
 
-    def _reset(self) -> None:
-        self._pid = os.getpid()
+    def _begin_process(self) -> None:
+        """Begin without threads and waits: those of a parent do not exist in its child."""
         self._scheduler = PollScheduler(_WORKERS)
         self._state = PoolState()
         self._threads: set[threading.Thread] = set()
@@ -286,10 +286,9 @@ class WorkerPool:
     def updates(self, wait: ManyWait) -> Iterator[Update]:
         """Yield the updates of a wait as they arrive."""
         wait.refuse_if_closed()
-        if self._pid != os.getpid():
-            self._reset()  # after a fork the parent's threads do not exist here
         deadline = deadline_after(self._clock.monotonic(), wait.timeout)
-        queue = WaitQueue(self._state.mutex, len(wait.targets), lambda: self._expire(deadline))
+        state = self._state
+        queue = WaitQueue(state.mutex, len(wait.targets), lambda: self._expire(deadline))
         try:
             self._begin(wait, queue)
             with wait.listening(self._on_event), wait.span() as span:
@@ -297,10 +296,13 @@ class WorkerPool:
                     if update.final:
                         span.record_outcome(update.outcome)
                     yield update
+                    if self._state is not state:
+                        raise ConfigError("this wait belongs to the process that was forked; begin it again here")
         finally:
-            with self._state.mutex:  # also if the caller breaks off, even while the wait begins
-                self._scheduler.drop(queue.waiters)
-                self._state.changed.notify()
+            if self._state is state:
+                with state.mutex:  # also if the caller breaks off, even while the wait begins
+                    self._scheduler.drop(queue.waiters)
+                    state.changed.notify()
 
     def close(self) -> None:
         """End the waits, and the threads."""

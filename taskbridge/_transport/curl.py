@@ -8,7 +8,6 @@ is stopped before its first byte, because retries are decided in one place, else
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import selectors
 import socket
@@ -26,6 +25,7 @@ from urllib.parse import urlsplit
 import certifi
 import pycurl
 
+from taskbridge._fork import renew_after_fork
 from taskbridge._transport import responses
 from taskbridge._transport.bodies import BodyStream, body_stream
 from taskbridge.errors import (
@@ -136,8 +136,14 @@ class _Engines:
         self._options, self._size = _Options(network, user_agent), size
         self._engine: _Engine | None = None
         self._is_closed = False
+        renew_after_fork(self, _Engines._begin_process)
+
+    def _begin_process(self) -> None:
+        """Begin without an engine: that of a parent must not be used in its child."""
+        if self._engine is not None:
+            _INHERITED.append(self._engine)
+            self._engine = None
         self._lock = threading.Lock()
-        self._pid = os.getpid()
 
     def closed_with(self, owner: object) -> Self:
         """Close the engine once its owner is gone, or the process ends."""
@@ -145,8 +151,6 @@ class _Engines:
         return self
 
     def current(self) -> _Engine:
-        if self._pid != os.getpid():
-            self._lock, self._engine, self._pid = threading.Lock(), None, os.getpid()
         engine = self._engine
         if engine is None:
             with self._lock:
@@ -158,7 +162,7 @@ class _Engines:
     def close(self) -> None:
         self._is_closed = True
         engine, self._engine = self._engine, None
-        if engine is not None and self._pid == os.getpid():
+        if engine is not None:
             engine.close()
 
 
@@ -590,6 +594,10 @@ def _header_lines(fields: tuple[tuple[str, str], ...]) -> list[bytes]:
         raise responses.connect_error(responses.UNUSABLE_REQUEST)
     own = [] if any(name == "accept" for name, _ in fields) else [b"Accept:"]
     return [b"Expect:", *own, *(text.encode("latin-1") for text in texts)]
+
+
+_INHERITED: Final[list[_Engine]] = []
+"""Engines of a parent process; kept, because libcurl would end the parent's TLS connections with them."""
 
 
 class _Engine:

@@ -15,7 +15,6 @@ response. It was tried with urllib3 2.7 and 2.8, and with Python 3.11 to 3.13.
 from __future__ import annotations
 
 import io
-import os
 import socket
 import ssl
 import time
@@ -34,6 +33,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.connection import allowed_gai_family
 from urllib3.util.ssltransport import SSLTransport
 
+from taskbridge._fork import renew_after_fork
 from taskbridge._transport import responses
 from taskbridge._transport.bodies import body_stream, is_local_error
 from taskbridge.errors import (
@@ -114,12 +114,15 @@ class RequestsTransport:
         self._network = network
         self._size = size
         self._user_agent = user_agent
-        self._origins = _Origins(network, size)
+        renew_after_fork(self, RequestsTransport._begin_process)
+
+    def _begin_process(self) -> None:
+        """Begin without connections: those of a parent must not be used in its child."""
+        self._origins = _Origins(self._network, self._size)
 
     def close(self) -> None:
         """Close the connections; requests in flight end with an error."""
-        if self._origins.pid == os.getpid():
-            self._origins.close()
+        self._origins.close()
 
     def send(self, request: Request, *, deadline: float, max_body: int) -> Response:
         """See `taskbridge.transport.Transport`."""
@@ -151,9 +154,6 @@ class RequestsTransport:
         origins = self._origins
         if origins.is_closed:
             raise responses.closed_error(written=False)
-        if origins.pid != os.getpid():
-            # After a fork, the parent's connections and locks must not be used.
-            origins = self._origins = _Origins(self._network, self._size)
         pool, origin, current.target, current.proxy = origins.route(request.url)
         current.origins = origins
         try:
@@ -176,7 +176,8 @@ class RequestsTransport:
                 raise
             raw.release_conn()
         finally:
-            origins.in_use.discard(current.connection)
+            if current.connection is not None:
+                origins.in_use.discard(current.connection)
         return response
 
 
@@ -187,10 +188,9 @@ class _Origins:
     """
 
     def __init__(self, network: Network, size: int) -> None:
-        self.pid = os.getpid()
         self._network = network
         self._size = size
-        self.in_use: set[_DeadlineConnection | None] = set()
+        self.in_use: set[_DeadlineConnection] = set()
         self.is_closed = False
         self._adapters: dict[bool, _Adapter] = {}  # by whether they need TLS
         self._lock = Lock()
@@ -236,10 +236,8 @@ class _Origins:
         for adapter in self._adapters.values():
             adapter.close()
         self._adapters.clear()
-        if self.pid == os.getpid():  # after a fork the parent's sockets are shared with it
-            for connection in self.in_use.copy():
-                if connection is not None:
-                    connection.interrupt()
+        for connection in self.in_use.copy():
+            connection.interrupt()
 
 
 def _read(raw: BaseHTTPResponse, request: Request, max_body: int) -> Response:

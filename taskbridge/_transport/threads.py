@@ -9,6 +9,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from taskbridge._fork import renew_after_fork
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -27,6 +29,10 @@ class ThreadedTransport:
     def __init__(self, transport: Transport, *, size: int = 32) -> None:
         self._transport = transport
         self._size = size
+        renew_after_fork(self, ThreadedTransport._begin_process)
+
+    def _begin_process(self) -> None:
+        """Begin without threads and requests: those of a parent do not exist in its child."""
         self._changed = threading.Condition()
         self._jobs: deque[Callable[[], None]] = deque()
         self._threads = 0

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Final, Protocol
 
+from taskbridge._fork import renew_after_fork
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
@@ -42,6 +44,9 @@ class VendorClock:
         self._started_at = monotonic()
         self._epoch = time.time()
         self._skipped = 0.0
+        renew_after_fork(self, VendorClock._make_lock)
+
+    def _make_lock(self) -> None:
         self._lock = Lock()
 
     def time(self) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from taskbridge._fork import renew_after_fork
 from taskbridge.emulator.faults import FaultContext
 
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ class RequestLog:
         self._error_response = error_response
         self._requests: list[SeenRequest] = []
         self._faults: list[PendingFault] = []
+        renew_after_fork(self, RequestLog._make_lock)
+
+    def _make_lock(self) -> None:
         self._lock = Lock()
 
     @property

@@ -22,6 +22,8 @@ from random import Random
 from threading import Condition, Lock, get_ident, local
 from typing import TYPE_CHECKING, Final
 
+from taskbridge._fork import renew_after_fork
+
 if TYPE_CHECKING:
     from asyncio import Event
     from collections.abc import Generator
@@ -164,6 +166,10 @@ class VirtualClock:
         self._timeline = _Timeline(now.astimezone(UTC), monotonic)
         self._random = Random(seed)  # noqa: S311  # jitter needs no secrecy
         self._depth = _Depth()
+        renew_after_fork(self, VirtualClock._begin_process)
+
+    def _begin_process(self) -> None:
+        self._timeline.lock = Lock()
         self._pause = Condition()
 
     # Reading it.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from taskbridge import errors
+from taskbridge._fork import renew_after_fork
 from taskbridge.errors import TaskbridgeError, TransportError, TruncatedResponse
 from taskbridge.provider.http import Base64, Request, Response, Upload
 from taskbridge.provider.results import as_json
@@ -102,8 +103,11 @@ class RecordingTransport:
         self.masked: dict[str, str] = {}
         self.allow = tuple(allow)
         self._inner = inner
-        self._lock = Lock()
+        renew_after_fork(self, RecordingTransport._make_lock)
         self._started = False
+
+    def _make_lock(self) -> None:
+        self._lock = Lock()
 
     def transport(self, connection: TransportContext) -> Transport:
         """See `taskbridge._config.defaults.TransportMaker`."""
@@ -284,8 +288,11 @@ class ReplayTransport:
         self._exchanges = read_recording(path)
         self._used: dict[tuple[str, str], RecordedExchange] = {}
         self._count = 0
-        self._lock = Lock()
+        renew_after_fork(self, ReplayTransport._make_lock)
         self.began = self._exchanges[0].at if self._exchanges else None
+
+    def _make_lock(self) -> None:
+        self._lock = Lock()
 
     @property
     def remaining(self) -> int:

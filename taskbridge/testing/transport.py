@@ -13,6 +13,7 @@ from contextlib import closing
 from threading import Lock
 from typing import TYPE_CHECKING, TypeAlias
 
+from taskbridge._fork import renew_after_fork
 from taskbridge._transport.responses import file_writer
 from taskbridge.provider.http import Request, Response
 
@@ -37,6 +38,9 @@ class _ScriptPlayer:
         self._clock = clock
         self._function = script if callable(script) else None
         self._answers: deque[Answer] = deque() if callable(script) else deque(script)
+        renew_after_fork(self, _ScriptPlayer._make_lock)
+
+    def _make_lock(self) -> None:
         self._lock = Lock()
 
     @property

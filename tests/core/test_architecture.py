@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 # Folders and single modules from left to right; each imports from its own group and from those to its left. Imports for
 # type checkers only count like any others.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_redaction", "errors", "models", "events"),
+    ("_fork", "_redaction", "errors", "models", "events"),
     ("provider",),
     ("transport",),
     ("_config",),

@@ -319,9 +319,16 @@ _PROCESSES: Final = (
     Fault("F87", "A store on a network file system", _NO_STORE),
     Fault(
         "F88",
-        "A fork after the first call",
-        "each caller gets its own response",
-        ("faults/test_connections::test_children_of_a_fork_get_their_own_responses",),
+        "A fork after the first call, or while another thread renews the credential, waits or holds a lock",
+        "each caller gets its own response; the child inherits no lock, renews the credential itself, and leaves the "
+        "parent's connections open; a wait that began before the fork ends in the child with `ConfigError`",
+        (
+            "faults/test_connections::test_children_of_a_fork_get_their_own_responses",
+            "faults/test_forks::test_a_fork_while_the_credential_is_renewed",
+            "faults/test_forks::test_a_fork_inside_of_a_wait",
+            "faults/test_forks::test_a_child_leaves_the_parents_tls_connections_open",
+            "faults/test_forks::test_no_lock_is_inherited",
+        ),
     ),
     Fault(
         "F89",
@@ -910,6 +917,7 @@ PROMISES: Final[tuple[Promise, ...]] = (
         (
             "faults/test_connections::test_sixteen_threads_get_their_own_responses",
             "faults/test_connections::test_children_of_a_fork_get_their_own_responses",
+            "faults/test_forks::test_no_lock_is_inherited",
         ),
     ),
     Promise(

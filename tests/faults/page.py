@@ -56,8 +56,8 @@ resolved before a result is used:
 
 What remains different:
 
-* The synchronous client can be used from many threads and after a fork: the child opens its own connections. The waits
-  for many tasks of one client of `taskbridge.aio` belong to one event loop.
+* The synchronous client can be used from many threads and after a fork: the child opens its own connections. The
+  waits for many tasks of one client of `taskbridge.aio` belong to one event loop; a child of a fork has its own.
 * With libcurl, a connection opens up to `max_in_flight` network connections, and further calls wait for one of them,
   within their own deadline. With requests, each concurrent thread opens one, and up to `max_in_flight` are kept for
   each host.
