@@ -117,9 +117,14 @@ class _UtcDatetime:
     def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
         from pydantic_core import core_schema  # noqa: PLC0415  # only for to_dict and from_dict
 
-        return core_schema.no_info_after_validator_function(
-            lambda moment: moment.astimezone(UTC), core_schema.datetime_schema(tz_constraint="aware")
-        )
+        return core_schema.no_info_after_validator_function(_to_utc, core_schema.datetime_schema(tz_constraint="aware"))
+
+
+def _to_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("in UTC, the time is not in the years 1 to 9999") from None
 
 
 UtcDatetime: TypeAlias = Annotated[datetime, _UtcDatetime()]

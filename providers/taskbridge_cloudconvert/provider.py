@@ -309,7 +309,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
             job
             for job in page.tasks
             if job.external_id == tag
-            and (sent is None or job.created_at is None or job.created_at >= sent - CLOCK_SKEW)
+            and (sent is None or job.created_at is None or sent - job.created_at <= CLOCK_SKEW)
         ]
         return max(found, key=lambda job: str(job.created_at), default=None)
 

@@ -69,7 +69,7 @@ class CommonSettings(_Settings, defer_build=True):
     """What this connection submits if a call does not say."""
     allow_private: Annotated[bool, Field(strict=True)] = False
     """Allow links to documents and files on this machine and in private networks."""
-    requests_per_second: Annotated[Number, Field(gt=0, le=100_000)] | None = None
+    requests_per_second: Annotated[Number, Field(ge=1e-5, le=100_000)] | None = None
     """Most requests per second of the whole connection."""
     max_in_flight: Annotated[int, Field(strict=True, ge=1, le=1000)] = 32
     """Most concurrent requests of this connection."""

@@ -167,7 +167,10 @@ def _size(body: bytes | bytearray | memoryview) -> int:
 def _aware(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise TypeError("now must be an aware datetime, such as datetime.now(UTC)")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:  # on the first or the last day that there is
+        return moment.replace(tzinfo=UTC)
 
 
 def _fields(headers: Any) -> dict[str, list[str]]:

@@ -39,16 +39,16 @@ WIDTH: Final = 80  # columns of the help
 
 
 def parse_seconds(_ctx: click.Context, _param: click.Parameter, value: str) -> float | None:
-    """Parse a number of seconds; ``none`` is None."""
+    """Parse a number of seconds, clipped to a year; ``none`` is None."""
     if value == "none":
         return None
     try:
         number = float(value)
     except ValueError:
         number = -1.0
-    if not 0 < number <= _LONGEST:  # also refuses not-a-number
+    if not number > 0:  # also refuses not-a-number
         raise click.BadParameter(f"{value!r} is not a number of seconds above 0 (or 'none', to wait without a limit).")
-    return number
+    return min(number, _LONGEST)
 
 
 def parse_bytes(_ctx: click.Context, _param: click.Parameter, value: str) -> int | None:

@@ -60,8 +60,9 @@ class ResponseSink:
         rate, size = self._bytes_per_second, self._known_size
         if rate is None:
             return 0.0
-        most = _MOST_EXTRA if size is None else 2.0 * size / rate  # twice, since a download may start again
-        return min(self._all_received / rate, most)
+        if size is None:
+            return min(self._all_received / rate, _MOST_EXTRA)
+        return min(self._all_received, 2 * max(size, 0)) / rate  # twice, since a download may start again
 
     @property
     def _known_size(self) -> int | None:

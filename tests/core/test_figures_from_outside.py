@@ -1,4 +1,4 @@
-"""Durations that a caller or a vendor gives: any number is accepted and clipped, anything else is refused alike."""
+"""Figures that a caller or a vendor gives: any number is accepted and clipped, anything else is refused alike."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from math import inf, nan
+from pathlib import Path
 from typing import Any, Final
 
+import click
 import pytest
 
 import taskbridge as tb
 from taskbridge import aio
+from taskbridge.cli.options import parse_seconds
+from taskbridge.models import TaskFile
 from taskbridge.provider.clock import LONGEST
 from taskbridge.provider.http import Request, Response
 from taskbridge.provider.policy import parse_retry_after
@@ -158,3 +162,65 @@ def test_tasks_of_any_age_can_be_waited_for(created: str) -> None:
     ) as client:
         outcomes = client.wait_all([str(number) for number in range(1, 40)], timeout=60)
     assert {type(outcome.error) for outcome in outcomes} == {tb.WaitTimeout}
+
+
+@pytest.mark.parametrize("created", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+@pytest.mark.parametrize("sent", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_submissions_of_any_time_can_be_looked_for(sent: str, created: str) -> None:
+    job = {"id": "11111111-1111-4111-8111-111111111111", "status": "finished", "tag": "r", "created_at": created}
+    vendor = Vendor(lambda _: Response(200, {}, json.dumps({"data": [{**job, "tasks": []}]}).encode()))
+    error = tb.SubmitUncertain("it may have been accepted")
+    error.recovery_token = {"provider": "cloudconvert", "connection": "cloudconvert", "tag": "r", "time": sent}
+    error.recovery_token["reference"] = "r"
+    with tb.connect("cloudconvert", api_key="some-key-0123", transport=vendor) as client:
+        assert (client.recover(error) is None) == (sent > created)
+
+
+@pytest.mark.parametrize("size", [10**400, 10**4000, -(10**400)], ids=["large", "larger", "negative"])
+@pytest.mark.parametrize("driver", ["sync", "async"])
+def test_a_file_of_any_stated_size_can_be_asked_for(driver: str, size: int, tmp_path: Path) -> None:
+    """The scripted vendor sends nothing, so the file is not what was stated."""
+    file = TaskFile(name="a", url="https://example.com/a", size=size)
+    vendor = Vendor(lambda _: Response(200, {}, b""))
+
+    async def run() -> Path:
+        async with aio.connect("cloudconvert", api_key="some-key-0123", transport=vendor) as client:
+            return await client.download(file, tmp_path / "a", max_bytes=None)
+
+    if driver == "async":
+        with pytest.raises(tb.TruncatedResponse):
+            asyncio.run(run())
+        return
+    client = tb.connect("cloudconvert", api_key="some-key-0123", transport=vendor)
+    with client, pytest.raises(tb.TruncatedResponse):
+        client.download(file, tmp_path / "a", max_bytes=None)
+
+
+EDGES: Final = ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00")
+
+
+@pytest.mark.parametrize("moment", EDGES)
+def test_a_time_that_does_not_exist_in_utc_is_refused_by_name(moment: str) -> None:
+    with tb.connect("scan-documents", api_key="some-key-0123", transport=vendor_of("completed")) as client:
+        values = client.get("task_1").to_dict()
+    with pytest.raises(tb.InvalidInput, match=r"created_at: .*in UTC, the time is not in the years 1 to 9999"):
+        tb.Task.from_dict({**values, "created_at": moment})
+
+
+@pytest.mark.parametrize("moment", EDGES)
+def test_a_delivery_may_come_at_any_time(moment: str) -> None:
+    client = tb.connect("cloudconvert", api_key="some-key-0123", webhook_secrets=["some-secret-0123"])
+    with client, pytest.raises(tb.WebhookRejected):
+        client.parse_webhook({}, b"{}", now=datetime.fromisoformat(moment))
+
+
+def test_a_rate_is_at_least_one_request_a_day() -> None:
+    for rate in (5e-324, 1e-300, 0.0):
+        with pytest.raises(tb.ConfigError, match="requests_per_second"):
+            tb.connect("scan-documents", api_key="some-key-0123", requests_per_second=rate)
+
+
+@pytest.mark.parametrize("timeout", ["1e10", "1e308", "inf", str(sys.maxsize)])
+def test_any_large_number_of_seconds_is_an_option(timeout: str) -> None:
+    option = click.Option(["--timeout"])
+    assert parse_seconds(click.Context(click.Command("wait")), option, timeout) == 366 * 86_400.0
