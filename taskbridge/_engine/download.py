@@ -26,7 +26,7 @@ from taskbridge._engine.filenames import UniqueNames, file_name
 from taskbridge._engine.lookup import NotFoundGrace, get
 from taskbridge._engine.operations import deadline_for
 from taskbridge._engine.operations import result as get_result
-from taskbridge._engine.redirects import follow, name_of
+from taskbridge._engine.redirects import MIN_RATE, follow, name_of
 from taskbridge._engine.retry import DOWNLOAD, call_provider, with_policies
 from taskbridge.errors import (
     ApiError,
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from taskbridge.provider.sink import Progress
 
 MAX_BYTES: Final = 4 << 30  # bytes of one file, unless the caller sets another limit
-_MIN_RATE: Final = 20_000.0  # bytes per second on average that a file must arrive with after request_timeout
 _PROGRESS: Final = 1 << 20  # bytes that failed attempts must have added for the attempts to start again from one
 _ON_RESULT: Final = "on a result"  # where a provider's own code raised
 _WITH_CONTENT: Final = frozenset({200, 206})
@@ -223,7 +222,7 @@ def _download(
     request = call_provider(connection, partial(connection.provider.download_request, file), _ON_RESULT)
     progress.begin(file.size)
     sink = ResponseSink(
-        atomic.path, progress.max_bytes, expected=file.size, bytes_per_second=_MIN_RATE, on_progress=progress.report
+        atomic.path, progress.max_bytes, expected=file.size, bytes_per_second=MIN_RATE, on_progress=progress.report
     )
     try:
         atomic.write(b"")

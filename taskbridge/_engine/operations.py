@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MIN_RATE: Final = 100_000.0  # bytes per second that a document is allowed at least, from its URL and to the vendor
+_MIN_RATE: Final = 100_000.0  # bytes per second that a document is allowed at least on its way to the vendor
 _JUST_ENDED: Final = 60.0  # seconds after a task's end in which its result may not be there yet
 _MAX_FETCH: Final = 1 << 30  # bytes of a document that is fetched, unless the vendor states a limit
 
@@ -103,8 +103,8 @@ def perform(
 def submit(connection: Connection, request: SubmitRequest) -> EffectFlow[Task]:
     """Submit a document; if the vendor wants bytes and got a URL, the document is fetched first.
 
-    All of it takes at most the connection's `request_timeout`, plus one second for each 100 kB to send; fetching a
-    document has the same time for its largest allowed size.
+    All of it takes at most the connection's `request_timeout`, plus one second for each 100 kB to send; a document that
+    is fetched must arrive as fast as a download.
     """
     with TemporaryFiles() as files:
         prepared: PreparedSubmission = yield RunBlocking(lambda: prepare(connection, request, files))
@@ -128,7 +128,7 @@ def _fetch_documents(connection: Connection, prepared: PreparedSubmission) -> Ef
         assert isinstance(link, Link)  # noqa: S101  # only links are fetched
         start = partial(fetch, link.url, path, policy)
         try:
-            fetched = yield from with_policies(connection, start, deadline_for(connection, limit))
+            fetched = yield from with_policies(connection, start, deadline_for(connection))
         except TaskbridgeError as error:
             failure = error
             if not isinstance(error, InvalidInput):

@@ -22,6 +22,7 @@ from taskbridge.provider.http import Flow, Request, Response
 from taskbridge.provider.sink import ResponseSink
 from taskbridge.provider.submission import safe_name
 
+MIN_RATE: Final = 20_000.0  # bytes per second on average that a file must arrive with after request_timeout
 _MAX_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _URL_CHARACTERS: Final = "%/:=&?~#+!$,;'@()*[]"  # left as they are; everything else is percent-encoded
@@ -50,7 +51,7 @@ def fetch(url: str, save_to: Path, policy: FetchPolicy) -> Flow[Fetched]:
         headers={"Accept": "*/*"},
         authorized=False,
         response_type="bytes",
-        save_to=ResponseSink(save_to, policy.max_bytes),
+        save_to=ResponseSink(save_to, policy.max_bytes, bytes_per_second=MIN_RATE),
         new_connection=True,
         external=True,
     )

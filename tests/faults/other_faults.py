@@ -665,6 +665,7 @@ _DOWNLOADS: Final = (
         (
             "faults/test_downloads::test_a_dripping_download_ends_at_the_deadline",
             "faults/test_downloads::test_time_is_earned_up_to_the_size_of_the_file",
+            "faults/test_submits::test_a_dripping_document_ends_at_the_deadline",
         ),
         "while time remains",
         "kept",

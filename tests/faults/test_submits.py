@@ -28,7 +28,7 @@ from .catalogue import ROWS
 from .conftest import Place
 from .polling import DRIVERS, QUICK, TRANSPORTS, Driver
 from .rows import Row, not_sent
-from .server import FIN, READ, Script, answer
+from .server import FIN, READ, Repeat, Script, answer
 from .submitting import SubmitOutcome, submit_outcome
 from .vendors import CANARY, VENDORS, Vendor
 
@@ -259,3 +259,23 @@ def test_f104_a_file_that_shrinks_while_it_is_sent_is_an_os_error(
         send(driver, host.url, document, 10.0)
     host.stop()
     assert caught.value.errno == errno.EIO
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_dripping_document_ends_at_the_deadline(driver: Driver, places: dict[str, Place]) -> None:
+    vendor, server = VENDORS["expertai-extract"], places["plain"].server
+    assert server is not None
+    head = answer(200, b"", "Content-Length: 10000", length=False)
+    play = server.play((READ, head, Repeat(b"x", 10_000, 0.002), FIN))
+    seen = submit(
+        driver,
+        vendor,
+        server.url,
+        f"{server.url}/a.pdf",
+        request_timeout=0.05,
+        retry={"attempts": 1},
+        transport=TRANSPORTS[driver],
+        allow_private=True,
+    )
+    assert isinstance(seen, DeadlineExceeded), repr(seen)
+    assert play.sent < 10_000
