@@ -136,7 +136,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         token = response.body.decode("ascii", "replace").strip()
         if BEARER_TOKEN.fullmatch(token) is None:
             raise MalformedResponse("the answer of the token service is not a token in plain text")
-        return Credential.bearer(token, token_expiry(token))
+        return Credential.bearer(token, token_expiry(token, response))
 
     def submit(self, submission: Submission) -> Flow[Task]:
         """``POST /layout-document-async`` with the document as base64; the response contains only the id."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 import zlib
 from base64 import b64decode, urlsafe_b64decode
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from struct import Struct
 from struct import error as StructError  # noqa: N812  # an exception, whatever its name
 from typing import Final
 
 from taskbridge.errors import MalformedResponse, printable
-from taskbridge.provider import NO_TIME, Payload, read_json
+from taskbridge.provider import NO_TIME, Payload, Response, clip_seconds, read_json
 
 MAX_PAGE: Final = 16 << 20  # decompressed bytes of one page; a dense one has about 100 kB
 GAP: Final = 4  # bytes between two words
@@ -90,14 +90,26 @@ def layout_text(result: object) -> str | None:
     return "\n".join(text.rstrip("\n") for text in leaves if text is not None)
 
 
-def token_expiry(token: str) -> datetime | None:
-    """Return when a JSON Web Token expires (aware UTC), or None if it does not say or is not a JSON Web Token."""
+def token_expiry(token: str, response: Response | None = None) -> datetime | None:
+    """Return when a JSON Web Token expires (aware UTC), or None if it does not say or is not a JSON Web Token.
+
+    Args:
+        token: The token.
+        response: The response that issued it, which tells how the vendor's clock differs from this computer's; None if
+            there is none.
+    """
     parts = token.split(".")
     if len(parts) != 3:
         return None
     try:
         claims = read_json(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        expiry = Payload.of(claims, "", NO_TIME).maybe_number("exp")
-        return None if expiry is None else datetime.fromtimestamp(expiry, UTC)
+        payload = Payload.of(claims, "", NO_TIME)
+        expiry, issued = payload.maybe_number("exp"), payload.maybe_number("iat")
+        if expiry is None:
+            return None
+        if response is not None and issued is not None:
+            return response.received_at + timedelta(seconds=clip_seconds(max(expiry - issued, 0.0)))
+        skew = 0.0 if response is None else response.skew or 0.0
+        return datetime.fromtimestamp(expiry + skew, UTC)
     except (MalformedResponse, ValueError, OverflowError, OSError):
         return None

@@ -45,8 +45,8 @@ _GONE: Final = 410  # HTTP status: it was there, and is no more
 class NotFoundGrace:
     """Decides how long "not found" means "not yet" for one task: a vendor's servers do not all know a new task at once.
 
-    A task that this process submitted may be new for ten seconds. A caller that waits for a task that was never seen
-    (`patient`) assumes the same from the first time that it is not found; one that was `seen` is asked for once more.
+    A task that this process submitted may be new for ten seconds. A call that waits (`patient`) assumes the same of a
+    task that was never seen, from the first time that it is not found; one that was `seen` is asked for once more.
     """
 
     __slots__ = ("_connection", "_is_doubted", "_is_seen", "_patient", "_pause", "_task_id", "_until")
@@ -178,6 +178,7 @@ class PollResult:
     task: Task | None  # None if the response was identical to the one before
     body: bytes | None
     received_at: datetime  # aware, UTC
+    response: Response | None = None  # the last one
 
 
 class _Unchanged(Exception):
@@ -191,11 +192,11 @@ class _Recorder:
     seen: bytes | None
     count: int = 0  # responses to the flow that runs at present
     body: bytes | None = None
-    received_at: datetime | None = None
+    response: Response | None = None
 
     def __call__(self, response: Response) -> None:
         self.count += 1
-        self.received_at = response.received_at
+        self.response = response
         self.body = response.body if self.count == 1 else None
         if self.seen is not None and response.status == 200 and self.body == self.seen:
             raise _Unchanged
@@ -219,9 +220,12 @@ def poll(
     first = start or (lambda: connection.provider.get(task_id))
     try:
         task = yield from get(connection, task_id, deadline, first, options, trace=trace, recorder=recorder)
+        body = recorder.body
     except _Unchanged:
-        return PollResult(None, seen, recorder.received_at or connection.clock.now())
-    return PollResult(task, recorder.body, recorder.received_at or connection.clock.now())
+        task, body = None, seen
+    response = recorder.response
+    received_at = connection.clock.now() if response is None else response.received_at
+    return PollResult(task, body, received_at, response)
 
 
 def translate(connection: Connection, task_id: str, body: bytes, received_at: datetime) -> Task:

@@ -31,7 +31,6 @@ from taskbridge.errors import (
 from taskbridge.events import ObservationSource
 from taskbridge.models import Task, TaskRef, TaskStatus
 from taskbridge.provider.addresses import FetchPolicy
-from taskbridge.provider.policy import read_http_date
 from taskbridge.provider.submission import NATIVE, Document, Link, Query
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MIN_RATE: Final = 100_000.0  # bytes per second that a document is allowed at least on its way to the vendor
-_JUST_ENDED: Final = 60.0  # seconds after a task's end in which its result may not be there yet
+_JUST_ENDED: Final = 86_400.0  # seconds; a task that ended longer ago did so by any clock
 _MAX_FETCH: Final = 1 << 30  # bytes of a document that is fetched, unless the vendor states a limit
 
 
@@ -347,8 +346,4 @@ def check(connection: Connection) -> EffectFlow[CheckResult]:
 
 
 def _skew(responses: Iterable[Response]) -> float | None:
-    for response in responses:
-        sent_at = read_http_date(response.headers.get("date", ""))
-        if sent_at is not None:
-            return (response.received_at - sent_at).total_seconds()
-    return None
+    return next((skew for response in responses if (skew := response.skew) is not None), None)

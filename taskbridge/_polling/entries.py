@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from taskbridge._polling.intervals import IntervalPolicy
     from taskbridge._polling.lists import ListScan
     from taskbridge.models import Task, TaskRef
+    from taskbridge.provider.http import Response
 
 _WEBHOOK_FACTOR: Final = 5.0  # pauses grow by this factor while a webhook is expected
 _PATIENCE: Final = 5.0  # seconds after which a status request without a response says that something is wrong
@@ -55,6 +56,7 @@ class PolledTask:
     waiters: list[Waiter] = field(default_factory=list[Waiter])
 
     # What is known of the task.
+    is_dated: bool = False  # whether the vendor's own clock has said how old it is
     policy: IntervalPolicy = field(init=False)  # the connection's default until the operation is known
     age: float = 0.0  # seconds, at the last poll
     polls: int = 0  # successful ones, including snapshots from elsewhere
@@ -130,23 +132,24 @@ class PolledTask:
         stale = max(0.0, (self.connection.clock.now() - known.observed_at).total_seconds())
         self.reported = known
         self.policy = self.policy_of(known.operation)
-        self.age = max(0.0, (known.observed_at - (known.created_at or known.observed_at)).total_seconds())
-        self.submitted_at = now - stale - self.age
+        self.submitted_at = min(self.submitted_at, now - stale)
+        self.age = now - stale - self.submitted_at
         self.progress, self.progressed_at = known.progress, self.age
         self.is_pending = known.status is TaskStatus.PENDING
         self.polls = 1
         return max(now, now - stale + self.next_pause())
 
-    def record(self, now: float, task: Task | None, *, exact: bool) -> float | None:
+    def record(self, now: float, task: Task | None, *, exact: bool, response: Response | None = None) -> float | None:
         """Learn from a poll or an event; return the expected delay in seconds with which an end was detected.
 
         The snapshot is None if it is unchanged. `exact` says that an end is reported at once, by a long poll or an
-        event. The result is None if the task has not ended, or the delay is unknown.
+        event. Only the `response` of a poll has the vendor's time, with which its times can be compared. The result is
+        None if the task has not ended, or the delay is unknown.
         """
         if task is not None and self.polls == 0:
             self.policy = self.policy_of(task.operation)
-            if task.created_at is not None:
-                self.submitted_at = min(self.submitted_at, now - (task.observed_at - task.created_at).total_seconds())
+        if task is not None and response is not None and not self.is_dated:
+            self._date(now, task, response)
         age, ended = now - self.submitted_at, task is not None and task.is_terminal
         delay = None
         if self.polls:
@@ -165,6 +168,19 @@ class PolledTask:
         self.age = age
         self.polls += 1
         return delay
+
+    def _date(self, now: float, task: Task, response: Response) -> None:
+        """Learn a task's age from the vendor's clock, unless this process knows when it was submitted."""
+        self.is_dated = True
+        skew = response.skew
+        if task.created_at is None or skew is None or self.connection.submitted_at(self.task_id) != -inf:
+            return
+        age = (response.received_at - task.created_at).total_seconds() - skew
+        older = max(0.0, self.submitted_at - (now - age))
+        self.submitted_at -= older
+        if self.polls:  # a snapshot of the caller's came first, and could not say how old the task was
+            self.age += older
+            self.progressed_at += older
 
     # When to poll next, and why.
 

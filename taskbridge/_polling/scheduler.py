@@ -91,7 +91,9 @@ class PollScheduler:
         was_polled = entry is not None and entry.polls > 0
         if entry is None:
             ref = TaskRef.of(connection.name, task_id)
-            entry = queue.members[task_id] = PolledTask(connection, queue.policy_of, task_id, ref, now)
+            submitted_at = connection.submitted_at(task_id)
+            since = now if submitted_at == -inf else submitted_at
+            entry = queue.members[task_id] = PolledTask(connection, queue.policy_of, task_id, ref, since)
             due = now if known is None or known.is_terminal else entry.start_from(known, now)
             if queue.can_cover(entry, now):
                 queue.cover(entry, due)
@@ -130,7 +132,7 @@ class PollScheduler:
             entry.connection.counters.unchanged += 1
         else:
             entry.last_body, entry.native_status = result.body, result.task.native_status
-        delay = entry.record(now, result.task, exact=poll.long_poll)
+        delay = entry.record(now, result.task, exact=poll.long_poll, response=result.response)
         if result.task is not None:
             self._report(entry, result.task)
         if entry.waiters:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 from taskbridge.provider.json import read_json
+from taskbridge.provider.policy import read_http_date
 from taskbridge.provider.sink import ResponseSink
 
 T = TypeVar("T")
@@ -152,6 +153,15 @@ class Response:
     authorized: bool = True
     retry_after: float | None = None
     document: Any = UNREAD
+
+    @property
+    def skew(self) -> float | None:
+        """Seconds by which this computer's clock is ahead of the vendor's; None if the vendor sends no ``Date``.
+
+        Add it to a time by the vendor's clock to compare that with this computer's.
+        """
+        sent_at = read_http_date(self.headers.get("date", ""))
+        return None if sent_at is None else (self.received_at - sent_at).total_seconds()
 
     def json(self) -> Any:
         """Return the decoded JSON body.

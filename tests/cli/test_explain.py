@@ -61,7 +61,7 @@ def test_json_has_a_record_for_each_and_the_outcome(run_here: Run, ref: Ref) -> 
 
 
 def test_a_failed_poll_is_a_line_and_the_error_is_printed(run_here: Run) -> None:
-    done = run_here("explain", "scan-documents:task_nobodyknowsme00", "--requests")
+    done = run_here("explain", "scan-documents:task_nobodyknowsme00", "--requests", "--for", "0.1")
     assert done.returncode == 4
     assert re.search(r"poll {7}404 {3}TaskNotFound +none$", done.stdout, re.MULTILINE)
     assert re.search(

@@ -205,7 +205,7 @@ def test_wait_writes_one_object_for_each_change_and_one_to_resume(run: Run, ref:
 def test_one_bad_task_hides_no_other_and_the_highest_code_counts(run: Run, ref: Ref) -> None:
     failed, unknown = ref("scan-documents", "failed"), "scan-documents:task_nobodyknowsme00"
 
-    done = run("wait", "--json", failed, unknown, "scan-documents:no id", "smartdocumentor:0044")
+    done = run("wait", "--json", "--timeout", "0.2", failed, unknown, "scan-documents:no id", "smartdocumentor:0044")
 
     assert done.returncode == 4
     ends = {record["ref"]: record["exit_code"] for record in records(done.stdout)}

@@ -5,8 +5,9 @@ import json
 import struct
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any, Final
 
 import pytest
 from pydantic import ValidationError
@@ -82,6 +83,22 @@ def test_authorize_logs_in_and_reads_plain_text(drive: Drive, respond: Respond) 
 def claims(value: object) -> str:
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
     return f"h.{urlsafe_b64encode(body).decode().rstrip('=')}.s"
+
+
+NOON: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)  # by this computer's clock
+
+
+@pytest.mark.parametrize("ahead", [0, 7200, -7200])
+@pytest.mark.parametrize("has_issue_time", [True, False])
+def test_the_life_of_a_token_is_measured_by_the_clock_of_the_vendor(
+    has_issue_time: bool, ahead: int, drive: Drive
+) -> None:
+    vendor_noon = NOON - timedelta(seconds=ahead)
+    issued = int(vendor_noon.timestamp())
+    token = claims({"exp": issued + 3600, **({"iat": issued} if has_issue_time else {})})
+    headers = {} if has_issue_time else {"date": format_datetime(vendor_noon, usegmt=True)}
+    credential, _ = drive(provider().authorize(), Response(200, headers, token.encode(), NOON))
+    assert credential.expires_at == NOON + timedelta(hours=1)
 
 
 @pytest.mark.parametrize(
