@@ -152,7 +152,7 @@ def simulate(
             job = known[number]
             over = clock.at - round_trip / 2 >= job.end  # the vendor responds halfway
             through.throttle.answered(clock.at, {})
-            scheduler.on_polled(poll, clock.at, PollResult(_snapshot(number, job, clock, over=over), b"", _EPOCH))
+            scheduler.on_polled(poll, clock.at, PollResult(_snapshot(number, job, clock, over=over), None, _EPOCH))
             if over:
                 record.delays[number] = clock.at - job.end
                 if refill is not None:

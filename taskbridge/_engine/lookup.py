@@ -6,7 +6,7 @@ that may be new, or was just seen, means "not yet" for a while, and is asked aga
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, cast
 
@@ -168,15 +168,29 @@ def _on_new_connection(request: Request) -> Request:
 
 
 @dataclass(frozen=True, slots=True)
-class PollResult:
-    """The result of one poll.
+class StatusResponse:
+    """What of a response decides the snapshot, to recognize an unchanged one, and to translate it again."""
 
-    `body` holds the bytes of the response if there was one request, so that the next poll can recognize an unchanged
-    one and the snapshot can be translated again.
-    """
+    body: bytes
+    status: int = 200
+    headers: tuple[tuple[str, str | None], ...] = ()  # that the provider read; None for one that was missing
+    retry_after: float | None = None  # seconds, if the provider found it in the response
+
+    def is_repeated_by(self, response: Response) -> bool:
+        """Whether a response says the same."""
+        return (
+            response.body == self.body
+            and response.status == self.status
+            and all(response.headers.get(name) == value for name, value in self.headers)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PollResult:
+    """The result of one poll."""
 
     task: Task | None  # None if the response was identical to the one before
-    body: bytes | None
+    seen: StatusResponse | None  # if there was one request
     received_at: datetime  # aware, UTC
     response: Response | None = None  # the last one
 
@@ -185,21 +199,54 @@ class _Unchanged(Exception):
     """The response is identical to the one before."""
 
 
+class _ReadHeaders(Mapping[str, str]):
+    """Header fields, and which of them the provider reads: only those can decide the snapshot."""
+
+    __slots__ = ("_fields", "read")
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._fields = headers
+        self.read: dict[str, str | None] = {}
+
+    def __getitem__(self, name: str) -> str:
+        self.read[name] = self._fields.get(name)
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self.read.update(self._fields)
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+
 @dataclass(slots=True)
 class _Recorder:
-    """Keeps the bytes of a poll's response, and ends the poll early if they are the ones seen before."""
+    """Keeps a poll's response, and ends the poll early if it says the same as the one seen before."""
 
-    seen: bytes | None
+    seen: StatusResponse | None
     count: int = 0  # responses to the flow that runs at present
-    body: bytes | None = None
+    headers: _ReadHeaders | None = None
+    retry_after: float | None = None  # seconds, by the header
     response: Response | None = None
 
     def __call__(self, response: Response) -> None:
         self.count += 1
         self.response = response
-        self.body = response.body if self.count == 1 else None
-        if self.seen is not None and response.status == 200 and self.body == self.seen:
+        if self.seen is not None and self.count == 1 and self.seen.is_repeated_by(response):
+            if response.retry_after is None:
+                response.retry_after = self.seen.retry_after
             raise _Unchanged
+        self.retry_after = response.retry_after
+        self.headers = response.headers = _ReadHeaders(response.headers)
+
+    def last(self) -> StatusResponse | None:
+        """Return what decided the snapshot, if that was one response."""
+        response, headers = self.response, self.headers
+        if response is None or headers is None or self.count != 1:
+            return None
+        own = None if response.retry_after == self.retry_after else response.retry_after
+        return StatusResponse(response.body, response.status, tuple(headers.read.items()), own)
 
 
 def poll(
@@ -208,7 +255,7 @@ def poll(
     deadline: float,
     options: RequestOptions = POLL,
     *,
-    seen: bytes | None = None,
+    seen: StatusResponse | None = None,
     start: Callable[[], Flow[Task] | None] | None = None,
     trace: PollTrace | None = None,
 ) -> EffectFlow[PollResult]:
@@ -220,20 +267,21 @@ def poll(
     first = start or (lambda: connection.provider.get(task_id))
     try:
         task = yield from get(connection, task_id, deadline, first, options, trace=trace, recorder=recorder)
-        body = recorder.body
+        last = recorder.last()
     except _Unchanged:
-        task, body = None, seen
+        task, last = None, seen
     response = recorder.response
     received_at = connection.clock.now() if response is None else response.received_at
-    return PollResult(task, body, received_at, response)
+    return PollResult(task, last, received_at, response)
 
 
-def translate(connection: Connection, task_id: str, body: bytes, received_at: datetime) -> Task:
-    """Return the snapshot that the bytes of a one-request poll contain."""
+def translate(connection: Connection, task_id: str, seen: StatusResponse, received_at: datetime) -> Task:
+    """Return the snapshot that the response of a one-request poll contains."""
     flow = connection.provider.get(task_id)
     try:
         next(flow)
-        flow.send(Response(200, {}, body, received_at))
+        headers = {name: value for name, value in seen.headers if value is not None}
+        flow.send(Response(seen.status, headers, seen.body, received_at))
     except StopIteration as end:
         return cast("Task", end.value)
     finally:

@@ -414,7 +414,7 @@ def _responded(connection: Connection, request: Request, response: Response) -> 
     """Record a response, and decide what it is worth before the flow sees it."""
     status, throttle = response.status, connection.throttle
     pause: float | None = None
-    if status >= 400 or request.external:
+    if status >= 400 or request.external or "retry-after" in response.headers:
         pause = response.retry_after = parse_retry_after(response.headers, response.received_at)
     if not request.external:
         now = connection.clock.monotonic()

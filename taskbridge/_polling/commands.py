@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
+    from taskbridge._engine.lookup import StatusResponse
     from taskbridge._engine.tracing import PollTrace
     from taskbridge._polling.entries import PolledTask, Waiter
     from taskbridge._polling.lists import ListScan
@@ -21,7 +22,7 @@ class PollTask:
     connection: Connection
     task_id: str
     deadline: float  # monotonic seconds by which the poll must end
-    last_body: bytes | None  # of the last response, to recognize an unchanged one
+    last_seen: StatusResponse | None  # the last response, to recognize an unchanged one
     long_poll: bool  # whether to use the vendor's long poll
     entry: PolledTask
     trace: PollTrace | None = None  # collects the requests of this poll; None if there are no observers

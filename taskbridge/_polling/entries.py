@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from taskbridge._engine.lookup import NotFoundGrace, translate
+from taskbridge._engine.lookup import NotFoundGrace, StatusResponse, translate
 from taskbridge._polling.intervals import pause_for_progress
 from taskbridge.errors import DeadlineExceeded, TaskbridgeError, WaitTimeout, printable
 from taskbridge.events import PollReason
@@ -64,7 +64,7 @@ class PolledTask:
     native_status: str | None = None
     progress: float | None = None
     progressed_at: float = 0.0  # age at which the progress last changed
-    last_body: bytes | None = None
+    last_seen: StatusResponse | None = None  # the response that was translated last
     received_at: datetime | None = None  # time of the last body
     reported: Task | None = None  # last snapshot for waiters that want changes
     observed: Task | None = None  # last snapshot for observers
@@ -74,6 +74,8 @@ class PolledTask:
 
     # The next poll.
     due_at: float = 0.0  # monotonic seconds
+    polled_at: float = 0.0  # monotonic seconds at which the last poll began
+    not_before: float = -inf  # monotonic seconds until which the vendor wants no poll
     reason: PollReason | None = PollReason.FIRST  # None if the interval policy decides
     ready_index: int = -1  # position in the queue's `ready`; -1 if not in it
     polling: bool = False
@@ -109,9 +111,9 @@ class PolledTask:
 
     def snapshot(self) -> Task | None:
         """Return the last known snapshot."""
-        if self.last_body is None or self.received_at is None:
+        if self.last_seen is None or self.received_at is None:
             return self.reported
-        return translate(self.connection, self.task_id, self.last_body, self.received_at)
+        return translate(self.connection, self.task_id, self.last_seen, self.received_at)
 
     def is_change(self, listed: Task) -> bool:
         """Whether a list shows a change that waiters do not know, so that the full snapshot is worth a poll."""

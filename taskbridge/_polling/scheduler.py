@@ -22,6 +22,7 @@ from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._engine.lookup import is_final
+from taskbridge._engine.retry import MAX_PAUSE
 from taskbridge._engine.tracing import PollTrace
 from taskbridge._polling.commands import Command, Done, Idle, PollList, PollTask, Update, WaitUntil
 from taskbridge._polling.entries import PolledTask, Waiter
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 CLOSED: Final = "the client was closed while waiting; the task continues"
 
 _MIN_OBSOLETE: Final = 64  # obsolete deadlines that are not worth removing
+_LEAST_LONG_POLL: Final = 5.0  # seconds that a long poll must last to be worth another one
 _MIN_LIST_RETRY: Final = 0.1  # seconds before a failed page is read again
 
 
@@ -128,16 +130,18 @@ class PollScheduler:
         entry.last_error, entry.failures = None, 0
         entry.not_found.see()
         entry.received_at = result.received_at
+        asked = None if result.response is None else result.response.retry_after
+        entry.not_before = -inf if asked is None else now + min(asked, MAX_PAUSE)
         if result.task is None:
             entry.connection.counters.unchanged += 1
         else:
-            entry.last_body, entry.native_status = result.body, result.task.native_status
+            entry.last_seen, entry.native_status = result.seen, result.task.native_status
         delay = entry.record(now, result.task, exact=poll.long_poll, response=result.response)
         if result.task is not None:
             self._report(entry, result.task)
         if entry.waiters:
-            if poll.long_poll:
-                entry.long_poll = False  # it ended before the task did, so the vendor's long poll does not help
+            if poll.long_poll and now - entry.polled_at < _LEAST_LONG_POLL:
+                entry.long_poll = False  # it ended at once, so the vendor's long poll does not help
             queue.needless_polls += was_unlisted
             self._schedule(queue, entry, now)
         if poll.trace is not None:
@@ -193,7 +197,7 @@ class PollScheduler:
                 entry.not_found.see()
                 entry.record(now, task, exact=False)
                 if task.native_status != entry.native_status:
-                    entry.native_status, entry.last_body, entry.reported = task.native_status, None, task
+                    entry.native_status, entry.last_seen, entry.reported = task.native_status, None, task
                 queue.scan_pause = min(queue.scan_pause, entry.list_pause())
             if command.trace is not None:
                 self.observations.add(entry, command.trace, now, queue.scan_at, ObservationSource.LIST, task=task)
@@ -225,7 +229,7 @@ class PollScheduler:
         queue, entry = self._find(task.connection, task.id)
         if queue is None or entry is None:
             return
-        entry.last_body, entry.reported = None, task
+        entry.last_seen, entry.reported = None, task
         entry.not_found.see()
         entry.record(now, task, exact=True)
         self._report(entry, task)
@@ -317,7 +321,7 @@ class PollScheduler:
         overdue = max(0.0, now - entry.due_at)
         trace = PollTrace(entry.ref, entry.poll_reason(), now, overdue) if observed else None
         long_poll = entry.long_poll and entry.polls > 0
-        return PollTask(connection, entry.task_id, entry.deadline, entry.last_body, long_poll, entry, trace)
+        return PollTask(connection, entry.task_id, entry.deadline, entry.last_seen, long_poll, entry, trace)
 
     # What happened.
 
@@ -333,13 +337,17 @@ class PollScheduler:
 
     def _schedule(self, queue: ConnectionQueue, entry: PolledTask, now: float) -> None:
         """Plan the next poll of a task that has not ended, or let the list cover it."""
-        if entry.long_poll or entry.has_hint:
-            queue.push(entry, now, PollReason.EVENT if entry.has_hint else PollReason.LONG_POLL)
+        if entry.has_hint:
+            queue.push(entry, now, PollReason.EVENT)
             entry.has_hint = False
+        elif entry.long_poll:
+            queue.push(entry, max(now, entry.not_before), PollReason.LONG_POLL)
         elif queue.can_cover(entry, now):
             queue.cover(entry, now + entry.list_pause())
         else:
-            queue.push(entry, now + entry.next_pause(), None)
+            due = now + entry.next_pause()
+            reason = PollReason.RETRY_AFTER if due < entry.not_before else None
+            queue.push(entry, max(due, entry.not_before), reason)
 
     def _poll_now(self, queue: ConnectionQueue, entry: PolledTask, now: float, reason: PollReason) -> None:
         """Poll a task as soon as possible, even if lists are read."""

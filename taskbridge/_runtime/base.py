@@ -561,7 +561,7 @@ def flow_for(command: PollTask | PollList, now: float) -> EffectFlow[PollResult 
         command.task_id,
         min(command.deadline, limit),
         _ONE_LONG_POLL if command.long_poll else _ONE_POLL,
-        seen=command.last_body,
+        seen=command.last_seen,
         start=partial(provider.long_poll, command.task_id) if command.long_poll else None,
         trace=command.trace,
     )

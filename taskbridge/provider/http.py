@@ -141,7 +141,8 @@ class Response:
         received_at: Aware UTC time of receipt.
         attempts: Requests that were needed.
         authorized: Whether the request carried the connection's credential, or was to get one.
-        retry_after: Seconds to wait before the next request, if the vendor says so.
+        retry_after: Seconds to wait before the next request, if the vendor says so: from ``Retry-After``, or set by a
+            provider's flow from what the body says. The next poll of the task is not earlier.
         document: The decoded JSON body, once it has been read.
     """
 

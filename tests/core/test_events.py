@@ -14,7 +14,7 @@ import pytest
 
 import taskbridge as tb
 from taskbridge._engine.logs import RECORDS
-from taskbridge._engine.lookup import PollResult
+from taskbridge._engine.lookup import PollResult, StatusResponse
 from taskbridge._polling.commands import PollList, PollTask, WaitUntil
 from taskbridge._polling.scheduler import PollScheduler
 from taskbridge.events import Event, ObservationSource, PollReason
@@ -186,7 +186,7 @@ def test_an_expected_webhook_and_one_that_arrives_are_reasons(acme: Maker) -> No
         flow.send(answer("working"))
     first = scheduler.next(0.0)
     assert isinstance(first, PollTask)
-    scheduler.on_polled(first, 0.0, PollResult(end.value.value, b"", harness.clock.now()))
+    scheduler.on_polled(first, 0.0, PollResult(end.value.value, StatusResponse(b""), harness.clock.now()))
     harness.connection.observers.add((events := list[Event]()).append)
     scheduler.observations.deliver()
     (seen,) = of(tb.Observation, events)
@@ -211,7 +211,7 @@ def test_an_overdue_webhook_is_not_waited_for(acme: Maker) -> None:
         next(flow)
         with pytest.raises(StopIteration) as end:
             flow.send(answer(state))
-        scheduler.on_polled(action, now, PollResult(end.value.value, b"", harness.clock.now()))
+        scheduler.on_polled(action, now, PollResult(end.value.value, StatusResponse(b""), harness.clock.now()))
         scheduler.observations.deliver()
 
     scheduler.add(harness.connection, "t1", now)
@@ -269,7 +269,9 @@ def test_a_list_reports_many_tasks_with_one_observation_each(acme: Maker) -> Non
         match command:
             case PollTask():
                 scheduler.on_polled(
-                    command, now, PollResult(snapshot(command.task_id, "working"), b"", harness.clock.now())
+                    command,
+                    now,
+                    PollResult(snapshot(command.task_id, "working"), StatusResponse(b""), harness.clock.now()),
                 )
             case PollList():
                 pages += 1

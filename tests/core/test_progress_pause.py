@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from taskbridge._engine.lookup import PollResult
+from taskbridge._engine.lookup import PollResult, StatusResponse
 from taskbridge._polling.commands import PollTask, WaitUntil
 from taskbridge._polling.scheduler import PollScheduler
 from taskbridge.models import Task, TaskStatus
@@ -42,7 +42,7 @@ def poll_times(acme: Maker, done: Callable[[float], float], until: float) -> lis
             progress=progress,
             observed_at=harness.clock.now(),
         )
-        scheduler.on_polled(command, now, PollResult(seen, f"{now}".encode(), seen.observed_at))
+        scheduler.on_polled(command, now, PollResult(seen, StatusResponse(f"{now}".encode()), seen.observed_at))
     return times
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import taskbridge as tb
-from taskbridge._engine.lookup import PollResult
+from taskbridge._engine.lookup import PollResult, StatusResponse
 from taskbridge._polling.commands import Done, Idle, PollTask, Update, WaitUntil
 from taskbridge._polling.scheduler import PollScheduler
 from taskbridge.models import Task
@@ -48,14 +48,14 @@ class Driven:
         """Answer a poll with the task's state."""
         body = json.dumps({"id": poll.task_id, "state": self.states[poll.task_id]}).encode()
         received_at = self.connection.clock.now()
-        if body == poll.last_body:
-            self.scheduler.on_polled(poll, self.now, PollResult(None, body, received_at))
+        if poll.last_seen is not None and body == poll.last_seen.body:
+            self.scheduler.on_polled(poll, self.now, PollResult(None, poll.last_seen, received_at))
             return
         flow = self.connection.provider.get(poll.task_id)
         next(flow)
         with pytest.raises(StopIteration) as end:
             flow.send(Response(200, {}, body))
-        self.scheduler.on_polled(poll, self.now, PollResult(end.value.value, body, received_at))
+        self.scheduler.on_polled(poll, self.now, PollResult(end.value.value, StatusResponse(body), received_at))
 
     def updates(self) -> list[Update]:
         updates: list[Update] = []

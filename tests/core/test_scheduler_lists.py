@@ -10,7 +10,7 @@ import pytest
 
 import taskbridge as tb
 from taskbridge._engine.connection import Connection
-from taskbridge._engine.lookup import PollResult
+from taskbridge._engine.lookup import PollResult, StatusResponse
 from taskbridge._polling.commands import Done, PollList, PollTask, WaitUntil
 from taskbridge._polling.scheduler import PollScheduler
 from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, IdKind
@@ -82,7 +82,9 @@ class Vendor:
     def poll(self, command: PollTask) -> None:
         self.polled.append(command.task_id)
         self.times.append(self.now)
-        seen = PollResult(self.snapshot(command.task_id), self.task(command.task_id), self.connection.clock.now())
+        seen = PollResult(
+            self.snapshot(command.task_id), StatusResponse(self.task(command.task_id)), self.connection.clock.now()
+        )
         self.scheduler.on_polled(command, self.now, seen)
 
     def list(self, command: PollList) -> None:
@@ -391,7 +393,7 @@ def test_a_change_in_the_list_causes_one_poll_for_waiters_that_want_changes(
     while reader.scheduler.next_update() is not None:
         pass
     seen = replace(reader.vendor.snapshot("t000"), **changes)
-    reader.scheduler.on_polled(poll, reader.now, PollResult(seen, b"", seen.observed_at))
+    reader.scheduler.on_polled(poll, reader.now, PollResult(seen, StatusResponse(b""), seen.observed_at))
     update = reader.scheduler.next_update()
     assert update is not None
     assert update.outcome.task == seen
