@@ -441,7 +441,6 @@ class CloudConvert(Provider[CloudConvertSettings]):
                 authorized=False,
                 response_type="bytes",
                 external=True,
-                public_only=self.base_url.startswith("https://"),
             )
         except ResponseTooLarge:
             return result  # the file can still be downloaded

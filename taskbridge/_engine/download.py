@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Any, Final
 from taskbridge._engine.effects import RunBlocking, Sleep
 from taskbridge._engine.filenames import UniqueNames, file_name
 from taskbridge._engine.lookup import NotFoundGrace, get
-from taskbridge._engine.operations import deadline_for
-from taskbridge._engine.operations import result as get_result
-from taskbridge._engine.redirects import MIN_RATE, follow, name_of
+from taskbridge._engine.operations import deadline_for, perform
+from taskbridge._engine.redirects import MIN_RATE, follow, follow_links, name_of
 from taskbridge._engine.retry import DOWNLOAD, call_provider, with_policies
 from taskbridge.errors import (
     ApiError,
@@ -49,10 +48,12 @@ from taskbridge.provider.sink import ResponseSink
 if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
     from taskbridge._engine.effects import EffectFlow
+    from taskbridge.models import TaskResult
     from taskbridge.provider.http import Request, Response
     from taskbridge.provider.sink import Progress
 
 MAX_BYTES: Final = 4 << 30  # bytes of one file, unless the caller sets another limit
+_JUST_ENDED: Final = 86_400.0  # seconds; a task that ended longer ago did so by any clock
 _PROGRESS: Final = 1 << 20  # bytes that failed attempts must have added for the attempts to start again from one
 _ON_RESULT: Final = "on a result"  # where a provider's own code raised
 _WITH_CONTENT: Final = frozenset({200, 206})
@@ -264,10 +265,33 @@ def _renew(
         return None
 
 
+def get_result(connection: Connection, task: Task) -> EffectFlow[TaskResult]:
+    """Get the result of a task that was seen completed; one that ended just now may not be there yet.
+
+    What the vendor gives a link to is fetched under the rules for downloads.
+    """
+    ended_at = task.finished_at
+    is_old = ended_at is not None and (task.observed_at - ended_at).total_seconds() > _JUST_ENDED
+    grace = NotFoundGrace(connection, task.id, patient=not is_old, seen=is_old)
+    deadline, policy, flow = deadline_for(connection), _link_policy(connection), connection.provider.result
+    while True:
+        try:
+            return (yield from perform(connection, lambda: follow_links(flow(task), policy, _invalid_link), task.id))
+        except TaskNotFound as error:
+            pause = grace.pause(error, connection.clock.monotonic(), deadline)
+            if pause is None:
+                raise
+        yield Sleep(pause)
+
+
+def _link_policy(connection: Connection) -> FetchPolicy:
+    settings = connection.settings
+    return FetchPolicy(settings.allow_private, settings.allow_http, own=origin_of(connection.provider.base_url))
+
+
 def _fetch(connection: Connection, file: TaskFile, request: Request, sink: ResponseSink) -> EffectFlow[None]:
     """Fetch a file; resume where it broke off as long as that makes progress."""
-    settings, clock = connection.settings, connection.clock
-    policy = FetchPolicy(settings.allow_private, settings.allow_http, own=origin_of(connection.provider.base_url))
+    settings, clock, policy = connection.settings, connection.clock, _link_policy(connection)
     request = replace(request, save_to=sink)
     started = clock.monotonic()
     while True:

@@ -12,9 +12,9 @@ from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from taskbridge._engine.effects import RunBlocking, Sleep
+from taskbridge._engine.effects import RunBlocking
 from taskbridge._engine.inputs import SubmitRequest, TemporaryFiles, check_limit, prepare
-from taskbridge._engine.lookup import NotFoundGrace, identity_mismatch
+from taskbridge._engine.lookup import identity_mismatch
 from taskbridge._engine.redirects import fetch
 from taskbridge._engine.retry import LIST, OTHER, SUBMIT, broken_provider, with_policies
 from taskbridge._engine.tracing import begin_trace, report_observation
@@ -24,7 +24,6 @@ from taskbridge.errors import (
     ContractError,
     InvalidInput,
     TaskbridgeError,
-    TaskNotFound,
     UnsupportedFeature,
     printable,
 )
@@ -41,14 +40,12 @@ if TYPE_CHECKING:
     from taskbridge._engine.inputs import AnyInput, PreparedSubmission
     from taskbridge._engine.retry import RequestOptions
     from taskbridge._engine.tracing import PollTrace
-    from taskbridge.models import TaskResult
     from taskbridge.provider.http import Flow, Response
     from taskbridge.provider.submission import Page, Submission
 
 T = TypeVar("T")
 
 _MIN_RATE: Final = 100_000.0  # bytes per second that a document is allowed at least on its way to the vendor
-_JUST_ENDED: Final = 86_400.0  # seconds; a task that ended longer ago did so by any clock
 _MAX_FETCH: Final = 1 << 30  # bytes of a document that is fetched, unless the vendor states a limit
 
 
@@ -220,22 +217,6 @@ def recover(connection: Connection, error: TaskbridgeError, document: AnyInput) 
 
 
 # One task.
-
-
-def result(connection: Connection, task: Task) -> EffectFlow[TaskResult]:
-    """Get the result of a task that was seen completed; one that ended just now may not be there yet."""
-    ended_at = task.finished_at
-    is_old = ended_at is not None and (task.observed_at - ended_at).total_seconds() > _JUST_ENDED
-    grace = NotFoundGrace(connection, task.id, patient=not is_old, seen=is_old)
-    deadline = deadline_for(connection)
-    while True:
-        try:
-            return (yield from perform(connection, partial(connection.provider.result, task), task.id))
-        except TaskNotFound as error:
-            pause = grace.pause(error, connection.clock.monotonic(), deadline)
-            if pause is None:
-                raise
-        yield Sleep(pause)
 
 
 def cancel(connection: Connection, task_id: str) -> EffectFlow[Task]:

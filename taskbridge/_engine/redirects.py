@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from taskbridge.errors import InvalidInput, TaskbridgeError
@@ -21,6 +21,8 @@ from taskbridge.provider.addresses import FetchPolicy, origin_of, url_problem
 from taskbridge.provider.http import Flow, Request, Response
 from taskbridge.provider.sink import ResponseSink
 from taskbridge.provider.submission import safe_name
+
+T = TypeVar("T")
 
 MIN_RATE: Final = 20_000.0  # bytes per second on average that a file must arrive with after request_timeout
 _MAX_REDIRECTS: Final = 5
@@ -85,6 +87,31 @@ def follow(
             return request, response
         request = _redirected(request, response.headers.get("location", ""))
     raise problem(f"redirects more than {_MAX_REDIRECTS} times")
+
+
+def follow_links(flow: Flow[T], policy: FetchPolicy, problem: Callable[[str], TaskbridgeError]) -> Flow[T]:
+    """Run a flow of a provider; what it fetches from a link of the vendor is fetched like any other link."""
+    received: Response | TaskbridgeError | None = None
+    try:
+        while True:
+            if received is None:
+                request = next(flow)
+            elif isinstance(received, TaskbridgeError):
+                request = flow.throw(received)
+            else:
+                request = flow.send(received)
+            try:
+                if request.external and request.method == "GET":
+                    _, received = yield from follow(request, policy, problem)
+                else:
+                    received = yield request
+            except TaskbridgeError as error:
+                received = error
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    finally:
+        flow.close()
 
 
 def _redirected(request: Request, location: str) -> Request:

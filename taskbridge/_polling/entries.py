@@ -79,7 +79,6 @@ class PolledTask:
     reason: PollReason | None = PollReason.FIRST  # None if the interval policy decides
     ready_index: int = -1  # position in the queue's `ready`; -1 if not in it
     polling: bool = False
-    polled_at: float = 0.0  # monotonic seconds at which the last poll began
     long_poll: bool = False  # whether to use the vendor's long poll
     has_hint: bool = False  # whether a hint arrived during the current poll
 

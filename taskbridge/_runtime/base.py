@@ -20,7 +20,7 @@ from taskbridge import __version__
 from taskbridge._config.network import network_of
 from taskbridge._engine import operations
 from taskbridge._engine.connection import Connection
-from taskbridge._engine.download import DownloadOptions, download_file, download_task
+from taskbridge._engine.download import DownloadOptions, download_file, download_task, get_result
 from taskbridge._engine.event_bus import listening
 from taskbridge._engine.logs import TASKS
 from taskbridge._engine.lookup import NotFoundGrace, PollResult, get, get_and_report, has_long_poll, poll
@@ -250,7 +250,7 @@ class ClientBase:
     def _result(self, task: Task) -> Operation[TaskResult]:
         raise_if_failed(task)
         connection = self._locate(task).connection
-        return Operation(connection, operations.result(connection, task))
+        return Operation(connection, get_result(connection, task))
 
     def _change(self, flow: Callable[[Connection, str], EffectFlow[T]], task: AnyId) -> Operation[T]:
         target = self._locate(task)

@@ -411,7 +411,11 @@ class Provider(ABC, Generic[S]):
         raise self.unsupported("delete")
 
     def result(self, task: Task) -> Flow[TaskResult]:
-        """Get the result of a completed task; the default returns what the status response carried."""
+        """Get the result of a completed task; the default returns what the status response carried.
+
+        For a GET request with ``external=True``, to a link of the vendor, the library checks the address and follows
+        redirects, as for downloads.
+        """
         if task.result is None:
             raise MalformedResponse("the task is completed, but the vendor's answer has no result", raw=task.raw)
         return (yield from no_requests(task.result))
