@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def command(output: Output, refs: tuple[str, ...]) -> int:
     """Get tasks once and print their current state.
 
-    A dash instead of a REF reads refs from standard input, one per line.
+    A dash instead of a REF reads refs from standard input, one per line; it takes the output of `list --json`, too.
     """
     worst = DONE
     with output.signals.reporting(output.stopped):

@@ -13,7 +13,7 @@ import os
 import sys
 from codecs import BOM_UTF8
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
@@ -213,7 +213,7 @@ def open_refs(output: Output, texts: Iterable[str]) -> tuple[Bridge, list[TaskRe
     Args:
         output: Gets the library's warnings.
         texts: ``connection:id``, or a bare id of the default connection; a dash reads more from standard input, one per
-            line.
+            line, or from what a command wrote with ``--json``.
 
     Returns:
         The bridge, and each ref once, in the order given.
@@ -285,7 +285,17 @@ def _with_stdin(output: Output, texts: Iterable[str]) -> Iterator[str]:
             continue
         with output.signals.raising():
             lines = [line.strip().removeprefix("\ufeff") for line in sys.stdin or ()]
-        yield from (line for line in lines if line and not line.startswith("#"))
+        yield from (_ref_in(line) for line in lines if line and not line.startswith("#"))
+
+
+def _ref_in(line: str) -> str:
+    """Return the ref on a line: the line itself, or the ref of a record that a command wrote with ``--json``."""
+    try:
+        record: object = json.loads(line) if line.startswith("{") else None
+    except (ValueError, RecursionError):
+        return line
+    ref = cast("dict[str, Any]", record).get("ref") if isinstance(record, dict) else None
+    return ref if isinstance(ref, str) else line
 
 
 def _ref(config: Config, text: str) -> TaskRef:

@@ -145,6 +145,20 @@ def test_a_dash_reads_refs_from_standard_input(run: Run, ref: Ref, tmp_path: Pat
     assert sorted(json.loads(line)["ref"] for line in done.stdout.splitlines()) == sorted(tasks)
 
 
+def test_a_dash_reads_what_list_prints_as_json(run: Run, tmp_path: Path) -> None:
+    listed = tmp_path / "tasks.json"
+    with listed.open("w", encoding="utf-8") as out:
+        run("list", "scan-documents", "--status", "completed", "--json", stdout=out)
+
+    with listed.open(encoding="utf-8") as lines:
+        done = run("wait", "-", "--json", stdin=lines)
+
+    refs = [json.loads(line)["ref"] for line in listed.read_text("utf-8").splitlines()]
+    assert done.returncode == 0
+    assert refs
+    assert sorted(json.loads(line)["ref"] for line in done.stdout.splitlines()) == sorted(refs)
+
+
 def test_an_empty_standard_input_is_an_error(run: Run) -> None:
     done = run("get", "-", stdin=DEVNULL)
 

@@ -40,10 +40,12 @@ NOT_RUN: Final = frozenset(
     {
         ("README.md", "installs"),
         ("README.md", "needs a terminal"),
+        ("docs/cli.md", "reads a pipe"),
         ("docs/examples/taskbridge-zamzar/README.md", "installs"),
         ("docs/examples/taskbridge-zamzar/README.md", "the plugin is not installed"),
         ("docs/guides/task-queues.md", "needs Airflow"),  # but see the last test
         ("docs/index.md", "installs"),
+        ("docs/observing.md", "a rule for Prometheus"),
         ("docs/quickstart.md", "installs"),
         ("docs/testing.md", "needs an account"),
         ("docs/testing.md", "needs the address and the token"),

@@ -97,6 +97,17 @@ _POLLING: Final = (
         "as answered",
     ),
     Fault(
+        "",
+        "A vendor does not respond while many tasks wait",
+        "one warning when that begins and one when it ends; `WaitTimeout` says when the task was last seen, and why",
+        (
+            "core/test_outages::test_an_outage_is_logged_once_and_so_is_its_end",
+            "core/test_outages::test_a_wait_that_ends_in_an_outage_says_so_for_every_task",
+        ),
+        "by single probes",
+        "kept",
+    ),
+    Fault(
         "F57",
         "A task goes back to an earlier status, progress falls",
         "none",

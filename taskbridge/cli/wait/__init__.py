@@ -34,7 +34,7 @@ def command(output: Output, refs: tuple[str, ...], timeout: float | None) -> int
 
     On a terminal, shows a table that updates in place; elsewhere, prints a line for each change. A wait that times out
     or is interrupted prints the command that resumes it; the tasks continue. A dash instead of a REF reads refs from
-    standard input, one per line.
+    standard input, one per line; it takes the output of `list --json`, too.
     """
     progress: WaitProgress | None = None
 
