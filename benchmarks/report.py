@@ -218,6 +218,22 @@ def _lists(results: Mapping[str, Any]) -> list[str]:
     return _grid((f"{section['tasks']:,} in flight", "Requests", "of these, lists", "Mean delay, s"), rows)
 
 
+def _handed_in(results: Mapping[str, Any]) -> list[str]:
+    section = results["schedules"]["handed_in"]
+    rows = [
+        (
+            f"{latency} s",
+            f"{row['requests']:,}",
+            f"{row['lists']:,}",
+            f"{row['per_task']:.2f}",
+            f"{row['mean']:.2f}",
+        )
+        for latency, row in section.items()
+    ]
+    number = next(iter(section.values()))["tasks"]
+    return _grid((f"{number:,} ids, aimed at", "Requests", "of these, lists", "Per task", "Mean delay, s"), rows)
+
+
 def _start(results: Mapping[str, Any]) -> list[str]:
     section = results["startup"]
     rows = [(f"`{name}`" if " " not in name else name, _range(figure)) for name, figure in section["to_empty"].items()]
@@ -238,6 +254,7 @@ _TABLES: Final = {
     "scale": _scale,
     "limit": _limit,
     "lists": _lists,
+    "handed-in": _handed_in,
     "start": _start,
 }
 

@@ -96,6 +96,7 @@ class Size:
         names: Distributions.
         limits: Polls per second.
         listed: Tasks in flight for list polling.
+        handed_in: Ids of which nothing is known, for list polling.
     """
 
     tasks: int = 1000
@@ -105,10 +106,13 @@ class Size:
     names: tuple[str, ...] = tuple(DISTRIBUTIONS)
     limits: tuple[float, ...] = (50.0, 100.0, 200.0)
     listed: int = 1000
+    handed_in: int = 3000
 
 
-QUICK: Final = Size(tasks=300, rounds=2, seconds=80.0, coarse=2.0, limits=(100.0,), listed=300)
-TINY: Final = Size(tasks=60, rounds=1, seconds=12.0, coarse=6.0, names=("exponential",), limits=(50.0,), listed=40)
+QUICK: Final = Size(tasks=300, rounds=2, seconds=80.0, coarse=2.0, limits=(100.0,), listed=300, handed_in=1000)
+TINY: Final = Size(
+    tasks=60, rounds=1, seconds=12.0, coarse=6.0, names=("exponential",), limits=(50.0,), listed=40, handed_in=100
+)
 
 
 def run(*, quick: bool) -> dict[str, Any]:
@@ -125,6 +129,7 @@ def simulations(size: Size) -> dict[str, Any]:
         "one_limit": {f"{limit:g}": one_limit(limit, size) for limit in size.limits},
         "waiting": waiting(size),
         "lists": lists(size),
+        "handed_in": {f"{latency:g}": handed_in(latency, size) for latency in LATENCIES},
     }
 
 
@@ -278,6 +283,17 @@ def waiting(size: Size) -> dict[str, float]:
         record, _ = sim.simulate(_jobs(durations, clock.chance, clock.at, 0.0), through, clock, round_trip=0.05)
         rows.append(_figures(record, size.tasks))
     return _means(rows)
+
+
+LATENCIES: Final = (1.0, 2.5, 5.0)  # targets for the mean delay of ids that are handed in, in seconds
+
+
+def handed_in(latency: float, size: Size) -> dict[str, Any]:
+    """Measure ids of which nothing is known, beside as many running tasks of others and ten times as many ended ones."""
+    number = size.handed_in
+    durations = DISTRIBUTIONS["lognormal-1"].spread(Random(77), number)
+    result = waits(durations, latency=latency, running=number, ended=10 * number, known=False)
+    return {**result, "per_task": result["requests"] / number}
 
 
 def lists(size: Size) -> dict[str, Any]:

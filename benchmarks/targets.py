@@ -260,6 +260,12 @@ TARGETS: Final[Mapping[str, Target]] = {
     "lists": Target(
         "1,000 in flight: single polls per request, not counting final polls", 25.0, _lists, "Lists", True, 1
     ),
+    "handed-in": Target(
+        "3,000 ids handed in beside 33,000 tasks of others: requests per task, mean delay 2.5 s",
+        0.4,
+        _value("schedules", "handed_in", "2.5", "per_task"),
+        "Lists",
+    ),
     "growth-cpu": Target("1,000 to 50,000 tasks: growth of CPU per poll", 0.15, _growth("cpu"), "In flight"),
     "growth-memory": Target("1,000 to 50,000 tasks: growth of memory per task", 0.15, _growth("memory"), "In flight"),
     "import": Target(

@@ -109,6 +109,7 @@ class Vendor:
         self._runs: dict[str, Run] = {}
         self._last = Run(now)
         self._kept: dict[tuple[str, str], bytes] = {}
+        self._listed: tuple[object, list[str]] = (None, [])  # the list of the last page, and what it is of
 
     def begin(self, run: str, now: float, ids: list[str]) -> Run:
         self._last = self._runs[run] = Run(now, ids[::-1])
@@ -166,13 +167,19 @@ class Vendor:
         size = min(int(query.get("per_page", PER_PAGE)), PER_PAGE)
         number = int(query.get("page", "1"))
         wanted = query.get("filter[status]")
-        ids = [
-            task
-            for task in run.ids
-            if kind == "tasks"
-            and run.epoch + int(task.split("-")[2]) / 1000 <= now
-            and (wanted is None or wanted == ("finished" if self.is_over(task, now) else "processing"))
-        ]
+        asked = (id(run), kind, wanted, now)
+        if self._listed[0] != asked:
+            self._listed = (
+                asked,
+                [
+                    task
+                    for task in run.ids
+                    if kind == "tasks"
+                    and run.epoch + int(task.split("-")[2]) / 1000 <= now
+                    and (wanted is None or wanted == ("finished" if self.is_over(task, now) else "processing"))
+                ],
+            )
+        ids = self._listed[1]
         shown = ids[(number - 1) * size : number * size]
         pages = max(1, -(-len(ids) // size))
         base = f"https://api.cloudconvert.com/v2/{kind}"

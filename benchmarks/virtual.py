@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -22,6 +23,7 @@ from taskbridge.provider.http import Request, Response
 from taskbridge.testing.clock import VirtualClock
 
 KEY: Final = "k" * 20
+_OUTLIVES: Final = 9_000.0  # seconds
 _ENDLESS: Final = task_id("cost", 0, 9e6)
 
 
@@ -86,27 +88,35 @@ def _known(connection: Connection, name: str, clock: VirtualClock) -> tb.Task:
     )
 
 
-def waits(durations: Sequence[float], *, latency: float) -> dict[str, Any]:
+def waits(
+    durations: Sequence[float], *, latency: float, running: int = 0, ended: int = 0, known: bool = True
+) -> dict[str, Any]:
     """Wait for tasks that were submitted together; return requests and delays.
 
     Args:
         durations: Seconds.
         latency: Target for the mean delay in seconds.
+        running: Tasks of others in the list, every second one submitted with ours; they outlive the benchmark.
+        ended: Older tasks of others in the list, which have ended.
+        known: Whether the snapshots that `submit` returned are given, not only the ids.
     """
     clock = VirtualClock(seed=1)
     transport = VendorTransport(clock)
     connection = connect(clock, poll={"latency": latency})
     runtime, scheduler = _runtime(clock, transport), PollScheduler()
     ids = [task_id("lists", number, duration) for number, duration in enumerate(durations)]
-    epoch = transport.vendor.begin("lists", transport.now, ids).epoch
+    others = [task_id("lists", len(ids) + number, _OUTLIVES) for number in range(running)]
+    old = [task_id("lists", len(ids) + running + number, 0.0) for number in range(ended)]
+    mixed = [each for pair in zip_longest(ids, others) for each in pair if each is not None]
+    epoch = transport.vendor.begin("lists", transport.now, old + mixed).epoch
     for name in ids:
-        scheduler.add(connection, name, clock.monotonic(), known=_known(connection, name, clock))
+        scheduler.add(connection, name, clock.monotonic(), known=_known(connection, name, clock) if known else None)
     delays: list[float] = []
-    while runtime.step(scheduler):
+    going = True
+    while going:
+        going = runtime.step(scheduler)
         while (update := scheduler.next_update()) is not None:
             delays.append(transport.now - epoch - end_of(update.outcome.ref.id))
-    while (update := scheduler.next_update()) is not None:
-        delays.append(transport.now - epoch - end_of(update.outcome.ref.id))
     return {
         "tasks": len(ids),
         "requests": transport.requests,

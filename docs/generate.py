@@ -129,7 +129,9 @@ def _label(words: str) -> str:
 def _summed_up(value: Downloads | Webhooks | ListPolling) -> str:
     if isinstance(value, Webhooks):
         return f"yes, verified by {value.scheme}"
-    return f"{value.page_size} tasks a page" if isinstance(value, ListPolling) else ", ".join(value.parts)
+    if isinstance(value, ListPolling):
+        return f"{value.page_size} tasks a page{', whole' if value.whole_rows else ''}"
+    return ", ".join(value.parts)
 
 
 def _shown(value: object) -> str:

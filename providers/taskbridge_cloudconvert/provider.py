@@ -152,12 +152,16 @@ TASK_FILTERS: Final = frozenset({"job_id", "operation"})  # only tasks have them
 FILTERS: Final = TASK_FILTERS | {"kind", "tag", "include"}
 PAGE_SIZE: Final = 50  # of 100 by default: a job contains its tasks
 FULL_PAGE_SIZE: Final = 100  # tasks, or jobs without theirs
-# Kind of id -> the lists that show its unfinished tasks. `filter[status]=waiting` is not documented for jobs.
+# Kind of id -> the lists that show its tasks. `filter[status]=waiting` is not documented for jobs.
 LIST_QUERIES: Final = (
     ("", Query(TaskStatus.PENDING, {"kind": "task"})),
     ("", Query(TaskStatus.PROCESSING, {"kind": "task"})),
     ("job", Query(TaskStatus.PROCESSING, {"kind": "job", "include": ""})),
+    ("", Query(TaskStatus.COMPLETED, {"kind": "task"})),
+    ("", Query(TaskStatus.FAILED, {"kind": "task"})),
 )
+# "List all your tasks with their status, payload and result"; jobs are listed without their tasks.
+WHOLE_ROWS: Final = MappingProxyType({"": "https://cloudconvert.com/docs/api-reference/tasks"})
 
 
 class CloudConvertSettings(ProviderSettings):
@@ -219,7 +223,13 @@ class CloudConvert(Provider[CloudConvertSettings]):
         retry=True,
         delete=True,
         listing=Listing(PAGE_SIZE, FILTERS, frozenset(STATUS_FILTERS) - {TaskStatus.PENDING}),
-        list_polling=ListPolling(FULL_PAGE_SIZE, frozenset({"", "job"}), queries=len(LIST_QUERIES), numbered=True),
+        list_polling=ListPolling(
+            FULL_PAGE_SIZE,
+            frozenset({"", "job"}),
+            queries=len(LIST_QUERIES),
+            numbered=True,
+            whole_rows=WHOLE_ROWS,
+        ),
         recover="tag",
         external_id=True,
         callback=True,
@@ -357,7 +367,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
         return f"/{'jobs' if kind is JOB else 'tasks'}/{path_id(native)}"
 
     def list_queries(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
-        """Lists of waiting and of processing tasks, and of processing jobs."""
+        """Lists of waiting and of processing tasks, of processing jobs, and of tasks that have ended."""
         del now, age
         return tuple(query for prefix, query in LIST_QUERIES if prefix in prefixes)
 
@@ -369,7 +379,8 @@ class CloudConvert(Provider[CloudConvertSettings]):
             raise InvalidInput("kind is job or task")
         number = int(cursor or 1)
         include = filters.pop("include", "tasks" if kind == "job" else None)
-        params: dict[str, Any] = {"per_page": PAGE_SIZE if include else FULL_PAGE_SIZE, "page": number}
+        size = query.page_size or (PAGE_SIZE if include else FULL_PAGE_SIZE)
+        params: dict[str, Any] = {"per_page": size, "page": number}
         if include:
             params["include"] = _comma_separated(include)
         params |= {f"filter[{name}]": str(value).removeprefix("job/") for name, value in filters.items()}

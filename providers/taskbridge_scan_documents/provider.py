@@ -144,7 +144,8 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         fetches_urls=True,
         many_inputs=MULTIPLE_INPUTS,
         listing=Listing(PAGE_SIZE),
-        list_polling=ListPolling(PAGE_SIZE),
+        # The list's rows have the schema of a task:  https://scan-documents.com/docs/v1/tasks/get
+        list_polling=ListPolling(PAGE_SIZE, whole_rows={"": "https://scan-documents.com/docs/v1/tasks/get"}),
         recover="the uploaded file's id",
         callback=True,
         downloads=Downloads(("files", "text", "data")),
@@ -210,8 +211,9 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
 
     def list_page(self, query: Query, cursor: str | None) -> Flow[Page]:
         """``GET /tasks``; only `from` is read from the link to the next page: the documented one lacks the version."""
-        del query  # the vendor has no filters
-        params: dict[str, str | int] = {"take": PAGE_SIZE} if cursor is None else {"take": PAGE_SIZE, "from": cursor}
+        params: dict[str, str | int] = {"take": query.page_size or PAGE_SIZE}  # the vendor has no filters
+        if cursor is not None:
+            params["from"] = cursor
         payload = self.payload((yield self.request("GET", "/tasks", params=params)))
         tasks = tuple(self.task(each) for each in payload.children("data"))
         links = payload.maybe_child("links")

@@ -284,7 +284,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         """``GET /sdtask/statuslistpaginated``, until a page is empty: the page's envelope is not documented."""
         number = int(cursor or 1)
         dates = {} if {"startDate", "endDate"} & query.filters.keys() else {"startDate": FIRST_DATE}
-        params = {**dates, **query.filters, "pageNumber": number, "pageSize": PAGE_SIZE}
+        params = {**dates, **query.filters, "pageNumber": number, "pageSize": query.page_size or PAGE_SIZE}
         response = yield self.request("GET", "/sdtask/statuslistpaginated", params=params)
         tasks = tuple(self.task(row) for row in self._rows(response))
         return Page(tasks, str(number + 1) if tasks else None)

@@ -2,7 +2,8 @@
 
 Each part of the state has one owner: the provider and the settings never change, `throttle` holds the rate,
 `credentials` the credential, `counters` what `stats` reports, `outage` whether the vendor responds, `event_bus` and
-`observers` who is notified, `durations` what has been learned, `secrets` what must be removed from errors.
+`observers` who is notified, `durations` what has been learned, `row_trust` whether list rows are whole, `secrets` what
+must be removed from errors.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from taskbridge._engine.durations import DurationModel
 from taskbridge._engine.event_bus import EventBus
 from taskbridge._engine.logs import log
 from taskbridge._engine.observers import Observers
+from taskbridge._engine.row_trust import RowTrust
 from taskbridge._engine.throttle import RetryBudget, Throttle
 from taskbridge._fork import renew_after_fork
 from taskbridge._redaction import register
@@ -126,6 +128,8 @@ class Connection:
         self.event_bus = EventBus()
         self.observers = Observers()
         self.durations: dict[str | None, DurationModel] = {}
+        list_polling = provider.capabilities.list_polling
+        self.row_trust = RowTrust(list_polling.whole_rows if list_polling is not None else {})
         self._submitted_at: dict[str, float] = {}  # shared id -> monotonic seconds
         self._unknown_words: set[str] = set()
         self._queues = WeakSet[Sized]()
@@ -244,6 +248,11 @@ class Connection:
         refusals = self.provider.account_errors
         is_listed = error.vendor_code in refusals or error.http_status in refusals
         return is_listed or isinstance(error, AuthenticationError)
+
+    def lose_row_trust(self, task: Task) -> None:
+        """Take no list row as a whole task any more: the row of this task differs from its status response."""
+        if self.row_trust.lose():
+            log("list-rows-incomplete", connection=self.name, vendor=self.provider.title, ref=task.ref)
 
     def note(self, task: Task) -> None:
         """Remember whether a task has ended, and log a status word that the provider's table lacks, once.

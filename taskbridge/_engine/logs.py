@@ -64,6 +64,13 @@ RECORDS: Final[Mapping[str, Record]] = {
         "%(connection)s: list_queries of the provider %(provider)s raised %(error)s; polling tasks one by one",
         "`list_queries` of a provider raised, so tasks are polled one by one; logged once for each wait.",
     ),
+    "list-rows-incomplete": Record(
+        LOG,
+        logging.WARNING,
+        "%(connection)s: %(ref)s in the list of %(vendor)s differs from its status response; polling ended tasks",
+        "A row of the vendor's list is not the whole task, although its provider claims so; each end now takes "
+        "a status request. Logged once for each connection.",
+    ),
     "submission": Record(
         LOG,
         logging.INFO,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from taskbridge._engine.connection import Connection
+    from taskbridge._engine.row_trust import RowKind
     from taskbridge._polling.intervals import IntervalPolicy
     from taskbridge._polling.lists import ListScan
     from taskbridge.models import Task, TaskRef
@@ -42,6 +43,16 @@ class Waiter:
     since: float = 0.0  # monotonic seconds at which the wait began
     deadline: float = inf  # monotonic seconds at which the wait times out
     changes: bool = False  # whether the waiter wants an update for each change, not only for the end
+
+
+@dataclass(slots=True, eq=False)
+class RowCheck:
+    """A list row of an ended task that is compared with the response to a poll of that task."""
+
+    kind: RowKind
+    row: Task
+    sample: PolledTask  # the task; while the check runs, it is its `check`
+    held: dict[PolledTask, Task] = field(default_factory=dict["PolledTask", "Task"])  # rows that wait for the result
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +99,7 @@ class PolledTask:
     is_single: bool = False  # whether to poll it even if lists are read
     was_unlisted: bool = False  # whether the reason is that a scan did not show it
     listed_state: tuple[object, ...] = ()  # what a list showed when it last caused a poll
+    check: RowCheck | None = None  # of its row, which its next poll answers
 
     def __post_init__(self) -> None:
         self.policy = self.policy_of(None)

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Final
 
 from taskbridge._engine.logs import log
 from taskbridge._polling.intervals import interval_policy
-from taskbridge._polling.lists import ListScan
+from taskbridge._polling.lists import ListScan, PageRange, QueryKey, is_of_ended, keyed
 from taskbridge.models import TaskStatus
 from taskbridge.provider.clock import clip_seconds
 
 if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
     from taskbridge._engine.durations import DurationModel
-    from taskbridge._polling.entries import PolledTask
+    from taskbridge._engine.row_trust import RowKind
+    from taskbridge._polling.entries import PolledTask, RowCheck
     from taskbridge._polling.intervals import IntervalPolicy
     from taskbridge.errors import TaskbridgeError
     from taskbridge.events import PollReason
@@ -27,6 +28,9 @@ MAX_LIST_FAILURES: Final = 3  # failed pages in a row after which tasks are poll
 
 _SAMPLE: Final = 16  # tasks compared when more are due than may be polled
 _POLLS_PER_PAGE: Final = 4  # polls that a page of a list must save before lists are read
+_SAVING: Final = 0.1  # fraction of the pause between two scans that is saved from the mean delay while many tasks end
+_STRETCH: Final = 1.1  # factor by which the pause grows while few tasks end
+_MOST_STRETCH: Final = 4.0
 _WASTE_MEMORY: Final = 300.0  # seconds for which the cost of an inefficient scan is remembered
 
 
@@ -37,7 +41,8 @@ class ConnectionQueue:
     largest expected delay among a random sample, but no task waits longer than `poll.at_most` behind others.
 
     If the vendor lists tasks, and there are so many that lists take fewer requests than polls, tasks are covered by the
-    list: a scan shows which ones have not ended, and only those that it does not show are polled.
+    list: a scan shows which ones have not ended, and only those that it does not show are polled. Where rows are whole
+    tasks, a scan also takes the place of the first polls, and the row of an ended task that of the last one.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -57,7 +62,10 @@ class ConnectionQueue:
         self.scan: ListScan | None = None
         self.scan_at = inf  # monotonic seconds of the next scan
         self.scan_pause = inf  # seconds between scans that the most urgent covered task needs
-        self.lengths: dict[TaskStatus | None, int] = {}  # pages of each query in the last scan
+        self.saved_delay = 0.0  # seconds of expected delay of all tasks, compared with the usual pause between scans
+        self.ranges: dict[QueryKey, PageRange] = {}  # pages of each query in the last scan
+        self.page_size: int | None = None  # tasks per page to ask for; None for the provider's own
+        self.checks: dict[RowKind, RowCheck] = {}  # first rows of their kinds that are being compared
         self.needless_polls = 0  # of tasks that a list omitted although they had not ended
         self.waste = 0.0  # requests of the last scan beyond those for our own tasks
         self.wasted_at = -inf  # monotonic seconds
@@ -77,6 +85,10 @@ class ConnectionQueue:
         """Whether the error means that the vendor refuses the account, which ends all waits of the connection."""
         return self.connection.credentials.refusal is not None and self.connection.is_refusal(error)
 
+    def has_whole_row(self, entry: PolledTask) -> bool:
+        """Whether the list's row of a task says all that a poll would."""
+        return self.connection.row_trust.covers(entry.prefix)
+
     # Single polls.
 
     def push(self, entry: PolledTask, due: float, reason: PollReason | None) -> None:
@@ -88,12 +100,15 @@ class ConnectionQueue:
 
     def promote_due(self, now: float) -> None:
         """Move due tasks to `ready`, or let the list cover them."""
+        promoted: list[tuple[float, PolledTask]] = []
         while self._heap and self._heap[0][0] <= now + TICK:
             due, _, entry = heappop(self._heap)
-            if entry.due_at != due or not entry.waiters or entry.polling or entry.ready_index >= 0:
-                continue
-            if not entry.is_single and entry.last_error is None and self.can_cover(entry, now):
-                self.cover(entry, now + entry.list_pause())
+            if entry.due_at == due and entry.waiters and not entry.polling and entry.ready_index < 0:
+                promoted.append((due, entry))
+        first_polls = sum(1 for _, entry in promoted if not entry.polls)
+        for due, entry in promoted:
+            if not entry.is_single and entry.last_error is None and self.can_cover(entry, now, first_polls):
+                self.cover(entry, now + entry.list_pause() if entry.polls else now)
             else:
                 entry.ready_index = len(self.ready)
                 self.ready.append(entry)
@@ -131,11 +146,14 @@ class ConnectionQueue:
 
     # Lists.
 
-    def can_cover(self, entry: PolledTask, now: float) -> bool:
-        """Whether a task should wait for a list scan instead of a poll."""
+    def can_cover(self, entry: PolledTask, now: float, first_polls: int = 0) -> bool:
+        """Whether a task should wait for a list scan instead of a poll.
+
+        A scan takes the place of first polls if at least as many are due as it takes pages.
+        """
         return (
             self.list_polling is not None
-            and entry.polls > 0
+            and (entry.polls > 0 or (first_polls >= self._pages(now) and self.has_whole_row(entry)))
             and not entry.long_poll
             and entry.prefix in self.list_polling.prefixes
             and self.is_list_worthwhile(now)
@@ -143,17 +161,31 @@ class ConnectionQueue:
 
     def is_list_worthwhile(self, now: float) -> bool:
         """Whether there are so many tasks that lists take fewer requests than polls."""
-        if self.list_polling is None:
-            return False
-        waste = self.waste if now - self.wasted_at < _WASTE_MEMORY else 0.0
-        return len(self.members) >= _POLLS_PER_PAGE * (self._own_pages() + waste)
+        return self.list_polling is not None and len(self.members) >= self._polls_per_page * self._pages(now)
+
+    @property
+    def _polls_per_page(self) -> int:
+        """How many polls a page must save.
+
+        A page is larger than a response to a poll, and a scan may take more pages than expected. Once a scan has shown
+        how many it takes, and its rows are whole, each page is worth a poll.
+        """
+        if self.list_polling is None or not self.covered:
+            return _POLLS_PER_PAGE
+        is_known = self.wasted_at > -inf and any(map(self.connection.row_trust.covers, self.list_polling.prefixes))
+        return 1 if is_known else _POLLS_PER_PAGE
+
+    def _pages(self, now: float) -> float:
+        """Return the expected requests of a scan."""
+        return self._own_pages() + (self.waste if now - self.wasted_at < _WASTE_MEMORY else 0.0)
 
     def _own_pages(self) -> int:
         """Return the expected pages of a scan if the account has no other tasks."""
         if self.list_polling is None:
             return 0
-        extra = len(self.lengths) - 1 if self.lengths else self.list_polling.queries  # pessimistic before the first
-        return ceil(len(self.members) / self.list_polling.page_size) + extra
+        queries = [status for status, _ in self.ranges if status is None or not status.is_terminal]
+        extra = len(queries) - 1 if queries else self.list_polling.queries  # pessimistic before the first
+        return ceil(len(self.members) / (self.page_size or self.list_polling.page_size)) + extra
 
     def wants_page(self, now: float) -> bool:
         """Whether to read a page of a list now."""
@@ -184,22 +216,37 @@ class ConnectionQueue:
         """Start a scan over the states that covered tasks can be in."""
         covered = self.covered_tasks()
         oldest = min((entry.submitted_at for entry in covered), default=now)
-        queries = self._queries(frozenset(entry.prefix for entry in covered), now - oldest)
-        if not any(entry.is_pending for entry in covered):  # a task never returns from processing to pending
-            queries = tuple(query for query in queries if query.status is not TaskStatus.PENDING)
-        self.lengths = {query.status: self.lengths.get(query.status, 1) for query in queries}
+        queries = keyed(self._queries(frozenset(entry.prefix for entry in covered), now - oldest))
+        # A task never returns from processing to pending.
+        if not any(entry.is_pending or not entry.polls for entry in covered):
+            queries = [(key, query) for key, query in queries if query.status is not TaskStatus.PENDING]
+        if not any(self.has_whole_row(entry) for entry in covered):
+            queries = [(key, query) for key, query in queries if not is_of_ended(query)]
+        self.ranges = {key: self.ranges.get(key, PageRange()) for key, _ in queries}
+        own_pages = self._own_pages()
         self.scan = scan = ListScan(
             queries,
             now,
             len(covered),
-            own_pages=self._own_pages(),
+            own_pages=own_pages,
+            limit=max(2 * own_pages + 4, len(covered) // self._polls_per_page),
             numbered=self.list_polling is not None and self.list_polling.numbered,
-            lengths=self.lengths,
+            ranges=self.ranges,
+            page_size=self.page_size,
         )
         for entry in covered:
             entry.scan = scan
         self.scan_at = self.scan_pause = inf
         return scan
+
+    def shrink_pages(self) -> bool:
+        """Ask for pages of half the size from now on; return False if they cannot be smaller."""
+        size = self.page_size or (self.list_polling.page_size if self.list_polling is not None else 1)
+        if size == 1:
+            return False
+        self.page_size = size // 2
+        self.ranges = {key: pages.resized(2) for key, pages in self.ranges.items()}
+        return True
 
     def _queries(self, prefixes: frozenset[str], age: float) -> tuple[Query, ...]:
         connection, provider = self.connection, self.connection.provider
@@ -210,6 +257,37 @@ class ConnectionQueue:
             log("list-polling-failed", connection=connection.name, provider=provider.name, error=problem)
         self.list_polling = None
         return ()
+
+    def pause_after(self, scan: ListScan) -> float:
+        """Return the seconds from the start of a scan to that of the next one.
+
+        That is the pause that the most urgent covered task needs. It is a little shorter while a scan shows more ends
+        than it takes pages; the delay saved in this way is spent on longer pauses when few tasks are left, so that the
+        same mean delay takes fewer requests.
+        """
+        usual, covered = self.scan_pause, self.covered_tasks()
+        sample = covered[:: ceil(len(covered) / _SAMPLE)] if covered else []
+        if not sample or not all(entry.policy.interval is None and entry.policy.durations.is_known for entry in sample):
+            return usual
+
+        def ends(pause: float) -> float:
+            expected = sum(entry.policy.durations.expected(entry.age, entry.age + pause) for entry in sample)
+            return expected * len(covered) / len(sample)
+
+        pause = usual
+        if ends(usual) >= scan.requested:
+            if self.saved_delay < _SAVING * usual * len(self.members):
+                pause = usual * (1.0 - 2.0 * _SAVING)
+        else:
+            longest = min(_MOST_STRETCH * usual, self.connection.settings.poll.at_most)
+            while (
+                (longer := pause * _STRETCH) <= longest
+                and ends(pause) < scan.requested
+                and ends(longer) * (longer - usual) / 2.0 <= self.saved_delay
+            ):
+                pause = longer
+        self.saved_delay -= ends(pause) * (pause - usual) / 2.0
+        return pause
 
     def mark_seen(self, entry: PolledTask) -> None:
         """Note that the running scan showed a task, or need not show it any more."""

@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._engine.lookup import is_final
 from taskbridge._engine.retry import MAX_PAUSE
+from taskbridge._engine.row_trust import same
 from taskbridge._engine.tracing import PollTrace
 from taskbridge._polling.commands import Command, Done, Idle, PollList, PollTask, Update, WaitUntil
-from taskbridge._polling.entries import PolledTask, Waiter
+from taskbridge._polling.entries import PolledTask, RowCheck, Waiter
 from taskbridge._polling.queues import MAX_LIST_FAILURES, TICK, ConnectionQueue
 from taskbridge._polling.reports import ObservationBuffer
+from taskbridge.errors import ResponseTooLarge
 from taskbridge.events import ObservationSource, PollReason
 from taskbridge.models import Outcome, Task, TaskRef
 
@@ -132,6 +134,8 @@ class PollScheduler:
         entry.received_at = result.received_at
         asked = None if result.response is None else result.response.retry_after
         entry.not_before = -inf if asked is None else now + min(asked, MAX_PAUSE)
+        if entry.check is not None:
+            self._compare(entry, result.task)
         if result.task is None:
             entry.connection.counters.unchanged += 1
         else:
@@ -177,31 +181,25 @@ class PollScheduler:
     def on_page(self, command: PollList, now: float, page: Page) -> None:
         """Take in a page of a list.
 
-        A covered task that the page shows as ended or changed is polled for the full snapshot; the others wait for the
-        next scan.
+        Whole rows are the snapshots of covered tasks. Otherwise a covered task that the page shows as ended or changed
+        is polled for the full snapshot; the others wait for the next scan.
         """
         scan, queue = command.scan, self._queues[command.connection.name]
         queue.in_flight -= 1
         queue.list_failures = 0
         if queue.scan is not scan:
             return
+        found = 0
         for task in page.tasks:
             entry = queue.members.get(task.id)
             if entry is None or not entry.covered:
                 continue
-            if task.is_terminal or (entry.reports_changes and entry.is_change(task)):
-                self._poll_now(queue, entry, now, PollReason.LISTED)
-            else:
-                queue.mark_seen(entry)
-                entry.last_error = None
-                entry.not_found.see()
-                entry.record(now, task, exact=False)
-                if task.native_status != entry.native_status:
-                    entry.native_status, entry.last_seen, entry.reported = task.native_status, None, task
-                queue.scan_pause = min(queue.scan_pause, entry.list_pause())
+            found += entry.scan is scan
+            delay = self._on_row(queue, entry, task, now)
             if command.trace is not None:
-                self.observations.add(entry, command.trace, now, queue.scan_at, ObservationSource.LIST, task=task)
-        scan.on_page(command.cursor, page)
+                source = ObservationSource.LIST
+                self.observations.add(entry, command.trace, now, queue.scan_at, source, task=task, delay=delay)
+        scan.on_page(command.cursor, page, found=found)
         if scan.is_over:
             self._finish_scan(queue, scan, now)
 
@@ -217,12 +215,41 @@ class PollScheduler:
             entry.last_error = error
         if queue.is_refused_by(error):
             self._end_all(queue, error)
+        elif isinstance(error, ResponseTooLarge) and queue.shrink_pages():
+            queue.list_failures = 0
+            queue.scan_at = now
         elif is_final(error) or queue.list_failures >= MAX_LIST_FAILURES:
             queue.list_polling = None
             self._uncover_all(queue, now)
         else:
             pause = queue.connection.retry.pause(queue.list_failures, queue.connection.clock.random())
             queue.scan_at = now + max(pause, error.retry_after or 0.0, _MIN_LIST_RETRY)
+
+    def _on_row(self, queue: ConnectionQueue, entry: PolledTask, row: Task, now: float) -> float | None:
+        """Take in what a list shows of a covered task; return the delay as `PolledTask.record` does."""
+        is_whole = queue.has_whole_row(entry)
+        if row.is_terminal:
+            if not self._can_end(queue, entry, row, now):
+                return None
+        elif is_whole:
+            if not row.recognized and row.native_status != entry.native_status:
+                self._poll_now(queue, entry, now, PollReason.LISTED)  # which reports the unknown word
+                return None
+        elif entry.reports_changes and entry.is_change(row):
+            self._poll_now(queue, entry, now, PollReason.LISTED)
+            return None
+        queue.mark_seen(entry)
+        entry.last_error = None
+        entry.not_found.see()
+        delay = entry.record(now, row, exact=False)
+        if is_whole:
+            entry.last_seen, entry.native_status = None, row.native_status
+            self._report(entry, row)
+            entry.reported = row
+        elif row.native_status != entry.native_status:
+            entry.native_status, entry.last_seen, entry.reported = row.native_status, None, row
+        queue.scan_pause = min(queue.scan_pause, entry.list_pause())
+        return delay
 
     def on_event(self, task: Task, now: float) -> None:
         """Take in a snapshot from a confirmed webhook."""
@@ -251,6 +278,8 @@ class PollScheduler:
     def next(self, now: float) -> Command:
         """Return what to do now; after `PollTask` or `PollList` call it again, since several can run in parallel."""
         self.expire(now)
+        for queue in self._queues.values():
+            self._release_rows(queue, now)
         if not any(queue.members for queue in self._queues.values()):
             return Done()
         wake = self._deadlines[0][0] if self._deadlines else inf
@@ -323,6 +352,44 @@ class PollScheduler:
         long_poll = entry.long_poll and entry.polls > 0
         return PollTask(connection, entry.task_id, entry.deadline, entry.last_seen, long_poll, entry, trace)
 
+    # Rows of ended tasks.
+
+    def _can_end(self, queue: ConnectionQueue, entry: PolledTask, row: Task, now: float) -> bool:
+        """Return whether its row can end a task; otherwise the task is polled, or the row waits for a check."""
+        trust, kind = entry.connection.row_trust, (entry.prefix, row.operation, row.status)
+        if queue.has_whole_row(entry):
+            if trust.can_use(kind):
+                if entry.connection.expects_webhook:
+                    entry.connection.note(row)
+                return True
+            check = queue.checks.get(kind)
+            if check is not None:
+                check.held[entry] = row
+                queue.mark_seen(entry)
+                return False
+            if trust.can_verify(kind):
+                queue.checks[kind] = entry.check = RowCheck(kind, row, entry)
+        self._poll_now(queue, entry, now, PollReason.LISTED)
+        return False
+
+    def _compare(self, entry: PolledTask, task: Task | None) -> None:
+        """Compare the row of an ended task with the answer to its poll."""
+        check, entry.check = entry.check, None
+        if check is None or task is None or not task.is_terminal:
+            return  # the list is ahead of the status requests: another row will be compared
+        if same(check.row, task):
+            entry.connection.row_trust.verify(check.kind)
+        else:
+            entry.connection.lose_row_trust(task)
+
+    def _release_rows(self, queue: ConnectionQueue, now: float) -> None:
+        """Let rows whose check is over end their tasks, or be compared in turn."""
+        for check in [each for each in queue.checks.values() if each.sample.check is not each]:
+            del queue.checks[check.kind]
+            for entry, row in check.held.items():
+                if entry.covered:
+                    self._on_row(queue, entry, row, now)
+
     # What happened.
 
     def _finish(self, poll: PollTask) -> ConnectionQueue:
@@ -366,7 +433,7 @@ class PollScheduler:
         queue.record_cost(scan, now)
         if not queue.is_list_worthwhile(now):
             self._uncover_all(queue, now)
-        queue.scan_at = scan.started_at + queue.scan_pause if queue.covered else inf
+        queue.scan_at = scan.started_at + queue.pause_after(scan) if queue.covered else inf
 
     def _uncover_all(self, queue: ConnectionQueue, now: float) -> None:
         for entry in queue.covered_tasks():
@@ -415,6 +482,7 @@ class PollScheduler:
             self._obsolete = 0
 
     def _forget(self, entry: PolledTask) -> None:
+        entry.check = None
         queue = self._queues[entry.connection.name]
         # If the task was added again while this entry was being polled, there is a new entry.
         if queue.members.get(entry.task_id) is entry:

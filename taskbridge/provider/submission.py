@@ -128,12 +128,15 @@ class ListPolling:
         prefixes: Prefixes of the ids that it reports; empty text for the plain kind.
         queries: Most queries of one list scan.
         numbered: Whether a page's cursor is its number, from 1, so that pages can be requested in parallel.
+        whole_rows: Prefixes of the ids whose rows are all that a status request without options returns, each with the
+            address of the page that documents it. Such tasks need no status requests of their own.
     """
 
     page_size: int
     prefixes: frozenset[str] = frozenset({""})
     queries: int = 1
     numbered: bool = False
+    whole_rows: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +146,12 @@ class Query:
     Attributes:
         status: Only tasks of this status; None for all.
         filters: The vendor's own filters, by keyword.
+        page_size: Most tasks of a page, because larger pages exceeded `max_body`; None for the provider's own number.
     """
 
     status: TaskStatus | None = None
     filters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    page_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,9 @@ def trial(tmp_path: Path) -> Iterator[Callable[[str], Trial]]:
         emulator.stop()
 
 
+ROWS_OF_JOBS = ListPolling(100, frozenset({"", "job"}), 5, numbered=True, whole_rows={"job": "https://acme.test/jobs"})
+ROWS_WITHOUT_SOURCE = ListPolling(50, numbered=True, whole_rows={"": "the documentation"})
+
 FALSE_CLAIMS: list[tuple[str, dict[str, Any], str]] = [
     (SD, {"authentication": ""}, CONSISTENT),
     (SD, {"kinds": (IdKind(PLAIN_ID, example="task_1"), IdKind(PLAIN_ID, "job", example="job/1"))}, COMPLETE),
@@ -106,6 +109,8 @@ FALSE_CLAIMS: list[tuple[str, dict[str, Any], str]] = [
     (CC, {"list_polling": None}, METHODS),
     (SD, {"list_polling": ListPolling(50, frozenset({"job"}))}, "test_list_polling_shows_running_tasks_where_claimed"),
     (SD, {"list_polling": ListPolling(2)}, "test_list_polling_shows_running_tasks_where_claimed"),
+    (CC, {"list_polling": ROWS_OF_JOBS}, "test_list_rows_are_whole_where_claimed"),
+    (SM, {"list_polling": ROWS_WITHOUT_SOURCE}, "test_list_rows_are_whole_where_claimed"),
     (SD, {"downloads": Downloads(("files",))}, "test_results_download_as_claimed"),
     (SM, {"downloads": Downloads(("files", "data"))}, "test_results_download_as_claimed"),
     (SM, {"downloads": Downloads(("data",), links=True)}, CONSISTENT),
@@ -179,6 +184,14 @@ def get_and_return_none(self: Any, task_id: str) -> Any:
     yield from self.get(task_id)
 
 
+list_page = load_provider(SD).list_page
+
+
+def list_without_results(self: Any, query: Any, cursor: Any) -> Any:
+    page = yield from list_page(self, query, cursor)
+    return replace(page, tasks=tuple(replace(task, result=None) for task in page.tasks))
+
+
 submit = load_provider(CC).submit
 
 
@@ -203,6 +216,8 @@ FALSE_METHODS: list[tuple[str, str, Callable[..., Any], str]] = [
     (CC, "recover", find_nothing, "test_recover_finds_an_uncertain_submission_where_claimed"),
     (CC, "submit", submit_unmarked, "test_before_submit_runs_before_work_starts"),
     (CC, "list_queries", no_queries, "test_list_polling_shows_running_tasks_where_claimed"),
+    (CC, "list_queries", no_queries, "test_list_rows_are_whole_where_claimed"),
+    (SD, "list_page", list_without_results, "test_list_rows_are_whole_where_claimed"),
 ]
 
 

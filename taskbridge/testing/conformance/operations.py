@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 import taskbridge as tb
+from taskbridge._engine.row_trust import same
 from taskbridge._transport.requests import RequestsTransport
 from taskbridge.models import TaskStatus
 from taskbridge.provider.clock import SystemClock
@@ -33,6 +34,8 @@ LARGEST: Final = 64 << 20
 """Bytes of the largest document that is sent to test an upload limit."""
 MOST_TASKS: Final = 200
 """Tasks that are created to test a page size."""
+MOST_AGE: Final = 86_400.0
+"""Seconds since the oldest sample was created, as far as its list is asked."""
 LATE: Final = timedelta(hours=1)
 """Age of a replayed webhook delivery that must be rejected."""
 
@@ -285,6 +288,25 @@ class OperationConformance(CapabilityConformance):
             assert running.id in {task.id for page in pages for task in page.tasks}, (
                 "list_polling: the running task is not listed"
             )
+
+    def test_list_rows_are_whole_where_claimed(self, client: tb.Client, vendor: Any) -> None:
+        """A row of a task is the same as the response to a status request, its files and data included."""
+        connection = connection_of(self.provider, vendor.settings(self.provider))
+        list_polling = connection.provider.capabilities.list_polling
+        if list_polling is None:
+            return
+        for prefix, source in list_polling.whole_rows.items():
+            assert source.startswith("https://"), f"whole_rows: {source!r} is not the address of a page"
+            tasks = [client.get(task_id) for task_id in vendor.samples(self.provider).values()]
+            found = [task for task in tasks if connection.provider.split_id(task.id)[0].prefix == prefix]
+            queries = connection.provider.list_queries(frozenset({prefix}), tasks[0].observed_at, MOST_AGE)
+            rows = {row.id: row for query in queries for page in self._pages(connection, query) for row in page.tasks}
+            compared = [task for task in found if task.is_terminal and task.id in rows]
+            assert {task.status for task in compared} >= {task.status for task in found if task.is_terminal}, (
+                f"whole_rows: no list of list_queries shows the ended tasks of {prefix!r}"
+            )
+            for task in compared:
+                assert same(rows[task.id], task), f"whole_rows: the row of {task.id} differs from its status response"
 
     # Webhooks.
 
