@@ -24,6 +24,7 @@ from taskbridge.emulator import Plan
 from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, IdKind
 from taskbridge.provider.submission import Listing, ListPolling, Page, Query
 from taskbridge.testing import Emulator, VirtualClock
+from taskbridge.testing.conformance.samples import connection_of
 from taskbridge.testing.virtual_connections import RealTransports
 
 from .conftest import Acme, Maker
@@ -398,3 +399,14 @@ def test_built_in_vendors_end_tasks_by_rows(
             assert len(single) <= 10
             assert len(emulator.requests) < len(ids)
             assert [client.get(task) for task in tasks[:5]] == tasks[:5]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "parameter"),
+    [("cloudconvert", "per_page=7"), ("scan-documents", "take=7"), ("smartdocumentor", "pageSize=7")],
+)
+def test_built_in_vendors_are_asked_for_smaller_pages(vendor: str, parameter: str) -> None:
+    with Emulator(vendor) as emulator:
+        provider = connection_of(vendor, emulator.settings(vendor)).provider
+        request = next(provider.list_page(Query(page_size=7), None))
+    assert parameter in request.url
