@@ -17,7 +17,7 @@ import taskbridge as tb
 from taskbridge import aio
 from taskbridge._config.defaults import override_defaults
 from taskbridge._engine.connection import Connection
-from taskbridge._engine.lookup import PollResult
+from taskbridge._engine.lookup import PollResult, StatusResponse
 from taskbridge._polling.commands import Command, Done, PollList, PollTask, Update, WaitUntil
 from taskbridge._polling.scheduler import PollScheduler
 from taskbridge.emulator import Plan
@@ -118,7 +118,7 @@ class Vendor:
         else:
             self.polled.append(command.task_id)
             task = self.task(command.task_id, message=self.message)
-            self.scheduler.on_polled(command, self.now, PollResult(task, b"", task.observed_at))
+            self.scheduler.on_polled(command, self.now, PollResult(task, StatusResponse(b""), task.observed_at))
 
     def commands(self) -> list[PollTask | PollList]:
         """What is requested now, unanswered."""
