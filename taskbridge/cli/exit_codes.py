@@ -42,7 +42,7 @@ MEANINGS: Final[Mapping[int, str]] = {
     USAGE: "wrong command, configuration, id or file",
     TIMED_OUT: "the wait timed out; the task continues",
     REFUSED: "the vendor refused: key, permission, quota, unknown task",
-    UNREACHABLE: "the vendor was unreachable or its response unusable, also at the end of a wait",
+    UNREACHABLE: "the vendor was unreachable, also at the end of a wait, or unreadable",
     PARTIAL: "`run` finished, but some files have no result",
     BROKEN: "taskbridge itself failed, or could not write its output",
     130: "interrupted (Ctrl-C)",
