@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge.errors import TaskbridgeError
-    from taskbridge.models import Outcome, Outcomes, Task, TaskResult, TaskStatus, WebhookEvent
+    from taskbridge.models import Account, Outcome, Outcomes, Task, TaskResult, TaskStatus, WebhookEvent
     from taskbridge.provider.capabilities import Capabilities
     from taskbridge.provider.clock import Clock
     from taskbridge.provider.sink import Progress
@@ -195,6 +195,20 @@ class Client(_AsyncClient):
         request = SubmitRequest(operation, input, options, external_id, callback_url, name)
         return await self._runtime.run(self._submit(self.name, request, before_submit))
 
+    async def check_submit(
+        self,
+        operation: str | None = None,
+        input: AnyInput = None,  # noqa: A002  # the usual name
+        *,
+        options: Mapping[str, Any] | None = None,
+        external_id: str | None = None,
+        callback_url: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Check a submission before anything is sent; see `taskbridge.Client.check_submit`."""
+        request = SubmitRequest(operation, input, options, external_id, callback_url, name)
+        return await self._runtime.run(self._check_submit(request))
+
     def list(
         self, status: TaskStatus | str | None = None, *, limit: int | None = None, **filters: Any
     ) -> AsyncIterator[Task]:
@@ -204,6 +218,10 @@ class Client(_AsyncClient):
     async def check(self) -> CheckResult:
         """Check whether the vendor accepts the credential; see `taskbridge.Client.check`."""
         return await self._runtime.run(self._check())
+
+    async def account(self) -> Account:
+        """Ask for the account of the connection; see `taskbridge.Client.account`."""
+        return await self._runtime.run(self._account())
 
     async def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
         """Search for the submission that a failed `submit` left uncertain; see `taskbridge.Client.recover`."""

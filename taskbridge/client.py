@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge.errors import TaskbridgeError
-    from taskbridge.models import Outcome, Outcomes, Task, TaskResult, TaskStatus, WebhookEvent
+    from taskbridge.models import Account, Outcome, Outcomes, Task, TaskResult, TaskStatus, WebhookEvent
     from taskbridge.provider.capabilities import Capabilities
     from taskbridge.provider.clock import Clock
     from taskbridge.provider.sink import Progress
@@ -326,6 +326,37 @@ class Client(_SyncClient):
         request = SubmitRequest(operation, input, options, external_id, callback_url, name)
         return self._runtime.run(self._submit(self.name, request, before_submit))
 
+    def check_submit(
+        self,
+        operation: str | None = None,
+        input: AnyInput = None,  # noqa: A002  # the usual name
+        *,
+        options: Mapping[str, Any] | None = None,
+        external_id: str | None = None,
+        callback_url: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Check a submission as `submit` does before it sends anything. Nothing is sent, and nothing costs.
+
+        What only the vendor can know, such as whether it accepts an option or can read the document, stays unchecked.
+        A stream is read to its end.
+
+        Args:
+            operation: As for `submit`, as are all others.
+            input: The document.
+            options: The vendor's own options.
+            external_id: Your own id for the task.
+            callback_url: URL that the vendor calls.
+            name: File name of the document at the vendor.
+
+        Raises:
+            UnsupportedFeature: The vendor has no such operation, or does not accept such an input.
+            InvalidInput: A document or an option cannot be sent.
+            OSError: A file cannot be read.
+        """
+        request = SubmitRequest(operation, input, options, external_id, callback_url, name)
+        return self._runtime.run(self._check_submit(request))
+
     def list(
         self, status: TaskStatus | str | None = None, *, limit: int | None = None, **filters: Any
     ) -> Iterator[Task]:
@@ -353,6 +384,16 @@ class Client(_SyncClient):
             TaskbridgeError: The vendor refuses the call, or could not be reached or understood.
         """
         return self._runtime.run(self._check())
+
+    def account(self) -> Account:
+        """Ask for the account of the connection and how much is left on it.
+
+        Raises:
+            UnsupportedFeature: The vendor does not say; nothing was sent.
+            PermissionDenied: The credential may not read the account.
+            TaskbridgeError: The request failed.
+        """
+        return self._runtime.run(self._account())
 
     def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
         """Search for the submission that a failed `submit` left uncertain; None if the vendor does not have it (yet).

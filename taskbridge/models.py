@@ -7,7 +7,7 @@ Everything is frozen and does no I/O. Each field says whether it is *normalized*
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from taskbridge.errors import TaskbridgeError
 
 __all__ = [
+    "Account",
     "Outcome",
     "Outcomes",
     "Reason",
@@ -31,6 +32,8 @@ __all__ = [
     "TaskRef",
     "TaskResult",
     "TaskStatus",
+    "Usage",
+    "UsageUnit",
     "WebhookEvent",
 ]
 
@@ -68,6 +71,17 @@ class Reason(StrEnum):
     """Failed: a task that it depends on failed; that task has the cause."""
     INTEGRATION_FAILED = "integration_failed"
     """The vendor could not deliver the result to a connected system; the task itself continues."""
+
+
+class UsageUnit(StrEnum):
+    """What a vendor counts to charge for work; a closed set."""
+
+    CREDITS = "credits"
+    """The vendor's own currency, bought in advance."""
+    PAGES = "pages"
+    """Pages of documents."""
+    MINUTES = "minutes"
+    """Minutes of audio or video."""
 
 
 _REF: Final = re.compile(r"([a-z0-9][a-z0-9-]*):([^\x00-\x1f\x7f\ud800-\udfff]+)", re.DOTALL)
@@ -287,6 +301,56 @@ class TaskFailure(_Model):
     """Verbatim: other facts about the cause."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage(_Model):
+    """How much of a vendor's service a task used: what the vendor charges for, not a price."""
+
+    amount: float
+    """Verbatim: the vendor's figure; of a job, the sum over those of its tasks that have one."""
+    unit: UsageUnit
+    """Normalized: credits, pages or minutes."""
+
+    def __str__(self) -> str:
+        return usage_text({self.unit: self.amount})
+
+
+def total_usage(figures: Iterable[Usage | None]) -> dict[UsageUnit, float]:
+    """Add up figures by unit."""
+    totals: dict[UsageUnit, float] = {}
+    for each in figures:
+        if each is not None:
+            totals[each.unit] = totals.get(each.unit, 0) + each.amount
+    return totals
+
+
+def usage_text(amounts: Mapping[UsageUnit, float]) -> str:
+    """Return amounts as text: ``1 credit``, ``12.5 credits, 3 pages``."""
+    parts = ((f"{amount:,.15g}", amount, str(unit)) for unit, amount in sorted(amounts.items()))
+    return ", ".join(f"{figure} {unit.removesuffix('s') if amount == 1 else unit}" for figure, amount, unit in parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account(_Model):
+    """A snapshot of the account that a connection uses."""
+
+    provider: str
+    """Normalized: entry-point name of the provider."""
+    connection: str
+    """Normalized: name of the connection through which it was seen."""
+    id: str | None = None
+    """Verbatim: the vendor's id of the account, as text."""
+    name: str | None = None
+    """Verbatim: the name of the account."""
+    balance: float | None = None
+    """Verbatim: how much is left, in `unit`."""
+    unit: UsageUnit | None = None
+    """Normalized: what `balance` counts."""
+    observed_at: UtcDatetime = field(compare=False)
+    """Normalized: aware UTC time of the snapshot."""
+    raw: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False, compare=False)
+    """Verbatim: the vendor's object, without its envelope. It may hold personal data, so repr leaves it out."""
+
+
 @_fast_constructor
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Task(_Model):
@@ -342,6 +406,9 @@ class Task(_Model):
     """Normalized: shared id of the task that this one retries."""
     restarts: int | None = None
     """Verbatim: how many times the vendor restarted the task."""
+    usage: Usage | None = None
+    """Verbatim: what the task cost so far, as far as the vendor says; its unit is normalized. A restarted task costs
+    again, which the figure does not show."""
     raw: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False, compare=False)
     """Verbatim: the vendor's object, without its envelope. It may hold links and options, so repr leaves it out."""
 

@@ -72,6 +72,7 @@ def task_facts(task: Task) -> Iterator[tuple[str, str | None]]:
     yield "part of", task.parent_id
     yield "retry of", task.retry_of
     yield "restarts", None if task.restarts is None else str(task.restarts)
+    yield "cost", None if task.usage is None else str(task.usage)
 
 
 def unless_status(task: Task, text: str | None) -> str | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from taskbridge import __version__
 from taskbridge._config.registry import require_extra
+from taskbridge._engine.usage import UsageMeter
 from taskbridge._fork import renew_after_fork
 from taskbridge.events import CallEnded, CallStarted, Observation, Outage, PollReason, RequestEnded, WaitOutcome
 
@@ -103,6 +104,10 @@ class Telemetry:
             "{connection}",
             "1 during an outage of the connection, else 0.",
         )
+        self._used = meter.create_counter(
+            "taskbridge.tasks.usage", "1", "What tasks cost, in the unit of the attribute; each task counts once."
+        )
+        self._usage = UsageMeter()
         renew_after_fork(self, Telemetry._make_lock)
         self._calls: dict[int, _Call] = {}
         self._hosts: set[tuple[str, int]] = set()
@@ -251,6 +256,9 @@ class Telemetry:
             self._finished.add(1, _common(event, source=source, status=str(event.status)))
             if event.detection_delay is not None:
                 self._delay.record(event.detection_delay, _common(event))
+        if event.task is not None and event.task.usage is not None:
+            for unit, more in self._usage.add(event.task).items():
+                self._used.add(more, _common(event, unit=unit.value))
         attributes = _known(event.record(), *_OBSERVED)
         for span in self._waiting(event.ref):
             span.add_event("taskbridge.observation", attributes, _ns(event.time))

@@ -44,6 +44,7 @@ STORAGE: Final = "/cloudconvert-storage"
 SYNC: Final = "/cloudconvert-sync"
 GATEWAY: Final = frozenset({502, 503, 504})  # statuses of a gateway: HTML or text (sdk PHP RUBY)
 HOUR: Final = 3600.0  # seconds
+BOUGHT: Final = 1000  # credits, before any task (assumed)
 LONG_WORK: Final = Plan(queued=0, working=7 * 24 * HOUR)
 CHECK_INTERVAL: Final = 0.005  # seconds of real time between two checks on the sync host
 
@@ -314,7 +315,7 @@ class CloudConvertEmulator(VendorEmulator):
             "username": "emulator",
             "email": "emulator@example.com",
             "created_at": "2018-09-19T14:42:58+00:00",
-            "credits": 1000,
+            "credits": BOUGHT - sum(self.store.credits(task) or 0 for task in self.store.tasks.values()),
             "paying": True,
             "task_priority": None,
             "tasks_per_minute": None,

@@ -176,7 +176,7 @@ class Views:
             **({} if task.name is None else {"name": task.name}),
             "operation": task.operation,
             "status": status,
-            "credits": int(task.processes and status == "finished") if ended else None,
+            "credits": self._store.credits(task),
             "message": timeline.message if ended else message,
             "code": timeline.code if ended else None,
             "percent": 100,  # in every recorded body, waiting ones too

@@ -243,6 +243,11 @@ class TaskStore:
             failed=any(self._fails_others(task) for task in job.tasks),
         )
 
+    def credits(self, task: NativeTask) -> int | None:
+        """What a task cost; None until it has ended."""
+        status = self.timeline(task).status(self.now)
+        return int(task.processes and status == "finished") if status in {"finished", "error"} else None
+
     def files(self, task: NativeTask) -> list[StoredFile]:
         """The files of a finished task."""
         if task.upload is not None:

@@ -36,7 +36,18 @@ from taskbridge.errors import (
     TaskNotFound,
     printable,
 )
-from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus, WebhookEvent
+from taskbridge.models import (
+    Account,
+    Reason,
+    Task,
+    TaskFailure,
+    TaskFile,
+    TaskResult,
+    TaskStatus,
+    Usage,
+    UsageUnit,
+    WebhookEvent,
+)
 from taskbridge.provider import (
     Capabilities,
     CodeTable,
@@ -168,7 +179,8 @@ class CloudConvertSettings(ProviderSettings):
     """Settings of a CloudConvert connection."""
 
     api_key: SecretStr
-    """API key from the dashboard. Reading needs the scope ``task.read``, everything else ``task.write``."""
+    """API key from the dashboard. Reading tasks needs the scope ``task.read``, `account` ``user.read``, everything else
+    ``task.write``."""
     base_url: str | None = None
     """Address of the async API, with its version. Default: the address for `sandbox` and `region`."""
     sync_url: str | None = None
@@ -235,6 +247,8 @@ class CloudConvert(Provider[CloudConvertSettings]):
         callback=True,
         downloads=Downloads(("files", "data"), links=True, link_ttl=LINK_LIFETIME.total_seconds(), resumes=True),
         result_ttl=LINK_LIFETIME.total_seconds(),
+        usage=(UsageUnit.CREDITS,),
+        account=True,
     )
     wait_hints = MappingProxyType({Reason.AWAITING_UPLOAD: "it stays so until the document is uploaded"})
 
@@ -248,6 +262,21 @@ class CloudConvert(Provider[CloudConvertSettings]):
     def authorize(self) -> Flow[Credential]:
         """Return the API key, which is valid until it is revoked."""
         return no_requests(Credential.bearer(self.settings.api_key.get_secret_value()))
+
+    def account(self) -> Flow[Account]:
+        """``GET /users/me``: recorded in cloudconvert-ruby, spec/integration/vcr (CloudConvert_Resources_Users)."""
+        payload = self.payload((yield self.request("GET", "/users/me"))).child("data")
+        number = payload.maybe_integer("id")
+        return Account(
+            provider=self.name,
+            connection=payload.connection,
+            observed_at=payload.observed_at,
+            id=None if number is None else str(number),
+            name=payload.maybe_text("username"),
+            balance=payload.maybe_number("credits"),
+            unit=UsageUnit.CREDITS,
+            raw=payload.raw,
+        )
 
     def submit(self, submission: Submission) -> Flow[Task]:
         """``POST /jobs``, then upload what the job waits for; ``POST /{operation}`` for a single task."""
@@ -534,6 +563,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
             error=error,
             parent_id=f"job/{job_id}" if job_id else parent_id,
             retry_of=payload.maybe_text("retry_of_task_id") or None,
+            usage=payload.maybe_usage("credits", UsageUnit.CREDITS),  # null until the end; 0 for imports and exports
             raw=payload.raw,
         )
 
@@ -561,6 +591,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
             error=_root_cause(subtasks) if state.status is TaskStatus.FAILED else None,
             subtasks=subtasks,
             external_id=payload.maybe_text("tag"),
+            usage=_sum(subtasks),
             raw=payload.raw,
         )
 
@@ -647,6 +678,12 @@ def _exported_files(subtasks: Iterable[Task]) -> TaskResult | None:
     exports = [each for each in finished if each.operation == "export/url"]
     files = tuple(file for each in exports if each.result is not None for file in each.result.files)
     return TaskResult(files=files) if files or (finished and not exports) else None
+
+
+def _sum(subtasks: Iterable[Task]) -> Usage | None:
+    """The credits of a job, which has no figure of its own: those of its tasks."""
+    amounts = [each.usage.amount for each in subtasks if each.usage is not None]
+    return Usage(amount=sum(amounts), unit=UsageUnit.CREDITS) if amounts else None
 
 
 def _root_cause(subtasks: Iterable[Task]) -> TaskFailure:

@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 from pydantic import SecretStr, model_validator
 
 from taskbridge.errors import MalformedResponse, printable
-from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus
+from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus, Usage, UsageUnit
 from taskbridge.provider import (
     BEARER_TOKEN,
     NO_TIME,
@@ -108,6 +108,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         fetches_urls=True,
         downloads=Downloads(("text", "data", "words")),
         upload_limit=UPLOAD_LIMIT,
+        usage=(UsageUnit.PAGES,),
     )
     wait_hints = MappingProxyType(
         {TaskStatus.PENDING: "an id that expert.ai does not know seems to stay PENDING for ever, so check the id"}
@@ -192,11 +193,11 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         word = payload.text("state")
         message = payload.maybe_message("message")
         state = read_state(STATES, word)
-        reason, finished_at, result, error = state.reason, None, None, None
+        reason, finished_at, usage, result, error = state.reason, None, None, None, None
         if state.status is TaskStatus.COMPLETED:
             data = payload.raw.get("result")
             result = TaskResult(data=data) if data else None
-            reason, finished_at = _header(payload)
+            reason, finished_at, usage = _header(payload)
         elif state.status is TaskStatus.FAILED:
             error = TaskFailure(message=message)
         return Task(
@@ -214,6 +215,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
             finished_at=finished_at,
             result=result,
             error=error,
+            usage=usage,
             raw=payload.raw,
         )
 
@@ -229,14 +231,15 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
 # Data that is received.
 
 
-def _header(payload: Payload) -> tuple[Reason | None, datetime | None]:
-    """The reason and the end of a task, from the header of its result."""
+def _header(payload: Payload) -> tuple[Reason | None, datetime | None, Usage | None]:
+    """The reason, the end and the pages of a task, from the header of its result."""
     result = payload.maybe_child("result")
     header = None if result is None else result.maybe_child("header")
     if header is None:
-        return None, None
+        return None, None, None
     missing = header.maybe_number("errorPages") or 0
-    return Reason.PARTIAL if missing > 0 else None, header.maybe_time("conversionDateTime")
+    reason = Reason.PARTIAL if missing > 0 else None
+    return reason, header.maybe_time("conversionDateTime"), header.maybe_usage("totPages", UsageUnit.PAGES)
 
 
 def _words(page: object) -> list[dict[str, Any]] | None:

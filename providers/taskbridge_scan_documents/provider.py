@@ -2,7 +2,9 @@
 
 Times in seconds, sizes in bytes. A result is read by its keys, never by `operation`: the vendor's own specification
 labels detect-documents as convert, and new operations appear. `status` is a word on a task and an HTTP number in an
-error body, so an error body is never read as a task. 409 is about the subscription, not a conflict.
+error body, so an error body is never read as a task. 409 is about the subscription, not a conflict. The vendor bills
+operations a month, but no answer has a figure: its error pages show ``GET /v1/account`` and ``…/account/usage``, which
+neither its reference nor its client has.
 
 Webhooks (https://scan-documents.com/docs/webhooks and …/events) are signed by the svix scheme, which covers the time.
 `data` has no status: the event's type implies it. The order of deliveries is not guaranteed. An older edition of the

@@ -20,13 +20,23 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlencode, urljoin
 
 from pydantic import SecretStr, model_validator
 
 from taskbridge.errors import AuthenticationError, MalformedResponse, TaskNotFound, printable
-from taskbridge.models import Reason, Task, TaskFailure, TaskRef, TaskResult, TaskStatus, WebhookEvent
+from taskbridge.models import (
+    Reason,
+    Task,
+    TaskFailure,
+    TaskRef,
+    TaskResult,
+    TaskStatus,
+    Usage,
+    UsageUnit,
+    WebhookEvent,
+)
 from taskbridge.provider import (
     BEARER_TOKEN,
     NO_TIME,
@@ -145,6 +155,9 @@ class SmartDocumentorSettings(ProviderSettings):
     """Address of the API, with its version."""
     token_url: str | None = None
     """Address of the token service. Default: ``/connect/token`` on the host of `base_url`."""
+    usage_unit: Literal["pages", "minutes"] = "pages"
+    """What the vendor's `totalPages` counts: pages of documents, or minutes of audio and video. Its answers do not say
+    which."""
 
     @model_validator(mode="after")
     def _one_credential(self) -> SmartDocumentorSettings:
@@ -182,6 +195,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         external_id=True,
         downloads=Downloads(("data",)),
         result_ttl=31 * 86_400.0,  # then the task is archived: getting-started/main-concepts
+        usage=(UsageUnit.PAGES, UsageUnit.MINUTES),
     )
     wait_hints = MappingProxyType(
         {
@@ -370,8 +384,14 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
             error=error,
             external_id=payload.maybe_text("externalId"),
             restarts=0 if payload.raw.get("restartCount") is None else payload.maybe_integer("restartCount"),
+            usage=self._usage(payload, status),
             raw=payload.raw,
         )
+
+    def _usage(self, payload: Payload, status: TaskStatus) -> Usage | None:
+        """What was processed; "may be 0 if request is made immediately after Task creation": get-task-status."""
+        usage = payload.maybe_usage("totalPages", UsageUnit(self.settings.usage_unit))
+        return usage if usage is not None and (usage.amount or status.is_terminal) else None
 
     def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:
         """Read an error of the token service; no other error has a documented body."""

@@ -1,9 +1,9 @@
 """One configured connection at runtime, and how it is opened; no I/O.
 
 Each part of the state has one owner: the provider and the settings never change, `throttle` holds the rate,
-`credentials` the credential, `counters` what `stats` reports, `outage` whether the vendor responds, `event_bus` and
-`observers` who is notified, `durations` what has been learned, `row_trust` whether list rows are whole, `secrets` what
-must be removed from errors.
+`credentials` the credential, `counters` and `usage` what `stats` reports, `outage` whether the vendor responds,
+`event_bus` and `observers` who is notified, `durations` what has been learned, `row_trust` whether list rows are whole,
+`secrets` what must be removed from errors.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from taskbridge._engine.logs import log
 from taskbridge._engine.observers import Observers
 from taskbridge._engine.row_trust import RowTrust
 from taskbridge._engine.throttle import RetryBudget, Throttle
+from taskbridge._engine.usage import UsageMeter
 from taskbridge._fork import renew_after_fork
 from taskbridge._redaction import register
 from taskbridge.errors import (
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
     from taskbridge._config.files import Config
     from taskbridge.events import Outage
-    from taskbridge.models import Task
+    from taskbridge.models import Task, UsageUnit
     from taskbridge.provider.base import Provider
     from taskbridge.provider.capabilities import Credential
     from taskbridge.provider.clock import Clock
@@ -85,6 +86,8 @@ class ConnectionStats:
         outage: The outage that lasts at present; None while the vendor responds.
         waiting: Tasks that are being waited for.
         is_refused: Whether the vendor refuses the credential.
+        usage: Cost of the tasks that were submitted, got or waited for here, by unit, as far as the vendor says; each
+            counts once. Tasks that were only listed do not count.
         transport: What sends the requests: requests, curl with its version, or the name of a class of your own; empty
             before the first request.
     """
@@ -100,6 +103,7 @@ class ConnectionStats:
     outage: Outage | None
     waiting: int
     is_refused: bool
+    usage: Mapping[UsageUnit, float]
     transport: str
 
 
@@ -125,6 +129,7 @@ class Connection:
         self.counters = Counters()
         self.outage: Outage | None = None  # see `taskbridge._engine.outage`
         self.outage_began = 0.0  # monotonic seconds
+        self.usage = UsageMeter()
         self.event_bus = EventBus()
         self.observers = Observers()
         self.durations: dict[str | None, DurationModel] = {}
@@ -161,6 +166,7 @@ class Connection:
             outage=self.outage,
             waiting=self.waiting,
             is_refused=self.credentials.refusal is not None,
+            usage=self.usage.totals,
             transport=self.transport,
         )
 

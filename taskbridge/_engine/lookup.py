@@ -118,8 +118,7 @@ def get(
                 raise broken_provider(connection, "a status request returned no Task")
             mismatch = identity_mismatch(kind, native, task)
             if mismatch is None:
-                if connection.expects_webhook or not task.recognized:
-                    connection.note(task)  # elsewhere `ingest` confirms an event that may be late
+                _note(connection, task)
                 return task
             if before is not None:
                 raise mismatch
@@ -127,6 +126,13 @@ def get(
             before, options = _on_new_connection, replace(options, has_permit=False)
     except TaskbridgeError as error:
         raise connection.refused(error, task_id) from None
+
+
+def _note(connection: Connection, task: Task) -> None:
+    if task.usage is not None and task.usage.amount:
+        connection.usage.add(task)
+    if connection.expects_webhook or not task.recognized:
+        connection.note(task)  # elsewhere `ingest` confirms an event that may be late
 
 
 def get_and_report(

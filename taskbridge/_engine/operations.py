@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.inputs import AnyInput, PreparedSubmission
     from taskbridge._engine.retry import RequestOptions
     from taskbridge._engine.tracing import PollTrace
+    from taskbridge.models import Account
     from taskbridge.provider.http import Flow, Response
     from taskbridge.provider.submission import Page, Submission
 
@@ -113,6 +114,24 @@ def submit(connection: Connection, request: SubmitRequest) -> EffectFlow[Task]:
     return task
 
 
+def check_submit(connection: Connection, request: SubmitRequest) -> EffectFlow[None]:
+    """Refuse what `submit` would refuse before it sends anything; a document that has to be fetched is not fetched."""
+    with TemporaryFiles() as files:
+        prepared: PreparedSubmission = yield RunBlocking(lambda: prepare(connection, request, files))
+        if prepared.fetch_to:
+            return
+        flow = connection.provider.submit(prepared.submission)
+        try:
+            next(flow)  # the first request; it is not sent
+        except TaskbridgeError as error:
+            failure = connection.add_context(error)
+        else:
+            return
+        finally:
+            flow.close()
+    raise failure
+
+
 def _fetch_documents(connection: Connection, prepared: PreparedSubmission) -> EffectFlow[Submission]:
     """Replace the links that have to be fetched by the documents behind them."""
     settings, submission = connection.settings, prepared.submission
@@ -160,6 +179,7 @@ def _start_work(
     except TaskbridgeError as error:
         failure = tracker.explain(error)
     else:
+        connection.usage.add(task)
         report_observation(connection, trace, ObservationSource.SUBMIT, task=task)
         return task
     raise failure
@@ -213,6 +233,7 @@ def recover(connection: Connection, error: TaskbridgeError, document: AnyInput) 
             )
     if task is not None:
         connection.note(task)
+        connection.usage.add(task)
     return task
 
 
@@ -231,6 +252,7 @@ def cancel(connection: Connection, task_id: str) -> EffectFlow[Task]:
     mismatch = identity_mismatch(kind, native, task)
     if mismatch is not None:
         raise connection.add_context(mismatch, task_id)
+    connection.usage.add(task)
     return task
 
 
@@ -324,6 +346,12 @@ def check(connection: Connection) -> EffectFlow[CheckResult]:
         return CheckResult("the newest tasks were listed", len(page.tasks), tuple(sorted(unknown)), _skew(responses))
     yield from perform(connection, provider.authorize, after=responses.append)
     return CheckResult("a token was issued" if responses else None, skew=_skew(responses))
+
+
+def account(connection: Connection) -> EffectFlow[Account]:
+    """Get the account and its balance; see `Provider.account`."""
+    require(connection, "account", "tell what is left on the account")
+    return (yield from perform(connection, connection.provider.account))
 
 
 def _skew(responses: Iterable[Response]) -> float | None:

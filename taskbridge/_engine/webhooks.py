@@ -265,6 +265,7 @@ def _apply(connection: Connection, event: WebhookEvent, *, confirm: bool | None)
         log("webhook-late", connection=connection.name, type=printable(event.type, 60), ref=ref)
         return Ingested(event, IngestStatus.LATE)
     trace = begin_trace(connection, ref.id, PollReason.NOTIFIED)
+    connection.usage.add(task)
     report_observation(connection, trace, ObservationSource.WEBHOOK, task=task)
     if task.is_terminal:
         bus.record(task)

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge.events import Observer
-    from taskbridge.models import WebhookEvent
+    from taskbridge.models import Account, WebhookEvent
     from taskbridge.provider.clock import Clock
     from taskbridge.transport import Network
 
@@ -283,6 +283,10 @@ class ClientBase:
         span = CallSpan("submit", [opened], opened.clock)
         return Operation(opened, operations.submit(opened, request), before_submit, span)
 
+    def _check_submit(self, request: SubmitRequest) -> Operation[None]:
+        connection = self._resume(self._only)
+        return Operation(connection, operations.check_submit(connection, request))
+
     def _recover(self, connection: str | None, error: TaskbridgeError, document: AnyInput) -> Operation[Task | None]:
         opened = self._resume(connection)
         return Operation(opened, operations.recover(opened, error, document))
@@ -295,6 +299,10 @@ class ClientBase:
     def _check(self) -> Operation[CheckResult]:
         connection = self._resume(self._only)
         return Operation(connection, operations.check(connection))
+
+    def _account(self) -> Operation[Account]:
+        connection = self._resume(self._only)
+        return Operation(connection, operations.account(connection))
 
     def _parse_webhook(
         self,

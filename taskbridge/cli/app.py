@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Each is `command` in the module of its name.
 COMMANDS: Final = (
+    "account",
     "cancel",
     "compare",
     "completion",

@@ -26,6 +26,7 @@ from taskbridge.cli.options import (
 )
 from taskbridge.cli.records import error_or_none
 from taskbridge.errors import ConfigError, InvalidInput, TaskbridgeError, TaskFailed, printable
+from taskbridge.models import total_usage, usage_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from taskbridge.cli.output import Output
     from taskbridge.client import Bridge
-    from taskbridge.models import Outcome, TaskResult
+    from taskbridge.models import Outcome, TaskResult, Usage
     from taskbridge.provider.clock import Clock
 
 _DIFF_LINES: Final = 20  # shown in text mode
@@ -50,6 +51,7 @@ class _Side:
         submitted_at: When the document was submitted.
         seconds: From then until the end was noticed; None if it did not end.
         path: The vendor's status words, without repetitions.
+        usage: What the task cost, as far as the vendor says.
         result: The result.
         error: Why there is no result.
     """
@@ -58,6 +60,7 @@ class _Side:
     submitted_at: datetime
     seconds: float | None = None
     path: list[str] = field(default_factory=list[str])
+    usage: Usage | None = None
     result: TaskResult | None = None
     error: TaskbridgeError | None = None
 
@@ -66,6 +69,7 @@ class _Side:
             "connection": self.connection,
             "seconds": None if self.seconds is None else round(self.seconds, 3),
             "path": self.path,
+            "usage": None if self.usage is None else self.usage.to_dict(),
             "result": None if self.result is None else _shape(self.result),
             "error": error_or_none(self.error),
         }
@@ -153,6 +157,7 @@ class _Comparison:
         word = task.native_status or task.status
         if side.path[-1] != word:
             side.path.append(word)
+        side.usage = task.usage
         if task.is_terminal:
             side.seconds = (task.observed_at - side.submitted_at).total_seconds()
             try:
@@ -206,7 +211,7 @@ def _show(output: Output, document: str, old: _Side, new: _Side) -> str:
         return verdict
     output.line(f"{document}: {verdict}")
     columns = [_cells(side) for side in (old, new)]
-    for name, left, right in zip(("", "end", "seconds", "path", "result"), *columns, strict=True):
+    for name, left, right in zip(("", "end", "seconds", "path", "cost", "result"), *columns, strict=True):
         output.line(f"  {name:8} {_cut(left):{_CELL}} {_cut(right)}".rstrip())
     for side in (old, new):
         if side.error is not None:
@@ -230,7 +235,8 @@ def _cells(side: _Side) -> tuple[str, ...]:
     parts += ["data"] if result is not None and result.data is not None else []
     seconds = "-" if side.seconds is None else f"{side.seconds:.1f}"
     contents = "-" if result is None else ", ".join(parts) or "nothing"
-    return side.connection, end, seconds, " > ".join(side.path) or "-", contents
+    cost = "-" if side.usage is None else str(side.usage)
+    return side.connection, end, seconds, " > ".join(side.path) or "-", cost, contents
 
 
 def _cut(text: str) -> str:
@@ -243,11 +249,17 @@ def _show_summary(
 ) -> None:
     both = [(old.seconds, new.seconds) for old, new in pairs if None not in (old.seconds, new.seconds)]
     medians = [round(median(times), 3) for times in zip(*both, strict=True)] if both else [None, None]
+    costs = [total_usage(side.usage for side in sides) for sides in zip(*pairs, strict=True)]
     if output.as_json:
         by_connection = dict(zip(connections, medians, strict=True))
-        output.record({"documents": len(pairs), "verdicts": verdicts, "median_seconds": by_connection})
+        usage = dict(zip(connections, costs, strict=True))
+        record = {"documents": len(pairs), "verdicts": verdicts, "median_seconds": by_connection, "usage": usage}
+        output.record(record)
         return
     summary = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
     output.line(f"{plural(len(pairs), 'document')}: {summary}")
     if both:
         output.line(f"median seconds: {connections[0]} {medians[0]}, {connections[1]} {medians[1]}")
+    if any(costs):
+        texts = [usage_text(cost) or "unknown" for cost in costs]
+        output.line(f"cost: {connections[0]} {texts[0]}, {connections[1]} {texts[1]}")

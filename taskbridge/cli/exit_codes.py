@@ -33,6 +33,7 @@ TIMED_OUT: Final = 3
 REFUSED: Final = 4
 UNREACHABLE: Final = 5
 PARTIAL: Final = 7
+COST_REACHED: Final = 8
 BROKEN: Final = 70  # EX_SOFTWARE of sysexits.h
 CLOSED: Final = 141  # 128 + SIGPIPE, as shells report it
 
@@ -44,6 +45,7 @@ MEANINGS: Final[Mapping[int, str]] = {
     REFUSED: "the vendor refused: key, permission, quota, unknown task",
     UNREACHABLE: "the vendor was unreachable, also at the end of a wait, or unreadable",
     PARTIAL: "`run` finished, but some files have no result",
+    COST_REACHED: "`run` reached --max-cost and left files unsubmitted",
     BROKEN: "taskbridge itself failed, or could not write its output",
     130: "interrupted (Ctrl-C)",
     CLOSED: "output pipe closed",

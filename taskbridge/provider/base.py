@@ -36,7 +36,7 @@ from taskbridge.errors import (
     UnsupportedFeature,
     printable,
 )
-from taskbridge.models import Reason, Task, TaskFile, TaskResult, TaskStatus, WebhookEvent
+from taskbridge.models import Account, Reason, Task, TaskFile, TaskResult, TaskStatus, WebhookEvent
 from taskbridge.provider.capabilities import Capabilities, Credential, Delivery, IdKind
 from taskbridge.provider.http import UNREAD, Body, Flow, Form, Request, Response, Upload
 from taskbridge.provider.json import beginning_of
@@ -338,6 +338,10 @@ class Provider(ABC, Generic[S]):
     def authorize(self) -> Flow[Credential]:
         """Return the credential for requests; the library keeps it and renews it before it expires."""
         return no_requests(Credential({}))
+
+    def account(self) -> Flow[Account]:
+        """Get the account and its balance."""
+        raise self.unsupported("tell what is left on the account")
 
     def submit(self, submission: Submission) -> Flow[Task]:
         """Submit work to the vendor.

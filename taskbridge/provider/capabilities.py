@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
 
-from taskbridge.models import Reason
+from taskbridge.models import Reason, UsageUnit
 from taskbridge.provider.payload import Payload
 from taskbridge.provider.secrets import SecretHeader
 from taskbridge.provider.submission import Listing, ListPolling
@@ -129,6 +129,8 @@ class Capabilities:
         downloads: What can be downloaded of a result; None if nothing can.
         result_ttl: Seconds that a result is kept after the task's end, if the vendor states them.
         upload_limit: Most bytes of one document, if the vendor states them.
+        usage: Units in which the vendor says what a task cost; empty if it does not.
+        account: Whether the vendor says how much is left on the account.
     """
 
     kinds: tuple[IdKind, ...]
@@ -157,6 +159,8 @@ class Capabilities:
     downloads: Downloads | None = None
     result_ttl: float | None = None
     upload_limit: int | None = None
+    usage: tuple[UsageUnit, ...] = ()
+    account: bool = False
 
     @property
     def calls(self) -> tuple[str, ...]:
@@ -170,6 +174,7 @@ class Capabilities:
             "delete": self.delete,
             "restart": self.restart,
             "recover": self.recover,
+            "account": self.account,
         }
         return tuple(name for name, claimed in claims.items() if claimed)
 

@@ -14,7 +14,7 @@ from dateutil.parser import isoparse
 
 from taskbridge._redaction import excerpt
 from taskbridge.errors import MalformedResponse
-from taskbridge.models import Reason, TaskStatus
+from taskbridge.models import Reason, TaskStatus, Usage, UsageUnit
 
 StateTable: TypeAlias = Mapping[str, tuple[TaskStatus, Reason | None]]
 """Vendor's word → our status and reason. A word with ``*`` is a pattern; rows are tried in order."""
@@ -180,6 +180,11 @@ class Payload:
         value = self.maybe_number(key)
         return None if value is None else min(max(value, 0.0), whole) / whole
 
+    def maybe_usage(self, key: str, unit: UsageUnit) -> Usage | None:
+        """A number of units that were used; a negative or absurd one is None."""
+        value = self.maybe_number(key)
+        return Usage(amount=value, unit=unit) if value is not None and 0 <= value <= _MOST_USAGE else None
+
     def maybe_time(self, key: str) -> datetime | None:
         """An ISO 8601 time as aware UTC."""
         value = self.raw.get(key)
@@ -207,6 +212,7 @@ class Payload:
 
 
 _MESSAGE_LIMIT: Final = 2048
+_MOST_USAGE: Final = 10**15  # above, sums of integers and floats lose whole units
 _NUMBER: Final = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 _KINDS: Final[Mapping[type, str]] = {
     dict: "an object",

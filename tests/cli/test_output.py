@@ -191,7 +191,7 @@ def test_a_run_on_a_terminal_shows_the_files_in_progress(
     assert code == 7
     assert "\x1b[2K" in shown  # lines are overwritten
     assert "0 of 2 done, " in shown
-    assert re.search(r"1 of 2 done, 1 failed, \d+s", shown)
+    assert re.search(r"1 of 2 done, 1 failed, 1 credit, \d+s", shown)
     assert ("\x1b[31mfailed" in shown) is colored
     last = shown.rpartition("\x1b[2K")[2]
     assert "fail.pdf" in last

@@ -70,7 +70,7 @@ RESUME = "resume with: taskbridge run --resume --to out --config {}/taskbridge.t
 def test_each_file_gets_a_folder_with_its_results(go: Run, place: Path, own_vendors: Emulator) -> None:
     done = go("extract-text", "in")
 
-    assert (done.returncode, done.stderr) == (0, "taskbridge: 3 of 3 done\n")
+    assert (done.returncode, done.stderr) == (0, "taskbridge: 3 of 3 done, 3 credits\n")
     assert sorted(done.stdout.splitlines()) == [f"{n}.pdf  done       out/{n}.pdf/{n}.txt" for n in "abc"]
     assert files(place) == ["a.pdf/a.txt", "b.pdf/b.txt", "c.pdf/c.txt", "taskbridge-run.sqlite"]
     assert stat.S_IMODE((place / "out" / "taskbridge-run.sqlite").stat().st_mode) == 0o600
@@ -105,7 +105,7 @@ def test_a_bad_file_stops_no_other_and_is_retried_on_resume(go: Run, place: Path
 
     second = go("--resume")
 
-    assert (second.returncode, second.stderr) == (0, "taskbridge: 3 of 3 done\n")
+    assert (second.returncode, second.stderr) == (0, "taskbridge: 3 of 3 done, 3 credits\n")
     assert own_vendors.count("cloudconvert", "POST", JOBS) == before + 2 == 3
 
 
@@ -116,7 +116,7 @@ def test_a_failed_task_is_reported_again_but_not_submitted_again(go: Run, place:
     second = go("--resume")
 
     assert (first.returncode, second.returncode) == (7, 7)
-    assert first.stderr == second.stderr == "taskbridge: 1 of 2 done, 1 failed\n"
+    assert first.stderr == second.stderr == "taskbridge: 1 of 2 done, 1 failed, 1 credit\n"
     assert "fail.pdf  failed     cloudconvert:job/" in first.stdout
     assert second.stdout.startswith("fail.pdf  failed")
     assert own_vendors.count("cloudconvert", "POST", JOBS) == sent == 2
@@ -130,7 +130,7 @@ def test_a_file_given_twice_is_submitted_once_and_two_of_one_name_get_two_folder
     (place / "other" / "a.pdf").write_bytes(PDF + b"other")
     done = go("extract-text", "in/a.pdf", "./in/../in/a.pdf", str(place / "in" / "a.pdf"), "other/a.pdf")
 
-    assert done.stderr == "taskbridge: 2 of 2 done\n"
+    assert done.stderr == "taskbridge: 2 of 2 done, 2 credits\n"
     assert files(place)[:2] == ["a.pdf-2/a.txt", "a.pdf/a.txt"]
 
 
@@ -148,7 +148,7 @@ def test_patterns_and_lists_name_files(go: Run, place: Path) -> None:
     (place / "list.txt").write_text("in/b.pdf\n\nin/c.pdf\n")
     done = go("extract-text", "in/[a]*.pdf", "--files-from", "list.txt")
 
-    assert done.stderr == "taskbridge: 3 of 3 done\n"
+    assert done.stderr == "taskbridge: 3 of 3 done, 3 credits\n"
 
 
 def test_a_url_is_printed_without_its_query(go: Run) -> None:
@@ -180,7 +180,7 @@ def test_a_folder_has_the_name_of_its_file_whatever_is_in_it(go: Run, place: Pat
     first = go("extract-text", "odd")
     again = go("extract-text", "odd", "--resume", "--json")
 
-    assert first.stderr == f"taskbridge: {len(ODD_NAMES)} of {len(ODD_NAMES)} done\n"
+    assert first.stderr == f"taskbridge: {len(ODD_NAMES)} of {len(ODD_NAMES)} done, {len(ODD_NAMES)} credits\n"
     folders = {each.name for each in (place / "out").iterdir() if each.is_dir()}
     long = ODD_NAMES[-1]
     assert folders == {*ODD_NAMES[:-1], long[:80]}
@@ -189,7 +189,7 @@ def test_a_folder_has_the_name_of_its_file_whatever_is_in_it(go: Run, place: Pat
     assert "caf\\udce9.pdf " in first.stdout
     assert "back\\slash.pdf " in first.stdout
     assert "new line.pdf " in first.stdout
-    assert records(again.stdout)[-1] == {"files": len(ODD_NAMES), "counts": {"done": len(ODD_NAMES)}, "resume": None}
+    assert records(again.stdout)[-1]["counts"] == {"done": len(ODD_NAMES)}
     assert own_vendors.count("cloudconvert", "POST", JOBS) == len(ODD_NAMES)
 
 
@@ -214,7 +214,7 @@ def test_a_mistyped_folder_leaves_no_ledger(go: Run, place: Path, words: tuple[s
 
     assert (mistyped.returncode, mistyped.stdout, left) == (2, "", False)
     assert "No such file or directory: " in mistyped.stderr
-    assert corrected.stderr == "taskbridge: 3 of 3 done\n"
+    assert corrected.stderr == "taskbridge: 3 of 3 done, 3 credits\n"
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,10 @@ def test_the_ledger_is_not_a_document(place: Path, run_here: Run, own_vendors: E
     (place / "in" / "taskbridge-run.sqlite-journal").touch()  # remains after a kill
     second = run_here(*here, "--resume")
 
-    assert (first.stderr, second.stderr) == ("taskbridge: 3 of 3 done\n", "taskbridge: 3 of 3 done\n")
+    assert (first.stderr, second.stderr) == (
+        "taskbridge: 3 of 3 done, 3 credits\n",
+        "taskbridge: 3 of 3 done, 3 credits\n",
+    )
     assert own_vendors.count("cloudconvert", "POST", JOBS) == 3
 
 
@@ -294,7 +297,7 @@ def test_a_refused_key_ends_the_run_at_once(go: Run, place: Path, own_vendors: E
 
     assert (first.returncode, first.stdout) == (4, "")
     assert first.stderr.endswith(f"taskbridge: 0 of 3 done, 3 not submitted\n{RESUME.format(place)}")
-    assert (second.returncode, second.stderr) == (0, "taskbridge: 3 of 3 done\n")
+    assert (second.returncode, second.stderr) == (0, "taskbridge: 3 of 3 done, 3 credits\n")
     assert sum(request.status == 401 for request in own_vendors.requests) <= 2
 
 
@@ -324,7 +327,7 @@ def test_a_resume_may_add_files(go: Run, own_vendors: Emulator) -> None:
     go("extract-text", "in/a.pdf")
     done = go("extract-text", "in", "--resume")
 
-    assert done.stderr == "taskbridge: 3 of 3 done\n"
+    assert done.stderr == "taskbridge: 3 of 3 done, 3 credits\n"
     assert own_vendors.count("cloudconvert", "POST", JOBS) == 3
 
 
@@ -365,7 +368,7 @@ def test_a_changed_file_is_reported(go: Run, place: Path, own_vendors: Emulator)
 
     assert done.returncode == 7
     assert done.stdout.startswith("b.pdf  changed    after it was submitted")
-    assert done.stderr == "taskbridge: 2 of 3 done, 1 changed\n"
+    assert done.stderr == "taskbridge: 2 of 3 done, 1 changed, 3 credits\n"
     assert own_vendors.count("cloudconvert", "POST", JOBS) == 3
 
 
@@ -405,7 +408,7 @@ def test_file_names_that_are_not_text_survive_the_ledger(go: Run, place: Path) -
 
     assert (first.returncode, second.returncode) == (7, 0)
     assert "\x1b" not in first.stdout
-    assert second.stderr == "taskbridge: 2 of 2 done\n"
+    assert second.stderr == "taskbridge: 2 of 2 done, 2 credits\n"
 
 
 # Uncertain submissions.
@@ -447,7 +450,7 @@ def test_a_submission_that_does_not_appear_in_time_is_repeated(go: Run, own_vend
     own_vendors.fail_next(status, vendor="cloudconvert")
     done = go("extract-text", "in/a.pdf", "--settle", "0.2")
 
-    assert (done.returncode, done.stderr) == (0, "taskbridge: 1 of 1 done\n")
+    assert (done.returncode, done.stderr) == (0, "taskbridge: 1 of 1 done, 1 credit\n")
     posts = [each.status for each in own_vendors.requests if each.method == "POST" and JOBS in each.path]
     assert posts == [status, 201]
 
@@ -458,7 +461,7 @@ def test_a_temporary_refusal_is_retried_later(go: Run, place: Path, own_vendors:
     own_vendors.fail_next(429, retry_after=0, vendor="cloudconvert")
     done = go("extract-text", "in/a.pdf")
 
-    assert (done.returncode, done.stderr) == (0, "taskbridge: 1 of 1 done\n")
+    assert (done.returncode, done.stderr) == (0, "taskbridge: 1 of 1 done, 1 credit\n")
     posts = [each.status for each in own_vendors.requests if each.method == "POST" and JOBS in each.path]
     assert posts == [429, 201]
 
@@ -625,7 +628,7 @@ def test_an_emptied_ledger_beside_results_submits_nothing(
 def test_an_empty_ledger_without_results_is_a_new_run(go: Run, place: Path) -> None:
     (place / "out").mkdir()
     (place / "out" / "taskbridge-run.sqlite").write_bytes(b"")
-    assert go("extract-text", "in").stderr == "taskbridge: 3 of 3 done\n"
+    assert go("extract-text", "in").stderr == "taskbridge: 3 of 3 done, 3 credits\n"
 
 
 def test_a_resume_removes_what_a_killed_download_left(go: Run, place: Path) -> None:
@@ -645,4 +648,4 @@ def test_a_list_may_begin_with_a_byte_order_mark(go: Run, place: Path) -> None:
     (place / "list.txt").write_bytes(b"\xef\xbb\xbfin/b.pdf\r\nin/c.pdf\r\n")
     done = go("extract-text", "--files-from", "list.txt")
 
-    assert done.stderr == "taskbridge: 2 of 2 done\n"
+    assert done.stderr == "taskbridge: 2 of 2 done, 2 credits\n"

@@ -144,6 +144,11 @@ FALSE_CLAIMS: list[tuple[str, dict[str, Any], str]] = [
     (CC, {"result_ttl": 60.0}, "test_results_expire_as_claimed"),
     (SD, {"result_ttl": 60.0}, "test_results_expire_as_claimed"),
     (SD, {"upload_limit": 11 << 20}, "test_the_upload_limit_is_as_claimed"),
+    (SD, {"usage": (tb.UsageUnit.PAGES,)}, SAMPLES),
+    (CC, {"usage": ()}, SAMPLES),
+    (CC, {"usage": (tb.UsageUnit.MINUTES,)}, SAMPLES),
+    (SD, {"account": True}, METHODS),
+    (CC, {"account": False}, METHODS),
 ]
 
 

@@ -95,6 +95,7 @@ class Acme(Provider[AcmeSettings]):
             native_status=word,
             message=payload.maybe_message("message"),
             error=TaskFailure(message=payload.maybe_message("message")) if state.status is TaskStatus.FAILED else None,
+            usage=payload.maybe_usage("pages", tb.UsageUnit.PAGES),
             raw=payload.raw,
         )
 

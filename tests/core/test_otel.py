@@ -290,3 +290,19 @@ def test_an_outage_is_a_gauge(acme: Maker, seen: Seen) -> None:
     assert levels[1] == [(connection, 0)]  # known from the first request
     assert levels[7] == [(connection, 1)]
     assert levels[-1] == [(connection, 0)]
+
+
+def priced(request: Request) -> Response:
+    task = {"id": request.url.rpartition("/")[2], "state": "done", "pages": 3}
+    return Response(200, {}, json.dumps(task).encode())
+
+
+def test_what_tasks_cost_is_counted_once(acme: Maker, seen: Seen) -> None:
+    harness = acme(priced)
+    with harness.client.observe(seen.telemetry):
+        harness.client.wait("t1")
+        harness.client.wait("t1")
+        harness.client.get("t2")
+    (point,) = seen.metric("taskbridge.tasks.usage")
+    assert (point.value, point.attributes["taskbridge.unit"]) == (6, "pages")
+    assert harness.client.stats()["acme"].usage == {"pages": 6}

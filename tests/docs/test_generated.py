@@ -70,6 +70,7 @@ SKELETON: Final = (
     "Results",
     "Submitting",
     "Waiting",
+    "Costs",
     "Limits",
     "What is unknown",
     "Sources",

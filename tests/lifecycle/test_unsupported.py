@@ -38,6 +38,7 @@ def test_a_provider_without_capabilities_refuses_every_operation() -> None:
         lambda: provider.delete("t"),
         lambda: provider.restart("t"),
         lambda: provider.recover({}),
+        provider.account,
         lambda: provider.get_with("t", {}),
     ]
     for call in calls:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from taskbridge.cli.exit_codes import BROKEN, DONE, PARTIAL, UNREACHABLE, code_of
+from taskbridge.cli.exit_codes import BROKEN, COST_REACHED, DONE, PARTIAL, UNREACHABLE, code_of
 from taskbridge.cli.options import (
     parse_seconds,
     with_config,
@@ -65,6 +65,13 @@ _UNLIMITED: Final = 86_400.0  # seconds that stand for `--settle none`
     metavar="SECONDS",
     help="How long an uncertain submission may take to appear at the vendor.",
 )
+@click.option(
+    "--max-cost",
+    type=click.FloatRange(0, min_open=True),
+    metavar="AMOUNT",
+    help="Submit no more files once the known cost of all reaches this, in the vendor's unit (credits, pages).",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be submitted and what is refused; send nothing.")
 @with_timeout
 @with_max_bytes
 @with_json
@@ -82,6 +89,8 @@ def command(
     settle: float | None,
     max_bytes: int | None,
     resubmit_uncertain: bool,
+    max_cost: float | None,
+    dry_run: bool,
     **given: Any,
 ) -> int:
     """Submit, wait for and download many files, recording each step.
@@ -95,8 +104,15 @@ def command(
 
     if not given["resume"] and (not words or not (words[1:] or files_from)):
         raise click.UsageError("An operation and at least one file are needed.")
-    limits = RunLimits(max_in_flight, timeout, _UNLIMITED if settle is None else settle, resubmit_uncertain, max_bytes)
-    return _run(output, RunRequest(words=words, list_path=files_from, to=to, limits=limits, **given))
+    limits = RunLimits(
+        max_in_flight, timeout, _UNLIMITED if settle is None else settle, resubmit_uncertain, max_bytes, max_cost
+    )
+    request = RunRequest(words=words, list_path=files_from, to=to, limits=limits, **given)
+    if dry_run:
+        from taskbridge.cli.run.dry_run import show_dry_run  # noqa: PLC0415  # heavy
+
+        return show_dry_run(output, request)
+    return _run(output, request)
 
 
 def _run(output: Output, request: RunRequest) -> int:
@@ -182,24 +198,37 @@ def _show_end(output: Output, request: RunRequest, pool: RunPool, progress: RunP
     resume = request.resume_command() if progress.is_resumable else None
     if output.as_json:
         counts = {step: count for step, count in sorted(progress.steps.items()) if count}
-        output.record({"files": len(progress.entries), "counts": counts, "resume": resume})
+        output.record(
+            {
+                "files": len(progress.entries),
+                "counts": counts,
+                "usage": progress.usage,
+                "max_cost_reached": pool.is_cost_reached,
+                "resume": resume,
+            }
+        )
     else:
-        _note_end(output, progress, resume)
+        _note_end(output, pool, progress, resume)
     if pool.ledger_error is not None:
         return BROKEN
     if pool.refusal is not None:
         return code_of(pool.refusal)
     if progress.unreachable:
         return UNREACHABLE
+    if pool.is_cost_reached:
+        return COST_REACHED
     return DONE if progress.is_complete else PARTIAL
 
 
-def _note_end(output: Output, progress: RunProgress, resume: str | None) -> None:
+def _note_end(output: Output, pool: RunPool, progress: RunProgress, resume: str | None) -> None:
+    """Write how the run ended, and what can be done about the files that are not done."""
     if not is_live():  # the table has it already
         output.note(f"taskbridge: {progress.summary()}")
     if progress.unreachable:
         output.note(f"taskbridge: timed out because {', '.join(sorted(progress.unreachable))} could not be reached")
     if progress.steps["uncertain"]:
         output.note("resubmit uncertain files with --resubmit-uncertain, after checking at the vendor")
+    if pool.is_cost_reached:
+        output.note("the known cost reached --max-cost, so the rest was not submitted; raise it to go on")
     if resume is not None:
         output.note(f"resume with: {resume}")

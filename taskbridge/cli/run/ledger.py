@@ -25,10 +25,10 @@ from typing import Any, Final, Self, TypeVar, cast
 
 from taskbridge._engine.inputs import is_url
 from taskbridge.errors import ConfigError, printable
-from taskbridge.models import TaskRef
+from taskbridge.models import TaskRef, Usage, UsageUnit
 
 _APPLICATION: Final = 0x7461736B  # "task", in the header of the file
-_VERSION: Final = 2
+_VERSION: Final = 3
 _BUSY_TIMEOUT: Final = 0.5  # seconds for a process that is just ending
 
 _TABLES: Final = """
@@ -43,7 +43,8 @@ CREATE TABLE entry (
     size INTEGER, modified_ns INTEGER, digest TEXT,
     recovery_token TEXT,
     ref TEXT,
-    error TEXT
+    error TEXT,
+    amount NUMERIC, unit TEXT
 );
 """
 
@@ -115,6 +116,7 @@ class LedgerEntry:
         recovery_token: Finds its submission again.
         ref: Its task, once it has one.
         error: The last error.
+        usage: What its task cost so far, as far as the vendor says.
     """
 
     number: int
@@ -125,6 +127,7 @@ class LedgerEntry:
     recovery_token: Mapping[str, Any] | None = None
     ref: str | None = None
     error: str | None = None
+    usage: Usage | None = None
 
 
 class Ledger:
@@ -192,7 +195,7 @@ class Ledger:
         Raises:
             ConfigError: A row is damaged, or its folder is outside of the folder for the results.
         """
-        columns = "number, source, folder, phase, size, modified_ns, digest, recovery_token, ref, error"
+        columns = "number, source, folder, phase, size, modified_ns, digest, recovery_token, ref, error, amount, unit"
         rows = self._do(lambda database: database.execute(f"SELECT {columns} FROM entry ORDER BY number").fetchall())  # noqa: S608  # constant columns
         return [self._read(_entry, row) for row in rows]
 
@@ -254,6 +257,10 @@ class Ledger:
     def mark_ended(self, number: int, phase: Phase, error: str | None = None) -> None:
         """Record that a file is done, or that its task failed."""
         self._set(number, phase=phase, error=_storable(error))
+
+    def record_usage(self, number: int, usage: Usage) -> None:
+        """Record what a file's task cost so far."""
+        self._set(number, amount=usage.amount, unit=usage.unit)
 
     def record_error(self, number: int, error: str) -> None:
         """Record an error that changes no phase."""
@@ -323,7 +330,7 @@ def _terms(row: tuple[Any, ...]) -> RunTerms:
 
 
 def _entry(row: tuple[Any, ...]) -> LedgerEntry:
-    number, source, stored_folder, stored_phase, size, modified_ns, digest, token, ref, error = row
+    number, source, stored_folder, stored_phase, size, modified_ns, digest, token, ref, error, amount, unit = row
     folder, phase = os.fsdecode(stored_folder), Phase(stored_phase)
     if folder != os.path.basename(folder) or folder in ("", ".", "..") or "\0" in folder:  # noqa: PTH119  # a text, no path
         raise ValueError(f"row {number} names a folder outside of the folder for the results")
@@ -342,7 +349,14 @@ def _entry(row: tuple[Any, ...]) -> LedgerEntry:
         recovery_token,
         None if ref is None else TaskRef(ref),
         None if error is None else str(error),
+        None if amount is None else Usage(amount=_amount(amount), unit=UsageUnit(unit)),
     )
+
+
+def _amount(value: object) -> float:
+    if not isinstance(value, int | float) or value < 0:
+        raise TypeError("an amount is no number")
+    return value
 
 
 def _object(text: str) -> dict[str, Any]:

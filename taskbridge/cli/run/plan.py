@@ -75,6 +75,7 @@ class RunRequest:
             "timeout": None if limits.timeout == default.timeout else _seconds(limits.timeout),
             "max-bytes": None if limits.max_bytes == default.max_bytes else _bytes(limits.max_bytes),
             "settle": None if limits.settle == default.settle else _seconds(limits.settle),
+            "max-cost": None if limits.max_cost is None else f"{limits.max_cost:.15g}",
         }
         return command_line("run --resume", **options)
 
@@ -96,34 +97,80 @@ def open_run(output: Output, request: RunRequest) -> tuple[Ledger, Client, RunTe
     try:
         sources = find_documents(request.words[1:], request.list_path)
         path = request.ledger_path
-        exists = path.exists() and path.stat().st_size > 0
-        if path.exists() and not exists:
-            _refuse_lost(request)
-        if exists and not request.resume:
-            raise ConfigError(
-                f"{printable(str(path), 300)} is the ledger of an earlier run; add --resume to resume it, or name "
-                "another with --ledger"
-            )
-        if exists:
+        if _has_ledger(request):
             with _open_ledger(path) as ledger:
-                return _resume(output, request, ledger, sources)
-        if not request.words or not sources:
-            raise ConfigError(
-                f"there is no ledger {printable(str(path), 300)} to resume from; name an operation and files"
-            )
-        client, terms = _connect(output, request, request.connection)
-        _check_inputs(client, sources)
-        _check_files(sources)
+                client, terms = _reconnect(output, request, ledger, sources)
+                for entry in ledger.entries():
+                    remove_temporary_files(request.folder / entry.folder)
+                ledger.begin(terms, _new_entries(request, ledger.entries(), sources))
+                return ledger, client, terms
+        client, terms = _connect_new(output, request, sources)
         request.folder.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _open_ledger(path) as ledger:
-            _add_files(request, ledger, terms, sources)
+            ledger.begin(terms, _new_entries(request, ledger.entries(), sources))
             return ledger, client, terms
     except OSError as error:
         if isinstance(error, TaskbridgeError):
             raise
         problem = os_error_text(error)
     raise ConfigError(problem)
+
+
+def preview_run(output: Output, request: RunRequest) -> tuple[Client, RunTerms, list[LedgerEntry]]:
+    """Return the connection and all files that a run would have in its ledger; write nothing.
+
+    Raises:
+        TaskbridgeError: The request cannot be carried out.
+    """
+    try:
+        sources = find_documents(request.words[1:], request.list_path)
+        if not _has_ledger(request):
+            client, terms = _connect_new(output, request, sources)
+            return client, terms, _new_entries(request, [], sources)
+        with Ledger.open(request.ledger_path) as ledger:
+            client, terms = _reconnect(output, request, ledger, sources)
+            known = ledger.entries()
+            return client, terms, [*known, *_new_entries(request, known, sources)]
+    except OSError as error:
+        if isinstance(error, TaskbridgeError):
+            raise
+        problem = os_error_text(error)
+    raise ConfigError(problem)
+
+
+def _has_ledger(request: RunRequest) -> bool:
+    """Whether there is a ledger to resume from.
+
+    Raises:
+        ConfigError: There is one, but the run is not to resume; or it was emptied.
+    """
+    path = request.ledger_path
+    exists = path.exists() and path.stat().st_size > 0
+    if path.exists() and not exists:
+        _refuse_lost(request)
+    if exists and not request.resume:
+        raise ConfigError(
+            f"{printable(str(path), 300)} is the ledger of an earlier run; add --resume to resume it, or name "
+            "another with --ledger"
+        )
+    return exists
+
+
+def _connect_new(output: Output, request: RunRequest, sources: Sequence[str]) -> tuple[Client, RunTerms]:
+    """Open the connection of a new run.
+
+    Raises:
+        TaskbridgeError: There is nothing to submit, or the vendor would take none of it.
+    """
+    if not request.words or not sources:
+        raise ConfigError(
+            f"there is no ledger {printable(str(request.ledger_path), 300)} to resume from; name an operation and files"
+        )
+    client, terms = _connect(output, request, request.connection)
+    _check_inputs(client, sources)
+    _check_files(sources)
+    return client, terms
 
 
 @contextmanager
@@ -137,9 +184,12 @@ def _open_ledger(path: Path) -> Generator[Ledger]:
         raise
 
 
-def _resume(
-    output: Output, request: RunRequest, ledger: Ledger, sources: Sequence[str]
-) -> tuple[Ledger, Client, RunTerms]:
+def _reconnect(output: Output, request: RunRequest, ledger: Ledger, sources: Sequence[str]) -> tuple[Client, RunTerms]:
+    """Open the connection of a run that is resumed.
+
+    Raises:
+        TaskbridgeError: The ledger does not fit the request, or its folders are not safe to write to.
+    """
     path = printable(str(request.ledger_path), 300)
     known = ledger.terms()
     if known is None:
@@ -167,9 +217,7 @@ def _resume(
         folder = request.folder / entry.folder
         if folder.is_symlink():
             raise ConfigError(f"{printable(str(folder), 300)} is a link to another folder; results are not saved there")
-        remove_temporary_files(folder)
-    _add_files(request, ledger, terms, sources)
-    return ledger, client, terms
+    return client, terms
 
 
 def _refuse_lost(request: RunRequest) -> None:
@@ -194,6 +242,13 @@ def _connect(
         operation, client.capabilities, load_provider(client.provider).title
     )  # refuses an unknown operation
     options = request.options if known is None else known.options
+    if request.limits.max_cost is not None and not client.capabilities.usage:
+        title = load_provider(client.provider).title
+        raise UnsupportedFeature(
+            f"{title} does not say what a task costs, so --max-cost would never end the run",
+            provider=client.provider,
+            connection=client.name,
+        )
     return client, RunTerms(client.name, client.provider, operation, options)
 
 
@@ -224,16 +279,15 @@ def _check_files(sources: Sequence[str]) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), sources[0])
 
 
-def _add_files(request: RunRequest, ledger: Ledger, terms: RunTerms, sources: Sequence[str]) -> None:
-    """Add the files that the ledger does not have yet."""
-    known = ledger.entries()
+def _new_entries(request: RunRequest, known: Sequence[LedgerEntry], sources: Sequence[str]) -> list[LedgerEntry]:
+    """Return the files that the ledger does not have yet."""
     folders = {each.folder.casefold() for each in known}
     ignored = {each.source for each in known}
     ignored |= {f"{request.ledger_path.absolute()}{end}" for end in ("", "-journal")}  # may be among the documents
     added: list[LedgerEntry] = []
     for number, source in enumerate((each for each in sources if each not in ignored), len(known) + 1):
         added.append(LedgerEntry(number, source, _choose_folder(request.folder, _folder_name(source), folders)))
-    ledger.begin(terms, added)
+    return added
 
 
 def _folder_name(source: str) -> str:

@@ -15,6 +15,7 @@ from taskbridge.cli.run.ledger import LedgerEntry, Phase, has_changed
 from taskbridge.cli.run.worker import FileUpdate, age_of, error_text
 from taskbridge.errors import TaskbridgeError, WaitTimeout, printable
 from taskbridge.events import Observation
+from taskbridge.models import UsageUnit, total_usage, usage_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -146,10 +147,16 @@ class RunProgress:
         """Whether another run can finish more files."""
         return bool(self.unfinished())
 
+    @property
+    def usage(self) -> Mapping[UsageUnit, float]:
+        """What the files cost so far, in this run and in earlier ones, by unit."""
+        return total_usage(each.usage for each in self.entries.values())
+
     def summary(self) -> str:
-        """Return how many files are where: ``2 of 5 done, 1 failed, 2 at the vendor``."""
+        """Return how many files are where, and what they cost: ``2 of 5 done, 3 at the vendor, 2 credits``."""
         parts = [f"{self.places[place]} {place}" for place in _PLACES if self.places[place]]
-        return ", ".join([f"{self.places['done']} of {len(self.entries)} done", *parts])
+        cost = [usage_text(self.usage)] if self.usage else []
+        return ", ".join([f"{self.places['done']} of {len(self.entries)} done", *parts, *cost])
 
 
 def _place(entry: LedgerEntry, step: str) -> str:

@@ -36,6 +36,7 @@ from taskbridge.errors import (
     TaskFailed,
     UnsupportedFeature,
 )
+from taskbridge.models import total_usage
 from taskbridge.provider.payload import read_time
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class RunLimits:
         settle: Seconds after which a submission that the vendor does not show counts as not accepted.
         resubmit_uncertain: Whether to submit again if the vendor cannot be searched for an uncertain submission.
         max_bytes: Largest file to download; None for no limit.
+        max_cost: Known usage of the run, in the vendor's unit, from which on nothing more is submitted; None for no
+            limit.
     """
 
     max_in_flight: int = 8
@@ -76,6 +79,7 @@ class RunLimits:
     settle: float = 60.0
     resubmit_uncertain: bool = False
     max_bytes: int | None = MAX_BYTES
+    max_cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +152,14 @@ class FileRunner:
     Attributes:
         updates: The updates of all files; None after the last.
         refusal: Why nothing more is submitted.
+        is_cost_reached: Whether a file was not submitted because the limit of the cost is reached.
         stopping: Set when nothing new may start.
     """
 
     def __init__(self, client: Client, ledger: Ledger, terms: RunTerms, folder: Path, limits: RunLimits) -> None:
         self.updates: SimpleQueue[FileUpdate | None] = SimpleQueue()
         self.refusal: TaskbridgeError | None = None
+        self.is_cost_reached = False
         self.stopping = threading.Event()
         self._client = client
         self._ledger = ledger
@@ -166,6 +172,7 @@ class FileRunner:
         self._account_works = False  # a submission was accepted
         self._misses = 0  # in a row
         self._attempts: dict[int, int] = {}
+        self._usage = {each.number: each.usage for each in ledger.entries() if each.usage is not None}
 
     def stop(self) -> None:
         """Submit nothing more, wait for submissions in flight, and close the client."""
@@ -188,7 +195,8 @@ class FileRunner:
             if isinstance(placed, FileUpdate):
                 return placed
             entry, task = placed
-            return self._download(entry, self._wait(entry, task))
+            entry, task = self._wait(entry, task)
+            return self._download(entry, task)
         except TaskFailed as failure:
             self._ledger.mark_ended(entry.number, Phase.FAILED, str(failure))
             return FileUpdate(replace(entry, phase=Phase.FAILED), "failed", failure.task, failure)
@@ -200,7 +208,7 @@ class FileRunner:
             if isinstance(error, AuthenticationError) and error.authorized:
                 self.refusal = self.refusal or error
             self._ledger.record_error(entry.number, error_text(error))
-            return FileUpdate(entry, "error", error=error)
+            return FileUpdate(replace(entry, usage=self._usage.get(entry.number)), "error", error=error)
 
     def _place(self, entry: LedgerEntry) -> tuple[LedgerEntry, Task | None] | FileUpdate:
         """Make sure that the vendor has the file; return its task if this call saw it."""
@@ -220,6 +228,9 @@ class FileRunner:
 
     def _submit(self, entry: LedgerEntry) -> tuple[LedgerEntry, Task | None] | FileUpdate | _FailedSubmission:
         if self.refusal is not None:
+            return FileUpdate(entry, "skipped")
+        if self._has_reached_cost():
+            self.is_cost_reached = True
             return FileUpdate(entry, "skipped")
         content = fingerprint(entry.source)
         tokens: list[Mapping[str, Any]] = []
@@ -309,19 +320,34 @@ class FileRunner:
         self._ledger.mark_planned(entry.number, None)
         return replace(entry, phase=Phase.PLANNED, recovery_token=None), None
 
-    def _wait(self, entry: LedgerEntry, task: Task | None) -> Task:
+    def _has_reached_cost(self) -> bool:
+        limit = self._limits.max_cost
+        return limit is not None and any(amount >= limit for amount in total_usage([*self._usage.values()]).values())
+
+    def _record_usage(self, entry: LedgerEntry, task: Task | None) -> LedgerEntry:
+        """Record what the file's task cost so far; a figure that the vendor repeats changes nothing."""
+        if task is None or task.usage is None or task.usage == entry.usage:
+            return entry
+        self._ledger.record_usage(entry.number, task.usage)
+        self._usage[entry.number] = task.usage
+        return replace(entry, usage=task.usage)
+
+    def _wait(self, entry: LedgerEntry, task: Task | None) -> tuple[LedgerEntry, Task]:
         """Wait for the end of the file's task."""
-        assert entry.ref is not None  # noqa: S101  # the vendor has accepted it
+        ref = entry.ref
+        assert ref is not None  # noqa: S101  # the vendor has accepted it
+        entry = self._record_usage(entry, task)
         self.updates.put(FileUpdate(entry, "waiting", task))
-        for outcome in self._client.watch([entry.ref], self._limits.timeout):
+        for outcome in self._client.watch([ref], self._limits.timeout):
             self._check_stop()
             if outcome.error is not None:
                 raise outcome.error
             task = outcome.task
+            entry = self._record_usage(entry, task)
             self.updates.put(FileUpdate(entry, "waiting", task))
         self._check_stop()
         assert task is not None  # noqa: S101  # the last outcome is an end
-        return task
+        return entry, task
 
     def _download(self, entry: LedgerEntry, task: Task) -> FileUpdate:
         shown = monotonic()
@@ -385,6 +411,11 @@ class RunPool:
     def refusal(self) -> TaskbridgeError | None:
         """Why nothing more was submitted."""
         return self._runner.refusal
+
+    @property
+    def is_cost_reached(self) -> bool:
+        """Whether a file was not submitted because the limit of the cost is reached."""
+        return self._runner.is_cost_reached
 
     def start(self, entries: Iterable[LedgerEntry]) -> None:
         """Start work on these files; `updates` ends with None when all have come to their end in this run."""

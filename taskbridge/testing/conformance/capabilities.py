@@ -46,6 +46,7 @@ CALLS: Final[Mapping[str, tuple[str, Callable[[Any, str], object]]]] = {
     "delete": ("delete", lambda client, task_id: client.delete(task_id)),
     "restart": ("restart", lambda client, task_id: client.restart(task_id, destructive=True)),
     "recover": ("recover", lambda client, _: client.recover(_uncertain_submission(client))),
+    "account": ("account", lambda client, _: client.account()),
 }
 
 # Other capability -> the provider's method behind it.
@@ -136,6 +137,9 @@ class CapabilityConformance(LookupConformance):
                 assert sends_requests(connection.provider.result(task)) == claims.separate_result, (
                     f"separate_result: {label}"
                 )
+        units = {task.usage.unit for task in every if task.usage is not None}
+        assert units <= set(claims.usage), f"usage: {sorted(units - set(claims.usage))} occur and are not claimed"
+        assert bool(units) == bool(claims.usage), "usage: is claimed, but no sample shows it"
         seen = {task.reason for task in every if task.reason is not None}
         assert seen <= set(claims.reasons), f"reasons: {sorted(seen - set(claims.reasons))} occur and are not claimed"
 

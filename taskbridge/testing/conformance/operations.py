@@ -150,6 +150,14 @@ class OperationConformance(CapabilityConformance):
             one, two = (self._submit(client, external_id="conformance-1") for _ in range(2))
             assert one.native_id == two.native_id
 
+    def test_the_account_has_a_balance_where_claimed(self, client: tb.Client) -> None:
+        """`account` says how much is left, and of what."""
+        if client.capabilities.account:
+            account = client.account()
+            assert (account.connection, account.provider) == (client.name, client.provider)
+            assert account.balance is not None, "account: has no balance"
+            assert account.unit is not None, "account: has no unit"
+
     # Existing tasks.
 
     def test_cancel_stops_a_task_where_claimed(self, client: tb.Client, vendor: Any) -> None:

@@ -1,0 +1,72 @@
+"""``run --dry-run``: what a run would submit, and what it would refuse. Nothing is sent and nothing is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from taskbridge._engine.inputs import is_url
+from taskbridge.cli.exit_codes import DONE, PARTIAL
+from taskbridge.cli.records import error_record
+from taskbridge.cli.run.ledger import Phase
+from taskbridge.cli.run.plan import preview_run
+from taskbridge.cli.run.worker import error_text
+from taskbridge.errors import TaskbridgeError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from taskbridge.cli.output import Output
+    from taskbridge.cli.run.ledger import LedgerEntry
+    from taskbridge.cli.run.plan import RunRequest
+
+# Phase of a file -> what a run would do with it.
+_STATES: Final[Mapping[Phase, str]] = {
+    Phase.PLANNED: "submit",
+    Phase.SUBMITTING: "recover",
+    Phase.ACCEPTED: "wait",
+    Phase.DONE: "done",
+    Phase.FAILED: "failed",
+}
+
+
+def show_dry_run(output: Output, request: RunRequest) -> int:
+    """Write what a run would do with each file; return the exit code: not 0 if it would refuse some."""
+    client, terms, entries = preview_run(output, request)
+    counts: Counter[str] = Counter()
+    width = min(60, max((len(printable(each.folder)) for each in entries), default=0))
+    with client, output.signals.raising():
+        for entry in entries:
+            state, error = _STATES[entry.phase], None
+            if entry.phase is Phase.PLANNED:
+                try:
+                    client.check_submit(terms.operation, entry.source, options=terms.options)
+                except (TaskbridgeError, OSError) as problem:
+                    output.signals.check()
+                    state, error = "refuse", problem
+            counts[state] += 1
+            if output.as_json:
+                output.record(_record(entry, state, error))
+            else:
+                reason = "" if error is None else printable(error_text(error), 500)
+                output.line(f"{printable(entry.folder, 200).ljust(width)}  {state:<7}  {reason}".rstrip())
+    if output.as_json:
+        output.record({"files": len(entries), "counts": dict(sorted(counts.items())), "dry_run": True})
+    else:
+        parts = ", ".join(f"{counts[state]} {state}" for state in (*_STATES.values(), "refuse") if counts[state])
+        output.note(f"taskbridge: dry run of {len(entries)}: {parts}; nothing was sent")
+    return PARTIAL if counts["refuse"] else DONE
+
+
+def _record(entry: LedgerEntry, state: str, error: Exception | None) -> dict[str, Any]:
+    return {
+        "file": entry.source.partition("?")[0] if is_url(entry.source) else entry.source,
+        "folder": entry.folder,
+        "state": state,
+        "ref": entry.ref,
+        "error": None
+        if error is None
+        else error_record(error)
+        if isinstance(error, TaskbridgeError)
+        else {"type": type(error).__name__, "message": printable(str(error))},
+    }
