@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge.errors import TaskbridgeError
-    from taskbridge.models import Account, Outcome, Outcomes, Task, TaskResult, TaskStatus, WebhookEvent
+    from taskbridge.models import Account, OperationInfo, Outcome, Outcomes, Task, TaskResult, TaskStatus, WebhookEvent
     from taskbridge.provider.capabilities import Capabilities
     from taskbridge.provider.clock import Clock
     from taskbridge.provider.sink import Progress
@@ -222,6 +222,12 @@ class Client(_AsyncClient):
     async def account(self) -> Account:
         """Ask for the account of the connection; see `taskbridge.Client.account`."""
         return await self._runtime.run(self._account())
+
+    async def operations(
+        self, name: str | None = None, *, input_format: str | None = None, output_format: str | None = None
+    ) -> tuple[OperationInfo, ...]:
+        """Ask which operations the vendor has; see `taskbridge.Client.operations`."""
+        return await self._runtime.run(self._operations(name, input_format, output_format))
 
     async def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
         """Search for the submission that a failed `submit` left uncertain; see `taskbridge.Client.recover`."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge.errors import TaskbridgeError
-    from taskbridge.models import Account, Outcome, Outcomes, Task, TaskResult, TaskStatus, WebhookEvent
+    from taskbridge.models import Account, OperationInfo, Outcome, Outcomes, Task, TaskResult, TaskStatus, WebhookEvent
     from taskbridge.provider.capabilities import Capabilities
     from taskbridge.provider.clock import Clock
     from taskbridge.provider.sink import Progress
@@ -394,6 +394,22 @@ class Client(_SyncClient):
             TaskbridgeError: The request failed.
         """
         return self._runtime.run(self._account())
+
+    def operations(
+        self, name: str | None = None, *, input_format: str | None = None, output_format: str | None = None
+    ) -> tuple[OperationInfo, ...]:
+        """Ask which operations the vendor has; with a name or a format, also for the options of each.
+
+        Args:
+            name: Only the operation that the vendor calls so, such as ``convert``.
+            input_format: Only conversions from this format.
+            output_format: Only conversions to this format.
+
+        Raises:
+            UnsupportedFeature: The vendor does not list them; nothing was sent.
+            TaskbridgeError: The request failed.
+        """
+        return self._runtime.run(self._operations(name, input_format, output_format))
 
     def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
         """Search for the submission that a failed `submit` left uncertain; None if the vendor does not have it (yet).

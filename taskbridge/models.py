@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Account",
+    "OperationInfo",
+    "OperationOption",
     "Outcome",
     "Outcomes",
     "Reason",
@@ -349,6 +351,42 @@ class Account(_Model):
     """Normalized: aware UTC time of the snapshot."""
     raw: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False, compare=False)
     """Verbatim: the vendor's object, without its envelope. It may hold personal data, so repr leaves it out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationOption(_Model):
+    """An option of a vendor's operation."""
+
+    name: str
+    """Verbatim: the name of the option."""
+    type: str | None = None
+    """Verbatim: the vendor's word for its type."""
+    default: Any = None
+    """Verbatim: its value if none is given."""
+    choices: tuple[Any, ...] = ()
+    """Verbatim: the values that it can have; empty if the vendor names none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationInfo(_Model):
+    """An operation of a vendor, as the vendor lists it; of a conversion, one pair of formats and one engine."""
+
+    name: str
+    """Verbatim: the vendor's word, for ``native:…``."""
+    input_format: str | None = None
+    """Verbatim: the format that a conversion reads."""
+    output_format: str | None = None
+    """Verbatim: the format that a conversion makes."""
+    engine: str | None = None
+    """Verbatim: what does the work at the vendor."""
+    options: tuple[OperationOption, ...] = ()
+    """Normalized: its options, where they were asked for and the vendor lists them."""
+    deprecated: bool = False
+    """Verbatim: whether the vendor advises against it."""
+    experimental: bool = False
+    """Verbatim: whether the vendor calls it experimental."""
+    raw: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False, compare=False)
+    """Verbatim: the vendor's object."""
 
 
 @_fast_constructor

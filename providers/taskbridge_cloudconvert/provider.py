@@ -38,6 +38,8 @@ from taskbridge.errors import (
 )
 from taskbridge.models import (
     Account,
+    OperationInfo,
+    OperationOption,
     Reason,
     Task,
     TaskFailure,
@@ -249,6 +251,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
         result_ttl=LINK_LIFETIME.total_seconds(),
         usage=(UsageUnit.CREDITS,),
         account=True,
+        operation_list=True,
     )
     wait_hints = MappingProxyType({Reason.AWAITING_UPLOAD: "it stays so until the document is uploaded"})
 
@@ -277,6 +280,22 @@ class CloudConvert(Provider[CloudConvertSettings]):
             unit=UsageUnit.CREDITS,
             raw=payload.raw,
         )
+
+    def operations(
+        self, name: str | None, input_format: str | None, output_format: str | None
+    ) -> Flow[tuple[OperationInfo, ...]]:
+        """``GET /operations``, or ``GET /convert/formats`` by format: cloudconvert-java, OperationsResource.
+
+        Options are only requested of some operations: those of all conversions would be many megabytes.
+        """
+        formats = {"filter[input_format]": input_format, "filter[output_format]": output_format}
+        filters = {key: value for key, value in formats.items() if value is not None}
+        path = "/convert/formats" if filters and name in (None, "convert") else "/operations"
+        if name is not None:
+            filters["filter[operation]"] = name
+        params = {**filters, "include": "options"} if filters else None
+        payload = self.payload((yield self.request("GET", path, params=params)))
+        return tuple(_operation(each) for each in payload.children("data"))
 
     def submit(self, submission: Submission) -> Flow[Task]:
         """``POST /jobs``, then upload what the job waits for; ``POST /{operation}`` for a single task."""
@@ -678,6 +697,29 @@ def _exported_files(subtasks: Iterable[Task]) -> TaskResult | None:
     exports = [each for each in finished if each.operation == "export/url"]
     files = tuple(file for each in exports if each.result is not None for file in each.result.files)
     return TaskResult(files=files) if files or (finished and not exports) else None
+
+
+def _operation(payload: Payload) -> OperationInfo:
+    return OperationInfo(
+        name=payload.text("operation"),
+        input_format=payload.maybe_text("input_format"),
+        output_format=payload.maybe_text("output_format"),
+        engine=payload.maybe_text("engine"),
+        options=tuple(_option(each) for each in payload.children("options")),
+        deprecated=payload.raw.get("deprecated") is True,
+        experimental=payload.raw.get("experimental") is True,
+        raw=payload.raw,
+    )
+
+
+def _option(payload: Payload) -> OperationOption:
+    choices: Any = payload.raw.get("possible_values")
+    return OperationOption(
+        name=payload.text("name"),
+        type=payload.maybe_text("type"),
+        default=payload.raw.get("default"),
+        choices=tuple(choices) if isinstance(choices, list) else (),
+    )
 
 
 def _sum(subtasks: Iterable[Task]) -> Usage | None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.inputs import AnyInput, PreparedSubmission
     from taskbridge._engine.retry import RequestOptions
     from taskbridge._engine.tracing import PollTrace
-    from taskbridge.models import Account
+    from taskbridge.models import Account, OperationInfo
     from taskbridge.provider.http import Flow, Response
     from taskbridge.provider.submission import Page, Submission
 
@@ -352,6 +352,15 @@ def account(connection: Connection) -> EffectFlow[Account]:
     """Get the account and its balance; see `Provider.account`."""
     require(connection, "account", "tell what is left on the account")
     return (yield from perform(connection, connection.provider.account))
+
+
+def list_operations(
+    connection: Connection, name: str | None, input_format: str | None, output_format: str | None
+) -> EffectFlow[tuple[OperationInfo, ...]]:
+    """Get the operations that the vendor lists; see `Provider.operations`."""
+    require(connection, "operations", "list its operations")
+    start = partial(connection.provider.operations, name, input_format, output_format)
+    return (yield from perform(connection, start))
 
 
 def _skew(responses: Iterable[Response]) -> float | None:

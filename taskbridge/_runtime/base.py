@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge.events import Observer
-    from taskbridge.models import Account, WebhookEvent
+    from taskbridge.models import Account, OperationInfo, WebhookEvent
     from taskbridge.provider.clock import Clock
     from taskbridge.transport import Network
 
@@ -303,6 +303,12 @@ class ClientBase:
     def _account(self) -> Operation[Account]:
         connection = self._resume(self._only)
         return Operation(connection, operations.account(connection))
+
+    def _operations(
+        self, name: str | None, input_format: str | None, output_format: str | None
+    ) -> Operation[tuple[OperationInfo, ...]]:
+        connection = self._resume(self._only)
+        return Operation(connection, operations.list_operations(connection, name, input_format, output_format))
 
     def _parse_webhook(
         self,

@@ -42,6 +42,7 @@ COMMANDS: Final = (
     "list",
     "listen",
     "new-provider",
+    "operations",
     "providers",
     "recover",
     "restart",

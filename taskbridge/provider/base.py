@@ -36,7 +36,7 @@ from taskbridge.errors import (
     UnsupportedFeature,
     printable,
 )
-from taskbridge.models import Account, Reason, Task, TaskFile, TaskResult, TaskStatus, WebhookEvent
+from taskbridge.models import Account, OperationInfo, Reason, Task, TaskFile, TaskResult, TaskStatus, WebhookEvent
 from taskbridge.provider.capabilities import Capabilities, Credential, Delivery, IdKind
 from taskbridge.provider.http import UNREAD, Body, Flow, Form, Request, Response, Upload
 from taskbridge.provider.json import beginning_of
@@ -342,6 +342,12 @@ class Provider(ABC, Generic[S]):
     def account(self) -> Flow[Account]:
         """Get the account and its balance."""
         raise self.unsupported("tell what is left on the account")
+
+    def operations(
+        self, name: str | None, input_format: str | None, output_format: str | None
+    ) -> Flow[tuple[OperationInfo, ...]]:
+        """Get the vendor's operations: all, or those of a name or with formats, these with their options."""
+        raise self.unsupported("list its operations")
 
     def submit(self, submission: Submission) -> Flow[Task]:
         """Submit work to the vendor.

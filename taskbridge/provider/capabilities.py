@@ -131,6 +131,7 @@ class Capabilities:
         upload_limit: Most bytes of one document, if the vendor states them.
         usage: Units in which the vendor says what a task cost; empty if it does not.
         account: Whether the vendor says how much is left on the account.
+        operation_list: Whether the vendor lists its operations, with their formats and options.
     """
 
     kinds: tuple[IdKind, ...]
@@ -161,6 +162,7 @@ class Capabilities:
     upload_limit: int | None = None
     usage: tuple[UsageUnit, ...] = ()
     account: bool = False
+    operation_list: bool = False
 
     @property
     def calls(self) -> tuple[str, ...]:
@@ -175,6 +177,7 @@ class Capabilities:
             "restart": self.restart,
             "recover": self.recover,
             "account": self.account,
+            "operations": self.operation_list,
         }
         return tuple(name for name, claimed in claims.items() if claimed)
 

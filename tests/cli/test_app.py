@@ -38,7 +38,7 @@ def test_no_option_takes_a_key() -> None:
     commands = [app.get_command(context, name) for name in app.list_commands(context)]
     options = {name for command in [app, *commands] if command for param in command.params for name in param.opts}
 
-    assert len(commands) == len(set(COMMANDS)) == 24
+    assert len(commands) == len(set(COMMANDS)) == 25
     assert list(COMMANDS) == sorted(COMMANDS)
     assert options == {
         "--version", "--config", "--json", "--timeout", "--host", "--port", "--speed", "--to", "--force", "--offline",
@@ -46,7 +46,7 @@ def test_no_option_takes_a_key() -> None:
         "-o", "--option", "--external-id", "--callback-url", "--name", "connection", "--status", "--limit", "--filter",
         "--destructive", "words", "--files-from", "--max-in-flight", "--ledger", "--resume", "--resubmit-uncertain",
         "--settle", "--max-bytes", "--for", "--once", "--requests", "old", "new", "--operation", "token",
-        "--max-cost", "--dry-run",
+        "--max-cost", "--dry-run", "--from", "--into",
     }  # fmt: skip
 
 

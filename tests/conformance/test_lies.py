@@ -149,6 +149,8 @@ FALSE_CLAIMS: list[tuple[str, dict[str, Any], str]] = [
     (CC, {"usage": (tb.UsageUnit.MINUTES,)}, SAMPLES),
     (SD, {"account": True}, METHODS),
     (CC, {"account": False}, METHODS),
+    (SD, {"operation_list": True}, METHODS),
+    (CC, {"operation_list": False}, METHODS),
 ]
 
 

@@ -39,6 +39,7 @@ def test_a_provider_without_capabilities_refuses_every_operation() -> None:
         lambda: provider.restart("t"),
         lambda: provider.recover({}),
         provider.account,
+        lambda: provider.operations(None, None, None),
         lambda: provider.get_with("t", {}),
     ]
     for call in calls:

@@ -47,6 +47,7 @@ CALLS: Final[Mapping[str, tuple[str, Callable[[Any, str], object]]]] = {
     "restart": ("restart", lambda client, task_id: client.restart(task_id, destructive=True)),
     "recover": ("recover", lambda client, _: client.recover(_uncertain_submission(client))),
     "account": ("account", lambda client, _: client.account()),
+    "operations": ("operations", lambda client, _: client.operations()),
 }
 
 # Other capability -> the provider's method behind it.

@@ -158,6 +158,15 @@ class OperationConformance(CapabilityConformance):
             assert account.balance is not None, "account: has no balance"
             assert account.unit is not None, "account: has no unit"
 
+    def test_the_operations_are_listed_where_claimed(self, client: tb.Client) -> None:
+        """The vendor's list has the operations behind the neutral ones that it names, and a name narrows it."""
+        if client.capabilities.operation_list:
+            everything = client.operations()
+            names = {each.name for each in everything}
+            known = names & set(client.capabilities.operations.values())
+            assert known, "operation_list: none of the claimed operations is in the list"
+            assert {each.name for each in client.operations(min(known))} == {min(known)}
+
     # Existing tasks.
 
     def test_cancel_stops_a_task_where_claimed(self, client: tb.Client, vendor: Any) -> None:
