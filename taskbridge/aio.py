@@ -94,9 +94,9 @@ class _AsyncClient(ClientBase):
         """Run a task once more; see `taskbridge.Client.retry`."""
         return await self._runtime.run(self._change(operations.retry, task))
 
-    async def delete(self, task: AnyId) -> None:
-        """Delete a task and its results at the vendor; see `taskbridge.Client.delete`."""
-        return await self._runtime.run(self._change(operations.delete, task))
+    async def delete(self, what: AnyId | TaskFile) -> None:
+        """Delete a task and its results at the vendor, or a file; see `taskbridge.Client.delete`."""
+        return await self._runtime.run(self._delete(what))
 
     async def restart(self, task: AnyId, *, destructive: bool = False) -> Task:
         """Run a task again under its own id; see `taskbridge.Client.restart`."""

@@ -156,17 +156,19 @@ class _SyncClient(ClientBase):
         """
         return self._runtime.run(self._change(operations.retry, task))
 
-    def delete(self, task: AnyId) -> None:
-        """Delete a task and its results at the vendor.
+    def delete(self, what: AnyId | TaskFile) -> None:
+        """Delete a task and its results at the vendor, or one file that the vendor keeps.
 
         Args:
-            task: A shared id, a ref or its text, or a task.
+            what: A shared id, a ref or its text, or a task; for a `Client`, also a file of a result, or an uploaded
+                document as ``TaskFile(id=…)``.
 
         Raises:
             UnsupportedFeature: The vendor cannot do this; nothing was sent.
+            InvalidInput: The file has no id; nothing was sent.
             TaskbridgeError: The vendor refuses, or may not have received the request.
         """
-        return self._runtime.run(self._change(operations.delete, task))
+        return self._runtime.run(self._delete(what))
 
     def restart(self, task: AnyId, *, destructive: bool = False) -> Task:
         """Run a task again under its own id; its results, and people's changes to them, are lost.

@@ -119,6 +119,8 @@ class ScanDocumentsSettings(ProviderSettings):
     """API key from the dashboard."""
     base_url: str = "https://api.scan-documents.com/v1"
     """Address of the API, with its version."""
+    delete_inputs: bool = False
+    """Delete uploaded documents once their task has ended. How long the vendor keeps them otherwise is unknown."""
 
 
 class ScanDocuments(Provider[ScanDocumentsSettings]):
@@ -145,6 +147,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         inputs=frozenset({"path", "bytes", "stream", "url", "file"}),
         fetches_urls=True,
         many_inputs=MULTIPLE_INPUTS,
+        delete_files=True,
         listing=Listing(PAGE_SIZE),
         # The list's rows have the schema of a task:  https://scan-documents.com/docs/v1/tasks/get
         list_polling=ListPolling(PAGE_SIZE, whole_rows={"": "https://scan-documents.com/docs/v1/tasks/get"}),
@@ -226,6 +229,19 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         if not start:
             raise MalformedResponse("the link to the next page does not say from where", raw=next_link)
         return Page(tasks, start[0])
+
+    def delete_file(self, file: TaskFile) -> Flow[None]:
+        """``DELETE /files/{id}`` as in node-sdk, files.ts; the status of its success is not documented."""
+        request = self.request("DELETE", f"/files/{path_id(file.id or '')}", idempotent=True, response_type="bytes")
+        response = yield replace(request, headers={"Accept": "*/*"})
+        if response.status == 404 and response.attempts > 1:
+            return  # an earlier attempt deleted it
+        self.accept(response)
+
+    def temporary_files(self, recovery_token: Mapping[str, Any]) -> tuple[TaskFile, ...]:
+        """The uploaded documents, if the connection is set to delete them."""
+        uploaded = cast("list[str]", recovery_token.get("files") or [])
+        return tuple(TaskFile(id=each) for each in uploaded) if self.settings.delete_inputs else ()
 
     # Results and downloads.
 

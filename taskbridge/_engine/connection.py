@@ -3,7 +3,7 @@
 Each part of the state has one owner: the provider and the settings never change, `throttle` holds the rate,
 `credentials` the credential, `counters` and `usage` what `stats` reports, `outage` whether the vendor responds,
 `event_bus` and `observers` who is notified, `durations` what has been learned, `row_trust` whether list rows are whole,
-`secrets` what must be removed from errors.
+`uploads` what is to be deleted, `secrets` what must be removed from errors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from taskbridge._config.registry import load_builtin_providers, load_provider
 from taskbridge._config.settings import CommonSettings
 from taskbridge._engine.credentials import CredentialCache
 from taskbridge._engine.durations import DurationModel
-from taskbridge._engine.event_bus import EventBus
+from taskbridge._engine.event_bus import KEPT, EventBus
 from taskbridge._engine.logs import log
 from taskbridge._engine.observers import Observers
 from taskbridge._engine.row_trust import RowTrust
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from taskbridge._config.files import Config
     from taskbridge.events import Outage
-    from taskbridge.models import Task, UsageUnit
+    from taskbridge.models import Task, TaskFile, UsageUnit
     from taskbridge.provider.base import Provider
     from taskbridge.provider.capabilities import Credential
     from taskbridge.provider.clock import Clock
@@ -130,6 +130,7 @@ class Connection:
         self.outage: Outage | None = None  # see `taskbridge._engine.outage`
         self.outage_began = 0.0  # monotonic seconds
         self.usage = UsageMeter()
+        self.uploads: dict[str, tuple[TaskFile, ...]] = {}  # shared id of a task -> what to delete after its end
         self.event_bus = EventBus()
         self.observers = Observers()
         self.durations: dict[str | None, DurationModel] = {}
@@ -204,6 +205,14 @@ class Connection:
             for task_id in ids:
                 known.pop(task_id, None)  # the oldest stay in front
                 known[task_id] = now
+
+    def note_uploads(self, task: Task, recovery_token: Mapping[str, Any]) -> None:
+        """Remember what to delete once a new task has ended."""
+        files = self.provider.temporary_files(recovery_token)
+        if files:
+            self.uploads[task.id] = files
+            if len(self.uploads) > KEPT:
+                self.uploads.pop(next(iter(self.uploads)), None)
 
     def note_deleted(self, task_id: str) -> None:
         """Forget when a task was submitted: from now on "not found" is the truth."""

@@ -78,6 +78,13 @@ RECORDS: Final[Mapping[str, Record]] = {
         "Just before the request that may start work at the vendor.",
         ("submission_operation", "submission_reference", "submission_restart_of", "submission_retry_of"),
     ),
+    "upload-kept": Record(
+        LOG,
+        logging.WARNING,
+        "%(connection)s: the uploaded document %(file)s could not be deleted: %(reason)s",
+        "A document that was uploaded for a task could not be deleted after the task's end.",
+        ("ref",),
+    ),
     "webhook-rejected": Record(
         LOG,
         logging.WARNING,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 from taskbridge._engine.effects import Sleep
 from taskbridge._engine.retry import POLL, broken_provider, with_policies
 from taskbridge._engine.tracing import report_observation
+from taskbridge._engine.uploads import delete_uploads
 from taskbridge.errors import (
     ApiError,
     ContractError,
@@ -119,6 +120,8 @@ def get(
             mismatch = identity_mismatch(kind, native, task)
             if mismatch is None:
                 _note(connection, task)
+                if connection.uploads and task.is_terminal:
+                    yield from delete_uploads(connection, task_id)
                 return task
             if before is not None:
                 raise mismatch

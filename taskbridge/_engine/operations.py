@@ -19,10 +19,13 @@ from taskbridge._engine.redirects import fetch
 from taskbridge._engine.retry import LIST, OTHER, SUBMIT, broken_provider, with_policies
 from taskbridge._engine.tracing import begin_trace, report_observation
 from taskbridge._engine.uncertainty import SubmissionTracker
+from taskbridge._engine.uploads import delete_upload, delete_uploads
 from taskbridge.errors import (
+    ApiError,
     ConfigError,
     ContractError,
     InvalidInput,
+    ServerError,
     TaskbridgeError,
     UnsupportedFeature,
     printable,
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.inputs import AnyInput, PreparedSubmission
     from taskbridge._engine.retry import RequestOptions
     from taskbridge._engine.tracing import PollTrace
-    from taskbridge.models import Account, OperationInfo
+    from taskbridge.models import Account, OperationInfo, TaskFile
     from taskbridge.provider.http import Flow, Response
     from taskbridge.provider.submission import Page, Submission
 
@@ -180,8 +183,14 @@ def _start_work(
         failure = tracker.explain(error)
     else:
         connection.usage.add(task)
+        connection.note_uploads(task, tracker.created)
         report_observation(connection, trace, ObservationSource.SUBMIT, task=task)
+        if task.is_terminal:
+            yield from delete_uploads(connection, task.id)
         return task
+    if isinstance(failure, ApiError) and not isinstance(failure, ServerError):  # the vendor has no task for them
+        for file in connection.provider.temporary_files(tracker.created):
+            yield from delete_upload(connection, file)
     raise failure
 
 
@@ -234,6 +243,7 @@ def recover(connection: Connection, error: TaskbridgeError, document: AnyInput) 
     if task is not None:
         connection.note(task)
         connection.usage.add(task)
+        connection.note_uploads(task, token)
     return task
 
 
@@ -261,6 +271,16 @@ def delete(connection: Connection, task_id: str) -> EffectFlow[None]:
     require(connection, "delete", "delete a task")
     yield from perform(connection, lambda: connection.provider.delete(task_id), task_id)
     connection.note_deleted(task_id)
+
+
+def delete_file(connection: Connection, file: TaskFile) -> EffectFlow[None]:
+    """Delete a file at the vendor; see `Provider.delete_file`."""
+    provider = connection.provider
+    if not provider.capabilities.delete_files:
+        raise provider.unsupported("delete a file")
+    if file.id is None:
+        raise InvalidInput("the file has no id, by which the vendor would know it", provider=provider.name)
+    yield from perform(connection, lambda: provider.delete_file(file))
 
 
 # The vendor's list.

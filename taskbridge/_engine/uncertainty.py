@@ -73,6 +73,11 @@ class SubmissionTracker:
         self._last, self._responded = request, False
         return request
 
+    @property
+    def created(self) -> Mapping[str, Any]:
+        """What the requests created at the vendor so far; part of the recovery token."""
+        return {} if self._last is None else self._last.recovery_token
+
     def after(self, _response: Response) -> None:
         """Note that the last request got a response."""
         self._responded = True
@@ -87,7 +92,7 @@ class SubmissionTracker:
             error = doubt
         elif started and isinstance(error, ServerError):
             error.retryable = False
-        error.recovery_token = self._token({} if last is None else last.recovery_token)
+        error.recovery_token = self._token(self.created)
         if isinstance(error.__cause__, TaskbridgeError):
             connection.add_context(error.__cause__)
         return connection.refused(error)

@@ -21,6 +21,7 @@ from taskbridge._engine.logs import log
 from taskbridge._engine.lookup import NotFoundGrace, get
 from taskbridge._engine.operations import deadline_for
 from taskbridge._engine.tracing import begin_trace, report_observation
+from taskbridge._engine.uploads import delete_uploads
 from taskbridge.errors import ConfigError, TaskbridgeError, TaskNotFound, UnsupportedFeature, WebhookRejected, printable
 from taskbridge.events import ObservationSource, PollReason
 from taskbridge.models import Task, TaskRef, WebhookEvent
@@ -269,6 +270,7 @@ def _apply(connection: Connection, event: WebhookEvent, *, confirm: bool | None)
     report_observation(connection, trace, ObservationSource.WEBHOOK, task=task)
     if task.is_terminal:
         bus.record(task)
+        yield from delete_uploads(connection, ref.id)
         _publish(connection, task)
     else:
         bus.publish(ref)  # an event contains less than a status response: waits ask for themselves

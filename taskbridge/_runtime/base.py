@@ -256,6 +256,14 @@ class ClientBase:
         target = self._locate(task)
         return Operation(target.connection, flow(target.connection, target.task_id))
 
+    def _delete(self, what: AnyId | TaskFile) -> Operation[None]:
+        if not isinstance(what, TaskFile):
+            return self._change(operations.delete, what)
+        if self._only is None:
+            raise InvalidInput('a file does not say of which connection it is: bridge["its name"].delete(file)')
+        connection = self._resume(self._only)
+        return Operation(connection, operations.delete_file(connection, what))
+
     def _download(self, task: AnyId, options: DownloadOptions) -> Operation[tuple[Path, ...]]:
         if isinstance(task, TaskFile):
             raise InvalidInput('a file does not say of which connection it is: bridge["its name"].download(file, to)')

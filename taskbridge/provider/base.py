@@ -420,6 +420,18 @@ class Provider(ABC, Generic[S]):
         """Delete a task and its results."""
         raise self.unsupported("delete")
 
+    def delete_file(self, file: TaskFile) -> Flow[None]:
+        """Delete a file, which has an id: one of a result, or an uploaded document."""
+        raise self.unsupported("delete a file")
+
+    def temporary_files(self, recovery_token: Mapping[str, Any]) -> tuple[TaskFile, ...]:
+        """Return what a submission uploaded and what is to be deleted once its task has ended; by default nothing.
+
+        Args:
+            recovery_token: The `recovery_token` of the submission's requests.
+        """
+        return ()
+
     def result(self, task: Task) -> Flow[TaskResult]:
         """Get the result of a completed task; the default returns what the status response carried.
 

@@ -120,6 +120,7 @@ class Capabilities:
         cancel: Whether a task can be stopped.
         retry: Whether a task can be run again as a new task.
         delete: Whether a task can be deleted.
+        delete_files: Whether a file that the vendor keeps can be deleted.
         restart: Whether a task can be run again under the same id, losing its previous result.
         listing: How tasks are listed; None if they cannot be.
         recover: By what an uncertain submission is found again; None if it cannot be.
@@ -151,6 +152,7 @@ class Capabilities:
     cancel: bool = False
     retry: bool = False
     delete: bool = False
+    delete_files: bool = False
     restart: bool = False
     listing: Listing | None = None
     recover: str | None = None

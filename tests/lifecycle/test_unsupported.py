@@ -40,6 +40,7 @@ def test_a_provider_without_capabilities_refuses_every_operation() -> None:
         lambda: provider.recover({}),
         provider.account,
         lambda: provider.operations(None, None, None),
+        lambda: provider.delete_file(tb.TaskFile(id="f")),
         lambda: provider.get_with("t", {}),
     ]
     for call in calls:

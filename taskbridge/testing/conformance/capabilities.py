@@ -57,6 +57,7 @@ METHODS: Final[Mapping[str, str]] = {
     "separate_result": "result",
     "webhooks": "parse_webhook",
     "list_polling": "list_queries",
+    "delete_files": "delete_file",
 }
 
 INPUTS: Final = frozenset({"path", "bytes", "stream", "url", "file"})

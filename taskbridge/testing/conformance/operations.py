@@ -203,6 +203,17 @@ class OperationConformance(CapabilityConformance):
         with suppress(tb.TaskNotFound):
             assert client.get(task).reason in (tb.Reason.DELETED, tb.Reason.EXPIRED)
 
+    def test_files_are_deleted_where_claimed(self, client: tb.Client, vendor: Any, tmp_path: Path) -> None:
+        """A file of a result that was deleted cannot be downloaded any more."""
+        if not client.capabilities.delete_files:
+            return
+        ended = self._ended_tasks(client, vendor, TaskStatus.COMPLETED)
+        file = next((each for task in ended for each in client.result(task).files if each.id is not None), None)
+        assert file is not None, "delete_files: no sample has a file with an id"
+        client.delete(file)
+        with pytest.raises(tb.TaskNotFound):
+            client.download(file, tmp_path / "deleted")
+
     def test_restart_resets_the_task_where_claimed(self, client: tb.Client, vendor: Any) -> None:
         """A restarted task keeps its id, with another status or number of restarts."""
         if not client.capabilities.restart:
