@@ -29,7 +29,17 @@ if TYPE_CHECKING:
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge.errors import TaskbridgeError
-    from taskbridge.models import Account, OperationInfo, Outcome, Outcomes, Task, TaskResult, TaskStatus, WebhookEvent
+    from taskbridge.models import (
+        Account,
+        OperationInfo,
+        Outcome,
+        Outcomes,
+        Task,
+        TaskResult,
+        TaskStatus,
+        WebhookEndpoint,
+        WebhookEvent,
+    )
     from taskbridge.provider.capabilities import Capabilities
     from taskbridge.provider.clock import Clock
     from taskbridge.provider.sink import Progress
@@ -228,6 +238,18 @@ class Client(_AsyncClient):
     ) -> tuple[OperationInfo, ...]:
         """Ask which operations the vendor has; see `taskbridge.Client.operations`."""
         return await self._runtime.run(self._operations(name, input_format, output_format))
+
+    async def webhooks(self) -> tuple[WebhookEndpoint, ...]:
+        """Ask for the webhooks of the account; see `taskbridge.Client.webhooks`."""
+        return await self._runtime.run(self._webhooks())
+
+    async def add_webhook(self, url: str, events: Iterable[str] | None = None) -> WebhookEndpoint:
+        """Make the vendor send events to a URL; see `taskbridge.Client.add_webhook`."""
+        return await self._runtime.run(self._add_webhook(url, events))
+
+    async def remove_webhook(self, webhook: WebhookEndpoint | str) -> None:
+        """Remove a webhook of the account; see `taskbridge.Client.remove_webhook`."""
+        return await self._runtime.run(self._remove_webhook(webhook))
 
     async def recover(self, error: TaskbridgeError, input: AnyInput = None) -> Task | None:  # noqa: A002  # as in submit
         """Search for the submission that a failed `submit` left uncertain; see `taskbridge.Client.recover`."""

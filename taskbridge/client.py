@@ -30,7 +30,17 @@ if TYPE_CHECKING:
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge.errors import TaskbridgeError
-    from taskbridge.models import Account, OperationInfo, Outcome, Outcomes, Task, TaskResult, TaskStatus, WebhookEvent
+    from taskbridge.models import (
+        Account,
+        OperationInfo,
+        Outcome,
+        Outcomes,
+        Task,
+        TaskResult,
+        TaskStatus,
+        WebhookEndpoint,
+        WebhookEvent,
+    )
     from taskbridge.provider.capabilities import Capabilities
     from taskbridge.provider.clock import Clock
     from taskbridge.provider.sink import Progress
@@ -496,6 +506,45 @@ class Client(_SyncClient):
         if isinstance(what, TaskFile):
             return self._runtime.run(self._download_file(what, options))
         return self._runtime.run(self._download(what, options))
+
+    def webhooks(self) -> tuple[WebhookEndpoint, ...]:
+        """Ask for the webhooks of the account.
+
+        Raises:
+            UnsupportedFeature: The vendor's API does not list them; nothing was sent.
+            TaskbridgeError: The request failed.
+        """
+        return self._runtime.run(self._webhooks())
+
+    def add_webhook(self, url: str, events: Iterable[str] | None = None) -> WebhookEndpoint:
+        """Make the vendor send the events of the account to a URL.
+
+        Args:
+            url: Where to; it must be reachable from the vendor.
+            events: The vendor's names of the events; None for all, which ``capabilities.webhooks.events`` has.
+
+        Returns:
+            The webhook; its `secret` belongs in the setting `webhook_secrets`.
+
+        Raises:
+            UnsupportedFeature: The vendor's API cannot do this; nothing was sent.
+            InvalidInput: It is no URL, or the vendor has no such event; nothing was sent.
+            TaskbridgeError: The vendor refuses; or it is unknown whether it was added: `webhooks` lists it then.
+        """
+        return self._runtime.run(self._add_webhook(url, events))
+
+    def remove_webhook(self, webhook: WebhookEndpoint | str) -> None:
+        """Remove a webhook of the account.
+
+        Args:
+            webhook: The webhook, or its id.
+
+        Raises:
+            UnsupportedFeature: The vendor's API cannot do this; nothing was sent.
+            InvalidInput: It cannot be an id; nothing was sent.
+            TaskbridgeError: The vendor refuses, or does not know it.
+        """
+        return self._runtime.run(self._remove_webhook(webhook))
 
     @strip_tracebacks
     def parse_webhook(

@@ -36,6 +36,7 @@ __all__ = [
     "TaskStatus",
     "Usage",
     "UsageUnit",
+    "WebhookEndpoint",
     "WebhookEvent",
 ]
 
@@ -387,6 +388,28 @@ class OperationInfo(_Model):
     """Verbatim: whether the vendor calls it experimental."""
     raw: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False, compare=False)
     """Verbatim: the vendor's object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookEndpoint(_Model):
+    """A URL to which a vendor sends the webhooks of an account."""
+
+    id: str
+    """Verbatim: the vendor's id of it, as text."""
+    url: str
+    """Verbatim: where the webhooks go."""
+    events: tuple[str, ...] = ()
+    """Verbatim: the events that are sent."""
+    secret: str | None = field(default=None, repr=False)
+    """Verbatim: the signing secret, for the setting `webhook_secrets`; repr and logs leave it out."""
+    disabled: bool | None = None
+    """Verbatim: whether the vendor sends nothing any more."""
+    failing: bool | None = None
+    """Verbatim: whether deliveries fail."""
+    created_at: UtcDatetime | None = None
+    """Normalized: aware UTC time at which it was added."""
+    raw: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False, compare=False)
+    """Verbatim: the vendor's object. It holds the secret, so repr leaves it out."""
 
 
 @_fast_constructor

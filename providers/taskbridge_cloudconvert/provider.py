@@ -48,6 +48,7 @@ from taskbridge.models import (
     TaskStatus,
     Usage,
     UsageUnit,
+    WebhookEndpoint,
     WebhookEvent,
 )
 from taskbridge.provider import (
@@ -164,7 +165,8 @@ CANCEL_LIMIT: Final = 28  # unfinished tasks of a job that are cancelled one by 
 TASK_FILTERS: Final = frozenset({"job_id", "operation"})  # only tasks have them
 FILTERS: Final = TASK_FILTERS | {"kind", "tag", "include"}
 PAGE_SIZE: Final = 50  # of 100 by default: a job contains its tasks
-FULL_PAGE_SIZE: Final = 100  # tasks, or jobs without theirs
+FULL_PAGE_SIZE: Final = 100  # tasks, jobs without theirs, or webhooks
+WEBHOOK_PAGES: Final = 20  # of the list of webhooks that are read at most
 # Kind of id -> the lists that show its tasks. `filter[status]=waiting` is not documented for jobs.
 LIST_QUERIES: Final = (
     ("", Query(TaskStatus.PENDING, {"kind": "task"})),
@@ -181,8 +183,8 @@ class CloudConvertSettings(ProviderSettings):
     """Settings of a CloudConvert connection."""
 
     api_key: SecretStr
-    """API key from the dashboard. Reading tasks needs the scope ``task.read``, `account` ``user.read``, everything else
-    ``task.write``."""
+    """API key from the dashboard. Reading tasks needs the scope ``task.read``, `account` ``user.read``, webhooks
+    ``webhook.read`` and ``webhook.write``, everything else ``task.write``."""
     base_url: str | None = None
     """Address of the async API, with its version. Default: the address for `sandbox` and `region`."""
     sync_url: str | None = None
@@ -229,6 +231,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
             signed_time=False,
             per_task=True,  # `webhook_url` of a job: job.finished and job.failed only
         ),
+        webhook_management=True,
         get_options=frozenset({"include"}),
         operations=OPERATIONS,
         inputs=frozenset({"path", "bytes", "stream", "url", "file"}),
@@ -528,6 +531,31 @@ class CloudConvert(Provider[CloudConvertSettings]):
 
     # Webhooks.
 
+    def webhooks(self) -> Flow[tuple[WebhookEndpoint, ...]]:
+        """``GET /users/me/webhooks``, page by page: cloudconvert-java, WebhooksResource."""
+        found: list[WebhookEndpoint] = []
+        for number in range(1, WEBHOOK_PAGES + 1):
+            params = {"per_page": FULL_PAGE_SIZE, "page": number}
+            payload = self.payload((yield self.request("GET", "/users/me/webhooks", params=params)))
+            found += [_webhook(each) for each in payload.children("data")]
+            links = payload.maybe_child("links")
+            if links is None or links.raw.get("next") is None:
+                break
+        return tuple(found)
+
+    def add_webhook(self, url: str, events: tuple[str, ...]) -> Flow[WebhookEndpoint]:
+        """``POST /webhooks``."""
+        response = yield self.request("POST", "/webhooks", json={"url": url, "events": list(events)})
+        return _webhook(self.payload(response).child("data"))
+
+    def remove_webhook(self, webhook_id: str) -> Flow[None]:
+        """``DELETE /webhooks/{id}``."""
+        path = f"/webhooks/{path_id(webhook_id)}"
+        response = yield self.request("DELETE", path, idempotent=True, response_type="bytes")
+        if response.status == 404 and response.attempts > 1:
+            return  # an earlier attempt removed it
+        self.accept(response)
+
     def parse_webhook(self, delivery: Delivery) -> WebhookEvent:
         """Read an event of a job."""
         payload = delivery.payload(delivery.by_hex_hmac("cloudconvert-signature"))
@@ -720,6 +748,26 @@ def _option(payload: Payload) -> OperationOption:
         default=payload.raw.get("default"),
         choices=tuple(choices) if isinstance(choices, list) else (),
     )
+
+
+def _webhook(payload: Payload) -> WebhookEndpoint:
+    events: Any = payload.raw.get("events")
+    number = payload.maybe_integer("id")  # the type of the id is not documented
+    return WebhookEndpoint(
+        id=payload.identifier("id") if number is None else str(number),
+        url=payload.text("url"),
+        events=tuple(map(str, events)) if isinstance(events, list) else (),
+        secret=payload.maybe_text("signing_secret"),
+        disabled=_flag(payload, "disabled"),
+        failing=_flag(payload, "failing"),
+        created_at=payload.maybe_time("created_at"),
+        raw=payload.raw,
+    )
+
+
+def _flag(payload: Payload, key: str) -> bool | None:
+    value = payload.raw.get(key)
+    return value if isinstance(value, bool) else None
 
 
 def _sum(subtasks: Iterable[Task]) -> Usage | None:

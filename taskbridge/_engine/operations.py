@@ -32,7 +32,8 @@ from taskbridge.errors import (
 )
 from taskbridge.events import ObservationSource
 from taskbridge.models import Task, TaskRef, TaskStatus
-from taskbridge.provider.addresses import FetchPolicy
+from taskbridge.provider.addresses import FetchPolicy, is_http
+from taskbridge.provider.capabilities import PLAIN_ID
 from taskbridge.provider.submission import NATIVE, Document, Link, Query
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.inputs import AnyInput, PreparedSubmission
     from taskbridge._engine.retry import RequestOptions
     from taskbridge._engine.tracing import PollTrace
-    from taskbridge.models import Account, OperationInfo, TaskFile
+    from taskbridge.models import Account, OperationInfo, TaskFile, WebhookEndpoint
     from taskbridge.provider.http import Flow, Response
     from taskbridge.provider.submission import Page, Submission
 
@@ -381,6 +382,35 @@ def list_operations(
     require(connection, "operations", "list its operations")
     start = partial(connection.provider.operations, name, input_format, output_format)
     return (yield from perform(connection, start))
+
+
+def list_webhooks(connection: Connection) -> EffectFlow[tuple[WebhookEndpoint, ...]]:
+    """Get the webhooks of the account; see `Provider.webhooks`."""
+    require(connection, "webhooks", "list the webhooks of the account")
+    return (yield from perform(connection, connection.provider.webhooks))
+
+
+def add_webhook(connection: Connection, url: str, events: Iterable[str] | None) -> EffectFlow[WebhookEndpoint]:
+    """Add a webhook to the account; see `Provider.add_webhook`."""
+    require(connection, "add_webhook", "add a webhook")
+    provider = connection.provider
+    if not is_http(url):
+        raise InvalidInput("the URL of a webhook must begin with https:// or http://, and hold no spaces")
+    known = provider.capabilities.webhooks.events if provider.capabilities.webhooks is not None else ()
+    wanted = known if events is None else tuple(events)
+    unknown = [event for event in wanted if event not in known]
+    if unknown or not wanted:
+        what = f"event {printable(unknown[0], 60)!r}" if unknown else "webhook without an event"
+        raise InvalidInput(f"{provider.title} has no {what}; its events are {', '.join(known)}")
+    return (yield from perform(connection, lambda: provider.add_webhook(url, wanted)))
+
+
+def remove_webhook(connection: Connection, webhook_id: str) -> EffectFlow[None]:
+    """Remove a webhook of the account; see `Provider.remove_webhook`."""
+    require(connection, "remove_webhook", "remove a webhook")
+    if PLAIN_ID.fullmatch(webhook_id) is None:
+        raise InvalidInput(f"{printable(webhook_id, 80)!r} cannot be the id of a webhook")
+    yield from perform(connection, lambda: connection.provider.remove_webhook(webhook_id))
 
 
 def _skew(responses: Iterable[Response]) -> float | None:

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge.events import Observer
-    from taskbridge.models import Account, OperationInfo, WebhookEvent
+    from taskbridge.models import Account, OperationInfo, WebhookEndpoint, WebhookEvent
     from taskbridge.provider.clock import Clock
     from taskbridge.transport import Network
 
@@ -317,6 +317,19 @@ class ClientBase:
     ) -> Operation[tuple[OperationInfo, ...]]:
         connection = self._resume(self._only)
         return Operation(connection, operations.list_operations(connection, name, input_format, output_format))
+
+    def _webhooks(self) -> Operation[tuple[WebhookEndpoint, ...]]:
+        connection = self._resume(self._only)
+        return Operation(connection, operations.list_webhooks(connection))
+
+    def _add_webhook(self, url: str, events: Iterable[str] | None) -> Operation[WebhookEndpoint]:
+        connection = self._resume(self._only)
+        return Operation(connection, operations.add_webhook(connection, url, events))
+
+    def _remove_webhook(self, webhook: WebhookEndpoint | str) -> Operation[None]:
+        connection = self._resume(self._only)
+        webhook_id = webhook if isinstance(webhook, str) else webhook.id
+        return Operation(connection, operations.remove_webhook(connection, webhook_id))
 
     def _parse_webhook(
         self,

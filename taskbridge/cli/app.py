@@ -51,6 +51,7 @@ COMMANDS: Final = (
     "run",
     "submit",
     "wait",
+    "webhooks",
 )
 COMPLETION_VARIABLE: Final = "_TASKBRIDGE_COMPLETE"  # click's variable for shell completion
 

@@ -36,7 +36,17 @@ from taskbridge.errors import (
     UnsupportedFeature,
     printable,
 )
-from taskbridge.models import Account, OperationInfo, Reason, Task, TaskFile, TaskResult, TaskStatus, WebhookEvent
+from taskbridge.models import (
+    Account,
+    OperationInfo,
+    Reason,
+    Task,
+    TaskFile,
+    TaskResult,
+    TaskStatus,
+    WebhookEndpoint,
+    WebhookEvent,
+)
 from taskbridge.provider.capabilities import Capabilities, Credential, Delivery, IdKind
 from taskbridge.provider.http import UNREAD, Body, Flow, Form, Request, Response, Upload
 from taskbridge.provider.json import beginning_of
@@ -456,6 +466,18 @@ class Provider(ABC, Generic[S]):
         return Request(
             "GET", file.url, headers={"Accept": "*/*"}, authorized=False, response_type="bytes", external=True
         )
+
+    def webhooks(self) -> Flow[tuple[WebhookEndpoint, ...]]:
+        """Get the webhooks of the account."""
+        raise self.unsupported("list the webhooks of the account")
+
+    def add_webhook(self, url: str, events: tuple[str, ...]) -> Flow[WebhookEndpoint]:
+        """Make the vendor send these events to a URL; the result has the signing secret."""
+        raise self.unsupported("add a webhook")
+
+    def remove_webhook(self, webhook_id: str) -> Flow[None]:
+        """Remove a webhook of the account."""
+        raise self.unsupported("remove a webhook")
 
     def parse_webhook(self, delivery: Delivery) -> WebhookEvent:
         """Read a webhook delivery; no I/O.

@@ -111,6 +111,7 @@ class Capabilities:
         subtasks: Whether an id can stand for several tasks.
         reasons: Reasons that can occur.
         webhooks: The vendor's webhooks; None if it has none.
+        webhook_management: Whether the webhooks of the account can be listed, added and removed through the API.
         get_options: The vendor's query options that `client.get` passes on.
         list_polling: How the vendor's list reports many unfinished tasks at once; None if single polls are cheaper.
         operations: Neutral operation → the vendor's word. Any other operation of the vendor is ``native:…``.
@@ -143,6 +144,7 @@ class Capabilities:
     subtasks: bool = False
     reasons: tuple[Reason, ...] = ()
     webhooks: Webhooks | None = None
+    webhook_management: bool = False
     get_options: frozenset[str] = frozenset()
     list_polling: ListPolling | None = None
     operations: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -180,6 +182,9 @@ class Capabilities:
             "recover": self.recover,
             "account": self.account,
             "operations": self.operation_list,
+            "webhooks": self.webhook_management,
+            "add_webhook": self.webhook_management,
+            "remove_webhook": self.webhook_management,
         }
         return tuple(name for name, claimed in claims.items() if claimed)
 

@@ -150,6 +150,8 @@ FALSE_CLAIMS: list[tuple[str, dict[str, Any], str]] = [
     (SD, {"account": True}, METHODS),
     (CC, {"account": False}, METHODS),
     (SD, {"operation_list": True}, METHODS),
+    (SD, {"webhook_management": True}, METHODS),
+    (CC, {"webhook_management": False}, METHODS),
     (SD, {"delete_files": False}, METHODS),
     (CC, {"delete_files": True}, METHODS),
     (CC, {"operation_list": False}, METHODS),

@@ -48,6 +48,9 @@ CALLS: Final[Mapping[str, tuple[str, Callable[[Any, str], object]]]] = {
     "recover": ("recover", lambda client, _: client.recover(_uncertain_submission(client))),
     "account": ("account", lambda client, _: client.account()),
     "operations": ("operations", lambda client, _: client.operations()),
+    "webhooks": ("webhooks", lambda client, _: client.webhooks()),
+    "add_webhook": ("add_webhook", lambda client, _: client.add_webhook("https://example.com/hook")),
+    "remove_webhook": ("remove_webhook", lambda client, _: client.remove_webhook("w1")),
 }
 
 # Other capability -> the provider's method behind it.
@@ -102,8 +105,9 @@ class CapabilityConformance(LookupConformance):
     def test_capabilities_match_the_methods(self, connection: Connection) -> None:
         """Every claimed capability has its method, and every method its capability."""
         kind, claims = type(connection.provider), connection.provider.capabilities
-        for claim, method in {**{call: method for call, (method, _) in CALLS.items()}, **METHODS}.items():
-            claimed = claim in claims.calls if claim in CALLS else bool(getattr(claims, claim))
+        calls = [(call, method, call in claims.calls) for call, (method, _) in CALLS.items()]
+        others = [(name, method, bool(getattr(claims, name))) for name, method in METHODS.items()]
+        for claim, method, claimed in calls + others:
             implemented = getattr(kind, method) is not getattr(Provider, method)
             assert implemented or not claimed, f"{claim}: is claimed, but {method}() is not implemented"
             if claim != "separate_result":  # result() may also read the status response in its own way

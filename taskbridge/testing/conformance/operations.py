@@ -338,6 +338,16 @@ class OperationConformance(CapabilityConformance):
 
     # Webhooks.
 
+    def test_webhooks_are_managed_where_claimed(self, client: tb.Client) -> None:
+        """An added webhook has a secret and is listed until it is removed."""
+        if not client.capabilities.webhook_management:
+            return
+        added = client.add_webhook("https://example.com/conformance")
+        assert added.secret, "webhook_management: an added webhook has no secret"
+        assert added.id in {each.id for each in client.webhooks()}
+        client.remove_webhook(added)
+        assert added.id not in {each.id for each in client.webhooks()}
+
     def test_webhooks_are_as_claimed(self, vendor: Any) -> None:
         """A delivery is verified and has a claimed event; a changed or replayed one is rejected."""
         can = connection_of(self.provider, vendor.settings(self.provider)).provider.capabilities
