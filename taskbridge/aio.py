@@ -108,6 +108,10 @@ class _AsyncClient(ClientBase):
         """Delete a task and its results at the vendor, or a file; see `taskbridge.Client.delete`."""
         return await self._runtime.run(self._delete(what))
 
+    async def mark(self, task: AnyId, label: str) -> None:
+        """Mark a task with a text of your own; see `taskbridge.Client.mark`."""
+        return await self._runtime.run(self._change(partial(operations.mark, label=label), task))
+
     async def restart(self, task: AnyId, *, destructive: bool = False) -> Task:
         """Run a task again under its own id; see `taskbridge.Client.restart`."""
         return await self._runtime.run(self._change(partial(operations.restart, destructive=destructive), task))

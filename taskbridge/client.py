@@ -180,6 +180,20 @@ class _SyncClient(ClientBase):
         """
         return self._runtime.run(self._delete(what))
 
+    def mark(self, task: AnyId, label: str) -> None:
+        """Mark a task at the vendor with a text of your own, such as ``taken``; it replaces the one before.
+
+        Args:
+            task: A shared id, a ref or its text, or a task.
+            label: The text.
+
+        Raises:
+            UnsupportedFeature: The vendor cannot do this; nothing was sent.
+            InvalidInput: The vendor does not take such a text; nothing was sent.
+            TaskbridgeError: The vendor refuses, or may not have received the request.
+        """
+        return self._runtime.run(self._change(partial(operations.mark, label=label), task))
+
     def restart(self, task: AnyId, *, destructive: bool = False) -> Task:
         """Run a task again under its own id; its results, and people's changes to them, are lost.
 

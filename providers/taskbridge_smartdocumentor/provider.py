@@ -25,7 +25,7 @@ from urllib.parse import urlencode, urljoin
 
 from pydantic import SecretStr, model_validator
 
-from taskbridge.errors import AuthenticationError, MalformedResponse, TaskNotFound, printable
+from taskbridge.errors import AuthenticationError, InvalidInput, MalformedResponse, TaskNotFound, printable
 from taskbridge.models import (
     Reason,
     Task,
@@ -134,6 +134,7 @@ FILTERS: Final = frozenset(
     }
 )
 PAGE_SIZE: Final = 50  # tasks; the vendor's default is 10
+LABEL_LIMIT: Final = 32  # characters of an externalIntegrationStatus
 FIRST_DATE: Final = "2000-01-01T00:00:00Z"  # before any task: the list requires a date
 CLOCK_SKEW: Final = timedelta(hours=1)  # between the vendor's clock and ours
 MAX_EXPORT: Final = 64 << 20  # bytes; an export contains all recognized entities of a document
@@ -189,6 +190,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         operations={"extract-text": PROCESS},
         inputs=frozenset({"url"}),
         restart=True,
+        mark=True,
         listing=Listing(PAGE_SIZE, FILTERS, sort_order="by createdOn, or by the field that sort names"),
         list_polling=ListPolling(PAGE_SIZE, numbered=True),
         recover="externalId",
@@ -328,6 +330,20 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         )
         self.accept((yield request))
         return (yield from self.get(task_id))
+
+    def mark(self, task_id: str, label: str) -> Flow[None]:
+        """``PATCH /sdtask/externalIntegrationStatus``: technical/api-reference/patch-external-integration-status."""
+        if not label.strip() or len(label) > LABEL_LIMIT or not label.isprintable():
+            raise InvalidInput(f"SmartDocumentor takes a label of 1 to {LABEL_LIMIT} printable characters, not blank")
+        request = self.request(
+            "PATCH",
+            "/sdtask/externalIntegrationStatus",
+            params=self._id_parameter(task_id),
+            json={"externalIntegrationStatus": label},
+            idempotent=True,
+            response_type="bytes",
+        )
+        self.accept((yield request))
 
     # Results and downloads.
 

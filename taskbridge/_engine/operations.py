@@ -274,6 +274,12 @@ def delete(connection: Connection, task_id: str) -> EffectFlow[None]:
     connection.note_deleted(task_id)
 
 
+def mark(connection: Connection, task_id: str, *, label: str) -> EffectFlow[None]:
+    """Mark a task with a text of the caller's; see `Provider.mark`."""
+    require(connection, "mark", "mark a task")
+    yield from perform(connection, lambda: connection.provider.mark(task_id, label), task_id)
+
+
 def delete_file(connection: Connection, file: TaskFile) -> EffectFlow[None]:
     """Delete a file at the vendor; see `Provider.delete_file`."""
     provider = connection.provider

@@ -442,6 +442,10 @@ class Provider(ABC, Generic[S]):
         """
         return ()
 
+    def mark(self, task_id: str, label: str) -> Flow[None]:
+        """Mark a task with a text of the caller's, which replaces the one before."""
+        raise self.unsupported("mark a task")
+
     def result(self, task: Task) -> Flow[TaskResult]:
         """Get the result of a completed task; the default returns what the status response carried.
 

@@ -123,6 +123,7 @@ class Capabilities:
         delete: Whether a task can be deleted.
         delete_files: Whether a file that the vendor keeps can be deleted.
         restart: Whether a task can be run again under the same id, losing its previous result.
+        mark: Whether a task can be marked with a text of the caller's.
         listing: How tasks are listed; None if they cannot be.
         recover: By what an uncertain submission is found again; None if it cannot be.
         idempotency_key: Whether the vendor ensures that a submission sent twice runs once.
@@ -156,6 +157,7 @@ class Capabilities:
     delete: bool = False
     delete_files: bool = False
     restart: bool = False
+    mark: bool = False
     listing: Listing | None = None
     recover: str | None = None
     idempotency_key: bool = False
@@ -179,6 +181,7 @@ class Capabilities:
             "retry": self.retry,
             "delete": self.delete,
             "restart": self.restart,
+            "mark": self.mark,
             "recover": self.recover,
             "account": self.account,
             "operations": self.operation_list,

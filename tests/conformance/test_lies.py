@@ -153,6 +153,8 @@ FALSE_CLAIMS: list[tuple[str, dict[str, Any], str]] = [
     (SD, {"webhook_management": True}, METHODS),
     (CC, {"webhook_management": False}, METHODS),
     (SD, {"delete_files": False}, METHODS),
+    (SM, {"mark": False}, METHODS),
+    (CC, {"mark": True}, METHODS),
     (CC, {"delete_files": True}, METHODS),
     (CC, {"operation_list": False}, METHODS),
 ]

@@ -36,7 +36,7 @@ def test_uploads_stay_unless_the_connection_deletes_them(both: Callable[..., Bot
 
 
 def test_uploads_are_deleted_once_their_task_has_ended(own_vendors: Emulator) -> None:
-    settings = {**own_vendors.settings(VENDOR), "poll": {"interval": 0.02}, "delete_inputs": True}
+    settings: dict[str, Any] = {**own_vendors.settings(VENDOR), "poll": {"interval": 0.02}, "delete_inputs": True}
     with tb.connect(VENDOR, **settings) as client:
         own_vendors.plan_next(VENDOR, Plan(queued=20, working=40), Plan(outcome="failed"))
         running = client.submit("extract-text", PNG, name="mine.png")

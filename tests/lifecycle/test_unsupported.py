@@ -40,6 +40,7 @@ def test_a_provider_without_capabilities_refuses_every_operation() -> None:
         lambda: provider.recover({}),
         provider.account,
         lambda: provider.operations(None, None, None),
+        lambda: provider.mark("t", "taken"),
         provider.webhooks,
         lambda: provider.add_webhook("https://example.com/", ()),
         lambda: provider.remove_webhook("w1"),

@@ -45,6 +45,7 @@ CALLS: Final[Mapping[str, tuple[str, Callable[[Any, str], object]]]] = {
     "retry": ("retry", lambda client, task_id: client.retry(task_id)),
     "delete": ("delete", lambda client, task_id: client.delete(task_id)),
     "restart": ("restart", lambda client, task_id: client.restart(task_id, destructive=True)),
+    "mark": ("mark", lambda client, task_id: client.mark(task_id, "taken")),
     "recover": ("recover", lambda client, _: client.recover(_uncertain_submission(client))),
     "account": ("account", lambda client, _: client.account()),
     "operations": ("operations", lambda client, _: client.operations()),

@@ -203,6 +203,15 @@ class OperationConformance(CapabilityConformance):
         with suppress(tb.TaskNotFound):
             assert client.get(task).reason in (tb.Reason.DELETED, tb.Reason.EXPIRED)
 
+    def test_a_task_is_marked_where_claimed(self, client: tb.Client, vendor: Any) -> None:
+        """`mark` is accepted for a completed task, also with another text, and changes no status."""
+        if not client.capabilities.mark:
+            return
+        task = self._ended_tasks(client, vendor, TaskStatus.COMPLETED)[0]
+        client.mark(task, "taken")
+        client.mark(task, "done")
+        assert client.get(task).status is task.status
+
     def test_files_are_deleted_where_claimed(self, client: tb.Client, vendor: Any, tmp_path: Path) -> None:
         """A file of a result that was deleted cannot be downloaded any more."""
         if not client.capabilities.delete_files:
