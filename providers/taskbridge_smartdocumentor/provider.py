@@ -333,8 +333,8 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
 
     def mark(self, task_id: str, label: str) -> Flow[None]:
         """``PATCH /sdtask/externalIntegrationStatus``: technical/api-reference/patch-external-integration-status."""
-        if not label.strip() or len(label) > LABEL_LIMIT or not label.isprintable():
-            raise InvalidInput(f"SmartDocumentor takes a label of 1 to {LABEL_LIMIT} printable characters, not blank")
+        if not label.strip() or len(label) > LABEL_LIMIT:
+            raise InvalidInput(f"SmartDocumentor takes a label of 1 to {LABEL_LIMIT} characters that is not blank")
         request = self.request(
             "PATCH",
             "/sdtask/externalIntegrationStatus",

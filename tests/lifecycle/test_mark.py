@@ -33,11 +33,11 @@ def test_a_task_is_marked_by_the_callers_own_id(both: Callable[..., Both]) -> No
     assert [each.id for each in client.list(externalIntegrationStatus="x" * 32)] == [task.id]
 
 
-@pytest.mark.parametrize("label", ["", "   ", "x" * 33, "two\nlines"])
+@pytest.mark.parametrize("label", ["", "   ", "x" * 33])
 def test_a_label_that_the_vendor_refuses_is_not_sent(
     both: Callable[..., Both], own_vendors: Emulator, label: str
 ) -> None:
-    with pytest.raises(tb.InvalidInput, match="1 to 32 printable characters"):
+    with pytest.raises(tb.InvalidInput, match="1 to 32 characters"):
         both(VENDOR).mark("44", label)
     assert own_vendors.count(VENDOR) == 0
 
