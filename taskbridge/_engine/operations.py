@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from taskbridge._engine.effects import RunBlocking
 from taskbridge._engine.inputs import SubmitRequest, TemporaryFiles, check_limit, prepare
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.retry import RequestOptions
     from taskbridge._engine.tracing import PollTrace
     from taskbridge.models import Account, OperationInfo, TaskFile, WebhookEndpoint
-    from taskbridge.provider.http import Flow, Response
+    from taskbridge.provider.http import Flow, Request, Response
     from taskbridge.provider.submission import Page, Submission
 
 T = TypeVar("T")
@@ -118,21 +118,27 @@ def submit(connection: Connection, request: SubmitRequest) -> EffectFlow[Task]:
     return task
 
 
+class _Checked(Exception):
+    """The first request of a submission is ready; it is not sent."""
+
+
+def _stop(_request: Request) -> NoReturn:
+    raise _Checked
+
+
 def check_submit(connection: Connection, request: SubmitRequest) -> EffectFlow[None]:
     """Refuse what `submit` would refuse before it sends anything; a document that has to be fetched is not fetched."""
     with TemporaryFiles() as files:
         prepared: PreparedSubmission = yield RunBlocking(lambda: prepare(connection, request, files))
         if prepared.fetch_to:
             return
-        flow = connection.provider.submit(prepared.submission)
+        start = partial(connection.provider.submit, prepared.submission)
         try:
-            next(flow)  # the first request; it is not sent
+            yield from with_policies(connection, start, deadline_for(connection), before=_stop)
+        except _Checked:
+            return
         except TaskbridgeError as error:
             failure = connection.add_context(error)
-        else:
-            return
-        finally:
-            flow.close()
     raise failure
 
 

@@ -14,8 +14,9 @@ import taskbridge as tb
 from taskbridge.emulator import Plan
 from taskbridge.provider.http import Request, Response
 from taskbridge.testing import Emulator
+from taskbridge.testing.conformance.samples import connection_of
 
-from .conftest import PDF, PNG, Both, Scripted
+from .conftest import PDF, PNG, SETTINGS, Both, Scripted
 
 VENDOR = "scan-documents"
 FILES = "/v1/files/"
@@ -118,4 +119,9 @@ def test_what_cannot_be_deleted_is_refused_before_anything_is_sent(
         both("cloudconvert").delete(tb.TaskFile(id="file_1"))
     with pytest.raises(tb.InvalidInput, match="no id"):
         both(VENDOR).delete(tb.TaskFile(name="mine.png"))
+    with (
+        tb.Bridge({"scans": connection_of(VENDOR, SETTINGS[VENDOR])}) as bridge,
+        pytest.raises(tb.InvalidInput, match="which connection"),
+    ):
+        bridge.delete(tb.TaskFile(id="file_1"))
     assert own_vendors.count() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -91,6 +92,20 @@ def test_a_task_counts_once_however_often_and_however_it_is_seen(own_vendors: Em
         client.wait_all([job, job.ref, *ended.subtasks], timeout=20)
         assert client.stats()["cloudconvert"].usage == ONE_CREDIT
         list(client.list())  # what others submitted
+        assert client.stats()["cloudconvert"].usage == ONE_CREDIT
+
+
+def test_a_task_that_a_webhook_reports_counts_once(own_vendors: Emulator) -> None:
+    secret = "a-signing-secret-of-usage"
+    settings: dict[str, Any] = {**own_vendors.settings("cloudconvert"), "webhook_secrets": [secret]}
+    with tb.connect("cloudconvert", **settings) as client:
+        done = own_vendors.samples("cloudconvert")["job"]
+        native = done.removeprefix("job/")
+        body = json.dumps({"event": "job.finished", "job": {"id": native, "status": "finished"}}).encode()
+        headers = {"CloudConvert-Signature": hmac.new(secret.encode(), body, "sha256").hexdigest()}
+        assert client.ingest(client.parse_webhook(headers, body)).status == "applied"
+        assert client.stats()["cloudconvert"].usage == ONE_CREDIT
+        client.wait(done, timeout=20)
         assert client.stats()["cloudconvert"].usage == ONE_CREDIT
 
 
