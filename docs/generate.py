@@ -34,7 +34,18 @@ from taskbridge.cli.exit_codes import MEANINGS
 from taskbridge.cli.options import WIDTH
 from taskbridge.emulator.faults import FAULTS, WEBHOOK_FAULTS
 from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult
-from taskbridge.provider import Capabilities, Downloads, IdKind, ListPolling, Provider, Webhooks, base
+from taskbridge.provider import (
+    NEUTRAL_OPTIONS,
+    Accepts,
+    Capabilities,
+    Downloads,
+    IdKind,
+    ListPolling,
+    NeutralOptions,
+    Provider,
+    Webhooks,
+    base,
+)
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 REGION: Final = re.compile(r"(<!-- begin: ([^>]+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -93,12 +104,68 @@ def features() -> str:
     rows += [
         (_label(meaning), *(_shown(getattr(each, name)) for each in capabilities))
         for name, meaning in attribute_docs(Capabilities).items()
-        if name not in {"kinds", "reasons"}
+        if name not in {"kinds", "reasons", "operations", "accepts", "options"}  # `operations` shows the last three
     ]
     rows.append(("Maximum response size", *(_size(each.max_body) for each in vendors)))
     rows += [(f"Reason {code(each)}", *(yes(each in one.reasons) for one in capabilities)) for each in Reason]
     used = (row for row in rows if not {"no", "none"}.issuperset(row[1:]))
     return table(("", *(f"[{each.title}](vendors/{each.name}.md)" for each in vendors)), used)
+
+
+def operations() -> str:
+    """The neutral operations: for each vendor, the neutral options and values that it can do, and what it takes."""
+    vendors = builtins()
+    rows = ((code(name), *(_operation(each.capabilities, name) for each in vendors)) for name in NEUTRAL_OPTIONS)
+    return table(("", *(f"[{each.title}]({each.docs})" for each in vendors)), rows)
+
+
+def _operation(capabilities: Capabilities, name: str) -> str:
+    native = capabilities.operations.get(name)
+    if native is None:
+        return "no"
+    rows = capabilities.options.get(name, {}).items()
+    options = [code(key) if isinstance(row, str) else f"{code(key)} ({', '.join(row)})" for key, row in rows]
+    return f"{', '.join(options) or 'no options'}; of {_accepted(capabilities.accepts.get(native, Accepts()))}"
+
+
+def _documents(capabilities: Capabilities) -> str:
+    """What each operation takes; those that take the same are named together."""
+    same: dict[Accepts, list[str]] = {}
+    for word, accepts in capabilities.accepts.items():
+        same.setdefault(accepts, []).append(word)
+    return "; ".join(f"{_codes(words)}: {_accepted(accepts)}" for accepts, words in same.items()) or "of any media type"
+
+
+def _accepted(accepts: Accepts) -> str:
+    types = _codes(sorted(accepts.media_types)) if accepts.media_types else "any media type"
+    return f"{types}, several" if accepts.several else types
+
+
+def options(name: str) -> str:
+    """How a provider says the neutral options in the vendor's words."""
+    rows: list[tuple[str, ...]] = []
+    for operation, row_of in load_provider(name).capabilities.options.items():
+        for option, row in row_of.items():
+            if isinstance(row, str):
+                rows.append((code(operation), code(option), "any", code(row)))
+                continue
+            for value, own in row.items():
+                said = ", ".join(code(f"{key}={each}") for key, each in own.items())
+                rows.append((code(operation), code(option), code(value), said or "nothing: it is always so"))
+    return table(("Operation", "Neutral option", "Value", "Vendor"), rows)
+
+
+def neutral_options() -> str:
+    """The neutral options, with the operations that take them."""
+    rows = (
+        (
+            code(name),
+            _codes(operation for operation, names in NEUTRAL_OPTIONS.items() if name in names),
+            prose(meaning),
+        )
+        for name, meaning in attribute_docs(NeutralOptions).items()
+    )
+    return table(("Option", "Operations", "Meaning"), rows)
 
 
 # Published packages that tests run against the emulators, or whose signatures they compare with ours.
@@ -162,6 +229,7 @@ def summary(name: str) -> str:
         ("Subtasks", "the tasks of a job" if capabilities.subtasks else "none"),
         ("Operations", _codes(sorted(capabilities.operations))),
         ("Kinds of input", _codes(sorted(capabilities.inputs))),
+        ("Documents", _documents(capabilities)),
         ("Calls besides `get`, `wait`, `result`", _codes(capabilities.calls)),
         ("`download` saves", downloads(capabilities.downloads)),
         ("Webhooks", f"verified by {capabilities.webhooks.scheme}" if capabilities.webhooks else "none"),
@@ -418,6 +486,9 @@ MAKERS: Final[Mapping[str, Callable[..., str]]] = {
     "log-records": log_records,
     "mapping": mapping,
     "members": members,
+    "neutral-options": neutral_options,
+    "operations": operations,
+    "options": options,
     "pages": site_pages,
     "providers": providers,
     "reasons": reasons,

@@ -17,5 +17,6 @@ from taskbridge.errors import *  # noqa: F403  # their `__all__` names them
 from taskbridge.events import *  # noqa: F403  # their `__all__` names them
 from taskbridge.models import *  # noqa: F403  # their `__all__` names them
 from taskbridge.provider.capabilities import Capabilities as Capabilities
+from taskbridge.provider.options import NeutralOptions as NeutralOptions
 from taskbridge.provider.policy import PollPolicy as PollPolicy
 from taskbridge.provider.policy import RetryPolicy as RetryPolicy

@@ -6,7 +6,7 @@ A `Client` and a `Bridge` belong to one event loop. ``await close()`` them, or u
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from taskbridge._config.defaults import TransportMaker, current_defaults, default_clock
 from taskbridge._config.files import load_config
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         OperationInfo,
         Outcome,
         Outcomes,
+        Support,
         Task,
         TaskResult,
         TaskStatus,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     )
     from taskbridge.provider.capabilities import Capabilities
     from taskbridge.provider.clock import Clock
+    from taskbridge.provider.options import NeutralOptions
     from taskbridge.provider.sink import Progress
     from taskbridge.transport import AsyncTransport, Network
 
@@ -200,28 +202,30 @@ class Client(_AsyncClient):
         callback_url: str | None = None,
         name: str | None = None,
         before_submit: Callable[[Mapping[str, Any]], Awaitable[object] | object] | None = None,
+        **neutral: Unpack[NeutralOptions],
     ) -> Task:
         """Submit a document to the vendor, and return the new task; see `taskbridge.Client.submit`.
 
         If the call is cancelled after its submission was logged, the vendor may have accepted it; the log has its
         reference.
         """
-        request = SubmitRequest(operation, input, options, external_id, callback_url, name)
+        request = SubmitRequest(operation, input, options, external_id, callback_url, name, neutral)
         return await self._runtime.run(self._submit(self.name, request, before_submit))
 
-    async def check_submit(
+    def can(
         self,
         operation: str | None = None,
-        input: AnyInput = None,  # noqa: A002  # the usual name
+        input: AnyInput = None,  # noqa: A002  # as in submit
         *,
         options: Mapping[str, Any] | None = None,
         external_id: str | None = None,
         callback_url: str | None = None,
         name: str | None = None,
-    ) -> None:
-        """Check a submission before anything is sent; see `taskbridge.Client.check_submit`."""
-        request = SubmitRequest(operation, input, options, external_id, callback_url, name)
-        return await self._runtime.run(self._check_submit(request))
+        **neutral: Unpack[NeutralOptions],
+    ) -> Support:
+        """Return whether `submit` would accept these arguments; nothing is sent. See `taskbridge.Client.can`."""
+        request = SubmitRequest(operation, input, options, external_id, callback_url, name, neutral)
+        return self._can(self.name, request)
 
     def list(
         self, status: TaskStatus | str | None = None, *, limit: int | None = None, **filters: Any
@@ -362,9 +366,10 @@ class Bridge(_AsyncClient):
         callback_url: str | None = None,
         name: str | None = None,
         before_submit: Callable[[Mapping[str, Any]], Awaitable[object] | object] | None = None,
+        **neutral: Unpack[NeutralOptions],
     ) -> Task:
         """Submit a document to the vendor of a connection; see `Client.submit`."""
-        request = SubmitRequest(operation, input, options, external_id, callback_url, name)
+        request = SubmitRequest(operation, input, options, external_id, callback_url, name, neutral)
         return await self._runtime.run(self._submit(connection, request, before_submit))
 
     def list(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from taskbridge._config.defaults import TransportMaker, current_defaults, default_clock
 from taskbridge._config.files import load_config
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         OperationInfo,
         Outcome,
         Outcomes,
+        Support,
         Task,
         TaskResult,
         TaskStatus,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     )
     from taskbridge.provider.capabilities import Capabilities
     from taskbridge.provider.clock import Clock
+    from taskbridge.provider.options import NeutralOptions
     from taskbridge.provider.sink import Progress
     from taskbridge.transport import Network, Transport
 
@@ -319,6 +321,7 @@ class Client(_SyncClient):
         callback_url: str | None = None,
         name: str | None = None,
         before_submit: Callable[[Mapping[str, Any]], object] | None = None,
+        **neutral: Unpack[NeutralOptions],
     ) -> Task:
         """Submit a document to the vendor, and return the new task.
 
@@ -333,39 +336,46 @@ class Client(_SyncClient):
             input: A path, a URL, bytes, an open binary stream, a `TaskFile` of this vendor, or a list of these for
                 operations that join documents; None if the options name the document. Streams are read to their end
                 first.
-            options: The vendor's own options, verbatim; they override the connection's `submit.options`, key by key.
+            options: The vendor's own options, verbatim; they override neutral options, and the connection's
+                `submit.options`, key by key.
             external_id: Your own id for the task, where the vendor keeps one.
             callback_url: URL that the vendor calls when the task ends, where it supports one per task.
             name: File name of the document at the vendor; by default the file's own name.
+            neutral: Neutral options of the operation, the same for every vendor: ``convert`` takes `to`;
+                ``extract-text`` `text_format` and `language`; ``render`` `to`, `pages` and `dpi`; ``extract-pages``
+                `pages`. See `taskbridge.provider.NeutralOptions`; ``capabilities.options`` has what a vendor can do.
             before_submit: Called with the recovery token (JSON, the same as `error.recovery_token`) each time before
                 the request is sent after which the vendor may have the submission. An error from there is raised here,
                 and nothing is sent. A stored token finds the submission after a crash:
                 ``recover(SubmitUncertain("", recovery_token=token))``.
 
         Raises:
-            UnsupportedFeature: The vendor has no such operation, or does not accept such an input; nothing was sent.
+            UnsupportedFeature: The vendor has no such operation or option, or does not accept such an input; nothing
+                was sent.
             InvalidInput: A document or an option cannot be sent; nothing was sent.
             OSError: A file cannot be read.
             SubmitUncertain: The vendor may or may not have accepted it; see `recover`.
             TaskbridgeError: It has not.
         """
-        request = SubmitRequest(operation, input, options, external_id, callback_url, name)
+        request = SubmitRequest(operation, input, options, external_id, callback_url, name, neutral)
         return self._runtime.run(self._submit(self.name, request, before_submit))
 
-    def check_submit(
+    def can(
         self,
         operation: str | None = None,
-        input: AnyInput = None,  # noqa: A002  # the usual name
+        input: AnyInput = None,  # noqa: A002  # as in submit
         *,
         options: Mapping[str, Any] | None = None,
         external_id: str | None = None,
         callback_url: str | None = None,
         name: str | None = None,
-    ) -> None:
-        """Check a submission as `submit` does before it sends anything. Nothing is sent, and nothing costs.
+        **neutral: Unpack[NeutralOptions],
+    ) -> Support:
+        """Return whether `submit` would accept these arguments; nothing is sent.
 
-        What only the vendor can know, such as whether it accepts an option or can read the document, stays unchecked.
-        A stream is read to its end.
+        The media type of a document is found by its content, otherwise by its name. A stream is not read, a URL is not
+        fetched, and a file does not have to exist: those are judged by their names. If the type is not known, or the
+        vendor does not state which it accepts, the answer is true, and the vendor decides.
 
         Args:
             operation: As for `submit`, as are all others.
@@ -374,14 +384,16 @@ class Client(_SyncClient):
             external_id: Your own id for the task.
             callback_url: URL that the vendor calls.
             name: File name of the document at the vendor.
+            neutral: Neutral options.
+
+        Returns:
+            An object that is true or false; its text says why not.
 
         Raises:
-            UnsupportedFeature: The vendor has no such operation, or does not accept such an input.
-            InvalidInput: A document or an option cannot be sent.
             OSError: A file cannot be read.
         """
-        request = SubmitRequest(operation, input, options, external_id, callback_url, name)
-        return self._runtime.run(self._check_submit(request))
+        request = SubmitRequest(operation, input, options, external_id, callback_url, name, neutral)
+        return self._can(self.name, request)
 
     def list(
         self, status: TaskStatus | str | None = None, *, limit: int | None = None, **filters: Any
@@ -647,9 +659,10 @@ class Bridge(_SyncClient):
         callback_url: str | None = None,
         name: str | None = None,
         before_submit: Callable[[Mapping[str, Any]], object] | None = None,
+        **neutral: Unpack[NeutralOptions],
     ) -> Task:
         """Submit a document to the vendor of a connection; see `Client.submit`."""
-        request = SubmitRequest(operation, input, options, external_id, callback_url, name)
+        request = SubmitRequest(operation, input, options, external_id, callback_url, name, neutral)
         return self._runtime.run(self._submit(connection, request, before_submit))
 
     def list(

@@ -198,7 +198,7 @@ class ProviderLoadError(TaskbridgeError):
 
 
 class UnsupportedFeature(TaskbridgeError):
-    """The vendor does not offer the operation; nothing was sent."""
+    """The vendor does not offer the operation, or not with such an option or document; nothing was sent to it."""
 
 
 class InvalidTaskId(TaskbridgeError, ValueError):

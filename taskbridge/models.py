@@ -28,6 +28,7 @@ __all__ = [
     "Outcome",
     "Outcomes",
     "Reason",
+    "Support",
     "Task",
     "TaskFailure",
     "TaskFile",
@@ -553,6 +554,23 @@ class Outcomes(list[Outcome]):
         from taskbridge.notebook import outcomes_html  # noqa: PLC0415  # only in notebooks
 
         return outcomes_html(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Whether a submission is possible; true or false, and its text says why not.
+
+    Attributes:
+        error: What `submit` would raise; None if the submission is possible.
+    """
+
+    error: TaskbridgeError | None = None
+
+    def __bool__(self) -> bool:
+        return self.error is None
+
+    def __str__(self) -> str:
+        return "" if self.error is None else self.error.message
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ from taskbridge.models import (
     WebhookEvent,
 )
 from taskbridge.provider import (
+    Accepts,
     Capabilities,
     CodeTable,
     Credential,
@@ -64,6 +65,7 @@ from taskbridge.provider import (
     Link,
     Listing,
     ListPolling,
+    OptionTable,
     Page,
     Payload,
     Provider,
@@ -128,6 +130,18 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "extract-pages": "pdf/extract-pages",
 }
 
+# Neutral operation and option -> the vendor's key, or for each value its own options. Only pdf/ocr, which makes a PDF,
+# has a `language`, and no source names an option for the resolution of images.
+OPTIONS: Final[OptionTable] = {
+    "convert": {"to": "output_format"},  # https://cloudconvert.com/api/v2/convert
+    "extract-text": {"text_format": {"plain": {"output_format": "txt"}}},  # as above
+    "render": {
+        "to": "output_format",  # as above
+        "pages": "pages",  # as above, in its example
+    },
+    "extract-pages": {"pages": "pages"},  # n8n-nodes-cloudconvert, operations/pdf/execute.ts
+}
+
 # Neutral operation -> its default options; the caller's options override them.
 DEFAULT_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "extract-text": {"output_format": "txt"},
@@ -150,7 +164,8 @@ JOB: Final = IdKind(ID, "job", "job", example="job/73df1e16-fd8b-47a1-a156-f197b
 OPERATION: Final = re.compile(r"[a-z0-9-]+(/[a-z0-9-]+)*", re.ASCII)  # such as pdf/ocr
 GRAPH: Final = "jobs"  # native:jobs takes the caller's whole graph of tasks
 TEXT_TASK: Final = "extract-text"  # name of the task whose export is a text
-MULTIPLE_INPUTS: Final = frozenset({"pdf/merge", "merge", "archive"})
+# What a conversion can start from depends on its target, so no media type is stated.   https://cloudconvert.com/api/v2/convert
+ACCEPTS: Final[Mapping[str, Accepts]] = {word: Accepts(several=True) for word in ("pdf/merge", "merge", "archive")}
 INLINE_LIMIT: Final = 100_000  # bytes of a document inside the job; more is uploaded separately
 UPLOADED: Final = frozenset({200, 201, 204})  # 201 in recordings; a field of the form chooses
 FILE_FIELDS: Final = frozenset({"filename", "size", "url"})  # of a result's file; all others are properties
@@ -235,7 +250,8 @@ class CloudConvert(Provider[CloudConvertSettings]):
         get_options=frozenset({"include"}),
         operations=OPERATIONS,
         inputs=frozenset({"path", "bytes", "stream", "url", "file"}),
-        many_inputs=MULTIPLE_INPUTS,
+        accepts=ACCEPTS,
+        options=OPTIONS,
         cancel=True,
         retry=True,
         delete=True,

@@ -23,6 +23,7 @@ from taskbridge.provider import (
     BEARER_TOKEN,
     NO_TIME,
     PLAIN_ID,
+    Accepts,
     Base64,
     Capabilities,
     Credential,
@@ -32,6 +33,7 @@ from taskbridge.provider import (
     Flow,
     GeneratedFile,
     IdKind,
+    OptionTable,
     Payload,
     Provider,
     ProviderSettings,
@@ -59,6 +61,14 @@ STATES: Final[StateTable] = {
 }
 
 LAYOUT: Final = "layout-document-async"  # the only operation: …/latest/reference/layout-document-async/
+
+# Neutral operation and option -> for each value the vendor's own options: it has none.
+OPTIONS: Final[OptionTable] = {
+    "extract-text": {"text_format": {"plain": {}}},  # `content` of the layout: …/latest/reference/results/
+}
+
+# Operation -> the documents that it takes.       https://docs.expert.ai/extract/latest/reference/layout-document-async/
+ACCEPTS: Final[Mapping[str, Accepts]] = {LAYOUT: Accepts(frozenset({"application/pdf"}))}  # of at most 500 pages
 
 TASK: Final = IdKind(PLAIN_ID, identity=None, example="5c1dd1d8-3a2b-4f6a-9b0e-2f8b7c1d6e5f")  # opaque
 
@@ -106,6 +116,8 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         operations={"extract-text": LAYOUT},
         inputs=frozenset({"path", "bytes", "stream", "url"}),
         fetches_urls=True,
+        accepts=ACCEPTS,
+        options=OPTIONS,
         downloads=Downloads(("text", "data", "words")),
         upload_limit=UPLOAD_LIMIT,
         usage=(UsageUnit.PAGES,),

@@ -29,6 +29,7 @@ from taskbridge.models import Task, TaskFailure, TaskFile, TaskRef, TaskResult, 
 from taskbridge.provider import (
     NO_TIME,
     PLAIN_ID,
+    Accepts,
     Capabilities,
     CodeTable,
     Credential,
@@ -41,6 +42,7 @@ from taskbridge.provider import (
     IdKind,
     Listing,
     ListPolling,
+    OptionTable,
     Page,
     Payload,
     Provider,
@@ -82,11 +84,48 @@ OPERATIONS: Final[Mapping[str, str]] = {
     word: word for word in ("extract-text", "convert", "merge", "split", "extract-pages", "render")
 }
 
+QUALITY: Final = 90  # of 100, of a JPEG or WebP image whose quality the caller does not choose
+IMAGE: Final = Accepts(
+    frozenset({"image/png", "image/jpeg", "image/webp"}), otherwise="render a PDF first, and submit the images"
+)
+PDF: Final = Accepts(frozenset({"application/pdf"}), otherwise="merge makes a PDF of images")
+
 # Operation -> its folder.                        https://scan-documents.com/docs/tasks
 FOLDERS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("convert", "detect-documents", "extract-text", "warp", "apply-effect"), "image-operations"),
     "scan": "image-operations",  # newer than that page: node-sdk, packages/mcp-server
     **dict.fromkeys(("render", "split", "merge", "extract-pages"), "pdf-operations"),
+}
+
+# Neutral operation and option -> the vendor's key, or for each value its own options.
+OPTIONS: Final[OptionTable] = {
+    "convert": {  # node-sdk, image-operations.ts; the vendor requires a quality of 1 to 100 where an image loses some
+        "to": {
+            "png": {"target_format": "image/png"},
+            "jpg": {"target_format": "image/jpeg", "quality": QUALITY},
+            "webp": {"target_format": "image/webp", "quality": QUALITY},
+        },
+    },
+    "extract-text": {  # https://scan-documents.com/docs/v1/image-operations/extract-text
+        "text_format": {
+            "plain": {"format": "plain"},
+            "markdown": {"format": "markdown"},
+            "html": {"format": "html"},
+        },
+    },
+    "render": {
+        "to": {"png": {}},  # https://scan-documents.com/docs/tasks: always PNG
+        "pages": "pages",  # node-sdk, pdf-operations.ts
+        "dpi": "dpi",  # as above; 300 by default
+    },
+    "extract-pages": {"pages": "pages"},  # https://scan-documents.com/docs/v1/pdf-operations/extract-pages
+}
+
+# Operation -> the documents that it takes.       https://scan-documents.com/docs/tasks
+ACCEPTS: Final[Mapping[str, Accepts]] = {
+    **{word: IMAGE for word, folder in FOLDERS.items() if folder == "image-operations"},
+    **dict.fromkeys(("render", "split", "extract-pages"), PDF),
+    "merge": Accepts(IMAGE.media_types | PDF.media_types, several=True),  # images too: node-sdk, pdf-operations.ts
 }
 
 # `format` of a text -> suffix of its file.       node-sdk, image-operations.ts
@@ -96,7 +135,7 @@ TASK: Final = IdKind(PLAIN_ID, example="task_euyrvozb9302uwhq")  # length and al
 
 PATH: Final = re.compile(r"(image|pdf)-operations/[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)  # an operation not in FOLDERS
 WITHOUT_NAME: Final = frozenset({"detect-documents", "extract-text"})  # take no `name`: node-sdk, image-operations.ts
-MULTIPLE_INPUTS: Final = frozenset({"merge"})  # its `input` is a list
+MERGE: Final = "merge"  # its `input` is a list
 UPLOAD_LIMIT: Final = 10 << 20  # bytes; "10 MB" in node-sdk, files.ts, read generously
 RESULT_KEYS: Final = frozenset({"generated_files", "content", "documents"})  # node-sdk, src/resources/tasks.ts
 
@@ -146,7 +185,8 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         operations=OPERATIONS,
         inputs=frozenset({"path", "bytes", "stream", "url", "file"}),
         fetches_urls=True,
-        many_inputs=MULTIPLE_INPUTS,
+        accepts=ACCEPTS,
+        options=OPTIONS,
         delete_files=True,
         listing=Listing(PAGE_SIZE),
         # The list's rows have the schema of a task:  https://scan-documents.com/docs/v1/tasks/get
@@ -178,7 +218,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
                 inputs.append(source.id)
         options = {**_default_options(submission), **submission.options}
         if inputs:
-            options.setdefault("input", inputs if submission.native_operation in MULTIPLE_INPUTS else inputs[0])
+            options.setdefault("input", inputs if submission.native_operation == MERGE else inputs[0])
         response = yield self.request("POST", path, json=options, starts_work=True, recovery_token=recovery_token)
         return self.task(self.payload(response))
 

@@ -51,6 +51,7 @@ from taskbridge.provider import (
     Link,
     Listing,
     ListPolling,
+    OptionTable,
     Page,
     Payload,
     Provider,
@@ -110,6 +111,11 @@ INTEGRATION: Final[StateTable] = {
 INTEGRATION_NAMES: Final[Mapping[int, str]] = {4: "Failed"}
 
 PROCESS: Final = "process"  # the only operation: technical/api-reference/post-create-task
+
+# Neutral operation and option -> the vendor's key.        technical/api-reference/post-create-task
+OPTIONS: Final[OptionTable] = {
+    "extract-text": {"language": "context.transcriptLanguage"},  # documented for transcription: audio and video
+}
 
 TASK: Final = IdKind(re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII), example="44")
 EXTERNAL: Final = IdKind(
@@ -188,7 +194,8 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
             signed_time=False,
         ),
         operations={"extract-text": PROCESS},
-        inputs=frozenset({"url"}),
+        inputs=frozenset({"url"}),  # what is at the URL: its workspace decides, no page states media types
+        options=OPTIONS,
         restart=True,
         mark=True,
         listing=Listing(PAGE_SIZE, FILTERS, sort_order="by createdOn, or by the field that sort names"),

@@ -52,6 +52,16 @@ class _Retry(_Settings):
 class _Submit(_Settings):
     operation: str | None = None
     """Operation if `client.submit` names none."""
+    to: str | None = None
+    """Neutral option of that operation, as are the next four: the format of the result, such as ``pdf``."""
+    text_format: str | None = None
+    """Markup of the text: ``plain``, ``markdown`` or ``html``."""
+    language: str | None = None
+    """Language of the documents, such as ``de``."""
+    pages: str | int | None = None
+    """Pages of the documents, such as ``1,3,5-8``."""
+    dpi: int | None = None
+    """Resolution of the images, in dots per inch."""
     options: dict[str, Any] = Field(default_factory=dict[str, Any], repr=False)
     """Options of the vendor for that operation, verbatim; options of a call override them, key by key."""
 

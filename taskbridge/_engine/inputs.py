@@ -1,8 +1,8 @@
 """Turns what a caller passes to `submit` into a submission that can be sent, and sent again.
 
-Whatever is known to be wrong is refused here, before any request: an operation that the vendor does not have, a kind of
-input that it does not accept, a file that is missing, empty or over the stated limit. Local files are checked and
-streams are copied into a temporary file; nothing here uses the network.
+Whatever is known to be wrong is refused here, before any request: an operation or option that the vendor does not have,
+a kind of input or a media type that it does not accept, a file that is missing, empty or over the stated limit. Local
+files are checked and streams are copied into a temporary file; nothing here uses the network.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeAlias
 from uuid import uuid4
 
+from taskbridge._engine.media_types import check_media_type
+from taskbridge._engine.options import merge_options, translate_options
 from taskbridge._engine.redirects import name_of
 from taskbridge.errors import InvalidInput, UnsupportedFeature, printable
-from taskbridge.models import TaskFile
+from taskbridge.models import Support, TaskFile
 from taskbridge.provider.addresses import is_http
+from taskbridge.provider.options import NEUTRAL_OPTIONS
 from taskbridge.provider.submission import NATIVE, Document, Link, Source, Stored, Submission, safe_name
 
 if TYPE_CHECKING:
@@ -87,6 +91,7 @@ class SubmitRequest:
     external_id: str | None = None
     callback_url: str | None = None
     name: str | None = None
+    neutral: Mapping[str, Any] = field(default_factory=dict[str, Any])  # neutral options
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +106,46 @@ def prepare(connection: Connection, request: SubmitRequest, files: TemporaryFile
     """Check a request, and make a submission of it; `files` keeps the contents of streams.
 
     Raises:
-        UnsupportedFeature: The vendor has no such operation, or does not accept such an input.
+        UnsupportedFeature: The vendor has no such operation or option, or does not accept such an input.
         InvalidInput: A document or an option cannot be sent.
         OSError: A file cannot be read.
     """
+    submission = _without_sources(connection, request)
+    inputs = _as_tuple(request.inputs)
+    name = request.name if len(inputs) == 1 else None
+    native = submission.native_operation
+    sources = tuple(_source(connection, native, each, name, files) for each in inputs)
+    fetches = connection.provider.capabilities.fetches_urls
+    links = (index for index, source in enumerate(sources) if isinstance(source, Link)) if fetches else ()
+    return PreparedSubmission(replace(submission, sources=sources), {index: files.new_path() for index in links})
+
+
+def can_submit(connection: Connection, request: SubmitRequest) -> Support:
+    """Return whether `prepare` and the provider would refuse a request, without sending or writing anything.
+
+    A stream, a URL and a file that does not exist are judged by their names.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    files = TemporaryFiles()  # stays empty: streams are not read
+    try:
+        submission = _without_sources(connection, request)
+        inputs = _as_tuple(request.inputs)
+        name = request.name if len(inputs) == 1 else None
+        native = submission.native_operation
+        found = [_inspect(connection, native, each, name, files) for each in inputs]
+        sources = tuple(source for source in found if source is not None)
+        if sources and len(sources) == len(found):
+            with closing(connection.provider.submit(replace(submission, sources=sources))) as flow:
+                next(flow, None)  # what only the provider can check
+    except (UnsupportedFeature, InvalidInput) as error:
+        return Support(error.again())
+    return Support()
+
+
+def _without_sources(connection: Connection, request: SubmitRequest) -> Submission:
+    """Check everything about a request but its documents."""
     provider = connection.provider
     can = provider.capabilities
     if not can.operations:
@@ -123,25 +164,21 @@ def prepare(connection: Connection, request: SubmitRequest, files: TemporaryFile
         if not is_http(request.callback_url):
             raise InvalidInput("callback_url must begin with https:// or http://")
     inputs = _as_tuple(request.inputs)
-    if len(inputs) > 1 and native not in can.many_inputs:
+    several = sorted(word for word, accepts in can.accepts.items() if accepts.several)
+    if len(inputs) > 1 and native not in several:
         raise UnsupportedFeature(
             f"{provider.title} takes one document for {printable(native, 60)}; several only for "
-            f"{', '.join(sorted(can.many_inputs)) or 'none of its operations'}"
+            f"{', '.join(several) or 'none of its operations'}"
         )
-    name = request.name if len(inputs) == 1 else None
-    sources = tuple(_source(connection, each, name, files) for each in inputs)
-    submission = Submission(
+    return Submission(
         operation=operation,
         native_operation=native,
         reference=request.external_id or f"taskbridge-{uuid4().hex}",
-        sources=sources,
         options=_options(connection, request, operation),
         external_id=request.external_id,
         callback_url=request.callback_url,
         name=None if request.name is None else safe_name(request.name),
     )
-    links = (index for index, source in enumerate(sources) if isinstance(source, Link)) if can.fetches_urls else ()
-    return PreparedSubmission(submission, {index: files.new_path() for index in links})
 
 
 # Operations and options.
@@ -173,9 +210,16 @@ def native_operation(operation: str, can: Capabilities, title: str) -> str:
 
 
 def _options(connection: Connection, request: SubmitRequest, operation: str) -> dict[str, Any]:
+    """What a call says overrides what the connection says, and the vendor's own options override neutral ones."""
     defaults = connection.settings.submit
-    is_default = defaults.operation in (None, operation)  # options for another operation do not apply
-    options = {**(defaults.options if is_default else {}), **(request.options or {})}
+    said = translate_options(connection, operation, request.neutral)
+    translated, own = said, dict(request.options or {})
+    if defaults.operation in (None, operation):  # options for another operation do not apply
+        names = (name for name in NEUTRAL_OPTIONS.get(operation, ()) if name not in request.neutral)
+        usual = {name: value for name in names if (value := getattr(defaults, name)) is not None}
+        translated = merge_options(translate_options(connection, operation, usual), said)
+        own = {key: value for key, value in defaults.options.items() if key not in said} | own
+    options = merge_options(translated, own)
     try:
         json.dumps(options, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
@@ -201,38 +245,63 @@ def _as_tuple(given: AnyInput) -> tuple[OneInput, ...]:
     return (given,)  # type: ignore[return-value]  # other sequences are texts and bytes
 
 
-def _source(connection: Connection, given: OneInput, name: str | None, files: TemporaryFiles) -> Source:
+def _source(connection: Connection, native: str, given: OneInput, name: str | None, files: TemporaryFiles) -> Source:
     if isinstance(given, TaskFile):
-        return _from_task_file(connection, given, name)
+        return _from_task_file(connection, native, given, name)
     if isinstance(given, str) and is_url(given):
         _require_kind(connection, "url")
         if not is_http(given):
             raise InvalidInput("a document's URL must begin with https:// or http://, and hold no spaces")
+        if not connection.provider.capabilities.fetches_urls:  # otherwise its content decides
+            check_media_type(connection, native, name or name_of(given), b"")
         return Link(given, None if name is None else safe_name(name))
     if isinstance(given, bytes | bytearray | memoryview):
         _require_kind(connection, "bytes")
         content = bytes(given)
         fallback = next((name for start, name in _NAMES.items() if content.startswith(start)), "document")
-        return _checked(Document(safe_name(name or fallback), content, len(content)), connection)
+        return _checked(Document(safe_name(name or fallback), content, len(content)), connection, native)
     if isinstance(given, str | os.PathLike):
         _require_kind(connection, "path")
         path = Path(given)
-        return _checked(Document(safe_name(name or path.name), path, _size(path)), connection)
+        return _checked(Document(safe_name(name or path.name), path, _size(path)), connection, native)
     if callable(getattr(given, "read", None)):
         _require_kind(connection, "stream")
         path = files.save(given)
-        own = getattr(given, "name", None)
-        label = safe_name(name or (own if isinstance(own, str) else "document"))
-        return _checked(Document(label, path, path.stat().st_size), connection)
+        return _checked(Document(_stream_name(given, name), path, path.stat().st_size), connection, native)
     raise InvalidInput(
         f"a document is a path, a URL, bytes, an open binary stream or a TaskFile, not {type(given).__name__}"
     )
 
 
-def _from_task_file(connection: Connection, file: TaskFile, name: str | None) -> Source:
+def _inspect(
+    connection: Connection, native: str, given: OneInput, name: str | None, files: TemporaryFiles
+) -> Source | None:
+    """As `_source`; None for a document whose content is not available."""
+    if isinstance(given, str) and is_url(given):
+        source = _source(connection, native, given, name, files)
+        check_media_type(connection, native, name or name_of(given), b"")
+        return source
+    if callable(getattr(given, "read", None)):
+        _require_kind(connection, "stream")
+        check_media_type(connection, native, _stream_name(given, name), b"")
+        return None
+    if isinstance(given, str | os.PathLike) and not Path(given).exists():
+        _require_kind(connection, "path")
+        check_media_type(connection, native, safe_name(name or Path(given).name), b"")
+        return None
+    return _source(connection, native, given, name, files)
+
+
+def _stream_name(stream: object, name: str | None) -> str:
+    own = getattr(stream, "name", None)
+    return safe_name(name or (own if isinstance(own, str) else "document"))
+
+
+def _from_task_file(connection: Connection, native: str, file: TaskFile, name: str | None) -> Source:
     """A file of a result: by its id if the vendor accepts its own files, else by its link."""
     takes_files = "file" in connection.provider.capabilities.inputs
     label = name or file.name
+    check_media_type(connection, native, label or "the file", b"", file.media_type)
     if file.id is not None and takes_files:
         return Stored(file.id, None if label is None else safe_name(label))
     if file.url is not None:
@@ -261,15 +330,21 @@ def _size(path: Path) -> int:
         return found.st_size
 
 
-def _checked(document: Document, connection: Connection) -> Document:
+def _checked(document: Document, connection: Connection, native: str) -> Document:
     if document.size == 0:
         raise InvalidInput(f"{document.name} is empty; a stream may have been read before")
-    check_limit(document, connection)
+    check_document(document, connection, native)
     return document
 
 
-def check_limit(document: Document, connection: Connection) -> None:
-    """Refuse a document that is larger than the vendor's stated limit."""
+def check_document(document: Document, connection: Connection, native: str) -> None:
+    """Refuse a document that is larger than the vendor's stated limit, or of a type that the operation does not take.
+
+    Raises:
+        InvalidInput: It is too large.
+        UnsupportedFeature: The operation does not take its media type.
+    """
     title, limit = connection.provider.title, connection.provider.capabilities.upload_limit
     if limit is not None and document.size > limit:
         raise InvalidInput(f"{document.name} has {document.size} bytes; {title} takes documents of at most {limit}")
+    check_media_type(connection, native, document.name, document.content)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from taskbridge._engine.effects import RunBlocking
-from taskbridge._engine.inputs import SubmitRequest, TemporaryFiles, check_limit, prepare
+from taskbridge._engine.inputs import SubmitRequest, TemporaryFiles, check_document, prepare
 from taskbridge._engine.lookup import identity_mismatch
 from taskbridge._engine.redirects import fetch
 from taskbridge._engine.retry import LIST, OTHER, SUBMIT, broken_provider, with_policies
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.retry import RequestOptions
     from taskbridge._engine.tracing import PollTrace
     from taskbridge.models import Account, OperationInfo, TaskFile, WebhookEndpoint
-    from taskbridge.provider.http import Flow, Request, Response
+    from taskbridge.provider.http import Flow, Response
     from taskbridge.provider.submission import Page, Submission
 
 T = TypeVar("T")
@@ -118,30 +118,6 @@ def submit(connection: Connection, request: SubmitRequest) -> EffectFlow[Task]:
     return task
 
 
-class _Checked(Exception):
-    """The first request of a submission is ready; it is not sent."""
-
-
-def _stop(_request: Request) -> NoReturn:
-    raise _Checked
-
-
-def check_submit(connection: Connection, request: SubmitRequest) -> EffectFlow[None]:
-    """Refuse what `submit` would refuse before it sends anything; a document that has to be fetched is not fetched."""
-    with TemporaryFiles() as files:
-        prepared: PreparedSubmission = yield RunBlocking(lambda: prepare(connection, request, files))
-        if prepared.fetch_to:
-            return
-        start = partial(connection.provider.submit, prepared.submission)
-        try:
-            yield from with_policies(connection, start, deadline_for(connection), before=_stop)
-        except _Checked:
-            return
-        except TaskbridgeError as error:
-            failure = connection.add_context(error)
-    raise failure
-
-
 def _fetch_documents(connection: Connection, prepared: PreparedSubmission) -> EffectFlow[Submission]:
     """Replace the links that have to be fetched by the documents behind them."""
     settings, submission = connection.settings, prepared.submission
@@ -163,7 +139,7 @@ def _fetch_documents(connection: Connection, prepared: PreparedSubmission) -> Ef
             document = Document(link.name or fetched.name, path, path.stat().st_size, fetched.media_type)
             if document.size == 0:
                 raise InvalidInput("the document's URL gives an empty file", provider=connection.provider.name)
-            check_limit(document, connection)
+            check_document(document, connection, submission.native_operation)
             sources[index] = document
             continue
         raise connection.add_context(failure)

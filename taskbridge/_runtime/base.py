@@ -22,6 +22,7 @@ from taskbridge._engine import operations
 from taskbridge._engine.connection import Connection
 from taskbridge._engine.download import DownloadOptions, download_file, download_task, get_result
 from taskbridge._engine.event_bus import listening
+from taskbridge._engine.inputs import can_submit
 from taskbridge._engine.logs import TASKS
 from taskbridge._engine.lookup import NotFoundGrace, PollResult, get, get_and_report, has_long_poll, poll
 from taskbridge._engine.observers import ObserverHandle
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge.events import Observer
-    from taskbridge.models import Account, OperationInfo, WebhookEndpoint, WebhookEvent
+    from taskbridge.models import Account, OperationInfo, Support, WebhookEndpoint, WebhookEvent
     from taskbridge.provider.clock import Clock
     from taskbridge.transport import Network
 
@@ -291,9 +292,8 @@ class ClientBase:
         span = CallSpan("submit", [opened], opened.clock)
         return Operation(opened, operations.submit(opened, request), before_submit, span)
 
-    def _check_submit(self, request: SubmitRequest) -> Operation[None]:
-        connection = self._resume(self._only)
-        return Operation(connection, operations.check_submit(connection, request))
+    def _can(self, connection: str, request: SubmitRequest) -> Support:
+        return can_submit(self._named(connection), request)
 
     def _recover(self, connection: str | None, error: TaskbridgeError, document: AnyInput) -> Operation[Task | None]:
         opened = self._resume(connection)

@@ -9,6 +9,7 @@ from taskbridge.provider.base import CodeTable, ErrorDetails, Provider, Provider
 from taskbridge.provider.capabilities import (
     BEARER_TOKEN,
     PLAIN_ID,
+    Accepts,
     Capabilities,
     Credential,
     Delivery,
@@ -19,6 +20,7 @@ from taskbridge.provider.capabilities import (
 from taskbridge.provider.clock import clip_seconds
 from taskbridge.provider.http import Base64, Body, Flow, Form, Request, Response, Upload
 from taskbridge.provider.json import read_json
+from taskbridge.provider.options import NEUTRAL_OPTIONS, NeutralOptions, OptionTable
 from taskbridge.provider.payload import NO_TIME, Payload, State, StateTable, path_id, read_state, read_time
 from taskbridge.provider.results import GeneratedFile, as_json, as_text, generated_files
 from taskbridge.provider.signatures import SVIX_PREFIX, TOLERANCE, is_in_url, verify_hex_hmac, verify_svix
@@ -39,10 +41,12 @@ from taskbridge.provider.submission import (
 __all__ = [
     "BEARER_TOKEN",
     "NATIVE",
+    "NEUTRAL_OPTIONS",
     "NO_TIME",
     "PLAIN_ID",
     "SVIX_PREFIX",
     "TOLERANCE",
+    "Accepts",
     "Base64",
     "Body",
     "Capabilities",
@@ -59,6 +63,8 @@ __all__ = [
     "Link",
     "ListPolling",
     "Listing",
+    "NeutralOptions",
+    "OptionTable",
     "Page",
     "Payload",
     "Provider",

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from taskbridge.models import Reason, UsageUnit
+from taskbridge.provider.options import OptionTable
 from taskbridge.provider.payload import Payload
 from taskbridge.provider.secrets import SecretHeader
 from taskbridge.provider.submission import Listing, ListPolling
@@ -99,6 +100,21 @@ class Downloads:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepts:
+    """The documents that an operation takes. What no source states is left open, and the vendor decides.
+
+    Attributes:
+        media_types: Their media types; empty if they are not stated.
+        several: Whether it takes several documents.
+        otherwise: What to do with a document of another type, for messages.
+    """
+
+    media_types: frozenset[str] = frozenset()
+    several: bool = False
+    otherwise: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a provider can do, as data; the feature matrix is generated from it.
 
@@ -117,7 +133,8 @@ class Capabilities:
         operations: Neutral operation → the vendor's word. Any other operation of the vendor is ``native:…``.
         inputs: Accepted forms of a document: ``path``, ``bytes``, ``stream``, ``url``, ``file`` (a `TaskFile`).
         fetches_urls: Whether the library fetches a document given by URL, because the vendor needs the bytes.
-        many_inputs: Operations, in the vendor's word, that take several documents.
+        accepts: Operation, in the vendor's word → the documents that it takes; one of any type for all others.
+        options: Neutral operation → the neutral options that the vendor can do, and how it says them.
         cancel: Whether a task can be stopped.
         retry: Whether a task can be run again as a new task.
         delete: Whether a task can be deleted.
@@ -151,7 +168,8 @@ class Capabilities:
     operations: Mapping[str, str] = field(default_factory=dict[str, str])
     inputs: frozenset[str] = frozenset()
     fetches_urls: bool = False
-    many_inputs: frozenset[str] = frozenset()
+    accepts: Mapping[str, Accepts] = field(default_factory=dict[str, Accepts])
+    options: OptionTable = field(default_factory=dict[str, Mapping[str, str | Mapping[str, Mapping[str, Any]]]])
     cancel: bool = False
     retry: bool = False
     delete: bool = False

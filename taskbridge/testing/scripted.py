@@ -21,8 +21,9 @@ from urllib.parse import urlsplit
 from taskbridge._config.defaults import TransportMaker, override_defaults
 from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus
 from taskbridge.provider.base import Provider, ProviderSettings, no_requests
-from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, Credential, IdKind
+from taskbridge.provider.capabilities import PLAIN_ID, Accepts, Capabilities, Credential, IdKind
 from taskbridge.provider.http import Flow, Request, Response
+from taskbridge.provider.options import NEUTRAL_OPTIONS
 from taskbridge.provider.payload import Payload, StateTable, path_id, read_state
 from taskbridge.provider.submission import Document, Submission
 from taskbridge.testing.clock import VirtualClock
@@ -64,7 +65,8 @@ class Scripted(Provider[ScriptedSettings]):
         reasons=tuple(Reason),
         operations={name: name for name in _OPERATIONS},
         inputs=frozenset({"path", "bytes", "stream", "url"}),
-        many_inputs=frozenset({"merge"}),
+        accepts={"merge": Accepts(several=True)},
+        options={operation: {name: name for name in names} for operation, names in NEUTRAL_OPTIONS.items()},
         cancel=True,
         external_id=True,
     )

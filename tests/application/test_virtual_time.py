@@ -27,7 +27,9 @@ IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(40)
 
 
 def document(vendor: str) -> str | bytes:
-    return "https://documents.test/a.pdf" if vendor == "smartdocumentor" else IMAGE
+    if vendor == "smartdocumentor":
+        return "https://documents.test/a.pdf"
+    return b"%PDF-1.4" if vendor == "expertai-extract" else IMAGE
 
 
 @pytest.fixture

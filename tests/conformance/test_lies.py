@@ -13,10 +13,11 @@ import pytest
 import taskbridge as tb
 from taskbridge._config.registry import load_provider
 from taskbridge.provider.base import no_requests
-from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, Downloads, IdKind, Webhooks
+from taskbridge.provider.capabilities import PLAIN_ID, Accepts, Capabilities, Downloads, IdKind, Webhooks
 from taskbridge.provider.http import Request, Response
 from taskbridge.provider.submission import Listing, ListPolling
 from taskbridge.testing import Emulator, ProviderConformance
+from taskbridge.testing.conformance.capabilities import EXAMPLES
 from taskbridge.testing.conformance.samples import RecordedSamples, connection_of
 
 CC, SD, SM, XA = "cloudconvert", "scan-documents", "smartdocumentor", "expertai-extract"
@@ -24,6 +25,8 @@ METHODS = "test_capabilities_match_the_methods"
 SAMPLES = "test_capabilities_match_the_samples"
 COMPLETE = "test_every_id_kind_and_reason_has_a_sample"
 CONSISTENT = "test_capabilities_are_consistent"
+OPTIONS = "test_every_claimed_option_is_accepted"
+ACCEPTS_PDF = Accepts(frozenset({"application/pdf"}))
 
 FAILURES = (AssertionError, pytest.fail.Exception, tb.TaskbridgeError)
 
@@ -31,6 +34,14 @@ FAILURES = (AssertionError, pytest.fail.Exception, tb.TaskbridgeError)
 class CloudConvertSuite(ProviderConformance):
     provider = CC
     options = {"convert": {"output_format": "pdf"}}  # noqa: RUF012  # as users write it
+
+
+class ScanDocumentsSuite(ProviderConformance):
+    provider = SD
+    document = EXAMPLES["image/png"]
+
+
+SUITES = {CC: CloudConvertSuite, SD: ScanDocumentsSuite}
 
 
 @dataclass
@@ -42,9 +53,7 @@ class Trial:
     folder: Path
 
     def run(self, name: str) -> None:
-        kind = type(
-            "Suite", (CloudConvertSuite if self.provider == CC else ProviderConformance,), {"provider": self.provider}
-        )
+        kind = type("Suite", (SUITES.get(self.provider, ProviderConformance),), {"provider": self.provider})
         suite: Any = kind()
         settings = self.vendor.settings(self.provider)
         with tb.connect(self.provider, **suite.quick_settings(self.vendor)) as client:
@@ -121,7 +130,13 @@ FALSE_CLAIMS: list[tuple[str, dict[str, Any], str]] = [
     (XA, {"inputs": frozenset({"bytes", "file"})}, "test_every_claimed_input_is_accepted"),
     (SM, {"inputs": frozenset({"url", "bytes"}), "fetches_urls": True}, "test_every_claimed_input_is_accepted"),
     (SD, {"fetches_urls": False}, "test_every_claimed_input_is_accepted"),
-    (SD, {"many_inputs": frozenset({"extract-text"})}, "test_several_documents_are_submitted_where_claimed"),
+    (SD, {"accepts": {"extract-text": Accepts(several=True)}}, "test_several_documents_are_submitted_where_claimed"),
+    (SD, {"accepts": {"extract-text": ACCEPTS_PDF}}, "test_every_claimed_media_type_is_accepted"),
+    (SD, {"accepts": {"extract-text": Accepts(frozenset({"pdf"}))}}, CONSISTENT),
+    (SD, {"options": {"convert": {"to": {"gif": {"target_format": "image/gif"}}}}}, OPTIONS),
+    (SD, {"options": {"extract-text": {"dpi": "dpi"}}}, CONSISTENT),
+    (SD, {"options": {"convert": {"to": {"jpeg": {}}}}}, CONSISTENT),
+    (XA, {"options": {"convert": {"to": "format"}}}, CONSISTENT),
     (XA, {"cancel": True}, METHODS),
     (SD, {"retry": True}, METHODS),
     (SM, {"delete": True}, METHODS),

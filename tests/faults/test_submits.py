@@ -33,13 +33,14 @@ from .submitting import SubmitOutcome, submit_outcome
 from .vendors import CANARY, VENDORS, Vendor
 
 LINK: Final = "https://example.com/invoice.pdf"
-DOCUMENT: Final = b"%PDF-1.4\n"
+PDF: Final = b"%PDF-1.4\n"
+PNG: Final = b"\x89PNG\r\n\x1a\n"
 # Each vendor and each driver gets many rows.
 DOCUMENTS: Final[dict[str, str | bytes]] = {
     "smartdocumentor": LINK,
-    "expertai-extract": DOCUMENT,
+    "expertai-extract": PDF,
     "cloudconvert": LINK,
-    "scan-documents": DOCUMENT,
+    "scan-documents": PNG,
 }
 STORED: Final = "file_euyrvozb9302uwhq"
 # Responses before the request that starts the work.

@@ -17,10 +17,11 @@ from taskbridge.testing import Emulator
 
 Maker = Callable[..., Any]
 
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 PDF = b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n"
 INPUTS: dict[str, Any] = {
     "cloudconvert": PDF,
-    "scan-documents": PDF,
+    "scan-documents": PNG,
     "smartdocumentor": "https://example.com/invoice.pdf",
 }
 # Path of the request that starts the work.
@@ -91,7 +92,7 @@ def test_before_submit_gets_the_same_token_as_the_error(scripted: Maker) -> None
     harness = scripted("scan-documents", vendor)
     tokens: list[Mapping[str, Any]] = []
     with pytest.raises(tb.SubmitUncertain) as caught:
-        harness.client.submit("extract-text", PDF, before_submit=tokens.append)
+        harness.client.submit("extract-text", PNG, before_submit=tokens.append)
     assert tokens == [caught.value.recovery_token]
     assert tokens[0]["files"] == ["file_1"]
 

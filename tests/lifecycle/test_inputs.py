@@ -22,6 +22,7 @@ Maker = Callable[..., Any]
 TAKES_FILES = ("cloudconvert", "scan-documents", "expertai-extract")
 VENDORS = (*TAKES_FILES, "smartdocumentor")
 PDF = b"%PDF-1.4 a document"
+PNG = b"\x89PNG\r\n\x1a\n an image"
 
 
 @pytest.fixture(params=TAKES_FILES)
@@ -174,7 +175,7 @@ def test_an_option_that_the_vendor_rejects_keeps_its_field_errors(scripted: Make
     refused = Response(422, {"content-type": "application/problem+json"}, json.dumps(body).encode())
     harness = scripted("scan-documents", Response(200, {}, b'{"id": "file_1"}'), refused)
     with pytest.raises(tb.InvalidRequest, match="target_format: must be one of image/png") as caught:
-        harness.client.submit("convert", PDF, options={"target_format": "gif"})
+        harness.client.submit("convert", PNG, options={"target_format": "gif"})
     assert caught.value.raw["errors"] == errors
     assert caught.value.recovery_token["files"] == ["file_1"]
 
@@ -220,5 +221,5 @@ def test_a_document_name_is_reduced_to_a_plain_file_name(name: str, safe: str) -
 def test_a_name_with_quotes_is_sent_as_one_field(scripted: Maker) -> None:
     harness = scripted("scan-documents", Response(200, {}, b'{"id": "file_1"}'), Response(422, {}, b"{}"))
     with pytest.raises(tb.InvalidRequest):
-        harness.client.submit("extract-text", PDF, name='../a"b\r\n.pdf')
+        harness.client.submit("extract-text", PNG, name='../a"b\r\n.pdf')
     assert harness.transport.requests[0].body.filename == 'a"b__.pdf'

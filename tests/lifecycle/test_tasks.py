@@ -52,7 +52,7 @@ def options(vendor: str) -> dict[str, Any]:
 
 
 def document(vendor: str) -> Any:
-    return URL if vendor == "smartdocumentor" else b"%PDF-1.4"
+    return {"smartdocumentor": URL, "scan-documents": b"\x89PNG\r\n\x1a\n"}.get(vendor, b"%PDF-1.4")
 
 
 @pytest.mark.parametrize("status", list(TaskStatus))

@@ -26,11 +26,12 @@ from taskbridge.transport import Network
 
 Maker = Callable[..., Any]
 
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 PDF = b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n"
 URL = "https://example.com/invoice.pdf"
 INPUTS: dict[str, Any] = {
     "cloudconvert": PDF,
-    "scan-documents": PDF,
+    "scan-documents": PNG,
     "smartdocumentor": URL,
     "expertai-extract": PDF,
 }

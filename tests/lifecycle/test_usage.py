@@ -7,7 +7,6 @@ import hmac
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -201,31 +200,3 @@ def test_a_key_that_may_not_read_the_account_is_named_so(scripted: Callable[...,
     refused = scripted("cloudconvert", Response(403, {}, b'{"message": "Invalid scope(s) provided."}'))
     with pytest.raises(tb.PermissionDenied):
         refused.client.account()
-
-
-# Checking before a submission.
-
-
-def test_a_check_refuses_what_submit_would_refuse_and_sends_nothing(
-    both: Callable[..., Both], own_vendors: Emulator, tmp_path: Path
-) -> None:
-    client = both("cloudconvert")
-    client.check_submit("convert", PDF, options={"output_format": "txt"})
-    client.check_submit("convert", "https://documents.invalid/a.pdf", options={"output_format": "txt"})
-    refused: list[tuple[type[Exception], tuple[Any, ...], dict[str, Any]]] = [
-        (tb.UnsupportedFeature, ("no-such-operation", PDF), {}),
-        (tb.UnsupportedFeature, ("native:Not An Operation", PDF), {}),  # refused by the provider
-        (tb.UnsupportedFeature, ("convert", [PDF, PDF]), {}),
-        (tb.InvalidInput, ("convert", b""), {}),
-        (tb.InvalidInput, ("convert", PDF), {"options": {"pages": float("nan")}}),
-        (FileNotFoundError, ("convert", tmp_path / "none.pdf"), {}),
-    ]
-    for error, words, options in refused:
-        with pytest.raises(error):
-            client.check_submit(*words, **options)
-    assert own_vendors.count("cloudconvert") == 0
-
-
-def test_a_document_that_would_be_fetched_is_not_fetched(both: Callable[..., Both], own_vendors: Emulator) -> None:
-    both("scan-documents").check_submit("extract-text", "https://documents.invalid/a.pdf")
-    assert own_vendors.count("scan-documents") == 0

@@ -28,8 +28,9 @@ VULNERABLE_BELOW: Final[Mapping[str, tuple[str, str]]] = {
 KNOWN: Final = frozenset(
     """
     annotated-doc annotated-types anyio certifi charset-normalizer click colorama h11 idna importlib-metadata jiter
-    markdown-it-py mdurl opentelemetry-api platformdirs pycurl pydantic pydantic-core pygments python-dateutil requests
-    rich six starlette stevedore typing-extensions typing-inspection tzdata urllib3 uvicorn zipp pbr deprecated wrapt
+    markdown-it-py mdurl opentelemetry-api platformdirs puremagic pycurl pydantic pydantic-core pygments python-dateutil
+    requests rich six starlette stevedore typing-extensions typing-inspection tzdata urllib3 uvicorn zipp pbr deprecated
+    wrapt
     """.split()  # noqa: SIM905  # shorter than a list of strings
 )
 

@@ -39,7 +39,6 @@ def one(client: tb.Client) -> None:
     assert_type(client.download("t1", "out", max_bytes=9, on_progress=print, overwrite=True), tuple[Path, ...])
     assert_type(client.download(tb.TaskFile(url="https://example.com/a"), "out/"), Path)
     assert_type(client.account(), tb.Account)
-    assert_type(client.check_submit("convert", Path("a.pdf"), options={}), None)
     assert_type(client.operations("convert", input_format="docx"), tuple[tb.OperationInfo, ...])
     assert_type(client.delete(task), None)
     assert_type(client.delete(tb.TaskFile(id="file_1")), None)

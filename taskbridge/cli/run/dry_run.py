@@ -37,13 +37,14 @@ def show_dry_run(output: Output, request: RunRequest) -> int:
     width = min(60, max((len(printable(each.folder)) for each in entries), default=0))
     with client, output.signals.raising():
         for entry in entries:
-            state, error = _STATES[entry.phase], None
+            error: Exception | None = None
             if entry.phase is Phase.PLANNED:
                 try:
-                    client.check_submit(terms.operation, entry.source, options=terms.options)
-                except (TaskbridgeError, OSError) as problem:
-                    output.signals.check()
-                    state, error = "refuse", problem
+                    error = client.can(terms.operation, entry.source, options=terms.options).error
+                except OSError as problem:
+                    error = problem
+                output.signals.check()
+            state = _STATES[entry.phase] if error is None else "refuse"
             counts[state] += 1
             if output.as_json:
                 output.record(_record(entry, state, error))

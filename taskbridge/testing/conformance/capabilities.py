@@ -8,8 +8,10 @@ at a vendor are in `taskbridge.testing.conformance.operations`; each of those te
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -21,6 +23,8 @@ from taskbridge._transport.requests import RequestsTransport
 from taskbridge.models import TaskStatus
 from taskbridge.provider.addresses import origin_of
 from taskbridge.provider.base import Provider
+from taskbridge.provider.capabilities import Accepts
+from taskbridge.provider.options import NEUTRAL_OPTIONS, normalize_option
 from taskbridge.provider.results import GeneratedFile
 from taskbridge.testing.conformance.lookups import LookupConformance, get_task
 from taskbridge.testing.conformance.samples import (
@@ -64,6 +68,27 @@ METHODS: Final[Mapping[str, str]] = {
     "delete_files": "delete_file",
 }
 
+# Neutral option -> a value of it.
+OPTION_VALUES: Final[Mapping[str, Any]] = {
+    "to": "pdf",
+    "text_format": "plain",
+    "language": "en",
+    "pages": "1",
+    "dpi": 150,
+}
+
+# Neutral option -> a value that few vendors can do.
+OTHER_VALUES: Final[Mapping[str, Any]] = {"to": "xyz", "text_format": "html", "language": "tlh"}
+
+MEDIA_TYPE: Final = re.compile(r"[a-z]+/[a-z0-9.+-]+", re.ASCII)
+
+# Media type -> a document of it.
+EXAMPLES: Final[Mapping[str, bytes]] = {
+    "application/pdf": b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n",
+    "image/png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x08\0\0\0\x08\x01\0\0\0\0\xec\x74\x83\x26",
+    "image/gif": b"GIF89a\x01\0\x01\0\0\0\0;",
+}
+
 INPUTS: Final = frozenset({"path", "bytes", "stream", "url", "file"})
 
 
@@ -72,8 +97,10 @@ class CapabilityConformance(LookupConformance):
 
     options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Options that a submission needs, by operation (neutral or ``native:…``)."""
-    document: ClassVar[bytes] = b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n"
+    document: ClassVar[bytes] = EXAMPLES["application/pdf"]
     """A document that the vendor accepts."""
+    documents: ClassVar[Mapping[str, bytes]] = {}
+    """Documents for neutral operations that do not accept `document`."""
 
     @pytest.fixture
     def vendor(self, emulator: Any) -> Iterator[Any]:
@@ -123,6 +150,16 @@ class CapabilityConformance(LookupConformance):
         assert not claims.fetches_urls or "url" in claims.inputs, "fetches_urls: needs url in inputs"
         assert claims.list_polling is None or claims.listing is not None, "list_polling: needs listing"
         assert claims.recover is None or claims.operations, "recover: needs operations"
+        for operation, table in claims.options.items():
+            assert operation in claims.operations, f"options: {operation} is not in operations"
+            unknown = set(table) - set(NEUTRAL_OPTIONS.get(operation, ()))
+            assert not unknown, f"options: {operation} has no neutral option {sorted(unknown)}"
+            for name, row in table.items():
+                for value in () if isinstance(row, str) else row:
+                    assert normalize_option(name, value) == value, f"options: {value} is not the spelling of {name}"
+        for native, accepts in claims.accepts.items():
+            wrong = [each for each in accepts.media_types if not MEDIA_TYPE.fullmatch(each)]
+            assert not wrong, f"accepts: {native} has {wrong}, which are no media types"
         assert claims.upload_limit is None or claims.upload_limit > 0, "upload_limit: must be positive"
         assert claims.result_ttl is None or claims.result_ttl > 0, "result_ttl: must be positive"
         assert claims.webhooks is None or claims.webhooks.scheme, "webhooks: say how the sender is verified"
@@ -181,6 +218,8 @@ class CapabilityConformance(LookupConformance):
             calls |= {
                 f"{what}: {native}": call for what, call in self._unsupported_submissions(client, native, tmp_path)
             }
+        for operation in claims.operations:
+            calls |= self._unsupported_options(client, operation)
         if claims.operations:
             calls["an operation"] = lambda: client.submit("no-such-operation", b"x")
         if claims.webhooks is None:
@@ -202,12 +241,42 @@ class CapabilityConformance(LookupConformance):
         for kind in INPUTS - claims.inputs - {"file"}:
             yield f"input {kind}", lambda kind=kind: client.submit(operation, inputs[kind])  # type: ignore[misc]  # mypy cannot infer a lambda's default
         accepted = inputs[min(claims.inputs - {"file"})]
-        if native not in claims.many_inputs:
+        if not claims.accepts.get(native, Accepts()).several:
             yield "several documents", lambda: client.submit(operation, [accepted, accepted])
         if not claims.external_id:
             yield "external_id", lambda: client.submit(operation, accepted, external_id="x")
         if not claims.callback:
             yield "callback_url", lambda: client.submit(operation, accepted, callback_url="https://example.com/")
+
+    def _unsupported_options(self, client: tb.Client, operation: str) -> dict[str, Callable[[], object]]:
+        """Return submissions with neutral options, values and media types that are not claimed."""
+        claims = client.capabilities
+        document = self._document(client, operation)
+        given: list[tuple[str, Any]] = [
+            (name, OPTION_VALUES[name])
+            for name in NEUTRAL_OPTIONS.get(operation, ())
+            if name not in claims.options.get(operation, {})
+        ]
+        given += [
+            (name, OTHER_VALUES[name])
+            for name, row in claims.options.get(operation, {}).items()
+            if not isinstance(row, str) and OTHER_VALUES.get(name, next(iter(row))) not in row
+        ]
+        calls: dict[str, Callable[[], object]] = {
+            f"{operation} with {name}={value}": partial(client.submit, operation, document, **{name: value})
+            for name, value in given
+        }
+        accepted = claims.accepts.get(claims.operations[operation], Accepts()).media_types
+        if accepted and "bytes" in claims.inputs:
+            other = next(content for media_type, content in EXAMPLES.items() if media_type not in accepted)
+            calls[f"{operation} of another media type"] = partial(client.submit, operation, other)
+        return calls
+
+    def _document(self, client: tb.Client, operation: str) -> bytes | str:
+        """Return a document that an operation accepts, in a form that the vendor accepts."""
+        if "bytes" in client.capabilities.inputs:
+            return self.documents.get(operation, self.document)
+        return "https://documents.invalid/document.pdf"
 
     def _inputs(self, url: str, file: TaskFile | None, folder: Path) -> dict[str, Any]:
         """Return the suite's document in each form of `INPUTS`."""
@@ -273,15 +342,17 @@ class CapabilityConformance(LookupConformance):
         claims = client.capabilities
         operation = operation or next(iter(claims.operations))
         if document is None:
-            document = self.document if "bytes" in claims.inputs else "https://documents.invalid/document.pdf"
-        return client.submit(operation, document, options=self.options.get(operation), **more)
+            document = self._document(client, operation)
+        keywords: dict[str, Any] = {"options": self.options.get(operation), **more}
+        return client.submit(operation, document, **keywords)
 
     def _result_file(self, client: tb.Client) -> TaskFile:
-        """Return a result file of this vendor."""
+        """Return a result file of this vendor that the first claimed operation accepts."""
+        operation = next(iter(client.capabilities.operations))
         for task in client.list() if client.capabilities.listing else ():
             if task.status is TaskStatus.COMPLETED:
                 with suppress(tb.TaskbridgeError):
-                    files = client.result(task).files
+                    files = [file for file in client.result(task).files if client.can(operation, file)]
                     if files:
                         return files[0]
         raise AssertionError("inputs: no task has a file that could be submitted")

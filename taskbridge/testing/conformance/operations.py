@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 import taskbridge as tb
+from taskbridge._engine.options import translate_options
 from taskbridge._engine.row_trust import same
 from taskbridge._transport.requests import RequestsTransport
 from taskbridge.models import TaskStatus
 from taskbridge.provider.clock import SystemClock
 from taskbridge.provider.submission import Query
-from taskbridge.testing.conformance.capabilities import CapabilityConformance
+from taskbridge.testing.conformance.capabilities import EXAMPLES, OPTION_VALUES, CapabilityConformance
 from taskbridge.testing.conformance.lookups import get_task
 from taskbridge.testing.conformance.samples import Samples, connection_of
 from taskbridge.testing.conformance.servers import LosingTransport, MeasuringTransport, local_server, wait_until
@@ -36,6 +37,8 @@ MOST_TASKS: Final = 200
 """Tasks that are created to test a page size."""
 MOST_AGE: Final = 86_400.0
 """Seconds since the oldest sample was created, as far as its list is asked."""
+WAIT: Final = 20.0
+"""Seconds that an emulated task may take."""
 LATE: Final = timedelta(hours=1)
 """Age of a replayed webhook delivery that must be rejected."""
 
@@ -50,6 +53,30 @@ class OperationConformance(CapabilityConformance):
         for operation in client.capabilities.operations:
             task = self._submit(client, operation=operation)
             assert client.get(task).native_id == task.native_id, operation
+
+    def test_every_claimed_option_is_accepted(self, client: tb.Client, vendor: Any) -> None:
+        """Each neutral option, with each claimed value, creates a task."""
+        connection = connection_of(self.provider, vendor.settings(self.provider))
+        for operation, table in client.capabilities.options.items():
+            for name, row in table.items():
+                for value in (OPTION_VALUES[name],) if isinstance(row, str) else row:
+                    translated = translate_options(connection, operation, {name: value})
+                    needed = {k: v for k, v in self.options.get(operation, {}).items() if k not in translated}
+                    try:
+                        task = self._submit(client, operation=operation, options=needed, **{name: value})
+                    except tb.ApiError as error:
+                        raise AssertionError(f"options: {operation} with {name}={value}: {error}") from None
+                    assert client.get(task).native_id == task.native_id, f"options: {operation} with {name}={value}"
+
+    def test_every_claimed_media_type_is_accepted(self, client: tb.Client) -> None:
+        """A document of each claimed media type is processed; of other types than PDF and PNG, this is not tried."""
+        claims = client.capabilities
+        for operation, native in claims.operations.items():
+            accepts = claims.accepts.get(native)
+            stated = accepts.media_types if accepts is not None and "bytes" in claims.inputs else frozenset[str]()
+            for media_type in sorted(stated & EXAMPLES.keys()):
+                task = client.wait(self._submit(client, EXAMPLES[media_type], operation), timeout=WAIT)
+                assert task.status is TaskStatus.COMPLETED, f"accepts: {native} of {media_type} {task.describe()}"
 
     def test_every_claimed_input_is_accepted(
         self, client: tb.Client, vendor: Any, connection: Connection, samples: Samples, tmp_path: Path
@@ -80,14 +107,14 @@ class OperationConformance(CapabilityConformance):
         names = {native: neutral for neutral, native in claims.operations.items()}
         one = self.document if "bytes" in claims.inputs else "https://documents.invalid/document.pdf"
         with tb.Client(connection, clock=SystemClock(), transport=transport) as client:
-            for native in sorted(claims.many_inputs):
+            for native in sorted(word for word, accepts in claims.accepts.items() if accepts.several):
                 transport.lengths.clear()
                 for documents in (one, [one, one]):
                     task = self._submit(client, documents, names.get(native, f"native:{native}"))
                     assert client.get(task).native_id == task.native_id, native
                 single, double = transport.lengths
                 assert single < double, (
-                    f"many_inputs: a submission of {native} with two documents is no longer than with one"
+                    f"accepts: a submission of {native} with two documents is no longer than with one"
                 )
 
     def test_external_id_is_returned_where_claimed(self, client: tb.Client) -> None:

@@ -27,6 +27,7 @@ from taskbridge.provider import (
     ListPolling,
     Listing,
     NO_TIME,
+    OptionTable,
     Page,
     Payload,
     Provider,
@@ -68,6 +69,12 @@ OPERATIONS: Final[Mapping[str, str]] = {
 }
 TEXT: Final = "txt"  # `target_format` of extract-text; see "extract text from PDF files" in the client's README
 
+# Neutral operation and option -> the vendor's key, or for each value its own options.    zamzar/facade/zamzar.py
+OPTIONS: Final[OptionTable] = {
+    "convert": {"to": "target_format"},
+    "extract-text": {"text_format": {"plain": {"target_format": TEXT}}},
+}
+
 PAGE_SIZE: Final = 50  # jobs, at most: zamzar/api/jobs_api.py
 JOB: Final = IdKind(re.compile(r"[1-9][0-9]{0,18}", re.ASCII), noun="job", example="15")
 
@@ -94,6 +101,7 @@ class Zamzar(Provider[ZamzarSettings]):
         reasons=(Reason.CANCELLED, Reason.INTEGRATION_FAILED),
         downloads=Downloads(("files",)),
         operations=OPERATIONS,
+        options=OPTIONS,
         inputs=frozenset({"path", "bytes", "stream", "url", "file"}),
         cancel=True,
         listing=Listing(PAGE_SIZE, statuses=frozenset({TaskStatus.COMPLETED})),

@@ -156,7 +156,7 @@ def client() -> Iterator[tb.Client]:
 
 @pytest.mark.parametrize("document", [b"a letter", "https://www.example.com/letter.docx"], ids=["bytes", "url"])
 def test_a_document_is_converted_and_downloaded(client: tb.Client, document: bytes | str, tmp_path: Path) -> None:
-    task = client.submit("convert", document, options={"target_format": "pdf"})
+    task = client.submit("convert", document, to="pdf")
     [file] = client.result(task).files
     assert file.name is not None
     assert file.name.endswith(".pdf")

@@ -15,6 +15,7 @@ from taskbridge.errors import QuotaExceeded
 from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus
 from taskbridge.provider import (
     NO_TIME,
+    Accepts,
     Capabilities,
     CodeTable,
     Credential,
@@ -24,6 +25,7 @@ from taskbridge.provider import (
     Flow,
     IdKind,
     Listing,
+    OptionTable,
     Page,
     Payload,
     Provider,
@@ -60,6 +62,19 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "convert": "convert",
 }
 
+# Neutral operation and option -> the vendor's key, which takes any value; or for each value that the vendor can do, its
+# own options. What is missing here is refused before anything is sent.      https://docs.example.com/v1/tasks
+OPTIONS: Final[OptionTable] = {
+    "convert": {"to": {"pdf": {}}},
+    "extract-text": {"text_format": {"plain": {}}, "language": "language"},
+}
+
+# Vendor's operation -> the documents that it takes; leave out what the vendor does not state.
+#                                                  https://docs.example.com/v1/tasks
+ACCEPTS: Final[Mapping[str, Accepts]] = {
+    "ocr": Accepts(frozenset({"application/pdf", "image/png", "image/jpeg"})),
+}
+
 PERCENT: Final = 100.0  # `percent` of a finished task
 PAGE_SIZE: Final = 20  # tasks on one page of the list
 UPLOAD_LIMIT: Final = 5_000_000  # bytes; "5 MB"
@@ -91,6 +106,8 @@ class AcmeDocs(Provider[AcmeDocsSettings]):
         reasons=(Reason.CANCELLED,),
         downloads=Downloads(("files", "text")),
         operations=OPERATIONS,
+        accepts=ACCEPTS,
+        options=OPTIONS,
         inputs=frozenset({"path", "bytes", "stream", "url"}),
         fetches_urls=True,
         cancel=True,

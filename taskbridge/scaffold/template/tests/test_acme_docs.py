@@ -56,6 +56,6 @@ def test_a_document_is_converted_and_downloaded(tmp_path: Path) -> None:
     with Emulator("acme-docs", speed=100) as emulator:
         settings: dict[str, Any] = {**emulator.settings(), "poll": {"interval": 0.02}}
         with tb.connect("acme-docs", **settings) as client:
-            task = client.submit("convert", b"a letter", name="letter.docx")
+            task = client.submit("convert", b"a letter", to="pdf", name="letter.docx")
             [path] = client.download(client.wait(task), tmp_path)
     assert (path.name, path.read_text()) == ("letter.pdf", "letter.docx, converted\n")
