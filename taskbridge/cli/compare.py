@@ -22,6 +22,7 @@ from taskbridge.cli.options import (
     show_warnings,
     with_config,
     with_json,
+    with_neutral,
     with_timeout,
 )
 from taskbridge.cli.records import error_or_none
@@ -83,12 +84,21 @@ _Pair: TypeAlias = tuple[_Side, _Side]
 @click.argument("new", metavar="B", shell_complete=complete_connections)
 @click.argument("documents", nargs=-1, required=True, metavar="DOCUMENT...")
 @click.option("--operation", default="extract-text", show_default=True, metavar="NAME", help="The operation for both.")
+@with_neutral
 @with_timeout
 @with_json
 @with_config
 @click.pass_obj
 def command(
-    output: Output, /, old: str, new: str, *, documents: tuple[str, ...], operation: str, timeout: float | None
+    output: Output,
+    /,
+    old: str,
+    new: str,
+    *,
+    documents: tuple[str, ...],
+    operation: str,
+    neutral: Mapping[str, Any],
+    timeout: float | None,
 ) -> int:
     """Compare the results of two vendors for the same documents.
 
@@ -110,7 +120,7 @@ def command(
         show_warnings(output)
         bridge = open_bridge(load_config(config_path()), (old, new))
         with output.signals.raising():
-            pairs = _Comparison(bridge, default_clock(), operation).run((old, new), sources, timeout)
+            pairs = _Comparison(bridge, default_clock(), operation, neutral).run((old, new), sources, timeout)
         verdicts = Counter(
             _show(output, document_name(source), *pair) for source, pair in zip(sources, pairs, strict=True)
         )
@@ -122,10 +132,11 @@ def command(
 class _Comparison:
     """Submits documents to both connections and waits for them."""
 
-    def __init__(self, bridge: Bridge, clock: Clock, operation: str) -> None:
+    def __init__(self, bridge: Bridge, clock: Clock, operation: str, neutral: Mapping[str, Any]) -> None:
         self._bridge = bridge
         self._clock = clock
         self._operation = operation
+        self._neutral = neutral
         self._running: dict[str, _Side] = {}
 
     def run(self, connections: tuple[str, str], sources: Iterable[str], timeout: float | None) -> list[_Pair]:
@@ -139,7 +150,7 @@ class _Comparison:
     def _submit(self, connection: str, source: str) -> _Side:
         side = _Side(connection, self._clock.now())
         try:
-            task = self._bridge[connection].submit(self._operation, source)
+            task = self._bridge[connection].submit(self._operation, source, **self._neutral)
         except TaskbridgeError as error:
             side.error = error
         except OSError as error:

@@ -80,6 +80,22 @@ def parse_pairs(_ctx: click.Context, _param: click.Parameter, words: Sequence[st
     return pairs
 
 
+def parse_neutral(ctx: click.Context, param: click.Parameter, words: Sequence[str]) -> dict[str, Any]:
+    """Parse neutral options such as ``to=pdf``.
+
+    Raises:
+        ConfigError: A word has no ``=``.
+        InvalidInput: There is no such option.
+    """
+    pairs = parse_pairs(ctx, param, words)
+    if pairs:
+        from taskbridge.provider.options import check_option_name  # noqa: PLC0415  # see the module's docstring
+
+        for name in pairs:
+            check_option_name(name)
+    return pairs
+
+
 def _refuse_constant(word: str) -> Any:
     raise ValueError(word)  # NaN and Infinity are not JSON
 
@@ -170,6 +186,15 @@ with_options = click.option(
     callback=parse_pairs,
     metavar="NAME=VALUE",
     help="An option of the vendor, passed through; the value is JSON where possible. May be repeated.",
+)
+with_neutral = click.option(
+    "-s",
+    "--set",
+    "neutral",
+    multiple=True,
+    callback=parse_neutral,
+    metavar="NAME=VALUE",
+    help="A neutral option, the same for every vendor: to, text_format, language, pages or dpi. May be repeated.",
 )
 ref_argument = click.argument("ref", metavar="REF", shell_complete=_complete_refs)
 refs_argument = click.argument("refs", nargs=-1, required=True, metavar="REF...", shell_complete=_complete_refs)

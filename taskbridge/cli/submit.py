@@ -9,7 +9,7 @@ import click
 
 from taskbridge.cli.exit_codes import DONE, code_of
 from taskbridge.cli.formatting import field_errors, os_error_text
-from taskbridge.cli.options import open_client, with_config, with_connection, with_json, with_options
+from taskbridge.cli.options import open_client, with_config, with_connection, with_json, with_neutral, with_options
 from taskbridge.cli.resume import command_line
 from taskbridge.errors import InvalidInput, InvalidRequest, SubmitUncertain, TaskbridgeError
 from taskbridge.models import Outcome
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.argument("operation")
 @click.argument("documents", nargs=-1, metavar="[DOCUMENT...]")
 @with_connection
+@with_neutral
 @with_options
 @click.option("--external-id", metavar="ID", help="Your own id for the task, if the vendor stores one.")
 @click.option("--callback-url", metavar="URL", help="Address for the vendor's webhook, if it takes one per task.")
@@ -33,7 +34,14 @@ if TYPE_CHECKING:
 @with_config
 @click.pass_obj
 def command(
-    output: Output, /, operation: str, documents: tuple[str, ...], connection: str | None, **fields: Any
+    output: Output,
+    /,
+    *,
+    operation: str,
+    documents: tuple[str, ...],
+    connection: str | None,
+    neutral: Mapping[str, Any],
+    **fields: Any,
 ) -> int:
     """Submit a document and print its task.
 
@@ -54,7 +62,7 @@ def command(
         problem = ""
         try:
             with output.signals.raising():
-                task = client.submit(operation, given, before_submit=token.update, **fields)
+                task = client.submit(operation, given, before_submit=token.update, **fields, **neutral)
         except SubmitUncertain as error:
             output.signals.check()
             output.error(error)

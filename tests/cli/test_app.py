@@ -44,7 +44,8 @@ def test_no_option_takes_a_key() -> None:
     assert options == {
         "--version", "--config", "--json", "--timeout", "--host", "--port", "--speed", "--to", "--force", "--offline",
         "refs", "ref", "names", "name", "connections", "providers", "shell", "operation", "documents", "--connection",
-        "-o", "--option", "--external-id", "--callback-url", "--name", "connection", "--status", "--limit", "--filter",
+        "-o", "--option", "-s", "--set", "--external-id", "--callback-url", "--name", "connection", "--status",
+        "--limit", "--filter",
         "--destructive", "words", "--files-from", "--max-in-flight", "--ledger", "--resume", "--resubmit-uncertain",
         "--settle", "--max-bytes", "--for", "--once", "--requests", "old", "new", "--operation", "token",
         "--max-cost", "--dry-run", "--from", "--into",

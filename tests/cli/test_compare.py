@@ -48,6 +48,15 @@ def test_two_emulated_vendors_side_by_side(run_here: RunHere, files: Callable[..
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
 
 
+def test_both_vendors_get_the_same_neutral_options(run_here: RunHere, files: Callable[..., list[str]]) -> None:
+    words = ("--operation", "convert", "--set", "to=jpg", "--json")
+    done = run_here("compare", "cloudconvert", "scan-documents", *files("page.png"), *words)
+    one, _ = (json.loads(line) for line in done.stdout.splitlines())
+    assert done.returncode == 0
+    assert one["a"]["result"]["files"][0]["name"] == "page.jpg"
+    assert one["b"]["result"]["files"][0]["media_type"] == "image/jpeg"
+
+
 def test_the_same_in_json(run_here: RunHere, files: Callable[..., list[str]]) -> None:
     done = run_here("compare", "cloudconvert", "smartdocumentor", *files("page.png"), "--json")
     one, summary = (json.loads(line) for line in done.stdout.splitlines())

@@ -323,6 +323,25 @@ def test_a_ledger_is_not_resumed_without_the_option(go: Run) -> None:
     assert "is the ledger of an earlier run; add --resume" in done.stderr
 
 
+def test_neutral_options_are_kept_in_the_ledger(go: Run, place: Path, own_vendors: Emulator) -> None:
+    first = go("convert", "in/a.pdf", "-s", "to=docx")
+    assert (first.returncode, files(place)) == (0, ["a.pdf/a.docx", "taskbridge-run.sqlite"])
+    other = go("convert", "in/b.pdf", "-s", "to=png", "--resume")
+    assert (other.returncode, "is for another neutral option ({'to': 'docx'})" in other.stderr) == (2, True)
+    second = go("convert", "in/b.pdf", "--resume")
+    assert second.returncode == 0
+    assert "b.pdf/b.docx" in files(place)
+    assert own_vendors.count("cloudconvert", "POST", JOBS) == 2
+
+
+def test_an_option_that_the_vendor_cannot_do_starts_no_run(go: Run, place: Path, own_vendors: Emulator) -> None:
+    done = go("render", "in", "-s", "dpi=72")
+    assert done.returncode == 2
+    assert "CloudConvert has no dpi for render; it has to, pages" in done.stderr
+    assert not (place / "out").exists()
+    assert own_vendors.count() == 0
+
+
 def test_a_resume_may_add_files(go: Run, own_vendors: Emulator) -> None:
     go("extract-text", "in/a.pdf")
     done = go("extract-text", "in", "--resume")
@@ -337,6 +356,7 @@ def test_a_resume_may_add_files(go: Run, own_vendors: Emulator) -> None:
         (("convert", "in"), "is for another operation (extract-text)"),
         (("extract-text", "in", "--connection", "scan-documents"), "is for another connection (cloudconvert)"),
         (("extract-text", "in", "-o", "engine=x"), "is for another options ({})"),
+        (("extract-text", "in", "-s", "text_format=plain"), "is for another neutral option ({})"),
     ],
 )
 def test_a_ledger_is_for_one_operation_connection_and_set_of_options(

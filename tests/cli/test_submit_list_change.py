@@ -52,6 +52,24 @@ def test_submit_prints_the_task_to_wait_for(go: Run) -> None:
     assert "report.docx" in go("result", ref).stdout
 
 
+def test_a_neutral_option_is_the_same_for_every_vendor(go: Run, tmp_path: Path, own_vendors: Emulator) -> None:
+    (tmp_path / "page.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    for vendor in ("cloudconvert", "scan-documents"):
+        done = go("submit", "convert", "page.png", "--set", "to=jpg", "--connection", vendor)
+        assert (done.returncode, done.stderr) == (0, ""), vendor
+    sent = own_vendors.count()
+    for words, code, message in [
+        (("convert", "report.pdf", "-s", "to=gif", "--connection", "scan-documents"), 2, "to is one of png, jpg, webp"),
+        (("extract-text", "report.pdf", "--connection", "scan-documents"), 2, "render a PDF first"),
+        (("convert", "report.pdf", "-s", "name=x"), 2, "no neutral option 'name'"),
+        (("convert", "report.pdf", "-s", "to"), 2, "an option is written as name=value"),
+    ]:
+        done = go("submit", *words)
+        assert (done.returncode, done.stdout) == (code, ""), words
+        assert message in done.stderr
+    assert own_vendors.count() == sent
+
+
 def test_option_values_are_json_where_possible(go: Run, own_vendors: Emulator) -> None:
     words = (
         "native:jobs",

@@ -17,6 +17,7 @@ from taskbridge.cli.options import (
     with_connection,
     with_json,
     with_max_bytes,
+    with_neutral,
     with_options,
     with_timeout,
 )
@@ -40,6 +41,7 @@ _UNLIMITED: Final = 86_400.0  # seconds that stand for `--settle none`
 @click.argument("words", nargs=-1, metavar="OPERATION FILE...")
 @click.option("--to", required=True, metavar="DIR", help="The folder for the results; each file gets a subfolder.")
 @with_connection
+@with_neutral
 @with_options
 @click.option("--files-from", metavar="LIST", help="A file that names more files, one per line; - for standard input.")
 @click.option(

@@ -40,7 +40,7 @@ def show_dry_run(output: Output, request: RunRequest) -> int:
             error: Exception | None = None
             if entry.phase is Phase.PLANNED:
                 try:
-                    error = client.can(terms.operation, entry.source, options=terms.options).error
+                    error = client.can(terms.operation, entry.source, options=terms.options, **terms.neutral).error
                 except OSError as problem:
                     error = problem
                 output.signals.check()

@@ -17,7 +17,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import file_digest
 from pathlib import Path
@@ -33,7 +33,8 @@ _BUSY_TIMEOUT: Final = 0.5  # seconds for a process that is just ending
 
 _TABLES: Final = """
 CREATE TABLE run (
-    connection TEXT NOT NULL, provider TEXT NOT NULL, operation TEXT NOT NULL, options TEXT NOT NULL
+    connection TEXT NOT NULL, provider TEXT NOT NULL, operation TEXT NOT NULL, options TEXT NOT NULL,
+    neutral TEXT NOT NULL
 );
 CREATE TABLE entry (
     number INTEGER PRIMARY KEY,
@@ -95,12 +96,14 @@ class RunTerms:
         provider: Entry-point name of its provider.
         operation: As given on the command line.
         options: The vendor's own options.
+        neutral: Neutral options.
     """
 
     connection: str
     provider: str
     operation: str
     options: Mapping[str, Any]
+    neutral: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +221,9 @@ class Ledger:
             database.execute("BEGIN")
             try:
                 if database.execute("SELECT count(*) FROM run").fetchone() == (0,):
-                    common = (terms.connection, terms.provider, terms.operation, json.dumps(dict(terms.options)))
-                    database.execute("INSERT INTO run VALUES (?, ?, ?, ?)", common)
+                    options = (json.dumps(dict(each)) for each in (terms.options, terms.neutral))
+                    common = (terms.connection, terms.provider, terms.operation, *options)
+                    database.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?)", common)
                 rows = [(each.number, os.fsencode(each.source), _stored(each.folder), each.phase) for each in added]
                 database.executemany("INSERT INTO entry (number, source, folder, phase) VALUES (?, ?, ?, ?)", rows)
             except BaseException:
@@ -323,10 +327,10 @@ def _prepare(database: sqlite3.Connection) -> str:
 
 
 def _terms(row: tuple[Any, ...]) -> RunTerms:
-    connection, provider, operation, options = row
+    connection, provider, operation, options, neutral = row
     if not all(isinstance(text, str) for text in (connection, provider, operation)):
         raise TypeError("the terms are no texts")
-    return RunTerms(connection, provider, operation, _object(options))
+    return RunTerms(connection, provider, operation, _object(options), _object(neutral))
 
 
 def _entry(row: tuple[Any, ...]) -> LedgerEntry:

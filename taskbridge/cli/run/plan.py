@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from taskbridge._config.registry import load_provider
 from taskbridge._engine.download import remove_temporary_files
-from taskbridge._engine.inputs import is_url, native_operation
+from taskbridge._engine.inputs import is_url
 from taskbridge._engine.redirects import name_of
 from taskbridge.cli.formatting import os_error_text
 from taskbridge.cli.options import find_documents, open_client
@@ -40,6 +40,7 @@ class RunRequest:
         list_path: A file that names more documents.
         to: The folder for the results.
         connection: Name of the connection, or None.
+        neutral: Neutral options.
         options: The vendor's own options.
         ledger: Path of the ledger; None for the default in `to`.
         resume: Whether to resume from an existing ledger.
@@ -50,6 +51,7 @@ class RunRequest:
     list_path: str | None
     to: str
     connection: str | None
+    neutral: Mapping[str, Any]
     options: Mapping[str, Any]
     ledger: str | None
     resume: bool
@@ -201,6 +203,7 @@ def _reconnect(output: Output, request: RunRequest, ledger: Ledger, sources: Seq
         given = {
             "operation": (request.words[0] if request.words else None, known.operation),
             "connection": (request.connection, known.connection),
+            "neutral option": (dict(request.neutral) or None, known.neutral),
             "options": (dict(request.options) or None, known.options),
         }
         for name, (now, then) in given.items():
@@ -238,10 +241,10 @@ def _connect(
 ) -> tuple[Client, RunTerms]:
     client = open_client(output, connection)
     operation = request.words[0] if known is None else known.operation
-    native_operation(
-        operation, client.capabilities, load_provider(client.provider).title
-    )  # refuses an unknown operation
-    options = request.options if known is None else known.options
+    neutral, options = (request.neutral, request.options) if known is None else (known.neutral, known.options)
+    problem = client.can(operation, options=options, **neutral).error
+    if problem is not None:
+        raise problem
     if request.limits.max_cost is not None and not client.capabilities.usage:
         title = load_provider(client.provider).title
         raise UnsupportedFeature(
@@ -249,7 +252,7 @@ def _connect(
             provider=client.provider,
             connection=client.name,
         )
-    return client, RunTerms(client.name, client.provider, operation, options)
+    return client, RunTerms(client.name, client.provider, operation, options, neutral)
 
 
 def _check_inputs(client: Client, sources: Sequence[str]) -> None:

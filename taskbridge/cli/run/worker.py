@@ -244,7 +244,11 @@ class FileRunner:
             self.updates.put(FileUpdate(entry, "submitting"))
             try:
                 task = self._client.submit(
-                    self._terms.operation, entry.source, options=self._terms.options, before_submit=record
+                    self._terms.operation,
+                    entry.source,
+                    options=self._terms.options,
+                    before_submit=record,
+                    **self._terms.neutral,
                 )
             except TaskbridgeError as error:
                 if _concerns_account(error):
