@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mimetypes import guess_type
+from functools import cache
+from mimetypes import MimeTypes
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,7 +11,6 @@ from taskbridge.errors import UnsupportedFeature
 
 if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
-    from taskbridge.provider.capabilities import Accepts
 
 _HEAD: Final = 4096  # bytes of a document that are read; signatures are at its beginning
 _UNKNOWN: Final = frozenset({None, "application/octet-stream"})  # types that say nothing
@@ -40,20 +40,21 @@ def check_media_type(
     if accepts.media_types.isdisjoint(types) and _UNKNOWN.isdisjoint(types):
         found = by_name if by_name in types else types[0]
         raise UnsupportedFeature(
-            f"{provider.title} takes {accepted_types(accepts)} for {native}, and {name} is {found}"
+            f"{provider.title} takes {', '.join(sorted(accepts.media_types))} for {native}, and {name} is {found}"
             f"{f'; {accepts.otherwise}' if accepts.otherwise else ''}",
             provider=provider.name,
             connection=connection.name,
         )
 
 
-def accepted_types(accepts: Accepts) -> str:
-    """Return the media types that an operation takes, for messages."""
-    return ", ".join(sorted(accepts.media_types)) or "any media type"
+@cache
+def _known_suffixes() -> MimeTypes:
+    return MimeTypes()  # Python's own table; those of the computer differ
 
 
 def _by_name(name: str) -> str | None:
-    return guess_type(name)[0]
+    media_type, encoding = _known_suffixes().guess_type(name)
+    return None if encoding else media_type  # a.pdf.gz is no PDF
 
 
 def _by_content(content: bytes | Path) -> tuple[str, ...]:

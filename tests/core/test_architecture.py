@@ -166,7 +166,19 @@ def test_a_provider_reads_neither_clock_nor_environment(path: Path) -> None:
     assert names & {"time", "os", "random", "threading", "asyncio", "socket", "logging"} == set()
 
 
-HEAVY = ("requests", "pycurl", "stevedore", "click", "rich", "pydantic", "urllib3", "jiter", "starlette", "pytest")
+HEAVY = (
+    "requests",
+    "pycurl",
+    "puremagic",
+    "stevedore",
+    "click",
+    "rich",
+    "pydantic",
+    "urllib3",
+    "jiter",
+    "starlette",
+    "pytest",
+)
 
 
 def loaded_by(code: str) -> set[str]:

@@ -56,6 +56,7 @@ def test_the_content_decides_and_the_name_only_where_the_content_is_unknown(scri
         ("unknown.png", b"who knows", True),
         ("unknown.pdf", b"who knows", False),
         ("notes.txt", b"some text", False),
+        ("unknown.pdf.gz", b"who knows", True),
         ("nameless", b"who knows", True),
     ]:
         path = tmp_path / name
