@@ -125,7 +125,7 @@ def _operation(capabilities: Capabilities, name: str) -> str:
         return "no"
     rows = capabilities.options.get(name, {}).items()
     options = [code(key) if isinstance(row, str) else f"{code(key)} ({', '.join(row)})" for key, row in rows]
-    return f"{', '.join(options) or 'no options'}; of {_accepted(capabilities.accepts.get(native, Accepts()))}"
+    return f"{', '.join(options) or 'no options'}; documents: {_accepted(capabilities.accepts.get(native, Accepts()))}"
 
 
 def _documents(capabilities: Capabilities) -> str:
@@ -133,12 +133,12 @@ def _documents(capabilities: Capabilities) -> str:
     same: dict[Accepts, list[str]] = {}
     for word, accepts in capabilities.accepts.items():
         same.setdefault(accepts, []).append(word)
-    return "; ".join(f"{_codes(words)}: {_accepted(accepts)}" for accepts, words in same.items()) or "of any media type"
+    return "; ".join(f"{_codes(words)}: {_accepted(accepts)}" for accepts, words in same.items()) or "any"
 
 
 def _accepted(accepts: Accepts) -> str:
-    types = _codes(sorted(accepts.media_types)) if accepts.media_types else "any media type"
-    return f"{types}, several" if accepts.several else types
+    types = _codes(sorted(accepts.media_types)) if accepts.media_types else "any"
+    return f"{types}, several at once" if accepts.several else types
 
 
 def options(name: str) -> str:

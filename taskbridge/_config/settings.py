@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, NoReturn, Self, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from taskbridge.provider.options import TextFormat
 from taskbridge.provider.policy import RetryPolicy
 
 Number: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -54,13 +55,13 @@ class _Submit(_Settings):
     """Operation if `client.submit` names none."""
     to: str | None = None
     """Neutral option of that operation, as are the next four: the format of the result, such as ``pdf``."""
-    text_format: str | None = None
+    text_format: TextFormat | None = None
     """Markup of the text: ``plain``, ``markdown`` or ``html``."""
     language: str | None = None
     """Language of the documents, such as ``de``."""
     pages: str | int | None = None
     """Pages of the documents, such as ``1,3,5-8``."""
-    dpi: int | None = None
+    dpi: Annotated[int, Field(strict=True, ge=1, le=10_000)] | None = None
     """Resolution of the images, in dots per inch."""
     options: dict[str, Any] = Field(default_factory=dict[str, Any], repr=False)
     """Options of the vendor for that operation, verbatim; options of a call override them, key by key."""

@@ -20,7 +20,7 @@ from taskbridge.provider.capabilities import (
 from taskbridge.provider.clock import clip_seconds
 from taskbridge.provider.http import Base64, Body, Flow, Form, Request, Response, Upload
 from taskbridge.provider.json import read_json
-from taskbridge.provider.options import NEUTRAL_OPTIONS, NeutralOptions, OptionTable
+from taskbridge.provider.options import NEUTRAL_OPTIONS, NeutralOptions, OptionTable, TextFormat
 from taskbridge.provider.payload import NO_TIME, Payload, State, StateTable, path_id, read_state, read_time
 from taskbridge.provider.results import GeneratedFile, as_json, as_text, generated_files
 from taskbridge.provider.signatures import SVIX_PREFIX, TOLERANCE, is_in_url, verify_hex_hmac, verify_svix
@@ -78,6 +78,7 @@ __all__ = [
     "StatusTable",
     "Stored",
     "Submission",
+    "TextFormat",
     "Upload",
     "Webhooks",
     "as_json",

@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Final, TypeAlias, TypedDict
+from typing import Any, Final, Literal, TypeAlias, TypedDict, get_args
 
 from taskbridge.errors import InvalidInput, printable
+
+TextFormat: TypeAlias = Literal["plain", "markdown", "html"]
+"""Markup of an extracted text."""
 
 
 class NeutralOptions(TypedDict, total=False):
@@ -19,7 +22,7 @@ class NeutralOptions(TypedDict, total=False):
 
     to: str
     """Format of the result, as the suffix of its file: ``pdf``, ``docx``, ``png``, ``jpg``, …"""
-    text_format: str
+    text_format: TextFormat
     """Markup of the text: ``plain``, ``markdown`` or ``html``."""
     language: str
     """Language of the document, as an IETF tag: ``de``, ``pt-BR``, …"""
@@ -51,7 +54,7 @@ _DPI: Final = range(1, 10_001)
 # Neutral option that is a text -> the pattern of its values, and what they are in words.
 _TEXTS: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
     "to": (re.compile(r"[a-z0-9][a-z0-9.+-]{0,15}", re.ASCII), "the suffix of a file, such as pdf"),
-    "text_format": (re.compile(r"plain|markdown|html"), "plain, markdown or html"),
+    "text_format": (re.compile("|".join(get_args(TextFormat))), "plain, markdown or html"),
     "language": (re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*", re.ASCII), "a tag such as de or pt-BR"),
     "pages": (
         re.compile(r"[1-9]\d{0,5}(-[1-9]\d{0,5})?(,[1-9]\d{0,5}(-[1-9]\d{0,5})?)*", re.ASCII),

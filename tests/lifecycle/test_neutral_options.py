@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import pytest
 
 import taskbridge as tb
+from taskbridge import aio
 from taskbridge.provider.http import Request, Response
 from taskbridge.provider.options import normalize_option
+from taskbridge.testing import Emulator
+from taskbridge.testing.conformance.samples import connection_of
 
 Maker = Callable[..., Any]
 
@@ -130,6 +134,23 @@ def test_the_vendors_own_options_override_neutral_ones(scripted: Maker) -> None:
     assert context == {"context": {"url": URL, "transcriptLanguage": "pt", "key": 1}}
 
 
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_a_bridge_passes_neutral_options_on(own_vendors: Emulator, *, asynchronous: bool) -> None:
+    settings = {**own_vendors.settings("scan-documents"), "poll": {"interval": 0.02}}
+    connections = {"scan-documents": connection_of("scan-documents", settings)}
+
+    async def submit() -> tb.Task:
+        async with aio.Bridge(connections) as bridge:
+            return await bridge.submit("scan-documents", "render", PDF, to="png", dpi=72)
+
+    if asynchronous:
+        task = asyncio.run(submit())
+    else:
+        with tb.Bridge(connections) as bridge:
+            task = bridge.submit("scan-documents", "render", PDF, to="png", dpi=72)
+    assert task.raw["parameters"]["dpi"] == 72
+
+
 def test_a_call_overrides_the_configuration_neutral_or_not(scripted: Maker) -> None:
     usual = {"operation": "convert", "to": "jpg"}
     assert sent_options(scripted, "cloudconvert", "convert", {}, submit=usual) == {"output_format": "jpg"}
@@ -140,3 +161,9 @@ def test_a_call_overrides_the_configuration_neutral_or_not(scripted: Maker) -> N
         "engine": "office",
     }
     assert sent_options(scripted, "cloudconvert", "extract-text", {}, submit=usual) == {"output_format": "txt"}
+
+
+def test_a_neutral_option_of_the_configuration_is_checked_when_it_is_read() -> None:
+    for name, value in [("text_format", "rtf"), ("dpi", 0), ("dpi", "300")]:
+        with pytest.raises(tb.ConfigError, match=f"submit.{name}"):
+            tb.connect("cloudconvert", api_key="k", submit={"operation": "extract-text", name: value})
