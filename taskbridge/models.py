@@ -435,7 +435,10 @@ class Task(_Model):
     native_status: str | None = None
     """Verbatim: the vendor's status word; a status number as text."""
     recognized: bool = True
-    """Normalized: False if the vendor's status word is not in the provider's table; `status` is then processing."""
+    """Normalized: False if the vendor's status word is in neither the provider's table nor the setting `states`.
+
+    `status` is then processing.
+    """
     reason: Reason | None = None
     """Normalized: why the task is in its status, from a closed set."""
     operation: str | None = None

@@ -81,7 +81,6 @@ from taskbridge.provider import (
     generated_files,
     no_requests,
     path_id,
-    read_state,
     read_time,
 )
 
@@ -598,7 +597,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
         operation = payload.maybe_text("operation")
         job_id = payload.maybe_text("job_id")
         message = payload.maybe_message("message")
-        state = read_state(STATES_OF.get(operation, STATES), word)
+        state = self.state(STATES_OF.get(operation, STATES), word)
         status, reason, finished_at, result, error = state.status, state.reason, None, None, None
         if status is TaskStatus.COMPLETED:
             finished_at = payload.maybe_time("ended_at")  # the vendor's fixtures have it on waiting tasks too
@@ -636,7 +635,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
         shared_id = requested_id or f"job/{native}"
         # The documented webhook example has a job whose status is null.
         word = None if payload.raw.get("status", "") is None else payload.text("status")
-        state = read_state(STATES, word or event_status)
+        state = self.state(STATES, word or event_status)
         subtasks = tuple(self.task(each, parent_id=shared_id) for each in payload.children("tasks"))
         return Task(
             provider=self.name,

@@ -42,7 +42,6 @@ from taskbridge.provider import (
     Submission,
     as_json,
     path_id,
-    read_state,
 )
 
 from .wire import decode_words, layout_text, token_expiry
@@ -204,7 +203,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         """Translate a task from the bare object of a response, which has no id."""
         word = payload.text("state")
         message = payload.maybe_message("message")
-        state = read_state(STATES, word)
+        state = self.state(STATES, word)
         reason, finished_at, usage, result, error = state.reason, None, None, None, None
         if state.status is TaskStatus.COMPLETED:
             data = payload.raw.get("result")

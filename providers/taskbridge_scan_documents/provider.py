@@ -59,7 +59,6 @@ from taskbridge.provider import (
     no_requests,
     path_id,
     read_json,
-    read_state,
 )
 
 # `status` -> ours.                               https://scan-documents.com/docs/tasks
@@ -364,7 +363,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         """Translate a task from the bare object of a response."""
         native = payload.identifier("id")
         word = payload.text("status")
-        state = read_state(STATES, word)
+        state = self.state(STATES, word)
         result = error = None
         if state.status.is_terminal:
             outcome = payload.maybe_child("result")

@@ -1,5 +1,9 @@
 """SmartDocumentor API v1.0: https://docs.smartdocumentor.net/technical/api-reference/get-task-status (read 2026-11-22).
 
+The vendor publishes more than could be read: the table of task states beyond row 35, the integration states, and the
+sections "Document Size Limits", "Uploading your own files" and "Responses". What is missing here for that reason is
+marked as such; a user can map further status words with the setting `states`.
+
 Times in seconds. A task is addressed by its number (``44``) or by the caller's own id (``external/INV-7``). The status
 text takes precedence over the status number; the integration status never decides. Terminal is not final here: a task
 goes back when it is reprocessed, or when the downstream system refuses its export. Error responses have empty bodies.
@@ -68,7 +72,8 @@ from taskbridge.provider import (
     read_state,
 )
 
-# `taskStatusText` -> ours; rows with * are patterns for unlisted names, tried in this order.
+# `taskStatusText` -> ours; rows with * are patterns for names that we could not read (the vendor's table has more rows
+# after row 35), tried in this order.
 #                                                 https://docs.smartdocumentor.net/technical/mappings
 STATES: Final[StateTable] = {
     "Deleting": (TaskStatus.FAILED, Reason.DELETED),
@@ -86,12 +91,12 @@ STATES: Final[StateTable] = {
     "*Failed": (TaskStatus.FAILED, None),
     "QueuedFor*": (TaskStatus.PENDING, None),
     "*InProgress": (TaskStatus.PROCESSING, None),
-    "*Recogni*": (TaskStatus.PROCESSING, None),  # "recognizing" in prose; the names are not published
+    "*Recogni*": (TaskStatus.PROCESSING, None),  # "recognizing" in prose; we could not read the names
 }
 
 # `taskStatus` -> the name of the same row.       https://docs.smartdocumentor.net/technical/mappings
 NAMES: Final[Mapping[int, str]] = {
-    4: "InReview",  # only in the samples of get-task-status: it fits no published row, nothing follows from it
+    4: "InReview",  # only in the samples of get-task-status: it fits no row that we could read
     19: "Deleting",
     20: "Deleted",
     30: "QueuedForPreProcessing",
@@ -99,7 +104,7 @@ NAMES: Final[Mapping[int, str]] = {
     32: "PreProcessingFailed",
     33: "PreProcessingDownloadFailed",
     34: "PreProcessingSuccessful",
-    35: "PreProcessingGetPagesFailed",
+    35: "PreProcessingGetPagesFailed",  # we could not read beyond this row
 }
 
 # `integrationStatusText` -> what it adds to a task that has not failed.    get-task-status, sample
@@ -107,7 +112,7 @@ INTEGRATION: Final[StateTable] = {
     "Failed": (TaskStatus.PROCESSING, Reason.INTEGRATION_FAILED),  # only the reason counts
 }
 
-# `integrationStatus` -> its name; 1 and 2 are filter examples without names.
+# `integrationStatus` -> its name; we could not read the table. 1 and 2 are filter examples without names.
 INTEGRATION_NAMES: Final[Mapping[int, str]] = {4: "Failed"}
 
 PROCESS: Final = "process"  # the only operation: technical/api-reference/post-create-task
@@ -298,7 +303,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         return {"externalId" if kind is EXTERNAL else "taskId": native}  # the table has taskid, the samples taskId
 
     def list_queries(self, prefixes: frozenset[str], now: datetime, age: float) -> tuple[Query, ...]:
-        """All tasks since the oldest; which status numbers mean an unfinished task is not published."""
+        """All tasks since the oldest; which status numbers mean an unfinished task could not be read."""
         del prefixes
         start = now - timedelta(seconds=age) - CLOCK_SKEW
         return (Query(None, {"startDate": start.strftime("%Y-%m-%dT%H:%M:%SZ")}),)
@@ -384,7 +389,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
     def task(self, payload: Payload, requested_id: str | None = None) -> Task:
         """Translate a task from the bare object of a response."""
         native = payload.integer("taskId")
-        word, name, state = _state(payload)
+        word, name, state = self._state(payload)
         status, reason, message, error = state.status, state.reason, None, None
         if status is TaskStatus.FAILED:
             error = TaskFailure(code=name, message=name)  # the vendor has no other words for it
@@ -416,6 +421,18 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         usage = payload.maybe_usage("totalPages", UsageUnit(self.settings.usage_unit))
         return usage if usage is not None and (usage.amount or status.is_terminal) else None
 
+    def _state(self, payload: Payload) -> tuple[str | None, str | None, State]:
+        """The vendor's word, the name of its row and our state: by the status text, else by the status number."""
+        raw = payload.raw
+        word = payload.text("taskStatusText") if raw.get("taskStatusText") else None
+        state = self.state(STATES, word)
+        if state.recognized or raw.get("taskStatus") is None:
+            return word, word, state
+        number = payload.integer("taskStatus")
+        name = NAMES.get(number)
+        state = self.state(STATES, name or str(number))  # a number without a name may be in the setting `states`
+        return word or str(number), word or name or str(number), state
+
     def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:
         """Read an error of the token service; no other error has a documented body."""
         payload = Payload(document, self.connection, NO_TIME)
@@ -424,18 +441,6 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
 
 
 # Data that is received.
-
-
-def _state(payload: Payload) -> tuple[str | None, str | None, State]:
-    """The vendor's word, the name of its row and our state: by the status text, else by the status number."""
-    raw = payload.raw
-    word = payload.text("taskStatusText") if raw.get("taskStatusText") else None
-    state = read_state(STATES, word)
-    if state.recognized or raw.get("taskStatus") is None:
-        return word, word, state
-    number = payload.integer("taskStatus")
-    name = NAMES.get(number)
-    return word or str(number), word or name, read_state(STATES, name)
 
 
 def _failed_integration(payload: Payload) -> str | None:

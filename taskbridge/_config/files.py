@@ -196,12 +196,13 @@ def _override(name: str, values: dict[str, Any], origins: dict[str, str], enviro
     for variable in sorted(environ):
         if not variable.upper().startswith(prefix) or len(variable) == len(prefix):
             continue
-        *tables, key = variable[len(prefix) :].lower().split("__")
+        *tables, last = variable[len(prefix) :].lower().split("__")
         target = values
         for table in tables:
             inner = target.get(table)
             target[table] = dict(cast("dict[str, Any]", inner)) if isinstance(inner, dict) else {}
             target = target[table]
+        key = next((each for each in target if each.lower() == last), last)  # a vendor's words have capitals
         target[key] = _scalar(environ[variable])
         origins[".".join([*tables, key])] = f"{_FROM_VARIABLE}{variable}"
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, NoReturn, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
+from taskbridge._config.files import nearest
+from taskbridge.models import TaskStatus
 from taskbridge.provider.options import TextFormat
+from taskbridge.provider.payload import StateTable, normalized_word
 from taskbridge.provider.policy import RetryPolicy
 
 Number: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -20,6 +24,34 @@ def _check_header(text: str) -> str:
 
 
 HeaderText: TypeAlias = Annotated[str, AfterValidator(_check_header)]
+
+
+def _check_status(value: object) -> object:
+    if value in list(TaskStatus):
+        return value
+    hint = nearest(value, TaskStatus) if isinstance(value, str) else ""
+    raise ValueError(f"{hint}write what the vendor's word means here: {_listed(TaskStatus)}")
+
+
+def _check_words(table: Mapping[str, TaskStatus]) -> Mapping[str, TaskStatus]:
+    seen: dict[str, str] = {}
+    for word in table:
+        normalized = normalized_word(word)
+        if not normalized or not word.isprintable():
+            raise ValueError("a key is the vendor's status word: printable, and not blank")
+        if normalized in seen:
+            raise ValueError(f"{seen[normalized]!r} and {word!r} are the same word: case and spaces are ignored")
+        seen[normalized] = word
+    return table
+
+
+def _listed(words: Iterable[str]) -> str:
+    return " or ".join(f'"{word}"' for word in words)
+
+
+States: TypeAlias = Annotated[
+    dict[str, Annotated[TaskStatus, BeforeValidator(_check_status)]], AfterValidator(_check_words)
+]
 
 
 class _Settings(BaseModel):
@@ -88,6 +120,8 @@ class CommonSettings(_Settings, defer_build=True):
     """Most bytes of a decoded response that are read; the provider has its own default."""
     strict: Annotated[bool, Field(strict=True)] = False
     """Raise ContractError for a status word that the mapping table does not have."""
+    states: States = Field(default_factory=dict[str, TaskStatus])
+    """Meanings of the vendor's status words, such as `Integrated = "completed"`; they override the mapping table."""
     allow_http: Annotated[bool, Field(strict=True)] = False
     """Allow plain http to hosts other than this machine."""
     ca_bundle: str | None = None
@@ -103,6 +137,11 @@ class CommonSettings(_Settings, defer_build=True):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("settings hold credentials and are not pickled; pass the connection's name instead")
+
+    @property
+    def state_table(self) -> StateTable:
+        """`states` as a table for `Provider.state`."""
+        return {word: (status, None) for word, status in self.states.items()}
 
     @property
     def retry_policy(self) -> RetryPolicy:

@@ -28,6 +28,7 @@ from taskbridge._engine.logs import log
 from taskbridge._engine.observers import Observers
 from taskbridge._engine.row_trust import RowTrust
 from taskbridge._engine.throttle import RetryBudget, Throttle
+from taskbridge._engine.unknown_words import mapping_advice
 from taskbridge._engine.usage import UsageMeter
 from taskbridge._fork import renew_after_fork
 from taskbridge._redaction import register
@@ -115,6 +116,7 @@ class Connection:
         self.provider = provider
         self.settings = settings
         self.clock = clock
+        provider.states = settings.state_table
         self.retry = settings.retry_policy
         self.max_body = settings.max_body or provider.max_body
         self.expects_webhook = bool(settings.webhook_secrets) and provider.capabilities.webhooks is not None
@@ -279,16 +281,25 @@ class Connection:
         if task.recognized:
             return
         word = printable(task.native_status or "none", 80)
+        advice = mapping_advice(self.name, task.native_status)
         if self.settings.strict:
             raise ContractError(
-                f"{self.provider.title} uses the status word {word!r}, which taskbridge does not know", raw=task.raw
+                f"{self.provider.title} uses the status word {word!r}, which taskbridge does not know; {advice}",
+                raw=task.raw,
             )
         with self._lock:
             is_new = word not in self._unknown_words and len(self._unknown_words) < _MOST_WORDS
             if is_new:
                 self._unknown_words.add(word)
         if is_new:
-            log("unknown-status", connection=self.name, native_status=word, vendor=self.provider.title, ref=task.ref)
+            log(
+                "unknown-status",
+                connection=self.name,
+                native_status=word,
+                vendor=self.provider.title,
+                advice=advice,
+                ref=task.ref,
+            )
 
 
 # Opening.

@@ -54,8 +54,10 @@ RECORDS: Final[Mapping[str, Record]] = {
     "unknown-status": Record(
         LOG,
         logging.WARNING,
-        "%(connection)s: unknown status word %(native_status)r of %(vendor)s; the task counts as processing",
-        "The vendor uses a status word that is missing from the provider's table; logged once for each word.",
+        "%(connection)s: unknown status word %(native_status)r of %(vendor)s; the task counts as processing; "
+        "%(advice)s",
+        "The vendor uses a status word that is missing from the provider's table and from the setting `states`; logged "
+        "once for each word.",
         ("ref",),
     ),
     "list-polling-failed": Record(

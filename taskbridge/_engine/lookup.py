@@ -24,7 +24,7 @@ from taskbridge.errors import (
     UnexpectedRedirect,
     printable,
 )
-from taskbridge.models import Task
+from taskbridge.models import Reason, Task, TaskStatus
 from taskbridge.provider.http import Response
 
 if TYPE_CHECKING:
@@ -167,6 +167,16 @@ def identity_mismatch(kind: IdKind, native: str, task: Task) -> IdentityMismatch
         retryable=True,
         raw=task.raw,
     )
+
+
+def unless_deleted(task: Task, known: Task | None) -> Task:
+    """Return the earlier snapshot of a task that had completed before it was deleted; otherwise the task as it is.
+
+    A vendor that has deleted or archived a task says so, and no longer how it ended.
+    """
+    if known is None or task.reason is not Reason.DELETED or known.restarts != task.restarts:
+        return task
+    return known if known.status is TaskStatus.COMPLETED else task
 
 
 def _on_new_connection(request: Request) -> Request:

@@ -11,6 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._engine.lookup import NotFoundGrace, StatusResponse, translate
+from taskbridge._engine.unknown_words import mapping_advice
 from taskbridge._polling.intervals import pause_for_progress
 from taskbridge.errors import DeadlineExceeded, TaskbridgeError, WaitTimeout, printable
 from taskbridge.events import PollReason
@@ -80,6 +81,7 @@ class PolledTask:
     reported: Task | None = None  # last snapshot for waiters that want changes
     observed: Task | None = None  # last snapshot for observers
     not_found: NotFoundGrace = field(init=False)
+    completed: Task | None = None  # snapshot of its success, if a caller or a list has shown one
     last_error: TaskbridgeError | None = None  # of the last poll
     failures: int = 0  # failed polls in a row
 
@@ -139,6 +141,11 @@ class PolledTask:
         return True
 
     # Learning from snapshots.
+
+    def note_completed(self, task: Task) -> None:
+        """Remember a snapshot of its success: the vendor may have deleted the task by the time of the next poll."""
+        if task.status is TaskStatus.COMPLETED:
+            self.completed = task
 
     def start_from(self, known: Task, now: float) -> float:
         """Start with a snapshot that the caller has; return when to poll first (monotonic seconds)."""
@@ -276,7 +283,8 @@ class PolledTask:
             state = "it was never seen"
         elif not task.recognized:
             word = printable(task.native_status or "nothing", 60)
-            state = f"the vendor says {word!r}, a word that taskbridge does not know"
+            advice = mapping_advice(self.connection.name, task.native_status)
+            state = f"the vendor says {word!r}, a word that taskbridge does not know; {advice}"
         else:
             state = f"it is {task.describe()}"
         if task is not None:

@@ -21,7 +21,7 @@ from itertools import count
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Final
 
-from taskbridge._engine.lookup import is_final
+from taskbridge._engine.lookup import is_final, unless_deleted
 from taskbridge._engine.retry import MAX_PAUSE
 from taskbridge._engine.row_trust import same
 from taskbridge._engine.tracing import PollTrace
@@ -103,6 +103,8 @@ class PollScheduler:
                 queue.cover(entry, due)
             else:
                 queue.push(entry, due, PollReason.FIRST if due <= now else None)
+        if known is not None:
+            entry.note_completed(known)
         entry.long_poll = long_poll
         if changes and entry.polls and not entry.reports_changes:
             entry.reported = entry.snapshot()
@@ -194,6 +196,7 @@ class PollScheduler:
             entry = queue.members.get(task.id)
             if entry is None or not entry.covered:
                 continue
+            entry.note_completed(task)
             found += entry.scan is scan
             delay = self._on_row(queue, entry, task, now)
             if command.trace is not None:
@@ -445,7 +448,7 @@ class PollScheduler:
     def _report(self, entry: PolledTask, task: Task) -> None:
         """Send updates for a snapshot."""
         if task.is_terminal:
-            self._end(entry, Outcome(entry.ref, task))
+            self._end(entry, Outcome(entry.ref, unless_deleted(task, entry.completed)))
         elif entry.reports_changes:
             if entry.reported != task:
                 for waiter in entry.waiters:

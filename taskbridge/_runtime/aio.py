@@ -151,7 +151,7 @@ class Runtime:
             TaskbridgeError: The wait ended without a terminal snapshot.
         """
         if wait.once is not None:
-            return require_ended(await self.run(wait.once))
+            return require_ended(await self.run(wait.once), wait.target.known)
         wake, loop, scope = asyncio.Event(), asyncio.get_running_loop(), asyncio.timeout(None)
 
         def end_scope() -> None:

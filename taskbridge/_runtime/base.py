@@ -24,7 +24,15 @@ from taskbridge._engine.download import DownloadOptions, download_file, download
 from taskbridge._engine.event_bus import listening
 from taskbridge._engine.inputs import can_submit
 from taskbridge._engine.logs import TASKS
-from taskbridge._engine.lookup import NotFoundGrace, PollResult, get, get_and_report, has_long_poll, poll
+from taskbridge._engine.lookup import (
+    NotFoundGrace,
+    PollResult,
+    get,
+    get_and_report,
+    has_long_poll,
+    poll,
+    unless_deleted,
+)
 from taskbridge._engine.observers import ObserverHandle
 from taskbridge._engine.operations import Pager, check_names, perform, require
 from taskbridge._engine.retry import RequestOptions
@@ -479,10 +487,13 @@ class SingleWait:
         return WaitTimeout(CLOSED, task=task, provider=connection.provider.name, connection=connection.name, ref=ref)
 
 
-def require_ended(task: Task) -> Task:
-    """Return the snapshot of a task that has ended; raise `WaitTimeout` if it is still running."""
+def require_ended(task: Task, known: Task | None) -> Task:
+    """Return the snapshot of a task that has ended; raise `WaitTimeout` if it is still running.
+
+    `known` is the caller's snapshot, see `unless_deleted`.
+    """
     if task.is_terminal:
-        return task
+        return unless_deleted(task, known)
     raise WaitTimeout(
         f"the task is still running: it is {task.describe()}",
         task=task,

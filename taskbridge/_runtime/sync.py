@@ -140,7 +140,7 @@ class Runtime:
             TaskbridgeError: The wait ended without a terminal snapshot.
         """
         if wait.once is not None:
-            return require_ended(self.run(wait.once))
+            return require_ended(self.run(wait.once), wait.target.known)
         mutex = threading.RLock()
         arrived = threading.Condition(mutex)
 

@@ -14,6 +14,7 @@ from taskbridge._redaction import MASK
 from taskbridge.cli.exit_codes import DONE, USAGE
 from taskbridge.cli.options import config_path, connections_argument, with_config, with_json
 from taskbridge.errors import TaskbridgeError, printable
+from taskbridge.models import TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -112,7 +113,8 @@ def connection_settings(connection: ConnectionConfig, *, everything: bool = Fals
     fields = {**dict(setting_fields(CommonSettings)), **_own_fields(connection.provider)}
     values = dict(leaves(connection.values))
     for key, value in values.items():
-        yield key, _masked(key, value, fields.get(key)), connection.origins.get(key, "")
+        field = fields["states"] if key.startswith("states.") else fields.get(key)
+        yield key, _masked(key, value, field), connection.origins.get(key, "")
     for key, field in fields.items() if everything else ():
         if not any(name == key or name.startswith(f"{key}.") for name in values) and not field.is_required():
             yield key, field.get_default(call_default_factory=True, validated_data={}), "default"
@@ -143,17 +145,23 @@ def setting_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[s
 
 def _masked(key: str, value: Any, field: FieldInfo | None) -> Any:
     """Return a value as it may be shown: a field that its model hides from repr is masked."""
-    from taskbridge._config.connections import url_problem  # noqa: PLC0415  # heavy
-    from taskbridge._config.files import VARIABLE, Unset  # noqa: PLC0415  # as above
+    from taskbridge._config.files import VARIABLE, Unset  # noqa: PLC0415  # heavy
 
     if isinstance(value, Unset) and VARIABLE.fullmatch(value):
         return str(value)  # the variable's name, without its value
-    if field is None or not field.repr or "SecretStr" in str(field.annotation):
+    if field is None or not field.repr or "SecretStr" in str(field.annotation) or _is_misplaced(key, value):
         return MASK
-    if key == "ca_bundle" and not os.path.exists(str(value)):  # noqa: PTH110  # False for a NUL, too
-        return MASK  # perhaps a credential in the wrong place
-    if key.endswith("_url") and url_problem(str(value), allow_http=True):
-        return MASK  # as above
     if isinstance(value, str) and "@" in (urlsplit(value).netloc if "//" in value else ""):
         return MASK  # a URL with a password
     return value
+
+
+def _is_misplaced(key: str, value: Any) -> bool:
+    """Whether a value cannot be right for its setting: perhaps it is a credential in the wrong place."""
+    from taskbridge._config.connections import url_problem  # noqa: PLC0415  # heavy
+
+    if key.startswith("states."):
+        return value not in list(TaskStatus)
+    if key == "ca_bundle":
+        return not os.path.exists(str(value))  # noqa: PTH110  # False for a NUL, too
+    return key.endswith("_url") and url_problem(str(value), allow_http=True) is not None

@@ -168,6 +168,8 @@ def _check(output: Output, config: Config, connection: ConnectionConfig, *, offl
     def finding(verdict: str, message: str, exit_code: int = DONE) -> Finding:
         return Finding("connection", name, verdict, message, exit_code)
 
+    from taskbridge._engine.unknown_words import mapping_advice  # noqa: PLC0415  # heavy
+
     try:
         bridge = open_bridge(config, [name])
     except TaskbridgeError as error:
@@ -194,4 +196,5 @@ def _check(output: Output, config: Config, connection: ConnectionConfig, *, offl
         side = "ahead of" if check.skew > 0 else "behind"
         yield finding("note", f"this computer's clock is {abs(check.skew):.0f} s {side} the vendor's")
     for word in check.unknown_words:
-        yield finding("note", f"the vendor uses the status word {word!r}, which taskbridge does not know")
+        advice = mapping_advice(name, word)
+        yield finding("note", f"the vendor uses the status word {word!r}, which taskbridge does not know; {advice}")

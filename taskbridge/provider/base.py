@@ -50,7 +50,7 @@ from taskbridge.models import (
 from taskbridge.provider.capabilities import Capabilities, Credential, Delivery, IdKind
 from taskbridge.provider.http import UNREAD, Body, Flow, Form, Request, Response, Upload
 from taskbridge.provider.json import beginning_of
-from taskbridge.provider.payload import NO_TIME, Payload
+from taskbridge.provider.payload import NO_TIME, Payload, State, StateTable, read_state
 from taskbridge.provider.results import GeneratedFile, generated_files
 from taskbridge.provider.submission import Page, Query, Submission
 
@@ -203,6 +203,8 @@ class Provider(ABC, Generic[S]):
     def __init__(self, settings: S, connection: str) -> None:
         self.settings = settings
         self.connection = connection
+        self.states: StateTable = MappingProxyType({})
+        """The connection's own meanings of status words; they take precedence over the tables of the provider."""
         self._find_kind = lru_cache(maxsize=1024)(partial(_kind_of, self.capabilities.kinds))
 
     # Build requests.
@@ -275,6 +277,17 @@ class Provider(ABC, Generic[S]):
         """
         if response.status not in (200, 201, 202, 204):
             raise self.error(response)
+
+    def state(self, table: StateTable, word: str | None) -> State:
+        """Translate a vendor's status word by the connection's setting `states`, otherwise by a table.
+
+        See `read_state`. A status is always read through this, so that a user can map a word that the table lacks.
+        """
+        if self.states:
+            own = read_state(self.states, word)
+            if own.recognized:
+                return own
+        return read_state(table, word)
 
     # Map errors.
 

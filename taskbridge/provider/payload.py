@@ -52,14 +52,15 @@ def read_state(table: StateTable, word: str | None) -> State:
         return UNKNOWN
     row = table.get(word)
     if row is None:
-        squeezed = _squeeze(word)
+        squeezed = normalized_word(word)
         # Only * is special in a table, not brackets or question marks.
-        patterns = ((_squeeze(key).replace("[", "[[]").replace("?", "[?]"), row) for key, row in table.items())
+        patterns = ((normalized_word(key).replace("[", "[[]").replace("?", "[?]"), row) for key, row in table.items())
         row = next((row for pattern, row in patterns if fnmatchcase(squeezed, pattern)), None)
     return UNKNOWN if row is None else State(*row)
 
 
-def _squeeze(word: str) -> str:
+def normalized_word(word: str) -> str:
+    """Return a status word without the differences that do not count: case and spaces."""
     return "".join(word.split()).casefold()
 
 

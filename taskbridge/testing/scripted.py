@@ -24,7 +24,7 @@ from taskbridge.provider.base import Provider, ProviderSettings, no_requests
 from taskbridge.provider.capabilities import PLAIN_ID, Accepts, Capabilities, Credential, IdKind
 from taskbridge.provider.http import Flow, Request, Response
 from taskbridge.provider.options import NEUTRAL_OPTIONS
-from taskbridge.provider.payload import Payload, StateTable, path_id, read_state
+from taskbridge.provider.payload import Payload, StateTable, path_id
 from taskbridge.provider.submission import Document, Submission
 from taskbridge.testing.clock import VirtualClock
 from taskbridge.testing.transport import AsyncScriptedTransport, ScriptedTransport
@@ -107,7 +107,7 @@ class Scripted(Provider[ScriptedSettings]):
     def task(self, payload: Payload) -> Task:
         """Translate the vendor's object."""
         word = payload.text("status")
-        state = read_state(_STATES, word)
+        state = self.state(_STATES, word)
         result, error = None, None
         if state.status is TaskStatus.COMPLETED:
             files = tuple(TaskFile(name=each.maybe_text("name")) for each in payload.children("files"))

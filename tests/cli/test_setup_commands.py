@@ -151,6 +151,27 @@ def test_defaults_are_shown_on_request(run_here: Here, mixed: Path) -> None:
     assert settings["sandbox"] == {"value": False, "origin": "default"}
 
 
+def test_mapped_status_words_are_shown(run_here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "taskbridge.toml"
+    text = """
+        [connections.contracts]
+        provider = "smartdocumentor"
+        access_token = "canary-key-8d1f0c77"
+        states.Integrated = "completed"
+        states."To.Approve" = "canary-key-8d1f0c77"
+    """
+    path.write_text(text, encoding="utf-8")
+    monkeypatch.setenv("TASKBRIDGE_CONTRACTS__STATES__INTEGRATED", "failed")
+    done = run_here("config", "show", "--json", "--config", str(path))
+    (shown,) = records(done.stdout)
+    assert shown["settings"]["states.Integrated"] == {
+        "value": "failed",
+        "origin": "environment variable TASKBRIDGE_CONTRACTS__STATES__INTEGRATED",
+    }
+    assert shown["settings"]["states.To.Approve"]["value"] == "***"  # no status, so perhaps a credential
+    assert f"states.To.Approve (from {path}): write what the vendor's word means" in shown["problem"]
+
+
 # doctor.
 
 

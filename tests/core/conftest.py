@@ -20,7 +20,7 @@ from taskbridge.models import Task, TaskFailure, TaskStatus
 from taskbridge.provider.base import Provider, ProviderSettings, no_requests
 from taskbridge.provider.capabilities import PLAIN_ID, Capabilities, Credential, IdKind
 from taskbridge.provider.http import Flow, Request, Response
-from taskbridge.provider.payload import Payload, StateTable, path_id, read_state
+from taskbridge.provider.payload import Payload, StateTable, path_id
 from taskbridge.testing import AsyncScriptedTransport, ScriptedTransport, VirtualClock
 from taskbridge.testing.transport import Script
 
@@ -83,7 +83,7 @@ class Acme(Provider[AcmeSettings]):
     def task(self, payload: Payload, task_id: str) -> Task:
         self.translated += 1
         word = payload.text("state")
-        state = read_state(STATES, word)
+        state = self.state(STATES, word)
         return Task(
             provider=self.name,
             connection=payload.connection,

@@ -24,7 +24,6 @@ from taskbridge.provider import (
     Request,
     Response,
     read_json,
-    read_state,
 )
 from taskbridge.testing import AsyncScriptedTransport, Emulator, ScriptedTransport, VirtualClock
 
@@ -174,7 +173,7 @@ class Acme(Provider[AcmeSettings]):
         return self.task(self.payload(response), task_id)
 
     def task(self, payload: Payload, task_id: str) -> tb.Task:
-        state = read_state({"done": (tb.TaskStatus.COMPLETED, None)}, payload.text("state"))
+        state = self.state({"done": (tb.TaskStatus.COMPLETED, None)}, payload.text("state"))
         return tb.Task(
             provider=self.name,
             connection=payload.connection,

@@ -205,6 +205,23 @@ class LookupConformance:
             assert task.native_status in (UNKNOWN_WORD, str(UNKNOWN_NUMBER)), label
             check_task(task, label)
 
+    @pytest.mark.parametrize("status", [TaskStatus.COMPLETED, TaskStatus.FAILED])
+    def test_the_setting_states_maps_an_unknown_status(
+        self, connection: Connection, samples: Samples, status: TaskStatus
+    ) -> None:
+        """A user can map a status that the vendor adds later, without a new version of the provider."""
+        own = dict.fromkeys((UNKNOWN_WORD, str(UNKNOWN_NUMBER)), (status, None))
+        for label, sample in samples.items():
+            word = get_task(connection, sample).native_status
+            responses = tuple(with_unknown_status(each, word, self.status_fields) for each in sample.responses)
+            connection.provider.states = own
+            task = get_task(connection, Sample(sample.task_id, responses))
+            connection.provider.states = {}
+            assert (task.status, task.recognized) == (status, True), (
+                f"{label}: the status is not read through `Provider.state`, which knows the setting `states`"
+            )
+            assert (task.error is not None) == (status is TaskStatus.FAILED), label
+
     @pytest.mark.parametrize(("what", "body"), UNREADABLE, ids=[what for what, _ in UNREADABLE])
     def test_an_unreadable_response_is_a_contract_error(
         self, connection: Connection, samples: Samples, what: str, body: bytes

@@ -41,7 +41,6 @@ from taskbridge.provider import (
     Upload,
     no_requests,
     path_id,
-    read_state,
 )
 from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus
 
@@ -165,7 +164,7 @@ class Zamzar(Provider[ZamzarSettings]):
             task_id: The shared id that was requested; None if the object comes from a list or a submission.
         """
         native = payload.integer("id")
-        word, state = _state(payload)
+        word, state = self._state(payload)
         files = tuple(_file(each) for each in payload.children("target_files"))
         return Task(
             provider=self.name,
@@ -183,6 +182,20 @@ class Zamzar(Provider[ZamzarSettings]):
             error=_failure(payload.maybe_child("failure")) if state.status is TaskStatus.FAILED else None,
             raw=_without_keys(payload.raw),
         )
+
+    def _state(self, job: Payload) -> tuple[str, State]:
+        """Return the status that decides and its meaning: an export's if the job itself is done."""
+        word = job.text("status")
+        state = self.state(STATES, word)
+        if state.status is not TaskStatus.COMPLETED or job.maybe_text("export_url") is None:
+            return word, state
+        words = [each.text("status") for each in job.children("exports")]
+        if not words:
+            return word, State(TaskStatus.PROCESSING)
+        exports = [(each, self.state(EXPORT_STATES, each)) for each in words]
+        running = (export for export in exports if export[1].status is not TaskStatus.COMPLETED)
+        failed = (export for export in exports if export[1].reason is not None)
+        return next(running, next(failed, (word, state)))
 
     def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:
         """Read the first of ``{"errors": [{"code": 22, "message": …}]}``.
@@ -205,21 +218,6 @@ def _form(options: Mapping[str, Any], submission: Submission) -> Form | Upload:
         reference = source.id if isinstance(source, Stored) else source.url
         return Form((*fields, ("source_file", reference)))
     return Form(fields)
-
-
-def _state(job: Payload) -> tuple[str, State]:
-    """Return the status that decides and its meaning: an export's if the job itself is done."""
-    word = job.text("status")
-    state = read_state(STATES, word)
-    if state.status is not TaskStatus.COMPLETED or job.maybe_text("export_url") is None:
-        return word, state
-    words = [each.text("status") for each in job.children("exports")]
-    if not words:
-        return word, State(TaskStatus.PROCESSING)
-    exports = [(each, read_state(EXPORT_STATES, each)) for each in words]
-    running = (export for export in exports if export[1].status is not TaskStatus.COMPLETED)
-    failed = (export for export in exports if export[1].reason is not None)
-    return next(running, next(failed, (word, state)))
 
 
 def _file(file: Payload) -> TaskFile:

@@ -37,7 +37,6 @@ from taskbridge.provider import (
     Upload,
     no_requests,
     path_id,
-    read_state,
 )
 
 # `state` -> ours. A word that is not in this table counts as processing, with recognized=False.
@@ -169,7 +168,7 @@ class AcmeDocs(Provider[AcmeDocsSettings]):
             task_id: The shared id that was requested; None if the object comes from a list or a submission.
         """
         native, word = payload.identifier("id"), payload.text("state")
-        state = read_state(STATES, word)
+        state = self.state(STATES, word)
         return Task(
             provider=self.name,
             connection=payload.connection,
