@@ -1,7 +1,8 @@
 """An emulator of the SmartDocumentor cloud API v1.0, written from its documents; times in seconds.
 
-Labels such as STATUS name the vendor's pages; what no page says is marked as assumed. Error responses have no body, as
-far as is known.
+Labels such as STATUS name the vendor's pages; what was not read on any page is marked as assumed. The vendor publishes
+more than could be read: the table of task states (MAP) beyond row 35, the integration states, and parts of other pages.
+Error responses have no body, as far as is known.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ DEFAULT_WORKSPACE: Final = 1
 DEFAULT_PAGE_SIZE: Final = 10  # doc PAGED
 FIRST_TASK: Final = 44  # sample of doc STATUS
 
-# Names of states -> published numbers.                                    doc MAP, except where noted
+# Names of states -> numbers; doc MAP, except where noted. We could not read MAP beyond row 35.
 NUMBERS: Final[Mapping[str, int]] = {
     "Deleted": 20,
     "QueuedForPreProcessing": 30,
@@ -58,15 +59,16 @@ NUMBERS: Final[Mapping[str, int]] = {
     "PreProcessingFailed": 32,
     "PreProcessingDownloadFailed": 33,
     "PreProcessingSuccessful": 34,
-    "InReview": 4,  # only in the sample of STATUS; fits no row of MAP
+    "InReview": 4,  # only in the sample of STATUS; fits no row of MAP that we could read
 }
 # The states of a working task, each for an equal part of the work. "Recognizing" is only in the prose of MAP;
-# the real name is not published.
+# we could not read the row with the real name.
 WORK: Final = ("PreProcessingInProgress", "PreProcessingSuccessful", "Recognizing")
-EXPORTED: Final = "ExportCompleted"  # doc REPROC; number unknown
-TO_REVIEW: Final = "ToReview"  # "To Review" in doc HOOK; name and number unknown
-INTEGRATION_FAILED: Final = ("Failed", 4)  # the one published integration state: sample of doc STATUS
+EXPORTED: Final = "ExportCompleted"  # doc REPROC; we could not read its number
+TO_REVIEW: Final = "ToReview"  # "To Review" in doc HOOK; we could not read its row
+INTEGRATION_FAILED: Final = ("Failed", 4)  # sample of doc STATUS; we could not read the table of integration states
 NEVER_INTEGRATED: Final = "never"  # initial externalIntegrationStatus, also after a restart: doc EXTINT
+RETENTION_S: Final = 31 * 86_400.0  # after its end a task is archived: doc CONCEPT
 TOTAL_PAGES: Final = 10  # of every document, after it was read: sample of doc STATUS
 
 
@@ -85,7 +87,7 @@ class EmulatedTask:
     created: float  # vendor seconds since the epoch
     life: Life  # its plan, since it was created or restarted
     restarts: int = 0  # how often it was restarted
-    integration: tuple[str, int] | None = None  # name and number of the integration state; None if nothing is published
+    integration: tuple[str, int] | None = None  # name and number of the integration state; None if there is none
     label: str = NEVER_INTEGRATED  # `externalIntegrationStatus`
     sent_back: bool = False  # whether the downstream system refused its export, so that it is in review again
 
@@ -103,8 +105,11 @@ class EmulatedTask:
                 return "InReview"
             case "ended" if plan.outcome == "failed":
                 return "PreProcessingFailed" if _can_be_downloaded(self.url) else "PreProcessingDownloadFailed"
-            case "ended":  # `Deleted` is the closest to cancelled: the vendor cannot cancel
-                return "Deleted" if plan.outcome == "cancelled" else EXPORTED
+            case "ended":
+                # `Deleted` is the closest to cancelled: the vendor cannot cancel. That an archived task reads so is
+                # assumed, from "moved to history" in doc MAP.
+                is_gone = plan.outcome == "cancelled" or now - self.life.finished_at >= RETENTION_S
+                return "Deleted" if is_gone else EXPORTED
 
     def show(self, now: float) -> JsonObject:
         """``GetTaskStatusResponse``: doc STATUS."""
