@@ -67,7 +67,9 @@ def single_polls(connection: Connection) -> Connection:
 def connect(clock: VirtualClock, **settings: Any) -> Connection:
     """Open a CloudConvert connection with this clock."""
     merged = {"api_key": KEY, "base_url": "http://127.0.0.1:9/v2", "max_in_flight": 1000, **settings}
-    return open_connection("cloudconvert", None, None, merged, cast("Any", clock))[0]
+    opened, _ = open_connection("cloudconvert", None, None, merged, cast("Any", clock))
+    assert isinstance(opened, Connection)  # no group is named
+    return opened
 
 
 def _runtime(clock: VirtualClock, transport: VendorTransport) -> Runtime:

@@ -6,12 +6,13 @@ A `Client` and a `Bridge` belong to one event loop. ``await close()`` them, or u
 from __future__ import annotations
 
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from taskbridge._config.defaults import TransportMaker, current_defaults, default_clock
 from taskbridge._config.files import load_config
 from taskbridge._engine import operations
-from taskbridge._engine.connection import Connection, open_connection, open_connections
+from taskbridge._engine.connection import Connection, Group, open_connection, open_connections, open_groups
 from taskbridge._engine.download import MAX_BYTES, DownloadOptions
 from taskbridge._engine.inputs import SubmitRequest
 from taskbridge._runtime.aio import PollLoop, Runtime
@@ -153,10 +154,13 @@ class _AsyncClient(ClientBase):
 
 
 class Client(_AsyncClient):
-    """One connection to a vendor; made by `connect`.
+    """One connection to a vendor, or a group of connections; made by `connect`.
+
+    Attributes:
+        members: The clients of a group's members, in order; empty for one connection. They end with this client.
 
     Args:
-        connection: The open connection.
+        connection: The open connection or group.
         known: Names of other configured connections, whose refs are recognized and refused.
         clock: Time and chance; None for the connection's.
         transport: Sends the requests; None for the default.
@@ -165,22 +169,30 @@ class Client(_AsyncClient):
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Connection | Group,
         *,
         known: frozenset[str] = frozenset(),
         clock: Clock | None = None,
         transport: AsyncTransport | TransportMaker | None = None,
         runtime: Runtime | None = None,
     ) -> None:
-        clock = clock or connection.clock
-        super().__init__({connection.name: connection}, clock, only=connection.name, known=known)
-        self._connection = connection
-        self._use_runtime(runtime or _make_runtime(clock, transport, [connection]), is_shared=runtime is not None)
+        group = connection if isinstance(connection, Group) else None
+        opened = (connection,) if isinstance(connection, Connection) else connection.members
+        clock = clock or opened[0].clock
+        self._name = connection.name
+        groups = {} if group is None else {group.name: group}
+        super().__init__({each.name: each for each in opened}, clock, only=self._name, known=known, groups=groups)
+        runtime, is_shared = runtime or _make_runtime(clock, transport, opened), runtime is not None
+        self._use_runtime(runtime, is_shared=is_shared)
+        self.members = tuple(
+            type(self)(each, known=self._known, clock=clock, runtime=runtime)
+            for each in (group.members if group else ())
+        )
 
     @property
     def name(self) -> str:
-        """The connection's name."""
-        return self._connection.name
+        """The name of the connection or group."""
+        return self._name
 
     @property
     def provider(self) -> str:
@@ -312,12 +324,19 @@ class Client(_AsyncClient):
         """Verify and read a webhook delivery; see `taskbridge.Client.parse_webhook`."""
         return self._parse_webhook(self.name, headers, raw_body, url, now)
 
+    async def close(self) -> None:
+        """End the waits for many tasks, and close the kept connections."""
+        for member in self.members:
+            await member.close()
+        await super().close()
+
 
 class Bridge(_AsyncClient):
     """Every connection of a configuration at once, addressed by ref; made by `from_config`.
 
     Args:
         connections: The open connections, by name.
+        groups: Groups of these connections, by name.
         clock: Time and chance; None for the default.
         transport: Sends the requests; None for the default.
     """
@@ -328,9 +347,10 @@ class Bridge(_AsyncClient):
         *,
         clock: Clock | None = None,
         transport: AsyncTransport | TransportMaker | None = None,
+        groups: Mapping[str, Group] = MappingProxyType({}),
     ) -> None:
         clock = clock or default_clock()
-        super().__init__(connections, clock)
+        super().__init__(connections, clock, groups=groups)
         self._use_runtime(_make_runtime(clock, transport, connections.values()))
         self._clients: dict[str, Client] = {}
 
@@ -339,19 +359,27 @@ class Bridge(_AsyncClient):
     def from_config(cls, path: str | os.PathLike[str] | None = None) -> Self:
         """Open every connection of a configuration. Nothing is sent yet; see `taskbridge.Bridge.from_config`."""
         clock = default_clock()
-        return cls(open_connections(load_config(path), clock), clock=clock)
+        config = load_config(path)
+        connections = open_connections(config, clock)
+        return cls(connections, clock=clock, groups=open_groups(config, connections))
 
     @property
     def connections(self) -> tuple[str, ...]:
         """Names of the connections."""
         return tuple(self._connections)
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups."""
+        return tuple(self._groups)
+
     def __getitem__(self, name: str) -> Client:
-        """Return the client of one connection; it shares rate and credential, and is closed with the bridge."""
+        """Return the client of a connection or group; it shares rate and credential, and is closed with the bridge."""
         client = self._clients.get(name)
         if client is None:
-            connection, known = self._named(name), frozenset(self._connections)
-            client = Client(connection, known=known, clock=self._clock, runtime=self._runtime)
+            self._refuse_if_closed()
+            opened = self._groups.get(name) or self._named(name)
+            client = Client(opened, known=self._known, clock=self._clock, runtime=self._runtime)
             self._clients[name] = client
         return client
 

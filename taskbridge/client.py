@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from taskbridge._config.defaults import TransportMaker, current_defaults, default_clock
 from taskbridge._config.files import load_config
 from taskbridge._engine import operations
-from taskbridge._engine.connection import Connection, open_connection, open_connections
+from taskbridge._engine.connection import Connection, Group, open_connection, open_connections, open_groups
 from taskbridge._engine.download import MAX_BYTES, DownloadOptions
 from taskbridge._engine.inputs import SubmitRequest
 from taskbridge._runtime.base import DEFAULT_TIMEOUT, AnyId, ClientBase, Transports, connection_of, ended
@@ -68,7 +69,7 @@ def connect(
 
     Args:
         provider: Entry-point name of a provider, such as ``cloudconvert``.
-        connection: Name of a connection in the configuration; its `default` if neither is named.
+        connection: Name of a connection or group in the configuration; its `default` if neither is named.
         config: Path of the configuration; None searches the usual places.
         clock: Time and chance; None for the computer's. For tests, see `taskbridge.testing`.
         transport: Sends the requests: the setting of that name, or an object of your own; see `taskbridge.testing`.
@@ -272,10 +273,13 @@ class _SyncClient(ClientBase):
 
 
 class Client(_SyncClient):
-    """One connection to a vendor; made by `connect`.
+    """One connection to a vendor, or a group of connections; made by `connect`.
+
+    Attributes:
+        members: The clients of a group's members, in order; empty for one connection. They end with this client.
 
     Args:
-        connection: The open connection.
+        connection: The open connection or group.
         known: Names of other configured connections, whose refs are recognized and refused.
         clock: Time and chance; None for the connection's.
         transport: Sends the requests; None for the default.
@@ -284,31 +288,39 @@ class Client(_SyncClient):
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Connection | Group,
         *,
         known: frozenset[str] = frozenset(),
         clock: Clock | None = None,
         transport: Transport | TransportMaker | None = None,
         runtime: Runtime | None = None,
     ) -> None:
-        clock = clock or connection.clock
-        super().__init__({connection.name: connection}, clock, only=connection.name, known=known)
-        self._connection = connection
-        self._use_runtime(runtime or _make_runtime(clock, transport, [connection]), is_shared=runtime is not None)
+        group = connection if isinstance(connection, Group) else None
+        opened = (connection,) if isinstance(connection, Connection) else connection.members
+        clock = clock or opened[0].clock
+        self._name = connection.name
+        groups = {} if group is None else {group.name: group}
+        super().__init__({each.name: each for each in opened}, clock, only=self._name, known=known, groups=groups)
+        runtime, is_shared = runtime or _make_runtime(clock, transport, opened), runtime is not None
+        self._use_runtime(runtime, is_shared=is_shared)
+        self.members = tuple(
+            type(self)(each, known=self._known, clock=clock, runtime=runtime)
+            for each in (group.members if group else ())
+        )
 
     @property
     def name(self) -> str:
-        """The connection's name."""
-        return self._connection.name
+        """The name of the connection or group."""
+        return self._name
 
     @property
     def provider(self) -> str:
-        """Entry-point name of the provider."""
+        """Entry-point name of the provider; a group has none: `UnsupportedFeature`."""
         return self._connection.provider.name
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the vendor can do."""
+        """What the vendor can do; a group has none: `UnsupportedFeature`."""
         return self._connection.provider.capabilities
 
     def submit(
@@ -355,7 +367,8 @@ class Client(_SyncClient):
             InvalidInput: A document or an option cannot be sent; nothing was sent.
             OSError: A file cannot be read.
             SubmitUncertain: The vendor may or may not have accepted it; see `recover`.
-            TaskbridgeError: It has not.
+            TaskbridgeError: It has not. A group has tried its members in order as long as each surely had not accepted
+                it; the ref of the task says which did.
         """
         request = SubmitRequest(operation, input, options, external_id, callback_url, name, neutral)
         return self._runtime.run(self._submit(self.name, request, before_submit))
@@ -596,12 +609,19 @@ class Client(_SyncClient):
         """
         return self._parse_webhook(self.name, headers, raw_body, url, now)
 
+    def close(self) -> None:
+        """End the threads that wait for many tasks, and close the kept connections."""
+        for member in self.members:
+            member.close()
+        super().close()
+
 
 class Bridge(_SyncClient):
     """Every connection of a configuration at once, addressed by ref; made by `from_config`.
 
     Args:
         connections: The open connections, by name.
+        groups: Groups of these connections, by name.
         clock: Time and chance; None for the default.
         transport: Sends the requests; None for the default.
     """
@@ -612,9 +632,10 @@ class Bridge(_SyncClient):
         *,
         clock: Clock | None = None,
         transport: Transport | TransportMaker | None = None,
+        groups: Mapping[str, Group] = MappingProxyType({}),
     ) -> None:
         clock = clock or default_clock()
-        super().__init__(connections, clock)
+        super().__init__(connections, clock, groups=groups)
         self._use_runtime(_make_runtime(clock, transport, connections.values()))
         self._clients: dict[str, Client] = {}
 
@@ -632,19 +653,27 @@ class Bridge(_SyncClient):
             ProviderLoadError: A provider cannot be used.
         """
         clock = default_clock()
-        return cls(open_connections(load_config(path), clock), clock=clock)
+        config = load_config(path)
+        connections = open_connections(config, clock)
+        return cls(connections, clock=clock, groups=open_groups(config, connections))
 
     @property
     def connections(self) -> tuple[str, ...]:
         """Names of the connections."""
         return tuple(self._connections)
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups."""
+        return tuple(self._groups)
+
     def __getitem__(self, name: str) -> Client:
-        """Return the client of one connection; it shares rate and credential, and is closed with the bridge."""
+        """Return the client of a connection or group; it shares rate and credential, and is closed with the bridge."""
         client = self._clients.get(name)
         if client is None:
-            connection, known = self._named(name), frozenset(self._connections)
-            client = Client(connection, known=known, clock=self._clock, runtime=self._runtime)
+            self._refuse_if_closed()
+            opened = self._groups.get(name) or self._named(name)
+            client = Client(opened, known=self._known, clock=self._clock, runtime=self._runtime)
             client = self._clients.setdefault(name, client)  # another thread may have been faster
         return client
 

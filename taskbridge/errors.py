@@ -103,11 +103,14 @@ class TaskbridgeError(Exception):
         retry_after: Seconds to wait before the next request, if the vendor says so.
         retryable: Whether the same call may succeed later without a change.
         raw: The vendor's error body (decoded, else text), or the path of the configuration file.
+        not_accepted: Whether the vendor surely did not accept the submission that failed: the same document may go to
+            another vendor. False for other calls, and where there is any doubt.
         recovery_token: What `recover` needs to find the task of a failed submission: its reference, its time, and the
             ids created at the vendor. Holds no secrets; empty for other errors.
     """
 
     retryable_by_default = False
+    not_accepted = False
     recovery_token: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(

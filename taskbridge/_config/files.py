@@ -41,29 +41,55 @@ class ConnectionConfig:
 
 
 @dataclass(frozen=True)
+class GroupConfig:
+    """A group of connections: the first of them that accepts a submission gets it."""
+
+    name: str
+    first: tuple[str, ...]  # names of the members, in order
+    origin: str
+
+
+@dataclass(frozen=True)
 class Config:
     """A configuration."""
 
     path: Path | None  # the file that it was read from
     connections: Mapping[str, ConnectionConfig]  # by name
-    default: str | None = None  # name of the connection to use if none is named
+    default: str | None = None  # name of the connection or group to use if none is named
+    groups: Mapping[str, GroupConfig] = field(default_factory=dict[str, GroupConfig])  # by name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the connections and groups."""
+        return (*self.connections, *self.groups)
+
+    def find(self, name: str | None = None) -> ConnectionConfig | GroupConfig:
+        """Return the connection or group of that name, or the default one.
+
+        Raises:
+            ConfigError: There is none; the message offers the nearest name.
+        """
+        chosen = name or self.default or (self.names[0] if len(self.names) == 1 else None)
+        where = f" in {self.path}" if self.path else ""
+        if chosen is None:
+            known = _listed(self.names)
+            raise ConfigError(f'name a connection: connect(connection="…"); there are {known}{where}')
+        if chosen not in self.names:
+            table = chosen if CONNECTION_NAME.fullmatch(chosen) else "name"
+            hint = f"{nearest(chosen, self.names)}add [connections.{table}] to the file"
+            raise ConfigError(f"there is no connection {printable(chosen, 60)!r}{where}; {hint}")
+        return self.connections.get(chosen) or self.groups[chosen]
 
     def connection(self, name: str | None = None) -> ConnectionConfig:
         """Return the connection of that name, or the default one.
 
         Raises:
-            ConfigError: There is none; the message offers the nearest name.
+            ConfigError: There is none, or it is a group.
         """
-        chosen = name or self.default or (next(iter(self.connections)) if len(self.connections) == 1 else None)
-        where = f" in {self.path}" if self.path else ""
-        if chosen is None:
-            known = _listed(self.connections)
-            raise ConfigError(f'name a connection: connect(connection="…"); there are {known}{where}')
-        if chosen not in self.connections:
-            table = chosen if CONNECTION_NAME.fullmatch(chosen) else "name"
-            hint = f"{nearest(chosen, self.connections)}add [connections.{table}] to the file"
-            raise ConfigError(f"there is no connection {printable(chosen, 60)!r}{where}; {hint}")
-        return self.connections[chosen]
+        found = self.find(name)
+        if isinstance(found, ConnectionConfig):
+            return found
+        raise ConfigError(f"{found.name!r} is a group; name one of its members: {', '.join(found.first)}")
 
 
 # Finding and reading.
@@ -135,11 +161,15 @@ def read_config(text: str, *, path: Path | None = None, environ: Mapping[str, st
     if not isinstance(tables, dict):
         raise ConfigError(f"{place}: connections must be tables, such as [connections.invoices]")
     named = cast("dict[str, Any]", tables)
-    connections = {name: _connection(name, table, place, _environment(environ)) for name, table in named.items()}
+    read = [_connection(name, table, place, _environment(environ)) for name, table in named.items()]
+    connections = {each.name: each for each in read if isinstance(each, ConnectionConfig)}
+    groups = {each.name: each for each in read if isinstance(each, GroupConfig)}
+    for group in groups.values():
+        _check_members(group, connections, groups)
     default = document.get("default")
-    if default is not None and (not isinstance(default, str) or default not in connections):
-        raise ConfigError(f"{place}: default must name one of the connections: {_listed(connections)}")
-    return Config(path, connections, default)
+    if default is not None and (not isinstance(default, str) or default not in named):
+        raise ConfigError(f"{place}: default must name one of the connections: {_listed(named)}")
+    return Config(path, connections, default, groups)
 
 
 def _environment(environ: Mapping[str, str] | None) -> Mapping[str, str]:
@@ -164,7 +194,7 @@ def _too_deep(value: object, level: int = 0) -> bool:
     return any(_too_deep(each, level + 1) for each in inner)
 
 
-def _connection(name: str, table: object, place: str, environ: Mapping[str, str]) -> ConnectionConfig:
+def _connection(name: str, table: object, place: str, environ: Mapping[str, str]) -> ConnectionConfig | GroupConfig:
     if CONNECTION_NAME.fullmatch(name) is None:
         rule = "a connection's name is lower-case letters, digits and dashes"
         raise ConfigError(f"{place}: {rule}: {printable(name, 60)!r}")
@@ -174,12 +204,47 @@ def _connection(name: str, table: object, place: str, environ: Mapping[str, str]
     origins = {key: place for key, _ in leaves(values)}
     _override(name, values, origins, environ)
     _expand_variables(values, "", origins, environ)
+    if "first" in values:
+        return _group(name, values, origins)
     provider = values.pop("provider", None)
     if isinstance(provider, Unset):
         raise ConfigError(provider.problem(f"connections.{name}.provider"))
     if not isinstance(provider, str) or not provider:
         raise ConfigError(f'{place}: connections.{name} names no provider; add provider = "cloudconvert", for example')
     return ConnectionConfig(name, provider, values, origins)
+
+
+def _group(name: str, values: Mapping[str, Any], origins: Mapping[str, str]) -> GroupConfig:
+    where = f"{origins['first']}: connections.{name}"
+    others = sorted(printable(key, 60) for key in values if key != "first")
+    if "provider" in values:
+        raise ConfigError(f"{where} has provider and first: it is one connection, or a group of others, not both")
+    if others:
+        raise ConfigError(
+            f"{where} is a group, which takes first only, not {', '.join(others)}; set it for its members"
+        )
+    given: Any = values["first"]
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in cast("list[object]", given)):
+        raise ConfigError(f'{where}.first must be a list of connections, such as ["scans", "layouts"]')
+    members = cast("list[str]", given)
+    if not members:
+        raise ConfigError(f"{where}.first is empty; name the connections that may take a submission, in order")
+    if len(set(members)) < len(members):
+        raise ConfigError(f"{where}.first names a connection twice")
+    return GroupConfig(name, tuple(members), origins["first"])
+
+
+def _check_members(
+    group: GroupConfig, connections: Mapping[str, ConnectionConfig], groups: Mapping[str, GroupConfig]
+) -> None:
+    where = f"{group.origin}: connections.{group.name}.first"
+    for member in group.first:
+        if member in groups:
+            which = "the group itself" if member == group.name else "a group, too"
+            raise ConfigError(f"{where} names {member!r}, which is {which}; a group consists of connections only")
+        if member not in connections:
+            hint = f"{nearest(member, connections)}there are {_listed(connections)}"
+            raise ConfigError(f"{where} names {printable(member, 60)!r}, which is no connection; {hint}")
 
 
 def leaves(values: Table, above: str = "") -> Iterator[tuple[str, Any]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from taskbridge._config.connections import connection_settings
-from taskbridge._config.files import ConnectionConfig, load_config
+from taskbridge._config.files import ConnectionConfig, GroupConfig, load_config
 from taskbridge._config.network import proxy_secrets
 from taskbridge._config.registry import load_builtin_providers, load_provider
 from taskbridge._config.settings import CommonSettings
@@ -39,6 +39,7 @@ from taskbridge.errors import (
     ContractError,
     ProviderNotFound,
     TaskbridgeError,
+    UnsupportedFeature,
     printable,
 )
 from taskbridge.provider.secrets import redact, secrets_in_headers, secrets_of
@@ -302,6 +303,27 @@ class Connection:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Connections of which the first that accepts a submission gets it."""
+
+    name: str
+    members: tuple[Connection, ...]
+
+    @property
+    def listed(self) -> str:
+        """The members' names, for messages."""
+        return ", ".join(each.name for each in self.members)
+
+    def unsupported(self) -> UnsupportedFeature:
+        """Return the error for what only a member can do."""
+        return UnsupportedFeature(
+            f"{self.name!r} is a group of connections, which takes submissions, and refs of its members; "
+            f"for anything else name a member: {self.listed}",
+            connection=self.name,
+        )
+
+
 # Opening.
 
 
@@ -311,8 +333,8 @@ def open_connection(
     config: str | os.PathLike[str] | None,
     settings: Mapping[str, Any],
     clock: Clock,
-) -> tuple[Connection, frozenset[str]]:
-    """Open the connection that `connect` asks for; also return the names of all configured connections.
+) -> tuple[Connection | Group, frozenset[str]]:
+    """Open the connection or group that `connect` asks for; also return all names of the configuration.
 
     Raises:
         ConfigError: The arguments contradict each other, or the configuration is missing or invalid.
@@ -321,11 +343,17 @@ def open_connection(
     """
     if provider is None:
         loaded = load_config(config)
-        chosen = loaded.connection(connection)
+        chosen = loaded.find(connection)
+        known = frozenset(loaded.names)
+        if isinstance(chosen, GroupConfig):
+            if settings:
+                names = ", ".join(sorted(settings))
+                raise ConfigError(f"{chosen.name!r} is a group and takes no settings; set {names} for its members")
+            return Group(chosen.name, tuple(_open(loaded.connections[each], clock) for each in chosen.first)), known
         if settings:
             origins = {**chosen.origins, **dict.fromkeys(settings, "connect()")}
             chosen = ConnectionConfig(chosen.name, chosen.provider, {**chosen.values, **settings}, origins)
-        return _open(chosen, clock), frozenset(loaded.connections)
+        return _open(chosen, clock), known
     if connection is not None or config is not None:
         raise ConfigError("connect takes a provider with its settings, or connection= and config=, not both")
     chosen = ConnectionConfig(provider, provider, settings, dict.fromkeys(settings, "connect()"))
@@ -351,6 +379,13 @@ def open_connections(config: Config, clock: Clock) -> dict[str, Connection]:
     return {name: _open(each, clock) for name, each in config.connections.items()}
 
 
+def open_groups(config: Config, connections: Mapping[str, Connection]) -> dict[str, Group]:
+    """Return the groups of a configuration, of connections that are open."""
+    return {
+        name: Group(name, tuple(connections[each] for each in group.first)) for name, group in config.groups.items()
+    }
+
+
 def _open(config: ConnectionConfig, clock: Clock) -> Connection:
     try:
         provider = load_provider(config.provider)
@@ -366,6 +401,6 @@ def _open(config: ConnectionConfig, clock: Clock) -> Connection:
 def _is_configured(name: str) -> bool:
     # Separate, so that no frame in the traceback of a caught error holds settings.
     try:
-        return name in load_config(None).connections
+        return name in load_config(None).names
     except ConfigError:
         return False

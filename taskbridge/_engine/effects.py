@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from taskbridge.provider.capabilities import Credential
 from taskbridge.provider.http import Request
+
+if TYPE_CHECKING:
+    from taskbridge._engine.connection import Connection
 
 T = TypeVar("T")
 
@@ -54,5 +57,12 @@ class BeforeSubmit:
     recovery_token: Mapping[str, Any]
 
 
-Effect: TypeAlias = BeforeSubmit | Send | Sleep | RefreshCredential | RunBlocking
+@dataclass(frozen=True, slots=True)
+class UseConnection:
+    """Carry out the following effects for this connection."""
+
+    connection: Connection
+
+
+Effect: TypeAlias = BeforeSubmit | Send | Sleep | RefreshCredential | RunBlocking | UseConnection
 EffectFlow: TypeAlias = Generator[Effect, Any, T]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeAlias, TypeGuard
 from uuid import uuid4
 
 from taskbridge._engine.media_types import check_media_type
@@ -181,6 +181,38 @@ def _without_sources(connection: Connection, request: SubmitRequest) -> Submissi
     )
 
 
+class _SavedStream:
+    """The content of a stream, which can be read any number of times; after its end it begins again."""
+
+    def __init__(self, path: Path, name: object) -> None:
+        self.name = name
+        self._path = path
+        self._file: BinaryIO | None = None
+
+    def read(self, size: int) -> bytes:
+        if self._file is None:
+            self._file = self._path.open("rb")
+        block = self._file.read(size)
+        if not block:
+            self._file.close()
+            self._file = None
+        return block
+
+
+def rereadable(inputs: AnyInput, files: TemporaryFiles) -> AnyInput:
+    """Return inputs that can be prepared several times: streams are read into `files`.
+
+    Raises:
+        InvalidInput: A stream gives text.
+        OSError: A stream cannot be read, or the disk is full.
+    """
+    copies: list[Any] = [
+        _SavedStream(files.save(each), getattr(each, "name", None)) if _is_stream(each) else each
+        for each in _as_tuple(inputs)
+    ]
+    return copies if isinstance(inputs, list | tuple) else next(iter(copies), None)
+
+
 # Operations and options.
 
 
@@ -245,6 +277,10 @@ def _as_tuple(given: AnyInput) -> tuple[OneInput, ...]:
     return (given,)  # type: ignore[return-value]  # other sequences are texts and bytes
 
 
+def _is_stream(given: OneInput) -> TypeGuard[BinaryIO]:
+    return callable(getattr(given, "read", None))
+
+
 def _source(connection: Connection, native: str, given: OneInput, name: str | None, files: TemporaryFiles) -> Source:
     if isinstance(given, TaskFile):
         return _from_task_file(connection, native, given, name)
@@ -264,7 +300,7 @@ def _source(connection: Connection, native: str, given: OneInput, name: str | No
         _require_kind(connection, "path")
         path = Path(given)
         return _checked(Document(safe_name(name or path.name), path, _size(path)), connection, native)
-    if callable(getattr(given, "read", None)):
+    if _is_stream(given):
         _require_kind(connection, "stream")
         path = files.save(given)
         return _checked(Document(_stream_name(given, name), path, path.stat().st_size), connection, native)

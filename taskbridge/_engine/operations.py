@@ -12,13 +12,13 @@ from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from taskbridge._engine.effects import RunBlocking
-from taskbridge._engine.inputs import SubmitRequest, TemporaryFiles, check_document, prepare
+from taskbridge._engine.effects import RunBlocking, UseConnection
+from taskbridge._engine.inputs import SubmitRequest, TemporaryFiles, check_document, prepare, rereadable
 from taskbridge._engine.lookup import identity_mismatch
 from taskbridge._engine.redirects import fetch
 from taskbridge._engine.retry import LIST, OTHER, SUBMIT, broken_provider, with_policies
 from taskbridge._engine.tracing import begin_trace, report_observation
-from taskbridge._engine.uncertainty import SubmissionTracker
+from taskbridge._engine.uncertainty import SubmissionTracker, is_unsent
 from taskbridge._engine.uploads import delete_upload, delete_uploads
 from taskbridge.errors import (
     ApiError,
@@ -39,7 +39,7 @@ from taskbridge.provider.submission import NATIVE, Document, Link, Query
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from taskbridge._engine.connection import Connection
+    from taskbridge._engine.connection import Connection, Group
     from taskbridge._engine.effects import EffectFlow
     from taskbridge._engine.inputs import AnyInput, PreparedSubmission
     from taskbridge._engine.retry import RequestOptions
@@ -108,14 +108,43 @@ def submit(connection: Connection, request: SubmitRequest) -> EffectFlow[Task]:
     is fetched must arrive as fast as a download.
     """
     with TemporaryFiles() as files:
-        prepared: PreparedSubmission = yield RunBlocking(lambda: prepare(connection, request, files))
-        submission = yield from _fetch_documents(connection, prepared)
+        try:
+            prepared: PreparedSubmission = yield RunBlocking(lambda: prepare(connection, request, files))
+            submission = yield from _fetch_documents(connection, prepared)
+        except TaskbridgeError as error:
+            error.not_accepted = is_unsent(error)
+            raise
         details = {"operation": submission.native_operation, "reference": submission.reference}
         deadline = deadline_for(connection, submission.size)
         start = partial(connection.provider.submit, submission)
         task = yield from _start_work(connection, start, details, deadline)
     connection.note_submitted(task)
     return task
+
+
+def submit_to_first(group: Group, request: SubmitRequest) -> EffectFlow[Task]:
+    """Submit a document to the first member of a group that accepts it.
+
+    The next member is tried only if the one before surely did not accept the submission, see
+    `TaskbridgeError.not_accepted`; each member has the time and the retries of its own settings.
+    """
+    refusals: list[TaskbridgeError] = []
+    with TemporaryFiles() as files:
+        inputs: AnyInput = yield RunBlocking(lambda: rereadable(request.inputs, files))
+        for connection in group.members:
+            yield UseConnection(connection)
+            try:
+                return (yield from submit(connection, replace(request, inputs=inputs)))
+            except TaskbridgeError as error:
+                if not error.not_accepted:
+                    raise
+                refusals.append(connection.add_context(error))
+    last = refusals[-1]
+    reasons = "; ".join(f"{error.connection}: {error.message}" for error in refusals)
+    raise last.again(
+        message=f"no member of the group {group.name!r} accepted the submission: {reasons}",
+        retryable=any(error.retryable for error in refusals),
+    )
 
 
 def _fetch_documents(connection: Connection, prepared: PreparedSubmission) -> EffectFlow[Submission]:

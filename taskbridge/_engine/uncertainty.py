@@ -14,12 +14,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._engine.logs import log
 from taskbridge.errors import (
+    AuthenticationError,
+    ConfigError,
     ContractError,
+    InvalidInput,
+    InvalidRequest,
+    PermissionDenied,
+    QuotaExceeded,
+    RateLimited,
     ServerError,
     SubmitUncertain,
     TaskbridgeError,
+    TaskNotFound,
     TransportError,
     UnexpectedRedirect,
+    UnsupportedFeature,
     printable,
 )
 
@@ -28,6 +37,10 @@ if TYPE_CHECKING:
     from taskbridge.provider.http import Request, Response
 
 _GATEWAYS: Final = frozenset({502, 504, *range(520, 525)})  # a gateway responded, not the vendor
+# Refusals before any work.
+_REFUSALS: Final = (AuthenticationError, PermissionDenied, QuotaExceeded, RateLimited, InvalidRequest, TaskNotFound)
+# 409 may mean that it has been accepted before; 408 and 425 come from servers that may have read the request.
+_REFUSING_STATUSES: Final = frozenset(range(400, 500)) - {408, 409, 425}
 _ACCEPTING_REDIRECTS: Final = frozenset({301, 302, 303})  # what a server may say after it accepted a POST
 
 
@@ -60,10 +73,13 @@ class SubmissionTracker:
         self._details = details  # known before anything is sent; part of the recovery token
         self._last: Request | None = None
         self._responded = False
+        self._was_accepted = False  # the flow continued after the response to the request that starts work
         self._sent_at = connection.clock.now()
 
     def before(self, request: Request) -> Request:
         """Prepare a request: the one that starts work is logged, and gets a connection of its own."""
+        if self._last is not None and self._last.starts_work and self._responded:
+            self._was_accepted = True
         if request.starts_work:
             self._sent_at = self._connection.clock.now()
             request = replace(request, new_connection=True, recovery_token=self._token(request.recovery_token))
@@ -92,10 +108,19 @@ class SubmissionTracker:
             error = doubt
         elif started and isinstance(error, ServerError):
             error.retryable = False
+        error.not_accepted = self._is_not_accepted(error)
         error.recovery_token = self._token(self.created)
         if isinstance(error.__cause__, TaskbridgeError):
             connection.add_context(error.__cause__)
         return connection.refused(error)
+
+    def _is_not_accepted(self, error: TaskbridgeError) -> bool:
+        """Whether the vendor surely has not accepted the submission."""
+        if self._was_accepted:
+            return False
+        if self._last is not None and self._last.starts_work and self._responded:
+            return isinstance(error, _REFUSALS) and (error.http_status or 0) in _REFUSING_STATUSES
+        return is_unsent(error) or isinstance(error, _REFUSALS)
 
     def _token(self, created: Mapping[str, Any]) -> dict[str, Any]:
         """The recovery token: which account, when, and what was created at the vendor so far."""
@@ -106,6 +131,13 @@ class SubmissionTracker:
             "time": self._sent_at.isoformat(),
         }
         return {**account, **self._details, **created}
+
+
+def is_unsent(error: TaskbridgeError) -> bool:
+    """Whether an error surely came before anything was sent."""
+    if isinstance(error, TransportError):
+        return not error.written
+    return isinstance(error, ConfigError | UnsupportedFeature | InvalidInput)
 
 
 def _may_be_acceptance(error: TaskbridgeError, uncertain_statuses: frozenset[int]) -> bool:

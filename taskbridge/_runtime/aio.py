@@ -14,7 +14,7 @@ from inspect import isawaitable
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
-from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, RunBlocking, Send, Sleep
+from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, RunBlocking, Send, Sleep, UseConnection
 from taskbridge._engine.retry import refresh, unsent
 from taskbridge._fork import renew_after_fork
 from taskbridge._polling.commands import Done, Idle, PollList, PollTask, WaitUntil
@@ -85,6 +85,10 @@ class Runtime:
                         called = operation.before_submit(dict(effect.recovery_token))  # an error is the caller's own
                         if isawaitable(called):
                             await called
+                    effect = next(flow)
+                    continue
+                if isinstance(effect, UseConnection):
+                    connection = effect.connection
                     effect = next(flow)
                     continue
                 try:

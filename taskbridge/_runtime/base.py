@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 from threading import Lock
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 from taskbridge import __version__
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge._config.settings import CommonSettings
-    from taskbridge._engine.connection import ConnectionStats
+    from taskbridge._engine.connection import ConnectionStats, Group
     from taskbridge._engine.effects import EffectFlow
     from taskbridge._engine.event_bus import TaskUpdate
     from taskbridge._engine.inputs import AnyInput, SubmitRequest
@@ -109,8 +110,8 @@ class Operation(Generic[T]):
 class ClientBase:
     """What every `Client` and `Bridge` has, synchronous or not.
 
-    `only` is the one connection of a `Client`, to which bare ids belong. Refs of other connections that are `known` are
-    recognized and refused.
+    `only` is the one connection of a `Client`, to which bare ids belong, or its group. Refs of other connections that
+    are `known` are recognized and refused.
     """
 
     def __init__(
@@ -120,11 +121,13 @@ class ClientBase:
         *,
         only: str | None = None,
         known: frozenset[str] = frozenset(),
+        groups: Mapping[str, Group] = MappingProxyType({}),
     ) -> None:
         self._connections = connections
+        self._groups = groups
         self._clock = clock
         self._only = only
-        self._known = known | frozenset(connections)
+        self._known = known | frozenset(connections) | frozenset(groups)
         self._closed = False
         self._waits: set[SingleWait] = set()  # that are running
 
@@ -146,7 +149,9 @@ class ClientBase:
     def __repr__(self) -> str:
         if self._only is None:
             return f"<{type(self).__name__} {', '.join(self._connections)}>"
-        return f"<{type(self).__name__} {self._only} ({self._connections[self._only].provider.name})>"
+        group = self._groups.get(self._only)
+        what = f"first of {group.listed}" if group else self._connections[self._only].provider.name
+        return f"<{type(self).__name__} {self._only} ({what})>"
 
     # Finding the connection and the id.
 
@@ -160,6 +165,18 @@ class ClientBase:
         for wait in self._waits.copy():
             wait.close()
 
+    @property
+    def _connection(self) -> Connection:
+        """Return the one connection of a `Client`, also if it is closed.
+
+        Raises:
+            UnsupportedFeature: It is a group.
+        """
+        group = self._groups.get(self._only or "")
+        if group is not None:
+            raise group.unsupported()
+        return self._connections[self._only or ""]
+
     def _resume(self, name: str | None) -> Connection:
         """Return a connection for a new call; a refused credential is tried again."""
         connection = self._named(name)
@@ -169,6 +186,8 @@ class ClientBase:
     def _named(self, name: str | None) -> Connection:
         self._refuse_if_closed()
         connection = self._connections.get(name or "")
+        if connection is None and (group := self._groups.get(name or "")) is not None:
+            raise group.unsupported()
         if connection is None:
             raise ConfigError(
                 f"there is no connection {printable(name or '', 60)!r}; there are {', '.join(self._connections)}"
@@ -196,6 +215,11 @@ class ClientBase:
         self._refuse_if_closed()
         name, task_id = self._split(given)
         connection = self._connections.get(name)
+        if connection is None and name in self._groups:
+            raise InvalidTaskId(
+                f"{printable(task_id, 80)!r} does not say which member of the group {name!r} has the task; "
+                f"write it as connection:id, with a connection of {self._groups[name].listed}"
+            )
         if connection is None:
             raise InvalidTaskId(
                 f"{printable(task_id, 80)!r} is of connection {printable(name, 60)!r}, not of "
@@ -296,15 +320,24 @@ class ClientBase:
         request: SubmitRequest,
         before_submit: Callable[[Mapping[str, Any]], object] | None,
     ) -> Operation[Task]:
+        group = self._groups.get(connection or "")
+        if group is not None:
+            members = [self._resume(each.name) for each in group.members]
+            span = CallSpan("submit", members, self._clock)
+            return Operation(members[0], operations.submit_to_first(group, request), before_submit, span)
         opened = self._resume(connection)
         span = CallSpan("submit", [opened], opened.clock)
         return Operation(opened, operations.submit(opened, request), before_submit, span)
 
     def _can(self, connection: str, request: SubmitRequest) -> Support:
-        return can_submit(self._named(connection), request)
+        group = self._groups.get(connection)
+        if group is None:
+            return can_submit(self._named(connection), request)
+        answers = [can_submit(self._named(each.name), request) for each in group.members]
+        return next((each for each in answers if each), answers[-1])
 
     def _recover(self, connection: str | None, error: TaskbridgeError, document: AnyInput) -> Operation[Task | None]:
-        opened = self._resume(connection)
+        opened = self._resume(connection_of(error) if connection in self._groups else connection)
         return Operation(opened, operations.recover(opened, error, document))
 
     def _list(

@@ -13,7 +13,7 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
-from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, RunBlocking, Send, Sleep
+from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, RunBlocking, Send, Sleep, UseConnection
 from taskbridge._engine.retry import refresh, unsent
 from taskbridge._fork import renew_after_fork
 from taskbridge._polling.commands import Done, Idle, PollList, PollTask, WaitUntil
@@ -82,6 +82,10 @@ class Runtime:
                     if isinstance(effect, BeforeSubmit):
                         if operation.before_submit is not None:
                             operation.before_submit(dict(effect.recovery_token))  # an error here is the caller's own
+                        effect = next(flow)
+                        continue
+                    if isinstance(effect, UseConnection):
+                        connection = effect.connection
                         effect = next(flow)
                         continue
                     try:

@@ -14,7 +14,7 @@ import pytest
 
 import taskbridge as tb
 from taskbridge import aio
-from taskbridge._engine.connection import open_connection
+from taskbridge._engine.connection import Connection, open_connection
 from taskbridge.provider.http import Request, Response
 from taskbridge.testing import (
     AsyncScriptedTransport,
@@ -199,6 +199,7 @@ def test_secrets_in_a_response_are_redacted(name: str, tmp_path: Path) -> None:
     headers = {"set-cookie": CANARY, "x-api-key": CANARY, "x-ratelimit-note": CANARY, "location": LINK, "date": "now"}
     recording = RecordingTransport(path, Echo(Response(200, headers, LEAKS[name])))
     connection, _ = open_connection("scan-documents", None, None, {"api_key": CANARY}, VirtualClock())
+    assert isinstance(connection, Connection)
     request = Request("GET", f"https://api.test/{CANARY}", headers={"Authorization": f"Bearer {CANARY}"})
     recording.transport(connection).send(request, deadline=0.0, max_body=0)
     text = path.read_text()
@@ -216,6 +217,7 @@ def record_one(
     """Record a submission and its response; return the line as it is in the file."""
     recording = RecordingTransport(path, Echo(response), **options)
     connection, _ = open_connection("scan-documents", None, None, {"api_key": key}, VirtualClock())
+    assert isinstance(connection, Connection)
     body = None if sent is None else json.dumps(sent).encode()
     request = Request("POST", "https://api.test/x", headers={"x-api-key": key}, body=body)
     recording.transport(connection).send(request, deadline=0.0, max_body=0)

@@ -169,6 +169,7 @@ def place(tmp_path: Path, environment: Mapping[str, str], monkeypatch: pytest.Mo
     for connection, vendor in CONNECTIONS.items():
         lines += [f"[connections.{connection}]", f'provider = "{vendor}"']
         lines += [f'{key} = "${{{variable}}}"' for variable, (owner, key) in VARIABLES.items() if owner == vendor]
+    lines += ["[connections.text]", 'first = ["contracts", "scans"]']
     (tmp_path / "taskbridge.toml").write_text("\n".join(lines), encoding="utf-8")
     (tmp_path / "page.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))  # a document
     monkeypatch.chdir(tmp_path)
