@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
-    from taskbridge._config.files import ConnectionConfig
+    from taskbridge._config.files import ConnectionConfig, GroupConfig
     from taskbridge.cli.output import Output
 
 
@@ -48,15 +48,18 @@ def command(ctx: click.Context) -> int:
 @click.pass_obj
 def show(output: Output, connections: tuple[str, ...], *, everything: bool) -> int:
     """Print each setting and where its value comes from. Secrets are masked."""
-    from taskbridge._config.files import load_config  # noqa: PLC0415  # heavy
+    from taskbridge._config.files import GroupConfig, load_config  # noqa: PLC0415  # heavy
 
     config = load_config(config_path())
-    chosen = [config.connection(name) for name in connections] or list(config.connections.values())
+    chosen = [config.find(name) for name in connections or config.names]
     code = DONE
     if not output.as_json:
         output.line(f"{config.path}")
         output.line(f"default = {config.default or 'none'}")
     for connection in chosen:
+        if isinstance(connection, GroupConfig):
+            _show_group(output, connection)
+            continue
         problem = _problem(connection)
         code = USAGE if problem else code
         rows = list(connection_settings(connection, everything=everything))
@@ -67,6 +70,14 @@ def show(output: Output, connections: tuple[str, ...], *, everything: bool) -> i
         else:
             output.line(f"\n{_block(connection, rows, problem)}")
     return code
+
+
+def _show_group(output: Output, group: GroupConfig) -> None:
+    if output.as_json:
+        first = {"value": list(group.first), "origin": group.origin}
+        output.record({"connection": group.name, "provider": None, "settings": {"first": first}, "problem": None})
+    else:
+        output.line(f"\n[{group.name}]\n  first = {_value(list(group.first))}  # {printable(group.origin, 300)}")
 
 
 def _block(connection: ConnectionConfig, settings: Sequence[Setting], problem: str | None) -> str:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -48,7 +49,7 @@ class Finding:
     """One line of the diagnosis.
 
     Attributes:
-        about: ``taskbridge``, ``installed``, ``provider``, ``configuration`` or ``connection``.
+        about: ``taskbridge``, ``installed``, ``provider``, ``configuration``, ``group`` or ``connection``.
         name: Which one.
         verdict: ``ok``, ``note`` or ``problem``.
         message: What was found.
@@ -96,7 +97,7 @@ def _without_home(text: str) -> str:
 
 
 def _findings(output: Output, names: Sequence[str], path: str | None, *, offline: bool) -> Iterator[Finding]:
-    from taskbridge._config.files import find_config, load_config  # noqa: PLC0415  # heavy
+    from taskbridge._config.files import GroupConfig, find_config, load_config  # noqa: PLC0415  # heavy
     from taskbridge._config.registry import NO_METADATA, providers  # noqa: PLC0415  # as above
     from taskbridge._transport.choice import curl_problem, transport_name  # noqa: PLC0415  # as above
 
@@ -117,19 +118,24 @@ def _findings(output: Output, names: Sequence[str], path: str | None, *, offline
     try:
         found = find_config(path)
         config = load_config(found)
-        chosen = [config.connection(name) for name in names] or list(config.connections.values())
+        chosen = [config.find(name) for name in names or config.names]
     except ConfigError as error:
         yield Finding("configuration", path or "none", "problem", error.message, USAGE)
         return
     count = len(config.connections)
-    default = config.default or ("none" if count != 1 else next(iter(config.connections)))
+    default = config.default or ("none" if len(config.names) != 1 else config.names[0])
     place = _without_home(str(found))
     yield Finding("configuration", place, "ok", f"{plural(count, 'connection')}, default {default}")
     if _exposes_secrets(found, config):
         message = f"contains credentials, and others can read it: chmod 600 {place}, or use ${{VARIABLE}}"
         yield Finding("configuration", place, "note", message)
-    for connection in chosen:
-        yield from _check(output, config, connection, offline=offline)
+    for each in chosen:
+        if isinstance(each, GroupConfig):
+            members = ", then ".join(each.first)
+            yield Finding("group", each.name, "ok", f"a submission goes to the first that accepts it: {members}")
+    connections = (each.first if isinstance(each, GroupConfig) else (each.name,) for each in chosen)
+    for name in dict.fromkeys(chain.from_iterable(connections)):
+        yield from _check(output, config, config.connections[name], offline=offline)
 
 
 def _exposes_secrets(path: Path, config: Config) -> bool:

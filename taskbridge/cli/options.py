@@ -140,7 +140,7 @@ def _connection_names() -> list[str]:
     from taskbridge._config.files import load_config  # noqa: PLC0415  # see the module's docstring
 
     try:
-        return list(load_config().connections)
+        return list(load_config().names)
     except ConfigError:
         return []  # a shell cannot show what is wrong
 
@@ -337,12 +337,12 @@ def _ref(config: Config, text: str) -> TaskRef:
 
 
 def _default(config: Config, hint: str) -> str:
-    names = ", ".join(sorted(config.connections))
-    if config.default is None and len(config.connections) > 1:
+    names = ", ".join(sorted(config.names))
+    if config.default is None and len(config.names) > 1:
         raise ConfigError(f"{hint} of {names}, or add a default to {config.path}")
     if not names:
         raise ConfigError(f"{config.path} has no connections; add [connections.invoices]")
-    return config.connection().name
+    return config.find().name
 
 
 # The documents that they name.

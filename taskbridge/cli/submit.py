@@ -50,6 +50,10 @@ def command(
     """
     token: dict[str, Any] = {}
 
+    def record(recovery_token: Mapping[str, Any]) -> None:
+        token.clear()  # of the member of a group that refused
+        token.update(recovery_token)
+
     def report(word: str) -> None:
         output.stopped(word)
         if token:
@@ -62,7 +66,7 @@ def command(
         problem = ""
         try:
             with output.signals.raising():
-                task = client.submit(operation, given, before_submit=token.update, **fields, **neutral)
+                task = client.submit(operation, given, before_submit=record, **fields, **neutral)
         except SubmitUncertain as error:
             output.signals.check()
             output.error(error)

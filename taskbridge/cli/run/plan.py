@@ -212,7 +212,7 @@ def _reconnect(output: Output, request: RunRequest, ledger: Ledger, sources: Seq
                     f"the ledger {path} is for another {name} ({printable(str(then), 100)}); name another with --ledger"
                 )
         client, terms = _connect(output, request, known.connection, known)
-        if terms.provider != known.provider:
+        if not set(known.provider.split(", ")) <= set(terms.provider.split(", ")):
             raise ConfigError(
                 f"the ledger is for {known.provider}, but connection {known.connection!r} now uses {terms.provider}"
             )
@@ -245,31 +245,35 @@ def _connect(
     problem = client.can(operation, options=options, **neutral).error
     if problem is not None:
         raise problem
-    if request.limits.max_cost is not None and not client.capabilities.usage:
-        title = load_provider(client.provider).title
-        raise UnsupportedFeature(
-            f"{title} does not say what a task costs, so --max-cost would never end the run",
-            provider=client.provider,
-            connection=client.name,
-        )
-    return client, RunTerms(client.name, client.provider, operation, options, neutral)
+    vendors = client.members or (client,)
+    for each in vendors:
+        if request.limits.max_cost is not None and not each.capabilities.usage:
+            title = load_provider(each.provider).title
+            raise UnsupportedFeature(
+                f"{title} does not say what a task costs, so --max-cost would never end the run",
+                provider=each.provider,
+                connection=each.name,
+            )
+    providers = ", ".join(dict.fromkeys(each.provider for each in vendors))
+    return client, RunTerms(client.name, providers, operation, options, neutral)
 
 
 def _check_inputs(client: Client, sources: Sequence[str]) -> None:
-    """Refuse a run if the vendor takes none of its files; if it takes some, the others fail one by one.
+    """Refuse a run if the vendors take none of its files; if they take some, the others fail one by one.
 
     Raises:
-        UnsupportedFeature: The vendor takes none.
+        UnsupportedFeature: No vendor takes any.
     """
-    accepted = client.capabilities.inputs
+    members = client.members or (client,)
+    accepted = frozenset[str]().union(*(each.capabilities.inputs for each in members))
     kinds = {"url" if is_url(source) else "path" for source in sources}
     if not kinds & accepted:
-        title = load_provider(client.provider).title
-        raise UnsupportedFeature(
-            f"{title} takes no document given as {' or '.join(sorted(kinds))}; it takes: {', '.join(sorted(accepted))}",
-            provider=client.provider,
-            connection=client.name,
+        refusals = (
+            f"{load_provider(each.provider).title} takes no document given as {' or '.join(sorted(kinds))}; "
+            f"it takes: {', '.join(sorted(each.capabilities.inputs))}"
+            for each in members
         )
+        raise UnsupportedFeature("; ".join(refusals), connection=client.name)
 
 
 def _check_files(sources: Sequence[str]) -> None:

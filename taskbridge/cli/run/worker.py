@@ -251,7 +251,7 @@ class FileRunner:
                     **self._terms.neutral,
                 )
             except TaskbridgeError as error:
-                if _concerns_account(error):
+                if _refuses_account(error):
                     self.refusal = error
                 return _FailedSubmission(error, content, recorded=bool(tokens))
             except OSError as error:
@@ -273,7 +273,7 @@ class FileRunner:
             return self._place(uncertain) if attempts < _ATTEMPTS else FileUpdate(uncertain, "uncertain", error=error)
         if failed.recorded:
             self._ledger.mark_planned(entry.number, error_text(error))
-        if _concerns_account(error):
+        if _refuses_account(error):
             return FileUpdate(entry, "skipped", error=error)
         if error.retryable:
             self._misses += 1
@@ -304,7 +304,7 @@ class FileRunner:
                     break
                 return FileUpdate(entry, "uncertain", error=error)
             except TaskbridgeError as error:
-                if _concerns_account(error):
+                if _refuses_account(error):
                     self.refusal = error
                     return FileUpdate(entry, "uncertain", error=error)
                 if isinstance(error, ApiError) and not error.authorized and not error.retryable:
@@ -484,16 +484,17 @@ class RunPool:
             return self._queue.popleft()
 
 
-def _concerns_account(error: TaskbridgeError) -> bool:
-    return isinstance(error, _ACCOUNT_ERRORS) and error.authorized
-
-
 def error_text(error: Exception) -> str:
     """Return an error as text, with the vendor's complaints about each field."""
     if isinstance(error, OSError) and not isinstance(error, TaskbridgeError):
         return os_error_text(error)
     text = str(error) if isinstance(error, TaskbridgeError) else f"{type(error).__name__}: {error}"
     return f"{text} {field_errors(error)}".strip()
+
+
+def _refuses_account(error: TaskbridgeError) -> bool:
+    """Whether nothing more can be submitted; in a group, another member may accept the next file later."""
+    return isinstance(error, _ACCOUNT_ERRORS) and error.authorized and not error.retryable
 
 
 def _is_readable(source: str) -> bool:
