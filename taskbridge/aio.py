@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         WebhookEndpoint,
         WebhookEvent,
     )
+    from taskbridge.provider.base import Provider
     from taskbridge.provider.capabilities import Capabilities
     from taskbridge.provider.clock import Clock
     from taskbridge.provider.options import NeutralOptions
@@ -53,7 +54,7 @@ __all__ = ["Bridge", "Client", "connect"]
 
 @strip_tracebacks
 def connect(
-    provider: str | None = None,
+    provider: str | type[Provider[Any]] | None = None,
     /,
     *,
     connection: str | None = None,

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         WebhookEndpoint,
         WebhookEvent,
     )
+    from taskbridge.provider.base import Provider
     from taskbridge.provider.capabilities import Capabilities
     from taskbridge.provider.clock import Clock
     from taskbridge.provider.options import NeutralOptions
@@ -54,7 +55,7 @@ __all__ = ["Bridge", "Client", "connect"]
 
 @strip_tracebacks
 def connect(
-    provider: str | None = None,
+    provider: str | type[Provider[Any]] | None = None,
     /,
     *,
     connection: str | None = None,
@@ -68,7 +69,8 @@ def connect(
     Name either a configured connection, or a provider and its settings.
 
     Args:
-        provider: Entry-point name of a provider, such as ``cloudconvert``.
+        provider: Entry-point name of a provider, such as ``cloudconvert``; or the class of a provider of your own,
+            which then needs no distribution.
         connection: Name of a connection or group in the configuration; its `default` if neither is named.
         config: Path of the configuration; None searches the usual places.
         clock: Time and chance; None for the computer's. For tests, see `taskbridge.testing`.

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from taskbridge._config.defaults import current_defaults
-from taskbridge._config.files import nearest
+from taskbridge._config.files import CONNECTION_NAME, nearest
 from taskbridge.errors import ConfigError, ProviderLoadError, ProviderNotFound, printable
 from taskbridge.provider.secrets import strip_tracebacks
 
@@ -137,6 +137,28 @@ def load_provider(name: str) -> type[Provider[Any]]:
     if usable is None:
         raise ProviderLoadError(f"provider {name!r} cannot be used: {_clash(entries[0], entries)}", provider=name)
     return _load(usable, unique=len(entries) == 1)
+
+
+@strip_tracebacks
+def check_provider(given: object) -> type[Provider[Any]]:
+    """Return a provider's class that a program uses without a distribution, once it is checked.
+
+    Raises:
+        ConfigError: It is no class of a provider.
+        ProviderLoadError: The class cannot be used.
+    """
+    from taskbridge.provider.base import Provider  # noqa: PLC0415  # imports pydantic, which listing does not need
+
+    if not (isinstance(given, type) and issubclass(given, Provider)):
+        shown = given.__name__ if isinstance(given, type) else type(given).__name__
+        raise ConfigError(f"connect takes a provider's name or its class, not {printable(shown, 60)}")
+    kind: type[Any] = given  # pyright: ignore[reportUnknownVariableType]  # any settings
+    name: object = getattr(kind, "name", None)
+    if not isinstance(name, str) or CONNECTION_NAME.fullmatch(name) is None:
+        raise ProviderLoadError(
+            f"the class {kind.__name__} cannot be used: its name must be lower-case letters, digits and dashes"
+        )
+    return _checked(kind, name, "this program")
 
 
 def load_builtin_providers() -> Mapping[str, type[Provider[Any]]]:

@@ -19,7 +19,7 @@ from weakref import WeakSet
 from taskbridge._config.connections import connection_settings
 from taskbridge._config.files import ConnectionConfig, GroupConfig, load_config
 from taskbridge._config.network import proxy_secrets
-from taskbridge._config.registry import load_builtin_providers, load_provider
+from taskbridge._config.registry import check_provider, load_builtin_providers, load_provider
 from taskbridge._config.settings import CommonSettings
 from taskbridge._engine.credentials import CredentialCache
 from taskbridge._engine.durations import DurationModel
@@ -328,7 +328,7 @@ class Group:
 
 
 def open_connection(
-    provider: str | None,
+    provider: str | type[Provider[Any]] | None,
     connection: str | None,
     config: str | os.PathLike[str] | None,
     settings: Mapping[str, Any],
@@ -356,7 +356,11 @@ def open_connection(
         return _open(chosen, clock), known
     if connection is not None or config is not None:
         raise ConfigError("connect takes a provider with its settings, or connection= and config=, not both")
-    chosen = ConnectionConfig(provider, provider, settings, dict.fromkeys(settings, "connect()"))
+    origins = dict.fromkeys(settings, "connect()")
+    if not isinstance(provider, str):
+        kind = check_provider(provider)
+        return _open(ConnectionConfig(kind.name, kind.name, settings, origins), clock, kind), frozenset()
+    chosen = ConnectionConfig(provider, provider, settings, origins)
     try:
         return _open(chosen, clock), frozenset()
     except ProviderNotFound as error:
@@ -386,9 +390,9 @@ def open_groups(config: Config, connections: Mapping[str, Connection]) -> dict[s
     }
 
 
-def _open(config: ConnectionConfig, clock: Clock) -> Connection:
+def _open(config: ConnectionConfig, clock: Clock, kind: type[Provider[Any]] | None = None) -> Connection:
     try:
-        provider = load_provider(config.provider)
+        provider = kind or load_provider(config.provider)
     except ProviderNotFound as error:
         raise error if config.name == config.provider else error.about(connection=config.name) from None
     known = {*CommonSettings.model_fields, *provider.Settings.model_fields}

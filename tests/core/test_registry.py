@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import taskbridge as tb
+from taskbridge import aio
 from taskbridge._config import registry
-from taskbridge._config.registry import GROUP, builtin_providers, distribution_name, load_provider, require_extra
+from taskbridge._config.registry import (
+    GROUP,
+    builtin_providers,
+    distribution_name,
+    load_provider,
+    provider_names,
+    require_extra,
+)
+from taskbridge.provider.base import Provider
+from taskbridge.provider.http import Response
+from taskbridge.testing import AsyncScriptedTransport, ScriptedTransport
 
 BUILTIN = ("cloudconvert", "expertai-extract", "scan-documents", "smartdocumentor")
 NUMBERS = count()  # each plugin gets its own module name: Python keeps what it has imported
@@ -245,3 +258,63 @@ def test_missing_metadata_is_named_as_such(words: tuple[str, ...], tmp_path: Pat
     assert done.returncode == 2
     assert "the package's metadata is missing; a frozen program must include it" in said
     assert "--copy-metadata document-taskbridge" in said
+
+
+# A class instead of a name.
+
+
+def test_a_class_needs_no_distribution(acme_type: type[Provider[Any]], says: Callable[..., Response]) -> None:
+    transport = ScriptedTransport([says("t1", "done")])
+    with tb.connect(acme_type, api_key="key-of-acme-123", transport=transport) as client:
+        assert (client.name, client.provider) == ("acme", "acme")
+        assert client.get("t1").ref == "acme:t1"
+    assert "acme" not in provider_names()
+
+
+def test_a_class_works_with_the_asynchronous_client(
+    acme_type: type[Provider[Any]], says: Callable[..., Response]
+) -> None:
+    async def get() -> tb.Task:
+        transport = AsyncScriptedTransport([says("t1", "done")])
+        async with aio.connect(acme_type, api_key="key-of-acme-123", transport=transport) as client:
+            return await client.get("t1")
+
+    assert asyncio.run(get()).is_terminal
+
+
+def test_settings_of_a_class_are_checked(acme_type: type[Provider[Any]]) -> None:
+    with pytest.raises(tb.ConfigError, match="api_key is missing"):
+        tb.connect(acme_type)
+    with pytest.raises(tb.ConfigError, match=r"unknown setting 'api_kee'; did you mean 'api_key'"):
+        tb.connect(acme_type, api_kee="key-of-acme-123")
+    with pytest.raises(tb.ConfigError, match="not both"):
+        tb.connect(acme_type, connection="invoices")
+
+
+@pytest.mark.parametrize("given", [dict, 3, object()])
+def test_what_is_no_provider_is_refused(given: Any) -> None:
+    with pytest.raises(tb.ConfigError, match=r"takes a provider's name or its class, not (dict|int|object)"):
+        tb.connect(given)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "problem"),
+    [
+        ({"name": "Acme: two"}, "its name must be lower-case letters, digits and dashes"),
+        ({"name": None}, "its name must be lower-case letters, digits and dashes"),
+    ],
+)
+def test_a_class_that_cannot_work_is_refused(
+    acme_type: type[Provider[Any]], attributes: dict[str, Any], problem: str
+) -> None:
+    broken = type("Broken", (acme_type,), attributes)
+    with pytest.raises(tb.ProviderLoadError, match=problem):
+        tb.connect(broken, api_key="key-of-acme-123")
+
+
+def test_an_unfinished_class_names_what_it_lacks() -> None:
+    class Unfinished(Provider[Any]):
+        name = "unfinished"
+
+    with pytest.raises(tb.ProviderLoadError, match="of this program cannot be used: the class lacks title, docs"):
+        tb.connect(Unfinished)
