@@ -42,6 +42,7 @@ from taskbridge.errors import (
     UnsupportedFeature,
     printable,
 )
+from taskbridge.provider.base import Provider
 from taskbridge.provider.secrets import redact, secrets_in_headers, secrets_of
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from taskbridge._config.files import Config
     from taskbridge.events import Outage
     from taskbridge.models import Task, TaskFile, UsageUnit
-    from taskbridge.provider.base import Provider
     from taskbridge.provider.capabilities import Credential
     from taskbridge.provider.clock import Clock
 
@@ -124,6 +124,8 @@ class Connection:
         """Whether the vendor is set up to send webhooks, so that polling is only a safety net."""
         of_settings = secrets_of(settings, leave_out="proxy") | proxy_secrets(settings)
         self.secrets = secrets_of(provider.settings) | of_settings
+        self.signs = type(provider).sign is not Provider.sign  # pyright: ignore[reportUnknownMemberType]  # any settings
+        """Whether the provider signs requests; most do not, and each poll is one call shorter."""
         self.transport = ""  # see `ConnectionStats`
         self.throttle = Throttle(settings.requests_per_second, clock.random)
         self.external_retries = RetryBudget()

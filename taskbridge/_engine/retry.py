@@ -350,14 +350,14 @@ def _send(
     clock = connection.clock
     kind, trace, _ = context
     connection.counters.requests[kind] += 1
+    if credential is not None:
+        request = _authorized(connection, request, credential)
     is_observed = trace is not None or connection.observers.callbacks or REQUESTS.isEnabledFor(logging.DEBUG)
     sent_at = (clock.now(), clock.monotonic()) if is_observed else None
     try:
         if request.starts_work:
             yield BeforeSubmit(request.recovery_token)
         limit = deadline if request.long_poll is None else min(deadline, clock.monotonic() + request.long_poll)
-        if credential is not None and credential.headers:
-            request = _with_headers(request, credential.headers)
         response = yield Send(request, limit, connection.max_body)
     except (TransportError, ContractError) as error:
         attempt = _failed(connection, request, error)
@@ -395,6 +395,24 @@ def _with_headers(request: Request, headers: Mapping[str, str]) -> Request:
         request.external,
         request.public_only,
     )
+
+
+def _authorized(connection: Connection, request: Request, credential: Credential) -> Request:
+    """Return a request with the credential, and with the provider's signature if it makes one."""
+    if credential.headers:
+        request = _with_headers(request, credential.headers)
+    if not connection.signs:
+        return request
+    try:
+        now = connection.clock.now()
+        signed = call_provider(connection, lambda: connection.provider.sign(request, now), "while signing")
+        if isinstance(signed, Request):  # pyright: ignore[reportUnnecessaryIsInstance]  # plugin code
+            return signed
+        raise broken_provider(connection, "sign returned no Request")
+    except TaskbridgeError:
+        if not request.external:
+            connection.throttle.abandoned()  # nothing was sent
+        raise
 
 
 def _failed(connection: Connection, request: Request, error: TransportError | ContractError) -> _Attempt:

@@ -372,6 +372,19 @@ class Provider(ABC, Generic[S]):
         """Get the vendor's operations: all, or those of a name or with formats, these with their options."""
         raise self.unsupported("list its operations")
 
+    def sign(self, request: Request, now: datetime) -> Request:
+        """Return the request with a signature, for a vendor that wants one; no I/O.
+
+        It is called each time that a request with a credential is sent, so that a repeated one is signed anew; not for
+        requests with ``authorized=False``. The default returns the request as it is.
+
+        Args:
+            request: The request as it will be sent, with the headers of the credential; a body is data, which a
+                signature may cover.
+            now: Aware UTC time of sending.
+        """
+        return request
+
     def submit(self, submission: Submission) -> Flow[Task]:
         """Submit work to the vendor.
 

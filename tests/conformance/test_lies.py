@@ -220,6 +220,10 @@ def list_without_results(self: Any, query: Any, cursor: Any) -> Any:
     return replace(page, tasks=tuple(replace(task, result=None) for task in page.tasks))
 
 
+def sign_elsewhere(_self: Any, request: Request, _now: Any) -> Request:
+    return replace(request, url=request.url.replace("/v2/", "/v3/"))
+
+
 submit = load_provider(CC).submit
 
 
@@ -243,6 +247,7 @@ FALSE_METHODS: list[tuple[str, str, Callable[..., Any], str]] = [
     (CC, "long_poll", get_instead, "test_a_long_poll_returns_when_the_task_ends_where_claimed"),
     (CC, "recover", find_nothing, "test_recover_finds_an_uncertain_submission_where_claimed"),
     (CC, "submit", submit_unmarked, "test_before_submit_runs_before_work_starts"),
+    (CC, "sign", sign_elsewhere, "test_a_signature_changes_nothing_but_headers_and_query"),
     (CC, "list_queries", no_queries, "test_list_polling_shows_running_tasks_where_claimed"),
     (CC, "list_queries", no_queries, "test_list_rows_are_whole_where_claimed"),
     (SD, "list_page", list_without_results, "test_list_rows_are_whole_where_claimed"),

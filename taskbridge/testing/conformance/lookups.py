@@ -19,7 +19,7 @@ from pydantic import SecretStr
 import taskbridge as tb
 from taskbridge import aio
 from taskbridge.models import TaskStatus
-from taskbridge.provider.http import Response
+from taskbridge.provider.http import Request, Response
 from taskbridge.testing.conformance.checks import check_task, error_content, run_within_limit, watch_io
 from taskbridge.testing.conformance.samples import (
     UNKNOWN_NUMBER,
@@ -150,6 +150,25 @@ class LookupConformance:
             flow = connection.provider.get(sample.task_id)
             next(flow)
             run_within_limit(flow.close, sample.task_id)
+
+    def test_a_signature_changes_nothing_but_headers_and_query(self, connection: Connection, samples: Samples) -> None:
+        """`sign` does no I/O, and the signed request asks the same host for the same."""
+        for label, sample in samples.items():
+            flow = connection.provider.get(sample.task_id)
+            request, signed = next(flow), list[Request]()
+            flow.close()
+
+            def operate(request: Request = request, signed: list[Request] = signed) -> None:
+                signed.append(connection.provider.sign(request, connection.clock.now()))
+
+            operate()  # once before, because imports open files
+            with watch_io() as seen:
+                run_within_limit(operate, label)
+            assert seen == [], f"{label}: sign did I/O"
+            for each in signed:
+                before, after = urlsplit(request.url), urlsplit(each.url)
+                assert (after.scheme, after.netloc, after.path) == (before.scheme, before.netloc, before.path), label
+                assert replace(each, url="", headers={}) == replace(request, url="", headers={}), label
 
     # Ids.
 
