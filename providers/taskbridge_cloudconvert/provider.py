@@ -761,7 +761,7 @@ def _option(payload: Payload) -> OperationOption:
         name=payload.text("name"),
         type=payload.maybe_text("type"),
         default=payload.raw.get("default"),
-        choices=tuple(choices) if isinstance(choices, list) else (),
+        choices=tuple(choices) if choices.__class__ is list else (),
     )
 
 
@@ -771,7 +771,7 @@ def _webhook(payload: Payload) -> WebhookEndpoint:
     return WebhookEndpoint(
         id=payload.identifier("id") if number is None else str(number),
         url=payload.text("url"),
-        events=tuple(map(str, events)) if isinstance(events, list) else (),
+        events=tuple(map(str, events)) if events.__class__ is list else (),
         secret=payload.maybe_text("signing_secret"),
         disabled=_flag(payload, "disabled"),
         failing=_flag(payload, "failing"),
