@@ -897,6 +897,8 @@ PROMISES: Final[tuple[Promise, ...]] = (
         (
             "lifecycle/test_uncertain::test_an_uncertain_submission_is_sent_once_and_raises_submit_uncertain",
             "lifecycle/test_uncertain::test_an_uncertain_submission_is_recovered",
+            "lifecycle/test_groups::test_a_submission_in_doubt_goes_to_no_other",
+            "lifecycle/test_groups::test_a_document_that_is_refused_after_its_job_goes_to_no_other",
         ),
     ),
     Promise(
@@ -905,6 +907,7 @@ PROMISES: Final[tuple[Promise, ...]] = (
         (
             "providers/test_mapping_tables::test_an_unknown_word_is_processing",
             "core/test_flows::test_an_unknown_word_is_logged_once_and_is_processing",
+            "core/test_states::test_a_mapped_word_ends_a_wait",
         ),
     ),
     Promise(
