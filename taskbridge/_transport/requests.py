@@ -193,9 +193,12 @@ class _Origins:
         self.in_use: set[_DeadlineConnection] = set()
         self.is_closed = False
         self._adapters: dict[bool, _Adapter] = {}  # by whether they need TLS
-        self._lock = Lock()
         # By origin, the one used last at the end; and the proxy that forwards its requests.
         self._pools: dict[str, tuple[Any, str]] = {}
+        renew_after_fork(self, _Origins._make_lock)
+
+    def _make_lock(self) -> None:
+        self._lock = Lock()
 
     def route(self, url: str) -> tuple[Any, str, str, str]:
         """Return how a URL is reached.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
@@ -129,17 +129,21 @@ class Maker(Protocol):
 
 
 @pytest.fixture
-def acme(clock: VirtualClock) -> Maker:
-    """Create connections: ``acme(script, name=…, provider=…, **settings)``."""
+def acme(clock: VirtualClock) -> Iterator[Maker]:
+    """Create connections: ``acme(script, name=…, provider=…, **settings)``. They are closed after the test."""
+    made: list[AcmeHarness] = []
 
     def make(
         script: Script = (), *, name: str = "acme", provider: type[Provider[Any]] = Acme, **settings: Any
     ) -> AcmeHarness:
         values = {"api_key": "key-of-acme-123", **settings}
         common, own = connection_settings(ConnectionConfig(name, "acme", values), provider)
-        return AcmeHarness(Connection(name, provider(own, name), common, clock), clock, script)
+        made.append(AcmeHarness(Connection(name, provider(own, name), common, clock), clock, script))
+        return made[-1]
 
-    return make
+    yield make
+    for each in made:
+        each.client.close()
 
 
 @pytest.fixture
