@@ -196,6 +196,7 @@ class _Attempt:
     error: TaskbridgeError | None = None
     retries: int = 0  # how many more attempts may help
     pause: float | None = None  # seconds that the vendor asks for
+    is_good: bool = False  # whether it needs no second thought
 
     def refuses(self, credential: Credential | None) -> bool:
         """Whether the vendor refuses the credential that was sent; False if there was none."""
@@ -245,7 +246,6 @@ def _exchange(
     has_permit: bool,
 ) -> EffectFlow[Response]:
     """Send one request of a flow, repeatedly where that is right, until there is a response for the flow."""
-    max_attempts = options.attempts or connection.retry.attempts
     failures = resends = 0
     last: _Attempt | None = None
     may_refresh = request.authorized
@@ -264,6 +264,8 @@ def _exchange(
         has_permit = False
         attempt = yield from _send(connection, request, credential, deadline, (options.kind, trace, resends))
         resends += 1
+        if attempt.is_good:
+            return attempt.outcome(failures + 1)
         # Once more with a new credential, and again if it was renewed for another caller while this was under way.
         if attempt.refuses(credential) and (may_refresh or credential is not connection.credentials.current):
             may_refresh = False
@@ -273,9 +275,7 @@ def _exchange(
             request, last = replace(request, new_connection=True), attempt
             continue
         attempt, failures = attempt.following(last), failures + 1
-        pause = None
-        if failures < max_attempts and failures <= attempt.retries:
-            pause = _pause_before_retry(connection, request, attempt, failures, deadline)
+        pause = _pause_before_retry(connection, request, attempt, failures, deadline, options=options)
         if pause is None:
             return attempt.outcome(failures)
         request = replace(request, new_connection=request.new_connection or attempt.error is not None)
@@ -284,10 +284,17 @@ def _exchange(
 
 
 def _pause_before_retry(
-    connection: Connection, request: Request, attempt: _Attempt, failures: int, deadline: float
+    connection: Connection,
+    request: Request,
+    attempt: _Attempt,
+    failures: int,
+    deadline: float,
+    *,
+    options: RequestOptions,
 ) -> float | None:
     """Return the seconds to wait before the next attempt; None if there must be none."""
-    if not attempt.may_resend(request):
+    has_more = failures < (options.attempts or connection.retry.attempts) and failures <= attempt.retries
+    if not has_more or not attempt.may_resend(request):
         return None
     chance = connection.clock.random
     pause = connection.retry.pause(failures, chance())
@@ -351,7 +358,8 @@ def _send(
     kind, trace, _ = context
     connection.counters.requests[kind] += 1
     if credential is not None:
-        request = _authorized(connection, request, credential)
+        request = _with_headers(request, credential.headers)
+        request = _signed(connection, request) if connection.signs else request
     is_observed = trace is not None or connection.observers.callbacks or REQUESTS.isEnabledFor(logging.DEBUG)
     sent_at = (clock.now(), clock.monotonic()) if is_observed else None
     try:
@@ -397,12 +405,8 @@ def _with_headers(request: Request, headers: Mapping[str, str]) -> Request:
     )
 
 
-def _authorized(connection: Connection, request: Request, credential: Credential) -> Request:
-    """Return a request with the credential, and with the provider's signature if it makes one."""
-    if credential.headers:
-        request = _with_headers(request, credential.headers)
-    if not connection.signs:
-        return request
+def _signed(connection: Connection, request: Request) -> Request:
+    """Return a request with the provider's signature."""
     try:
         now = connection.clock.now()
         signed = call_provider(connection, lambda: connection.provider.sign(request, now), "while signing")
@@ -458,7 +462,7 @@ def _responded(connection: Connection, request: Request, response: Response) -> 
         error.http_status = status
         # The reader's frames hold the body, which may echo a credential.
         return _Attempt(response, without_traceback(error), error.repeats)
-    return _Attempt(response)
+    return _Attempt(response, is_good=True)
 
 
 def _report(

@@ -64,7 +64,7 @@ def test_if_all_refuse_each_refusal_is_named(go: Run) -> None:
 def test_the_ledger_says_which_member_has_each_file(go: Run, place: Path) -> None:
     link = "https://documents.invalid/b.pdf"
     done = go("run", "extract-text", "a.pdf", link, "--connection", "text", "--to", "out")
-    assert (done.returncode, done.stderr) == (0, "taskbridge: 2 of 2 done\n")
+    assert (done.returncode, done.stderr) == (0, "taskbridge: 2 of 2 done, 1 credit, 10 pages\n")
     assert [ref.partition(":")[0] for ref in refs(place)] == ["cloudconvert", "smartdocumentor"]
 
 
@@ -75,7 +75,7 @@ def test_a_resumed_run_continues_with_the_same_member(go: Run, place: Path, own_
     accepted = refs(place)
     own_vendors.clock.advance(3600.0)
     second = go("run", "--resume", "--to", "out")
-    assert (second.returncode, second.stderr) == (0, "taskbridge: 1 of 1 done\n")
+    assert (second.returncode, second.stderr) == (0, "taskbridge: 1 of 1 done, 1 credit\n")
     assert refs(place) == accepted
     assert own_vendors.count("cloudconvert", "POST", "/v2/jobs") == 1
 

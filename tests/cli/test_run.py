@@ -514,13 +514,13 @@ def test_a_refused_upload_fails_that_file_and_no_other(
     own_vendors.fail_next(status, times=2, vendor="cloudconvert", path_contains="-storage/tasks")
     first = go("extract-text", "in", "--max-in-flight", "1")
 
-    assert (first.returncode, first.stderr.splitlines()[0]) == (7, "taskbridge: 2 of 3 done, 1 not done")
+    assert (first.returncode, first.stderr.splitlines()[0]) == (7, "taskbridge: 2 of 3 done, 1 not done, 2 credits")
     assert ": the upload was refused" in first.stdout.splitlines()[0]
     assert files(place) == ["b.pdf/b.txt", "c.pdf/c.txt", "taskbridge-run.sqlite"]
 
     second = go("--resume")
 
-    assert (second.returncode, second.stderr) == (0, "taskbridge: 3 of 3 done\n")
+    assert (second.returncode, second.stderr) == (0, "taskbridge: 3 of 3 done, 3 credits\n")
     assert own_vendors.count("cloudconvert", "POST", JOBS) == 3
 
 

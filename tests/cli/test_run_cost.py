@@ -64,7 +64,7 @@ def test_no_more_is_submitted_once_the_cost_is_reached(go: Run, own_vendors: Emu
 
     assert first.returncode == 8
     shown = first.stderr.splitlines()
-    assert shown[0] == "taskbridge: 2 of 4 done, 2 not started, 2 credits"
+    assert shown[0] == "taskbridge: 2 of 4 done, 2 not submitted, 2 credits"
     assert shown[1] == "the known cost reached --max-cost, so the rest was not submitted; raise it to go on"
     assert "--max-in-flight 1 --max-cost 2" in shown[2]
     assert own_vendors.count("cloudconvert", "POST", JOBS) == 2

@@ -83,7 +83,7 @@ def submit_document(driver: Driver, url: str, _: Path, **settings: Any) -> Any:
 
 
 def upload(driver: Driver, url: str, _: Path, **settings: Any) -> Any:
-    return submit(driver, VENDORS["scan-documents"], url, b"%PDF-1.4\n", **settings)
+    return submit(driver, VENDORS["scan-documents"], url, b"\x89PNG\r\n\x1a\n", **settings)
 
 
 def download_file(driver: Driver, url: str, folder: Path, **settings: Any) -> Any:

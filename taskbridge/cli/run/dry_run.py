@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._engine.inputs import is_url
@@ -40,6 +41,8 @@ def show_dry_run(output: Output, request: RunRequest) -> int:
             error: Exception | None = None
             if entry.phase is Phase.PLANNED:
                 try:
+                    if not is_url(entry.source):
+                        Path(entry.source).open("rb").close()  # `can` judges a missing file by its name
                     error = client.can(terms.operation, entry.source, options=terms.options, **terms.neutral).error
                 except OSError as problem:
                     error = problem
