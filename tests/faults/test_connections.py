@@ -210,7 +210,7 @@ def test_children_of_a_fork_get_their_own_responses(server: FaultServer) -> None
     server.reply(echo)
     script = Path(__file__).with_name("forks.py")
     done = subprocess.run(
-        [sys.executable, str(script), server.url, "8", "4", "10"],
+        [sys.executable, "-W", "ignore::DeprecationWarning", str(script), server.url, "8", "4", "10"],
         check=False, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
