@@ -141,11 +141,12 @@ def test_a_401_during_a_wait_pauses_its_connection_only_and_the_wait_can_be_resu
         assert {type(outcome.error) for outcome in outcomes[:20]} == {tb.AuthenticationError}
         assert len({str(outcome.error).replace(outcome.ref, "") for outcome in outcomes[:20]}) == 1
         assert [outcome.unwrap().status for outcome in outcomes[20:]] == ["completed"] * 20
-        assert sum("pauses" in record.getMessage() for record in caplog.records) == 1
         sent = sum("//refuses." in request.url for request in transport.requests)
         assert sent <= 10 + 8  # those in flight when the first 401 arrived
         repaired.set()
         assert {outcome.unwrap().status for outcome in bridge.wait_all(refused, timeout=600.0)} == {"completed"}
+    # The threads of the bridge have ended; one of them may have logged after the waits were over.
+    assert sum("pauses" in record.getMessage() for record in caplog.records) == 1
 
 
 # Tasks added during a wait, and callers that leave.
