@@ -216,7 +216,7 @@ def test_watch_yields_every_change_and_the_end(own_vendors: Emulator, interface:
 def test_one_bad_task_does_not_affect_the_others(own_vendors: Emulator, interface: Interface) -> None:
     samples = own_vendors.samples("scan-documents")
     ids = ["task_doesnotexist1", samples["completed"], samples["failed"]]
-    outcomes = interface.call("scan-documents", quick(own_vendors, "scan-documents"), "wait_all", ids)
+    outcomes = interface.call("scan-documents", quick(own_vendors, "scan-documents"), "wait_all", ids, timeout=1.0)
     assert isinstance(outcomes[0].error, tb.TaskNotFound)
     assert [outcome.task and outcome.task.status for outcome in outcomes[1:]] == ["completed", "failed"]
 

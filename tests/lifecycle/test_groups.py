@@ -12,7 +12,7 @@ from taskbridge.emulator.export import config_toml
 from taskbridge.testing import Emulator
 
 DOCUMENT = b"\x89PNG\r\n\x1a\n" + bytes(64)
-LARGE = DOCUMENT + bytes(12 << 20)  # CloudConvert gets it after its job
+LARGE = DOCUMENT + bytes(200_000)  # CloudConvert gets it after its job
 
 
 @pytest.fixture
