@@ -130,12 +130,11 @@ class RequestsTransport:
         failure: BaseException
         try:
             return self._send(request, max_body)
-        except TaskbridgeError as error:
-            failure = error
         except Exception as error:  # noqa: BLE001  # one table maps whatever the library raises
-            is_closed = self._origins.is_closed
-            failure = _local_error(error, request) or _translated(error)
-            failure = responses.closed_error(written=current.written) if is_closed else failure
+            is_ours = isinstance(error, TaskbridgeError)
+            failure = error if is_ours else _local_error(error, request) or _translated(error)
+            if self._origins.is_closed:  # and so the connection broke off, or what was read of the response is a part
+                failure = responses.closed_error(written=current.written)
         except BaseException as error:  # noqa: BLE001  # an interruption, without the frames that hold credentials
             failure = error
         try:

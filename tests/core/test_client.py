@@ -155,9 +155,12 @@ def test_an_unreachable_long_poll_falls_back_to_polling(own_vendors: Emulator, i
 def test_a_broken_long_poll_falls_back_to_polling(
     own_vendors: Emulator, interface: Interface, raw_server: Callable[..., Any], http_answer: Callable[..., bytes]
 ) -> None:
+    def end_task(_: object) -> None:
+        own_vendors.clock.advance(20_000.0)
+
     for script in ([], [http_answer(504)], [b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"]):
-        task_id = started(own_vendors, Plan(queued=2.0, working=2.0))
-        server = raw_server(script)
+        task_id = started(own_vendors, Plan(queued=2.0, working=10_000.0))
+        server = raw_server([end_task, *script])
         settings = {**quick(own_vendors, "cloudconvert"), "sync_url": server.url}
         assert interface.call("cloudconvert", settings, "wait", task_id).status == "completed"
         assert server.received
