@@ -128,7 +128,7 @@ def test_a_result_that_is_not_ready_in_time_prints_the_command_that_resumes(
 ) -> None:
     task = ref("smartdocumentor", "review")
 
-    done = run_here("--config", str(config), "result", task, "--timeout", "0.3")
+    done = run_here("--config", str(config), "result", task, "--timeout", "1.5")
 
     assert done.returncode == 3
     assert done.stdout == ""
@@ -157,7 +157,7 @@ def test_wait_for_completed_tasks_is_0(run_here: Run, ref: Ref) -> None:
 def test_a_wait_that_times_out_prints_the_command_that_resumes(run: Run, ref: Ref) -> None:
     task = ref("smartdocumentor", "review")
 
-    done = run("wait", "--timeout", "0.5", task, ref("scan-documents", "completed"))
+    done = run("wait", "--timeout", "1.5", task, ref("scan-documents", "completed"))
 
     assert done.returncode == 3
     heading, line, resume = done.stderr.splitlines()
@@ -192,7 +192,7 @@ def test_a_refused_key_is_reported_once(run_here: Run, command: str) -> None:
 def test_wait_writes_one_object_for_each_change_and_one_to_resume(run: Run, ref: Ref) -> None:
     task = ref("smartdocumentor", "review")
 
-    done = run("wait", "--timeout", "0.5", "--json", task)
+    done = run("wait", "--timeout", "1.5", "--json", task)
 
     assert done.returncode == 3
     assert done.stderr == ""
@@ -205,7 +205,7 @@ def test_wait_writes_one_object_for_each_change_and_one_to_resume(run: Run, ref:
 def test_one_bad_task_hides_no_other_and_the_highest_code_counts(run: Run, ref: Ref) -> None:
     failed, unknown = ref("scan-documents", "failed"), "scan-documents:task_nobodyknowsme00"
 
-    done = run("wait", "--json", "--timeout", "0.2", failed, unknown, "scan-documents:no id", "smartdocumentor:0044")
+    done = run("wait", "--json", "--timeout", "1.5", failed, unknown, "scan-documents:no id", "smartdocumentor:0044")
 
     assert done.returncode == 4
     ends = {record["ref"]: record["exit_code"] for record in records(done.stdout)}

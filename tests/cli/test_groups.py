@@ -70,7 +70,7 @@ def test_the_ledger_says_which_member_has_each_file(go: Run, place: Path) -> Non
 
 def test_a_resumed_run_continues_with_the_same_member(go: Run, place: Path, own_vendors: Emulator) -> None:
     (place / "slow.pdf").write_bytes(PDF)
-    first = go("run", "extract-text", "slow.pdf", "--connection", "text", "--to", "out", "--timeout", "0.2")
+    first = go("run", "extract-text", "slow.pdf", "--connection", "text", "--to", "out", "--timeout", "1")
     assert first.returncode == 7
     accepted = refs(place)
     own_vendors.clock.advance(3600.0)

@@ -104,7 +104,7 @@ def on_terminal(start: Start, *words: str, env: dict[str, str]) -> tuple[int, st
 def test_a_terminal_gets_a_table_that_updates_in_place(start: Start, ref: Ref) -> None:
     task = ref("smartdocumentor", "review")
 
-    code, shown = on_terminal(start, "wait", task, "--timeout", "0.8", env={})
+    code, shown = on_terminal(start, "wait", task, "--timeout", "1.5", env={})
 
     assert code == 3
     assert "\x1b[2K" in shown  # lines are overwritten

@@ -266,7 +266,7 @@ def test_the_ledger_is_not_a_document(place: Path, run_here: Run, own_vendors: E
 def test_a_run_whose_waits_end_in_an_outage_is_5_and_says_so(go: Run, own_vendors: Emulator) -> None:
     """One warning for all files, and a refused submission is not the reason."""
     own_vendors.fail_next(502, method="GET", times=1000)
-    done = go("extract-text", "in", "--timeout", "0.8")
+    done = go("extract-text", "in", "--timeout", "1.5")
     own_vendors.clear_faults()
     again = go("--resume")
 
