@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
 
 _HEAD: Final = 4096  # bytes of a document that are read; signatures are at its beginning
+_CONFIDENCE: Final = 0.3  # puremagic's, a tenth for each byte of a signature; a shorter one fits by chance
 _UNKNOWN: Final = frozenset({None, "application/octet-stream"})  # types that say nothing
 
 
@@ -72,4 +73,4 @@ def _by_content(content: bytes | Path) -> tuple[str, ...]:
         matches: list[Any] = puremagic.magic_string(head)  # pyright: ignore[reportUnknownMemberType]  # its tuples are untyped
     except puremagic.PureError:
         return ()
-    return tuple(dict.fromkeys(match.mime_type for match in matches if match.mime_type))
+    return tuple(dict.fromkeys(each.mime_type for each in matches if each.mime_type and each.confidence >= _CONFIDENCE))

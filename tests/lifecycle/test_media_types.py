@@ -62,6 +62,8 @@ def test_the_content_decides_and_the_name_only_where_the_content_is_unknown(scri
         path = tmp_path / name
         path.write_bytes(content)
         assert bool(client.can("extract-text", path)) is possible, name
+    for content in (bytes(100_001), b"BM", b"x" * 5000):  # such beginnings say nothing
+        assert client.can("extract-text", content)
     assert not client.can("extract-text", tmp_path / "missing.pdf")
     assert client.can("extract-text", tmp_path / "missing.png")
 
