@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def records(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
 
 
 def refs(place: Path) -> list[str]:
-    with sqlite3.connect(place / "out" / "taskbridge-run.sqlite") as ledger:
+    with closing(sqlite3.connect(place / "out" / "taskbridge-run.sqlite")) as ledger, ledger:
         found = [row[0] for row in ledger.execute("SELECT ref FROM entry ORDER BY number")]
     ledger.close()
     return found

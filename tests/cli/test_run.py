@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -408,9 +409,8 @@ def test_another_programs_file_is_not_a_ledger(go: Run, place: Path, content: by
     if isinstance(content, bytes):
         path.write_bytes(content * 20)
     else:
-        with sqlite3.connect(path) as database:
+        with closing(sqlite3.connect(path)) as database, database:
             database.executescript(content)
-        database.close()
     before = path.read_bytes()
     done = go("extract-text", "in", "--ledger", str(path), "--resume")
 
@@ -559,9 +559,8 @@ def test_a_signal_finishes_submissions_in_flight_and_prints_the_command_that_res
 
 
 def change_ledger(place: Path, statement: str, *values: object) -> None:
-    with sqlite3.connect(place / "out" / "taskbridge-run.sqlite") as database:
+    with closing(sqlite3.connect(place / "out" / "taskbridge-run.sqlite")) as database, database:
         database.execute(statement, values)
-    database.close()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def records(text: str) -> list[dict[str, Any]]:
 
 
 def costs() -> list[tuple[float, str]]:
-    with sqlite3.connect("out/taskbridge-run.sqlite") as ledger:
+    with closing(sqlite3.connect("out/taskbridge-run.sqlite")) as ledger, ledger:
         return ledger.execute("SELECT amount, unit FROM entry ORDER BY number").fetchall()
 
 
@@ -94,7 +95,7 @@ def test_a_limit_needs_a_vendor_that_says_what_a_task_costs(go: Run, own_vendors
 
 def test_a_damaged_cost_in_the_ledger_is_refused(go: Run) -> None:
     go("extract-text", "in/a.pdf")
-    with sqlite3.connect("out/taskbridge-run.sqlite") as ledger:
+    with closing(sqlite3.connect("out/taskbridge-run.sqlite")) as ledger, ledger:
         ledger.execute("UPDATE entry SET amount = 'much'")
     assert "is damaged (an amount is no number)" in go("--resume").stderr
 
