@@ -205,7 +205,7 @@ class Connection:
                 ids.append(f"{kind.prefix}/{native}")
         with self._lock:
             known = self._submitted_at
-            while known and now - next(iter(known.values())) > _SUBMITTED_KEPT:
+            while known and (len(known) >= KEPT or now - next(iter(known.values())) > _SUBMITTED_KEPT):
                 del known[next(iter(known))]
             for task_id in ids:
                 known.pop(task_id, None)  # the oldest stay in front

@@ -767,7 +767,8 @@ class _Engine:
         """Resolve a name, in a thread that may be abandoned: the resolver has no time limit and blocks."""
         found: list[str] | responses.Fault
         try:
-            found = [each[4][0] for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]  # type: ignore[misc]
+            resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = [str(address[0]) for *_, address in resolved]
         except OSError:
             found = responses.UNRESOLVED
         except UnicodeError:

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from taskbridge.emulator.export import config_toml
 from taskbridge.testing import Emulator
+
+from .folders import PDF, fill, records
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-PDF = b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n"
 GROUP = '[connections.text]\nfirst = ["smartdocumentor", "cloudconvert"]\n'  # the first takes URLs only
 
 
 @pytest.fixture
 def place(own_vendors: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a configuration that has a group, and a document."""
-    quick = 'poll.interval = 0.05\nretry.first = 0.01\nprovider = "'
-    text = config_toml(own_vendors).replace('provider = "', quick) + GROUP
-    (tmp_path / "taskbridge.toml").write_text(text, "utf-8")
     (tmp_path / "a.pdf").write_bytes(PDF)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return fill(tmp_path, own_vendors, "", GROUP)
 
 
 @pytest.fixture
@@ -38,21 +33,15 @@ def go(place: Path, run_here: Run) -> Run:
     return lambda *words: run_here(*words, "--config", str(place / "taskbridge.toml"))
 
 
-def records(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 def refs(place: Path) -> list[str]:
     with closing(sqlite3.connect(place / "out" / "taskbridge-run.sqlite")) as ledger, ledger:
-        found = [row[0] for row in ledger.execute("SELECT ref FROM entry ORDER BY number")]
-    ledger.close()
-    return found
+        return [row[0] for row in ledger.execute("SELECT ref FROM entry ORDER BY number")]
 
 
 def test_a_submission_names_the_member_that_accepted_it(go: Run) -> None:
     done = go("submit", "extract-text", "a.pdf", "--connection", "text", "--json")
     assert done.returncode == 0
-    assert records(done)[0]["ref"].startswith("cloudconvert:")
+    assert records(done.stdout)[0]["ref"].startswith("cloudconvert:")
 
 
 def test_if_all_refuse_each_refusal_is_named(go: Run) -> None:
@@ -114,12 +103,12 @@ def test_config_show_shows_the_members(go: Run, place: Path) -> None:
         0,
         True,
     )
-    (record,) = records(go("config", "show", "text", "--json"))
+    (record,) = records(go("config", "show", "text", "--json").stdout)
     assert record["settings"]["first"]["value"] == ["smartdocumentor", "cloudconvert"]
 
 
 def test_doctor_checks_the_members(go: Run) -> None:
-    found = records(go("doctor", "text", "--json"))
+    found = records(go("doctor", "text", "--json").stdout)
     (group,) = [each for each in found if each["about"] == "group"]
     assert group["message"] == "a submission goes to the first that accepts it: smartdocumentor, then cloudconvert"
     checked = {each["name"] for each in found if each["about"] == "connection"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import re
 import signal
@@ -17,7 +16,6 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import pytest
 
@@ -26,36 +24,26 @@ from taskbridge.cli.download import command as download_command
 from taskbridge.cli.run import command as run_command
 from taskbridge.cli.run.ledger import Ledger, LedgerEntry, RunTerms
 from taskbridge.cli.run.worker import RunLimits
-from taskbridge.emulator.export import config_toml
 from taskbridge.testing import Emulator
+
+from .folders import JOBS, PDF, fill, records
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-PDF = b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n"
-JOBS = "/v2/jobs"
 LAYOUT = "/layout-document-async"
 
 
 @pytest.fixture
 def place(own_vendors: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a configuration and three documents in `in`."""
-    quick = 'poll.interval = 0.05\nretry.first = 0.01\nprovider = "'
-    (tmp_path / "taskbridge.toml").write_text(config_toml(own_vendors).replace('provider = "', quick), "utf-8")
-    (tmp_path / "in").mkdir()
-    for name in "abc":
-        (tmp_path / "in" / f"{name}.pdf").write_bytes(PDF + name.encode())
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return fill(tmp_path, own_vendors, "abc")
 
 
 @pytest.fixture
 def go(place: Path, run_here: Run) -> Run:
     """Runs ``taskbridge run --to out`` with arguments."""
     return lambda *words: run_here("run", *words, "--to", "out", "--config", str(place / "taskbridge.toml"))
-
-
-def records(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def files(place: Path) -> list[str]:

@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from taskbridge.emulator.export import config_toml
 from taskbridge.testing import Emulator
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+from .folders import JOBS, fill, records
 
-PDF = b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n"
-JOBS = "/v2/jobs"
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def place(own_vendors: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a configuration and four documents in `in`."""
-    quick = 'poll.interval = 0.05\nretry.first = 0.01\nprovider = "'
-    (tmp_path / "taskbridge.toml").write_text(config_toml(own_vendors).replace('provider = "', quick), "utf-8")
-    (tmp_path / "in").mkdir()
-    for name in "abcd":
-        (tmp_path / "in" / f"{name}.pdf").write_bytes(PDF + name.encode())
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return fill(tmp_path, own_vendors, "abcd")
 
 
 @pytest.fixture
 def go(place: Path, run_here: Run) -> Run:
     """Runs ``taskbridge run --to out`` with arguments."""
     return lambda *words: run_here("run", *words, "--to", "out", "--config", str(place / "taskbridge.toml"))
-
-
-def records(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def costs() -> list[tuple[float, str]]:

@@ -10,12 +10,14 @@ import tracemalloc
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from taskbridge._engine.event_bus import KEPT, EventBus
-from taskbridge.models import Task
+from taskbridge.models import Task, TaskStatus
 from taskbridge.provider.capabilities import IdKind
 from taskbridge.provider.http import Request, Response
 from taskbridge.provider.payload import Payload
@@ -105,3 +107,21 @@ def test_long_ids_are_not_remembered(acme: Maker, acme_type: type[Acme]) -> None
         for number in range(MANY):
             provider.split_id(f"{'x' * LONG}{number}")
         assert kept() < 1_000_000
+
+
+def test_the_times_of_the_last_submissions_are_kept(acme: Maker) -> None:
+    connection = acme().connection
+    for n in range(KEPT + 1):
+        connection.note_submitted(named(f"t{n}"))
+    assert connection.submitted_at("t0") == -inf
+    assert min(connection.submitted_at("t1"), connection.submitted_at(f"t{KEPT}")) > -inf
+
+
+def named(task_id: str) -> Task:
+    """Return a task with this id."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    status = TaskStatus.PENDING
+    return Task(
+        provider="acme", connection="acme", id=task_id, native_id=task_id, status=status, native_status="queued",
+        operation=None, observed_at=now,
+    )  # fmt: skip
