@@ -35,4 +35,4 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     names = vars(import_module("taskbridge._public"))
-    return sorted(name for name in names if name.isidentifier() and not name.startswith("_"))
+    return sorted({"aio", *(name for name in names if name.isidentifier() and not name.startswith("_"))})

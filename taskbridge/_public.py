@@ -3,7 +3,8 @@
 # A name that is imported as itself is exported: https://typing.python.org/en/latest/spec/distributing.html
 # ruff: noqa: PLC0414
 
-from taskbridge import aio as aio
+import typing as _typing
+
 from taskbridge import errors as errors
 from taskbridge._config.registry import ProviderInfo as ProviderInfo
 from taskbridge._config.registry import providers as providers
@@ -20,3 +21,6 @@ from taskbridge.provider.capabilities import Capabilities as Capabilities
 from taskbridge.provider.options import NeutralOptions as NeutralOptions
 from taskbridge.provider.policy import PollPolicy as PollPolicy
 from taskbridge.provider.policy import RetryPolicy as RetryPolicy
+
+if _typing.TYPE_CHECKING:  # loaded when it is used: a synchronous program does without asyncio
+    from taskbridge import aio as aio

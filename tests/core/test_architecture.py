@@ -198,7 +198,10 @@ def loaded_by(code: str) -> set[str]:
         ("from taskbridge.testing import VirtualClock", ("pytest", "starlette", "uvicorn", "pycurl", "requests")),
         ("from taskbridge.testing import ScriptedTransport", ("pytest", "starlette", "uvicorn", "pycurl", "requests")),
         ("from taskbridge.emulator import Plan, VendorClock", ("pytest", "uvicorn", "pycurl", "requests")),
-        ("import taskbridge; taskbridge.connect('cloudconvert', api_key='test-key-123')", ("pycurl", "click", "rich")),
+        (
+            "import taskbridge; taskbridge.connect('cloudconvert', api_key='test-key-123')",
+            ("pycurl", "asyncio", "click", "rich"),
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
