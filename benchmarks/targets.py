@@ -303,6 +303,7 @@ MISSES: Final[Mapping[str, Callable[[Results], str]]] = {
     ),
     "peer-cpu-sync": lambda _: "our layers above libcurl take more of the time of a poll than libcurl itself",
     "peer-cpu-aio": lambda _: "as above",
+    "threads-aio": lambda _: "the thread of libcurl, one per client",
     "flight-aio": lambda _: "as for waiting for 1,000",
     "flight-sync": lambda _: "as for waiting for 1,000",
     "optimum": lambda _: "200 ends say less about a long tail or two narrow peaks than the optimum knows",
