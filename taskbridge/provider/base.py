@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
+from itertools import islice
 from json import dumps
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar, cast
@@ -329,9 +330,18 @@ class Provider(ABC, Generic[S]):
         )
 
     def error_details(self, document: Mapping[str, Any]) -> ErrorDetails:
-        """Read the body of an error response; the default reads ``message`` and ``code``."""
+        """Read the body of an error response.
+
+        The default reads ``message`` and ``code``, otherwise ``detail``: a text (RFC 9457, and FastAPI), or FastAPI's
+        list of what is wrong with the request, whose first ``type`` is the code.
+        """
         payload = Payload(document, self.connection, NO_TIME)
-        return ErrorDetails(payload.maybe_text("code"), payload.maybe_message("message"))
+        code, message = payload.maybe_text("code"), payload.maybe_message("message")
+        if message is None:
+            faults = _faults(payload)
+            code = code or next((each.maybe_text("type") for each in faults), None)
+            message = "; ".join(map(_fault_text, faults)) or payload.maybe_message("detail")
+        return ErrorDetails(code, message)
 
     def unsupported(self, action: str) -> UnsupportedFeature:
         """Return the error for what the vendor "cannot …"; it names what the vendor offers instead."""
@@ -517,6 +527,28 @@ class Provider(ABC, Generic[S]):
         """
         message = f"{self.title} sends no webhooks; wait, as_completed and watch poll it instead"
         raise UnsupportedFeature(message, provider=self.name)
+
+
+_MOST_FAULTS: Final = 5  # that a message names
+
+
+def _faults(payload: Payload) -> list[Payload]:
+    """Return the first entries of FastAPI's list of what is wrong with a request; empty if it sent none.
+
+    https://fastapi.tiangolo.com/tutorial/handling-errors/
+    """
+    with suppress(MalformedResponse):  # then `detail` is no list
+        return list(islice(payload.children("detail"), _MOST_FAULTS))
+    return []
+
+
+def _fault_text(fault: Payload) -> str:
+    """Return ``body.files: Field required``."""
+    place: object = fault.raw.get("loc")
+    parts = cast("list[object]", place) if isinstance(place, list) else []
+    where = ".".join(str(part) for part in parts if isinstance(part, str | int))
+    what = fault.maybe_message("msg") or fault.maybe_text("type") or "invalid"
+    return f"{where}: {what}" if where else what
 
 
 def no_requests(value: T) -> Flow[T]:

@@ -333,6 +333,35 @@ def test_the_status_decides_the_error_class(
         assert error.message.startswith("no")
 
 
+FASTAPI_BODIES: list[tuple[Any, str | None, str]] = [
+    ("Unauthorized", None, "Unauthorized"),
+    (
+        [{"type": "missing", "loc": ["body", "files"], "msg": "Field required"}, {"loc": ["query", 0], "type": "enum"}],
+        "missing",
+        "body.files: Field required; query.0: enum",
+    ),
+    ([{"loc": "body", "msg": 7}, "odd", None], None, "invalid"),
+    ([], None, "the vendor refused the request"),
+    ({"reason": "no"}, None, "the vendor refused the request"),
+]
+
+
+@pytest.mark.parametrize(("detail", "code", "message"), FASTAPI_BODIES)
+def test_errors_in_the_form_of_fastapi_are_read_by_default(
+    acme: Callable[..., Any], detail: Any, code: str | None, message: str
+) -> None:
+    error = acme().connection.provider.error(Response(422, {}, json.dumps({"detail": detail}).encode()))
+    assert (error.message, error.vendor_code) == (message, code)
+
+
+def test_a_message_stands_above_a_detail_and_a_long_list_is_cut(acme: Callable[..., Any]) -> None:
+    provider = acme().connection.provider
+    both = {"message": "no pages", "code": "E7", "detail": "see the documentation"}
+    assert provider.error(Response(400, {}, json.dumps(both).encode())).message == "no pages"
+    long = {"detail": [{"loc": ["body", n], "msg": "wrong"} for n in range(1000)]}
+    assert provider.error(Response(422, {}, json.dumps(long).encode())).message.count("wrong") == 5
+
+
 def test_every_status_has_an_error(acme: Callable[..., Any]) -> None:
     provider = acme().connection.provider
     for status in range(100, 1000):
