@@ -138,7 +138,8 @@ def _documents(capabilities: Capabilities) -> str:
 
 def _accepted(accepts: Accepts) -> str:
     types = _codes(sorted(accepts.media_types)) if accepts.media_types else "any"
-    return f"{types}, several at once" if accepts.several else types
+    most = "several" if accepts.at_most is None else f"up to {accepts.at_most}"
+    return f"{types}, {most} at once" if accepts.several else types
 
 
 def options(name: str) -> str:

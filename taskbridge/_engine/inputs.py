@@ -164,12 +164,7 @@ def _without_sources(connection: Connection, request: SubmitRequest) -> Submissi
         if not is_http(request.callback_url):
             raise InvalidInput("callback_url must begin with https:// or http://")
     inputs = _as_tuple(request.inputs)
-    several = sorted(word for word, accepts in can.accepts.items() if accepts.several)
-    if len(inputs) > 1 and native not in several:
-        raise UnsupportedFeature(
-            f"{provider.title} takes one document for {printable(native, 60)}; several only for "
-            f"{', '.join(several) or 'none of its operations'}"
-        )
+    _check_number(connection, native, len(inputs))
     return Submission(
         operation=operation,
         native_operation=native,
@@ -179,6 +174,23 @@ def _without_sources(connection: Connection, request: SubmitRequest) -> Submissi
         callback_url=request.callback_url,
         name=None if request.name is None else safe_name(request.name),
     )
+
+
+def _check_number(connection: Connection, native: str, count: int) -> None:
+    """Refuse more documents than an operation takes in one submission."""
+    title, accepts = connection.provider.title, connection.provider.capabilities.accepts
+    several = sorted(word for word, each in accepts.items() if each.several)
+    if count > 1 and native not in several:
+        raise UnsupportedFeature(
+            f"{title} takes one document for {printable(native, 60)}; several only for "
+            f"{', '.join(several) or 'none of its operations'}"
+        )
+    limit = accepts[native].at_most if native in several else None
+    if limit is not None and count > limit:
+        raise UnsupportedFeature(
+            f"{title} takes at most {limit} documents at once for {printable(native, 60)}, not {count}; "
+            "submit them in parts"
+        )
 
 
 class _SavedStream:

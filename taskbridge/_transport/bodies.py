@@ -11,9 +11,33 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Final
 
-from taskbridge.provider.http import Base64, Form, Request
+from taskbridge.provider.http import Base64, Form, FormFile, Request, Upload
 
 _BLOCK: Final = 65_535  # bytes sent at a time; a multiple of three, for base64
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file to send."""
+
+    path: Path
+    size: int  # bytes
+    encoded: bool = False  # whether it is sent as base64
+
+    @property
+    def length(self) -> int:
+        """Bytes to send."""
+        return 4 * -(-self.size // 3) if self.encoded else self.size
+
+    def blocks(self) -> Iterator[bytes]:
+        left = self.size
+        with self.path.open("rb") as file:
+            while left > 0:
+                block = file.read(min(_BLOCK, left))
+                if not block:
+                    raise OSError(errno.EIO, "the file became shorter while it was sent", str(self.path))
+                left -= len(block)
+                yield b64encode(block) if self.encoded else block
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,81 +45,83 @@ class BodyStream:
     """A request body to send."""
 
     length: int  # bytes
-    head: bytes = field(repr=False)  # what precedes the file, or the whole body
-    source: Path | None  # the file, if there is one
-    tail: bytes = field(repr=False)  # what follows the file
+    parts: tuple[bytes | _File, ...] = field(repr=False)
     headers: Mapping[str, str]  # header fields that the body needs
-    size: int = 0  # bytes of the file
-    encoded: bool = False  # whether the file is sent as base64
+
+    @property
+    def whole(self) -> bytes | None:
+        """The body, if no file has to be read for it."""
+        part = self.parts[0] if len(self.parts) == 1 else None
+        return part if isinstance(part, bytes) else None
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the bytes, a block at a time; may be called again.
 
         Raises:
-            OSError: The file cannot be read, or has become shorter.
+            OSError: A file cannot be read, or has become shorter.
         """
-        if self.head:
-            yield self.head
-        if self.source is not None:
-            left = self.size
-            with self.source.open("rb") as file:
-                while left > 0:
-                    block = file.read(min(_BLOCK, left))
-                    if not block:
-                        raise OSError(errno.EIO, "the file became shorter while it was sent", str(self.source))
-                    left -= len(block)
-                    yield b64encode(block) if self.encoded else block
-        if self.tail:
-            yield self.tail
+        for part in self.parts:
+            if not isinstance(part, bytes):
+                yield from part.blocks()
+            elif part:
+                yield part
 
 
 def body_stream(request: Request) -> BodyStream | None:
     """Return a request's body as a stream of known length, or None if it has none.
 
     Raises:
-        OSError: The file is missing, a directory, or unreadable.
+        OSError: A file is missing, a directory, or unreadable.
     """
     body = request.body
     if body is None:
         return None
     if isinstance(body, bytes | Path):
-        return _with_file(b"", body, b"", {})
+        return _stream((_content(body),), {})
     if isinstance(body, Base64):
-        return _with_file(body.head, body.content, body.tail, {}, encoded=True)
+        return _stream((body.head, _content(body.content, encoded=True), body.tail), {})
     boundary = f"taskbridge-{token_hex(16)}"  # random, so that no document can contain it
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-    fields, end = _fields(body.fields, boundary), f"--{boundary}--\r\n"
-    if isinstance(body, Form):
-        return _with_file(b"", f"{fields}{end}".encode(), b"", headers)
-    media_type = body.media_type
-    if media_type == "application/octet-stream":
-        media_type = mimetypes.guess_type(body.filename)[0] or media_type
-    head = (
-        f"{fields}--{boundary}\r\nContent-Disposition: form-data; "
-        f'name="{_quoted(body.name)}"; filename="{_quoted(body.filename)}"\r\nContent-Type: {media_type}\r\n\r\n'
-    )
-    return _with_file(head.encode(), body.content, f"\r\n{end}".encode(), headers)
+    files = body.files if isinstance(body, Form) else (body,)
+    parts: list[bytes | _File] = [_fields(body.fields, boundary)]
+    for file in files:
+        parts += [_file_head(file, boundary), _content(file.content), b"\r\n"]
+    return _stream((*parts, f"--{boundary}--\r\n".encode()), headers)
 
 
-def _with_file(
-    head: bytes, content: bytes | Path, tail: bytes, headers: Mapping[str, str], *, encoded: bool = False
-) -> BodyStream:
+def _stream(parts: tuple[bytes | _File, ...], headers: Mapping[str, str]) -> BodyStream:
+    """Return a stream of parts; if none of them is read from a file, they become one."""
+    texts = [part for part in parts if isinstance(part, bytes)]
+    if len(texts) == len(parts):
+        parts = (b"".join(texts),)
+    length = sum(len(part) if isinstance(part, bytes) else part.length for part in parts)
+    return BodyStream(length, parts, headers)
+
+
+def _content(content: bytes | Path, *, encoded: bool = False) -> bytes | _File:
     if isinstance(content, bytes):
-        whole = head + (b64encode(content) if encoded else content) + tail
-        return BodyStream(len(whole), whole, None, b"", headers)
+        return b64encode(content) if encoded else content
     if not content.is_file():
         # A directory has a size too; opening it raises the right error.
         content.open("rb").close()
-    size = content.stat().st_size
-    sent = 4 * -(-size // 3) if encoded else size
-    return BodyStream(len(head) + sent + len(tail), head, content, tail, headers, size, encoded)
+    return _File(content, content.stat().st_size, encoded)
 
 
-def _fields(fields: Iterable[tuple[str, str]], boundary: str) -> str:
+def _file_head(file: Upload | FormFile, boundary: str) -> bytes:
+    media_type = file.media_type
+    if media_type == "application/octet-stream":
+        media_type = mimetypes.guess_type(file.filename)[0] or media_type
+    return (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(file.name)}"; '
+        f'filename="{_quoted(file.filename)}"\r\nContent-Type: {media_type}\r\n\r\n'
+    ).encode()
+
+
+def _fields(fields: Iterable[tuple[str, str]], boundary: str) -> bytes:
     return "".join(
         f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"\r\n\r\n{value}\r\n'
         for name, value in fields
-    )
+    ).encode()
 
 
 def _quoted(text: str) -> str:

@@ -159,7 +159,7 @@ class RequestsTransport:
             raw: BaseHTTPResponse = pool.urlopen(
                 request.method,
                 origin,
-                body=None if body is None else body.head if body.source is None else body.blocks(),
+                body=None if body is None else body.blocks() if body.whole is None else body.whole,
                 headers=headers,
                 retries=_NO_RETRIES,
                 redirect=False,

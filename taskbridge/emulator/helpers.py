@@ -40,6 +40,7 @@ __all__ = [
     "count_pdf_pages",
     "from_json",
     "from_multipart",
+    "multipart_parts",
     "random_text",
     "routes",
     "to_json",
@@ -205,14 +206,22 @@ class FormPart:
 
 
 def from_multipart(body: bytes, content_type: str) -> dict[str, FormPart]:
-    """Return the parts of a ``multipart/form-data`` body by name; empty for any other body."""
+    """Return the parts of a ``multipart/form-data`` body by name; empty for any other body.
+
+    Of several parts with one name it has the last; `multipart_parts` has all.
+    """
+    return dict(multipart_parts(body, content_type))
+
+
+def multipart_parts(body: bytes, content_type: str) -> list[tuple[str, FormPart]]:
+    """Return the names and parts of a ``multipart/form-data`` body, in order; empty for any other body."""
     header = Message()
     header["content-type"] = content_type
     boundary = header.get_boundary()
     if boundary is None or header.get_content_type() != "multipart/form-data":
-        return {}
+        return []
     sections = (b"\r\n" + body).split(b"\r\n--" + boundary.encode())
-    return dict(part for section in sections[1:] if (part := _part(section)) is not None)
+    return [part for section in sections[1:] if (part := _part(section)) is not None]
 
 
 def _part(section: bytes) -> tuple[str, FormPart] | None:

@@ -18,7 +18,7 @@ from taskbridge.provider.capabilities import (
     Webhooks,
 )
 from taskbridge.provider.clock import clip_seconds
-from taskbridge.provider.http import Base64, Body, Flow, Form, Request, Response, Upload
+from taskbridge.provider.http import Base64, Body, Flow, Form, FormFile, Request, Response, Upload
 from taskbridge.provider.json import read_json
 from taskbridge.provider.options import NEUTRAL_OPTIONS, NeutralOptions, OptionTable, TextFormat
 from taskbridge.provider.payload import NO_TIME, Payload, State, StateTable, path_id, read_state, read_time
@@ -58,6 +58,7 @@ __all__ = [
     "ErrorDetails",
     "Flow",
     "Form",
+    "FormFile",
     "GeneratedFile",
     "IdKind",
     "Link",

@@ -107,11 +107,13 @@ class Accepts:
         media_types: Their media types; empty if they are not stated.
         several: Whether it takes several documents.
         otherwise: What to do with a document of another type, for messages.
+        at_most: Most documents of one submission, where it takes several; None if the vendor states no limit.
     """
 
     media_types: frozenset[str] = frozenset()
     several: bool = False
     otherwise: str = ""
+    at_most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,33 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class FormFile:
+    """A file in a multipart form.
+
+    Attributes:
+        name: Name of the file's field; several files may have the same.
+        filename: File name sent to the vendor.
+        content: The bytes, or the path that they are read from when sent.
+        media_type: Content type of the file's part.
+    """
+
+    name: str
+    filename: str
+    content: bytes | Path = field(repr=False)
+    media_type: str = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
 class Form:
-    """A multipart form without a file: its fields, in order."""
+    """A multipart form; data, so that it can be sent again.
+
+    Attributes:
+        fields: Form fields, in order.
+        files: The files after the fields, in order; for one file there is `Upload`.
+    """
 
     fields: tuple[tuple[str, str], ...] = field(repr=False)
+    files: tuple[FormFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +96,7 @@ class Base64:
 
 
 Body: TypeAlias = bytes | Path | Form | Upload | Base64 | None
-"""What a request carries: bytes, a file read when sent, a multipart form with or without a file, or JSON around a file.
+"""What a request carries: bytes, a file read when sent, a multipart form with or without files, or JSON around a file.
 
 Never an open file.
 """

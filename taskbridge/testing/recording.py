@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from taskbridge import errors
 from taskbridge._fork import renew_after_fork
 from taskbridge.errors import TaskbridgeError, TransportError, TruncatedResponse
-from taskbridge.provider.http import Base64, Request, Response, Upload
+from taskbridge.provider.http import Base64, Form, Request, Response, Upload
 from taskbridge.provider.results import as_json
 from taskbridge.testing.redaction import REDACTED, Redactor
 from taskbridge.testing.transport import Answer, AsyncScriptedTransport, ScriptedTransport
@@ -199,7 +199,11 @@ class _TrafficRecorder(Generic[AnyTransport]):
         return shown | {name: getattr(error, name) for name in ("written", "stale") if hasattr(error, name)}
 
 
-_BODY_KINDS: Final[Mapping[type, str]] = {Upload: "a form with a file", Base64: "JSON with a file"}
+_BODY_KINDS: Final[Mapping[type, str]] = {
+    Form: "a form",
+    Upload: "a form with a file",
+    Base64: "JSON with a file",
+}
 
 
 class _RecordedTransport(_TrafficRecorder["Transport"]):

@@ -133,6 +133,7 @@ FALSE_CLAIMS: list[tuple[str, dict[str, Any], str]] = [
     (SD, {"accepts": {"extract-text": Accepts(several=True)}}, "test_several_documents_are_submitted_where_claimed"),
     (SD, {"accepts": {"extract-text": ACCEPTS_PDF}}, "test_every_claimed_media_type_is_accepted"),
     (SD, {"accepts": {"extract-text": Accepts(frozenset({"pdf"}))}}, CONSISTENT),
+    (SD, {"accepts": {"extract-text": Accepts(at_most=3)}}, CONSISTENT),
     (SD, {"options": {"convert": {"to": {"gif": {"target_format": "image/gif"}}}}}, OPTIONS),
     (SD, {"options": {"extract-text": {"dpi": "dpi"}}}, CONSISTENT),
     (SD, {"options": {"convert": {"to": {"jpeg": {}}}}}, CONSISTENT),

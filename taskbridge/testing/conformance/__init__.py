@@ -6,7 +6,8 @@ Subclass it in a test file and name the provider:
         provider = "acme"
 
 If the provider has an emulator, that is all: its settings and sample tasks are used. If not, override the fixtures
-`settings` and `samples` with settings of your own and with recorded responses.
+`settings` and `samples` with settings of your own and with recorded responses. A provider without a distribution is
+given as its class, and its emulator as `emulator_class`.
 
 A subclass cannot weaken the suite: if it overrides or removes a test, `test_no_test_is_overridden` fails, unless the
 test is marked ``pytest.mark.xfail(reason=…)``, which states openly what the provider does not support.

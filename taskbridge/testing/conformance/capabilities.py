@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import pytest
 
 import taskbridge as tb
+from taskbridge._config.registry import check_provider
 from taskbridge._transport.requests import RequestsTransport
 from taskbridge.models import TaskStatus
 from taskbridge.provider.addresses import origin_of
@@ -30,6 +31,7 @@ from taskbridge.testing.conformance.lookups import LookupConformance, get_task
 from taskbridge.testing.conformance.samples import (
     Samples,
     endless_responses,
+    find_emulator,
     run_flow_at,
     scripted_client,
     sends_requests,
@@ -107,27 +109,28 @@ class CapabilityConformance(LookupConformance):
         """The vendor, emulated for one test, which may change it; skips if there is no emulator."""
         if emulator is None:
             pytest.skip("needs an emulator: only a vendor can show it")
-        from taskbridge.emulator.shell import Emulator  # noqa: PLC0415  # needs an extra
-
-        with Emulator(self.provider, speed=1000) as vendor:
+        with find_emulator(self.provider_name, 1000, self.emulator_class) as vendor:
             yield vendor
 
     @pytest.fixture
     def client(self, vendor: Any) -> Iterator[tb.Client]:
         """A client of that vendor."""
-        with tb.connect(self.provider, **self.quick_settings(vendor)) as client:
+        with tb.connect(self.provider_name, **self.quick_settings(vendor)) as client:
             yield client
 
     def quick_settings(self, vendor: Any) -> dict[str, Any]:
         """Return keywords for `taskbridge.connect`, with pauses short enough for tests."""
         fast: dict[str, Any] = {"poll": {"interval": 0.01}, "retry": {"first": 0.01}, "allow_private": True}
-        return {**vendor.settings(self.provider), **fast}
+        return {**vendor.settings(self.provider_name), **fast}
 
     # The class and the samples.
 
     def test_the_installed_provider_is_listed(self) -> None:
-        """`taskbridge.providers` lists it, without a problem."""
-        found = [info for info in tb.providers() if info.name == self.provider]
+        """`taskbridge.providers` lists it, without a problem; `taskbridge.connect` accepts the class of another."""
+        if not isinstance(self.provider, str):
+            assert check_provider(self.provider) is self.provider
+            return
+        found = [info for info in tb.providers() if info.name == self.provider_name]
         assert [info.problem for info in found] == [None]
 
     def test_capabilities_match_the_methods(self, connection: Connection) -> None:
@@ -160,6 +163,8 @@ class CapabilityConformance(LookupConformance):
         for native, accepts in claims.accepts.items():
             wrong = [each for each in accepts.media_types if not MEDIA_TYPE.fullmatch(each)]
             assert not wrong, f"accepts: {native} has {wrong}, which are no media types"
+            at_most = accepts.at_most
+            assert at_most is None or (accepts.several and at_most > 1), f"accepts: {native} takes at most {at_most}"
         assert claims.upload_limit is None or claims.upload_limit > 0, "upload_limit: must be positive"
         assert claims.result_ttl is None or claims.result_ttl > 0, "result_ttl: must be positive"
         assert claims.webhooks is None or claims.webhooks.scheme, "webhooks: say how the sender is verified"
@@ -241,8 +246,11 @@ class CapabilityConformance(LookupConformance):
         for kind in INPUTS - claims.inputs - {"file"}:
             yield f"input {kind}", lambda kind=kind: client.submit(operation, inputs[kind])  # type: ignore[misc]  # mypy cannot infer a lambda's default
         accepted = inputs[min(claims.inputs - {"file"})]
-        if not claims.accepts.get(native, Accepts()).several:
+        accepts = claims.accepts.get(native, Accepts())
+        if not accepts.several:
             yield "several documents", lambda: client.submit(operation, [accepted, accepted])
+        elif (most := accepts.at_most) is not None:
+            yield "too many documents", lambda: client.submit(operation, [accepted] * (most + 1))
         if not claims.external_id:
             yield "external_id", lambda: client.submit(operation, accepted, external_id="x")
         if not claims.callback:
@@ -311,7 +319,8 @@ class CapabilityConformance(LookupConformance):
                 client = scripted_client(connection, endless_responses(connection, sample))[0]
                 seen |= _parts(connection, task, client.result(task))
                 continue
-            with tb.connect(self.provider, **settings) as client:
+            local: dict[str, Any] = {**settings, "allow_private": True}  # where emulators serve files
+            with tb.connect(self.provider_name, **local) as client:
                 seen |= _parts(connection, task, client.result(task))
                 paths = client.download(task, tmp_path / label)
             assert sorted((tmp_path / label).iterdir()) == sorted(paths), label
@@ -321,7 +330,7 @@ class CapabilityConformance(LookupConformance):
 
     def test_results_expire_as_claimed(self, vendor: Any) -> None:
         """A result expires after `result_ttl`, or its files say so."""
-        with tb.connect(self.provider, **self.quick_settings(vendor)) as client:
+        with tb.connect(self.provider_name, **self.quick_settings(vendor)) as client:
             ttl = client.capabilities.result_ttl
             if ttl is None:
                 return
@@ -362,14 +371,14 @@ class CapabilityConformance(LookupConformance):
         from taskbridge.emulator import Plan  # noqa: PLC0415  # needs an extra
 
         if client.capabilities.operations:
-            vendor.plan_next(self.provider, Plan(outcome="stuck"))
+            vendor.plan_next(self.provider_name, Plan(outcome="stuck"))
             return self._submit(client)
-        tasks = map(client.get, vendor.samples(self.provider).values())
+        tasks = map(client.get, vendor.samples(self.provider_name).values())
         return next(task for task in tasks if not task.is_terminal)
 
     def _ended_tasks(self, client: tb.Client, vendor: Any, *statuses: TaskStatus) -> list[Task]:
         """Return the samples with one of these statuses."""
-        tasks = [client.get(task_id) for task_id in vendor.samples(self.provider).values()]
+        tasks = [client.get(task_id) for task_id in vendor.samples(self.provider_name).values()]
         return [task for task in tasks if task.status in statuses]
 
     def _run_flow(self, connection: Connection, flow: Flow[Any] | None) -> Any:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from taskbridge.provider.http import Request
     from taskbridge.provider.submission import Page
 
+MOST_DOCUMENTS: Final = 20
+"""Documents of the largest submission that is tried."""
 LARGEST: Final = 64 << 20
 """Bytes of the largest document that is sent to test an upload limit."""
 MOST_TASKS: Final = 200
@@ -56,7 +58,7 @@ class OperationConformance(CapabilityConformance):
 
     def test_every_claimed_option_is_accepted(self, client: tb.Client, vendor: Any) -> None:
         """Each neutral option, with each claimed value, creates a task."""
-        connection = connection_of(self.provider, vendor.settings(self.provider))
+        connection = connection_of(self.provider_name, vendor.settings(self.provider_name))
         for operation, table in client.capabilities.options.items():
             for name, row in table.items():
                 for value in (OPTION_VALUES[name],) if isinstance(row, str) else row:
@@ -102,7 +104,7 @@ class OperationConformance(CapabilityConformance):
 
     def test_several_documents_are_submitted_where_claimed(self, vendor: Any) -> None:
         """Several documents create one task, and the submission contains all of them."""
-        connection = connection_of(self.provider, vendor.settings(self.provider))
+        connection = connection_of(self.provider_name, vendor.settings(self.provider_name))
         claims, transport = connection.provider.capabilities, MeasuringTransport(Network())
         names = {native: neutral for neutral, native in claims.operations.items()}
         one = self.document if "bytes" in claims.inputs else "https://documents.invalid/document.pdf"
@@ -116,6 +118,9 @@ class OperationConformance(CapabilityConformance):
                 assert single < double, (
                     f"accepts: a submission of {native} with two documents is no longer than with one"
                 )
+                most = claims.accepts[native].at_most
+                if most is not None and most <= MOST_DOCUMENTS:
+                    self._submit(client, [one] * most, names.get(native, f"native:{native}"))
 
     def test_external_id_is_returned_where_claimed(self, client: tb.Client) -> None:
         """The vendor returns the caller's id."""
@@ -160,7 +165,7 @@ class OperationConformance(CapabilityConformance):
 
     def test_recover_finds_an_uncertain_submission_where_claimed(self, vendor: Any) -> None:
         """`recover` finds the task of a submission whose response was lost."""
-        connection = connection_of(self.provider, vendor.settings(self.provider))
+        connection = connection_of(self.provider_name, vendor.settings(self.provider_name))
         if connection.provider.capabilities.recover is None:
             return
         with tb.Client(connection, clock=SystemClock(), transport=LosingTransport(Network())) as client:
@@ -201,7 +206,7 @@ class OperationConformance(CapabilityConformance):
         if not client.capabilities.cancel:
             return
         candidates = [self._running_task(client, vendor)]
-        candidates += [t for t in map(client.get, vendor.samples(self.provider).values()) if not t.is_terminal]
+        candidates += [t for t in map(client.get, vendor.samples(self.provider_name).values()) if not t.is_terminal]
         stopped = next(
             (task for each in candidates if (task := _unless_rejected(client.cancel, each)) is not None), None
         )
@@ -263,11 +268,11 @@ class OperationConformance(CapabilityConformance):
         """The vendor answers a long poll when the task ends."""
         from taskbridge.emulator import Plan  # noqa: PLC0415  # needs an extra
 
-        connection = connection_of(self.provider, vendor.settings(self.provider))
+        connection = connection_of(self.provider_name, vendor.settings(self.provider_name))
         if not connection.provider.capabilities.long_poll:
             return
         with tb.Client(connection, clock=SystemClock(), transport=RequestsTransport(Network())) as client:
-            vendor.plan_next(self.provider, Plan(queued=20, working=20))
+            vendor.plan_next(self.provider_name, Plan(queued=20, working=20))
             task = self._submit(client)
             flow = connection.provider.long_poll(task.id)
             assert flow is not None, "long_poll: returned None for the id of a submission"
@@ -287,14 +292,14 @@ class OperationConformance(CapabilityConformance):
 
     def test_listing_is_as_claimed(self, client: tb.Client, vendor: Any) -> None:
         """The list contains every sample of its kinds; statuses and filters reach the vendor."""
-        connection = connection_of(self.provider, vendor.settings(self.provider))
+        connection = connection_of(self.provider_name, vendor.settings(self.provider_name))
         listing = connection.provider.capabilities.listing
         if listing is None:
             return
         whole = {task.id: task for task in client.list()}
         kinds = {connection.provider.split_id(task_id)[0].prefix for task_id in whole}
         wanted = {
-            i for i in vendor.samples(self.provider).values() if connection.provider.split_id(i)[0].prefix in kinds
+            i for i in vendor.samples(self.provider_name).values() if connection.provider.split_id(i)[0].prefix in kinds
         }
         assert wanted, "listing: the list contains none of the samples"
         assert wanted <= whole.keys(), f"listing: {sorted(wanted - whole.keys())} are not in the list"
@@ -316,7 +321,7 @@ class OperationConformance(CapabilityConformance):
 
     def test_the_page_size_is_as_claimed(self, client: tb.Client, vendor: Any) -> None:
         """If there are more tasks than fit on a page, the first page is full, and no task is listed twice."""
-        connection = connection_of(self.provider, vendor.settings(self.provider))
+        connection = connection_of(self.provider_name, vendor.settings(self.provider_name))
         listing = connection.provider.capabilities.listing
         if listing is None or not connection.provider.capabilities.operations or listing.page_size > MOST_TASKS:
             return
@@ -332,7 +337,7 @@ class OperationConformance(CapabilityConformance):
 
     def test_list_polling_shows_running_tasks_where_claimed(self, client: tb.Client, vendor: Any) -> None:
         """The lists of `list_queries` contain a running task, with at most as many queries as claimed."""
-        connection = connection_of(self.provider, vendor.settings(self.provider))
+        connection = connection_of(self.provider_name, vendor.settings(self.provider_name))
         list_polling = connection.provider.capabilities.list_polling
         if list_polling is None:
             return
@@ -355,13 +360,13 @@ class OperationConformance(CapabilityConformance):
 
     def test_list_rows_are_whole_where_claimed(self, client: tb.Client, vendor: Any) -> None:
         """A row of a task is the same as the response to a status request, its files and data included."""
-        connection = connection_of(self.provider, vendor.settings(self.provider))
+        connection = connection_of(self.provider_name, vendor.settings(self.provider_name))
         list_polling = connection.provider.capabilities.list_polling
         if list_polling is None:
             return
         for prefix, source in list_polling.whole_rows.items():
             assert source.startswith("https://"), f"whole_rows: {source!r} is not the address of a page"
-            tasks = [client.get(task_id) for task_id in vendor.samples(self.provider).values()]
+            tasks = [client.get(task_id) for task_id in vendor.samples(self.provider_name).values()]
             found = [task for task in tasks if connection.provider.split_id(task.id)[0].prefix == prefix]
             queries = connection.provider.list_queries(frozenset({prefix}), tasks[0].observed_at, MOST_AGE)
             rows = {row.id: row for query in queries for page in self._pages(connection, query) for row in page.tasks}
@@ -386,13 +391,13 @@ class OperationConformance(CapabilityConformance):
 
     def test_webhooks_are_as_claimed(self, vendor: Any) -> None:
         """A delivery is verified and has a claimed event; a changed or replayed one is rejected."""
-        can = connection_of(self.provider, vendor.settings(self.provider)).provider.capabilities
+        can = connection_of(self.provider_name, vendor.settings(self.provider_name)).provider.capabilities
         if can.webhooks is None:
             return
         with local_server(b"") as server:
-            secret = vendor.vendors[self.provider].register_webhook(f"{server.url}/hook")
+            secret = vendor.vendors[self.provider_name].register_webhook(f"{server.url}/hook")
             settings: dict[str, Any] = {**self.quick_settings(vendor), "webhook_secrets": [secret]}
-            with tb.connect(self.provider, **settings) as client:
+            with tb.connect(self.provider_name, **settings) as client:
                 self._submit(client)
                 wait_until(lambda: bool(server.received("POST")), "webhooks: the vendor sent none")
                 delivery = server.received("POST")[0]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 import taskbridge as tb
 from taskbridge._config.connections import connection_settings
+from taskbridge._config.defaults import current_defaults
 from taskbridge._config.files import ConnectionConfig
 from taskbridge._config.registry import load_provider
 from taskbridge._engine.connection import Connection
@@ -23,6 +24,7 @@ from taskbridge.testing.transport import Answer, Script, ScriptedTransport
 from taskbridge.transport import Network
 
 if TYPE_CHECKING:
+    from taskbridge.emulator.vendor import VendorEmulator
     from taskbridge.provider.base import Provider
 
 T = TypeVar("T")
@@ -36,15 +38,18 @@ UNKNOWN_NUMBER: Final = 987_654
 """A status number that no vendor has."""
 
 
-def find_emulator(provider: str, speed: float) -> Any:
-    """Return an emulator of a vendor, not yet started; None if none is installed, or its extra is missing.
+def find_emulator(provider: str, speed: float, kind: type[VendorEmulator] | None = None) -> Any:
+    """Return an emulator of a vendor, not yet started: of this class, or the installed one.
 
-    If an emulator is installed but cannot be imported, the import's error is raised.
+    It is None if none is installed, or its extra is missing. If an emulator is installed but cannot be imported, the
+    import's error is raised.
     """
     try:
         from taskbridge.emulator.shell import Emulator, emulators  # noqa: PLC0415  # needs an extra
     except ImportError:
         return None
+    if kind is not None:
+        return Emulator(provider, speed=speed, vendors={provider: kind})
     return Emulator(provider, speed=speed) if provider in emulators() else None
 
 
@@ -93,8 +98,10 @@ def run_flow_at(
     responses: list[Response] = []
 
     def send(request: Request) -> Response:
-        whole = replace(request, headers={**request.headers, **credential}) if request.authorized else request
-        deadline = SystemClock().monotonic() + TIME_LIMIT
+        whole, clock = request, SystemClock()
+        if request.authorized:
+            whole = connection.provider.sign(replace(request, headers={**request.headers, **credential}), clock.now())
+        deadline = clock.monotonic() + TIME_LIMIT
         responses.append(transport.send(whole, deadline=deadline, max_body=connection.max_body))
         return responses[-1]
 
@@ -153,8 +160,12 @@ def connection_of(provider: str, settings: Mapping[str, Any]) -> Connection:
     return Connection(provider, kind(own, provider), common, SystemClock())
 
 
-@cache
 def _loaded(provider: str) -> type[Provider[Any]]:
+    return current_defaults().providers.get(provider) or _installed(provider)
+
+
+@cache
+def _installed(provider: str) -> type[Provider[Any]]:
     return load_provider(provider)
 
 
@@ -174,8 +185,14 @@ def reset_connection(connection: Connection) -> VirtualClock:
 
 def with_unknown_status(response: Response, word: str | None, fields: Sequence[str]) -> Response:
     """Return the response to a ``get`` with an unknown status in these fields, or else wherever it has ``word``."""
-    document = json.loads(response.body)
-    body = json.dumps(_replaced(document, word, fields)).encode()
+    try:
+        document = json.loads(response.body)
+    except ValueError:  # the status is outside of the body
+        return response
+    replaced = _replaced(document, word, fields)
+    if replaced == document:
+        return response
+    body = json.dumps(replaced).encode()
     return Response(response.status, response.headers, body, response.received_at)
 
 
