@@ -3,7 +3,7 @@
 Each part of the state has one owner: the provider and the settings never change, `throttle` holds the rate,
 `credentials` the credential, `counters` and `usage` what `stats` reports, `outage` whether the vendor responds,
 `event_bus` and `observers` who is notified, `durations` what has been learned, `row_trust` whether list rows are whole,
-`uploads` what is to be deleted, `secrets` what must be removed from errors.
+`uploads` what is to be deleted, `kept_results` what the vendor gives once, `secrets` what must be removed from errors.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from taskbridge._config.settings import CommonSettings
 from taskbridge._engine.credentials import CredentialCache
 from taskbridge._engine.durations import DurationModel
 from taskbridge._engine.event_bus import KEPT, EventBus
+from taskbridge._engine.kept_results import KeptResults
 from taskbridge._engine.logs import log
 from taskbridge._engine.observers import Observers
 from taskbridge._engine.row_trust import RowTrust
@@ -136,6 +137,7 @@ class Connection:
         self.outage_began = 0.0  # monotonic seconds
         self.usage = UsageMeter()
         self.uploads: dict[str, tuple[TaskFile, ...]] = {}  # shared id of a task -> what to delete after its end
+        self.kept_results = KeptResults()
         self.event_bus = EventBus()
         self.observers = Observers()
         self.durations: dict[str | None, DurationModel] = {}

@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, Send, Sleep
 from taskbridge._engine.logs import REQUESTS
 from taskbridge._engine.outage import report_failure, report_response
+from taskbridge._engine.read_once import read_once
 from taskbridge._engine.uncertainty import uncertain_after
 from taskbridge.errors import (
     ApiError,
@@ -70,7 +72,7 @@ DOWNLOAD: Final = RequestOptions("download")
 _TOKEN: Final = RequestOptions("token")
 
 
-def with_policies(
+def with_policies(  # noqa: C901  # a function more would be a call more in each poll
     connection: Connection,
     start: Callable[[], Flow[T] | None],
     deadline: float,
@@ -104,8 +106,15 @@ def with_policies(
             if before is not None:
                 request = before(request)
             granted, has_permit = has_permit, False
+            if request.read_once and granted:
+                connection.throttle.give_back()  # perhaps nothing is sent
+                granted = False
             try:
-                received = yield from _exchange(connection, request, deadline, options, trace, has_permit=granted)
+                if request.read_once:
+                    send = partial(_exchange, connection, deadline=deadline, options=options, trace=trace)
+                    received = yield from read_once(connection, request, deadline, send)
+                else:
+                    received = yield from _exchange(connection, request, deadline, options, trace, has_permit=granted)
             except TaskbridgeError as error:
                 received = error
             else:
@@ -243,7 +252,7 @@ def _exchange(
     options: RequestOptions,
     trace: PollTrace | None,
     *,
-    has_permit: bool,
+    has_permit: bool = False,
 ) -> EffectFlow[Response]:
     """Send one request of a flow, repeatedly where that is right, until there is a response for the flow."""
     failures = resends = 0
@@ -402,6 +411,7 @@ def _with_headers(request: Request, headers: Mapping[str, str]) -> Request:
         request.recovery_token,
         request.external,
         request.public_only,
+        request.read_once,
     )
 
 

@@ -229,6 +229,7 @@ class Provider(ABC, Generic[S]):
         response_type: str = "json",
         starts_work: bool = False,
         recovery_token: Mapping[str, Any] | None = None,
+        read_once: bool = False,
     ) -> Request:
         """Build a request to the vendor's API.
 
@@ -252,6 +253,7 @@ class Provider(ABC, Generic[S]):
             response_type=response_type,
             starts_work=starts_work,
             recovery_token=recovery_token or {},
+            read_once=read_once,
         )
 
     # Read responses.

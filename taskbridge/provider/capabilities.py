@@ -150,6 +150,7 @@ class Capabilities:
         callback: Whether a submission can name a URL that the vendor calls.
         downloads: What can be downloaded of a result; None if nothing can.
         result_ttl: Seconds that a result is kept after the task's end, if the vendor states them.
+        result_once: Whether the vendor deletes a result after it was read.
         upload_limit: Most bytes of one document, if the vendor states them.
         usage: Units in which the vendor says what a task cost; empty if it does not.
         account: Whether the vendor says how much is left on the account.
@@ -185,6 +186,7 @@ class Capabilities:
     callback: bool = False
     downloads: Downloads | None = None
     result_ttl: float | None = None
+    result_once: bool = False
     upload_limit: int | None = None
     usage: tuple[UsageUnit, ...] = ()
     account: bool = False

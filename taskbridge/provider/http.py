@@ -124,6 +124,9 @@ class Request:
         recovery_token: What the submission has created so far (ids at the vendor), for errors of this request.
         external: Whether it goes to a host that is not the vendor's: it is exempt from the connection's limits, and the
             network connection to the host is not kept.
+        read_once: Whether the vendor may give the response once and then delete it, such as a result: it is kept in a
+            temporary file and answers the same request later, for as long as the process lives. If the transfer breaks
+            off, the error says that the result may be gone. The URL identifies the result.
         public_only: Connect to addresses of the public internet only, whatever the host's name resolves to. Behind a
             proxy, the proxy resolves names, and nothing can be checked here.
     """
@@ -142,6 +145,7 @@ class Request:
     recovery_token: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
     external: bool = False
     public_only: bool = False
+    read_once: bool = False
 
     @property
     def may_repeat(self) -> bool:
@@ -177,6 +181,14 @@ class Response:
     authorized: bool = True
     retry_after: float | None = None
     document: Any = UNREAD
+
+    @property
+    def media_type(self) -> str:
+        """The content type without parameters, in lower case; empty if the response has none.
+
+        By it a flow tells apart answers in several forms, such as a result that is JSON or a ZIP archive.
+        """
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     @property
     def skew(self) -> float | None:

@@ -159,6 +159,7 @@ FALSE_CLAIMS: list[tuple[str, dict[str, Any], str]] = [
     (SM, {"callback": True}, "test_callback_url_is_called_where_claimed"),
     (CC, {"result_ttl": 60.0}, "test_results_expire_as_claimed"),
     (SD, {"result_ttl": 60.0}, "test_results_expire_as_claimed"),
+    (SD, {"result_once": True}, "test_results_are_read_once_where_claimed"),
     (SD, {"upload_limit": 11 << 20}, "test_the_upload_limit_is_as_claimed"),
     (SD, {"usage": (tb.UsageUnit.PAGES,)}, SAMPLES),
     (CC, {"usage": ()}, SAMPLES),

@@ -16,7 +16,7 @@ import taskbridge as tb
 from taskbridge._engine.options import translate_options
 from taskbridge._engine.row_trust import same
 from taskbridge._transport.requests import RequestsTransport
-from taskbridge.models import TaskStatus
+from taskbridge.models import TaskFile, TaskStatus
 from taskbridge.provider.clock import SystemClock
 from taskbridge.provider.submission import Query
 from taskbridge.testing.conformance.capabilities import EXAMPLES, OPTION_VALUES, CapabilityConformance
@@ -28,7 +28,8 @@ from taskbridge.transport import Network
 if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
     from taskbridge.models import Task
-    from taskbridge.provider.http import Request
+    from taskbridge.provider.base import Provider
+    from taskbridge.provider.http import Flow, Request
     from taskbridge.provider.submission import Page
 
 MOST_DOCUMENTS: Final = 20
@@ -39,6 +40,8 @@ MOST_TASKS: Final = 200
 """Tasks that are created to test a page size."""
 MOST_AGE: Final = 86_400.0
 """Seconds since the oldest sample was created, as far as its list is asked."""
+A_DAY: Final = 86_400.0
+"""Vendor seconds after which a result that can be read once is gone."""
 WAIT: Final = 20.0
 """Seconds that an emulated task may take."""
 LATE: Final = timedelta(hours=1)
@@ -198,6 +201,40 @@ class OperationConformance(CapabilityConformance):
             known = names & set(client.capabilities.operations.values())
             assert known, "operation_list: none of the claimed operations is in the list"
             assert {each.name for each in client.operations(min(known))} == {min(known)}
+
+    # Results.
+
+    def test_results_are_read_once_where_claimed(self, client: tb.Client, vendor: Any, tmp_path: Path) -> None:
+        """A client gives a result as often as it is asked; another one, a day later, only if it can be read again."""
+        claims = client.capabilities
+        task = self._ended_tasks(client, vendor, TaskStatus.COMPLETED)[0]
+        first = client.result(task)
+        if claims.result_once:
+            saved = [path.read_bytes() for path in client.download(task, tmp_path / "1")] if claims.downloads else []
+            vendor.clock.advance(A_DAY)
+            assert client.result(client.get(task)) == first, "result_once: the result is not kept: use read_once"
+            if claims.downloads:
+                again = client.download(task, tmp_path / "2")
+                assert [path.read_bytes() for path in again] == saved, "result_once: the files are not kept"
+        connection = connection_of(self.provider_name, vendor.settings(self.provider_name))
+        problem = self._problem_of_another_reader(connection, task)
+        if claims.result_once:
+            assert problem is not None, "result_once: is claimed, but the vendor gives the result again"
+        else:
+            assert problem is None, f"result_once: is not claimed, but a second client gets no result: {problem}"
+
+    def _problem_of_another_reader(self, connection: Connection, task: Task) -> tb.TaskbridgeError | None:
+        """Read a result and its files as a client that knows nothing; return the vendor's error, if there is one."""
+        provider = connection.provider
+        try:
+            found = self._run_flow(connection, provider.get(task.id))
+            result = self._run_flow(connection, provider.result(found))
+            for file in provider.result_files(found, result):
+                if isinstance(file, TaskFile):
+                    self._run_flow(connection, _file_flow(provider, provider.download_request(file)))
+        except tb.TaskbridgeError as error:
+            return error
+        return None
 
     # Existing tasks.
 
@@ -422,6 +459,12 @@ class OperationConformance(CapabilityConformance):
             return
         yield url, headers, body.replace(b"{", b"{ ", 1)
         yield url, [(name, value) for name, value in headers if "signature" not in name.lower()], body
+
+
+def _file_flow(provider: Provider[Any], request: Request) -> Flow[None]:
+    response = yield request
+    if response.status >= 400:
+        raise provider.error(response)
 
 
 def _unless_rejected(call: Callable[[Task], Task], task: Task) -> Task | None:

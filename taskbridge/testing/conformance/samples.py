@@ -15,6 +15,7 @@ from taskbridge._config.defaults import current_defaults
 from taskbridge._config.files import ConnectionConfig
 from taskbridge._config.registry import load_provider
 from taskbridge._engine.connection import Connection
+from taskbridge._engine.kept_results import KeptResults
 from taskbridge._engine.throttle import Throttle
 from taskbridge._transport.requests import RequestsTransport
 from taskbridge.provider.clock import SystemClock
@@ -176,10 +177,11 @@ def scripted_client(connection: Connection, script: Script) -> tuple[tb.Client, 
 
 
 def reset_connection(connection: Connection) -> VirtualClock:
-    """Give the connection a new clock, which is returned, and a new throttle; clear a refusal."""
+    """Give the connection a new clock, which is returned, and a new throttle; forget a refusal and kept results."""
     connection.clock = clock = VirtualClock(now=SystemClock().now())
     connection.throttle = Throttle(None, clock.random)
     connection.credentials.refusal = None
+    connection.kept_results = KeptResults()
     return clock
 
 
