@@ -95,3 +95,35 @@ $(FLOORS)/.test: $(VENV)/.test pyproject.toml
 audit: $(VENV)/.test
 	$(PIP) install pip-audit
 	$(BIN)/pip-audit --local --skip-editable
+
+# Builds what a release consists of: the packages in dist/; the list of components (CycloneDX) and the notes in
+# build/release/. The notes come from the fragments, or from the changelog once `make changelog VERSION=…` moved them there.
+# The same commit gives the same bytes. PROJECT_URL=https://… puts the address of the repository into the package.
+
+.PHONY: release
+
+NOTES := build/release
+VERSION_OF := $(BIN)/python -c 'import taskbridge; print(taskbridge.__version__)'
+export PROJECT_URL
+export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct 2>/dev/null || echo 1580601600)
+
+release: $(VENV)/.release
+	rm -rf dist $(NOTES)
+	mkdir -p $(NOTES)
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/python -m venv --without-pip $(NOTES)/installed
+	$(PIP) --python $(NOTES)/installed/bin/python install "$$(ls dist/*.whl)[all]"
+	@# cyclonedx-py reads no dynamic version
+	version=$$($(VERSION_OF)); sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml >$(NOTES)/installed/pyproject.toml
+	$(BIN)/cyclonedx-py environment --pyproject $(NOTES)/installed/pyproject.toml --mc-type library --output-reproducible \
+	  --output-file $(NOTES)/sbom.cdx.json $(NOTES)/installed/bin/python
+	rm -rf $(NOTES)/installed
+	version=$$($(VERSION_OF)); \
+	if ls changelog.d/*.*.md >/dev/null 2>&1; then $(BIN)/towncrier build --draft --version "$$version"; \
+	else awk -v title="## $$version " '/^## / { inside = index($$0, title) == 1 } inside' CHANGELOG.md; fi >$(NOTES)/notes.md
+
+$(VENV)/.release: $(VENV)/.demo
+	$(PIP) install --group release
+	@touch $@
