@@ -21,7 +21,7 @@ test: $(VENV)/.test
 # Checks links, anchors, generated regions and code blocks, then builds the site into build/docs/site.
 docs: $(VENV)/.test
 	$(BIN)/python docs/generate.py --check
-	$(BIN)/python -m pytest -q tests/docs
+	TASKBRIDGE_TYPES=all $(BIN)/python -m pytest -q tests/docs
 	$(BIN)/python docs/build_site.py
 
 # Prints the section that the fragments in changelog.d make; VERSION=… writes it into CHANGELOG.md.

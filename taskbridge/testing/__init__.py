@@ -7,7 +7,8 @@
 * `ScriptedTransport`, `AsyncScriptedTransport`: canned responses instead of sockets.
 * `ProviderConformance`, `Sample`: the suite that every provider passes (needs pytest).
 
-`taskbridge.testing.plugin` offers them as pytest fixtures; pytest finds it by itself.
+`taskbridge.testing.plugin` offers them as pytest fixtures; pytest finds it by itself. `EmulatorFactory` and
+`ScriptFactory` are the types of two of them, for annotations.
 
 Importing this package loads none of them, so that no test imports what it does not use.
 """
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from taskbridge.emulator.shell import Emulator
     from taskbridge.testing.clock import VirtualClock
     from taskbridge.testing.conformance import ProviderConformance, Sample
+    from taskbridge.testing.plugin import EmulatorFactory, ScriptFactory
     from taskbridge.testing.recording import RecordingTransport, ReplayTransport, UnexpectedRequest, UnsafeRecording
     from taskbridge.testing.scripted import ScriptedVendor
     from taskbridge.testing.transport import AsyncScriptedTransport, ScriptedTransport
@@ -29,11 +31,13 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncScriptedTransport",
     "Emulator",
+    "EmulatorFactory",
     "ProviderConformance",
     "RealTransports",
     "RecordingTransport",
     "ReplayTransport",
     "Sample",
+    "ScriptFactory",
     "ScriptedTransport",
     "ScriptedVendor",
     "UnexpectedRequest",
@@ -46,6 +50,7 @@ _MODULES: Final = {
     "taskbridge.emulator": ("Emulator",),
     "taskbridge.testing.clock": ("VirtualClock",),
     "taskbridge.testing.conformance": ("ProviderConformance", "Sample"),
+    "taskbridge.testing.plugin": ("EmulatorFactory", "ScriptFactory"),
     "taskbridge.testing.recording": ("RecordingTransport", "ReplayTransport", "UnexpectedRequest", "UnsafeRecording"),
     "taskbridge.testing.scripted": ("ScriptedVendor",),
     "taskbridge.testing.transport": ("AsyncScriptedTransport", "ScriptedTransport"),

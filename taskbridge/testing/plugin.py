@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from taskbridge.emulator import Plan
@@ -144,10 +144,23 @@ def taskbridge_emulator(
         yield EmulatorFactory(clock, _taskbridge_configuration, stack)
 
 
+class ScriptFactory:
+    """Points connections to the scripted vendor of one test; the value of ``taskbridge_script``."""
+
+    def __init__(self, vendor: ScriptedVendor, configuration: _Configuration) -> None:
+        self._vendor = vendor
+        self._configuration = configuration
+
+    def __call__(self, *connections: str) -> ScriptedVendor:
+        """Configure these connections, or one that is called ``scripted``, and return their vendor."""
+        self._configuration.add({name: {"provider": "scripted"} for name in connections or ("scripted",)})
+        return self._vendor
+
+
 @pytest.fixture
 def taskbridge_script(
     taskbridge_clock: VirtualClock, _taskbridge_configuration: _Configuration
-) -> Iterator[Callable[..., ScriptedVendor]]:
+) -> Iterator[ScriptFactory]:
     """Starts a scripted vendor in virtual time: ``taskbridge_script("invoices")``.
 
     The named connections point to it, unless the application names a configuration file.
@@ -156,12 +169,7 @@ def taskbridge_script(
     from taskbridge.testing.scripted import ScriptedVendor  # noqa: PLC0415  # the same
 
     with ScriptedVendor(clock=taskbridge_clock, inner=current_defaults().transports) as vendor:
-
-        def start(*connections: str) -> ScriptedVendor:
-            _taskbridge_configuration.add({name: {"provider": "scripted"} for name in connections or ("scripted",)})
-            return vendor
-
-        yield start
+        yield ScriptFactory(vendor, _taskbridge_configuration)
 
 
 @pytest.fixture

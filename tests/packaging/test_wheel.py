@@ -1,4 +1,4 @@
-"""The wheel that users install, in a clean environment, with a typed program and a third party's plugin."""
+"""The wheel that users install, in a clean environment, with a third party's plugin."""
 
 from __future__ import annotations
 
@@ -127,28 +127,6 @@ def test_modules_run_isolated_from_the_tree(python: Path) -> None:
     assert all(Path(each).is_relative_to(python.parents[1]) for each in found)
     listing = run(python, "-Im", "pip", "--version", cwd=ROOT) if uv() is None else "no pip with uv"
     assert listing
-
-
-def test_a_typed_program_checks_against_what_was_installed(
-    python: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    if not has("mypy"):
-        pytest.skip("mypy is not installed here")
-    cache = tmp_path_factory.mktemp("mypy")
-    install(python, "starlette")  # `Emulator` is part of the typed interface
-    program = shutil.copy(ROOT / "tests" / "typing" / "api.py", tmp_path / "program.py")
-    checked = run(
-        sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "--cache-dir", cache, program,
-        cwd=tmp_path,
-    )  # fmt: skip
-    assert checked.startswith("Success")
-    wrong = tmp_path / "wrong.py"
-    wrong.write_text("import taskbridge as tb\ntb.connect('a').get('t1').status.nonsense\n")
-    ran = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "--cache-dir", cache, wrong],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
-    assert '"TaskStatus" has no attribute "nonsense"' in ran.stdout
 
 
 @pytest.fixture(scope="session")
