@@ -79,9 +79,11 @@ def _choose(
 
 
 def _load(emulator: EntryPoint | type[VendorEmulator]) -> type[VendorEmulator]:
-    if not isinstance(emulator, EntryPoint):
+    if isinstance(emulator, type):
         return emulator
-    loaded = emulator.load()
+    loaded = (
+        emulator.load()
+    )  # perhaps of the package importlib-metadata, which replaces the classes of the standard one
     if not (isinstance(loaded, type) and issubclass(loaded, VendorEmulator)):
         raise TypeError(f"entry point {emulator.name} = {emulator.value} is not a VendorEmulator")
     return loaded
