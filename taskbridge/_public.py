@@ -13,6 +13,7 @@ from taskbridge._engine.operations import CheckResult as CheckResult
 from taskbridge._engine.webhooks import Ingested as Ingested
 from taskbridge.client import Bridge as Bridge
 from taskbridge.client import Client as Client
+from taskbridge.client import Watch as Watch
 from taskbridge.client import connect as connect
 from taskbridge.errors import *  # noqa: F403  # their `__all__` names them
 from taskbridge.events import *  # noqa: F403  # their `__all__` names them

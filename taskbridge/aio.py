@@ -15,7 +15,7 @@ from taskbridge._engine import operations
 from taskbridge._engine.connection import Connection, Group, open_connection, open_connections, open_groups
 from taskbridge._engine.download import MAX_BYTES, DownloadOptions
 from taskbridge._engine.inputs import SubmitRequest
-from taskbridge._runtime.aio import PollLoop, Runtime
+from taskbridge._runtime.aio import PollLoop, RunningWatch, Runtime
 from taskbridge._runtime.base import DEFAULT_TIMEOUT, AnyId, ClientBase, Transports, connection_of, ended
 from taskbridge.models import TaskFile
 from taskbridge.provider.secrets import strip_tracebacks
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.inputs import AnyInput
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
+    from taskbridge._runtime.base import Target
     from taskbridge.errors import TaskbridgeError
     from taskbridge.models import (
         Account,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         Outcomes,
         Support,
         Task,
+        TaskRef,
         TaskResult,
         TaskStatus,
         WebhookEndpoint,
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from taskbridge.provider.sink import Progress
     from taskbridge.transport import AsyncTransport, Network
 
-__all__ = ["Bridge", "Client", "connect"]
+__all__ = ["Bridge", "Client", "Watch", "connect"]
 
 
 @strip_tracebacks
@@ -71,6 +73,59 @@ def connect(
     return Client(opened, known=known, clock=clock, transport=transport)
 
 
+class Watch:
+    """Tasks that are polled until they end, while tasks are added and dropped; see `taskbridge.Watch`.
+
+    It belongs to the event loop in which it was opened.
+
+    Args:
+        loop: Polls the tasks.
+        running: The state of the watch.
+        locate: Finds a task and its deadline.
+    """
+
+    def __init__(
+        self,
+        loop: PollLoop,
+        running: RunningWatch,
+        locate: Callable[[AnyId, float | None, datetime | None], tuple[Target, float]],
+    ) -> None:
+        self._loop = loop
+        self._running = running
+        self._locate = locate
+
+    def add(self, task: AnyId, *, timeout: float | None = None, submitted_at: datetime | None = None) -> TaskRef:
+        """Wait for a task, too, and return its ref; see `taskbridge.Watch.add`."""
+        return self._loop.add(self._running, *self._locate(task, timeout, submitted_at))
+
+    def drop(self, task: AnyId) -> bool:
+        """Stop waiting for a task, without an outcome; return False if it was not waited for."""
+        return self._loop.drop(self._running, self._locate(task, None, None)[0].ref)
+
+    def __len__(self) -> int:
+        """Return how many tasks are being waited for."""
+        return len(self._running.waiters)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        outcome = await self._running.take()
+        if outcome is None:
+            raise StopAsyncIteration
+        return outcome
+
+    def close(self) -> None:
+        """Stop waiting for all tasks; they continue at the vendor."""
+        self._loop.end(self._running)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+
 class _AsyncClient(ClientBase):
     """What `Client` and `Bridge` have in common."""
 
@@ -79,18 +134,22 @@ class _AsyncClient(ClientBase):
         self._poll_loop = PollLoop(runtime)
         self._owns_runtime = not is_shared
 
-    async def get(self, task: AnyId, *, options: Mapping[str, Any] | None = None) -> Task:
+    async def get(
+        self, task: AnyId, *, options: Mapping[str, Any] | None = None, submitted_at: datetime | None = None
+    ) -> Task:
         """Ask for the status of a task once; see `taskbridge.Client.get`."""
-        return await self._runtime.run(self._get(task, options))
+        return await self._runtime.run(self._get(task, options, submitted_at))
 
     async def wait(
         self,
         task: AnyId,
         timeout: float | None = DEFAULT_TIMEOUT,  # noqa: ASYNC109  # the same names as the synchronous side
         on_update: Callable[[Task], object] | None = None,
+        *,
+        submitted_at: datetime | None = None,
     ) -> Task:
         """Wait until a task has completed or failed; see `taskbridge.Client.wait`."""
-        return await self._runtime.wait(self._wait(task, timeout, on_update))
+        return await self._runtime.wait(self._wait(task, timeout, on_update, submitted_at))
 
     async def result(
         self,
@@ -135,6 +194,10 @@ class _AsyncClient(ClientBase):
     def watch(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> AsyncIterator[Outcome]:
         """Wait for many tasks; see `taskbridge.Client.watch`."""
         return self._poll_loop.outcomes(self._many("watch", tasks, timeout, changes=True))
+
+    def open_watch(self, *, changes: bool = True) -> Watch:
+        """Open a watch without tasks; see `taskbridge.Client.open_watch`."""
+        return Watch(self._poll_loop, self._poll_loop.open_watch(self._buses(), changes=changes), self._watched)
 
     async def ingest(self, event: WebhookEvent, *, confirm: bool | None = None) -> Ingested:
         """Process an event of `parse_webhook`; see `taskbridge.Client.ingest`."""
@@ -204,6 +267,10 @@ class Client(_AsyncClient):
     def capabilities(self) -> Capabilities:
         """What the vendor can do."""
         return self._connection.provider.capabilities
+
+    def limit_rate(self, requests_per_second: float | None) -> None:
+        """Change how many requests per second may start; see `taskbridge.Client.limit_rate`."""
+        self._limit_rate(requests_per_second)
 
     async def submit(
         self,

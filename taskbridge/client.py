@@ -18,7 +18,7 @@ from taskbridge._engine.connection import Connection, Group, open_connection, op
 from taskbridge._engine.download import MAX_BYTES, DownloadOptions
 from taskbridge._engine.inputs import SubmitRequest
 from taskbridge._runtime.base import DEFAULT_TIMEOUT, AnyId, ClientBase, Transports, connection_of, ended
-from taskbridge._runtime.sync import Runtime, WorkerPool
+from taskbridge._runtime.sync import RunningWatch, Runtime, WorkerPool
 from taskbridge.models import TaskFile
 from taskbridge.provider.secrets import strip_tracebacks
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.inputs import AnyInput
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
+    from taskbridge._runtime.base import Target
     from taskbridge.errors import TaskbridgeError
     from taskbridge.models import (
         Account,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         Outcomes,
         Support,
         Task,
+        TaskRef,
         TaskResult,
         TaskStatus,
         WebhookEndpoint,
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from taskbridge.provider.sink import Progress
     from taskbridge.transport import Network, Transport
 
-__all__ = ["Bridge", "Client", "connect"]
+__all__ = ["Bridge", "Client", "Watch", "connect"]
 
 
 @strip_tracebacks
@@ -89,6 +91,71 @@ def connect(
     return Client(opened, known=known, clock=clock, transport=transport)
 
 
+class Watch:
+    """Tasks that are polled until they end, while tasks are added and dropped; opened by `Client.open_watch`.
+
+    Iterating yields an `Outcome` for each change of a task and for its end, and blocks in between, until the watch or
+    its client is closed. Any thread may add, drop and close. A task that has ended is dropped, and may be added again.
+
+    Args:
+        pool: Polls the tasks.
+        running: The state of the watch.
+        locate: Finds a task and its deadline.
+    """
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        running: RunningWatch,
+        locate: Callable[[AnyId, float | None, datetime | None], tuple[Target, float]],
+    ) -> None:
+        self._pool = pool
+        self._running = running
+        self._locate = locate
+
+    def add(self, task: AnyId, *, timeout: float | None = None, submitted_at: datetime | None = None) -> TaskRef:
+        """Wait for a task, too, and return its ref; one that this watch waits for already stays as it is.
+
+        Args:
+            task: A shared id, a ref or its text, or a task.
+            timeout: Maximum seconds to wait for this task, whose outcome then has a `WaitTimeout`; None for no
+                deadline.
+            submitted_at: When the task was submitted, with a time zone, if another process did so.
+
+        Raises:
+            InvalidTaskId: It cannot be an id; nothing was sent.
+            ConfigError: The watch is closed.
+        """
+        return self._pool.add(self._running, *self._locate(task, timeout, submitted_at))
+
+    def drop(self, task: AnyId) -> bool:
+        """Stop waiting for a task, without an outcome; return False if it was not waited for."""
+        return self._pool.drop(self._running, self._locate(task, None, None)[0].ref)
+
+    def __len__(self) -> int:
+        """Return how many tasks are being waited for."""
+        return len(self._running.waiters)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Outcome:
+        outcome = self._running.take()
+        if outcome is None:
+            raise StopIteration
+        return outcome
+
+    def close(self) -> None:
+        """Stop waiting for all tasks; they continue at the vendor."""
+        self._pool.end(self._running)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 class _SyncClient(ClientBase):
     """What `Client` and `Bridge` have in common."""
 
@@ -97,25 +164,31 @@ class _SyncClient(ClientBase):
         self._pool = WorkerPool(runtime)
         self._owns_runtime = not is_shared
 
-    def get(self, task: AnyId, *, options: Mapping[str, Any] | None = None) -> Task:
+    def get(
+        self, task: AnyId, *, options: Mapping[str, Any] | None = None, submitted_at: datetime | None = None
+    ) -> Task:
         """Ask for the status of a task once.
 
         Args:
             task: A shared id, a ref or its text, or a task.
             options: The vendor's own query options; ``capabilities.get_options`` has their names.
+            submitted_at: When another process submitted the task, with a time zone: a vendor that does not know it yet
+                is asked again until ten seconds after that.
 
         Raises:
             InvalidTaskId: It cannot be an id; nothing was sent.
             UnsupportedFeature: The vendor has no such option; nothing was sent.
             TaskbridgeError: The request failed, which says nothing about the task.
         """
-        return self._runtime.run(self._get(task, options))
+        return self._runtime.run(self._get(task, options, submitted_at))
 
     def wait(
         self,
         task: AnyId,
         timeout: float | None = DEFAULT_TIMEOUT,
         on_update: Callable[[Task], object] | None = None,
+        *,
+        submitted_at: datetime | None = None,
     ) -> Task:
         """Wait until a task has completed or failed, and return the last snapshot.
 
@@ -125,12 +198,13 @@ class _SyncClient(ClientBase):
             task: A shared id, a ref or its text, or a task.
             timeout: Maximum seconds to wait; 0 polls once; None for no deadline.
             on_update: Called with each changed snapshot, including the last one.
+            submitted_at: When another process submitted the task, with a time zone: it tells the age of the task.
 
         Raises:
             WaitTimeout: The time ran out and the task is still running; holds the last snapshot and the ref.
             TaskbridgeError: The vendor refuses, or cannot be reached.
         """
-        return self._runtime.wait(self._wait(task, timeout, on_update))
+        return self._runtime.wait(self._wait(task, timeout, on_update, submitted_at))
 
     def result(self, task: AnyId, timeout: float | None = DEFAULT_TIMEOUT) -> TaskResult:
         """Wait until a task has completed, and return its result; it is fetched if the vendor keeps it apart.
@@ -245,6 +319,14 @@ class _SyncClient(ClientBase):
         """
         return self._pool.outcomes(self._many("watch", tasks, timeout, changes=True))
 
+    def open_watch(self, *, changes: bool = True) -> Watch:
+        """Open a watch without tasks; `Watch.add` and `Watch.drop` change what is waited for while it runs.
+
+        Args:
+            changes: Whether to yield an outcome for each change of a task, not only for its end.
+        """
+        return Watch(self._pool, self._pool.open_watch(self._buses(), changes=changes), self._watched)
+
     def ingest(self, event: WebhookEvent, *, confirm: bool | None = None) -> Ingested:
         """Process an event of `parse_webhook`: confirm it, and end the waits for a task that has ended.
 
@@ -324,6 +406,21 @@ class Client(_SyncClient):
     def capabilities(self) -> Capabilities:
         """What the vendor can do; a group has none: `UnsupportedFeature`."""
         return self._connection.provider.capabilities
+
+    def limit_rate(self, requests_per_second: float | None) -> None:
+        """Change how many requests per second may start, instead of the setting `requests_per_second`.
+
+        Polls that wait for the old rate are planned anew. A rate that the vendor cut by a 429 climbs on from where it
+        is.
+
+        Args:
+            requests_per_second: The new limit; None for no limit.
+
+        Raises:
+            InvalidInput: It is no such number.
+            UnsupportedFeature: This is a group; limit its `members`.
+        """
+        self._limit_rate(requests_per_second)
 
     def submit(
         self,

@@ -9,7 +9,7 @@ Each part of the state has one owner: the provider and the settings never change
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sized
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from math import inf
 from threading import Lock
@@ -44,10 +44,12 @@ from taskbridge.errors import (
     printable,
 )
 from taskbridge.provider.base import Provider
+from taskbridge.provider.clock import clip_seconds
 from taskbridge.provider.secrets import redact, secrets_in_headers, secrets_of
 
 if TYPE_CHECKING:
     import os
+    from datetime import datetime
 
     from taskbridge._config.files import Config
     from taskbridge.events import Outage
@@ -178,6 +180,11 @@ class Connection:
             transport=self.transport,
         )
 
+    def limit_rate(self, rate: float | None) -> None:
+        """Allow another number of requests per second, and let every wait plan anew; None for no limit."""
+        self.throttle.set_ceiling(rate, self.clock.monotonic())
+        self.event_bus.publish(None)
+
     def add_queue(self, queue: Sized) -> None:
         """Count the tasks in a poll queue as waited for, as long as the queue exists."""
         with self._lock:
@@ -205,13 +212,22 @@ class Connection:
             native = getattr(task, kind.identity) if kind.prefix and kind.identity else None
             if native is not None:
                 ids.append(f"{kind.prefix}/{native}")
+        self._keep_submitted(ids, now, now)
+
+    def note_submitted_at(self, task_id: str, moment: datetime) -> None:
+        """Remember when a task was submitted, as the caller says; a time in the future counts as now."""
+        now = self.clock.monotonic()
+        age = clip_seconds(max(0.0, (self.clock.now() - moment).total_seconds()))
+        self._keep_submitted([task_id], now - age, now)
+
+    def _keep_submitted(self, ids: Iterable[str], at: float, now: float) -> None:
         with self._lock:
             known = self._submitted_at
             while known and (len(known) >= KEPT or now - next(iter(known.values())) > _SUBMITTED_KEPT):
                 del known[next(iter(known))]
             for task_id in ids:
                 known.pop(task_id, None)  # the oldest stay in front
-                known[task_id] = now
+                known[task_id] = at
 
     def note_uploads(self, task: Task, recovery_token: Mapping[str, Any]) -> None:
         """Remember what to delete once a new task has ended."""
@@ -227,7 +243,7 @@ class Connection:
             self._submitted_at.pop(task_id, None)
 
     def submitted_at(self, task_id: str) -> float:
-        """Return the monotonic seconds at which a task was submitted here; minus infinity if that is not known."""
+        """Return the monotonic seconds at which a task was submitted; minus infinity if that is not known."""
         return self._submitted_at.get(task_id, -inf)
 
     # Errors and snapshots.

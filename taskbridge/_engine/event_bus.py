@@ -21,8 +21,8 @@ KEPT: Final = 16_384
 
 _LONGEST_KEY: Final = 200  # characters; a longer key is remembered by its digest
 
-TaskUpdate: TypeAlias = Task | TaskRef
-"""A snapshot that is known to be true, or the ref of a task that should be polled now."""
+TaskUpdate: TypeAlias = Task | TaskRef | None
+"""A snapshot that is known to be true, or the ref of a task that should be polled now; None asks to plan anew."""
 
 Listener: TypeAlias = Callable[[TaskUpdate], object]
 
@@ -90,10 +90,13 @@ class EventBus:
         return stop
 
     def publish(self, update: TaskUpdate) -> None:
-        """Notify the listeners."""
+        """Notify the listeners; those of one task also if every wait should plan anew."""
         ref = update.ref if isinstance(update, Task) else update
         with self._lock:
-            listeners = [*self._listeners.get(ref, ()), *self._listeners.get(None, ())]
+            if ref is None:
+                listeners = [listener for each in self._listeners.values() for listener in each]
+            else:
+                listeners = [*self._listeners.get(ref, ()), *self._listeners.get(None, ())]
         for listener in listeners:
             listener(update)
 

@@ -78,6 +78,17 @@ class Throttle:
         """Maximum requests per second at present; infinite without a limit."""
         return self._rate
 
+    def set_ceiling(self, rate: float | None, now: float) -> None:
+        """Allow another number of requests per second from now on; None for no limit.
+
+        A rate that a 429 or an outage has cut below the new ceiling climbs on from where it is.
+        """
+        with self._lock:
+            was_cut = self._rate < self._ceiling
+            self._ceiling = rate or inf
+            self._rate = min(self._rate, self._ceiling) if was_cut else self._ceiling
+            self._next_slot = min(self._next_slot, now + 1.0 / self._rate)
+
     @property
     def is_probing(self) -> bool:
         """Whether the vendor seems to be down, so that only probes are sent."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from taskbridge._engine.logs import log
 from taskbridge._polling.intervals import interval_policy
 from taskbridge._polling.lists import ListScan, PageRange, QueryKey, is_of_ended, keyed
+from taskbridge.events import PollReason
 from taskbridge.models import TaskStatus
 from taskbridge.provider.clock import clip_seconds
 
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
     from taskbridge._polling.entries import PolledTask, RowCheck
     from taskbridge._polling.intervals import IntervalPolicy
     from taskbridge.errors import TaskbridgeError
-    from taskbridge.events import PollReason
     from taskbridge.provider.submission import Query
 
 TICK: Final = 0.001  # seconds; resolution of the clock
 MAX_LIST_FAILURES: Final = 3  # failed pages in a row after which tasks are polled one by one
 
+_PROMOTED: Final = 1000  # due tasks that one step moves, so that a million at once do not hold up the others
 _SAMPLE: Final = 16  # tasks compared when more are due than may be polled
 _POLLS_PER_PAGE: Final = 4  # polls that a page of a list must save before lists are read
 _SAVING: Final = 0.1  # fraction of the pause between two scans that is saved from the mean delay while many tasks end
@@ -37,8 +38,9 @@ _WASTE_MEMORY: Final = 300.0  # seconds for which the cost of an inefficient sca
 class ConnectionQueue:
     """The tasks of one connection, by the time at which each is due.
 
-    Due tasks move from the heap to `ready`. If a limit binds, many are ready: the next poll goes to the one with the
-    largest expected delay among a random sample, but no task waits longer than `poll.at_most` behind others.
+    Due tasks move from the heap to `ready`, a bounded number in each step. If a limit binds, many are ready: the next
+    poll goes to the one with the largest expected delay among a random sample, but no task waits longer than
+    `poll.at_most` behind others.
 
     If the vendor lists tasks, and there are so many that lists take fewer requests than polls, tasks are covered by the
     list: a scan shows which ones have not ended, and only those that it does not show are polled. Where rows are whole
@@ -52,6 +54,7 @@ class ConnectionQueue:
         self.in_flight = 0  # polls and pages
 
         self._heap: list[tuple[float, int, PolledTask]] = []  # may hold outdated due times
+        self._first: deque[tuple[float, PolledTask]] = deque()  # the same for first polls, which are due when added
         self._serial = 0
         self.ready: list[PolledTask] = []  # due and not being polled
         self._arrivals: deque[tuple[float, PolledTask]] = deque()  # `ready` by due time; may hold tasks that have left
@@ -95,17 +98,26 @@ class ConnectionQueue:
         """Poll a task at that time (monotonic seconds)."""
         self.leave(entry)
         entry.due_at, entry.reason = due, reason
+        if reason is PollReason.FIRST:
+            self._first.append((due, entry))
+            return
         self._serial += 1
         heappush(self._heap, (due, self._serial, entry))
 
     def promote_due(self, now: float) -> None:
-        """Move due tasks to `ready`, or let the list cover them."""
+        """Move due tasks to `ready`, or let the list cover them; at most `_PROMOTED` of them."""
+        first_polls = len(self._first)
         promoted: list[tuple[float, PolledTask]] = []
-        while self._heap and self._heap[0][0] <= now + TICK:
-            due, _, entry = heappop(self._heap)
+        for _ in range(_PROMOTED):
+            if self.next_due() > now + TICK:
+                break
+            if self._first and (not self._heap or self._first[0][0] <= self._heap[0][0]):
+                due, entry = self._first.popleft()
+            else:
+                due, _, entry = heappop(self._heap)
+                first_polls += not entry.polls
             if entry.due_at == due and entry.waiters and not entry.polling and entry.ready_index < 0:
                 promoted.append((due, entry))
-        first_polls = sum(1 for _, entry in promoted if not entry.polls)
         for due, entry in promoted:
             if not entry.is_single and entry.last_error is None and self.can_cover(entry, now, first_polls):
                 self.cover(entry, now + entry.list_pause() if entry.polls else now)
@@ -116,7 +128,8 @@ class ConnectionQueue:
 
     def next_due(self) -> float:
         """Return the monotonic seconds at which a task may be due; infinite if none is queued."""
-        return self._heap[0][0] if self._heap else inf
+        due = self._heap[0][0] if self._heap else inf
+        return min(due, self._first[0][0]) if self._first else due
 
     def pick(self, now: float) -> PolledTask | None:
         """Remove and return the ready task to poll now."""
@@ -191,7 +204,7 @@ class ConnectionQueue:
         """Whether to read a page of a list now."""
         if self.scan is not None:
             return self.scan.wants_page
-        return self.covered > 0 and self.scan_at <= now + TICK
+        return self.covered > 0 and self.scan_at <= now + TICK < self.next_due()  # a scan shows all that are due
 
     def cover(self, entry: PolledTask, due: float) -> None:
         """Let a task wait for the next list scan, and start that by the given time (monotonic seconds)."""

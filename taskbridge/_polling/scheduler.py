@@ -285,7 +285,7 @@ class PollScheduler:
             self._release_rows(queue, now)
         if not any(queue.members for queue in self._queues.values()):
             return Done()
-        wake = self._deadlines[0][0] if self._deadlines else inf
+        wake = self.next_deadline
         for queue in self._queues.values():
             ready_at = self._ready_at(queue, now)
             command = self._start(queue, now) if ready_at <= now + TICK else None
@@ -297,6 +297,11 @@ class PollScheduler:
     def next_update(self) -> Update | None:
         """Return the next update for a waiter; None if there is none."""
         return self._updates.popleft() if self._updates else None
+
+    @property
+    def next_deadline(self) -> float:
+        """Monotonic seconds at which `expire` may have something to do; infinite without a deadline."""
+        return self._deadlines[0][0] if self._deadlines else inf
 
     def expire(self, now: float) -> None:
         """End the waits whose deadline has passed; `next` does it too."""

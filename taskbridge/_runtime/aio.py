@@ -22,6 +22,7 @@ from taskbridge._polling.scheduler import PollScheduler
 from taskbridge._runtime.base import (
     CREDENTIAL_LATE,
     INTERRUPTED,
+    OpenWatch,
     Operation,
     apply_event,
     deliver,
@@ -32,16 +33,16 @@ from taskbridge._transport.threads import call_soon
 from taskbridge.errors import ConfigError, TaskbridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
     from taskbridge._engine.connection import Connection
-    from taskbridge._engine.event_bus import TaskUpdate
+    from taskbridge._engine.event_bus import EventBus, TaskUpdate
     from taskbridge._engine.lookup import PollResult
     from taskbridge._engine.operations import Pager
     from taskbridge._polling.commands import Update
     from taskbridge._polling.entries import Waiter
-    from taskbridge._runtime.base import ManyWait, SingleWait, Transports
-    from taskbridge.models import Outcome, Outcomes, Task
+    from taskbridge._runtime.base import ManyWait, SingleWait, Target, Transports
+    from taskbridge.models import Outcome, Outcomes, Task, TaskRef
     from taskbridge.provider.capabilities import Credential
     from taskbridge.provider.clock import Clock
     from taskbridge.provider.submission import Page
@@ -236,6 +237,34 @@ class AsyncWaitQueue:
         return update
 
 
+class RunningWatch(OpenWatch):
+    """An open watch of one event loop.
+
+    Args:
+        stops: Called at its end; they stop the notifications of events.
+        changes: Whether to report each change of a task, not only its end.
+    """
+
+    def __init__(self, stops: list[Callable[[], None]], *, changes: bool) -> None:
+        super().__init__(changes=changes)
+        self.stops = stops
+        self.arrived = asyncio.Event()
+
+    def put(self, update: Update) -> None:
+        """Take an update."""
+        super().put(update)
+        self.arrived.set()
+
+    async def take(self) -> Outcome | None:
+        """Return the next outcome; None once the watch is closed."""
+        while (outcome := self.next()) is None:
+            if self.is_closed:
+                return None
+            self.arrived.clear()
+            await self.arrived.wait()
+        return outcome
+
+
 class PollLoop:
     """The asyncio tasks of one client that poll many tasks.
 
@@ -260,6 +289,7 @@ class PollLoop:
         self._workers: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None  # what broke a worker
         self._watched_until = -inf  # monotonic seconds at which the clock is watched next
+        self._watches: set[RunningWatch] = set()
 
     # For the calls that wait.
 
@@ -290,6 +320,34 @@ class PollLoop:
             self._scheduler.drop(queue.waiters)  # also if the caller breaks off
             self._wake.set()
 
+    def open_watch(self, buses: Iterable[EventBus], *, changes: bool) -> RunningWatch:
+        """Return a watch that listens to these event buses, and has no tasks yet."""
+        self._enter_loop()
+        watch = RunningWatch([bus.listen(self._on_event) for bus in buses], changes=changes)
+        self._watches.add(watch)
+        return watch
+
+    def add(self, watch: RunningWatch, target: Target, deadline: float) -> TaskRef:
+        """Add a task to a watch; return its ref."""
+        loop = self._enter_loop()
+        watch.add(self._scheduler, target, self._clock.monotonic(), deadline)
+        self._deliver()
+        self._start(loop)
+        return target.ref
+
+    def drop(self, watch: RunningWatch, ref: TaskRef) -> bool:
+        """Drop a task from a watch; False if it was not waited for."""
+        return watch.drop(self._scheduler, ref)
+
+    def end(self, watch: RunningWatch) -> None:
+        """End a watch."""
+        self._watches.discard(watch)
+        for stop in watch.stops:
+            stop()
+        watch.end(self._scheduler)
+        watch.arrived.set()
+        self._wake.set()
+
     async def close(self) -> None:
         """End the waits, and the tasks; from another event loop, as soon as their own runs."""
         if self._loop not in (None, asyncio.get_running_loop()):
@@ -302,17 +360,29 @@ class PollLoop:
     def _end(self) -> None:
         self._scheduler.close()
         self._deliver()
+        for watch in self._watches.copy():
+            self.end(watch)
         if self._task is not None:
             self._task.cancel()
 
     def _begin(self, wait: ManyWait, queue: AsyncWaitQueue) -> None:
         wait.refuse_if_closed()
+        loop = self._enter_loop()
+        wait.begin(self._scheduler, queue)
+        if queue.waiters:
+            self._start(loop)
+        self._wake.set()
+
+    def _enter_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
         if self._loop is not loop:
             raise ConfigError("this client belongs to another event loop; make one per loop")
-        wait.begin(self._scheduler, queue)
-        if queue.waiters and (self._task is None or self._task.done()):
+        return loop
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the task that watches the clock, unless it runs."""
+        if self._task is None or self._task.done():
             self._failure = None
             self._task = loop.create_task(self._run(), name="taskbridge-wait")
         self._wake.set()

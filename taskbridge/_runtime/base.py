@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from taskbridge._config.settings import CommonSettings
     from taskbridge._engine.connection import ConnectionStats, Group
     from taskbridge._engine.effects import EffectFlow
-    from taskbridge._engine.event_bus import TaskUpdate
+    from taskbridge._engine.event_bus import EventBus, TaskUpdate
     from taskbridge._engine.inputs import AnyInput, SubmitRequest
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
@@ -77,6 +77,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 X = TypeVar("X")
 
+MIN_RATE: Final = 1e-5  # requests per second, as for the setting `requests_per_second`
+MAX_RATE: Final = 100_000
 DEFAULT_TIMEOUT: Final = 900.0  # seconds that a wait lasts unless the caller says otherwise
 
 AnyId: TypeAlias = str | TaskRef | Task
@@ -248,8 +250,12 @@ class ClientBase:
 
     # One task.
 
-    def _get(self, task: AnyId, options: Mapping[str, Any] | None = None) -> Operation[Task]:
+    def _get(
+        self, task: AnyId, options: Mapping[str, Any] | None = None, submitted_at: datetime | None = None
+    ) -> Operation[Task]:
         target = self._locate(task)
+        if submitted_at is not None:
+            _note_submitted(target, submitted_at)
         connection, task_id = target.connection, target.task_id
         provider = connection.provider
         start = partial(provider.get, task_id)
@@ -266,10 +272,19 @@ class ClientBase:
                 )
         return Operation(connection, get(connection, task_id, deadline, start, grace=grace))
 
-    def _wait(self, task: AnyId, timeout: float | None, on_update: Callable[[Task], object] | None) -> SingleWait:
+    def _wait(
+        self,
+        task: AnyId,
+        timeout: float | None,
+        on_update: Callable[[Task], object] | None,
+        submitted_at: datetime | None = None,
+    ) -> SingleWait:
         timeout = seconds_of(timeout)
+        target = self._locate(task)
+        if submitted_at is not None:
+            _note_submitted(target, submitted_at)
         wait = SingleWait(
-            self._locate(task),
+            target,
             self._clock,
             timeout,
             on_update,
@@ -398,6 +413,30 @@ class ClientBase:
     def _many(self, call: str, tasks: Iterable[AnyId], timeout: float | None, *, changes: bool = False) -> ManyWait:
         timeout = seconds_of(timeout)
         return ManyWait(call, self._locate_all(tasks), self._clock, timeout, self._refuse_if_closed, changes=changes)
+
+    def _watched(self, task: AnyId, timeout: float | None, submitted_at: datetime | None) -> tuple[Target, float]:
+        """Return a task for an open watch, and the monotonic seconds of its deadline."""
+        timeout, target = seconds_of(timeout), self._locate(task)
+        if submitted_at is not None:
+            _note_submitted(target, submitted_at)
+        return target, deadline_after(self._clock.monotonic(), timeout)
+
+    def _buses(self) -> list[EventBus]:
+        self._refuse_if_closed()
+        return [connection.event_bus for connection in self._connections.values()]
+
+    def _limit_rate(self, rate: float | None) -> None:
+        given: Any = rate  # callers need not be typed
+        if given is not None and not (isinstance(given, int | float) and MIN_RATE <= given <= MAX_RATE):
+            raise InvalidInput(f"a rate is {MIN_RATE:g} to {MAX_RATE:,} requests per second, or None for no limit")
+        self._refuse_if_closed()
+        self._connection.limit_rate(rate)
+
+
+def _note_submitted(target: Target, submitted_at: datetime) -> None:
+    if submitted_at.tzinfo is None:
+        raise InvalidInput("submitted_at has no time zone; take datetime.now(UTC)")
+    target.connection.note_submitted_at(target.task_id, submitted_at)
 
 
 def connection_of(error: TaskbridgeError) -> str:
@@ -596,6 +635,72 @@ class ManyWait:
         return Outcomes(found[index] for index in range(len(self.targets)))
 
 
+_DROPPED: Final = -1  # index of a waiter that its watch does not want any more
+
+
+class OpenWatch:
+    """The tasks and the updates of a watch to which tasks are added while it runs; guarded by the runtime."""
+
+    def __init__(self, *, changes: bool) -> None:
+        self._changes = changes
+        self._updates: deque[Update] = deque()
+        self.waiters: dict[TaskRef, Waiter] = {}
+        self.is_closed = False
+
+    def add(self, scheduler: PollScheduler, target: Target, now: float, deadline: float) -> None:
+        """Wait for a task, unless this watch does so already.
+
+        Raises:
+            ConfigError: The watch is closed.
+        """
+        if self.is_closed:
+            raise ConfigError("this watch is closed; open a new one")
+        if target.ref not in self.waiters:
+            self.waiters[target.ref] = scheduler.add(
+                target.connection,
+                target.task_id,
+                now,
+                deadline=deadline,
+                owner=self,
+                changes=self._changes,
+                known=target.known,
+            )
+
+    def drop(self, scheduler: PollScheduler, ref: TaskRef) -> bool:
+        """Stop waiting for a task, whose updates are then not returned any more; False if it was not waited for."""
+        waiter = self.waiters.pop(ref, None)
+        if waiter is None:
+            return False
+        waiter.index = _DROPPED
+        scheduler.drop([waiter])
+        return True
+
+    def end(self, scheduler: PollScheduler) -> None:
+        """Stop waiting for all tasks."""
+        self.is_closed = True
+        scheduler.drop(self.waiters.values())
+        self.waiters.clear()
+
+    def put(self, update: Update) -> None:
+        """Take an update."""
+        if update.final and self.waiters.get(update.outcome.ref) is update.waiter:
+            del self.waiters[update.outcome.ref]
+        self._updates.append(update)
+
+    @property
+    def has_updates(self) -> bool:
+        """Whether there may be an outcome to take."""
+        return bool(self._updates)
+
+    def next(self) -> Outcome | None:
+        """Return the next outcome, if there is one."""
+        while self._updates:
+            update = self._updates.popleft()
+            if update.waiter.index != _DROPPED:
+                return update.outcome
+        return None
+
+
 def seconds_of(timeout: float | None) -> float | None:
     """Return the checked `timeout` of a call, clipped; None for no deadline.
 
@@ -666,7 +771,7 @@ def apply_event(scheduler: PollScheduler, update: TaskUpdate, now: float) -> Non
     """Hand an event from outside to the scheduler."""
     if isinstance(update, Task):
         scheduler.on_event(update, now)
-    else:
+    elif update is not None:
         scheduler.on_hint(update, now)
 
 

@@ -21,6 +21,7 @@ from taskbridge._polling.scheduler import PollScheduler
 from taskbridge._runtime.base import (
     CREDENTIAL_LATE,
     INTERRUPTED,
+    OpenWatch,
     Operation,
     apply_event,
     deadline_after,
@@ -31,16 +32,16 @@ from taskbridge._runtime.base import (
 from taskbridge.errors import ConfigError, TaskbridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from taskbridge._engine.connection import Connection
-    from taskbridge._engine.event_bus import TaskUpdate
+    from taskbridge._engine.event_bus import EventBus, TaskUpdate
     from taskbridge._engine.lookup import PollResult
     from taskbridge._engine.operations import Pager
     from taskbridge._polling.commands import Update
     from taskbridge._polling.entries import Waiter
-    from taskbridge._runtime.base import ManyWait, SingleWait, Transports
-    from taskbridge.models import Outcome, Outcomes, Task
+    from taskbridge._runtime.base import ManyWait, SingleWait, Target, Transports
+    from taskbridge.models import Outcome, Outcomes, Task, TaskRef
     from taskbridge.provider.capabilities import Credential
     from taskbridge.provider.clock import Clock
     from taskbridge.provider.submission import Page
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _WORKERS: Final = 8  # threads per client
+_FORKED: Final = "this wait belongs to the process that was forked; begin it again here"
 _CLOSE_TIMEOUT: Final = 5.0  # seconds that `close` gives running polls to end; their threads are daemons
 
 
@@ -227,6 +229,45 @@ class WaitQueue:
         return update
 
 
+class RunningWatch(OpenWatch):
+    """An open watch, whose updates one thread takes while others add and drop tasks.
+
+    Args:
+        pool: Polls the tasks.
+        stops: Called at its end; they stop the notifications of events.
+        changes: Whether to report each change of a task, not only its end.
+    """
+
+    def __init__(self, pool: WorkerPool, stops: list[Callable[[], None]], *, changes: bool) -> None:
+        super().__init__(changes=changes)
+        self.stops = stops
+        self._pool = pool
+        self.state = pool.state
+        self.arrived = threading.Condition(self.state.mutex)
+
+    def put(self, update: Update) -> None:
+        """Take an update, with the lock held."""
+        super().put(update)
+        self.arrived.notify()
+
+    def take(self) -> Outcome | None:
+        """Return the next outcome; None once the watch is closed.
+
+        Raises:
+            ConfigError: The watch belongs to the parent of this process.
+        """
+        self._pool.refuse_if_forked(self)
+        with self.state.mutex:
+            while (outcome := self.next()) is None:
+                if self.is_closed:
+                    return None
+                # A deadline holds even while every thread is busy with a vendor that hangs.
+                seconds = self._pool.expire_due()
+                if not self.has_updates:
+                    self.arrived.wait(seconds)
+            return outcome
+
+
 class PoolState:
     """What the threads of a pool share.
 
@@ -273,8 +314,9 @@ class WorkerPool:
     def _begin_process(self) -> None:
         """Begin without threads and waits: those of a parent do not exist in its child."""
         self._scheduler = PollScheduler(_WORKERS)
-        self._state = PoolState()
+        self.state = PoolState()
         self._threads: set[threading.Thread] = set()
+        self._watches: set[RunningWatch] = set()
 
     # For the calls that wait.
 
@@ -291,7 +333,7 @@ class WorkerPool:
         """Yield the updates of a wait as they arrive."""
         wait.refuse_if_closed()
         deadline = deadline_after(self._clock.monotonic(), wait.timeout)
-        state = self._state
+        state = self.state
         queue = WaitQueue(state.mutex, len(wait.targets), lambda: self._expire(deadline))
         try:
             self._begin(wait, queue)
@@ -300,20 +342,75 @@ class WorkerPool:
                     if update.final:
                         span.record_outcome(update.outcome)
                     yield update
-                    if self._state is not state:
-                        raise ConfigError("this wait belongs to the process that was forked; begin it again here")
+                    if self.state is not state:
+                        raise ConfigError(_FORKED)
         finally:
-            if self._state is state:
+            if self.state is state:
                 with state.mutex:  # also if the caller breaks off, even while the wait begins
                     self._scheduler.drop(queue.waiters)
                     state.changed.notify()
 
+    def open_watch(self, buses: Iterable[EventBus], *, changes: bool) -> RunningWatch:
+        """Return a watch that listens to these event buses, and has no tasks yet."""
+        watch = RunningWatch(self, [bus.listen(self._on_event) for bus in buses], changes=changes)
+        with self.state.mutex:
+            self._watches.add(watch)
+        return watch
+
+    def add(self, watch: RunningWatch, target: Target, deadline: float) -> TaskRef:
+        """Add a task to a watch; return its ref."""
+        self.refuse_if_forked(watch)
+        with self.state.mutex:
+            watch.add(self._scheduler, target, self._clock.monotonic(), deadline)
+            self._deliver()
+            watch.arrived.notify()  # the deadline may be earlier than those before
+            self._start_workers()
+        return target.ref
+
+    def drop(self, watch: RunningWatch, ref: TaskRef) -> bool:
+        """Drop a task from a watch; False if it was not waited for."""
+        self.refuse_if_forked(watch)
+        with self.state.mutex:
+            return watch.drop(self._scheduler, ref)
+
+    def end(self, watch: RunningWatch) -> None:
+        """End a watch; in a forked child, its tasks are the parent's."""
+        if watch.state is not self.state:
+            return
+        for stop in watch.stops:
+            stop()
+        with self.state.mutex:
+            self._watches.discard(watch)
+            watch.end(self._scheduler)
+            watch.arrived.notify_all()
+            self.state.changed.notify_all()
+
+    def refuse_if_forked(self, watch: RunningWatch) -> None:
+        """Raise `ConfigError` if a watch belongs to the parent of this process."""
+        if watch.state is not self.state:
+            raise ConfigError(_FORKED)
+
+    def expire_due(self) -> float | None:
+        """End the waits whose time is up, with the lock held; return the seconds to the next deadline, if any."""
+        now = self._clock.monotonic()
+        self._scheduler.expire(now)
+        self._deliver()
+        deadline = self._scheduler.next_deadline
+        return None if deadline == inf else max(0.001, deadline - now)
+
     def close(self) -> None:
         """End the waits, and the threads."""
-        with self._state.mutex:
+        for watch in self._watches.copy():
+            for stop in watch.stops:
+                stop()
+        with self.state.mutex:
             self._scheduler.close()
             self._deliver()
-            self._state.changed.notify_all()
+            for watch in self._watches:
+                watch.is_closed = True
+                watch.arrived.notify_all()
+            self._watches.clear()
+            self.state.changed.notify_all()
             threads = list(self._threads)
         until = time.monotonic() + _CLOSE_TIMEOUT
         for thread in threads:
@@ -321,11 +418,15 @@ class WorkerPool:
                 thread.join(timeout=max(0.0, until - time.monotonic()))
 
     def _begin(self, wait: ManyWait, queue: WaitQueue) -> None:
-        with self._state.mutex:
+        with self.state.mutex:
             wait.begin(self._scheduler, queue)
-            for _ in range(min(_WORKERS, len(self._scheduler)) - len(self._threads)):
-                self._start_worker()
-            self._state.changed.notify()
+            self._start_workers()
+
+    def _start_workers(self) -> None:
+        """Start as many threads as there are tasks to poll, up to a limit, with the lock held."""
+        for _ in range(min(_WORKERS, len(self._scheduler)) - len(self._threads)):
+            self._start_worker()
+        self.state.changed.notify()
 
     def _start_worker(self) -> None:
         thread = threading.Thread(target=self._run_worker, name="taskbridge-wait", daemon=True)
@@ -346,10 +447,10 @@ class WorkerPool:
         return None if deadline == inf else max(0.001, deadline - now)
 
     def _on_event(self, update: TaskUpdate) -> None:
-        with self._state.mutex:
+        with self.state.mutex:
             apply_event(self._scheduler, update, self._clock.monotonic())
             self._deliver()
-            self._state.changed.notify_all()
+            self.state.changed.notify_all()
 
     def _deliver(self) -> None:
         """Hand the scheduler's updates to the calls that wait, with the lock held."""
@@ -364,7 +465,7 @@ class WorkerPool:
             self.work()
             is_done = True
         finally:
-            with self._state.mutex:
+            with self.state.mutex:
                 self._threads.discard(threading.current_thread())
                 if not is_done:  # no caller may wait for a thread that died
                     self._scheduler.close("a thread of this client broke down; the task continues")
@@ -372,7 +473,7 @@ class WorkerPool:
 
     def work(self) -> None:
         """Carry out the scheduler's commands until no task is waited for; several threads do it together."""
-        scheduler, state, clock = self._scheduler, self._state, self._clock
+        scheduler, state, clock = self._scheduler, self.state, self._clock
         with state.mutex, clock.acting():
             while True:
                 command = scheduler.next(clock.monotonic())
@@ -391,7 +492,7 @@ class WorkerPool:
 
     def _poll(self, command: PollTask | PollList) -> None:
         """Carry out a poll, without the lock meanwhile."""
-        scheduler, state = self._scheduler, self._state
+        scheduler, state = self._scheduler, self.state
         state.changed.notify()  # another thread may find the next thing to do
         state.mutex.release()
         result: PollResult | Page | TaskbridgeError = INTERRUPTED

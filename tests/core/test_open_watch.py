@@ -1,0 +1,218 @@
+"""A watch that stays open while tasks are added and dropped; a rate that changes while tasks are polled."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+import taskbridge as tb
+from taskbridge._engine.throttle import Throttle
+from taskbridge._polling.commands import PollTask, WaitUntil
+from taskbridge._polling.scheduler import PollScheduler
+from taskbridge.provider.http import Request, Response
+
+from .conftest import Maker
+
+Says = Callable[..., Response]
+MISSING = Response(404, {}, b"{}")
+
+
+def task_of(request: Request) -> str:
+    return request.url.rpartition("/")[2]
+
+
+class Vendor:
+    """Answers with the state of each task; a list is used up, its last word stays."""
+
+    def __init__(self, says: Says, **states: list[str]) -> None:
+        self._says = says
+        self.states = states
+        self.polled: list[str] = []
+
+    def __call__(self, request: Request) -> Response:
+        task_id = task_of(request)
+        self.polled.append(task_id)
+        states = self.states[task_id]
+        return self._says(task_id, states.pop(0) if len(states) > 1 else states[0])
+
+
+def summary(outcome: tb.Outcome) -> tuple[str, str]:
+    return outcome.ref.id, outcome.task.status if outcome.task else type(outcome.error).__name__
+
+
+def test_tasks_are_added_and_dropped_while_it_runs(acme: Maker, says: Says) -> None:
+    vendor = Vendor(says, a=["waiting", "working", "done"], b=["working"], c=["broken"])
+    with acme(vendor).client.open_watch() as watch:
+        assert watch.add("a") == "acme:a"
+        assert [summary(next(watch)) for _ in range(3)] == [("a", "pending"), ("a", "processing"), ("a", "completed")]
+        assert len(watch) == 0
+        watch.add("b")
+        assert summary(next(watch)) == ("b", "processing")
+        watch.add("b")
+        assert len(watch) == 1
+        assert watch.drop("acme:b")
+        assert not watch.drop("b")
+        watch.add("c")
+        assert summary(next(watch)) == ("c", "failed")
+        watch.add("c")
+        assert summary(next(watch)) == ("c", "failed")
+        with pytest.raises(tb.InvalidTaskId):
+            watch.add("no such id")
+    assert list(watch) == []
+    with pytest.raises(tb.ConfigError, match="closed"):
+        watch.add("a")
+
+
+def test_it_works_in_asyncio_too(acme: Maker, says: Says) -> None:
+    vendor = Vendor(says, a=["waiting", "done"], b=["working"])
+
+    async def run() -> list[tuple[str, str]]:
+        client, _ = acme(vendor).asynchronous()
+        async with client, client.open_watch(changes=False) as watch:
+            watch.add("a")
+            found = [summary(await anext(watch))]
+            watch.add("b", timeout=30.0)
+            watch.add("a")
+            found += [summary(await anext(watch)), summary(await anext(watch))]
+            watch.add("b")
+            assert watch.drop("b")
+            watch.close()
+            return found + [summary(outcome) async for outcome in watch]
+
+    assert asyncio.run(run()) == [("a", "completed"), ("a", "completed"), ("b", "processing")]
+
+
+def test_its_deadlines_are_per_task_and_close_ends_it(acme: Maker, says: Says) -> None:
+    harness = acme(Vendor(says, a=["working"], b=["working"]))
+    watch = harness.client.open_watch(changes=False)
+    began = harness.clock.monotonic()
+    watch.add("a", timeout=20.0)
+    watch.add("b")
+    outcome = next(watch)
+    assert isinstance(outcome.error, tb.WaitTimeout)
+    assert outcome.ref == "acme:a"
+    assert harness.clock.monotonic() - began >= 20.0
+    closer = threading.Thread(target=harness.client.close)
+    closer.start()
+    assert [summary(each) for each in watch] == [("b", "processing")]  # with the error that says so
+    closer.join()
+
+
+# The rate.
+
+
+def test_a_higher_rate_ends_a_wait_for_the_next_slot() -> None:
+    throttle = Throttle(0.01, lambda: 0.5)
+    assert throttle.take(0.0).granted
+    assert throttle.take(0.0).wait == pytest.approx(100.0)
+    throttle.set_ceiling(10.0, 0.0)
+    assert throttle.take(0.0).wait == pytest.approx(0.1)
+    throttle.set_ceiling(None, 0.0)
+    assert [throttle.take(0.0).granted for _ in range(100)] == [True] * 100
+    throttle.set_ceiling(2.0, 0.0)
+    assert throttle.rate == 2.0
+
+
+def test_a_rate_that_was_cut_stays_cut() -> None:
+    throttle = Throttle(100.0, lambda: 0.5)
+    throttle.slow_down(0.0, None)
+    cut = throttle.rate
+    assert cut < 100.0
+    throttle.set_ceiling(200.0, 0.0)
+    assert throttle.rate == cut
+    for _ in range(1000):
+        throttle.answered(0.0, {})
+    assert throttle.rate == 200.0
+
+
+def test_waits_plan_anew_when_the_rate_rises(acme: Maker, says: Says) -> None:
+    vendor = Vendor(says, **{f"t{n}": ["done"] for n in range(5)})
+    harness = acme(vendor, requests_per_second=1e-4)  # a request every three hours
+    watch = harness.client.open_watch()
+    for n in range(5):
+        watch.add(f"t{n}")
+    began, found = harness.clock.monotonic(), [next(watch)]
+    harness.client.limit_rate(None)
+    found += [next(watch) for _ in range(4)]
+    assert len({outcome.ref for outcome in found}) == 5
+    assert harness.clock.monotonic() - began <= 10_001.0  # at most the one slot that was waited for already
+    for wrong in (0, -1.0, float("nan"), "5"):
+        with pytest.raises(tb.InvalidInput, match="requests per second"):
+            harness.client.limit_rate(wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# Submitted elsewhere.
+
+
+def test_the_time_of_a_submission_gives_get_its_patience(acme: Maker, says: Says) -> None:
+    harness = acme(lambda _: MISSING if harness.clock.monotonic() - began < 3.0 else says("t1", "working"))
+    began = harness.clock.monotonic()
+    now = harness.clock.now()
+    with pytest.raises(tb.TaskNotFound):
+        harness.client.get("t1")
+    assert harness.client.get("t1", submitted_at=now).status == "processing"
+    assert harness.clock.monotonic() - began >= 3.0
+
+
+@pytest.mark.parametrize("hours", [1.0, -1.0], ids=["long ago", "by a clock that is ahead"])
+def test_a_time_long_ago_or_to_come_gives_no_more_patience_than_usual(hours: float, acme: Maker) -> None:
+    harness = acme(lambda _: MISSING)
+    began = harness.clock.monotonic()
+    with pytest.raises(tb.TaskNotFound):
+        harness.client.get("t1", submitted_at=harness.clock.now() - timedelta(hours=hours))
+    assert harness.clock.monotonic() - began <= 12.0  # and the last pause
+    with pytest.raises(tb.InvalidInput, match="time zone"):
+        harness.client.wait("t1", submitted_at=datetime.now(UTC).replace(tzinfo=None))
+
+
+# Many tasks at once.
+
+
+def calls_of(work: Callable[[], Any]) -> int:
+    """The number of function calls that some work takes."""
+    count = 0
+
+    def record(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(record)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+def test_one_step_costs_the_same_however_many_tasks_are_due(acme: Maker) -> None:
+    costs: list[int] = []
+    for count in (3_000, 30_000):
+        connection = acme(name=f"acme{count}").connection
+        scheduler = PollScheduler()
+        for n in range(count):
+            scheduler.add(connection, f"t{n}", 0.0)
+        costs.append(calls_of(partial(scheduler.next, 0.0)))
+    assert costs[1] <= costs[0] * 1.2
+
+
+def test_all_that_are_due_are_polled_in_order(acme: Maker) -> None:
+    connection, scheduler = acme().connection, PollScheduler()
+    for n in range(5_000):
+        scheduler.add(connection, f"t{n}", 0.0)
+    polled: list[str] = []
+    for _ in range(20_000):
+        command = scheduler.next(0.0)
+        if isinstance(command, PollTask):
+            polled.append(command.task_id)
+            scheduler.on_poll_failed(command, 0.0, tb.PermissionDenied("no"))  # which ends it
+        elif not isinstance(command, WaitUntil) or command.time > 0.0:
+            break
+    assert polled == [f"t{n}" for n in range(5_000)]
