@@ -61,7 +61,10 @@ def builtins() -> list[type[Provider[Any]]]:
 
 def kinds(of: type[Provider[Any]]) -> str:
     """The kinds of ids of a provider, each with an example."""
-    return ", ".join(f"{each.noun} {code(_short(each))}" for each in of.capabilities.kinds)
+    ends = " (ends with its submission, and cannot be got later)"
+    return ", ".join(
+        f"{each.noun} {code(_short(each))}{'' if each.resumable else ends}" for each in of.capabilities.kinds
+    )
 
 
 def _short(kind: IdKind) -> str:

@@ -469,6 +469,11 @@ class Task(_Model):
     """Normalized: shared id of the job that the task belongs to."""
     retry_of: str | None = None
     """Normalized: shared id of the task that this one retries."""
+    resumable: bool = True
+    """Normalized: False if the vendor does not keep the task, which ended with the response to its submission.
+
+    It cannot be got by its ref then: keep the task itself, by `to_dict`.
+    """
     restarts: int | None = None
     """Verbatim: how many times the vendor restarted the task."""
     usage: Usage | None = None

@@ -139,7 +139,7 @@ def _download_all(connection: Connection, task: Task, options: DownloadOptions) 
             raise_if_failed(newer)
             return _same_file(file, index, (yield from _files_of(connection, newer)))
 
-        yield from _download(connection, file, atomic, progress, renew)
+        yield from _download(connection, file, atomic, progress, renew if task.resumable else None)
     return tuple(targets)
 
 

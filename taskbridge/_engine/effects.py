@@ -66,3 +66,9 @@ class UseConnection:
 
 Effect: TypeAlias = BeforeSubmit | Send | Sleep | RefreshCredential | RunBlocking | UseConnection
 EffectFlow: TypeAlias = Generator[Effect, Any, T]
+
+
+def no_effects(value: T) -> EffectFlow[T]:
+    """Return a value as a flow without effects."""
+    return value
+    yield  # makes it a generator

@@ -83,7 +83,7 @@ class NotFoundGrace:
         return pause if now < self._until and now + pause < deadline else None
 
 
-def get(
+def get(  # noqa: C901  # a function more would be a call more in each poll
     connection: Connection,
     task_id: str,
     deadline: float,
@@ -101,6 +101,8 @@ def get(
     kind, native = connection.provider.split_id(task_id)
     before: Callable[[Request], Request] | None = None
     try:
+        if not kind.resumable:
+            raise connection.provider.not_resumable(task_id)
         while True:
             if recorder is not None:
                 recorder.count = 0

@@ -25,6 +25,7 @@ from taskbridge.errors import (
     ConfigError,
     ContractError,
     InvalidInput,
+    InvalidTaskId,
     ServerError,
     TaskbridgeError,
     UnsupportedFeature,
@@ -191,6 +192,7 @@ def _start_work(
         )
         if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # plugin code
             raise broken_provider(connection, "a submission returned no Task")
+        task = _with_resumable(connection, task)
     except TaskbridgeError as error:
         failure = tracker.explain(error)
     else:
@@ -204,6 +206,15 @@ def _start_work(
         for file in connection.provider.temporary_files(tracker.created):
             yield from delete_upload(connection, file)
     raise failure
+
+
+def _with_resumable(connection: Connection, task: Task) -> Task:
+    """Return a new task that says whether it can be got later."""
+    try:
+        kind, _ = connection.provider.split_id(task.id)
+    except InvalidTaskId:  # the vendor has accepted it, whatever its id looks like
+        return task
+    return task if kind.resumable else replace(task, resumable=False)
 
 
 def retry(connection: Connection, task_id: str) -> EffectFlow[Task]:

@@ -22,6 +22,7 @@ from taskbridge._config.network import network_of
 from taskbridge._engine import operations
 from taskbridge._engine.connection import Connection
 from taskbridge._engine.download import DownloadOptions, download_file, download_task, get_result
+from taskbridge._engine.effects import no_effects
 from taskbridge._engine.event_bus import listening
 from taskbridge._engine.inputs import can_submit
 from taskbridge._engine.logs import TASKS
@@ -97,6 +98,12 @@ class Target:
     def ref(self) -> TaskRef:
         """``connection:id``."""
         return TaskRef.of(self.connection.name, self.task_id)
+
+    @property
+    def last_word(self) -> Task | None:
+        """The caller's snapshot of a task that has ended and that the vendor does not keep; None otherwise."""
+        known = self.known
+        return known if known is not None and not known.resumable and known.is_terminal else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +239,7 @@ class ClientBase:
         return Target(connection, task_id, given if isinstance(given, Task) else None)
 
     def _locate_all(self, given: Iterable[AnyId]) -> list[Target | Outcome]:
-        """Find several tasks; an id that its vendor cannot have becomes an outcome of its own."""
+        """Find several tasks; one that needs no wait, and an id that its vendor cannot have, is an outcome already."""
         self._refuse_if_closed()
         if isinstance(given, str):
             raise InvalidTaskId("a list of ids is wanted, not one text; put it in brackets")
@@ -242,11 +249,23 @@ class ClientBase:
             if name not in self._connections:
                 self._locate(each)  # raises
             try:
-                targets.append(self._locate(each))
+                target = self._locate(each)
+                targets.append(self._without_wait(target) or target)
             except InvalidTaskId as error:
                 ref = TaskRef.of(name, printable(task_id, 200) or "(empty)")
                 targets.append(Outcome(ref, None, error.about(ref=ref)))
         return targets
+
+    @staticmethod
+    def _without_wait(target: Target) -> Outcome | None:
+        """Return the outcome for a task that the vendor does not keep, so that it cannot be waited for."""
+        provider = target.connection.provider
+        kind, _ = provider.split_id(target.task_id)
+        if kind.resumable and target.last_word is None:
+            return None
+        if target.last_word is not None:
+            return Outcome(target.ref, target.last_word)
+        return Outcome(target.ref, None, provider.not_resumable(target.task_id).about(ref=target.ref))
 
     # One task.
 
@@ -291,7 +310,9 @@ class ClientBase:
             waits=self._waits,
             refuse_if_closed=self._refuse_if_closed,
         )
-        if timeout is not None and timeout <= 0:
+        if target.last_word is not None:
+            wait.once = Operation(target.connection, no_effects(target.last_word))
+        elif timeout is not None and timeout <= 0:
             wait.once = self._get(task)
         return wait
 
@@ -476,7 +497,7 @@ class SingleWait:
         self._deadline = deadline_after(clock.monotonic(), timeout)
         self.target = target
         self.once: Operation[Task] | None = None
-        """The one status request of a wait of no seconds, instead of a wait."""
+        """Gives the task instead of a wait: the one status request of a wait of no seconds, or a snapshot."""
         self.scheduler = PollScheduler()
         self._clock = clock
         self._on_update = on_update
@@ -590,7 +611,7 @@ class ManyWait:
     """A wait for many tasks."""
 
     call: str  # name of the method
-    targets: list[Target | Outcome]  # in the caller's order; an invalid id is an outcome already
+    targets: list[Target | Outcome]  # in the caller's order; what needs no wait is an outcome already
     clock: Clock
     timeout: float | None  # seconds
     refuse_if_closed: Callable[[], None]  # raises ConfigError once the client is closed

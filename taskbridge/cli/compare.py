@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from taskbridge.cli.output import Output
     from taskbridge.client import Bridge
-    from taskbridge.models import Outcome, TaskResult, Usage
+    from taskbridge.models import Outcome, Task, TaskResult, Usage
     from taskbridge.provider.clock import Clock
 
 _DIFF_LINES: Final = 20  # shown in text mode
@@ -55,6 +55,7 @@ class _Side:
         usage: What the task cost, as far as the vendor says.
         result: The result.
         error: Why there is no result.
+        task: The task as it was submitted.
     """
 
     connection: str
@@ -64,6 +65,7 @@ class _Side:
     usage: Usage | None = None
     result: TaskResult | None = None
     error: TaskbridgeError | None = None
+    task: Task | None = None
 
     def record(self) -> dict[str, Any]:
         return {
@@ -143,7 +145,8 @@ class _Comparison:
         """Submit everything, then wait for everything."""
         old, new = connections
         pairs = [(self._submit(old, source), self._submit(new, source)) for source in sources]
-        for outcome in self._bridge.watch(list(self._running), timeout=timeout):
+        watched = [side.task if side.task and not side.task.resumable else ref for ref, side in self._running.items()]
+        for outcome in self._bridge.watch(watched, timeout=timeout):
             self._update(self._running[outcome.ref], outcome)
         return pairs
 
@@ -156,6 +159,7 @@ class _Comparison:
         except OSError as error:
             side.error = InvalidInput(os_error_text(error))
         else:
+            side.task = task
             side.path.append(task.native_status or task.status)
             self._running[task.ref] = side
         return side

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskbridge.cli.exit_codes import DONE, code_of
-from taskbridge.cli.formatting import field_errors, os_error_text
+from taskbridge.cli.formatting import field_errors, os_error_text, result_block
 from taskbridge.cli.options import open_client, with_config, with_connection, with_json, with_neutral, with_options
+from taskbridge.cli.records import result_record
 from taskbridge.cli.resume import command_line
 from taskbridge.errors import InvalidInput, InvalidRequest, SubmitUncertain, TaskbridgeError
 from taskbridge.models import Outcome
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from taskbridge.cli.output import Output
-    from taskbridge.models import Task
+    from taskbridge.models import Task, TaskResult
 
 
 @click.command(name="submit")
@@ -82,8 +83,17 @@ def command(
         if task is None:
             raise InvalidInput(problem)
         output.outcome(Outcome(task.ref, task))
+        if task.result is not None and not task.resumable:  # nobody can ask for it later
+            _show_result(output, task.ref, task.result)
     client.close()
     return DONE
+
+
+def _show_result(output: Output, ref: str, result: TaskResult) -> None:
+    if output.as_json:
+        output.record(result_record(ref, None, result=result.to_dict()))
+    else:
+        output.line(result_block(ref, result))
 
 
 def _show_recovery(output: Output, token: Mapping[str, Any], documents: Sequence[str]) -> None:

@@ -347,8 +347,21 @@ class Provider(ABC, Generic[S]):
 
     def unsupported(self, action: str) -> UnsupportedFeature:
         """Return the error for what the vendor "cannot …"; it names what the vendor offers instead."""
-        offered = ", ".join(("get", "wait", "result", *self.capabilities.calls))
+        can = self.capabilities
+        by_status = ("get", "wait", "result") if any(kind.resumable for kind in can.kinds) else ()
+        offered = ", ".join((*by_status, *can.calls))
         message = f"{self.title} cannot {action}; it offers {offered}"
+        return UnsupportedFeature(message, provider=self.name, connection=self.connection)
+
+    def not_resumable(self, task_id: str) -> UnsupportedFeature:
+        """Return the error for asking about a task that ended with the response to its submission.
+
+        A provider whose vendor has no status requests at all raises it in `get`.
+        """
+        message = (
+            f"{self.title} keeps no task {printable(task_id, 80)!r}: it ended with the response to its submission, and "
+            "cannot be got later; keep the task that submit returned, by task.to_dict()"
+        )
         return UnsupportedFeature(message, provider=self.name, connection=self.connection)
 
     # Check ids.

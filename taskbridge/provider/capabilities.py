@@ -50,6 +50,8 @@ class IdKind:
         identity: Field of `Task` that must equal this id, or None if the response contains no id.
         example: A shared id to show.
         ignore_case: Whether ids that differ only in case are the same id.
+        resumable: Whether the vendor can be asked about the task later. False if tasks of this kind end with the
+            response to their submission and the vendor keeps none; `submit` then returns a task that has ended.
     """
 
     pattern: re.Pattern[str]
@@ -58,6 +60,7 @@ class IdKind:
     identity: str | None = "native_id"
     example: str = ""
     ignore_case: bool = False
+    resumable: bool = True
 
 
 PLAIN_ID: Final = re.compile(r"(?!\.+\Z)[A-Za-z0-9][A-Za-z0-9._~-]{0,127}", re.ASCII)

@@ -98,6 +98,7 @@ ROWS_WITHOUT_SOURCE = ListPolling(50, numbered=True, whole_rows={"": "the docume
 FALSE_CLAIMS: list[tuple[str, dict[str, Any], str]] = [
     (SD, {"authentication": ""}, CONSISTENT),
     (SD, {"kinds": (IdKind(PLAIN_ID, example="task_1"), IdKind(PLAIN_ID, "job", example="job/1"))}, COMPLETE),
+    (SD, {"kinds": (IdKind(PLAIN_ID, example="task_1", resumable=False),)}, "test_tasks_end_with_submit_where_claimed"),
     (SD, {"progress": True}, SAMPLES),
     (XA, {"progress": False}, SAMPLES),
     (SD, {"long_poll": True}, METHODS),

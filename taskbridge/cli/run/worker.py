@@ -342,7 +342,8 @@ class FileRunner:
         assert ref is not None  # noqa: S101  # the vendor has accepted it
         entry = self._record_usage(entry, task)
         self.updates.put(FileUpdate(entry, "waiting", task))
-        for outcome in self._client.watch([ref], self._limits.timeout):
+        watched = ref if task is None or task.resumable else task
+        for outcome in self._client.watch([watched], self._limits.timeout):
             self._check_stop()
             if outcome.error is not None:
                 raise outcome.error

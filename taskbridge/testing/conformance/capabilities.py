@@ -355,6 +355,14 @@ class CapabilityConformance(LookupConformance):
         keywords: dict[str, Any] = {"options": self.options.get(operation), **more}
         return client.submit(operation, document, **keywords)
 
+    def _check_new_task(self, client: tb.Client, task: Task, label: str) -> None:
+        """Check that a new task can be got, or that it says that it cannot, and is refused before anything is sent."""
+        if task.resumable:
+            assert client.get(task).native_id == task.native_id, label
+            return
+        with pytest.raises(tb.UnsupportedFeature):
+            client.get(task.ref)
+
     def _result_file(self, client: tb.Client) -> TaskFile:
         """Return a result file of this vendor that the first claimed operation accepts."""
         operation = next(iter(client.capabilities.operations))
@@ -377,7 +385,9 @@ class CapabilityConformance(LookupConformance):
         return next(task for task in tasks if not task.is_terminal)
 
     def _ended_tasks(self, client: tb.Client, vendor: Any, *statuses: TaskStatus) -> list[Task]:
-        """Return the samples with one of these statuses."""
+        """Return the samples with one of these statuses; where tasks end with their submission, new tasks."""
+        if not any(kind.resumable for kind in client.capabilities.kinds):
+            return [self._submit(client) for status in statuses if status is TaskStatus.COMPLETED]
         tasks = [client.get(task_id) for task_id in vendor.samples(self.provider_name).values()]
         return [task for task in tasks if task.status in statuses]
 

@@ -57,7 +57,7 @@ class OperationConformance(CapabilityConformance):
         """Each neutral operation creates a task that `get` returns."""
         for operation in client.capabilities.operations:
             task = self._submit(client, operation=operation)
-            assert client.get(task).native_id == task.native_id, operation
+            self._check_new_task(client, task, operation)
 
     def test_every_claimed_option_is_accepted(self, client: tb.Client, vendor: Any) -> None:
         """Each neutral option, with each claimed value, creates a task."""
@@ -71,7 +71,7 @@ class OperationConformance(CapabilityConformance):
                         task = self._submit(client, operation=operation, options=needed, **{name: value})
                     except tb.ApiError as error:
                         raise AssertionError(f"options: {operation} with {name}={value}: {error}") from None
-                    assert client.get(task).native_id == task.native_id, f"options: {operation} with {name}={value}"
+                    self._check_new_task(client, task, f"options: {operation} with {name}={value}")
 
     def test_every_claimed_media_type_is_accepted(self, client: tb.Client) -> None:
         """A document of each claimed media type is processed; of other types than PDF and PNG, this is not tried."""
@@ -98,7 +98,7 @@ class OperationConformance(CapabilityConformance):
                 if kind == "file":
                     inputs["file"] = self._result_file(client)
                 task = self._submit(client, inputs[kind])
-                assert client.get(task).native_id == task.native_id, kind
+                self._check_new_task(client, task, kind)
             fetched = len(server.received("GET"))
         if "url" in claims.inputs:
             assert (fetched > 0) == claims.fetches_urls, (
@@ -116,7 +116,7 @@ class OperationConformance(CapabilityConformance):
                 transport.lengths.clear()
                 for documents in (one, [one, one]):
                     task = self._submit(client, documents, names.get(native, f"native:{native}"))
-                    assert client.get(task).native_id == task.native_id, native
+                    self._check_new_task(client, task, native)
                 single, double = transport.lengths
                 assert single < double, (
                     f"accepts: a submission of {native} with two documents is no longer than with one"
@@ -202,6 +202,19 @@ class OperationConformance(CapabilityConformance):
             assert known, "operation_list: none of the claimed operations is in the list"
             assert {each.name for each in client.operations(min(known))} == {min(known)}
 
+    def test_tasks_end_with_submit_where_claimed(self, client: tb.Client) -> None:
+        """A task that cannot be got later has ended, says so, and is waited for and read without a request."""
+        if not client.capabilities.operations:
+            return
+        task = self._submit(client)
+        if task.resumable:
+            return
+        assert task.is_terminal, f"resumable: the task is {task.describe()} after its submission"
+        stored = tb.Task.from_dict(task.to_dict())
+        assert client.wait(stored) == client.wait_all([stored])[0].task == stored
+        assert stored.resumable is False
+        assert client.result(stored) == task.result
+
     # Results.
 
     def test_results_are_read_once_where_claimed(self, client: tb.Client, vendor: Any, tmp_path: Path) -> None:
@@ -209,6 +222,8 @@ class OperationConformance(CapabilityConformance):
         claims = client.capabilities
         task = self._ended_tasks(client, vendor, TaskStatus.COMPLETED)[0]
         first = client.result(task)
+        if not task.resumable:
+            return
         if claims.result_once:
             saved = [path.read_bytes() for path in client.download(task, tmp_path / "1")] if claims.downloads else []
             vendor.clock.advance(A_DAY)
