@@ -292,6 +292,11 @@ class TaskResult(_Model):
     data: Any = field(default=None, repr=False)
     """Verbatim: structured output, decoded from JSON, in the vendor's own structure."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has nothing: no file, no data, and no text but blanks."""
+        return not self.files and self.data is None and not (self.text or "").strip()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFailure(_Model):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 import click
 
 from taskbridge.cli.exit_codes import FAILED, code_of
-from taskbridge.cli.formatting import os_error_text, plural
+from taskbridge.cli.formatting import EMPTY, os_error_text, plural
 from taskbridge.cli.options import (
     complete_connections,
     config_path,
@@ -75,7 +75,13 @@ class _Side:
             "usage": None if self.usage is None else self.usage.to_dict(),
             "result": None if self.result is None else _shape(self.result),
             "error": error_or_none(self.error),
+            "warning": EMPTY if self.is_empty else None,
         }
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the task completed without any result."""
+        return self.result is not None and self.result.is_empty
 
 
 _Pair: TypeAlias = tuple[_Side, _Side]
@@ -207,7 +213,7 @@ def _compare_texts(old: _Side, new: _Side) -> dict[str, Any] | None:
 
 def _verdict(old: _Side, new: _Side, texts: Mapping[str, Any] | None) -> str:
     """Return ``same``, ``different``, ``only`` one of them, or ``neither``."""
-    completed = [side for side in (old, new) if side.result is not None and side.error is None]
+    completed = [side for side in (old, new) if side.result is not None and side.error is None and not side.is_empty]
     if len(completed) == 1:
         return f"only {completed[0].connection}"
     if not completed:
@@ -231,6 +237,8 @@ def _show(output: Output, document: str, old: _Side, new: _Side) -> str:
     for side in (old, new):
         if side.error is not None:
             output.line(f"  {side.connection}: {printable(side.error.message, 300)}")
+        if side.is_empty:
+            output.line(f"  {side.connection}: warning: {EMPTY}")
     if texts is not None:
         output.line(f"  text     {texts['similarity']:.0%} of the words are the same")
         more = len(texts["diff"]) - _DIFF_LINES

@@ -23,6 +23,7 @@ COLORS: Final[Mapping[str, str]] = {
     "completed": "green",
     "failed": "red",
 }
+EMPTY: Final = "the task completed without any result"
 _LABEL: Final = 18  # columns
 _MINUTE: Final = 60  # seconds
 _MOST: Final = 300  # characters of a vendor's text on one line

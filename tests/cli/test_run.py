@@ -72,7 +72,7 @@ def test_json_has_an_object_for_each_file_and_one_for_the_run(go: Run, place: Pa
     assert (done.returncode, done.stderr) == (7, "")
     *ends, last = records(done.stdout)
     found = {each["folder"]: each for each in ends}
-    assert set(found["a.pdf"]) == {"file", "folder", "state", "ref", "task", "files", "error"}
+    assert set(found["a.pdf"]) == {"file", "folder", "state", "ref", "task", "files", "warning", "error"}
     assert (found["a.pdf"]["state"], found["a.pdf"]["files"]) == ("done", ["out/a.pdf/a.txt"])
     assert found["a.pdf"]["file"] == str(place / "in" / "a.pdf")
     assert found["a.pdf"]["task"]["status"] == "completed"

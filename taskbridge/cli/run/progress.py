@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._engine.inputs import is_url
 from taskbridge.cli.exit_codes import UNREACHABLE, code_of
-from taskbridge.cli.formatting import detail_text, native_text
+from taskbridge.cli.formatting import EMPTY, detail_text, native_text
 from taskbridge.cli.records import error_record, task_record
 from taskbridge.cli.resume import stop_record
 from taskbridge.cli.run.ledger import LedgerEntry, Phase, has_changed
@@ -155,6 +155,8 @@ class RunProgress:
     def summary(self) -> str:
         """Return how many files are where, and what they cost: ``2 of 5 done, 3 at the vendor, 2 credits``."""
         parts = [f"{self.places[place]} {place}" for place in _PLACES if self.places[place]]
+        empty = sum(update.is_empty for update in list(self.latest.values()))
+        parts += [f"{empty} without any result"] if empty else []
         cost = [usage_text(self.usage)] if self.usage else []
         return ", ".join([f"{self.places['done']} of {len(self.entries)} done", *parts, *cost])
 
@@ -192,6 +194,8 @@ def show_line(output: Output, width: int, update: FileUpdate) -> None:
 
 def end_text(update: FileUpdate) -> str:
     """Return the result of a file, or what went wrong, on one line."""
+    if update.step == "done" and update.is_empty:
+        return f"warning: {EMPTY}"
     if update.step == "done":
         return printable(str(update.files[0]) if len(update.files) == 1 else f"{len(update.files)} files", _MOST)
     if update.step == "failed" and update.task is not None:
@@ -213,6 +217,7 @@ def _record(update: FileUpdate) -> dict[str, Any]:
         "ref": entry.ref,
         "task": task_record(update.task),
         "files": [str(path) for path in update.files],
+        "warning": EMPTY if update.is_empty else None,
         "error": None
         if error is None
         else error_record(error)

@@ -96,6 +96,7 @@ class FileUpdate:
         error: What went wrong.
         files: The downloaded files.
         fraction: How much is downloaded, from 0 to 1, if known.
+        is_empty: Whether the task completed without any result: no file, or only empty ones.
     """
 
     entry: LedgerEntry
@@ -104,6 +105,7 @@ class FileUpdate:
     error: Exception | None = None
     files: tuple[Path, ...] = ()
     fraction: float | None = None
+    is_empty: bool = False
 
     @property
     def is_final(self) -> bool:
@@ -374,7 +376,8 @@ class FileRunner:
         )
         self._ledger.mark_ended(entry.number, Phase.DONE)
         step = "changed" if has_changed(entry.source, entry.submitted) else "done"
-        return FileUpdate(replace(entry, phase=Phase.DONE), step, task, files=files)
+        is_empty = not any(path.stat().st_size for path in files)
+        return FileUpdate(replace(entry, phase=Phase.DONE), step, task, files=files, is_empty=is_empty)
 
     def _check_stop(self) -> None:
         if self.stopping.is_set():

@@ -34,6 +34,7 @@ from taskbridge.testing.conformance.samples import (
     reset_connection,
     run_flow,
     scripted_client,
+    takes_more,
     with_unknown_status,
 )
 from taskbridge.testing.transport import AsyncScriptedTransport, ScriptedTransport
@@ -233,10 +234,12 @@ class LookupConformance:
             assert all(kind.identity is None for kind in connection.provider.capabilities.kinds) or len(samples) < 2
             pytest.skip("the vendor's responses do not contain the task's id")
         for requested, other in pairs:
-            client, transport = scripted_client(connection, (*other.responses, *other.responses))
+            mixed_up = Sample(requested.task_id, other.responses)
+            client, transport = scripted_client(connection, endless_responses(connection, mixed_up))
             with pytest.raises(tb.IdentityMismatch):
                 client.get(requested.task_id)
-            assert transport.remaining == 0
+            urls = [request.url for request in transport.requests]
+            assert urls.count(urls[0]) == 2
 
     def test_an_unknown_status_is_processing_and_not_recognized(self, connection: Connection, samples: Samples) -> None:
         """A status that the vendor adds later is `processing` with `recognized=False`."""
@@ -252,14 +255,21 @@ class LookupConformance:
     ) -> None:
         """A user can map a status that the vendor adds later, without a new version of the provider."""
         own = dict.fromkeys((UNKNOWN_WORD, str(UNKNOWN_NUMBER)), (status, None))
+        seen = 0
         for label, changed in self._with_unknown_statuses(connection, samples):
             connection.provider.states = own
-            task = get_task(connection, changed)
+            flow = connection.provider.get(changed.task_id)
+            reads_more = takes_more(flow, changed.responses)
+            task = None if reads_more else get_task(connection, changed)
             connection.provider.states = {}
+            if task is None:  # now that it has ended, the result is read, which the sample does not have
+                continue
+            seen += 1
             assert (task.status, task.recognized) == (status, True), (
                 f"{label}: the status is not read through `Provider.state`, which knows the setting `states`"
             )
             assert (task.error is not None) == (status is TaskStatus.FAILED), label
+        assert seen, "each sample needs a further request"
 
     def _with_unknown_statuses(self, connection: Connection, samples: Samples) -> list[tuple[str, Sample]]:
         """Return the samples with an unknown status; a status outside of the body, such as a redirect, is no word."""

@@ -142,6 +142,16 @@ def sends_requests(flow: Flow[Any]) -> bool:
     return False
 
 
+def takes_more(flow: Flow[Any], responses: Sequence[Response]) -> bool:
+    """Return whether a flow sends a request more than there are responses."""
+    with closing(flow), suppress(StopIteration):
+        next(flow)
+        for response in responses:
+            flow.send(response)
+        return True
+    return False
+
+
 def endless_responses(connection: Connection, sample: Sample) -> Callable[[Request], Answer]:
     """Return a script that answers each ``get`` again, and any other request with an object that is not a status."""
     by_url: dict[str, Response] = {}
