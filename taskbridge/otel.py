@@ -6,20 +6,30 @@ This needs the OpenTelemetry API only; nothing is recorded unless the applicatio
 semantic conventions for HTTP clients (https://opentelemetry.io/docs/specs/semconv/http/), and URLs are recorded without
 their query. No trace headers are added to requests, because a vendor is not part of your system.
 
-Attributes without a semantic convention are named ``taskbridge.…``.
+Attributes without a semantic convention are named ``taskbridge.…``. The conventions for messaging do not apply: a
+vendor is no broker, and a task is no message.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from taskbridge import __version__
 from taskbridge._config.registry import require_extra
 from taskbridge._engine.usage import UsageMeter
 from taskbridge._fork import renew_after_fork
-from taskbridge.events import CallEnded, CallStarted, Observation, Outage, PollReason, RequestEnded, WaitOutcome
+from taskbridge.events import (
+    CallEnded,
+    CallStarted,
+    Observation,
+    ObservationSource,
+    Outage,
+    PollReason,
+    RequestEnded,
+    WaitOutcome,
+)
 
 try:
     from opentelemetry import context, metrics, trace
@@ -50,6 +60,14 @@ _OBSERVED: Final = (*_POLL, "next_poll_in", "next_poll_reason")
 
 # Seconds; recommended by the semantic conventions for the duration of requests.
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+# Seconds; no convention covers work that takes minutes to hours.
+_DELAY_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
+_TASK_BUCKETS: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14_400, 86_400)
+_MOST_TASKS: Final = 65_536  # submitted tasks, and ended tasks, that are remembered; the oldest are forgotten first
+
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 @dataclass(slots=True)
@@ -96,7 +114,19 @@ class Telemetry:
         )
         self._finished = meter.create_counter("taskbridge.tasks.finished", "{task}", "Tasks whose end was detected.")
         self._delay = meter.create_histogram(
-            "taskbridge.detection.delay", "s", "Expected time between the end of a task and its detection."
+            "taskbridge.detection.delay",
+            "s",
+            "Expected time between the end of a task and its detection.",
+            explicit_bucket_boundaries_advisory=_DELAY_BUCKETS,
+        )
+        self._end_to_end = meter.create_histogram(
+            "taskbridge.tasks.duration",
+            "s",
+            "Time from the submission of a task to the detection of its end; each task counts once.",
+            explicit_bucket_boundaries_advisory=_TASK_BUCKETS,
+        )
+        meter.create_observable_up_down_counter(
+            "taskbridge.tasks.in_flight", [self._in_flight], "{task}", "Tasks that are being waited for."
         )
         meter.create_observable_gauge(
             "taskbridge.connection.unreachable",
@@ -110,6 +140,9 @@ class Telemetry:
         self._usage = UsageMeter()
         renew_after_fork(self, Telemetry._make_lock)
         self._calls: dict[int, _Call] = {}
+        self._waited: set[str] = set()  # connections with a wait so far
+        self._submitted: dict[TaskRef, float] = {}  # when the submission began; seconds since the epoch
+        self._ended: dict[tuple[TaskRef, int | None], None] = {}  # with the number of restarts
         self._hosts: set[tuple[str, int]] = set()
         self._unreachable: dict[tuple[str, str], bool] = {}  # by connection and provider
 
@@ -150,6 +183,7 @@ class Telemetry:
             call.token = context.attach(trace.set_span_in_context(span))
         with self._lock:
             self._calls[event.number] = call
+            self._waited.update(ref.connection for ref in call.refs)
 
     def _end(self, event: CallEnded) -> None:
         with self._lock:
@@ -182,6 +216,14 @@ class Telemetry:
             metrics.Observation(int(is_down), {"taskbridge.connection": connection, "taskbridge.provider": provider})
             for (connection, provider), is_down in self._unreachable.copy().items()
         ]
+
+    def _in_flight(self, _: metrics.CallbackOptions) -> list[metrics.Observation]:
+        with self._lock:
+            refs = {ref for call in self._calls.values() for ref in call.refs}
+            counts = dict.fromkeys(self._waited, 0)
+        for ref in refs:
+            counts[ref.connection] += 1
+        return [metrics.Observation(count, {"taskbridge.connection": name}) for name, count in counts.items()]
 
     # Requests.
 
@@ -250,18 +292,47 @@ class Telemetry:
         result = "error" if event.task is None else "unchanged" if event.unchanged else "changed"
         source = event.source.value
         self._observations.add(1, _common(event, source=source, result=result))
+        if event.source is ObservationSource.SUBMIT:
+            with self._lock:
+                _remember(self._submitted, event.ref, event.time.timestamp() - event.duration)
         if event.poll_reason in _RETRIES:
             self._retries.add(1, _common(event, kind=source))
         if event.is_terminal:
             self._finished.add(1, _common(event, source=source, status=str(event.status)))
             if event.detection_delay is not None:
                 self._delay.record(event.detection_delay, _common(event))
+            duration = self._duration_of(event)
+            if duration is not None:
+                self._end_to_end.record(duration, _common(event, status=str(event.status)))
         if event.task is not None and event.task.usage is not None:
             for unit, more in self._usage.add(event.task).items():
                 self._used.add(more, _common(event, unit=unit.value))
         attributes = _known(event.record(), *_OBSERVED)
         for span in self._waiting(event.ref):
             span.add_event("taskbridge.observation", attributes, _ns(event.time))
+
+    def _duration_of(self, event: Observation) -> float | None:
+        """Return how long an ended task took, in seconds; None if that is unknown, or was returned before."""
+        task = event.task
+        assert task is not None  # noqa: S101  # it has ended
+        key = (event.ref, task.restarts)
+        with self._lock:
+            began = self._submitted.pop(event.ref, None)
+            if key in self._ended:
+                return None
+            _remember(self._ended, key, None)
+        if began is not None:
+            return max(event.time.timestamp() - began, 0.0)
+        if task.created_at is None or task.finished_at is None:
+            return None
+        # Both by the vendor's clock; the task was submitted by another process, or before this observer was added.
+        return max((task.finished_at - task.created_at).total_seconds(), 0.0) + (event.detection_delay or 0.0)
+
+
+def _remember(known: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    known[key] = value
+    if len(known) > _MOST_TASKS:
+        del known[next(iter(known))]
 
 
 def _common(event: RequestEnded | Observation, **more: str) -> dict[str, str]:

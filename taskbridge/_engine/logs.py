@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from taskbridge._redaction import without_secrets
 
@@ -146,8 +146,8 @@ RECORDS: Final[Mapping[str, Record]] = {
 }
 
 
-def log(event: str, *, raised: BaseException | None = None, **values: Any) -> None:
-    """Log the record of a row in `RECORDS`, with its attributes and the traceback of an error."""
+def log(event: str, *, raised: BaseException | None = None, **values: str | float | None) -> None:
+    """Log the record of a row in `RECORDS`, with its attributes (JSON values) and the traceback of an error."""
     row = RECORDS[event]
     if row.logger.isEnabledFor(row.level):
         # With a mapping as its only argument, logging fills the placeholders by name.

@@ -1,12 +1,14 @@
-"""Spans and metrics, as the SDK exports them to memory; their names follow the published conventions."""
+"""Spans, metrics and log records, as they leave the process; names follow the published conventions."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import re
 import threading
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -19,9 +21,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.semconv.attributes import error_attributes, http_attributes, server_attributes, url_attributes
 from opentelemetry.semconv.metrics import http_metrics
 from opentelemetry.semconv.schemas import Schemas
+from pythonjsonlogger.json import JsonFormatter
 
 import taskbridge as tb
-from taskbridge.events import RequestEnded
+from taskbridge._engine.logs import RECORDS
+from taskbridge.events import Observation, ObservationSource, PollReason, RequestEnded
 from taskbridge.otel import Telemetry
 from taskbridge.provider.http import Request, Response
 
@@ -306,3 +310,78 @@ def test_what_tasks_cost_is_counted_once(acme: Maker, seen: Seen) -> None:
     (point,) = seen.metric("taskbridge.tasks.usage")
     assert (point.value, point.attributes["taskbridge.unit"]) == (6, "pages")
     assert harness.client.stats()["acme"].usage == {"pages": 6}
+
+
+def test_tasks_in_flight_are_counted_once_until_their_wait_ends(acme: Maker, seen: Seen) -> None:
+    levels: list[Any] = []
+
+    def vendor(request: Request) -> Response:
+        levels.append([(dict(point.attributes), point.value) for point in seen.metric("taskbridge.tasks.in_flight")])
+        return by_id(request)
+
+    harness = acme(vendor)
+    with harness.client, harness.client.observe(seen.telemetry):
+        harness.client.get("t0")
+        harness.client.wait_all(["t1", "t1", "t2"])
+    connection = {"taskbridge.connection": "acme"}
+    assert levels[:2] == [[], [(connection, 2)]]  # a request for one status waits for nothing
+    (after,) = seen.metric("taskbridge.tasks.in_flight")
+    assert (after.attributes, after.value) == (connection, 0)
+
+
+def observed(source: ObservationSource, ref: str, seconds: float, **more: Any) -> Observation:
+    start = datetime(2026, 11, 27, tzinfo=UTC)
+    status = tb.TaskStatus.PENDING if source is ObservationSource.SUBMIT else tb.TaskStatus.COMPLETED
+    delay = more.pop("detection_delay", None)
+    task = tb.Task(
+        provider="acme",
+        connection="acme",
+        id=ref,
+        native_id=ref,
+        status=status,
+        native_status="x",
+        observed_at=start,
+        **more,
+    )
+    return Observation(
+        time=start + timedelta(seconds=seconds), provider="acme", ref=task.ref, source=source,
+        poll_reason=PollReason.FIRST, task=task, duration=2.0, detection_delay=delay,
+    )  # fmt: skip
+
+
+def test_the_time_from_submission_to_detection_is_recorded_once_for_each_task(seen: Seen) -> None:
+    submitted, polled = ObservationSource.SUBMIT, ObservationSource.POLL
+    vendors_times = {
+        "created_at": datetime(2020, 1, 1, tzinfo=UTC),  # by a clock that is years behind
+        "finished_at": datetime(2020, 1, 1, 0, 0, 30, tzinfo=UTC),
+    }
+    for event in (
+        observed(submitted, "mine", 10.0),  # which took two seconds
+        observed(polled, "mine", 70.0, **vendors_times),
+        observed(polled, "mine", 80.0, **vendors_times),
+        observed(polled, "others", 90.0, **vendors_times, detection_delay=1.5),
+        observed(polled, "others", 95.0, **vendors_times),
+        observed(polled, "others", 99.0, **vendors_times, restarts=1),
+        observed(polled, "timeless", 99.0),
+    ):
+        seen.telemetry(event)
+    (point,) = seen.metric("taskbridge.tasks.duration")
+    assert (point.count, point.sum) == (3, 62.0 + 31.5 + 30.0)
+    assert (point.attributes["taskbridge.status"], point.explicit_bounds[-1]) == ("completed", 86_400)
+
+
+def refused(value: object) -> object:
+    raise TypeError(f"{value!r} is no JSON value")
+
+
+def test_log_records_are_json_as_they_are(acme: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    harness = acme([answer("strange"), answer("", 503), answer("done")], poll={"interval": 2.0})
+    with caplog.at_level(logging.DEBUG, "taskbridge"), harness.client:
+        harness.client.wait("t1")
+    formatter = JsonFormatter("%(levelname)s %(message)s", json_default=refused)
+    lines = [json.loads(formatter.format(record)) for record in caplog.records if record.name.startswith("taskbridge")]
+    kinds = {line["event"] for line in lines}
+    assert kinds == {"request", "observation", "unknown-status"}
+    for line in lines:
+        row = RECORDS[line["event"]]
+        assert {*re.findall(r"%\((\w+)\)", row.text), *row.more} <= line.keys()
