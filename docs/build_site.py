@@ -35,7 +35,11 @@ CONFIG: Final = ROOT / "docs" / "zensical.toml"
 
 # Pages whose files are outside docs/. Links to the README lead to the landing page.
 _SOURCES: Final[Mapping[str, str]] = tomllib.loads(CONFIG.read_text(encoding="utf-8"))["project"]["extra"]["sources"]
-OUTSIDE: Final[Mapping[str, str]] = {"README.md": "index.md", **{source: page for page, source in _SOURCES.items()}}
+OUTSIDE: Final[Mapping[str, str]] = {
+    "README.md": "index.md",
+    "llms.txt": "llms.txt",
+    **{source: page for page, source in _SOURCES.items()},
+}
 
 
 class LinkLeavesSite(ValueError):
@@ -112,6 +116,9 @@ def stage(folder: Path) -> None:
         text = PLOT.sub(lambda found: plotted(ROOT / "docs" / found[2], found[1]), text)
         text = REFERENCE.sub(lambda found: documented(found[1], *found[2].split()), text)
         goal.write_text(text, encoding="utf-8")
+    for path in ROOT.glob("llms.txt"):
+        listed = relinked(path.read_text(encoding="utf-8"), path.name).replace("README.md)", "index.html)")
+        (folder / "docs" / path.name).write_text(listed.replace(".md)", ".html)"), encoding="utf-8")
 
 
 def documented(table: str, module: str, *homes: str) -> str:

@@ -1,10 +1,11 @@
-"""Fill the marked regions of README.md and docs/ from the code.
+"""Fill the marked regions of README.md and docs/ from the code, and write llms.txt.
 
     python docs/generate.py            rewrite stale regions
     python docs/generate.py --check    change nothing; exit with 1 if a region is stale
 
-A region lies between ``<!-- begin: NAME ARGUMENTS -->`` and ``<!-- end -->``. Its content comes from the objects that
-the library itself uses: capabilities, mapping tables, settings models, error classes and their docstrings, commands.
+llms.txt is generated as a whole. A region lies between ``<!-- begin: NAME ARGUMENTS -->`` and ``<!-- end -->``. Its
+content comes from the objects that the library itself uses: capabilities, mapping tables, settings models, error
+classes and their docstrings, commands.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import click
 from prose import attribute_docs, code, prose, table, yes
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
-from site_parts import by_family, reference, site_pages
+from site_parts import by_family, llms_txt, reference, signatures, site_pages
 
 from taskbridge import errors, events
 from taskbridge._config.registry import builtin_providers, load_provider
@@ -476,7 +477,9 @@ def _section(context: click.Context) -> str:
 
 # Filling the regions.
 
+FILES: Final[Mapping[str, Callable[[], str]]] = {"llms.txt": llms_txt}
 MAKERS: Final[Mapping[str, Callable[..., str]]] = {
+    "calls": signatures,
     "commands": commands,
     "error-classes": error_classes,
     "error-mapping": error_mapping,
@@ -528,9 +531,10 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python docs/generate.py [--check]\n")
         return 2
     stale: list[Path] = []
-    for path in pages():
+    texts = {path: filled(path.read_text(encoding="utf-8")) for path in pages()}
+    texts |= {ROOT / name: make() for name, make in FILES.items() if (ROOT / name).exists()}
+    for path, new in texts.items():
         old = path.read_text(encoding="utf-8")
-        new = filled(old)
         if new != old:
             stale.append(path)
             if not check:

@@ -32,21 +32,42 @@ def by_family(kind: type[errors.TaskbridgeError]) -> Iterator[type[errors.Taskbr
             yield from by_family(each)
 
 
-def site_pages(folder: str = "docs") -> str:
-    """Return every page of the site's navigation, by section; links are relative to a folder of the repository."""
+def _nav() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Yield each section of the site's navigation, with the titles and files of its pages."""
     project = tomllib.loads((ROOT / "docs" / "zensical.toml").read_text(encoding="utf-8"))["project"]
     sources: dict[str, str] = project["extra"]["sources"]
-    rows: list[tuple[str, str]] = []
     for entry in cast("list[dict[str, str | list[dict[str, str]]]]", project["nav"]):
         for section, inner in entry.items():
             if not isinstance(inner, str):
-                links = (
-                    f"[{title}]({os.path.relpath(sources.get(path, f'docs/{path}'), folder)})"
-                    for each in inner
-                    for title, path in each.items()
-                )
-                rows.append((section, " · ".join(links)))
+                pairs = (pair for each in inner for pair in each.items())
+                yield section, [(title, sources.get(path, f"docs/{path}")) for title, path in pairs]
+
+
+def site_pages(folder: str = "docs") -> str:
+    """Return every page of the site's navigation, by section; links are relative to a folder of the repository."""
+    rows = [
+        (section, " · ".join(f"[{title}]({os.path.relpath(path, folder)})" for title, path in pages))
+        for section, pages in _nav()
+    ]
     return table(("", "Pages"), rows)
+
+
+def llms_txt() -> str:
+    """Return llms.txt (https://llmstxt.org): what the project is, and each page with its first sentence."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = ["# taskbridge", "", f"> {project['description']}. [On one page](docs/for-agents.md)."]
+    for section, pages in _nav():
+        lines += ["", f"## {section}", ""]
+        lines += [f"- [{title}]({path}): {_first_sentence(ROOT / path)}" for title, path in pages]
+    return "\n".join(lines) + "\n"
+
+
+def _first_sentence(page: Path) -> str:
+    """Return the first sentence below the title of a page, without its links."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    first = next(each for each in text.split("\n\n") if each.strip() and not each.startswith(("#", "<!--", "|")))
+    plain = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", " ".join(first.split()))
+    return re.split(r"(?<=[.:])\s", plain)[0].rstrip(":.") + "."
 
 
 # The reference: a table that reads on a code host, and mkdocstrings directives that build_site.py adds for the site.
@@ -70,6 +91,24 @@ def reference(module: str, *homes: str) -> str:
         if inspect.isclass(value) and not issubclass(value, BaseException):
             rows += [(code(f"{name}.{member}"), summary) for member, summary in _members(value)]
     return table(("Name", "Summary"), rows)
+
+
+def signatures(name: str = "Client") -> str:
+    """Return the public methods of a class of `taskbridge`, with their parameters."""
+    kind = getattr(taskbridge, name)
+    rows: list[tuple[str, str]] = []
+    for member, meaning in _members(kind):
+        if not member.endswith("()"):
+            continue
+        method = getattr(kind, member.removesuffix("()"))
+        parameters = [
+            each.replace(annotation=inspect.Parameter.empty)
+            for each in inspect.signature(method).parameters.values()
+            if each.name != "self"
+        ]
+        shown = inspect.Signature(parameters)
+        rows.append((code(f"{member.removesuffix('()')}{shown}"), meaning))
+    return table(("Call", "What it does"), rows)
 
 
 def directives(module: str, *homes: str) -> str:

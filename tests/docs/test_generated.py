@@ -61,6 +61,13 @@ def test_an_unknown_argument_is_rejected(copy: Path) -> None:
     assert "usage" in done.stderr
 
 
+def test_llms_txt_lists_every_page() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", (ROOT / "llms.txt").read_text(encoding="utf-8"))
+    pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+    assert pages - set(links) == {"docs/index.md"}
+
+
 SKELETON: Final = (
     "At a glance",
     "Settings",

@@ -143,6 +143,12 @@ def test_every_public_name_is_in_the_reference(module: str, site: Path) -> None:
     assert names - documented == set()
 
 
+def test_the_list_for_language_models_leads_to_pages_of_the_site(site: Path) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", (site / "llms.txt").read_text(encoding="utf-8"))
+    assert len(links) > 40
+    assert [link for link in links if not (site / link).is_file()] == []
+
+
 def test_pending_fragments_are_in_the_changelog(site: Path) -> None:
     page = html.unescape(re.sub(r"<[^>]+>", "", (site / "changelog.html").read_text(encoding="utf-8")))
     for path in (ROOT / "changelog.d").glob("*.*.md"):
