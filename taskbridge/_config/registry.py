@@ -183,8 +183,11 @@ def _entries() -> tuple[_Entry, ...]:
 
 
 def _field(point: EntryPoint, field: str) -> str | None:
+    try:
+        metadata = point.dist.metadata if point.dist is not None else None
+    except FileNotFoundError:  # of the package importlib-metadata, where the standard module has None
+        return None
     # Test for the field first: newer Pythons will raise for a missing one.
-    metadata = point.dist.metadata if point.dist is not None else None
     return metadata[field] if metadata is not None and field in metadata else None
 
 
