@@ -343,6 +343,12 @@ def _settings(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, ..
         yield code(f"{above}{key}"), _kind(field.annotation, key), _default(field), prose(field.description or "")
 
 
+def variables() -> str:
+    """The environment variables that the vendors' own clients read."""
+    rows = ((each.title, _codes(each.Settings.variables.values())) for each in builtins())
+    return table(("Vendor", "Variables"), rows)
+
+
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
@@ -501,6 +507,7 @@ MAKERS: Final[Mapping[str, Callable[..., str]]] = {
     "reasons": reasons,
     "reference": reference,
     "settings": settings,
+    "variables": variables,
     "summary": summary,
 }
 

@@ -196,6 +196,8 @@ WHOLE_ROWS: Final = MappingProxyType({"": "https://cloudconvert.com/docs/api-ref
 class CloudConvertSettings(ProviderSettings):
     """Settings of a CloudConvert connection."""
 
+    variables = MappingProxyType({"api_key": "CLOUDCONVERT_API_KEY"})  # README of cloudconvert-python
+
     api_key: SecretStr
     """API key from the dashboard. Reading tasks needs the scope ``task.read``, `account` ``user.read``, webhooks
     ``webhook.read`` and ``webhook.write``, everything else ``task.write``."""

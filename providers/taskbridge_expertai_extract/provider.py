@@ -80,6 +80,8 @@ class ExpertAiExtractSettings(ProviderSettings):
     """Settings of an expert.ai Extract connection: an account, or a token that the caller renews."""
 
     usual = ("username", "password")
+    # README of expertai-nlapi, the vendor's client for another API of the same account.
+    variables = MappingProxyType({"username": "EAI_USERNAME", "password": "EAI_PASSWORD"})
 
     username: str | None = None
     """User name of the developer account."""

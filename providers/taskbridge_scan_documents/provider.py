@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, ClassVar, Final, cast
 from urllib.parse import parse_qs, urlsplit
 
@@ -152,6 +153,8 @@ TASK_PREFIX: Final = "task_"
 
 class ScanDocumentsSettings(ProviderSettings):
     """Settings of a Scan Documents connection."""
+
+    variables = MappingProxyType({"api_key": "SCAN_DOCUMENTS_API_KEY"})  # README of the vendor's scan-documents-mcp
 
     api_key: SecretStr
     """API key from the dashboard."""

@@ -156,6 +156,10 @@ class SmartDocumentorSettings(ProviderSettings):
     """Settings of a SmartDocumentor connection: client credentials, or a token that the caller renews."""
 
     usual = ("client_id", "client_secret")
+    # Our choice: the vendor has no client, and no page names a variable.
+    variables = MappingProxyType(
+        {"client_id": "SMARTDOCUMENTOR_CLIENT_ID", "client_secret": "SMARTDOCUMENTOR_CLIENT_SECRET"}
+    )
 
     client_id: str | None = None
     """OAuth client id of the organization."""

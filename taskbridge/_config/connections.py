@@ -1,5 +1,8 @@
 """Validate the values of a connection against the settings of every connection and those of its provider.
 
+A secret may be kept elsewhere (`taskbridge._config.secret_sources`), and what the vendor's own clients read from the
+environment counts where nothing else is set (`add_vendor_variables`).
+
 Errors name the key and the rule, never the value: the value of a mistyped key may be a credential.
 """
 
@@ -15,7 +18,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from taskbridge._config.files import PLACEHOLDER, ConnectionConfig, Digits, nearest, unset_values
+from taskbridge._config.environment import FROM_VARIABLE, Digits, variable_of
+from taskbridge._config.files import PLACEHOLDER, ConnectionConfig, nearest, unset_values
+from taskbridge._config.secret_sources import has_sources, is_source, read_source
 from taskbridge._config.settings import CommonSettings
 from taskbridge._redaction import mask
 from taskbridge.errors import ConfigError, TaskbridgeError, printable
@@ -25,6 +30,8 @@ from taskbridge.provider.secrets import strip_tracebacks
 if TYPE_CHECKING:
     from taskbridge.provider.base import Provider, ProviderSettings
 
+_KEYWORD: Final = "connect()"  # the origin of what a program passes
+_COMMON_SECRETS: Final = ("proxy", "webhook_secrets")
 _PLACEHOLDERS: Final = frozenset(
     {"changeme", "change-me", "your-api-key", "your_api_key", "xxx", "todo", "secret", "..."}
 )
@@ -61,6 +68,58 @@ def connection_settings(
     return common, own
 
 
+@strip_tracebacks
+def add_vendor_variables(
+    connection: ConnectionConfig, provider: type[Provider[Any]], environ: Mapping[str, str] | None = None
+) -> ConnectionConfig:
+    """Return a connection with what the vendor's customary environment variables say about settings without a value.
+
+    They do not count where the connection has a credential of another kind, such as a token instead of a password.
+    """
+    model, variables = provider.Settings, provider.Settings.variables
+    others = {key for key in secret_settings(provider) if key in model.model_fields and key not in variables}
+    if others & set(connection.values):
+        return connection
+    environ = os.environ if environ is None else environ
+    found = {
+        key: (variable, environ[variable])
+        for key, variable in variables.items()
+        if key not in connection.values and environ.get(variable)
+    }
+    values = {**connection.values, **{key: value for key, (_, value) in found.items()}}
+    origins = {key: f"{FROM_VARIABLE}{variable}" for key, (variable, _) in found.items()}
+    return ConnectionConfig(connection.name, connection.provider, values, {**connection.origins, **origins})
+
+
+def secret_settings(provider: type[Provider[Any]]) -> frozenset[str]:
+    """Return the settings that may name where they are kept: all secrets, and the user name that belongs to one."""
+    model = provider.Settings
+    own = (key for key, field in model.model_fields.items() if _is_secret(field.annotation))
+    return frozenset({*own, *model.usual, *_COMMON_SECRETS})
+
+
+def keeps_secrets_elsewhere(connection: ConnectionConfig, provider: type[Provider[Any]]) -> bool:
+    """Whether a secret of the connection is in a file or the keyring, or given by a function."""
+    return has_sources(connection.values, secret_settings(provider))
+
+
+def credential_origin(connection: ConnectionConfig, provider: type[Provider[Any]]) -> str:
+    """Return where the connection's credential was set, for messages; empty if the program passed it."""
+    keys = sorted(secret_settings(provider) - set(_COMMON_SECRETS))
+    found = {key: origin for key in keys if (origin := origin_of(connection, key)) not in ("", _KEYWORD)}
+    return ", ".join(f"{key} from {origin}" for key, origin in found.items())
+
+
+def origin_of(connection: ConnectionConfig, key: str) -> str:
+    """Return where a setting, or the first value in its table, comes from; empty if that is not known."""
+    within = (origin for dotted, origin in connection.origins.items() if dotted.startswith(f"{key}."))
+    return connection.origins.get(key) or next(within, "")
+
+
+def _is_secret(annotation: object) -> bool:
+    return annotation is SecretStr or annotation == SecretStr | None
+
+
 def _unknown(key: str, place: str, provider: type[Provider[Any]], siblings: Mapping[str, type[Provider[Any]]]) -> str:
     shown = printable(key, 60)
     owners = [name for name, other in siblings.items() if key in other.Settings.model_fields]
@@ -81,8 +140,7 @@ def _validate(model: type[BaseModel], values: dict[str, Any], place: str, connec
         for each in error.errors(include_input=False, include_url=False, include_context=False):
             key = ".".join(str(part) for part in each["loc"])
             if each["type"] == "missing":
-                missing = f'{key} is missing; add {key} = "${{{key.upper()}}}" to the connection, or pass {key}=…'
-                problems.append(missing)
+                problems.append(_missing(model, key, connection))
                 continue
             message = each["msg"].removeprefix("Value error, ")
             if each["type"] == "extra_forbidden":
@@ -93,6 +151,15 @@ def _validate(model: type[BaseModel], values: dict[str, Any], place: str, connec
     # The validator of a plugin may quote the value.
     problem = mask("; ".join(problems), _texts_of_secrets(prepared))
     raise ConfigError(f"{place}: {problem}", connection=connection.name, provider=connection.provider)
+
+
+def _missing(model: type[BaseModel], key: str, connection: ConnectionConfig) -> str:
+    customary: Mapping[str, str] = getattr(model, "variables", {})
+    variable = customary.get(key) or variable_of(connection.name, key)
+    return (
+        f'{key} is missing; set the environment variable {variable}, add {key} = "${{{variable}}}" to the connection, '
+        f"or pass {key}=…"
+    )
 
 
 def _texts_of_secrets(values: Mapping[str, Any]) -> Iterator[str]:
@@ -112,7 +179,7 @@ def _unknown_within(model: type[BaseModel], place: tuple[int | str, ...]) -> str
 
 
 def _source(connection: ConnectionConfig, key: str) -> str:
-    origin = connection.origins.get(key)
+    origin = origin_of(connection, key)
     return f" (from {origin})" if origin else ""
 
 
@@ -120,16 +187,26 @@ def _prepare(model: type[BaseModel], key: str, value: Any, place: str, connectio
     annotation = model.model_fields[key].annotation
     if isinstance(value, PollPolicy | RetryPolicy):
         return {name: number for name, number in asdict(value).items() if number is not None}
-    if isinstance(value, dict):
-        return _numbers(cast("dict[str, Any]", value))
-    if annotation is SecretStr or annotation == SecretStr | None:
+    if _is_secret(annotation):
         return _secret(value, key, place, connection)
-    if key == "webhook_secrets" and isinstance(value, list | tuple):
-        several: tuple[Any, ...] = tuple(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # TOML
-        return tuple(_secret(v, key, place, connection) for v in several)
-    if isinstance(value, Digits):
-        return str(value) if annotation is str or annotation == str | None else _numbers(value)
-    return value
+    if key == "webhook_secrets":
+        return _webhook_secrets(value, place, connection)
+    if is_source(value) and key in getattr(model, "usual", ()):
+        return _read(value, key, place, connection)[0]
+    if isinstance(value, Digits) and (annotation is str or annotation == str | None):
+        return str(value)
+    return _numbers(value)
+
+
+def _webhook_secrets(value: Any, place: str, connection: ConnectionConfig) -> Any:
+    key = "webhook_secrets"
+    # A variable cannot hold a list, and a source gives one secret.
+    is_variable = origin_of(connection, key) == f"{FROM_VARIABLE}{variable_of(connection.name, key)}"
+    is_single = is_source(value) or (isinstance(value, str) and is_variable)
+    if not is_single and not isinstance(value, list | tuple):
+        return value
+    several = [value] if is_single else cast("list[Any]", value)
+    return tuple(_secret(each, key, place, connection) for each in several)
 
 
 def _numbers(value: Any) -> Any:
@@ -140,15 +217,31 @@ def _numbers(value: Any) -> Any:
 
 
 def _secret(value: object, key: str, place: str, connection: ConnectionConfig) -> SecretStr:
-    """Check a credential for use in a header; only the final newline of a mounted file is removed."""
-    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    """Check a credential for use in a header; only the final newline of a file is removed."""
+    text, where = (value, "") if not is_source(value) else _read(value, key, place, connection)
+    text = text.get_secret_value() if isinstance(text, SecretStr) else text
     if not isinstance(text, str):
         raise ConfigError(f"{place}: {key} must be a text", connection=connection.name)
     text = str(text).rstrip("\r\n")
     problem = _secret_problem(text)
     if problem:
-        raise ConfigError(f"{place}: {key}{_source(connection, key)} {problem}", connection=connection.name)
+        described = f"{key}{_source(connection, key)}{where}"
+        raise ConfigError(f"{place}: {described} {problem}", connection=connection.name)
     return SecretStr(text)
+
+
+def _read(value: object, key: str, place: str, connection: ConnectionConfig) -> tuple[str, str]:
+    """Read a secret that is kept elsewhere; return it without its final newline, and for messages where it is kept."""
+    try:
+        text, where = read_source(value, f"{key}{_source(connection, key)}")
+    except ConfigError as error:
+        problem = error.message
+    else:
+        text = text.rstrip("\r\n")
+        if text:
+            return text, f", {where},"
+        problem = f"{key}{_source(connection, key)}, {where}, is empty"
+    raise ConfigError(f"{place}: {problem}", connection=connection.name)
 
 
 def _secret_problem(text: str) -> str | None:

@@ -2,7 +2,8 @@
 
 The file is the first of: `config=`, ``TASKBRIDGE_CONFIG``, ``./taskbridge.toml``, ``taskbridge.toml`` in the user's
 configuration folder. ``${VAR}`` in a text inserts an environment variable; anything else in ``${…}`` is an error.
-``TASKBRIDGE_<CONNECTION>__<KEY>`` (dashes as underscores; two underscores before each further key) overrides one value.
+Variables override the file's values and define connections of their own (`taskbridge._config.environment`), also
+without any file.
 
 Errors name the key and the rule, never the value: the value of a mistyped key may be a credential.
 """
@@ -18,13 +19,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
+from taskbridge._config.environment import FROM_VARIABLE, defined_connections, override, variable_of
 from taskbridge.errors import ConfigError, printable
 from taskbridge.provider.secrets import strip_tracebacks
 
 CONNECTION_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
 VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 PLACEHOLDER: Final = re.compile(r"\$\{[^}]*\}")  # also one that is no variable, such as ${A-B}
-_FROM_VARIABLE: Final = "environment variable "
 _MAX_DEPTH: Final = 8  # nested tables; ours need three
 
 Table: TypeAlias = Mapping[str, Any]
@@ -53,10 +54,15 @@ class GroupConfig:
 class Config:
     """A configuration."""
 
-    path: Path | None  # the file that it was read from
+    path: Path | None  # the file that it was read from; None for the environment alone
     connections: Mapping[str, ConnectionConfig]  # by name
     default: str | None = None  # name of the connection or group to use if none is named
     groups: Mapping[str, GroupConfig] = field(default_factory=dict[str, GroupConfig])  # by name
+
+    @property
+    def place(self) -> str:
+        """Where it was read, for messages."""
+        return str(self.path) if self.path else "the environment"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,14 +76,14 @@ class Config:
             ConfigError: There is none; the message offers the nearest name.
         """
         chosen = name or self.default or (self.names[0] if len(self.names) == 1 else None)
-        where = f" in {self.path}" if self.path else ""
         if chosen is None:
             known = _listed(self.names)
-            raise ConfigError(f'name a connection: connect(connection="…"); there are {known}{where}')
+            raise ConfigError(f'name a connection: connect(connection="…"); there are {known} in {self.place}')
         if chosen not in self.names:
             table = chosen if CONNECTION_NAME.fullmatch(chosen) else "name"
-            hint = f"{nearest(chosen, self.names)}add [connections.{table}] to the file"
-            raise ConfigError(f"there is no connection {printable(chosen, 60)!r}{where}; {hint}")
+            remedy = f"add [connections.{table}] to the file" if self.path else f"set {variable_of(table, 'provider')}"
+            hint = f"{nearest(chosen, self.names)}{remedy}"
+            raise ConfigError(f"there is no connection {printable(chosen, 60)!r} in {self.place}; {hint}")
         return self.connections.get(chosen) or self.groups[chosen]
 
     def connection(self, name: str | None = None) -> ConnectionConfig:
@@ -110,26 +116,34 @@ def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str
         origin = "" if path is not None else " (from TASKBRIDGE_CONFIG)"
         kind = "is a directory" if chosen.is_dir() else "does not exist"
         raise ConfigError(f"the configuration {chosen}{origin} {kind}", raw=str(chosen))
-    from platformdirs import user_config_path  # noqa: PLC0415  # only if no file is named
-
-    places = (Path("taskbridge.toml"), user_config_path("taskbridge") / "taskbridge.toml")
+    places = _usual_places()
     for place in places:
         if place.is_file():
             return place
     raise ConfigError(
         f"no configuration found; tried TASKBRIDGE_CONFIG (not set), {places[0].absolute()} and {places[1]}. "
-        "Write one (taskbridge init begins it), or name the provider and its settings: "
-        'connect("cloudconvert", api_key=…)'
+        "Write one (taskbridge init begins it), define a connection by TASKBRIDGE_<NAME>__PROVIDER in the environment, "
+        'or name the provider and its settings: connect("cloudconvert", api_key=…)'
     )
+
+
+def _usual_places() -> tuple[Path, Path]:
+    from platformdirs import user_config_path  # noqa: PLC0415  # only if no file is named
+
+    return Path("taskbridge.toml"), user_config_path("taskbridge") / "taskbridge.toml"
 
 
 @strip_tracebacks
 def load_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Config:
-    """Read the configuration file in force; without a path, search the usual places.
+    """Read the configuration in force; without a path, search the usual places, then the environment alone.
 
     Raises:
-        ConfigError: There is no file, or it cannot be used.
+        ConfigError: There is none, or it cannot be used.
     """
+    variables = _environment(environ)
+    is_named = path is not None or variables.get("TASKBRIDGE_CONFIG")
+    if not is_named and not any(place.is_file() for place in _usual_places()) and defined_connections(variables, {}):
+        return read_config("", environ=environ)
     chosen = find_config(path, environ)
     try:
         text = chosen.read_text(encoding="utf-8")
@@ -141,7 +155,7 @@ def load_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str
 
 @strip_tracebacks
 def read_config(text: str, *, path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
-    """Read the text of a configuration; the path is for messages.
+    """Read the text of a configuration, and what the environment adds to it; the path is for messages.
 
     Raises:
         ConfigError: It cannot be used.
@@ -160,8 +174,10 @@ def read_config(text: str, *, path: Path | None = None, environ: Mapping[str, st
     tables = document.get("connections", {})
     if not isinstance(tables, dict):
         raise ConfigError(f"{place}: connections must be tables, such as [connections.invoices]")
-    named = cast("dict[str, Any]", tables)
-    read = [_connection(name, table, place, _environment(environ)) for name, table in named.items()]
+    variables = _environment(environ)
+    named: dict[str, Any] = dict(cast("dict[str, Any]", tables))
+    named |= {name: {} for name in defined_connections(variables, named)}
+    read = [_connection(name, table, place, variables) for name, table in named.items()]
     connections = {each.name: each for each in read if isinstance(each, ConnectionConfig)}
     groups = {each.name: each for each in read if isinstance(each, GroupConfig)}
     for group in groups.values():
@@ -202,7 +218,7 @@ def _connection(name: str, table: object, place: str, environ: Mapping[str, str]
         raise ConfigError(f"{place}: connections.{name} must be a table")
     values = dict(cast("dict[str, Any]", table))
     origins = {key: place for key, _ in leaves(values)}
-    _override(name, values, origins, environ)
+    override(name, values, origins, environ)
     _expand_variables(values, "", origins, environ)
     if "first" in values:
         return _group(name, values, origins)
@@ -212,6 +228,32 @@ def _connection(name: str, table: object, place: str, environ: Mapping[str, str]
     if not isinstance(provider, str) or not provider:
         raise ConfigError(f'{place}: connections.{name} names no provider; add provider = "cloudconvert", for example')
     return ConnectionConfig(name, provider, values, origins)
+
+
+@strip_tracebacks
+def provider_connection(provider: str, settings: Table, environ: Mapping[str, str] | None = None) -> ConnectionConfig:
+    """Return the connection that ``connect(provider, **settings)`` means: it is named after its provider.
+
+    Raises:
+        ConfigError: The environment says that the connection of that name has another provider, or is ambiguous.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    override(provider, values, origins, _environment(environ))
+    if values.pop("provider", provider) != provider:
+        variable = origins["provider"].removeprefix(FROM_VARIABLE)
+        raise ConfigError(
+            f"the environment variable {variable} gives the connection {provider!r} another provider; rename that "
+            f"connection, or open it: connect(connection={provider!r})"
+        )
+    return with_keywords(ConnectionConfig(provider, provider, values, origins), settings)
+
+
+def with_keywords(connection: ConnectionConfig, settings: Table) -> ConnectionConfig:
+    """Return a connection with settings that were passed to `connect`, which replace whole tables."""
+    kept = {key: origin for key, origin in connection.origins.items() if key.partition(".")[0] not in settings}
+    origins = {**kept, **dict.fromkeys(settings, "connect()")}
+    return ConnectionConfig(connection.name, connection.provider, {**connection.values, **settings}, origins)
 
 
 def _group(name: str, values: Mapping[str, Any], origins: Mapping[str, str]) -> GroupConfig:
@@ -256,35 +298,6 @@ def leaves(values: Table, above: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{above}{key}", value
 
 
-def _override(name: str, values: dict[str, Any], origins: dict[str, str], environ: Mapping[str, str]) -> None:
-    prefix = f"TASKBRIDGE_{name.replace('-', '_').upper()}__"
-    for variable in sorted(environ):
-        if not variable.upper().startswith(prefix) or len(variable) == len(prefix):
-            continue
-        *tables, last = variable[len(prefix) :].lower().split("__")
-        target = values
-        for table in tables:
-            inner = target.get(table)
-            target[table] = dict(cast("dict[str, Any]", inner)) if isinstance(inner, dict) else {}
-            target = target[table]
-        key = next((each for each in target if each.lower() == last), last)  # a vendor's words have capitals
-        target[key] = _scalar(environ[variable])
-        origins[".".join([*tables, key])] = f"{_FROM_VARIABLE}{variable}"
-
-
-def _scalar(text: str) -> Any:
-    """Read a number or a boolean from the environment; anything else is text."""
-    if text in ("true", "false"):
-        return text == "true"
-    return Digits(text) if re.fullmatch(r"-?\d{1,15}(\.\d{1,15})?", text, re.ASCII) else text
-
-
-class Digits(str):
-    """Digits from the environment: a number if the setting is one, otherwise text."""
-
-    __slots__ = ()
-
-
 class Unset(str):
     """Text with a ``${VAR}`` that is not set or no name; an error only when its connection is used."""
 
@@ -301,8 +314,9 @@ class Unset(str):
 def unset_values(values: Table) -> Iterator[tuple[str, Unset]]:
     """Yield the values with a variable that is not set, by dotted key."""
     for key, value in leaves(values):
-        items = cast("list[object]", value if isinstance(value, list) else [value])
-        yield from ((key, item) for item in items if isinstance(item, Unset))
+        for item in cast("list[object]", value if isinstance(value, list) else [value]):
+            inner = cast("dict[str, object]", item).values() if isinstance(item, dict) else [item]
+            yield from ((key, each) for each in inner if isinstance(each, Unset))
 
 
 def _expand_variables(values: dict[str, Any], above: str, origins: dict[str, str], environ: Mapping[str, str]) -> None:
@@ -314,13 +328,15 @@ def _expand_variables(values: dict[str, Any], above: str, origins: dict[str, str
         elif isinstance(value, list):
             items: list[Any] = value  # pyright: ignore[reportUnknownVariableType]  # any TOML
             values[key] = [_expand(item, environ) for item in items]
-        elif isinstance(value, str) and "${" in value and not origins.get(dotted, "").startswith(_FROM_VARIABLE):
+        elif isinstance(value, str) and "${" in value and not origins.get(dotted, "").startswith(FROM_VARIABLE):
             values[key] = _expand(value, environ)
             if names := ", ".join(VARIABLE.findall(value)):
-                origins[dotted] = f"{_FROM_VARIABLE}{names} (named in {origins[dotted]})"
+                origins[dotted] = f"{FROM_VARIABLE}{names} (named in {origins[dotted]})"
 
 
 def _expand(value: Any, environ: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _expand(each, environ) for key, each in cast("dict[str, Any]", value).items()}
     if not isinstance(value, str):
         return value
     known = {name: environ.get(name, "") for name in VARIABLE.findall(value)}

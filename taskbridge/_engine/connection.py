@@ -8,16 +8,22 @@ Each part of the state has one owner: the provider and the settings never change
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sized
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from taskbridge._config.connections import connection_settings
-from taskbridge._config.files import ConnectionConfig, GroupConfig, load_config
+from taskbridge._config.connections import (
+    add_vendor_variables,
+    connection_settings,
+    credential_origin,
+    keeps_secrets_elsewhere,
+)
+from taskbridge._config.files import GroupConfig, load_config, provider_connection, with_keywords
 from taskbridge._config.network import proxy_secrets
 from taskbridge._config.registry import check_provider, load_builtin_providers, load_provider
 from taskbridge._config.settings import CommonSettings
@@ -51,15 +57,18 @@ if TYPE_CHECKING:
     import os
     from datetime import datetime
 
-    from taskbridge._config.files import Config
+    from taskbridge._config.files import Config, ConnectionConfig
     from taskbridge.events import Outage
     from taskbridge.models import Task, TaskFile, UsageUnit
+    from taskbridge.provider.base import ProviderSettings
     from taskbridge.provider.capabilities import Credential
     from taskbridge.provider.clock import Clock
 
 _MOST_OPERATIONS: Final = 64  # operations whose durations are learned apart
 _LONGEST_OPERATION: Final = 200  # characters
 _MOST_WORDS: Final = 100  # unknown status words that are logged
+_KEPT_SECRETS: Final = 8  # sets of secrets that are still removed from errors after they were replaced
+_RELOAD_PAUSE: Final = 5.0  # seconds between two readings of the secrets for webhooks that are not proved
 _SUBMITTED_KEPT: Final = 3600.0  # seconds for which the time of a submission is remembered
 
 
@@ -115,8 +124,17 @@ class ConnectionStats:
 class Connection:
     """One configured connection at runtime."""
 
-    def __init__(self, name: str, provider: Provider[Any], settings: CommonSettings, clock: Clock) -> None:
+    def __init__(
+        self,
+        name: str,
+        provider: Provider[Any],
+        settings: CommonSettings,
+        clock: Clock,
+        reload: Callable[[], tuple[CommonSettings, ProviderSettings]] | None = None,
+    ) -> None:
         self.name = name
+        self.reload = reload
+        """Reads and checks the settings again; None if all secrets are in them, and none is kept elsewhere."""
         self.provider = provider
         self.settings = settings
         self.clock = clock
@@ -125,8 +143,11 @@ class Connection:
         self.max_body = settings.max_body or provider.max_body
         self.expects_webhook = bool(settings.webhook_secrets) and provider.capabilities.webhooks is not None
         """Whether the vendor is set up to send webhooks, so that polling is only a safety net."""
-        of_settings = secrets_of(settings, leave_out="proxy") | proxy_secrets(settings)
-        self.secrets = secrets_of(provider.settings) | of_settings
+        self._proxy_secrets = proxy_secrets(settings)
+        self._known = deque([self._secrets_of_settings()], _KEPT_SECRETS)
+        self.secrets = self._known[0]
+        self._reloaded_at = -inf  # monotonic seconds, for a webhook delivery
+        self.credential_origin = ""  # where its secrets were set, for the error of a refused one
         self.signs = type(provider).sign is not Provider.sign  # pyright: ignore[reportUnknownMemberType]  # any settings
         """Whether the provider signs requests; most do not, and each poll is one call shorter."""
         self.transport = ""  # see `ConnectionStats`
@@ -246,6 +267,38 @@ class Connection:
         """Return the monotonic seconds at which a task was submitted; minus infinity if that is not known."""
         return self._submitted_at.get(task_id, -inf)
 
+    # Secrets that are kept elsewhere.
+
+    def _secrets_of_settings(self) -> frozenset[str]:
+        return secrets_of(self.provider.settings) | secrets_of(self.settings, leave_out="proxy") | self._proxy_secrets
+
+    def reload_secrets(self) -> bool:
+        """Read the secrets again that are kept elsewhere; return whether one has changed. It may block.
+
+        Raises:
+            ConfigError: One cannot be read any more, or is none.
+        """
+        if self.reload is None:
+            return False
+        common, own = self.reload()
+        if own == self.provider.settings and common.webhook_secrets == self.settings.webhook_secrets:
+            return False
+        self.settings = self.settings.model_copy(update={"webhook_secrets": common.webhook_secrets})
+        self.provider.settings = own
+        self._known.append(self._secrets_of_settings())
+        self.secrets = frozenset[str]().union(*self._known)  # a vendor may still echo the old ones
+        self._in_use = (None, self.secrets)
+        log("secrets-changed", connection=self.name)
+        return True
+
+    def reload_for_delivery(self) -> bool:
+        """As `reload_secrets`, for a webhook that is not proved; anyone can send one, so not more often than that."""
+        now = self.clock.monotonic()
+        if self.reload is None or now - self._reloaded_at < _RELOAD_PAUSE:
+            return False
+        self._reloaded_at = now
+        return self.reload_secrets()
+
     # Errors and snapshots.
 
     @property
@@ -274,6 +327,10 @@ class Connection:
 
     def refused(self, error: TaskbridgeError, task_id: str | None = None) -> TaskbridgeError:
         """Add context to an error; a refusal of the account also ends every other request of the connection."""
+        origin = self.credential_origin
+        if isinstance(error, AuthenticationError) and origin and origin not in error.message:
+            error.message = f"{error.message} ({origin})"
+            error.args = (error.message,)
         self.add_context(error, task_id)
         if self.is_refusal(error):
             self.credentials.refuse(error, self.name)
@@ -371,16 +428,14 @@ def open_connection(
                 raise ConfigError(f"{chosen.name!r} is a group and takes no settings; set {names} for its members")
             return Group(chosen.name, tuple(_open(loaded.connections[each], clock) for each in chosen.first)), known
         if settings:
-            origins = {**chosen.origins, **dict.fromkeys(settings, "connect()")}
-            chosen = ConnectionConfig(chosen.name, chosen.provider, {**chosen.values, **settings}, origins)
+            chosen = with_keywords(chosen, settings)
         return _open(chosen, clock), known
     if connection is not None or config is not None:
         raise ConfigError("connect takes a provider with its settings, or connection= and config=, not both")
-    origins = dict.fromkeys(settings, "connect()")
     if not isinstance(provider, str):
         kind = check_provider(provider)
-        return _open(ConnectionConfig(kind.name, kind.name, settings, origins), clock, kind), frozenset()
-    chosen = ConnectionConfig(provider, provider, settings, origins)
+        return _open(provider_connection(kind.name, settings), clock, kind), frozenset()
+    chosen = provider_connection(provider, settings)
     try:
         return _open(chosen, clock), frozenset()
     except ProviderNotFound as error:
@@ -399,7 +454,7 @@ def open_connections(config: Config, clock: Clock) -> dict[str, Connection]:
         ProviderLoadError: A provider cannot be used.
     """
     if not config.connections:
-        raise ConfigError(f"{config.path or 'the configuration'} has no connections; add [connections.invoices]")
+        raise ConfigError(f"{config.place} has no connections; add [connections.invoices]")
     return {name: _open(each, clock) for name, each in config.connections.items()}
 
 
@@ -415,11 +470,16 @@ def _open(config: ConnectionConfig, clock: Clock, kind: type[Provider[Any]] | No
         provider = kind or load_provider(config.provider)
     except ProviderNotFound as error:
         raise error if config.name == config.provider else error.about(connection=config.name) from None
+    config = add_vendor_variables(config, provider)
     known = {*CommonSettings.model_fields, *provider.Settings.model_fields}
     # The other providers are only needed to say which one a stray setting belongs to.
     siblings = {} if known.issuperset(config.values) else dict(load_builtin_providers())
-    common, own = connection_settings(config, provider, siblings)
-    return Connection(config.name, provider(own, config.name), common, clock)
+    read = partial(connection_settings, config, provider, siblings)
+    common, own = read()
+    reload = read if keeps_secrets_elsewhere(config, provider) else None
+    opened = Connection(config.name, provider(own, config.name), common, clock, reload)
+    opened.credential_origin = credential_origin(config, provider)
+    return opened
 
 
 def _is_configured(name: str) -> bool:

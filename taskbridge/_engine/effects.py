@@ -48,6 +48,7 @@ class RefreshCredential:
 
     stale: Credential | None  # None if there is none yet
     deadline: float  # monotonic seconds by which the new one is needed
+    refused: bool = False  # whether the vendor refused the stale one, so that its secret may have been replaced
 
 
 @dataclass(frozen=True, slots=True)

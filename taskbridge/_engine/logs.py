@@ -37,6 +37,12 @@ RECORDS: Final[Mapping[str, Record]] = {
         "connection %(connection)s pauses: %(reason)s",
         "The vendor refuses the account; logged once, until the next call.",
     ),
+    "secrets-changed": Record(
+        LOG,
+        logging.INFO,
+        "connection %(connection)s uses a new secret",
+        "A secret that is kept in a file, in the keyring or behind a function was read again, and has changed.",
+    ),
     "outage-began": Record(
         LOG,
         logging.WARNING,

@@ -16,7 +16,7 @@ from taskbridge._engine.effects import RunBlocking, UseConnection
 from taskbridge._engine.inputs import SubmitRequest, TemporaryFiles, check_document, prepare, rereadable
 from taskbridge._engine.lookup import identity_mismatch
 from taskbridge._engine.redirects import fetch
-from taskbridge._engine.retry import LIST, OTHER, SUBMIT, broken_provider, with_policies
+from taskbridge._engine.retry import LIST, OTHER, SUBMIT, TOKEN, broken_provider, with_policies
 from taskbridge._engine.tracing import begin_trace, report_observation
 from taskbridge._engine.uncertainty import SubmissionTracker, is_unsent
 from taskbridge._engine.uploads import delete_upload, delete_uploads
@@ -393,7 +393,9 @@ def check(connection: Connection) -> EffectFlow[CheckResult]:
         page = yield from perform(connection, lambda: provider.list_page(Query(), None), after=responses.append)
         unknown = {task.native_status or "none" for task in page.tasks if not task.recognized}
         return CheckResult("the newest tasks were listed", len(page.tasks), tuple(sorted(unknown)), _skew(responses))
-    yield from perform(connection, provider.authorize, after=responses.append)
+    if connection.reload is not None:  # nothing else asks for them again before the login is refused
+        yield RunBlocking(connection.reload_secrets)
+    yield from perform(connection, provider.authorize, options=TOKEN, after=responses.append)
     return CheckResult("a token was issued" if responses else None, skew=_skew(responses))
 
 

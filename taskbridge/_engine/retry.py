@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
-from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, Send, Sleep
+from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, RunBlocking, Send, Sleep
 from taskbridge._engine.logs import REQUESTS
 from taskbridge._engine.outage import report_failure, report_response
 from taskbridge._engine.read_once import read_once
@@ -24,6 +24,7 @@ from taskbridge.errors import (
     ApiError,
     AuthenticationError,
     CircuitOpen,
+    ConfigError,
     ContractError,
     DeadlineExceeded,
     ServerError,
@@ -69,7 +70,7 @@ POLL: Final = RequestOptions("poll")
 LIST: Final = RequestOptions("list")
 SUBMIT: Final = RequestOptions("submit")
 DOWNLOAD: Final = RequestOptions("download")
-_TOKEN: Final = RequestOptions("token")
+TOKEN: Final = RequestOptions("token")
 
 
 def with_policies(  # noqa: C901  # a function more would be a call more in each poll
@@ -169,21 +170,48 @@ def broken_provider(connection: Connection, problem: str) -> ContractError:
     return ContractError(f"the provider {connection.provider.name} is broken: {problem}", connection=connection.name)
 
 
-def refresh(connection: Connection, stale: Credential | None, deadline: float) -> EffectFlow[Credential]:
-    """Renew the connection's credential, unless another caller has done so or the vendor refuses it."""
+def refresh(connection: Connection, wanted: RefreshCredential) -> EffectFlow[Credential]:
+    """Renew the connection's credential, unless another caller has done so or the vendor refuses it.
+
+    Secrets that are kept elsewhere are read again if the vendor refused what was made from them: the credential that is
+    replaced, or now the login.
+    """
     credentials = connection.credentials
     if credentials.refusal is not None:
         raise credentials.refusal.again()
     credential = credentials.current
-    if credential is None or credential is stale:
-        credentials.current = credential = yield from authorize(connection, deadline)
+    if credential is not None and credential is not wanted.stale:
+        return credential
+    if wanted.refused and connection.reload is not None:
+        yield from _reload_secrets(connection)
+    try:
+        credential = yield from authorize(connection, wanted.deadline)
+    except AuthenticationError as error:
+        failure = error
+    else:
+        credentials.current = credential
+        return credential
+    if wanted.refused or connection.reload is None or not (yield from _reload_secrets(connection)):
+        raise failure
+    credentials.current = credential = yield from authorize(connection, wanted.deadline)
     return credential
+
+
+def _reload_secrets(connection: Connection) -> EffectFlow[bool]:
+    """Read the secrets again that are kept elsewhere; return whether one has changed."""
+    try:
+        changed: bool = yield RunBlocking(connection.reload_secrets)
+    except ConfigError as error:
+        problem = error.message
+    else:
+        return changed
+    raise AuthenticationError(f"the vendor refused the credential, which cannot be read again: {problem}")
 
 
 def authorize(connection: Connection, deadline: float) -> EffectFlow[Credential]:
     """Get a credential from the vendor; any final refusal counts as an `AuthenticationError`."""
     try:
-        return (yield from with_policies(connection, connection.provider.authorize, deadline, _TOKEN))
+        return (yield from with_policies(connection, connection.provider.authorize, deadline, TOKEN))
     except ApiError as failure:
         error: TaskbridgeError = failure
         if not (failure.retryable or isinstance(failure, AuthenticationError)):
@@ -278,7 +306,7 @@ def _exchange(
         # Once more with a new credential, and again if it was renewed for another caller while this was under way.
         if attempt.refuses(credential) and (may_refresh or credential is not connection.credentials.current):
             may_refresh = False
-            yield RefreshCredential(credential, deadline)
+            yield RefreshCredential(credential, deadline, refused=True)
             continue
         if attempt.is_fluke() and request.may_repeat and not request.new_connection:
             request, last = replace(request, new_connection=True), attempt
@@ -383,7 +411,7 @@ def _send(
             connection.throttle.abandoned()
         raise
     else:
-        response.authorized = request.authorized or kind == _TOKEN.kind
+        response.authorized = request.authorized or kind == TOKEN.kind
         attempt = _responded(connection, request, response)
     if sent_at is not None:
         _report(connection, request, attempt, context, sent_at)

@@ -135,7 +135,13 @@ def receive(
             raise WebhookRejected(  # noqa: TRY301  # as above
                 "the body is compressed (Content-Encoding), which no vendor does", answer=415
             )
-        return _parse(connection, Received(connection, fields, bytes(body), url, _aware(now or connection.clock.now())))
+        moment = _aware(now or connection.clock.now())
+        try:
+            return _parse(connection, Received(connection, fields, bytes(body), url, moment))
+        except WebhookRejected as error:
+            if error.answer != 401 or not connection.reload_for_delivery():
+                raise
+        return _parse(connection, Received(connection, fields, bytes(body), url, moment))  # with the new secret
     except WebhookRejected as error:
         log("webhook-rejected", connection=connection.name, reason=error.message)
         failure: TaskbridgeError = error

@@ -133,7 +133,7 @@ class Runtime:
         if is_late:
             raise unsent(CREDENTIAL_LATE)
         try:
-            return await self.run(Operation(connection, refresh(connection, effect.stale, effect.deadline)))
+            return await self.run(Operation(connection, refresh(connection, effect)))
         finally:
             lock.release()
 

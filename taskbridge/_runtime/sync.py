@@ -125,7 +125,7 @@ class Runtime:
         if not self.clock.acquire(lock, max(0.0, effect.deadline - self.clock.monotonic())):
             raise unsent(CREDENTIAL_LATE)
         try:
-            return self.run(Operation(connection, refresh(connection, effect.stale, effect.deadline)))
+            return self.run(Operation(connection, refresh(connection, effect)))
         finally:
             lock.release()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -13,16 +14,16 @@ import click
 from taskbridge._redaction import MASK
 from taskbridge.cli.exit_codes import DONE, USAGE
 from taskbridge.cli.options import config_path, connections_argument, with_config, with_json
-from taskbridge.errors import TaskbridgeError, printable
+from taskbridge.errors import ConfigError, TaskbridgeError, printable
 from taskbridge.models import TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
-    from taskbridge._config.files import ConnectionConfig, GroupConfig
+    from taskbridge._config.files import Config, ConnectionConfig, GroupConfig
     from taskbridge.cli.output import Output
 
 
@@ -48,13 +49,13 @@ def command(ctx: click.Context) -> int:
 @click.pass_obj
 def show(output: Output, connections: tuple[str, ...], *, everything: bool) -> int:
     """Print each setting and where its value comes from. Secrets are masked."""
-    from taskbridge._config.files import GroupConfig, load_config  # noqa: PLC0415  # heavy
+    from taskbridge._config.files import GroupConfig  # noqa: PLC0415  # heavy
 
-    config = load_config(config_path())
+    config = load_shown(config_path(), connections)
     chosen = [config.find(name) for name in connections or config.names]
     code = DONE
     if not output.as_json:
-        output.line(f"{config.path}")
+        output.line(config.place)
         output.line(f"default = {config.default or 'none'}")
     for connection in chosen:
         if isinstance(connection, GroupConfig):
@@ -62,6 +63,7 @@ def show(output: Output, connections: tuple[str, ...], *, everything: bool) -> i
             continue
         problem = _problem(connection)
         code = USAGE if problem else code
+        connection = with_variables(connection)  # noqa: PLW2901  # the same one
         rows = list(connection_settings(connection, everything=everything))
         if output.as_json:
             settings = {key: {"value": value, "origin": origin} for key, value, origin in rows}
@@ -70,6 +72,38 @@ def show(output: Output, connections: tuple[str, ...], *, everything: bool) -> i
         else:
             output.line(f"\n{_block(connection, rows, problem)}")
     return code
+
+
+def load_shown(path: str | None, names: Sequence[str]) -> Config:
+    """Read the configuration; a name that is a provider's, and no connection's, is what ``connect(name)`` opens.
+
+    Raises:
+        ConfigError: There is no configuration, or it cannot be used.
+    """
+    from taskbridge._config.files import Config, load_config, provider_connection  # noqa: PLC0415  # heavy
+    from taskbridge._config.registry import provider_names  # noqa: PLC0415  # heavy
+
+    installed = provider_names()
+    try:
+        config = load_config(path)
+    except ConfigError as error:
+        is_named = path is not None or os.environ.get("TASKBRIDGE_CONFIG")
+        if is_named or not names or not set(names) <= set(installed):
+            raise error.again() from None
+        config = Config(None, {})
+    more = {name: provider_connection(name, {}) for name in names if name in installed and name not in config.names}
+    return replace(config, connections={**config.connections, **more})
+
+
+def with_variables(connection: ConnectionConfig) -> ConnectionConfig:
+    """Return a connection with what its vendor's customary environment variables say."""
+    from taskbridge._config.connections import add_vendor_variables  # noqa: PLC0415  # heavy
+    from taskbridge._config.registry import load_provider, provider_names  # noqa: PLC0415  # as above
+
+    if connection.provider in provider_names():  # else perhaps a credential in the wrong place
+        with suppress(TaskbridgeError):
+            return add_vendor_variables(connection, load_provider(connection.provider))
+    return connection
 
 
 def _show_group(output: Output, group: GroupConfig) -> None:
@@ -124,11 +158,25 @@ def connection_settings(connection: ConnectionConfig, *, everything: bool = Fals
     fields = {**dict(setting_fields(CommonSettings)), **_own_fields(connection.provider)}
     values = dict(leaves(connection.values))
     for key, value in values.items():
+        if _is_source(key, fields):
+            yield key, _shown_source(key, value), connection.origins.get(key, "")
+            continue
         field = fields["states"] if key.startswith("states.") else fields.get(key)
         yield key, _masked(key, value, field), connection.origins.get(key, "")
     for key, field in fields.items() if everything else ():
         if not any(name == key or name.startswith(f"{key}.") for name in values) and not field.is_required():
             yield key, field.get_default(call_default_factory=True, validated_data={}), "default"
+
+
+def _is_source(key: str, fields: Mapping[str, FieldInfo]) -> bool:
+    """Whether a dotted key says where a secret is kept."""
+    setting, _, part = key.rpartition(".")
+    return setting in fields and part in ("file", "keyring", "user")
+
+
+def _shown_source(key: str, value: Any) -> Any:
+    """Return where a secret is kept; what does not exist may be the secret itself, in the wrong place."""
+    return MASK if key.endswith(".file") and not os.path.exists(str(value)) else value  # noqa: PTH110  # False for a NUL, too
 
 
 def _own_fields(provider: str) -> dict[str, FieldInfo]:

@@ -21,7 +21,7 @@ import click
 
 from taskbridge import __version__
 from taskbridge._redaction import MASK
-from taskbridge.cli.config import connection_settings
+from taskbridge.cli.config import connection_settings, load_shown, with_variables
 from taskbridge.cli.exit_codes import DONE, USAGE, code_of
 from taskbridge.cli.formatting import plural, wrap_line
 from taskbridge.cli.options import (
@@ -97,7 +97,7 @@ def _without_home(text: str) -> str:
 
 
 def _findings(output: Output, names: Sequence[str], path: str | None, *, offline: bool) -> Iterator[Finding]:
-    from taskbridge._config.files import GroupConfig, find_config, load_config  # noqa: PLC0415  # heavy
+    from taskbridge._config.files import GroupConfig  # noqa: PLC0415  # heavy
     from taskbridge._config.registry import NO_METADATA, providers  # noqa: PLC0415  # as above
     from taskbridge._transport.choice import curl_problem, transport_name  # noqa: PLC0415  # as above
 
@@ -116,17 +116,16 @@ def _findings(output: Output, names: Sequence[str], path: str | None, *, offline
         else:
             yield Finding("provider", info.name, "ok", f"from {origin or 'an unnamed distribution'}")
     try:
-        found = find_config(path)
-        config = load_config(found)
+        config = load_shown(path, names)
         chosen = [config.find(name) for name in names or config.names]
     except ConfigError as error:
         yield Finding("configuration", path or "none", "problem", error.message, USAGE)
         return
     count = len(config.connections)
     default = config.default or ("none" if len(config.names) != 1 else config.names[0])
-    place = _without_home(str(found))
+    place = _without_home(config.place)
     yield Finding("configuration", place, "ok", f"{plural(count, 'connection')}, default {default}")
-    if _exposes_secrets(found, config):
+    if config.path is not None and _exposes_secrets(config.path, config):
         message = f"contains credentials, and others can read it: chmod 600 {place}, or use ${{VARIABLE}}"
         yield Finding("configuration", place, "note", message)
     for each in chosen:
@@ -168,6 +167,15 @@ def _installed() -> Iterator[str]:
     yield f"SQLite {sqlite_version}"  # stores the ledger of `run`
 
 
+def _origin(config: Config, connection: ConnectionConfig) -> str:
+    """Where the credential comes from if that is not the configuration's text, for the end of a message."""
+    from taskbridge._config.connections import credential_origin  # noqa: PLC0415  # heavy
+    from taskbridge._config.registry import load_provider  # noqa: PLC0415  # as above
+
+    origin = credential_origin(with_variables(connection), load_provider(connection.provider))
+    return f"; {origin}" if origin and not origin.endswith(f" from {config.place}") else ""
+
+
 def _check(output: Output, config: Config, connection: ConnectionConfig, *, offline: bool) -> Iterator[Finding]:
     name = connection.name
 
@@ -181,8 +189,9 @@ def _check(output: Output, config: Config, connection: ConnectionConfig, *, offl
     except TaskbridgeError as error:
         yield finding("problem", error.message, code_of(error))
         return
+    origin = _origin(config, connection)
     if offline:
-        yield finding("ok", f"{connection.provider}, settings are valid; not checked at the vendor")
+        yield finding("ok", f"{connection.provider}, settings are valid{origin}; not checked at the vendor")
         return
     with bridge, output.signals.raising():
         try:
@@ -195,7 +204,7 @@ def _check(output: Output, config: Config, connection: ConnectionConfig, *, offl
             yield finding("problem", f"{type(error).__name__}: {error.message}{status}", code_of(error))
             return
     how = check.how or "not checked: the vendor has no call that works without a task"
-    yield finding("ok" if check.how else "note", f"{connection.provider}, {how}")
+    yield finding("ok" if check.how else "note", f"{connection.provider}, {how}{origin}")
     if check.skew is not None and abs(check.skew) <= _LARGEST_SKEW:
         yield finding("ok", "this computer's clock agrees with the vendor's")
     elif check.skew is not None:

@@ -129,7 +129,8 @@ def _variables(name: str) -> list[str]:
 
 
 def _variable(connection: str, key: str) -> str:
-    return f"{connection}_{key}".replace("-", "_").upper()
+    customary = _provider(connection).Settings.variables if connection else {}
+    return customary.get(key) or f"{connection}_{key}".replace("-", "_").upper()
 
 
 def _settings(model: type[BaseModel], connection: str, usual: Sequence[str]) -> Iterator[str]:

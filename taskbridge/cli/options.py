@@ -339,9 +339,9 @@ def _ref(config: Config, text: str) -> TaskRef:
 def _default(config: Config, hint: str) -> str:
     names = ", ".join(sorted(config.names))
     if config.default is None and len(config.names) > 1:
-        raise ConfigError(f"{hint} of {names}, or add a default to {config.path}")
+        raise ConfigError(f"{hint} of {names}, or add a default to {config.place}")
     if not names:
-        raise ConfigError(f"{config.path} has no connections; add [connections.invoices]")
+        raise ConfigError(f"{config.place} has no connections; add [connections.invoices]")
     return config.find().name
 
 

@@ -78,6 +78,8 @@ class ProviderSettings(BaseModel):
 
     usual: ClassVar[tuple[str, ...]] = ()
     """Optional settings that ``taskbridge init`` writes into a new configuration, such as one way to sign in."""
+    variables: ClassVar[Mapping[str, str]] = {}
+    """Setting → the environment variable that the vendor's own clients read; it counts where nothing else is set."""
 
     def require_one_credential(self) -> None:
         """Check that either each setting in `usual` is given or `access_token`, for a validator.
@@ -88,7 +90,9 @@ class ProviderSettings(BaseModel):
         names, given = " and ".join(self.usual), [getattr(self, name) is not None for name in self.usual]
         token: object = getattr(self, "access_token", None)
         if token is None and not all(given):
-            raise ValueError(f"give {names}, or access_token")
+            customary = " and ".join(self.variables[name] for name in self.usual if name in self.variables)
+            hint = f" (as settings, or as environment variables {customary})" if customary else ""
+            raise ValueError(f"give {names}{hint}, or access_token")
         if token is not None and any(given):
             raise ValueError(f"access_token replaces {names}: give one or the other")
 

@@ -39,9 +39,8 @@ def test_the_first_configuration_is_valid_once_its_variables_are_set(run_here: H
     connection = read_config(path.read_text(encoding="utf-8"), environ=environ).connection()
     assert connection.name == name
     connection_settings(connection, load_provider(name))
-    assert set(connection.values) == {
-        variable.removeprefix(f"{name}_".replace("-", "_").upper()).lower() for variable in environ
-    }
+    assert [connection.values[key] for key in connection.values] == [KEY] * len(environ)
+    assert set(load_provider(name).Settings.variables.values()) == set(environ)
 
 
 def test_each_commented_line_is_a_valid_setting(run_here: Here, tmp_path: Path) -> None:

@@ -320,7 +320,9 @@ def test_a_setting_of_another_provider_says_whose_it_is() -> None:
 
 
 def test_a_missing_setting_says_what_to_write() -> None:
-    with pytest.raises(tb.ConfigError, match=r'api_key is missing; add api_key = "\$\{API_KEY\}"'):
+    with pytest.raises(
+        tb.ConfigError, match=r"missing; set the environment variable CLOUDCONVERT_API_KEY, add api_key = "
+    ):
         checked(ConnectionConfig("a", "cloudconvert", {}, {}))
 
 

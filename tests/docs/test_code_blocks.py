@@ -20,6 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import keyring
+import keyring.backend
 import pytest
 
 from taskbridge import Bridge, Client
@@ -41,6 +43,10 @@ NOT_RUN: Final = frozenset(
         ("README.md", "installs"),
         ("README.md", "needs a terminal"),
         ("docs/cli.md", "reads a pipe"),
+        (
+            "docs/configuration.md",
+            "the environment of a shell; tests/core/test_config_environment.py runs such a program",
+        ),
         ("docs/examples/taskbridge-zamzar/README.md", "installs"),
         ("docs/examples/taskbridge-zamzar/README.md", "the plugin is not installed"),
         ("docs/guides/task-queues.md", "needs Airflow"),  # but see the last test
@@ -78,8 +84,8 @@ VARIABLES: Final[Mapping[str, tuple[str, str]]] = {
     "SCAN_DOCUMENTS_API_KEY": ("scan-documents", "api_key"),
     "SMARTDOCUMENTOR_CLIENT_ID": ("smartdocumentor", "client_id"),
     "SMARTDOCUMENTOR_CLIENT_SECRET": ("smartdocumentor", "client_secret"),
-    "EXPERTAI_USERNAME": ("expertai-extract", "username"),
-    "EXPERTAI_PASSWORD": ("expertai-extract", "password"),
+    "EAI_USERNAME": ("expertai-extract", "username"),
+    "EAI_PASSWORD": ("expertai-extract", "password"),
 }
 
 # Environment variable on the pages -> signing secret.
@@ -226,10 +232,33 @@ def test_tests_of_an_application_pass(page: Path, pytester: pytest.Pytester, mon
     assert result.parseoutcomes()["passed"] >= sum(text.count("def test_") for text in files.values())
 
 
+class OneKeyring(keyring.backend.KeyringBackend):
+    """A keyring that has a password for everything."""
+
+    priority = 1  # pyright: ignore[reportAssignmentType]  # as the package's own backends do
+
+    def get_password(self, service: str, username: str) -> str:
+        return f"a-password-of-{service}-{username}"
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        raise NotImplementedError(service, username, password)
+
+
+@pytest.fixture
+def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that stands for /run/secrets, with a file for each vendor; and a keyring."""
+    folder, before = tmp_path_factory.mktemp("secrets"), keyring.get_keyring()
+    for vendor in CONNECTIONS.values():
+        (folder / vendor).write_text(f"a-key-of-{vendor}\n")
+    keyring.set_keyring(OneKeyring())  # type: ignore[no-untyped-call]  # the package's own
+    yield folder
+    keyring.set_keyring(before)
+
+
 @pytest.mark.parametrize("block", runnable("toml"), ids=name)
-def test_configurations_are_valid(block: Block, environment: Mapping[str, str]) -> None:
+def test_configurations_are_valid(block: Block, environment: Mapping[str, str], mounted: Path) -> None:
     credentials = {**{variable: environment[variable] for variable in VARIABLES}, **SIGNING}
-    config = read_config(block.code, environ=credentials)
+    config = read_config(block.code.replace("/run/secrets", str(mounted)), environ=credentials)
     assert open_connections(config, SystemClock()).keys() == config.connections.keys()
 
 
