@@ -29,7 +29,7 @@ changelog: $(VENV)/.test
 	$(BIN)/towncrier build $(if $(VERSION),--yes --version $(VERSION),--draft --version Unreleased)
 
 clean:
-	rm -rf $(VENV) .venv-floors build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .coverage
+	rm -rf $(VENV) .venv-docling .venv-floors build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .coverage
 
 # Stamp files: packages are installed again when pyproject.toml changes.
 
@@ -126,4 +126,21 @@ release: $(VENV)/.release
 
 $(VENV)/.release: $(VENV)/.demo
 	$(PIP) install --group release
+	@touch $@
+
+# The plugin for docling-serve against the real server: a download of 2 to 3 GB, five minutes, then two for the tests.
+
+.PHONY: test-docling
+
+DOCLING := .venv-docling
+DOCLING_PLUGIN := docs/examples/taskbridge-docling
+
+test-docling: $(VENV)/.test $(DOCLING)/.server
+	cd $(DOCLING_PLUGIN) && PYTHONPATH=. DOCLING_PYTHON=$(abspath $(DOCLING)/bin/python) \
+	  $(abspath $(BIN)/python) -m pytest -v real_server
+
+$(DOCLING)/.server: $(DOCLING_PLUGIN)/real_server/requirements.txt $(DOCLING_PLUGIN)/real_server/requirements-no-deps.txt
+	$(PYTHON) -m venv $(DOCLING)
+	$(DOCLING)/bin/python -m pip --disable-pip-version-check --quiet install --requirement $<
+	$(DOCLING)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --requirement $(word 2,$^)
 	@touch $@

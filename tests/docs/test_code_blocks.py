@@ -47,6 +47,8 @@ NOT_RUN: Final = frozenset(
             "docs/configuration.md",
             "the environment of a shell; tests/core/test_config_environment.py runs such a program",
         ),
+        ("docs/examples/taskbridge-docling/README.md", "installs"),
+        ("docs/examples/taskbridge-docling/README.md", "the plugin is not installed"),
         ("docs/examples/taskbridge-zamzar/README.md", "installs"),
         ("docs/examples/taskbridge-zamzar/README.md", "the plugin is not installed"),
         ("docs/guides/task-queues.md", "needs Airflow"),  # but see the last test
