@@ -227,6 +227,8 @@ class OperationConformance(CapabilityConformance):
         if claims.result_once:
             saved = [path.read_bytes() for path in client.download(task, tmp_path / "1")] if claims.downloads else []
             vendor.clock.advance(A_DAY)
+            with suppress(tb.TaskNotFound):  # some vendors forget the task with its result
+                task = client.get(task)
             assert client.result(task) == first, "result_once: the result is not kept: use read_once"
             if claims.downloads:
                 again = client.download(task, tmp_path / "2")
