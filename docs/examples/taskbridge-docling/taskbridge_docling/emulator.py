@@ -1,8 +1,8 @@
 """An emulator of docling-serve 1.38.2, written from what the real server does; times in seconds, sizes in bytes.
 
 Bodies are those that the real server sent (README.md says how it was run). Behavior that was not seen is marked as
-assumed. Nothing happens between requests: a task's state is computed when a request comes in. The samples are kept;
-every other task is removed 300 seconds after its result was first read.
+assumed. Nothing happens between requests: a task's state is computed when a request comes in. A task is removed 300
+seconds after its result was first read; only the samples are there for half a day, so that they can be tried out.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ __all__ = ["DoclingEmulator"]
 PREFIX: Final = "docling"
 MOST_DOCUMENTS: Final = 3  # of one task
 REMOVAL_DELAY: Final = 300.0  # from the first reading of a result: DOCLING_SERVE_RESULT_REMOVAL_DELAY
+SAMPLE_REMOVAL_DELAY: Final = 43_200.0
 RETRY_DELAYS: Final = (1.0, 2.0)  # before the second and third try of a callback
 
 # Suffixes of documents that are converted; images are assumed. The suffix alone decides, whatever `from_formats` says.
@@ -120,7 +121,8 @@ class _Task:
 
     def is_removed(self, now: float) -> bool:
         """Whether it is gone because its result was read."""
-        return not self.is_sample and self.read_at is not None and now - self.read_at >= REMOVAL_DELAY
+        delay = SAMPLE_REMOVAL_DELAY if self.is_sample else REMOVAL_DELAY
+        return self.read_at is not None and now - self.read_at >= delay
 
 
 class DoclingEmulator(VendorEmulator):

@@ -149,6 +149,7 @@ class Docling(Provider[DoclingSettings]):
         options=OPTIONS,
         callback=True,
         downloads=Downloads(("files", "text", "data")),
+        result_once=True,  # and again for 300 seconds, then not even its status
     )
     wait_hints = MappingProxyType(
         {TaskStatus.PENDING: "a server with a queue in Redis leaves tasks pending while it has no worker"}
@@ -187,13 +188,13 @@ class Docling(Provider[DoclingSettings]):
         if task.status is not TaskStatus.COMPLETED:
             return task
         response = yield self._result_request(native)
-        if response.headers.get("content-type", "").startswith("application/zip"):
+        if response.media_type == "application/zip":
             self.accept(response)
             return replace(task, result=TaskResult(files=(_archive(native, response),)))
         return self._with_result(task, self.payload(response))
 
     def _result_request(self, native: str) -> Request:
-        request = self.request("GET", f"/v1/result/{path_id(native)}", response_type="bytes")
+        request = self.request("GET", f"/v1/result/{path_id(native)}", response_type="bytes", read_once=True)
         return replace(request, headers={"Accept": "application/json, application/zip"})
 
     # Results and downloads.

@@ -289,19 +289,22 @@ def test_a_document_is_converted_and_needs_no_second_request(
     assert emulator.requests == []
 
 
-def test_several_documents_are_downloaded_as_one_archive_while_it_is_there(
+def test_an_archive_is_kept_by_the_client_and_removed_by_the_server(
     client: tb.Client, emulator: Emulator, tmp_path: Path
 ) -> None:
     paths = [tmp_path / name for name in ("a.docx", "b.xlsx", "fail.pptx")]
     for path in paths:
         path.write_bytes(b"x")
     task = client.wait(client.submit("convert", paths, to="md"))
+    emulator.clock.advance(300)
     [archive] = client.download(task, tmp_path / "results")
     with ZipFile(archive) as unpacked:
         assert sorted(unpacked.namelist()) == ["a.md", "b.md"]  # the bad document is absent, without a word
-    emulator.clock.advance(300)
-    with pytest.raises(tb.TaskNotFound, match="Task not found"):
-        client.download(task, tmp_path / "late")
+    with tb.connect("docling", **emulator.settings()) as other:
+        with pytest.raises(tb.TaskNotFound, match="gives each result once"):
+            other.download(task, tmp_path / "late")
+        with pytest.raises(tb.TaskNotFound, match="Task not found"):
+            other.get(task)
 
 
 @pytest.mark.parametrize(
