@@ -83,7 +83,7 @@ def command(
         if task is None:
             raise InvalidInput(problem)
         output.outcome(Outcome(task.ref, task))
-        if task.result is not None and not task.resumable:  # nobody can ask for it later
+        if task.result is not None and not task.resumable:  # the vendor cannot be asked for it later
             _show_result(output, task.ref, task.result)
     client.close()
     return DONE
