@@ -37,7 +37,7 @@ VERDICTS: Final[StateTable] = {
 }
 
 
-class VerdictProvider(PlainProvider):
+class CarefulProvider(PlainProvider):
     """The status request of a task that has ended includes its result."""
 
     capabilities = replace(PlainProvider.capabilities, result_once=True)
@@ -67,7 +67,7 @@ class VerdictProvider(PlainProvider):
         )
 
 
-class VerdictEmulator(PlainEmulator):
+class CarefulEmulator(PlainEmulator):
     """Ends every task with `done`; a document named `blank` has no words."""
 
     def calls(self) -> list[tuple[str, str, Callable[..., Any]]]:
@@ -99,18 +99,18 @@ class VerdictEmulator(PlainEmulator):
         return "" if blank else super().text(task)
 
 
-class TestVerdictInTheResult(ProviderConformance):
-    provider = VerdictProvider
-    emulator_class = VerdictEmulator
+class TestTheResultDecides(ProviderConformance):
+    provider = CarefulProvider
+    emulator_class = CarefulEmulator
 
 
-class OtherProvider(VerdictProvider):
+class OtherProvider(CarefulProvider):
     """The same, under another name."""
 
     name = "other"
 
 
-class OtherEmulator(VerdictEmulator):
+class OtherEmulator(CarefulEmulator):
     """The same, under another name."""
 
     name = "other"
@@ -124,10 +124,10 @@ class OtherEmulator(VerdictEmulator):
 
 @pytest.fixture
 def vendors() -> Iterator[Emulator]:
-    kinds: Any = {"plain": VerdictEmulator, "other": OtherEmulator}
+    kinds: Any = {"plain": CarefulEmulator, "other": OtherEmulator}
     with (
         Emulator(vendors=kinds, speed=1000) as emulator,
-        override_defaults(providers={"plain": VerdictProvider, "other": OtherProvider}),
+        override_defaults(providers={"plain": CarefulProvider, "other": OtherProvider}),
     ):
         yield emulator
 
