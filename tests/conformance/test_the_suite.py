@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -29,7 +29,7 @@ def sample(task_id: str, status: str, result: object = None) -> Sample:
 
 
 class TestWithoutAnEmulator(ProviderConformance):
-    provider: ClassVar[str] = "scan-documents"
+    provider = "scan-documents"
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -53,7 +53,7 @@ SAMPLES: Mapping[str, Sample] = {
 
 
 class Overridden(ProviderConformance):
-    provider: ClassVar[str] = "scan-documents"
+    provider = "scan-documents"
     test_redirects_are_not_followed = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
     def test_the_installed_provider_is_listed(self) -> None:

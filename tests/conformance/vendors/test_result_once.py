@@ -103,12 +103,17 @@ def fetches(vendor: Emulator) -> int:
 
 @pytest.mark.parametrize("transport", ["requests", "curl"])
 def test_a_large_result_is_fetched_once_and_downloaded_twice(vendor: Emulator, tmp_path: Path, transport: str) -> None:
-    with tb.connect(OnceProvider, **{**vendor.settings(), "transport": transport, "max_body": 8 << 20}) as client:
+    settings: dict[str, Any] = {**vendor.settings(), "transport": transport, "max_body": 8 << 20}
+    with tb.connect(OnceProvider, **settings) as client:
         task = client.wait(client.submit("extract-text", [b"\0" * LARGE, b"small"]))
         with pytest.raises(tb.ResponseTooLarge, match="larger than the 10 bytes"):
             client.download(task, tmp_path / "limited", max_bytes=10)
         progress: list[tuple[int, int | None]] = []
-        [first] = client.download(task, tmp_path / "first", on_progress=lambda *now: progress.append(now))
+
+        def on_progress(received: int, total: int | None) -> None:
+            progress.append((received, total))
+
+        [first] = client.download(task, tmp_path / "first", on_progress=on_progress)
         [file] = client.result(task).files
         second = client.download(file, tmp_path / "second.zip")
         assert first.read_bytes() == second.read_bytes()
@@ -129,7 +134,8 @@ def test_an_asynchronous_client_and_calls_at_once_fetch_it_once_too(vendor: Emul
 
 
 def test_another_process_and_a_broken_transfer_get_an_error_that_says_why(vendor: Emulator) -> None:
-    samples, settings = vendor.samples(), {**vendor.settings(), "retry": {"first": 0.01}}
+    samples = vendor.samples()
+    settings: dict[str, Any] = {**vendor.settings(), "retry": {"first": 0.01}}
     with tb.connect(OnceProvider, **settings) as client, tb.connect(OnceProvider, **settings) as other:
         tasks = [client.get(samples[label]) for label in ("completed", "several")]
         # Long ago, so that "not found" does not mean "not yet".
