@@ -68,11 +68,12 @@ def unpacked(sdist: Path, folder: Path) -> Path:
     return tree
 
 
-def test_the_same_sources_make_the_same_bytes(sdist: Path, tmp_path: Path) -> None:
-    tree = unpacked(sdist, tmp_path / "elsewhere")
-    first = build(ROOT, tmp_path / "one", "wheel", HOME)
-    assert build(tree, tmp_path / "two", "wheel").read_bytes() == first.read_bytes()
-    assert build(tree, tmp_path / "three", "sdist").read_bytes() == sdist.read_bytes()
+def test_the_same_sources_make_the_same_bytes(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    place = tmp_path_factory.mktemp("again")  # not tmp_path: the sources contain the fake keys of other tests
+    tree = unpacked(sdist, place / "elsewhere")
+    first = build(ROOT, place / "one", "wheel", HOME)
+    assert build(tree, place / "two", "wheel").read_bytes() == first.read_bytes()
+    assert build(tree, place / "three", "sdist").read_bytes() == sdist.read_bytes()
 
 
 def metadata(sdist: Path) -> Message:
