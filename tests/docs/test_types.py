@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def errors(*command: str | Path, cwd: Path, **variables: str) -> list[str]:
     done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **variables}, check=False, capture_output=True, text=True, timeout=300
+        command, cwd=cwd, env={**os.environ, **variables}, check=False, capture_output=True, text=True, timeout=900
     )
     assert done.stderr == ""
     return [line.replace(f"{cwd}/", "").strip() for line in done.stdout.splitlines() if " error: " in line]
