@@ -16,7 +16,7 @@ from taskbridge._engine.connection import Connection, Group, open_connection, op
 from taskbridge._engine.download import MAX_BYTES, DownloadOptions
 from taskbridge._engine.inputs import SubmitRequest
 from taskbridge._runtime.aio import PollLoop, RunningWatch, Runtime
-from taskbridge._runtime.base import DEFAULT_TIMEOUT, AnyId, ClientBase, Transports, connection_of, ended
+from taskbridge._runtime.base import DEFAULT_TIMEOUT, AnyId, ClientBase, Transports, checked, connection_of, ended
 from taskbridge.models import TaskFile
 from taskbridge.provider.secrets import strip_tracebacks
 
@@ -143,21 +143,24 @@ class _AsyncClient(ClientBase):
     async def wait(
         self,
         task: AnyId,
+        *,
         timeout: float | None = DEFAULT_TIMEOUT,  # noqa: ASYNC109  # the same names as the synchronous side
         on_update: Callable[[Task], object] | None = None,
-        *,
         submitted_at: datetime | None = None,
+        check: bool = False,
     ) -> Task:
         """Wait until a task has completed or failed; see `taskbridge.Client.wait`."""
-        return await self._runtime.wait(self._wait(task, timeout, on_update, submitted_at))
+        known = await self._runtime.wait(self._wait(task, timeout, on_update, submitted_at))
+        return checked(known, check=check)
 
     async def result(
         self,
         task: AnyId,
+        *,
         timeout: float | None = DEFAULT_TIMEOUT,  # noqa: ASYNC109  # the same names as the synchronous side
     ) -> TaskResult:
         """Wait until a task has completed; see `taskbridge.Client.result`."""
-        return await self._runtime.run(self._result(ended(task, timeout) or await self.wait(task, timeout)))
+        return await self._runtime.run(self._result(ended(task, timeout) or await self.wait(task, timeout=timeout)))
 
     async def cancel(self, task: AnyId) -> Task:
         """Stop a task; see `taskbridge.Client.cancel`."""
@@ -179,19 +182,22 @@ class _AsyncClient(ClientBase):
         """Run a task again under its own id; see `taskbridge.Client.restart`."""
         return await self._runtime.run(self._change(partial(operations.restart, destructive=destructive), task))
 
-    def as_completed(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> AsyncIterator[Outcome]:
+    def as_completed(
+        self, tasks: Iterable[AnyId], *, timeout: float | None = DEFAULT_TIMEOUT
+    ) -> AsyncIterator[Outcome]:
         """Wait for many tasks; see `taskbridge.Client.as_completed`."""
         return self._poll_loop.outcomes(self._many("as_completed", tasks, timeout))
 
     async def wait_all(
         self,
         tasks: Iterable[AnyId],
+        *,
         timeout: float | None = DEFAULT_TIMEOUT,  # noqa: ASYNC109  # the same names as the synchronous side
     ) -> Outcomes:
         """Wait for many tasks; see `taskbridge.Client.wait_all`."""
         return await self._poll_loop.wait_all(self._many("wait_all", tasks, timeout))
 
-    def watch(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> AsyncIterator[Outcome]:
+    def watch(self, tasks: Iterable[AnyId], *, timeout: float | None = DEFAULT_TIMEOUT) -> AsyncIterator[Outcome]:
         """Wait for many tasks; see `taskbridge.Client.watch`."""
         return self._poll_loop.outcomes(self._many("watch", tasks, timeout, changes=True))
 

@@ -17,7 +17,7 @@ from taskbridge._engine import operations
 from taskbridge._engine.connection import Connection, Group, open_connection, open_connections, open_groups
 from taskbridge._engine.download import MAX_BYTES, DownloadOptions
 from taskbridge._engine.inputs import SubmitRequest
-from taskbridge._runtime.base import DEFAULT_TIMEOUT, AnyId, ClientBase, Transports, connection_of, ended
+from taskbridge._runtime.base import DEFAULT_TIMEOUT, AnyId, ClientBase, Transports, checked, connection_of, ended
 from taskbridge._runtime.sync import RunningWatch, Runtime, WorkerPool
 from taskbridge.models import TaskFile
 from taskbridge.provider.secrets import strip_tracebacks
@@ -185,10 +185,11 @@ class _SyncClient(ClientBase):
     def wait(
         self,
         task: AnyId,
+        *,
         timeout: float | None = DEFAULT_TIMEOUT,
         on_update: Callable[[Task], object] | None = None,
-        *,
         submitted_at: datetime | None = None,
+        check: bool = False,
     ) -> Task:
         """Wait until a task has completed or failed, and return the last snapshot.
 
@@ -199,14 +200,16 @@ class _SyncClient(ClientBase):
             timeout: Maximum seconds to wait; 0 polls once; None for no deadline.
             on_update: Called with each changed snapshot, including the last one.
             submitted_at: When another process submitted the task, with a time zone: it tells the age of the task.
+            check: Whether to raise `TaskFailed` for a task that has failed, instead of returning it.
 
         Raises:
             WaitTimeout: The time ran out and the task is still running; holds the last snapshot and the ref.
+            TaskFailed: The task failed, and `check` is set; holds it.
             TaskbridgeError: The vendor refuses, or cannot be reached.
         """
-        return self._runtime.wait(self._wait(task, timeout, on_update, submitted_at))
+        return checked(self._runtime.wait(self._wait(task, timeout, on_update, submitted_at)), check=check)
 
-    def result(self, task: AnyId, timeout: float | None = DEFAULT_TIMEOUT) -> TaskResult:
+    def result(self, task: AnyId, *, timeout: float | None = DEFAULT_TIMEOUT) -> TaskResult:
         """Wait until a task has completed, and return its result; it is fetched if the vendor keeps it apart.
 
         Args:
@@ -218,7 +221,7 @@ class _SyncClient(ClientBase):
             WaitTimeout: The time ran out and the task is still running.
             TaskbridgeError: The vendor refuses, or cannot be reached.
         """
-        return self._runtime.run(self._result(ended(task, timeout) or self.wait(task, timeout)))
+        return self._runtime.run(self._result(ended(task, timeout) or self.wait(task, timeout=timeout)))
 
     def cancel(self, task: AnyId) -> Task:
         """Stop a task; one that has already ended is returned as it is.
@@ -288,7 +291,7 @@ class _SyncClient(ClientBase):
         """
         return self._runtime.run(self._change(partial(operations.restart, destructive=destructive), task))
 
-    def as_completed(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> Iterator[Outcome]:
+    def as_completed(self, tasks: Iterable[AnyId], *, timeout: float | None = DEFAULT_TIMEOUT) -> Iterator[Outcome]:
         """Wait for many tasks, and yield an outcome for each as it ends.
 
         Nothing is sent, and no time runs, before the first outcome is taken. There is one outcome for each task given,
@@ -301,7 +304,7 @@ class _SyncClient(ClientBase):
         """
         return self._pool.outcomes(self._many("as_completed", tasks, timeout))
 
-    def wait_all(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> Outcomes:
+    def wait_all(self, tasks: Iterable[AnyId], *, timeout: float | None = DEFAULT_TIMEOUT) -> Outcomes:
         """Wait for many tasks, and return their outcomes in the order given, duplicates included.
 
         Args:
@@ -310,7 +313,7 @@ class _SyncClient(ClientBase):
         """
         return self._pool.wait_all(self._many("wait_all", tasks, timeout))
 
-    def watch(self, tasks: Iterable[AnyId], timeout: float | None = DEFAULT_TIMEOUT) -> Iterator[Outcome]:
+    def watch(self, tasks: Iterable[AnyId], *, timeout: float | None = DEFAULT_TIMEOUT) -> Iterator[Outcome]:
         """Wait for many tasks, and yield an outcome for each change of each task until it ends.
 
         Args:

@@ -150,6 +150,7 @@ def _without_sources(connection: Connection, request: SubmitRequest) -> Submissi
     can = provider.capabilities
     if not can.operations:
         raise provider.unsupported("submit")
+    _require_operation_first(request, can, provider.title)
     operation = request.operation or connection.settings.submit.operation or ""
     native = native_operation(operation, can, provider.title)
     if request.external_id is not None:
@@ -226,6 +227,28 @@ def rereadable(inputs: AnyInput, files: TemporaryFiles) -> AnyInput:
 
 
 # Operations and options.
+
+
+def _require_operation_first(request: SubmitRequest, can: Capabilities, title: str) -> None:
+    """Refuse a document in place of the operation, with the call that is right.
+
+    Raises:
+        InvalidInput: It is a path, a URL or anything else that is no word.
+    """
+    given: Any = request.operation  # callers need not be typed
+    if given is None or (isinstance(given, str) and (given in can.operations or given.startswith(NATIVE))):
+        return
+    example = "convert" if "convert" in can.operations else min(can.operations)
+    if not isinstance(given, str):
+        shown = repr(given.name) if isinstance(given, Path) else "document"
+        raise InvalidInput(f"operation first: submit({example!r}, {printable(shown, 80)})")
+    is_document = is_url(given) or Path(given).suffix or os.sep in given
+    is_swapped = isinstance(request.inputs, str) and request.inputs in can.operations
+    if is_swapped or (is_document and request.inputs is None):
+        shown = "url" if is_url(given) else repr(given)  # the query of a URL may be a key
+        known = ", ".join(sorted(can.operations))
+        example = str(request.inputs) if is_swapped else example
+        raise InvalidInput(f"operation first: submit({example!r}, {printable(shown, 80)}); {title} has {known}")
 
 
 def native_operation(operation: str, can: Capabilities, title: str) -> str:

@@ -465,6 +465,13 @@ def connection_of(error: TaskbridgeError) -> str:
     return str(error.recovery_token.get("connection", error.connection))
 
 
+def checked(task: Task, *, check: bool) -> Task:
+    """Return a task that has ended; raise `TaskFailed` if it failed and the caller wants that checked."""
+    if check:
+        raise_if_failed(task)
+    return task
+
+
 def ended(task: AnyId, timeout: float | None) -> Task | None:
     """Return a task if it is a snapshot of one that has ended, so that there is nothing to wait for.
 

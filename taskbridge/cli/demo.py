@@ -101,7 +101,7 @@ class _Demo:
         self._output.line(f"{_LOOP}\n")
         self._output.line(self._bold(f"  {'time':>5}  {'task':<14}  {'vendor says':<24}  taskbridge says"))
         started = monotonic()
-        for change in bridge.watch(self._tasks, _TIMEOUT):
+        for change in bridge.watch(self._tasks, timeout=_TIMEOUT):
             demo_task = self._tasks[change.ref]
             seconds = f"{monotonic() - started:4.1f}s"
             if change.task is not None:

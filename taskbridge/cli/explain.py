@@ -113,7 +113,7 @@ def _follow(bridge: Bridge, ref: TaskRef, seconds: float | None, *, once: bool) 
 
     def wait() -> None:
         try:
-            items.put(Outcome(ref, bridge.get(ref) if once else bridge.wait(ref, seconds)))
+            items.put(Outcome(ref, bridge.get(ref) if once else bridge.wait(ref, timeout=seconds)))
         except TaskbridgeError as error:
             task = error.task if isinstance(error, WaitTimeout) else None
             items.put(Outcome(ref, task, error.about(ref=ref)))

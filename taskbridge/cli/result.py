@@ -41,7 +41,7 @@ def command(output: Output, ref: str, timeout: float | None) -> int:
         shown = opened
         try:
             with output.signals.raising():
-                result = bridge.result(opened, timeout)
+                result = bridge.result(opened, timeout=timeout)
         except TaskbridgeError as failure:
             error = failure.about(ref=opened)
     with output.signals.raising():

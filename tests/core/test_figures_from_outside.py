@@ -68,20 +68,20 @@ def call(driver: str, name: str, timeout: Any, vendor: Vendor, **settings: Any) 
     if driver == "sync":
         with tb.connect("scan-documents", **given) as client:
             if name == "result of a snapshot":
-                return client.result(client.get("task_1"), timeout)
+                return client.result(client.get("task_1"), timeout=timeout)
             if name in ("wait", "result"):
-                return getattr(client, name)("task_1", timeout)
-            return list(getattr(client, name)(["task_1", "task_2"], timeout))
+                return getattr(client, name)("task_1", timeout=timeout)
+            return list(getattr(client, name)(["task_1", "task_2"], timeout=timeout))
 
     async def run() -> Any:
         async with aio.connect("scan-documents", **given) as client:
             if name == "result of a snapshot":
-                return await client.result(await client.get("task_1"), timeout)
+                return await client.result(await client.get("task_1"), timeout=timeout)
             if name in ("wait", "result"):
-                return await getattr(client, name)("task_1", timeout)
+                return await getattr(client, name)("task_1", timeout=timeout)
             if name == "wait_all":
-                return await client.wait_all(["task_1", "task_2"], timeout)
-            return [each async for each in getattr(client, name)(["task_1", "task_2"], timeout)]
+                return await client.wait_all(["task_1", "task_2"], timeout=timeout)
+            return [each async for each in getattr(client, name)(["task_1", "task_2"], timeout=timeout)]
 
     return asyncio.run(run())
 

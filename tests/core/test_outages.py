@@ -42,12 +42,12 @@ def vendor(
 
 def wait_for_all(harness: AcmeHarness, *, asynchronous: bool, timeout: float | None = 300.0) -> list[tb.Outcome]:
     if not asynchronous:
-        return list(harness.client.as_completed(IDS, timeout))
+        return list(harness.client.as_completed(IDS, timeout=timeout))
 
     async def wait() -> list[tb.Outcome]:
         client, _ = harness.asynchronous()
         async with client:
-            return [outcome async for outcome in client.as_completed(IDS, timeout)]
+            return [outcome async for outcome in client.as_completed(IDS, timeout=timeout)]
 
     return asyncio.run(wait())
 

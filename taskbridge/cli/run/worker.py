@@ -345,7 +345,7 @@ class FileRunner:
         entry = self._record_usage(entry, task)
         self.updates.put(FileUpdate(entry, "waiting", task))
         watched = ref if task is None or task.resumable else task
-        for outcome in self._client.watch([watched], self._limits.timeout):
+        for outcome in self._client.watch([watched], timeout=self._limits.timeout):
             self._check_stop()
             if outcome.error is not None:
                 raise outcome.error

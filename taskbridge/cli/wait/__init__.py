@@ -48,7 +48,7 @@ def command(output: Output, refs: tuple[str, ...], timeout: float | None) -> int
         bridge, opened = open_refs(output, refs)
         progress = WaitProgress(opened)
         with bridge.observe(progress.observe), _view(output, progress) as show, output.signals.raising():
-            for outcome in bridge.watch(opened, timeout):
+            for outcome in bridge.watch(opened, timeout=timeout):
                 output.signals.check()  # else its error may be the signal's
                 progress.update(outcome)
                 show(outcome)
