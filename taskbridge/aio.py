@@ -150,8 +150,8 @@ class _AsyncClient(ClientBase):
         check: bool = False,
     ) -> Task:
         """Wait until a task has completed or failed; see `taskbridge.Client.wait`."""
-        known = await self._runtime.wait(self._wait(task, timeout, on_update, submitted_at))
-        return checked(known, check=check)
+        last = await self._runtime.wait(self._wait(task, timeout, on_update, submitted_at))
+        return checked(last, check=check)
 
     async def result(
         self,
@@ -385,6 +385,10 @@ class Client(_AsyncClient):
         if isinstance(what, TaskFile):
             return await self._runtime.run(self._download_file(what, options))
         return await self._runtime.run(self._download(what, options))
+
+    def delivery_limit(self) -> int:
+        """Return the most bytes of a webhook delivery; see `taskbridge.Client.delivery_limit`."""
+        return self._delivery_limit(self.name)
 
     @strip_tracebacks
     def parse_webhook(

@@ -687,6 +687,15 @@ class Client(_SyncClient):
         """
         return self._runtime.run(self._remove_webhook(webhook))
 
+    def delivery_limit(self) -> int:
+        """Return the most bytes of a webhook delivery that are accepted, for a web server that limits the body.
+
+        Raises:
+            UnsupportedFeature: The vendor sends no webhooks.
+            ConfigError: `webhook_secrets` is not set, so every delivery would be refused.
+        """
+        return self._delivery_limit(self.name)
+
     @strip_tracebacks
     def parse_webhook(
         self,

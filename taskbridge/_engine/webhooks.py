@@ -105,6 +105,29 @@ class Received:
         return Payload.of(read_json(body), self._connection, self.received_at)
 
 
+def delivery_limit(connection: Connection) -> int:
+    """Return the most bytes of a delivery that are accepted; see `Client.delivery_limit`.
+
+    Raises:
+        UnsupportedFeature: The vendor sends no webhooks.
+        ConfigError: Nothing proves the sender of one.
+    """
+    provider = connection.provider
+    webhooks = provider.capabilities.webhooks
+    if webhooks is None:
+        raise connection.add_context(UnsupportedFeature(f"{provider.title} sends no webhooks"))
+    if not connection.settings.webhook_secrets:
+        raise connection.add_context(_no_secret(connection, webhooks.scheme))
+    return provider.max_delivery
+
+
+def _no_secret(connection: Connection, scheme: str) -> ConfigError:
+    return ConfigError(
+        f"connection {connection.name!r} has no webhook_secrets, so nothing proves who sent a webhook; "
+        f"{connection.provider.title} is proved by: {scheme}"
+    )
+
+
 def receive(
     connection: Connection,
     headers: Headers,
@@ -122,12 +145,9 @@ def receive(
     try:
         size = _size(body)
         if webhooks is not None and not connection.settings.webhook_secrets:
-            raise ConfigError(  # noqa: TRY301  # gets its context below
-                f"connection {connection.name!r} has no webhook_secrets, so nothing proves who sent a webhook; "
-                f"{provider.title} is proved by: {webhooks.scheme}"
-            )
+            raise _no_secret(connection, webhooks.scheme)
         if webhooks is not None and size > provider.max_delivery:
-            raise WebhookRejected(  # noqa: TRY301  # as above
+            raise WebhookRejected(  # noqa: TRY301  # gets its context below
                 f"the body has more than {provider.max_delivery} bytes", answer=413
             )
         fields = _fields(headers)

@@ -152,6 +152,18 @@ class ClientBase:
         """
         return ObserverHandle((connection.observers for connection in self._connections.values()), observer)
 
+    def forget(self, event: WebhookEvent) -> None:
+        """Forget that an event was ingested, so that its next delivery is processed again.
+
+        For an application whose own work on the event failed, and which answers the vendor with an error.
+
+        Args:
+            event: The event.
+        """
+        connection = self._connections.get(event.connection)
+        if connection is not None:
+            connection.event_bus.release(event.duplicate_key)
+
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"a {type(self).__name__} holds credentials and is not pickled; pass its name instead")
 
@@ -407,6 +419,11 @@ class ClientBase:
         connection = self._resume(self._only)
         webhook_id = webhook if isinstance(webhook, str) else webhook.id
         return Operation(connection, operations.remove_webhook(connection, webhook_id))
+
+    def _delivery_limit(self, connection: str) -> int:
+        from taskbridge._engine.webhooks import delivery_limit  # noqa: PLC0415  # only where webhooks are used
+
+        return delivery_limit(self._named(connection))
 
     def _parse_webhook(
         self,

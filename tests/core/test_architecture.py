@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_runtime",),
     ("client", "aio"),
     ("_public",),
-    ("otel", "progress", "notebook", "emulator", "testing", "scaffold", "cli", "__main__"),
+    ("otel", "progress", "notebook", "emulator", "testing", "scaffold", "contrib", "cli", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

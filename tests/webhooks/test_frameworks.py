@@ -23,7 +23,6 @@ from taskbridge_smartdocumentor.emulator import SmartDocumentorEmulator
 
 django: Any = import_module("django")  # it has no types
 django_settings: Any = import_module("django.conf").settings
-django_path: Any = import_module("django.urls").path
 get_wsgi_application: Any = import_module("django.core.wsgi").get_wsgi_application
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "webhooks.md"
@@ -33,7 +32,7 @@ Eventually = Callable[..., None]
 
 def receiver(heading: str) -> dict[str, Any]:
     """The names that the code under a heading of the page defines."""
-    section = PAGE.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
+    section = PAGE.read_text(encoding="utf-8").split(f"\n### {heading}\n")[1]
     code = re.search(r"```python\n(.+?)```", section, re.DOTALL)
     assert code is not None
     namespace: dict[str, Any] = {"__name__": "receiver"}
@@ -135,11 +134,10 @@ def test_fastapi_with_scan_documents(stopped: Emulator, configured: Any, eventua
 def test_django_with_smartdocumentor(stopped: Emulator, configured: Any, eventually: Eventually) -> None:
     configured("contracts", "smartdocumentor", SECRET)
     namespace = receiver("Django")
-    urls = [django_path("hooks/<str:secret>", namespace["document_reviewed"])]
     if not django_settings.configured:
-        django_settings.configure(ALLOWED_HOSTS=["127.0.0.1"], DATA_UPLOAD_MAX_MEMORY_SIZE=1 << 20)
+        django_settings.configure(ALLOWED_HOSTS=["127.0.0.1"], DATA_UPLOAD_MAX_MEMORY_SIZE=1)
         django.setup()
-    django_settings.ROOT_URLCONF = tuple(urls)
+    django_settings.ROOT_URLCONF = tuple(namespace["urlpatterns"])
     vendor = stopped.vendors["smartdocumentor"]
     assert isinstance(vendor, SmartDocumentorEmulator)
     with serving(get_wsgi_application()) as url, namespace["contracts"]:

@@ -1,0 +1,105 @@
+"""What every receiver of webhooks decides: which request is refused unread, and which status answers a delivery.
+
+A delivery is answered 2xx only after the caller's function has returned. If that raises, the event is forgotten, so
+that the vendor's next delivery of it is processed again, and the error is the framework's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from inspect import isawaitable
+from typing import TYPE_CHECKING, TypeAlias
+
+from taskbridge.errors import TaskbridgeError, WebhookRejected
+
+if TYPE_CHECKING:
+    from taskbridge import aio
+    from taskbridge._engine.webhooks import Headers, Ingested
+    from taskbridge.client import Client
+    from taskbridge.models import Task, WebhookEvent
+
+OnEnd: TypeAlias = Callable[["Task"], object]
+"""Called with each task whose end a delivery reports; a vendor may report an end by several events."""
+
+DONE = int(HTTPStatus.NO_CONTENT)
+TOO_LARGE = int(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+WRONG_METHOD = int(HTTPStatus.METHOD_NOT_ALLOWED)
+_BAD_LENGTH = int(HTTPStatus.BAD_REQUEST)
+_AGAIN = int(HTTPStatus.SERVICE_UNAVAILABLE)  # the vendor delivers it again
+
+
+def refusal(method: str, length: str | None, limit: int) -> int | None:
+    """Return the status for a request that is refused before its body is read, or None.
+
+    Args:
+        method: The HTTP method.
+        length: The field Content-Length, if there is one.
+        limit: Most bytes of the body.
+    """
+    if method != "POST":
+        return WRONG_METHOD
+    if not length:
+        return None
+    if not (length.isascii() and length.isdigit()):
+        return _BAD_LENGTH
+    return TOO_LARGE if len(length.lstrip("0")) > 18 or int(length) > limit else None
+
+
+def _parse(client: Client | aio.Client, headers: Headers, body: bytes, url: str) -> WebhookEvent | int:
+    try:
+        return client.parse_webhook(headers, body, url=url)
+    except WebhookRejected as rejected:
+        return rejected.answer
+    except TaskbridgeError:
+        return _AGAIN
+
+
+def _ended_task(ingested: Ingested) -> Task | None:
+    """Return the task whose end an event reports, if it does."""
+    return ingested.task if ingested.task is not None and ingested.task.is_terminal else None
+
+
+def answer(client: Client, on_end: OnEnd, headers: Headers, body: bytes, url: str) -> int:
+    """Process a delivery, and return the status to answer with.
+
+    Raises:
+        BaseException: What `on_end` raised.
+    """
+    event = _parse(client, headers, body, url)
+    return event if isinstance(event, int) else _act(client, on_end, event)
+
+
+def _act(client: Client, on_end: OnEnd, event: WebhookEvent) -> int:
+    # Separate, so that no frame in the traceback of a caught error holds the URL, which may have a secret in it.
+    try:
+        task = _ended_task(client.ingest(event))
+    except TaskbridgeError:
+        return _AGAIN
+    try:
+        if task is not None:
+            on_end(task)
+    except BaseException:
+        client.forget(event)
+        raise
+    return DONE
+
+
+async def answer_async(client: aio.Client, on_end: OnEnd, headers: Headers, body: bytes, url: str) -> int:
+    """As `answer`; `on_end` may be a coroutine function."""
+    event = _parse(client, headers, body, url)
+    return event if isinstance(event, int) else await _act_async(client, on_end, event)
+
+
+async def _act_async(client: aio.Client, on_end: OnEnd, event: WebhookEvent) -> int:
+    try:
+        task = _ended_task(await client.ingest(event))
+    except TaskbridgeError:
+        return _AGAIN
+    try:
+        if task is not None and isawaitable(called := on_end(task)):
+            await called
+    except BaseException:
+        client.forget(event)
+        raise
+    return DONE
