@@ -205,7 +205,7 @@ def _webhook_secrets(value: Any, place: str, connection: ConnectionConfig) -> An
     is_single = is_source(value) or (isinstance(value, str) and is_variable)
     if not is_single and not isinstance(value, list | tuple):
         return value
-    several = [value] if is_single else cast("list[Any]", value)
+    several = cast("list[object]", [value] if is_single else value)
     return tuple(_secret(each, key, place, connection) for each in several)
 
 

@@ -129,8 +129,8 @@ def _variables(name: str) -> list[str]:
 
 
 def _variable(connection: str, key: str) -> str:
-    customary = _provider(connection).Settings.variables if connection else {}
-    return customary.get(key) or f"{connection}_{key}".replace("-", "_").upper()
+    customary = _provider(connection).Settings.variables.get(key) if connection else None
+    return customary or f"{connection}_{key}".replace("-", "_").upper()
 
 
 def _settings(model: type[BaseModel], connection: str, usual: Sequence[str]) -> Iterator[str]:

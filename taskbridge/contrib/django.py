@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.http import HttpResponse
-from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.csrf import csrf_exempt  # pyright: ignore[reportUnknownVariableType]  # it has no types
 
 from taskbridge.contrib.wsgi import WebhookApp
 
@@ -41,4 +41,4 @@ def webhook_view(client: Client, on_end: OnEnd) -> Callable[..., Any]:
         )
         return HttpResponse(status=status, headers={"Allow": "POST"} if status == 405 else {})
 
-    return csrf_exempt(receive)
+    return cast("Callable[..., Any]", csrf_exempt(receive))

@@ -95,7 +95,7 @@ def test_each_end_is_handed_on_once_and_again_after_an_error(svix_headers: Sign,
             await asyncio.sleep(0)
             on_end(task)
 
-        parts = [
+        parts: list[dict[str, Any]] = [
             {"type": "http.request", "body": body[:9], "more_body": True},
             {"type": "http.request", "body": body[9:]},
         ]
