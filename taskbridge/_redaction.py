@@ -6,6 +6,7 @@ wherever the text comes from. Connections register themselves, and are forgotten
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final, Protocol
 from weakref import ref
 
@@ -40,12 +41,23 @@ def without_secrets(text: str) -> str:
     return mask(text, (secret for holder in holders if holder is not None for secret in holder.known_secrets))
 
 
+# The value that makes a presigned link valid, in a URL or in a URL within another, JSON or HTML.
+#   https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
+#   https://cloud.google.com/storage/docs/authentication/signatures
+#   https://learn.microsoft.com/rest/api/storageservices/create-service-sas
+_SIGNATURE: Final = re.compile(
+    r"((?:[?&;]|%3F|%26|\\u0026)(?:X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|Signature|AWSAccessKeyId|sig)"
+    r"(?:=|%3D))[^&\s\"'<>\\]+",
+    re.IGNORECASE,
+)
+
+
 def mask(text: str, secrets: Iterable[str]) -> str:
-    """Return a text with stars in place of these secrets."""
+    """Return a text with stars in place of these secrets, and of the signatures of presigned links."""
     found = {secret for secret in secrets if secret in text}
     for secret in sorted(found, key=len, reverse=True):  # one may be a part of another
         text = text.replace(secret, MASK)
-    return text
+    return _SIGNATURE.sub(rf"\1{MASK}", text)
 
 
 def excerpt(text: str, limit: int) -> str:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, Unpack, overload
 
 from taskbridge._config.defaults import TransportMaker, current_defaults, default_clock
 from taskbridge._config.files import load_config
 from taskbridge._engine import operations
 from taskbridge._engine.connection import Connection, Group, open_connection, open_connections, open_groups
-from taskbridge._engine.download import MAX_BYTES, DownloadOptions
+from taskbridge._engine.download import MAX_BYTES, MAX_READ, DownloadOptions
 from taskbridge._engine.inputs import SubmitRequest
 from taskbridge._runtime.aio import PollLoop, RunningWatch, Runtime
 from taskbridge._runtime.base import DEFAULT_TIMEOUT, AnyId, ClientBase, Transports, checked, connection_of, ended
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         OperationInfo,
         Outcome,
         Outcomes,
+        StorageUrl,
         Support,
         Task,
         TaskRef,
@@ -271,8 +272,8 @@ class Client(_AsyncClient):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the vendor can do."""
-        return self._connection.provider.capabilities
+        """What the vendor can do, and this connection through its `stage`."""
+        return self._connection.capabilities
 
     def limit_rate(self, requests_per_second: float | None) -> None:
         """Change how many requests per second may start; see `taskbridge.Client.limit_rate`."""
@@ -350,6 +351,28 @@ class Client(_AsyncClient):
         return await self._runtime.run(self._recover(self.name, error, input))
 
     @overload
+    async def download(  # type: ignore[overload-overlap]  # a StorageUrl is a text, too: the first that fits counts
+        self,
+        what: TaskFile,
+        to: StorageUrl,
+        *,
+        max_bytes: int | None = MAX_BYTES,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> StorageUrl: ...
+
+    @overload
+    async def download(  # type: ignore[overload-overlap]  # a StorageUrl is a text, too: the first that fits counts
+        self,
+        what: AnyId,
+        to: StorageUrl,
+        *,
+        max_bytes: int | None = MAX_BYTES,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> tuple[StorageUrl, ...]: ...
+
+    @overload
     async def download(
         self,
         what: TaskFile,
@@ -379,7 +402,7 @@ class Client(_AsyncClient):
         max_bytes: int | None = MAX_BYTES,
         on_progress: Progress | None = None,
         overwrite: bool = False,
-    ) -> Path | tuple[Path, ...]:
+    ) -> Path | StorageUrl | tuple[Path, ...] | tuple[StorageUrl, ...]:
         """Download one file of a result, or all results of a task; see `taskbridge.Client.download`."""
         options = DownloadOptions(to, max_bytes, on_progress, overwrite)
         if isinstance(what, TaskFile):
@@ -389,6 +412,17 @@ class Client(_AsyncClient):
     def delivery_limit(self) -> int:
         """Return the most bytes of a webhook delivery; see `taskbridge.Client.delivery_limit`."""
         return self._delivery_limit(self.name)
+
+    async def read(self, file: TaskFile, *, max_bytes: int | None = MAX_READ) -> bytes:
+        """Return the content of one file of a result; see `taskbridge.Client.read`."""
+        return await self._runtime.run(self._read_file(file, max_bytes))
+
+    async def open(self, file: TaskFile, *, max_bytes: int | None = MAX_BYTES) -> BinaryIO:
+        """Return a stream of the content of one file of a result; see `taskbridge.Client.open`.
+
+        The stream reads a local file, and is not awaited: ``with await client.open(file) as stream:``.
+        """
+        return await self._runtime.run(self._open_file(file, max_bytes))
 
     @strip_tracebacks
     def parse_webhook(
@@ -488,6 +522,18 @@ class Bridge(_AsyncClient):
         """Search for the submission that a failed `submit` left uncertain; see `Client.recover`."""
         return await self._runtime.run(self._recover(connection_of(error), error, input))
 
+    @overload
+    async def download(  # type: ignore[overload-overlap]  # a StorageUrl is a text, too: the first that fits counts
+        self,
+        task: AnyId,
+        to: StorageUrl,
+        *,
+        max_bytes: int | None = MAX_BYTES,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> tuple[StorageUrl, ...]: ...
+
+    @overload
     async def download(
         self,
         task: AnyId,
@@ -496,7 +542,17 @@ class Bridge(_AsyncClient):
         max_bytes: int | None = MAX_BYTES,
         on_progress: Progress | None = None,
         overwrite: bool = False,
-    ) -> tuple[Path, ...]:
+    ) -> tuple[Path, ...]: ...
+
+    async def download(
+        self,
+        task: AnyId,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = MAX_BYTES,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> tuple[Path, ...] | tuple[StorageUrl, ...]:
         """Download all results of a task; see `taskbridge.Client.download`."""
         return await self._runtime.run(self._download(task, DownloadOptions(to, max_bytes, on_progress, overwrite)))
 

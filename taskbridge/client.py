@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, Unpack, overload
 
 from taskbridge._config.defaults import TransportMaker, current_defaults, default_clock
 from taskbridge._config.files import load_config
 from taskbridge._engine import operations
 from taskbridge._engine.connection import Connection, Group, open_connection, open_connections, open_groups
-from taskbridge._engine.download import MAX_BYTES, DownloadOptions
+from taskbridge._engine.download import MAX_BYTES, MAX_READ, DownloadOptions
 from taskbridge._engine.inputs import SubmitRequest
 from taskbridge._runtime.base import DEFAULT_TIMEOUT, AnyId, ClientBase, Transports, checked, connection_of, ended
 from taskbridge._runtime.sync import RunningWatch, Runtime, WorkerPool
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         OperationInfo,
         Outcome,
         Outcomes,
+        StorageUrl,
         Support,
         Task,
         TaskRef,
@@ -407,8 +408,8 @@ class Client(_SyncClient):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the vendor can do; a group has none: `UnsupportedFeature`."""
-        return self._connection.provider.capabilities
+        """What the vendor can do, and this connection through its `stage`; a group has none: `UnsupportedFeature`."""
+        return self._connection.capabilities
 
     def limit_rate(self, requests_per_second: float | None) -> None:
         """Change how many requests per second may start, instead of the setting `requests_per_second`.
@@ -449,7 +450,8 @@ class Client(_SyncClient):
                 `submit.operation`.
             input: A path, a URL, bytes, an open binary stream, a `TaskFile` of this vendor, or a list of these for
                 operations that join documents; None if the options name the document. Streams are read to their end
-                first.
+                first. The URL may be an object of a storage, such as ``s3://bucket/report.pdf`` (extra ``fsspec``). For
+                a vendor that takes only URLs, the setting `stage` says where documents are put.
             options: The vendor's own options, verbatim; they override neutral options, and the connection's
                 `submit.options`, key by key.
             external_id: Your own id for the task, where the vendor keeps one.
@@ -467,7 +469,8 @@ class Client(_SyncClient):
             UnsupportedFeature: The vendor has no such operation or option, or does not accept such an input; nothing
                 was sent.
             InvalidInput: A document or an option cannot be sent; nothing was sent.
-            OSError: A file cannot be read.
+            OSError: A file or an object cannot be read.
+            ConfigError: A package for a storage is missing, or it cannot sign links; nothing was sent.
             SubmitUncertain: The vendor may or may not have accepted it; see `recover`.
             TaskbridgeError: It has not. A group has tried its members in order as long as each surely had not accepted
                 it; the ref of the task says which did.
@@ -583,6 +586,28 @@ class Client(_SyncClient):
         return self._runtime.run(self._recover(self.name, error, input))
 
     @overload
+    def download(  # type: ignore[overload-overlap]  # a StorageUrl is a text, too: the first that fits counts
+        self,
+        what: TaskFile,
+        to: StorageUrl,
+        *,
+        max_bytes: int | None = MAX_BYTES,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> StorageUrl: ...
+
+    @overload
+    def download(  # type: ignore[overload-overlap]  # a StorageUrl is a text, too: the first that fits counts
+        self,
+        what: AnyId,
+        to: StorageUrl,
+        *,
+        max_bytes: int | None = MAX_BYTES,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> tuple[StorageUrl, ...]: ...
+
+    @overload
     def download(
         self,
         what: TaskFile,
@@ -612,7 +637,7 @@ class Client(_SyncClient):
         max_bytes: int | None = MAX_BYTES,
         on_progress: Progress | None = None,
         overwrite: bool = False,
-    ) -> Path | tuple[Path, ...]:
+    ) -> Path | StorageUrl | tuple[Path, ...] | tuple[StorageUrl, ...]:
         """Download one file of a result, or all results of a task.
 
         The bytes are streamed into a temporary file beside the target, which gets its name once it is complete and on
@@ -625,18 +650,21 @@ class Client(_SyncClient):
             what: A `TaskFile` of this connection; or a task by its shared id, ref or its text, or snapshot.
             to: For a file: a folder (an existing one, or a text that ends in a separator; created if missing), where it
                 gets the vendor's name made safe; or the path of the file itself. For a task: a folder, created if
-                missing.
+                missing. Or the URL of a storage, such as ``s3://bucket/results/`` (extra ``fsspec``), under the same
+                rules.
             max_bytes: Maximum size of one file in bytes, 4 GiB by default; None for no limit.
             on_progress: Called with the bytes that have arrived, and the total or None if unknown; for a task, over all
                 its files. An error from there ends the download, and is raised here.
             overwrite: Whether to replace existing files.
 
         Returns:
-            The path of the file; for a task, the paths of all its files in the vendor's order.
+            The path of the file; for a task, the paths of all its files in the vendor's order. In a storage, a
+            `StorageUrl` instead of each path.
 
         Raises:
             FileExistsError: Such a file exists; nothing was fetched.
             OSError: A file cannot be written, or the disk is full; existing files are unchanged.
+            ConfigError: A package for a storage is missing; nothing was sent.
             TaskFailed: The task failed; holds it.
             WaitTimeout: The task is still running; download does not wait for it.
             ResponseTooLarge: A file is larger than `max_bytes`.
@@ -647,6 +675,42 @@ class Client(_SyncClient):
         if isinstance(what, TaskFile):
             return self._runtime.run(self._download_file(what, options))
         return self._runtime.run(self._download(what, options))
+
+    def read(self, file: TaskFile, *, max_bytes: int | None = MAX_READ) -> bytes:
+        """Return the content of one file of a result.
+
+        It is fetched like a download, with the same checks and the same errors, but not saved.
+
+        Args:
+            file: A file of a result of this connection.
+            max_bytes: Maximum size in bytes, 256 MiB by default; None for no limit.
+
+        Raises:
+            ResponseTooLarge: The file is larger than `max_bytes`.
+            InvalidInput: It is no file of a result, but a task or an id; nothing was sent.
+            UnsupportedFeature: Nothing can be downloaded from this vendor; nothing was sent.
+            TaskbridgeError: The file cannot be fetched.
+        """
+        return self._runtime.run(self._read_file(file, max_bytes))
+
+    def open(self, file: TaskFile, *, max_bytes: int | None = MAX_BYTES) -> BinaryIO:
+        """Return a stream of the content of one file of a result; close it, or use it in a ``with`` statement.
+
+        The whole file is fetched first, like a download, into a temporary file that ends with the stream. So reading
+        and seeking need neither the network nor much memory.
+
+        Args:
+            file: A file of a result of this connection.
+            max_bytes: Maximum size in bytes, 4 GiB by default; None for no limit.
+
+        Raises:
+            OSError: The disk is full.
+            ResponseTooLarge: The file is larger than `max_bytes`.
+            InvalidInput: It is no file of a result, but a task or an id; nothing was sent.
+            UnsupportedFeature: Nothing can be downloaded from this vendor; nothing was sent.
+            TaskbridgeError: The file cannot be fetched.
+        """
+        return self._runtime.run(self._open_file(file, max_bytes))
 
     def webhooks(self) -> tuple[WebhookEndpoint, ...]:
         """Ask for the webhooks of the account.
@@ -815,6 +879,18 @@ class Bridge(_SyncClient):
         """Search for the submission that a failed `submit` left uncertain; see `Client.recover`."""
         return self._runtime.run(self._recover(connection_of(error), error, input))
 
+    @overload
+    def download(  # type: ignore[overload-overlap]  # a StorageUrl is a text, too: the first that fits counts
+        self,
+        task: AnyId,
+        to: StorageUrl,
+        *,
+        max_bytes: int | None = MAX_BYTES,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> tuple[StorageUrl, ...]: ...
+
+    @overload
     def download(
         self,
         task: AnyId,
@@ -823,7 +899,17 @@ class Bridge(_SyncClient):
         max_bytes: int | None = MAX_BYTES,
         on_progress: Progress | None = None,
         overwrite: bool = False,
-    ) -> tuple[Path, ...]:
+    ) -> tuple[Path, ...]: ...
+
+    def download(
+        self,
+        task: AnyId,
+        to: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = MAX_BYTES,
+        on_progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> tuple[Path, ...] | tuple[StorageUrl, ...]:
         """Download all results of a task; see `Client.download`.
 
         A file alone does not say of which connection it is: ``bridge["its name"].download(file, to)``.

@@ -28,6 +28,7 @@ __all__ = [
     "Outcome",
     "Outcomes",
     "Reason",
+    "StorageUrl",
     "Support",
     "Task",
     "TaskFailure",
@@ -127,6 +128,20 @@ class TaskRef(str):
 
     def __repr__(self) -> str:
         return f"TaskRef({str(self)!r})"
+
+
+class StorageUrl(str):
+    """The URL of an object in a storage, such as ``s3://bucket/results/report.pdf``: where `download` saved a file.
+
+    It is plain text. As a target of `download`, it tells type checkers that URLs come back instead of paths.
+    """
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return self.rstrip("/").rpartition("/")[2]
 
 
 class _UtcDatetime:

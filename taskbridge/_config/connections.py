@@ -20,12 +20,14 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from taskbridge._config.environment import FROM_VARIABLE, Digits, variable_of
 from taskbridge._config.files import PLACEHOLDER, ConnectionConfig, nearest, unset_values
+from taskbridge._config.registry import require_extra
 from taskbridge._config.secret_sources import has_sources, is_source, read_source
 from taskbridge._config.settings import CommonSettings
 from taskbridge._redaction import mask
 from taskbridge.errors import ConfigError, TaskbridgeError, printable
 from taskbridge.provider.policy import PollPolicy, RetryPolicy
 from taskbridge.provider.secrets import strip_tracebacks
+from taskbridge.provider.storage import missing_package
 
 if TYPE_CHECKING:
     from taskbridge.provider.base import Provider, ProviderSettings
@@ -65,6 +67,9 @@ def connection_settings(
         raise ConfigError(
             f"{place}: ca_bundle{_source(connection, 'ca_bundle')} is the path of a file or folder that does not exist"
         )
+    if common.stage is not None and (package := missing_package(common.stage)) is not None:
+        error = require_extra(package, "fsspec", f"{place}: stage{_source(connection, 'stage')}")
+        raise error.about(connection=connection.name)
     return common, own
 
 

@@ -109,8 +109,12 @@ def distribution_name() -> str:
 
 
 def require_extra(module: str, extra: str, purpose: str) -> ConfigError:
-    """Return the error for a missing module, which this extra installs and this purpose needs."""
-    return ConfigError(f"{purpose} needs {module}; install it with: pip install '{distribution_name()}[{extra}]'")
+    """Return the error for a missing module, which this extra installs and this purpose needs.
+
+    The extra `fsspec` does not install the packages for each storage: those are named beside it.
+    """
+    more = f" {module}" if extra == "fsspec" != module else ""
+    return ConfigError(f"{purpose} needs {module}; install it with: pip install '{distribution_name()}[{extra}]'{more}")
 
 
 @strip_tracebacks

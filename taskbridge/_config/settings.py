@@ -12,6 +12,7 @@ from taskbridge.models import TaskStatus
 from taskbridge.provider.options import TextFormat
 from taskbridge.provider.payload import StateTable, normalized_word
 from taskbridge.provider.policy import RetryPolicy
+from taskbridge.provider.storage import storage_problem
 
 Number: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Seconds: TypeAlias = Annotated[Number, Field(gt=0, le=86_400)]
@@ -52,6 +53,16 @@ def _listed(words: Iterable[str]) -> str:
 States: TypeAlias = Annotated[
     dict[str, Annotated[TaskStatus, BeforeValidator(_check_status)]], AfterValidator(_check_words)
 ]
+
+
+def _check_stage(url: str) -> str:
+    problem = storage_problem(url)
+    if problem is not None:
+        raise ValueError(f'{problem}; write it as "s3://bucket/prefix"')
+    return url.rstrip("/")
+
+
+StageUrl: TypeAlias = Annotated[str, AfterValidator(_check_stage)]
 
 
 class _Settings(BaseModel):
@@ -110,6 +121,10 @@ class CommonSettings(_Settings, defer_build=True):
     """How often an unfinished task is polled."""
     submit: _Submit = _Submit()
     """What this connection submits if a call does not say."""
+    stage: StageUrl | None = None
+    """Where documents are put for a vendor that takes only URLs, such as `s3://bucket/prefix`."""
+    stage_ttl: Annotated[Number, Field(ge=60, le=604_800)] = 86_400.0
+    """Seconds for which the signed link to a document is valid: as long as a task may need it, at most a week."""
     allow_private: Annotated[bool, Field(strict=True)] = False
     """Allow links to documents and files on this machine and in private networks."""
     requests_per_second: Annotated[Number, Field(ge=1e-5, le=100_000)] | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from threading import Lock
@@ -34,6 +34,7 @@ from taskbridge._engine.kept_results import KeptResults
 from taskbridge._engine.logs import log
 from taskbridge._engine.observers import Observers
 from taskbridge._engine.row_trust import RowTrust
+from taskbridge._engine.storage_urls import staged_documents
 from taskbridge._engine.throttle import RetryBudget, Throttle
 from taskbridge._engine.unknown_words import mapping_advice
 from taskbridge._engine.usage import UsageMeter
@@ -50,6 +51,7 @@ from taskbridge.errors import (
     printable,
 )
 from taskbridge.provider.base import Provider
+from taskbridge.provider.capabilities import LOCAL
 from taskbridge.provider.clock import clip_seconds
 from taskbridge.provider.secrets import redact, secrets_in_headers, secrets_of
 
@@ -58,10 +60,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from taskbridge._config.files import Config, ConnectionConfig
+    from taskbridge._engine.storage_urls import StagedDocument
     from taskbridge.events import Outage
     from taskbridge.models import Task, TaskFile, UsageUnit
     from taskbridge.provider.base import ProviderSettings
-    from taskbridge.provider.capabilities import Credential
+    from taskbridge.provider.capabilities import Capabilities, Credential
     from taskbridge.provider.clock import Clock
 
 _MOST_OPERATIONS: Final = 64  # operations whose durations are learned apart
@@ -141,6 +144,10 @@ class Connection:
         provider.states = settings.state_table
         self.retry = settings.retry_policy
         self.max_body = settings.max_body or provider.max_body
+        self.takes_uploads = not LOCAL.isdisjoint(provider.capabilities.inputs)
+        """Whether the vendor takes documents themselves, and not only their URLs."""
+        self.capabilities = _with_stage(provider.capabilities, settings)
+        """What can be done through this connection: with a `stage`, documents can be given in more forms."""
         self.expects_webhook = bool(settings.webhook_secrets) and provider.capabilities.webhooks is not None
         """Whether the vendor is set up to send webhooks, so that polling is only a safety net."""
         self._proxy_secrets = proxy_secrets(settings)
@@ -159,7 +166,8 @@ class Connection:
         self.outage: Outage | None = None  # see `taskbridge._engine.outage`
         self.outage_began = 0.0  # monotonic seconds
         self.usage = UsageMeter()
-        self.uploads: dict[str, tuple[TaskFile, ...]] = {}  # shared id of a task -> what to delete after its end
+        self.uploads: dict[str, tuple[TaskFile | StagedDocument, ...]] = {}
+        """What to delete after the end of a task, by its shared id."""
         self.kept_results = KeptResults()
         self.event_bus = EventBus()
         self.observers = Observers()
@@ -252,7 +260,8 @@ class Connection:
 
     def note_uploads(self, task: Task, recovery_token: Mapping[str, Any]) -> None:
         """Remember what to delete once a new task has ended."""
-        files = self.provider.temporary_files(recovery_token)
+        staged = staged_documents(self.settings.stage, recovery_token)
+        files: tuple[TaskFile | StagedDocument, ...] = (*self.provider.temporary_files(recovery_token), *staged)
         if files:
             self.uploads[task.id] = files
             if len(self.uploads) > KEPT:
@@ -316,8 +325,9 @@ class Connection:
         ref = None if task_id is None else f"{self.name}:{task_id}"
         error.about(provider=self.provider.name, connection=self.name, ref=ref)
         secrets = self.known_secrets
-        if any(secret in error.message for secret in secrets):
-            error.message = redact(error.message, secrets)
+        message = redact(error.message, secrets)
+        if message != error.message:
+            error.message = message
             error.args = (error.message,)
         if error.raw is not None:
             error.raw = redact(error.raw, secrets)
@@ -378,6 +388,12 @@ class Connection:
                 advice=advice,
                 ref=task.ref,
             )
+
+
+def _with_stage(can: Capabilities, settings: CommonSettings) -> Capabilities:
+    if settings.stage is None or "url" not in can.inputs or not LOCAL.isdisjoint(can.inputs):
+        return can
+    return replace(can, inputs=can.inputs | LOCAL)
 
 
 @dataclass(frozen=True, slots=True)

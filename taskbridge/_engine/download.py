@@ -11,6 +11,7 @@ credential, and its host does not count for the connection's rate limit.
 from __future__ import annotations
 
 import inspect
+import io
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,14 +20,17 @@ from errno import EEXIST, EISDIR, ENOTDIR
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, cast
 
 from taskbridge._engine.effects import RunBlocking, Sleep
 from taskbridge._engine.filenames import UniqueNames, file_name
+from taskbridge._engine.inputs import TemporaryFiles, is_url
 from taskbridge._engine.lookup import NotFoundGrace, get
 from taskbridge._engine.operations import deadline_for, perform
 from taskbridge._engine.redirects import MIN_RATE, follow, follow_links, name_of
 from taskbridge._engine.retry import DOWNLOAD, call_provider, with_policies
+from taskbridge._engine.storage import StorageFile
+from taskbridge._engine.storage_urls import check_storage_url, object_url
 from taskbridge.errors import (
     ApiError,
     InvalidInput,
@@ -44,15 +48,17 @@ from taskbridge.models import Task, TaskFile, raise_if_failed
 from taskbridge.provider.addresses import FetchPolicy, origin_of
 from taskbridge.provider.results import GeneratedFile
 from taskbridge.provider.sink import ResponseSink
+from taskbridge.provider.storage import SCHEMES, is_storage
 
 if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
     from taskbridge._engine.effects import EffectFlow
-    from taskbridge.models import TaskResult
+    from taskbridge.models import StorageUrl, TaskResult
     from taskbridge.provider.http import Request, Response
     from taskbridge.provider.sink import Progress
 
 MAX_BYTES: Final = 4 << 30  # bytes of one file, unless the caller sets another limit
+MAX_READ: Final = 256 << 20  # the same for a file that is read into memory
 _JUST_ENDED: Final = 86_400.0  # seconds; a task that ended longer ago did so by any clock
 _PROGRESS: Final = 1 << 20  # bytes that failed attempts must have added for the attempts to start again from one
 _ON_RESULT: Final = "on a result"  # where a provider's own code raised
@@ -60,6 +66,32 @@ _WITH_CONTENT: Final = frozenset({200, 206})
 _DEAD_LINK: Final = frozenset({401, 403, 404, 410})  # a new link may work
 # Status of a link's host -> error; it says nothing about the connection's account.
 _BY_STATUS: Final = {401: PermissionDenied, 403: PermissionDenied, 404: TaskNotFound, 410: TaskNotFound}
+
+
+class Target(Protocol):
+    """Where a file is saved: whole, or not at all."""
+
+    @property
+    def target(self) -> Path | StorageUrl:
+        """The name that the caller gets."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """The local file that receives the bytes."""
+        ...
+
+    def write(self, content: bytes) -> None:
+        """Begin that file with these bytes."""
+        ...
+
+    def commit(self) -> EffectFlow[None]:
+        """Give the complete file its name."""
+        ...
+
+    def discard(self) -> None:
+        """Remove the local file."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,29 +107,68 @@ class DownloadOptions:
         to: Any = self.to  # callers need not be typed
         if not isinstance(to, str | os.PathLike) or not isinstance(os.fspath(to), str):
             raise InvalidInput(f"to is the path of a file or folder, not {type(self.to).__name__}")
+        if is_storage(os.fspath(self.to)):
+            check_storage_url(os.fspath(self.to))
+        elif is_url(os.fspath(self.to)):
+            known = ", ".join(f"{each}://" for each in SCHEMES)
+            raise InvalidInput(f"to is a path, or the URL of a storage, which begins with {known}")
         if self.max_bytes is not None and self.max_bytes < 0:
             raise InvalidInput("max_bytes must be a number of bytes, or None for no limit")
         if inspect.iscoroutinefunction(self.on_progress):
             raise InvalidInput("on_progress must be a plain function; a coroutine would never be awaited")
 
 
-def download_file(connection: Connection, file: TaskFile, options: DownloadOptions) -> EffectFlow[Path]:
+def download_file(connection: Connection, file: TaskFile, options: DownloadOptions) -> EffectFlow[Path | StorageUrl]:
     """Download one file."""
-    target = Path(options.to)
-    if os.fspath(options.to).endswith(tuple(filter(None, (os.sep, os.altsep, "/")))) or target.is_dir():
-        target.mkdir(parents=True, exist_ok=True)
-        target /= _name(file)
-    atomic = AtomicFile(target, overwrite=options.overwrite)
+    with TemporaryFiles() as files:
+        try:
+            target = yield from _open_target(options, _name(file), files, is_folder=False)
+            yield from _download(connection, file, target, _TotalProgress(options, [file.size]))
+        except TaskbridgeError as error:
+            failure = connection.add_context(error)
+        else:
+            return target.target
+    raise failure
+
+
+def read_file(connection: Connection, file: TaskFile, max_bytes: int | None) -> EffectFlow[bytes]:
+    """Return the content of one file."""
+    with TemporaryFiles() as files:
+        path = yield from _fetch_to(connection, file, max_bytes, files)
+        content: bytes = yield RunBlocking(path.read_bytes)
+    return content
+
+
+def open_file(connection: Connection, file: TaskFile, max_bytes: int | None) -> EffectFlow[BinaryIO]:
+    """Return a stream of the content of one file, which has arrived completely."""
+    files = TemporaryFiles()
+    is_open = False
     try:
-        return (yield from _download(connection, file, atomic, _TotalProgress(options, [file.size])))
+        path = yield from _fetch_to(connection, file, max_bytes, files)
+        stream: BinaryIO = yield RunBlocking(lambda: TemporaryStream(path, files))
+        is_open = True
+    finally:
+        if not is_open:
+            files.close()
+    return stream
+
+
+def _fetch_to(connection: Connection, file: TaskFile, max_bytes: int | None, files: TemporaryFiles) -> EffectFlow[Path]:
+    """Download one file into a temporary file."""
+    path = files.new_path()
+    options = DownloadOptions(path, max_bytes)
+    try:
+        yield from _download(connection, file, TemporaryTarget(path), _TotalProgress(options, [file.size]))
     except TaskbridgeError as error:
         failure = connection.add_context(error)
+    else:
+        return path
     raise failure
 
 
 def download_task(
     connection: Connection, task_id: str, known: Task | None, options: DownloadOptions
-) -> EffectFlow[tuple[Path, ...]]:
+) -> EffectFlow[tuple[Path, ...] | tuple[StorageUrl, ...]]:
     """Download all results of a task; the caller's snapshot of it is enough if it has ended."""
     task = known if known is not None and known.is_terminal else (yield from _get(connection, task_id))
     raise_if_failed(task)
@@ -109,10 +180,11 @@ def download_task(
             connection=task.connection,
             ref=task.ref,
         )
-    try:
-        return (yield from _download_all(connection, task, options))
-    except TaskbridgeError as error:
-        failure = connection.add_context(error, task_id)
+    with TemporaryFiles() as temporary:
+        try:
+            return (yield from _download_all(connection, task, options, temporary))
+        except TaskbridgeError as error:
+            failure = connection.add_context(error, task_id)
     raise failure
 
 
@@ -121,17 +193,21 @@ def _get(connection: Connection, task_id: str) -> EffectFlow[Task]:
     return get(connection, task_id, deadline_for(connection), start, grace=grace)
 
 
-def _download_all(connection: Connection, task: Task, options: DownloadOptions) -> EffectFlow[tuple[Path, ...]]:
+def _download_all(
+    connection: Connection, task: Task, options: DownloadOptions, temporary: TemporaryFiles
+) -> EffectFlow[tuple[Path, ...] | tuple[StorageUrl, ...]]:
     files = yield from _files_of(connection, task)
-    folder, names = Path(options.to), UniqueNames()
-    folder.mkdir(parents=True, exist_ok=True)
-    targets = [folder / names.take(_name(each)) for each in files]
-    atomics = [AtomicFile(target, overwrite=options.overwrite) for target in targets]  # before anything is sent
+    names = UniqueNames()
+    if not is_storage(os.fspath(options.to)):
+        Path(options.to).mkdir(parents=True, exist_ok=True)
+    targets: list[Target] = []  # before anything is sent
+    for each in files:
+        targets.append((yield from _open_target(options, names.take(_name(each)), temporary, is_folder=True)))  # noqa: PERF401  # no yield in a comprehension
     sizes = [len(each.content) if isinstance(each, GeneratedFile) else each.size for each in files]
     progress = _TotalProgress(options, sizes)
-    for index, (file, atomic) in enumerate(zip(files, atomics, strict=True)):
+    for index, (file, target) in enumerate(zip(files, targets, strict=True)):
         if isinstance(file, GeneratedFile):
-            yield from _write(file, atomic, progress)
+            yield from _write(file, target, progress)
             continue
 
         def renew(index: int = index, file: TaskFile = file) -> EffectFlow[TaskFile | None]:
@@ -139,8 +215,25 @@ def _download_all(connection: Connection, task: Task, options: DownloadOptions) 
             raise_if_failed(newer)
             return _same_file(file, index, (yield from _files_of(connection, newer)))
 
-        yield from _download(connection, file, atomic, progress, renew if task.resumable else None)
-    return tuple(targets)
+        yield from _download(connection, file, target, progress, renew if task.resumable else None)
+    saved: Any = tuple(each.target for each in targets)  # all of them are of one kind
+    return cast("tuple[Path, ...] | tuple[StorageUrl, ...]", saved)
+
+
+def _open_target(options: DownloadOptions, name: str, files: TemporaryFiles, *, is_folder: bool) -> EffectFlow[Target]:
+    """Return where a file of this name is saved; refuse what exists."""
+    to = os.fspath(options.to)
+    if is_storage(to):
+        stored = StorageFile(object_url(to, name, is_folder=is_folder), files, overwrite=options.overwrite)
+        yield from stored.check()
+        return stored
+    path = Path(to)
+    if is_folder:
+        path /= name
+    elif to.endswith(tuple(filter(None, (os.sep, os.altsep, "/")))) or path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        path /= name
+    return AtomicFile(path, overwrite=options.overwrite)
 
 
 def _files_of(connection: Connection, task: Task) -> EffectFlow[Sequence[TaskFile | GeneratedFile]]:
@@ -201,32 +294,32 @@ class _TotalProgress:
 # One file.
 
 
-def _write(file: GeneratedFile, atomic: AtomicFile, progress: _TotalProgress) -> EffectFlow[None]:
+def _write(file: GeneratedFile, target: Target, progress: _TotalProgress) -> EffectFlow[None]:
     """Write a file whose content was in a response."""
     progress.begin(len(file.content))
     try:
-        yield RunBlocking(lambda: atomic.write(file.content))
-        yield RunBlocking(atomic.commit)
+        yield RunBlocking(lambda: target.write(file.content))
+        yield from target.commit()
     finally:
-        atomic.discard()
+        target.discard()
     progress.end(len(file.content))
 
 
 def _download(
     connection: Connection,
     file: TaskFile,
-    atomic: AtomicFile,
+    target: Target,
     progress: _TotalProgress,
     renew: Callable[[], EffectFlow[TaskFile | None]] | None = None,
-) -> EffectFlow[Path]:
+) -> EffectFlow[None]:
     """Download a file to its name; if its link is dead, ask the vendor for a new one."""
     request = call_provider(connection, partial(connection.provider.download_request, file), _ON_RESULT)
     progress.begin(file.size)
     sink = ResponseSink(
-        atomic.path, progress.max_bytes, expected=file.size, bytes_per_second=MIN_RATE, on_progress=progress.report
+        target.path, progress.max_bytes, expected=file.size, bytes_per_second=MIN_RATE, on_progress=progress.report
     )
     try:
-        atomic.write(b"")
+        target.write(b"")
         dead: ApiError | None = None
         try:
             yield from _fetch(connection, file, request, sink)
@@ -242,15 +335,14 @@ def _download(
             if other.url == request.url:
                 raise dead
             yield from _fetch(connection, newer, other, sink)
-        yield RunBlocking(atomic.commit)
+        yield from target.commit()
     except TaskbridgeError:
         if sink.progress_error is not None:
             raise sink.progress_error from None
         raise
     finally:
-        atomic.discard()
+        target.discard()
     progress.end(sink.received)
-    return atomic.target
 
 
 def _renew(
@@ -385,8 +477,11 @@ class AtomicFile:
             error.filename = error.filename or str(self.path)
             raise
 
-    def commit(self) -> None:
+    def commit(self) -> EffectFlow[None]:
         """Write it to the disk and give it its name: a reader of that name sees the whole file."""
+        yield RunBlocking(self._commit)
+
+    def _commit(self) -> None:
         with self.path.open("rb+") as file:
             os.fsync(file.fileno())
         if self._overwrite:
@@ -412,6 +507,37 @@ class AtomicFile:
         """Remove it unless it was committed."""
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
+
+
+class TemporaryTarget:
+    """A file that is read here and then removed, so that it needs no name of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = self.target = path
+
+    def write(self, content: bytes) -> None:
+        """Write the content."""
+        self.path.write_bytes(content)
+
+    def commit(self) -> EffectFlow[None]:
+        """Leave it where it is."""
+        yield from ()
+
+    def discard(self) -> None:
+        """Leave it to the folder for temporary files."""
+
+
+class TemporaryStream(io.BufferedReader):
+    """A stream from a temporary file, which is removed when the stream is closed."""
+
+    def __init__(self, path: Path, files: TemporaryFiles) -> None:
+        super().__init__(io.FileIO(os.fspath(path)))
+        self._files = files
+
+    def close(self) -> None:
+        """Close the stream and remove the file."""
+        super().close()
+        self._files.close()
 
 
 def _exists(target: Path) -> FileExistsError:

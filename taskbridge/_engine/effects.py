@@ -15,6 +15,7 @@ from taskbridge.provider.http import Request
 
 if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
+    from taskbridge.provider.storage import Storage
 
 T = TypeVar("T")
 
@@ -43,6 +44,13 @@ class RunBlocking:
 
 
 @dataclass(frozen=True, slots=True)
+class UseStorage:
+    """Call a function with the storages of objects, which may block; the result is what it returns."""
+
+    work: Callable[[Storage], object]
+
+
+@dataclass(frozen=True, slots=True)
 class RefreshCredential:
     """Get a credential to replace a stale one; the result is the `Credential`. One at a time per connection."""
 
@@ -53,9 +61,20 @@ class RefreshCredential:
 
 @dataclass(frozen=True, slots=True)
 class BeforeSubmit:
-    """Call the caller's `before_submit` just before a submission is sent. An error from there ends the flow."""
+    """Call the caller's `before_submit` just before a submission is sent.
+
+    An error from there is thrown into the flow as `BeforeSubmitFailed`, which the flow must not catch for good.
+    """
 
     recovery_token: Mapping[str, Any]
+
+
+class BeforeSubmitFailed(BaseException):
+    """The caller's `before_submit` raised, so nothing was sent; holds the error, which the caller gets."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +84,7 @@ class UseConnection:
     connection: Connection
 
 
-Effect: TypeAlias = BeforeSubmit | Send | Sleep | RefreshCredential | RunBlocking | UseConnection
+Effect: TypeAlias = BeforeSubmit | Send | Sleep | RefreshCredential | RunBlocking | UseConnection | UseStorage
 EffectFlow: TypeAlias = Generator[Effect, Any, T]
 
 

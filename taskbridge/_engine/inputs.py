@@ -23,10 +23,13 @@ from uuid import uuid4
 from taskbridge._engine.media_types import check_media_type
 from taskbridge._engine.options import merge_options, translate_options
 from taskbridge._engine.redirects import name_of
+from taskbridge._engine.storage_urls import check_storage_url
 from taskbridge.errors import InvalidInput, UnsupportedFeature, printable
-from taskbridge.models import Support, TaskFile
+from taskbridge.models import StorageUrl, Support, TaskFile
 from taskbridge.provider.addresses import is_http
+from taskbridge.provider.capabilities import LOCAL
 from taskbridge.provider.options import NEUTRAL_OPTIONS
+from taskbridge.provider.storage import SCHEMES, is_storage
 from taskbridge.provider.submission import NATIVE, Document, Link, Source, Stored, Submission, safe_name
 
 if TYPE_CHECKING:
@@ -35,10 +38,15 @@ if TYPE_CHECKING:
 
 OneInput: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | TaskFile
 AnyInput: TypeAlias = OneInput | Sequence[OneInput] | None
-"""A path, a URL (a text with ``://``), bytes, an open binary stream or a `TaskFile`; several to be joined."""
+"""A path, a URL (a text with ``://``, also of a storage), bytes, an open binary stream or a `TaskFile`; several to be
+joined."""
+
+STAGE_HINT: Final = '; to hand over local documents by a signed link, set stage = "s3://bucket/prefix"'
+"""What to do about a vendor that takes only URLs, for messages."""
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _BLOCK: Final = 1 << 20  # bytes of a stream per read
+_UNUSUAL: Final = re.compile(r"[^\w.-]+", re.ASCII)  # in the name of a temporary file
 _MAX_ID: Final = 512  # characters of an external_id
 # First bytes -> name of a document without a name: some vendors go by the suffix.
 _NAMES: Final = {b"%PDF-": "document.pdf", b"\x89PNG\r\n": "document.png", b"\xff\xd8\xff": "document.jpg"}
@@ -51,21 +59,21 @@ class TemporaryFiles:
         self._folder: TemporaryDirectory[str] | None = None
         self._count = 0
 
-    def new_path(self) -> Path:
-        """Return a path that does not exist yet."""
+    def new_path(self, name: str = "") -> Path:
+        """Return a path that does not exist yet; it ends with the name, if there is one, in plain characters."""
         if self._folder is None:
             self._folder = TemporaryDirectory(prefix="taskbridge-", ignore_cleanup_errors=True)
         self._count += 1
-        return Path(self._folder.name, str(self._count))
+        return Path(self._folder.name, f"{self._count}-{_UNUSUAL.sub('_', name)}" if name else str(self._count))
 
-    def save(self, stream: BinaryIO) -> Path:
-        """Read a stream to its end, into a file that can be sent again.
+    def save(self, stream: BinaryIO, name: str = "") -> Path:
+        """Read a stream to its end, into a file that can be sent again; its path is that of `new_path`.
 
         Raises:
             InvalidInput: It is a text stream.
             OSError: It cannot be read, or the disk is full.
         """
-        path = self.new_path()
+        path = self.new_path(name)
         with path.open("wb") as file:
             while block := stream.read(_BLOCK):
                 if not isinstance(block, bytes | bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
@@ -77,6 +85,10 @@ class TemporaryFiles:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the folder."""
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -96,7 +108,7 @@ class SubmitRequest:
 
 @dataclass(frozen=True, slots=True)
 class PreparedSubmission:
-    """A submission that can be sent once its links in `fetch_to` are fetched."""
+    """A submission that can be sent once its links in `fetch_to` are fetched, and its objects of storages resolved."""
 
     submission: Submission
     fetch_to: Mapping[int, Path]  # index of a source that is a link -> the file to save it to
@@ -116,7 +128,8 @@ def prepare(connection: Connection, request: SubmitRequest, files: TemporaryFile
     native = submission.native_operation
     sources = tuple(_source(connection, native, each, name, files) for each in inputs)
     fetches = connection.provider.capabilities.fetches_urls
-    links = (index for index, source in enumerate(sources) if isinstance(source, Link)) if fetches else ()
+    is_fetched = (fetches and isinstance(source, Link) and not is_storage(source.url) for source in sources)
+    links = (index for index, found in enumerate(is_fetched) if found)
     return PreparedSubmission(replace(submission, sources=sources), {index: files.new_path() for index in links})
 
 
@@ -320,12 +333,7 @@ def _source(connection: Connection, native: str, given: OneInput, name: str | No
     if isinstance(given, TaskFile):
         return _from_task_file(connection, native, given, name)
     if isinstance(given, str) and is_url(given):
-        _require_kind(connection, "url")
-        if not is_http(given):
-            raise InvalidInput("a document's URL must begin with https:// or http://, and hold no spaces")
-        if not connection.provider.capabilities.fetches_urls:  # otherwise its content decides
-            check_media_type(connection, native, name or name_of(given), b"")
-        return Link(given, None if name is None else safe_name(name))
+        return _from_url(connection, native, given, name)
     if isinstance(given, bytes | bytearray | memoryview):
         _require_kind(connection, "bytes")
         content = bytes(given)
@@ -337,11 +345,33 @@ def _source(connection: Connection, native: str, given: OneInput, name: str | No
         return _checked(Document(safe_name(name or path.name), path, _size(path)), connection, native)
     if _is_stream(given):
         _require_kind(connection, "stream")
-        path = files.save(given)
-        return _checked(Document(_stream_name(given, name), path, path.stat().st_size), connection, native)
+        label = _stream_name(given, name)
+        path = files.save(given, label)
+        return _checked(Document(label, path, path.stat().st_size), connection, native)
     raise InvalidInput(
         f"a document is a path, a URL, bytes, an open binary stream or a TaskFile, not {type(given).__name__}"
     )
+
+
+def _from_url(connection: Connection, native: str, url: str, name: str | None) -> Link:
+    """A document in the web or in a storage; if it is fetched here, its content is checked then."""
+    can = connection.provider.capabilities
+    if is_storage(url):
+        if not connection.takes_uploads:
+            _require_kind(connection, "url")
+        check_storage_url(url)
+        name, is_fetched = name or StorageUrl(url).name, connection.takes_uploads
+    else:
+        _require_kind(connection, "url")
+        if not is_http(url):
+            raise InvalidInput(
+                "a document's URL must begin with https:// or http://, and hold no spaces; that of an object in a "
+                f"storage with {', '.join(f'{each}://' for each in SCHEMES)}"
+            )
+        is_fetched = can.fetches_urls
+    if not is_fetched:
+        check_media_type(connection, native, name or name_of(url), b"")
+    return Link(url, None if name is None else safe_name(name))
 
 
 def _inspect(
@@ -383,11 +413,12 @@ def _from_task_file(connection: Connection, native: str, file: TaskFile, name: s
 
 
 def _require_kind(connection: Connection, kind: str) -> None:
-    can = connection.provider.capabilities
-    if kind not in can.inputs:
-        taken = ", ".join(sorted(can.inputs)) or "nothing"
+    inputs = connection.capabilities.inputs
+    if kind not in inputs:
+        taken = ", ".join(sorted(inputs)) or "nothing"
+        hint = STAGE_HINT if "url" in inputs and kind in LOCAL else ""
         raise UnsupportedFeature(
-            f"{connection.provider.title} takes no document given as {kind}; it takes: {taken}",
+            f"{connection.provider.title} takes no document given as {kind}; it takes: {taken}{hint}",
             provider=connection.provider.name,
             connection=connection.name,
         )

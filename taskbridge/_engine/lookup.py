@@ -123,7 +123,7 @@ def get(  # noqa: C901  # a function more would be a call more in each poll
             if mismatch is None:
                 _note(connection, task)
                 if connection.uploads and task.is_terminal:
-                    yield from delete_uploads(connection, task_id)
+                    yield from delete_uploads(connection, task_id, task)
                 return task
             if before is not None:
                 raise mismatch

@@ -6,17 +6,19 @@ sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from taskbridge._engine.effects import RunBlocking, UseConnection
+from taskbridge._engine.effects import BeforeSubmitFailed, RunBlocking, UseConnection
 from taskbridge._engine.inputs import SubmitRequest, TemporaryFiles, check_document, prepare, rereadable
 from taskbridge._engine.lookup import identity_mismatch
 from taskbridge._engine.redirects import fetch
 from taskbridge._engine.retry import LIST, OTHER, SUBMIT, TOKEN, broken_provider, with_policies
+from taskbridge._engine.storage import Stage
+from taskbridge._engine.storage_urls import STAGED, StagedDocument
 from taskbridge._engine.tracing import begin_trace, report_observation
 from taskbridge._engine.uncertainty import SubmissionTracker, is_unsent
 from taskbridge._engine.uploads import delete_upload, delete_uploads
@@ -109,18 +111,30 @@ def submit(connection: Connection, request: SubmitRequest) -> EffectFlow[Task]:
     is fetched must arrive as fast as a download.
     """
     with TemporaryFiles() as files:
+        stage = Stage(connection, files)
         try:
-            prepared: PreparedSubmission = yield RunBlocking(lambda: prepare(connection, request, files))
-            submission = yield from _fetch_documents(connection, prepared)
-        except TaskbridgeError as error:
-            error.not_accepted = is_unsent(error)
+            task = yield from _submit(connection, request, stage)
+        except (TaskbridgeError, OSError, BeforeSubmitFailed) as error:
+            if not isinstance(error, TaskbridgeError) or error.not_accepted:
+                for url in stage.urls:
+                    yield from delete_upload(connection, StagedDocument(url))
             raise
-        details = {"operation": submission.native_operation, "reference": submission.reference}
-        deadline = deadline_for(connection, submission.size)
-        start = partial(connection.provider.submit, submission)
-        task = yield from _start_work(connection, start, details, deadline)
     connection.note_submitted(task)
     return task
+
+
+def _submit(connection: Connection, request: SubmitRequest, stage: Stage) -> EffectFlow[Task]:
+    try:
+        prepared: PreparedSubmission = yield RunBlocking(lambda: prepare(connection, request, stage.files))
+        submission = yield from _fetch_documents(connection, prepared)
+        submission = yield from stage.resolve(submission)
+    except TaskbridgeError as error:
+        error.not_accepted = is_unsent(error)
+        raise
+    details = {"operation": submission.native_operation, "reference": submission.reference}
+    deadline = deadline_for(connection, submission.size)
+    start = partial(connection.provider.submit, submission)
+    return (yield from _start_work(connection, start, details, deadline, stage.urls))
 
 
 def submit_to_first(group: Group, request: SubmitRequest) -> EffectFlow[Task]:
@@ -181,9 +195,11 @@ def _start_work(
     start: Callable[[], Flow[Task]],
     details: Mapping[str, Any],
     deadline: float | None = None,
+    staged: Sequence[str] = (),
 ) -> EffectFlow[Task]:
     """Run an operation after which the vendor works, and say whether it may have started if that fails."""
-    tracker = SubmissionTracker(connection, details)
+    objects = {STAGED: list(staged)} if staged else {}
+    tracker = SubmissionTracker(connection, details, objects)
     trace = begin_trace(connection, None)
     limit = deadline_for(connection) if deadline is None else deadline
     try:
@@ -197,10 +213,10 @@ def _start_work(
         failure = tracker.explain(error)
     else:
         connection.usage.add(task)
-        connection.note_uploads(task, tracker.created)
+        connection.note_uploads(task, {**tracker.created, **objects})
         report_observation(connection, trace, ObservationSource.SUBMIT, task=task)
         if task.is_terminal:
-            yield from delete_uploads(connection, task.id)
+            yield from delete_uploads(connection, task.id, task)
         return task
     if isinstance(failure, ApiError) and not isinstance(failure, ServerError):  # the vendor has no task for them
         for file in connection.provider.temporary_files(tracker.created):
@@ -260,6 +276,8 @@ def recover(connection: Connection, error: TaskbridgeError, document: AnyInput) 
         task = yield from perform(connection, lambda: provider.recover(token))
         if task is not None and prepared is not None and not task.is_terminal:
             found, submission = task, prepared.submission
+            if connection.takes_uploads:
+                submission = yield from Stage(connection, files).resolve(submission)
             task = yield from perform(
                 connection, lambda: provider.finish(found, submission), task.id, size=submission.size
             )

@@ -68,9 +68,12 @@ def uncertain_after(response: Response | None, error: TaskbridgeError | None) ->
 class SubmissionTracker:
     """Follows the requests of one submission, to tell afterwards whether the vendor may have accepted it."""
 
-    def __init__(self, connection: Connection, details: Mapping[str, Any]) -> None:
+    def __init__(
+        self, connection: Connection, details: Mapping[str, Any], prepared: Mapping[str, Any] | None = None
+    ) -> None:
         self._connection = connection
         self._details = details  # known before anything is sent; part of the recovery token
+        self._prepared = prepared or {}  # the same, but not logged
         self._last: Request | None = None
         self._responded = False
         self._was_accepted = False  # the flow continued after the response to the request that starts work
@@ -130,7 +133,7 @@ class SubmissionTracker:
             "connection": connection.name,
             "time": self._sent_at.isoformat(),
         }
-        return {**account, **self._details, **created}
+        return {**account, **self._details, **self._prepared, **created}
 
 
 def is_unsent(error: TaskbridgeError) -> bool:

@@ -296,7 +296,7 @@ def _apply(connection: Connection, event: WebhookEvent, *, confirm: bool | None)
     report_observation(connection, trace, ObservationSource.WEBHOOK, task=task)
     if task.is_terminal:
         bus.record(task)
-        yield from delete_uploads(connection, ref.id)
+        yield from delete_uploads(connection, ref.id, task)
         _publish(connection, task)
     else:
         bus.publish(ref)  # an event contains less than a status response: waits ask for themselves

@@ -14,7 +14,16 @@ from inspect import isawaitable
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
-from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, RunBlocking, Send, Sleep, UseConnection
+from taskbridge._engine.effects import (
+    BeforeSubmit,
+    BeforeSubmitFailed,
+    RefreshCredential,
+    RunBlocking,
+    Send,
+    Sleep,
+    UseConnection,
+    UseStorage,
+)
 from taskbridge._engine.retry import refresh, unsent
 from taskbridge._fork import renew_after_fork
 from taskbridge._polling.commands import Done, Idle, PollList, PollTask, WaitUntil
@@ -27,6 +36,7 @@ from taskbridge._runtime.base import (
     apply_event,
     deliver,
     flow_for,
+    open_storage,
     require_ended,
 )
 from taskbridge._transport.threads import call_soon
@@ -82,11 +92,8 @@ class Runtime:
             effect = next(flow)
             while True:
                 if isinstance(effect, BeforeSubmit):
-                    if operation.before_submit is not None:
-                        called = operation.before_submit(dict(effect.recovery_token))  # an error is the caller's own
-                        if isawaitable(called):
-                            await called
-                    effect = next(flow)
+                    refusal = await _refusal_of(operation, effect)
+                    effect = next(flow) if refusal is None else flow.throw(refusal)
                     continue
                 if isinstance(effect, UseConnection):
                     connection = effect.connection
@@ -103,10 +110,18 @@ class Runtime:
         except StopIteration as end:
             value: T = end.value
             return value
+        except BeforeSubmitFailed as failed:
+            refused = failed.error
         finally:
             flow.close()
+        try:
+            raise refused
+        finally:
+            del refused  # or the error and this frame reference each other
 
-    async def _perform(self, connection: Connection, effect: Send | Sleep | RefreshCredential | RunBlocking) -> Any:
+    async def _perform(
+        self, connection: Connection, effect: Send | Sleep | RefreshCredential | RunBlocking | UseStorage
+    ) -> Any:
         match effect:
             case Send():
                 transports = self._transports
@@ -116,6 +131,8 @@ class Runtime:
                 return await self.clock.async_sleep(effect.seconds)
             case RunBlocking():
                 return await asyncio.to_thread(effect.work)
+            case UseStorage():
+                return await asyncio.to_thread(effect.work, open_storage())
             case RefreshCredential():
                 return await self._refresh(connection, effect)
             case _:
@@ -205,6 +222,18 @@ class Runtime:
             return await self.run(Operation(command.connection, flow_for(command, self.clock.monotonic())))
         except TaskbridgeError as error:
             return error
+
+
+async def _refusal_of(operation: Operation[Any], effect: BeforeSubmit) -> BeforeSubmitFailed | None:
+    """Call the caller's `before_submit`; return its error, if it raises one."""
+    try:
+        if operation.before_submit is not None:
+            called = operation.before_submit(dict(effect.recovery_token))
+            if isawaitable(called):
+                await called
+    except Exception as error:  # noqa: BLE001  # the caller's own
+        return BeforeSubmitFailed(error)
+    return None
 
 
 class AsyncWaitQueue:

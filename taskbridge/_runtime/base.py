@@ -15,13 +15,20 @@ from functools import partial
 from math import inf
 from threading import Lock
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 from taskbridge import __version__
 from taskbridge._config.network import network_of
 from taskbridge._engine import operations
 from taskbridge._engine.connection import Connection
-from taskbridge._engine.download import DownloadOptions, download_file, download_task, get_result
+from taskbridge._engine.download import (
+    DownloadOptions,
+    download_file,
+    download_task,
+    get_result,
+    open_file,
+    read_file,
+)
 from taskbridge._engine.effects import no_effects
 from taskbridge._engine.event_bus import listening
 from taskbridge._engine.inputs import can_submit
@@ -71,8 +78,9 @@ if TYPE_CHECKING:
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge.events import Observer
-    from taskbridge.models import Account, OperationInfo, Support, WebhookEndpoint, WebhookEvent
+    from taskbridge.models import Account, OperationInfo, StorageUrl, Support, WebhookEndpoint, WebhookEvent
     from taskbridge.provider.clock import Clock
+    from taskbridge.provider.storage import Storage
     from taskbridge.transport import Network
 
 T = TypeVar("T")
@@ -81,6 +89,8 @@ X = TypeVar("X")
 MIN_RATE: Final = 1e-5  # requests per second, as for the setting `requests_per_second`
 MAX_RATE: Final = 100_000
 DEFAULT_TIMEOUT: Final = 900.0  # seconds that a wait lasts unless the caller says otherwise
+
+Saved: TypeAlias = "tuple[Path, ...] | tuple[StorageUrl, ...]"
 
 AnyId: TypeAlias = str | TaskRef | Task
 """A shared id, a ref or its text, or a task."""
@@ -345,7 +355,7 @@ class ClientBase:
         connection = self._resume(self._only)
         return Operation(connection, operations.delete_file(connection, what))
 
-    def _download(self, task: AnyId, options: DownloadOptions) -> Operation[tuple[Path, ...]]:
+    def _download(self, task: AnyId, options: DownloadOptions) -> Operation[Saved]:
         if isinstance(task, TaskFile):
             raise InvalidInput('a file does not say of which connection it is: bridge["its name"].download(file, to)')
         target = self._locate(task)
@@ -354,11 +364,22 @@ class ClientBase:
         span = CallSpan("download", [connection], connection.clock, [target.ref])
         return Operation(connection, download_task(connection, target.task_id, target.known, options), span=span)
 
-    def _download_file(self, file: TaskFile, options: DownloadOptions) -> Operation[Path]:
+    def _download_file(self, file: TaskFile, options: DownloadOptions) -> Operation[Path | StorageUrl]:
+        connection, span = self._download_from()
+        return Operation(connection, download_file(connection, file, options), span=span)
+
+    def _read_file(self, file: TaskFile, max_bytes: int | None) -> Operation[bytes]:
+        connection, span = self._download_from()
+        return Operation(connection, read_file(connection, require_file(file), max_bytes), span=span)
+
+    def _open_file(self, file: TaskFile, max_bytes: int | None) -> Operation[BinaryIO]:
+        connection, span = self._download_from()
+        return Operation(connection, open_file(connection, require_file(file), max_bytes), span=span)
+
+    def _download_from(self) -> tuple[Connection, CallSpan]:
         connection = self._resume(self._only)
         require(connection, "download", "give out files")
-        span = CallSpan("download", [connection], connection.clock)
-        return Operation(connection, download_file(connection, file, options), span=span)
+        return connection, CallSpan("download", [connection], connection.clock)
 
     # One connection.
 
@@ -475,6 +496,13 @@ def _note_submitted(target: Target, submitted_at: datetime) -> None:
     if submitted_at.tzinfo is None:
         raise InvalidInput("submitted_at has no time zone; take datetime.now(UTC)")
     target.connection.note_submitted_at(target.task_id, submitted_at)
+
+
+def require_file(given: object) -> TaskFile:
+    """Return a file of a result; raise `InvalidInput` for anything else, such as its task."""
+    if isinstance(given, TaskFile):
+        return given
+    raise InvalidInput(f"one file of a result is wanted, such as result.files[0], not {type(given).__name__}")
 
 
 def connection_of(error: TaskbridgeError) -> str:
@@ -888,6 +916,13 @@ class Transports(Generic[X]):
             self._is_closed = True
             created, self._created = self._created, {}
             return list(created.values())
+
+
+def open_storage() -> Storage:
+    """Return what reaches the objects of storages; each call of it blocks."""
+    from taskbridge._transport.storage import FsspecStorage  # noqa: PLC0415  # only where storages are used
+
+    return FsspecStorage()
 
 
 def user_agent(settings: CommonSettings) -> str:

@@ -13,7 +13,16 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
-from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, RunBlocking, Send, Sleep, UseConnection
+from taskbridge._engine.effects import (
+    BeforeSubmit,
+    BeforeSubmitFailed,
+    RefreshCredential,
+    RunBlocking,
+    Send,
+    Sleep,
+    UseConnection,
+    UseStorage,
+)
 from taskbridge._engine.retry import refresh, unsent
 from taskbridge._fork import renew_after_fork
 from taskbridge._polling.commands import Done, Idle, PollList, PollTask, WaitUntil
@@ -27,6 +36,7 @@ from taskbridge._runtime.base import (
     deadline_after,
     deliver,
     flow_for,
+    open_storage,
     require_ended,
 )
 from taskbridge.errors import ConfigError, TaskbridgeError
@@ -82,9 +92,8 @@ class Runtime:
                 effect = next(flow)
                 while True:
                     if isinstance(effect, BeforeSubmit):
-                        if operation.before_submit is not None:
-                            operation.before_submit(dict(effect.recovery_token))  # an error here is the caller's own
-                        effect = next(flow)
+                        refusal = _refusal_of(operation, effect)
+                        effect = next(flow) if refusal is None else flow.throw(refusal)
                         continue
                     if isinstance(effect, UseConnection):
                         connection = effect.connection
@@ -101,10 +110,18 @@ class Runtime:
         except StopIteration as end:
             value: T = end.value
             return value
+        except BeforeSubmitFailed as failed:
+            refused = failed.error
         finally:
             flow.close()
+        try:
+            raise refused
+        finally:
+            del refused  # or the error and this frame reference each other
 
-    def _perform(self, connection: Connection, effect: Send | Sleep | RefreshCredential | RunBlocking) -> Any:
+    def _perform(
+        self, connection: Connection, effect: Send | Sleep | RefreshCredential | RunBlocking | UseStorage
+    ) -> Any:
         match effect:
             case Send():
                 transports = self._transports
@@ -114,6 +131,8 @@ class Runtime:
                 return self.clock.sleep(effect.seconds)
             case RunBlocking():
                 return effect.work()
+            case UseStorage():
+                return effect.work(open_storage())
             case RefreshCredential():
                 return self._refresh(connection, effect)
             case _:
@@ -190,6 +209,16 @@ class Runtime:
             return self.run(Operation(command.connection, flow_for(command, self.clock.monotonic())))
         except TaskbridgeError as error:
             return error
+
+
+def _refusal_of(operation: Operation[Any], effect: BeforeSubmit) -> BeforeSubmitFailed | None:
+    """Call the caller's `before_submit`; return its error, if it raises one."""
+    try:
+        if operation.before_submit is not None:
+            operation.before_submit(dict(effect.recovery_token))
+    except Exception as error:  # noqa: BLE001  # the caller's own
+        return BeforeSubmitFailed(error)
+    return None
 
 
 class WaitQueue:

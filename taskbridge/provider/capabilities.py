@@ -63,6 +63,9 @@ class IdKind:
     resumable: bool = True
 
 
+LOCAL: Final = frozenset({"path", "bytes", "stream"})
+"""Words of `Capabilities.inputs` for documents that have to be sent."""
+
 PLAIN_ID: Final = re.compile(r"(?!\.+\Z)[A-Za-z0-9][A-Za-z0-9._~-]{0,127}", re.ASCII)
 """Ids that need no quoting in a URL path; a provider may allow more."""
 

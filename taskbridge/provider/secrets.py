@@ -33,6 +33,15 @@ class SecretHeader(str):
         return f"'{MASK}'"
 
 
+class SignedLink(str):
+    """A link that is valid for all who have it; its repr shows stars for its query."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"'{self.partition('?')[0]}?{MASK}'"
+
+
 def without_traceback(error: E) -> E:
     """Strip an error of its traceback, and of causes that are not ours; raise it outside of its ``except`` block."""
     error.__context__ = None

@@ -40,7 +40,7 @@ ONE_UNIT = {("taskbridge.errors", "taskbridge.models")}
 
 MODULES = [path for path in sorted((ROOT / "taskbridge").rglob("*.py")) if "template" not in path.parts]
 PROVIDERS = sorted((ROOT / "providers").glob("taskbridge_*/*.py"))
-HTTP_LIBRARIES = {"requests", "aiohttp", "urllib3", "httpx", "pycurl"}
+HTTP_LIBRARIES = {"requests", "aiohttp", "urllib3", "httpx", "pycurl", "fsspec"}
 HTTP_ELSEWHERE = {
     "taskbridge.cli.demo_vendors": frozenset({"requests"}),  # acts as the vendors' own clients do
 }

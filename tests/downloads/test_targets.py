@@ -97,5 +97,5 @@ def test_a_bridge_downloads_by_ref_and_a_file_through_its_connection(
         assert task.result is not None
         file = task.result.files[0]
         with pytest.raises(tb.InvalidInput, match="bridge"):
-            bridge.download(file, tmp_path)  # type: ignore[arg-type]
+            bridge.download(file, tmp_path)  # type: ignore[call-overload]
         assert bridge["scans"].download(file, tmp_path / "again.png").read_bytes() == path.read_bytes()

@@ -27,10 +27,10 @@ VULNERABLE_BELOW: Final[Mapping[str, tuple[str, str]]] = {
 # Everything that an installation with all extras contains besides the library. Review a package before you add it.
 KNOWN: Final = frozenset(
     """
-    annotated-doc annotated-types anyio certifi charset-normalizer click colorama h11 idna importlib-metadata jiter
-    markdown-it-py mdurl opentelemetry-api platformdirs puremagic pycurl pydantic pydantic-core pygments python-dateutil
-    requests rich six starlette stevedore typing-extensions typing-inspection tzdata urllib3 uvicorn zipp pbr deprecated
-    wrapt
+    annotated-doc annotated-types anyio certifi charset-normalizer click colorama fsspec h11 idna importlib-metadata
+    jiter markdown-it-py mdurl opentelemetry-api platformdirs puremagic pycurl pydantic pydantic-core pygments
+    python-dateutil requests rich six starlette stevedore typing-extensions typing-inspection tzdata urllib3 uvicorn
+    zipp pbr deprecated wrapt
     """.split()  # noqa: SIM905  # shorter than a list of strings
 )
 

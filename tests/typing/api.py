@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, BinaryIO, assert_type
 
 import taskbridge as tb
 from taskbridge import aio
@@ -37,6 +37,10 @@ def one(client: tb.Client) -> None:
     assert_type(client.download(task, Path("out")), tuple[Path, ...])
     assert_type(client.download("t1", "out", max_bytes=9, on_progress=print, overwrite=True), tuple[Path, ...])
     assert_type(client.download(tb.TaskFile(url="https://example.com/a"), "out/"), Path)
+    assert_type(client.download(task, tb.StorageUrl("s3://bucket/out")), tuple[tb.StorageUrl, ...])
+    assert_type(client.download(tb.TaskFile(), tb.StorageUrl("s3://bucket/out")), tb.StorageUrl)
+    assert_type(client.read(tb.TaskFile(), max_bytes=9), bytes)
+    assert_type(client.open(tb.TaskFile(), max_bytes=None), BinaryIO)
     assert_type(client.account(), tb.Account)
     assert_type(client.operations("convert", input_format="docx"), tuple[tb.OperationInfo, ...])
     assert_type(client.delete(task), None)
@@ -120,6 +124,9 @@ async def asynchronous(ids: list[str]) -> None:
         assert_type(await client.result("t1"), tb.TaskResult)
         assert_type(await client.download("t1", "out"), tuple[Path, ...])
         assert_type(await client.download(tb.TaskFile(), "out"), Path)
+        assert_type(await client.download("t1", tb.StorageUrl("s3://bucket/out")), tuple[tb.StorageUrl, ...])
+        assert_type(await client.read(tb.TaskFile()), bytes)
+        assert_type(await client.open(tb.TaskFile()), BinaryIO)
         assert_type(await client.wait_all(ids), tb.Outcomes)
         assert_type(client.as_completed(ids), AsyncIterator[tb.Outcome])
         async for outcome in client.watch(ids):

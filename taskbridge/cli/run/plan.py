@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from taskbridge._config.registry import load_provider
 from taskbridge._engine.download import remove_temporary_files
-from taskbridge._engine.inputs import is_url
+from taskbridge._engine.inputs import STAGE_HINT, is_url
 from taskbridge._engine.redirects import name_of
 from taskbridge.cli.formatting import os_error_text
 from taskbridge.cli.options import find_documents, open_client
@@ -96,6 +96,7 @@ def open_run(output: Output, request: RunRequest) -> tuple[Ledger, Client, RunTe
     Raises:
         TaskbridgeError: The request cannot be carried out; nothing was sent.
     """
+    _check_folder(request)
     try:
         sources = find_documents(request.words[1:], request.list_path)
         path = request.ledger_path
@@ -125,6 +126,7 @@ def preview_run(output: Output, request: RunRequest) -> tuple[Client, RunTerms, 
     Raises:
         TaskbridgeError: The request cannot be carried out.
     """
+    _check_folder(request)
     try:
         sources = find_documents(request.words[1:], request.list_path)
         if not _has_ledger(request):
@@ -139,6 +141,19 @@ def preview_run(output: Output, request: RunRequest) -> tuple[Client, RunTerms, 
             raise
         problem = os_error_text(error)
     raise ConfigError(problem)
+
+
+def _check_folder(request: RunRequest) -> None:
+    """Refuse a URL as the folder for the results.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    if is_url(request.to):
+        raise ConfigError(
+            "--to is a local folder, where the ledger and the results of a run are; copy the results to a storage "
+            "afterwards, or save those of a task there with: taskbridge download REF --to URL"
+        )
 
 
 def _has_ledger(request: RunRequest) -> bool:
@@ -271,6 +286,7 @@ def _check_inputs(client: Client, sources: Sequence[str]) -> None:
         refusals = (
             f"{load_provider(each.provider).title} takes no document given as {' or '.join(sorted(kinds))}; "
             f"it takes: {', '.join(sorted(each.capabilities.inputs))}"
+            f"{STAGE_HINT if 'url' in each.capabilities.inputs else ''}"
             for each in members
         )
         raise UnsupportedFeature("; ".join(refusals), connection=client.name)
