@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self, SupportsIndex, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, SupportsIndex, TypeAlias, TypeVar, overload
 
-from taskbridge.errors import InvalidInput, InvalidTaskId, TaskFailed, printable
+from taskbridge._conversion import Model
+from taskbridge._lazy import LazyFields, LazyPages
+from taskbridge.errors import InvalidTaskId, TaskFailed, printable
 
 if TYPE_CHECKING:
-    from pydantic import ConfigDict, TypeAdapter
     from pydantic_core import CoreSchema
 
     from taskbridge.errors import TaskbridgeError
@@ -164,91 +165,6 @@ UtcDatetime: TypeAlias = Annotated[datetime, _UtcDatetime()]
 """An aware `datetime` in UTC."""
 
 
-class _Model:
-    """Conversion of the models to dictionaries and back, for a database or another process."""
-
-    __slots__ = ()
-    __pydantic_config__: ClassVar[ConfigDict] = {
-        "extra": "forbid",
-        "hide_input_in_errors": True,
-        "json_schema_serialization_defaults_required": True,
-        "use_attribute_docstrings": True,
-    }
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all fields as a JSON-compatible dictionary.
-
-        Times become ISO 8601 text and tuples become lists; the vendor's data stays as it is, except that lone
-        surrogates, which no encoding has, become question marks. The dictionary includes the links of files and `raw`,
-        which `repr` leaves out.
-        """
-        adapter = _adapter(type(self))
-        try:
-            values: dict[str, Any] = adapter.dump_python(self, mode="json")
-        except UnicodeEncodeError:
-            from pydantic_core import to_jsonable_python  # noqa: PLC0415  # only for to_dict and from_dict
-
-            values = to_jsonable_python(_without_surrogates(adapter.dump_python(self)), inf_nan_mode="null")
-        return values
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Return the object that `to_dict` converted.
-
-        Args:
-            values: The fields, with times as ISO 8601 text; missing optional fields get their defaults.
-
-        Raises:
-            InvalidInput: A field is unknown, missing or of the wrong type, or a time has no time zone; the message
-                names the field.
-        """
-        from pydantic import ValidationError  # noqa: PLC0415  # only for to_dict and from_dict
-
-        try:
-            model: Self = _adapter(cls).validate_python(dict(values))
-        except ValidationError as error:
-            found = error.errors(include_input=False, include_url=False, include_context=False)
-        else:
-            return model
-        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found]
-        # Raised here, not above, so that pydantic's error, which holds the values, is not its context.
-        raise InvalidInput(f"{cls.__name__}.from_dict: {printable('; '.join(problems[:5]), 500)}")
-
-    @classmethod
-    def json_schema(cls) -> dict[str, Any]:
-        """Return the JSON Schema of the dictionary that `to_dict` returns."""
-        return _adapter(cls).json_schema(mode="serialization")
-
-
-def _without_surrogates(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode(errors="replace").decode()
-    if isinstance(value, Mapping):
-        pairs: Mapping[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]  # any JSON
-        repaired: dict[Any, Any] = {}
-        for key, each in pairs.items():
-            name = _without_surrogates(key)
-            while name in repaired:  # two names may differ only in a surrogate
-                name += "?"
-            repaired[name] = _without_surrogates(each)
-        return repaired
-    if isinstance(value, list | tuple):
-        items: list[Any] | tuple[Any, ...] = value  # pyright: ignore[reportUnknownVariableType]  # any JSON
-        return [_without_surrogates(each) for each in items]
-    return value
-
-
-_ADAPTERS: Final[dict[type, TypeAdapter[Any]]] = {}
-
-
-def _adapter(model: type) -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter  # noqa: PLC0415  # slow to import, and rarely needed
-
-    if model not in _ADAPTERS:
-        _ADAPTERS[model] = TypeAdapter(model)
-    return _ADAPTERS[model]
-
-
 _T = TypeVar("_T")
 
 
@@ -277,7 +193,7 @@ def _fast_constructor(model: type[_T]) -> type[_T]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFile(_Model):
+class TaskFile(Model):
     """A file in the result of a task."""
 
     id: str | None = None
@@ -296,8 +212,12 @@ class TaskFile(_Model):
     """Verbatim: other facts about the file (width, height, pages, …)."""
 
 
+_NO_PAGES: Final = LazyPages.of(())
+_NO_FIELDS: Final = LazyFields.of(())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskResult(_Model):
+class TaskResult(Model):
     """The result of a completed task."""
 
     files: tuple[TaskFile, ...] = ()
@@ -306,6 +226,11 @@ class TaskResult(_Model):
     """Verbatim: recognized text, in the requested format."""
     data: Any = field(default=None, repr=False)
     """Verbatim: structured output, decoded from JSON, in the vendor's own structure."""
+    pages: LazyPages = field(default=_NO_PAGES, repr=False)
+    """Normalized: the pages of the document with their text, boxes and tables, where the vendor gives them; read from
+    the vendor's data when first used. Only `client.result` gives them, not the status response."""
+    fields: LazyFields = field(default=_NO_FIELDS, repr=False)
+    """Normalized: named values that were extracted from the document, where the vendor gives them; as for `pages`."""
 
     @property
     def is_empty(self) -> bool:
@@ -314,7 +239,7 @@ class TaskResult(_Model):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFailure(_Model):
+class TaskFailure(Model):
     """Why a task failed."""
 
     code: str | None = None
@@ -326,7 +251,7 @@ class TaskFailure(_Model):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Usage(_Model):
+class Usage(Model):
     """How much of a vendor's service a task used: what the vendor charges for, not a price."""
 
     amount: float
@@ -354,7 +279,7 @@ def usage_text(amounts: Mapping[UsageUnit, float]) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Account(_Model):
+class Account(Model):
     """A snapshot of the account that a connection uses."""
 
     provider: str
@@ -376,7 +301,7 @@ class Account(_Model):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OperationOption(_Model):
+class OperationOption(Model):
     """An option of a vendor's operation."""
 
     name: str
@@ -390,7 +315,7 @@ class OperationOption(_Model):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OperationInfo(_Model):
+class OperationInfo(Model):
     """An operation of a vendor, as the vendor lists it; of a conversion, one pair of formats and one engine."""
 
     name: str
@@ -412,7 +337,7 @@ class OperationInfo(_Model):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookEndpoint(_Model):
+class WebhookEndpoint(Model):
     """A URL to which a vendor sends the webhooks of an account."""
 
     id: str
@@ -435,7 +360,7 @@ class WebhookEndpoint(_Model):
 
 @_fast_constructor
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Task(_Model):
+class Task(Model):
     """A snapshot of a task.
 
     A task hashes by its `ref` and compares without `raw` and `observed_at`.

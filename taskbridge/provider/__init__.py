@@ -5,6 +5,7 @@ the responses. It imports no HTTP library and reads no clock. Retries, the life 
 the check that the vendor answered about the right task, threads and asyncio are the library's business.
 """
 
+from taskbridge._lazy import LazyFields, LazyPages
 from taskbridge.provider.base import CodeTable, ErrorDetails, Provider, ProviderSettings, StatusTable, no_requests
 from taskbridge.provider.capabilities import (
     BEARER_TOKEN,
@@ -61,6 +62,8 @@ __all__ = [
     "FormFile",
     "GeneratedFile",
     "IdKind",
+    "LazyFields",
+    "LazyPages",
     "Link",
     "ListPolling",
     "Listing",

@@ -12,6 +12,7 @@ import taskbridge as tb
 from taskbridge import aio
 from taskbridge.errors import TransportError
 from taskbridge.events import Event, ObservationSource, PollReason
+from taskbridge.layout import Box, DocumentField, DocumentPage
 from taskbridge.progress import ProgressTracker
 from taskbridge.provider import (
     PLAIN_ID,
@@ -86,6 +87,11 @@ def model(task: tb.Task) -> None:
     if task.result is not None:
         assert_type(task.result.files, tuple[tb.TaskFile, ...])
         assert_type(task.result.text, str | None)
+        assert_type(task.result.fields[0], DocumentField)
+        for page in task.result.pages:
+            assert_type(page, DocumentPage)
+            assert_type(page.tables[0].rows[0][0].box, Box | None)
+        assert_type(task.result.pages[1:], tuple[DocumentPage, ...])
 
 
 def failures(client: tb.Client) -> float | None:

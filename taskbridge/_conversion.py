@@ -1,0 +1,96 @@
+"""Conversion of the models to JSON-compatible dictionaries and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+
+from taskbridge.errors import InvalidInput, printable
+
+if TYPE_CHECKING:
+    from pydantic import ConfigDict, TypeAdapter
+
+
+class Model:
+    """Conversion of the models to dictionaries and back, for a database or another process."""
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar[ConfigDict] = {
+        "extra": "forbid",
+        "hide_input_in_errors": True,
+        "json_schema_serialization_defaults_required": True,
+        "use_attribute_docstrings": True,
+    }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as a JSON-compatible dictionary.
+
+        Times become ISO 8601 text and tuples become lists; the vendor's data stays as it is, except that lone
+        surrogates, which no encoding has, become question marks. The dictionary includes the links of files and `raw`,
+        which `repr` leaves out.
+        """
+        adapter = _adapter(type(self))
+        try:
+            values: dict[str, Any] = adapter.dump_python(self, mode="json")
+        except UnicodeEncodeError:
+            from pydantic_core import to_jsonable_python  # noqa: PLC0415  # only for to_dict and from_dict
+
+            values = to_jsonable_python(_without_surrogates(adapter.dump_python(self)), inf_nan_mode="null")
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the object that `to_dict` converted.
+
+        Args:
+            values: The fields, with times as ISO 8601 text; missing optional fields get their defaults.
+
+        Raises:
+            InvalidInput: A field is unknown, missing or of the wrong type, or a time has no time zone; the message
+                names the field.
+        """
+        from pydantic import ValidationError  # noqa: PLC0415  # only for to_dict and from_dict
+
+        try:
+            model: Self = _adapter(cls).validate_python(dict(values))
+        except ValidationError as error:
+            found = error.errors(include_input=False, include_url=False, include_context=False)
+        else:
+            return model
+        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found]
+        # Raised here, not above, so that pydantic's error, which holds the values, is not its context.
+        raise InvalidInput(f"{cls.__name__}.from_dict: {printable('; '.join(problems[:5]), 500)}")
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of the dictionary that `to_dict` returns."""
+        return _adapter(cls).json_schema(mode="serialization")
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, Mapping):
+        pairs: Mapping[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]  # any JSON
+        repaired: dict[Any, Any] = {}
+        for key, each in pairs.items():
+            name = _without_surrogates(key)
+            while name in repaired:  # two names may differ only in a surrogate
+                name += "?"
+            repaired[name] = _without_surrogates(each)
+        return repaired
+    if isinstance(value, list | tuple):
+        items: list[Any] | tuple[Any, ...] = value  # pyright: ignore[reportUnknownVariableType]  # any JSON
+        return [_without_surrogates(each) for each in items]
+    return value
+
+
+_ADAPTERS: Final[dict[type, TypeAdapter[Any]]] = {}
+
+
+def _adapter(model: type) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter  # noqa: PLC0415  # slow to import, and rarely needed
+
+    if model not in _ADAPTERS:
+        _ADAPTERS[model] = TypeAdapter(model)
+    return _ADAPTERS[model]
