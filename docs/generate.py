@@ -100,6 +100,9 @@ def faults() -> str:
     return table(("Name", "What happens"), ((code(name), effect) for name, effect in rows))
 
 
+SHOWN_ELSEWHERE: Final = frozenset({"kinds", "reasons", "operations", "accepts", "options", "result_parts"})
+
+
 def features() -> str:
     """The feature matrix: a row for each capability and reason that any provider has, a column for each provider."""
     vendors = builtins()
@@ -108,7 +111,7 @@ def features() -> str:
     rows += [
         (_label(meaning), *(_shown(getattr(each, name)) for each in capabilities))
         for name, meaning in attribute_docs(Capabilities).items()
-        if name not in {"kinds", "reasons", "operations", "accepts", "options"}  # `operations` shows the last three
+        if name not in SHOWN_ELSEWHERE
     ]
     rows.append(("Maximum response size", *(_size(each.max_body) for each in vendors)))
     rows += [(f"Reason {code(each)}", *(yes(each in one.reasons) for one in capabilities)) for each in Reason]
@@ -130,6 +133,21 @@ def _operation(capabilities: Capabilities, name: str) -> str:
     rows = capabilities.options.get(name, {}).items()
     options = [code(key) if isinstance(row, str) else f"{code(key)} ({', '.join(row)})" for key, row in rows]
     return f"{', '.join(options) or 'no options'}; documents: {_accepted(capabilities.accepts.get(native, Accepts()))}"
+
+
+def results() -> str:
+    """What the results of each operation can have in the neutral shape, by vendor."""
+    vendors = builtins()
+    names = [*NEUTRAL_OPTIONS, *sorted({name for each in vendors for name in each.capabilities.result_parts})]
+    rows = ((code(name), *(_results(each.capabilities, name) for each in vendors)) for name in dict.fromkeys(names))
+    return table(("", *(f"[{each.title}](vendors/{each.name}.md)" for each in vendors)), rows)
+
+
+def _results(capabilities: Capabilities, name: str) -> str:
+    parts = capabilities.result_parts.get(name, frozenset[str]())
+    if not parts:
+        return "files or data only" if name in capabilities.operations else "no"
+    return ", ".join(code(each) for each in ("text", "pages", "fields") if each in parts)
 
 
 def _documents(capabilities: Capabilities) -> str:
@@ -505,6 +523,7 @@ MAKERS: Final[Mapping[str, Callable[..., str]]] = {
     "pages": site_pages,
     "providers": providers,
     "reasons": reasons,
+    "results": results,
     "reference": reference,
     "settings": settings,
     "variables": variables,

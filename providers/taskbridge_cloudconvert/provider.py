@@ -163,6 +163,10 @@ JOB: Final = IdKind(ID, "job", "job", example="job/73df1e16-fd8b-47a1-a156-f197b
 OPERATION: Final = re.compile(r"[a-z0-9-]+(/[a-z0-9-]+)*", re.ASCII)  # such as pdf/ocr
 GRAPH: Final = "jobs"  # native:jobs takes the caller's whole graph of tasks
 TEXT_TASK: Final = "extract-text"  # name of the task whose export is a text
+TEXT_SUFFIXES: Final = (".txt", ".md", ".html")  # of such exports: formats that `convert` can make of documents
+
+# Neutral operation -> what a result can have: the text is in an exported file.
+RESULT_PARTS: Final[Mapping[str, frozenset[str]]] = {"extract-text": frozenset({"text"})}
 # What a conversion can start from depends on its target, so no media type is stated.   https://cloudconvert.com/api/v2/convert
 ACCEPTS: Final[Mapping[str, Accepts]] = {word: Accepts(several=True) for word in ("pdf/merge", "merge", "archive")}
 INLINE_LIMIT: Final = 100_000  # bytes of a document inside the job; more is uploaded separately
@@ -267,6 +271,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
         recover="tag",
         external_id=True,
         callback=True,
+        result_parts=RESULT_PARTS,
         downloads=Downloads(("files", "data"), links=True, link_ttl=LINK_LIFETIME.total_seconds(), resumes=True),
         result_ttl=LINK_LIFETIME.total_seconds(),
         usage=(UsageUnit.CREDITS,),
@@ -509,7 +514,7 @@ class CloudConvert(Provider[CloudConvertSettings]):
     def result(self, task: Task) -> Flow[TaskResult]:
         """The exported files; for a job that extracts text, also the text, which is in the exported file."""
         result = yield from super().result(task)
-        links = [file.url for file in result.files if file.url and (file.name or "").lower().endswith(".txt")]
+        links = [file.url for file in result.files if file.url and (file.name or "").lower().endswith(TEXT_SUFFIXES)]
         if len(links) != 1 or not any(each.raw.get("name") == TEXT_TASK for each in task.subtasks):
             return result
         try:

@@ -56,6 +56,9 @@ NO_SUBSCRIPTION: Final[JsonObject] = {
 PAGE_BOX: Final = (0, 0, 850, 1100)
 TEXT_BOX: Final = (100, 100, 125, 114)
 WORD_BOX: Final = (100, 101, 124, 114)
+# Row, column, text of the cells of a table. That they are counted from 1, and the boxes, is assumed.
+CELLS: Final = ((1, 1, "Item"), (1, 2, "Price"), (2, 1, "Paper"), (2, 2, "4.50"))
+TABLE_BOX: Final = (100, 200, 500, 260)
 FILLER: Final = "The quick brown fox jumps over the lazy dog. " * 4 + "\n"
 
 
@@ -211,6 +214,8 @@ def _success(name: str, pages: int, missing: int, ended: float, min_size: int) -
         analyzed = page <= pages - missing
         _add_page(layout, page, analyzed=analyzed)
         words.append(_words(page * 2 if analyzed else None, ended))
+    if pages - missing > 1:
+        _add_table(layout, pages - missing)
     _fill(layout, min_size)
     result: JsonObject = {"header": header, "layout": layout, "words": words}
     body = {"current": 100, "message": "completed", "result": result, "state": "SUCCESS"}
@@ -223,6 +228,21 @@ def _add_page(layout: list[JsonObject], page: int, *, analyzed: bool) -> None:
     layout.append({"bbox": PAGE_BOX, **children, "id": root, "page": page, "type": "page"})
     if analyzed:
         layout.append(_item(text, root, page, f"test{page}\n", "H"))
+
+
+def _add_table(layout: list[JsonObject], page: int) -> None:
+    """Add a title and a table to a page, with the keys of a ``LayoutItem`` of sdk PY."""
+    root, first = next(item for item in layout if item["page"] == page), layout[-1]["id"] + 1
+    title, table, cells = first, first + 1, range(first + 2, first + 2 + len(CELLS))
+    root["children"] = [*root["children"], title, table]
+    layout.append({**_item(title, root["id"], page, "Prices\n"), "type": "title", "bbox": (100, 160, 300, 180)})
+    layout.append({**_item(table, root["id"], page, ""), "type": "table", "bbox": TABLE_BOX, "children": [*cells]})
+    for key, (row, column, text) in zip(cells, CELLS, strict=True):
+        left, top = 200 * column - 100, 30 * row + 170
+        place = {"row": row, "column": column, "isHEad": row == 1, "span": None}
+        layout.append(
+            {**_item(key, table, page, text), "type": "cell", "bbox": (left, top, left + 200, top + 30), **place}
+        )
 
 
 def _item(key: int, parent: int, page: int, content: str, label: str | None = None) -> JsonObject:

@@ -69,6 +69,9 @@ OPTIONS: Final[OptionTable] = {
 # Operation -> the documents that it takes.       https://docs.expert.ai/extract/latest/reference/layout-document-async/
 ACCEPTS: Final[Mapping[str, Accepts]] = {LAYOUT: Accepts(frozenset({"application/pdf"}))}  # of at most 500 pages
 
+# Neutral operation -> what a result can have.    https://docs.expert.ai/extract/latest/reference/results/
+RESULT_PARTS: Final[Mapping[str, frozenset[str]]] = {"extract-text": frozenset({"text", "pages"})}
+
 TASK: Final = IdKind(PLAIN_ID, identity=None, example="5c1dd1d8-3a2b-4f6a-9b0e-2f8b7c1d6e5f")  # opaque
 
 # Bytes of a PDF whose base64 and the JSON around it fill a request of "14 MB", read generously.
@@ -120,6 +123,7 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
         accepts=ACCEPTS,
         options=OPTIONS,
         downloads=Downloads(("text", "data", "words")),
+        result_parts=RESULT_PARTS,
         upload_limit=UPLOAD_LIMIT,
         usage=(UsageUnit.PAGES,),
     )
@@ -185,9 +189,12 @@ class ExpertAiExtract(Provider[ExpertAiExtractSettings]):
     # Results and downloads.
 
     def result(self, task: Task) -> Flow[TaskResult]:
-        """The result in the status response, with the text of its layout."""
+        """The result in the status response, with the text of its layout and its pages."""
+        from .layout import read_pages  # noqa: PLC0415  # the model of pages, which no status request needs
+
         result = yield from super().result(task)
-        return result if result.text is not None else replace(result, text=layout_text(result.data))
+        text = layout_text(result.data) if result.text is None else result.text
+        return replace(result, text=text, pages=read_pages(result.data))
 
     def result_files(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
         """The text, the result verbatim, and its words decoded: a list for each page, null if it cannot be read."""

@@ -70,6 +70,15 @@ EVENTS: Final = (  # doc HOOK EVENTS
 RETRY_DELAYS: Final = tuple(30.0 * 2**n for n in range(12))
 KEY_LENGTH: Final = 24  # bytes, as in the scheme's published test vector
 
+# The schema of a sample, as sdk NODE describes schemas.
+RECEIPT: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "seller": {"type": "object", "properties": {"name": {"type": "string", "example": "Example Shop"}}},
+        "total": {"type": "number", "example": 12.5},
+        "lines": {"type": "array", "items": {"type": "string", "example": "Paper"}},
+    },
+}
 RESOURCE: Final = re.compile(rf"/{PREFIX}/v1/(?P<kind>file|task)s/(?P<id>[^/]+)(/download)?")
 
 PROBLEM_TYPE: Final = "application/problem+json"  # doc ERR
@@ -421,6 +430,7 @@ class ScanDocumentsEmulator(VendorEmulator):
         rows: dict[str, tuple[str, JsonObject, Plan]] = {
             "completed": ("apply-effect", effect, Plan()),
             "text": ("extract-text", {"input": photo, "format": "markdown"}, Plan()),
+            "json": ("extract-text", {"input": photo, "format": "json", "schema": RECEIPT}, Plan()),
             "documents": ("detect-documents", {"input": photo}, Plan()),
             "failed": ("extract-pages", {"input": report, "pages": "2-7"}, Plan()),
             "cancelled": ("convert", {"input": photo, "target_format": PNG}, Plan(outcome="cancelled")),

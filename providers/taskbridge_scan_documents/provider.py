@@ -128,6 +128,12 @@ ACCEPTS: Final[Mapping[str, Accepts]] = {
     "merge": Accepts(IMAGE.media_types | PDF.media_types, several=True),  # images too: node-sdk, pdf-operations.ts
 }
 
+# Operation -> what a result can have.            node-sdk, image-operations.ts
+RESULT_PARTS: Final[Mapping[str, frozenset[str]]] = {
+    "extract-text": frozenset({"text", "fields"}),  # fields for the vendor's own option `format=json`
+    "native:detect-documents": frozenset({"pages"}),  # one page, with a block for each document
+}
+
 # `format` of a text -> suffix of its file.       node-sdk, image-operations.ts
 TEXT_SUFFIXES: Final[Mapping[str, str]] = {"plain": ".txt", "markdown": ".md", "html": ".html", "json": ".json"}
 
@@ -196,6 +202,7 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         recover="the uploaded file's id",
         callback=True,
         downloads=Downloads(("files", "text", "data")),
+        result_parts=RESULT_PARTS,
         upload_limit=UPLOAD_LIMIT,
     )
 
@@ -286,6 +293,19 @@ class ScanDocuments(Provider[ScanDocumentsSettings]):
         return tuple(TaskFile(id=each) for each in uploaded) if self.settings.delete_inputs else ()
 
     # Results and downloads.
+
+    def result(self, task: Task) -> Flow[TaskResult]:
+        """The result in the status response, with the fields of a JSON text and the documents in a photo."""
+        from .layout import read_documents, read_fields  # noqa: PLC0415  # no status request needs the model of pages
+
+        result = yield from super().result(task)
+        raw: Any = task.raw.get("result")
+        outcome: Mapping[str, Any] = raw if raw.__class__ is dict else {}
+        if "documents" in outcome:
+            return replace(result, pages=read_documents(outcome["documents"]))
+        if outcome.get("format") == "json" and result.data is not None:
+            return replace(result, fields=read_fields(result.data))
+        return result
 
     def result_files(self, task: Task, result: TaskResult) -> tuple[TaskFile | GeneratedFile, ...]:
         """The files, else the text in the format that was requested, else the data."""

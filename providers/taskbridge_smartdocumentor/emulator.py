@@ -69,6 +69,11 @@ TO_REVIEW: Final = "ToReview"  # "To Review" in doc HOOK; we could not read its 
 INTEGRATION_FAILED: Final = ("Failed", 4)  # sample of doc STATUS; we could not read the table of integration states
 NEVER_INTEGRATED: Final = "never"  # initial externalIntegrationStatus, also after a restart: doc EXTINT
 RETENTION_S: Final = 31 * 86_400.0  # after its end a task is archived: doc CONCEPT
+# Keys of doc EXPORT; those of a point could not be read. Values, and their unit, are assumed.
+QR_CODE: Final[JsonObject] = {
+    "boundingBox": {"height": 80, "width": 80, "left": 40, "bottom": 140, "x": 40, "y": 60, "right": 120, "top": 60},
+    "points": [],
+}
 TOTAL_PAGES: Final = 10  # of every document, after it was read: sample of doc STATUS
 
 
@@ -165,10 +170,10 @@ def export_data(task: EmulatedTask, now: float) -> JsonObject:
     row = task.show(now)
     keys = ("taskId", "workspaceId", "batchId", "taskNumber", "externalId", "displayName", "description")
     reviewed = task.life.plan.review > 0
-    entities: list[dict[str, Any]] = [
-        {"type": "Text", "category": "Document", "groupName": None, "pageNumber": page, "chunkNumber": 1}
-        for page in range(1, TOTAL_PAGES + 1)
-    ]
+    text: dict[str, Any] = {"type": "Text", "category": "Document", "groupName": None, "chunkNumber": 1}
+    empty = {"customFormValues": None, "qrCode": None}
+    entities: list[dict[str, Any]] = [{**text, "pageNumber": page, **empty} for page in range(1, TOTAL_PAGES + 1)]
+    entities.append({**text, "type": "QrCode", "pageNumber": 1, **empty, "qrCode": QR_CODE})
     return {
         **{key: row[key] for key in keys},
         "originalFileUrl": task.url,

@@ -122,6 +122,9 @@ OPTIONS: Final[OptionTable] = {
     "extract-text": {"language": "context.transcriptLanguage"},  # documented for transcription: audio and video
 }
 
+# Neutral operation -> what a result can have.    technical/api-reference/get-get-export-data
+RESULT_PARTS: Final[Mapping[str, frozenset[str]]] = {"extract-text": frozenset({"pages", "fields"})}
+
 TASK: Final = IdKind(re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII), example="44")
 EXTERNAL: Final = IdKind(
     # Printable: no controls, line ends, invisible or bidi marks, surrogates.
@@ -212,6 +215,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
         recover="externalId",
         external_id=True,
         downloads=Downloads(("data",)),
+        result_parts=RESULT_PARTS,
         result_ttl=31 * 86_400.0,  # then the task is archived: getting-started/main-concepts
         usage=(UsageUnit.PAGES, UsageUnit.MINUTES),
     )
@@ -365,8 +369,11 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
 
     def result(self, task: Task) -> Flow[TaskResult]:
         """``GET /sdtask/GetExportData/{taskid}``: the status response has no result."""
+        from .layout import read_fields, read_pages  # noqa: PLC0415  # the model of pages, which no status request needs
+
         response = yield self.request("GET", f"/sdtask/GetExportData/{path_id(str(task.native_id))}")
-        return TaskResult(data=self.payload(response).raw)
+        data = self.payload(response).raw
+        return TaskResult(data=data, pages=read_pages(data), fields=read_fields(data))
 
     # Webhooks.
 

@@ -155,6 +155,8 @@ class Capabilities:
         external_id: Whether the vendor keeps an id of the caller's.
         callback: Whether a submission can name a URL that the vendor calls.
         downloads: What can be downloaded of a result; None if nothing can.
+        result_parts: Operation, neutral or ``native:…`` → what `client.result` can have for it: ``text``, ``pages``,
+            ``fields``.
         result_ttl: Seconds that a result is kept after the task's end, if the vendor states them.
         result_once: Whether the vendor deletes a result after it was read.
         upload_limit: Most bytes of one document, if the vendor states them.
@@ -191,6 +193,7 @@ class Capabilities:
     external_id: bool = False
     callback: bool = False
     downloads: Downloads | None = None
+    result_parts: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
     result_ttl: float | None = None
     result_once: bool = False
     upload_limit: int | None = None

@@ -162,6 +162,8 @@ FALSE_CLAIMS: list[tuple[str, dict[str, Any], str]] = [
     (SD, {"result_ttl": 60.0}, "test_results_expire_as_claimed"),
     (SD, {"result_once": True}, "test_results_are_read_once_where_claimed"),
     (SD, {"upload_limit": 11 << 20}, "test_the_upload_limit_is_as_claimed"),
+    (CC, {"result_parts": {}}, "test_results_have_the_claimed_parts"),
+    (CC, {"result_parts": {"extract-text": frozenset({"text", "pages"})}}, "test_results_have_the_claimed_parts"),
     (SD, {"usage": (tb.UsageUnit.PAGES,)}, SAMPLES),
     (CC, {"usage": ()}, SAMPLES),
     (CC, {"usage": (tb.UsageUnit.MINUTES,)}, SAMPLES),

@@ -167,7 +167,17 @@ def test_layout_is_a_tree_in_a_list(api: Api) -> None:
     root = {"bbox": [0, 0, 850, 1100], "children": [2], "id": 1, "page": 1, "type": "page"}
     text = {"content": "test1\n", "id": 2, "label": "H", "page": 1, "parent": 1, "type": "text"}
     assert layout[:2] == [root, {"bbox": [100, 100, 125, 114], **text}]
-    assert [item["page"] for item in layout] == [1, 1, 2, 2]
+    assert [item["page"] for item in layout[:4]] == [1, 1, 2, 2]
+    _, title, table, *cells = layout[3:]
+    assert layout[2]["children"] == [4, title["id"], table["id"]]
+    assert (title["type"], table["type"], {cell["type"] for cell in cells}) == ("title", "table", {"cell"})
+    assert [cell["id"] for cell in cells] == table["children"]
+    assert [(cell["row"], cell["column"], cell["isHEad"]) for cell in cells] == [
+        (1, 1, True),
+        (1, 2, True),
+        (2, 1, False),
+        (2, 2, False),
+    ]
 
 
 def test_words_are_compressed_records_that_refer_to_the_layout(api: Api) -> None:

@@ -27,7 +27,7 @@ from taskbridge.transport import Network
 
 if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
-    from taskbridge.models import Task
+    from taskbridge.models import Task, TaskResult
     from taskbridge.provider.base import Provider
     from taskbridge.provider.http import Flow, Request
     from taskbridge.provider.submission import Page
@@ -124,6 +124,39 @@ class OperationConformance(CapabilityConformance):
                 most = claims.accepts[native].at_most
                 if most is not None and most <= MOST_DOCUMENTS:
                     self._submit(client, [one] * most, names.get(native, f"native:{native}"))
+
+    def test_results_have_the_claimed_parts(self, client: tb.Client, vendor: Any) -> None:
+        """For each operation, a result or a sample has each claimed part, and no neutral operation has another."""
+        claims = client.capabilities
+        found: dict[str, set[str]] = {
+            operation: _parts_of(client.result(self._submit(client, operation=operation), timeout=WAIT))
+            for operation in claims.operations
+        }
+        for task in self._ended_tasks(client, vendor, TaskStatus.COMPLETED):
+            names = [name for name, word in claims.operations.items() if word == task.operation]
+            for name in names if len(names) == 1 else [f"native:{task.operation}"]:
+                found.setdefault(name, set()).update(_parts_of(client.result(task)))
+        for operation, parts in claims.result_parts.items():
+            assert parts <= {"text", "pages", "fields"}, f"result_parts: {operation} has unknown parts"
+            assert parts <= found.get(operation, set()), f"result_parts: no result of {operation} has all of {parts}"
+        for operation in claims.operations:
+            others = found[operation] - claims.result_parts.get(operation, frozenset())
+            assert not others, f"result_parts: results of {operation} have {sorted(others)}, which is not claimed"
+
+    def test_pages_and_fields_are_sound(self, client: tb.Client, vendor: Any) -> None:
+        """Pages have different numbers and boxes within the page, and a result survives JSON."""
+        for task in self._ended_tasks(client, vendor, TaskStatus.COMPLETED):
+            result = client.result(task)
+            numbers = [page.number for page in result.pages]
+            assert len(numbers) == len(set(numbers)), "pages: two have the same number"
+            for page in result.pages:
+                cells = [cell for table in page.tables for cell in table.cells]
+                for each in (*page.blocks, *page.lines, *page.words, *cells):
+                    assert each.confidence is None or 0 <= each.confidence <= 1, "confidence: not from 0 to 1"
+                    assert each.box is None or (
+                        0 <= each.box.left <= each.box.right <= 1 and 0 <= each.box.top <= each.box.bottom <= 1
+                    ), "box: not within the page"
+            assert tb.TaskResult.from_dict(result.to_dict()) == result, "the result differs after JSON"
 
     def test_external_id_is_returned_where_claimed(self, client: tb.Client) -> None:
         """The vendor returns the caller's id."""
@@ -482,6 +515,12 @@ def _file_flow(provider: Provider[Any], request: Request) -> Flow[None]:
     response = yield request
     if response.status >= 400:
         raise provider.error(response)
+
+
+def _parts_of(result: TaskResult) -> set[str]:
+    """Return which of the neutral parts a result has."""
+    parts = {"text": result.text, "pages": result.pages, "fields": result.fields}
+    return {name for name, part in parts.items() if part}
 
 
 def _unless_rejected(call: Callable[[Task], Task], task: Task) -> Task | None:

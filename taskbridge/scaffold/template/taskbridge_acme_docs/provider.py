@@ -104,6 +104,7 @@ class AcmeDocs(Provider[AcmeDocsSettings]):
         progress=True,
         reasons=(Reason.CANCELLED,),
         downloads=Downloads(("files", "text")),
+        result_parts={"extract-text": frozenset({"text"})},
         operations=OPERATIONS,
         accepts=ACCEPTS,
         options=OPTIONS,
