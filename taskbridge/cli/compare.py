@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher, unified_diff
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 _DIFF_LINES: Final = 20  # shown in text mode
 _MOST_COMPARED: Final = 200_000  # characters of a text
 _CELL: Final = 33  # columns of one side
+_WORD: Final = re.compile(r"\w+")  # letters, digits and underscores, so that punctuation and markup do not count
+_FIELD_WORDS: Final = {"same": "the same", "different": "different", "only_a": "only in A", "only_b": "only in B"}
 
 
 @dataclass(slots=True)
@@ -110,9 +114,10 @@ def command(
 ) -> int:
     """Compare the results of two vendors for the same documents.
 
-    Submits each document to both connections and prints how long each took, its status words, its result or error, and
-    the differences between two texts. Both vendors do the work and charge for it. The exit code is 0 if both completed
-    every document, even if the results differ.
+    Submits each document to both connections and prints how long each took, its status words, its cost, its result or
+    error, how many words both texts have in common and where they differ, and which extracted fields are the same. Both
+    vendors do the work and charge for it. The exit code is 0 if both completed every document, even if the results
+    differ.
     """
     from taskbridge._config.defaults import default_clock  # noqa: PLC0415  # heavy
     from taskbridge._config.files import load_config  # noqa: PLC0415  # as above
@@ -182,7 +187,10 @@ class _Comparison:
         if task.is_terminal:
             side.seconds = (task.observed_at - side.submitted_at).total_seconds()
             try:
-                side.result = self._bridge.result(task)
+                result = self._bridge.result(task)
+                _shape(result)
+                tuple(result.fields)  # read here, so that what cannot be read is this side's error
+                side.result = result
             except TaskbridgeError as error:
                 side.error = error
 
@@ -195,6 +203,8 @@ def _shape(result: TaskResult) -> dict[str, Any]:
         "text": None if result.text is None else len(result.text),
         "files": [{"name": f.name, "media_type": f.media_type, "size": f.size} for f in result.files],
         "data": sorted(cast("dict[str, Any]", data)) if isinstance(data, dict) else kind,
+        "pages": len(result.pages),
+        "fields": len(result.fields),
     }
 
 
@@ -208,10 +218,47 @@ def _compare_texts(old: _Side, new: _Side) -> dict[str, Any] | None:
     ratio = SequenceMatcher(None, old_words, new_words, autojunk=False).ratio()
     names = {"fromfile": old.connection, "tofile": new.connection}
     diff = unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=1, **names)
-    return {"similarity": round(ratio, 4), "diff": list(diff)}
+    return {"similarity": round(ratio, 4), "words": _compare_words(before, after), "diff": list(diff)}
 
 
-def _verdict(old: _Side, new: _Side, texts: Mapping[str, Any] | None) -> str:
+def _compare_words(before: str, after: str) -> dict[str, Any]:
+    """Return how many words two texts have in common, whatever their order, case and punctuation."""
+    old, new = (Counter(_WORD.findall(text.casefold())) for text in (before, after))
+    common, every = (old & new).total(), (old | new).total()
+    return {"a": old.total(), "b": new.total(), "common": common, "share": round(common / every, 4) if every else 1.0}
+
+
+def _compare_fields(old: _Side, new: _Side) -> dict[str, list[str]] | None:
+    """Return the names of fields whose values are the same, differ, or exist on one side; None unless both have some.
+
+    Values are compared as texts, without differences in white space.
+    """
+    before, after = (_values(side) for side in (old, new))
+    if not before or not after:
+        return None
+    both = [name for name in before if name in after]
+    return {
+        "same": [name for name in both if before[name] == after[name]],
+        "different": [name for name in both if before[name] != after[name]],
+        "only_a": [name for name in before if name not in after],
+        "only_b": [name for name in after if name not in before],
+    }
+
+
+def _values(side: _Side) -> dict[str, list[str | None]]:
+    """The values of the named fields of a side, each name once."""
+    values: dict[str, list[str | None]] = {}
+    for each in side.result.fields if side.result is not None else ():
+        if each.name is not None:
+            value = each.text if each.value is None else each.value
+            text = value if isinstance(value, str | None) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+            values.setdefault(each.name, []).append(None if text is None else " ".join(text.split()))
+    return values
+
+
+def _verdict(
+    old: _Side, new: _Side, texts: Mapping[str, Any] | None, fields: Mapping[str, Sequence[str]] | None
+) -> str:
     """Return ``same``, ``different``, ``only`` one of them, or ``neither``."""
     completed = [side for side in (old, new) if side.result is not None and side.error is None and not side.is_empty]
     if len(completed) == 1:
@@ -219,18 +266,28 @@ def _verdict(old: _Side, new: _Side, texts: Mapping[str, Any] | None) -> str:
     if not completed:
         return "neither"
     parts = [{name: bool(value) for name, value in side.record()["result"].items()} for side in completed]
-    return "same" if parts[0] == parts[1] and (texts is None or not texts["diff"]) else "different"
+    same_texts = texts is None or not texts["diff"]
+    same_fields = fields is None or not any(names for key, names in fields.items() if key != "same")
+    return "same" if parts[0] == parts[1] and same_texts and same_fields else "different"
 
 
 def _show(output: Output, document: str, old: _Side, new: _Side) -> str:
     """Write how two results compare; return the verdict."""
     texts = _compare_texts(old, new)
-    verdict = _verdict(old, new, texts)
+    fields = _compare_fields(old, new)
+    verdict = _verdict(old, new, texts, fields)
     if output.as_json:
         sides = {"a": old.record(), "b": new.record()}
-        output.record({"document": document, **sides, "text": texts, "verdict": verdict})
+        output.record({"document": document, **sides, "text": texts, "fields": fields, "verdict": verdict})
         return verdict
     output.line(f"{document}: {verdict}")
+    _show_sides(output, old, new)
+    _show_differences(output, texts, fields)
+    output.line()
+    return verdict
+
+
+def _show_sides(output: Output, old: _Side, new: _Side) -> None:
     columns = [_cells(side) for side in (old, new)]
     for name, left, right in zip(("", "end", "seconds", "path", "cost", "result"), *columns, strict=True):
         output.line(f"  {name:8} {_cut(left):{_CELL}} {_cut(right)}".rstrip())
@@ -239,15 +296,25 @@ def _show(output: Output, document: str, old: _Side, new: _Side) -> str:
             output.line(f"  {side.connection}: {printable(side.error.message, 300)}")
         if side.is_empty:
             output.line(f"  {side.connection}: warning: {EMPTY}")
+
+
+def _show_differences(
+    output: Output, texts: Mapping[str, Any] | None, fields: Mapping[str, Sequence[str]] | None
+) -> None:
     if texts is not None:
-        output.line(f"  text     {texts['similarity']:.0%} of the words are the same")
+        output.line(f"  text     {texts['similarity']:.0%} of the words are the same and in the same order")
+        words = texts["words"]
+        output.line(f"  words    {words['common']} of {words['a']} and {words['b']} in common ({words['share']:.0%})")
         more = len(texts["diff"]) - _DIFF_LINES
         for line in texts["diff"][:_DIFF_LINES]:
             output.line(f"    {printable(line, 76)}")
         if more > 0:
             output.line(f"    … and {more} more lines; --json prints all")
-    output.line()
-    return verdict
+    if fields is not None:
+        output.line(f"  fields   {', '.join(f'{len(names)} {_FIELD_WORDS[key]}' for key, names in fields.items())}")
+        for key in ("different", "only_a", "only_b"):
+            for name in fields[key][:_DIFF_LINES]:
+                output.line(f"    {_FIELD_WORDS[key]}: {printable(name, 60)}")
 
 
 def _cells(side: _Side) -> tuple[str, ...]:
@@ -255,6 +322,8 @@ def _cells(side: _Side) -> tuple[str, ...]:
     end = "completed" if error is None else "failed" if isinstance(error, TaskFailed) else type(error).__name__
     parts = [] if result is None or result.text is None else [f"{len(result.text)} characters"]
     parts += [plural(len(result.files), "file")] if result is not None and result.files else []
+    parts += [plural(len(result.pages), "page")] if result is not None and result.pages else []
+    parts += [plural(len(result.fields), "field")] if result is not None and result.fields else []
     parts += ["data"] if result is not None and result.data is not None else []
     seconds = "-" if side.seconds is None else f"{side.seconds:.1f}"
     contents = "-" if result is None else ", ".join(parts) or "nothing"

@@ -165,11 +165,14 @@ def _subtask(task: Task) -> str:
 
 
 def result_block(ref: str, result: TaskResult) -> str:
-    """Format a result: its files with their links, its text, its data."""
+    """Format a result: its files with their links, how many pages and fields it has, its text, its data."""
     rows: list[tuple[str, str | None]] = []
     for file in result.files:
         rows += [("file", _file(file)), ("", file.url and printable(file.url))]
-    parts = [_block(printable(ref, 600), rows or [("files", "none")])]
+    counts = {"pages": len(result.pages), "fields": len(result.fields)}
+    rows = rows or [("files", "none")]
+    rows += [(name, str(count)) for name, count in counts.items() if count]
+    parts = [_block(printable(ref, 600), rows)]
     if result.text is not None:
         parts.append(_safe_lines(result.text))
     if result.data is not None:

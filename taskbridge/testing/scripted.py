@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from taskbridge._config.defaults import TransportMaker, override_defaults
+from taskbridge._lazy import LazyFields, LazyPages
 from taskbridge.models import Reason, Task, TaskFailure, TaskFile, TaskResult, TaskStatus
 from taskbridge.provider.base import Provider, ProviderSettings, no_requests
 from taskbridge.provider.capabilities import PLAIN_ID, Accepts, Capabilities, Credential, IdKind
@@ -69,6 +70,7 @@ class Scripted(Provider[ScriptedSettings]):
         options={operation: {name: name for name in names} for operation, names in NEUTRAL_OPTIONS.items()},
         cancel=True,
         external_id=True,
+        result_parts={name: frozenset({"text", "pages", "fields"}) for name in _OPERATIONS},
     )
 
     @property
@@ -99,6 +101,16 @@ class Scripted(Provider[ScriptedSettings]):
         response = yield self.request("POST", "/tasks", json=body, starts_work=True)
         return self.task(self.payload(response))
 
+    def result(self, task: Task) -> Flow[TaskResult]:
+        """The scripted result, with its pages and fields."""
+        from taskbridge.layout import DocumentField, DocumentPage  # noqa: PLC0415  # only for results
+
+        result = yield from super().result(task)
+        pages = LazyPages(lambda: task.raw.get("pages") or (), DocumentPage.from_dict)
+        return replace(
+            result, pages=pages, fields=LazyFields(lambda: task.raw.get("fields") or (), DocumentField.from_dict)
+        )
+
     def _task_request(self, method: str, task_id: str) -> Flow[Task]:
         _, native = self.split_id(task_id)
         response = yield self.request(method, f"/tasks/{path_id(native)}", idempotent=True)
@@ -112,7 +124,8 @@ class Scripted(Provider[ScriptedSettings]):
         if state.status is TaskStatus.COMPLETED:
             files = tuple(TaskFile(name=each.maybe_text("name")) for each in payload.children("files"))
             text, data = payload.maybe_text("text"), payload.raw.get("data")
-            result = TaskResult(files=files, text=text, data=data) if files or text is not None or data else None
+            has_result = files or text is not None or data or payload.raw.get("pages") or payload.raw.get("fields")
+            result = TaskResult(files=files, text=text, data=data) if has_result else None
         elif state.status is TaskStatus.FAILED:
             error = TaskFailure(code=payload.maybe_text("code"), message=payload.maybe_message("message"))
         return Task(
@@ -183,7 +196,8 @@ class ScriptedVendor:
                 (``completed/partial``), an unknown word, or an HTTP status with which requests for it fail. Starts at
                 0.
             fields: What else the vendor returns: ``operation``, ``progress`` (0.0 to 1.0), ``message``, ``code`` (of a
-                failure), ``external_id``; of a completed task ``text``, ``data``, and ``files`` (a list of names).
+                failure), ``external_id``; of a completed task ``text``, ``data``, ``files`` (a list of names), and
+                ``pages`` and ``fields`` (lists of dictionaries, as `DocumentPage` and `DocumentField` have them).
 
         Raises:
             ValueError: The script does not start at 0, or a field is unknown.
@@ -260,7 +274,10 @@ class ScriptedVendor:
         return Response(status, {}, json.dumps(document).encode(), self.clock.now())
 
 
-_FIELDS: Final = frozenset({"operation", "progress", "message", "code", "external_id", "text", "data", "files"})
+_FIELDS: Final = frozenset({"operation", "progress", "message", "code", "external_id", "text", "data", "files"}) | {
+    "pages",
+    "fields",
+}
 
 
 def _check(script: TaskScript, fields: Mapping[str, Any]) -> None:

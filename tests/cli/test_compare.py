@@ -40,7 +40,8 @@ def test_two_emulated_vendors_side_by_side(run_here: RunHere, files: Callable[..
     page, fail, *_ = done.stdout.split("\n\n")
     assert page.startswith("page.png: different\n")
     assert "path     waiting > processing > finished" in page
-    assert "% of the words are the same" in page
+    assert "% of the words are the same and in the same order" in page
+    assert "  words    " in page
     assert "-Text of page.png" in page
     assert "+This is the extracted text content" in page
     assert fail.startswith("fail.png: neither\n")
@@ -82,8 +83,52 @@ def test_durations_paths_and_texts(
     assert 60 <= one["a"]["seconds"] < 70
     assert 600 <= one["b"]["seconds"] < 660
     assert one["text"]["similarity"] == 0.8
+    assert one["text"]["words"] == {"a": 5, "b": 5, "common": 4, "share": 0.6667}
+    assert one["fields"] is None
     assert one["text"]["diff"][-2:] == ["-Thank you", "+Thank me"]
     assert summary["median_seconds"] == {"old": one["a"]["seconds"], "new": one["b"]["seconds"]}
+
+
+def test_fields_and_pages(
+    run_here: RunHere, files: Callable[..., list[str]], scripted: tuple[ScriptedVendor, str]
+) -> None:
+    vendor, config = scripted
+    old = [
+        {"name": "total", "text": "12.50", "value": 12.5},
+        {"name": "seller", "text": "The  Shop"},
+        {"name": "date", "text": "1 May"},
+        {"name": "paid", "value": True},
+        {"text": "without a name"},
+    ]
+    new = [
+        {"name": "total", "value": 12.5},
+        {"name": "seller", "text": "The\nShop"},
+        {"name": "date", "text": "1 May"},
+        {"name": "date", "text": "2 May"},
+        {"name": "iban", "text": None},
+    ]
+    for _ in range(2):
+        vendor.plan_next({0: "completed"}, fields=old, pages=[{"number": 1}, {"number": 2}])
+        vendor.plan_next({0: "completed"}, fields=new, pages=[{"number": 1}])
+    arguments = ("compare", "old", "new", *files("a.pdf"), "--config", config)
+    one, _ = (json.loads(line) for line in run_here(*arguments, "--json").stdout.splitlines())
+    expected = {"same": ["total", "seller"], "different": ["date"], "only_a": ["paid"], "only_b": ["iban"]}
+    assert (one["fields"], one["verdict"]) == (expected, "different")
+    assert [(one[side]["result"]["pages"], one[side]["result"]["fields"]) for side in "ab"] == [(2, 5), (1, 5)]
+    shown = run_here(*arguments).stdout
+    assert "  fields   2 the same, 1 different, 1 only in A, 1 only in B\n    different: date\n" in shown
+    assert "2 pages, 5 fields" in shown
+
+
+def test_a_result_that_cannot_be_read_is_an_error_of_its_side(
+    run_here: RunHere, files: Callable[..., list[str]], scripted: tuple[ScriptedVendor, str]
+) -> None:
+    vendor, config = scripted
+    vendor.plan_next({0: "completed"}, fields=[{"name": 7}])
+    vendor.plan_next({0: "completed"}, text="Total")
+    done = run_here("compare", "old", "new", *files("a.pdf"), "--config", config)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (2, "a.pdf: only new")
+    assert "old: DocumentField.from_dict: name: Input should be a valid string" in done.stdout
 
 
 def test_equal_results_are_the_same(
