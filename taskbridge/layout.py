@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _MOST: Final = 1e12  # of a coordinate; the quotient of larger integers may overflow
+_NUMBERS: Final = frozenset({int, float})  # not bool
 
 
 class PageUnit(StrEnum):
@@ -93,10 +94,12 @@ class Box(Model):
 
 
 def _edges(values: Sequence[object] | None) -> tuple[float, float, float, float] | None:
-    numbers = [each for each in values or () if type(each) in {int, float} and -_MOST <= cast("float", each) <= _MOST]
-    if len(numbers) != 4 or len(values or ()) != 4:
+    if values is None or len(values) != 4:
         return None
-    left, top, right, bottom = cast("list[float]", numbers)
+    for each in values:
+        if type(each) not in _NUMBERS or not -_MOST <= cast("float", each) <= _MOST:
+            return None
+    left, top, right, bottom = cast("Sequence[float]", values)
     return (left, top, right, bottom) if left <= right and top <= bottom else None
 
 
