@@ -234,8 +234,9 @@ class TaskResult(Model):
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has nothing: no file, no data, and no text but blanks."""
-        return not self.files and self.data is None and not (self.text or "").strip()
+        """Whether it has nothing: no file, data, page or field, and no text but blanks."""
+        has_text = bool((self.text or "").strip())
+        return self.data is None and not (has_text or self.files or self.pages or self.fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
