@@ -23,8 +23,7 @@ from taskbridge.models import TaskStatus
 from taskbridge.provider.http import Request, Response
 from taskbridge.testing.conformance.checks import check_task, error_content, run_within_limit, watch_io
 from taskbridge.testing.conformance.samples import (
-    UNKNOWN_NUMBER,
-    UNKNOWN_WORD,
+    UNKNOWN_STATUSES,
     RecordedSamples,
     Sample,
     Samples,
@@ -246,7 +245,7 @@ class LookupConformance:
         for label, changed in self._with_unknown_statuses(connection, samples):
             task = get_task(connection, changed)
             assert (task.status, task.recognized) == (TaskStatus.PROCESSING, False), label
-            assert task.native_status in (UNKNOWN_WORD, str(UNKNOWN_NUMBER)), label
+            assert task.native_status in UNKNOWN_STATUSES, label
             check_task(task, label)
 
     @pytest.mark.parametrize("status", [TaskStatus.COMPLETED, TaskStatus.FAILED])
@@ -254,7 +253,7 @@ class LookupConformance:
         self, connection: Connection, samples: Samples, status: TaskStatus
     ) -> None:
         """A user can map a status that the vendor adds later, without a new version of the provider."""
-        own = dict.fromkeys((UNKNOWN_WORD, str(UNKNOWN_NUMBER)), (status, None))
+        own = dict.fromkeys(UNKNOWN_STATUSES, (status, None))
         seen = 0
         for label, changed in self._with_unknown_statuses(connection, samples):
             connection.provider.states = own
@@ -272,14 +271,14 @@ class LookupConformance:
         assert seen, "each sample needs a further request"
 
     def _with_unknown_statuses(self, connection: Connection, samples: Samples) -> list[tuple[str, Sample]]:
-        """Return the samples with an unknown status; a status outside of the body, such as a redirect, is no word."""
+        """Return the samples with an unknown status; a response without JSON, such as a redirect, has none."""
         changed: list[tuple[str, Sample]] = []
         for label, sample in samples.items():
             word = get_task(connection, sample).native_status
             responses = tuple(with_unknown_status(each, word, self.status_fields) for each in sample.responses)
-            if [each.body for each in responses] != [each.body for each in sample.responses]:
+            if any(_said(new) != _said(old) for new, old in zip(responses, sample.responses, strict=True)):
                 changed.append((label, Sample(sample.task_id, responses)))
-        assert changed, "no sample has its status in the body of a response: set `status_fields`"
+        assert changed, "no sample has its status in a response: set `status_fields`"
         return changed
 
     @pytest.mark.parametrize(("what", "body"), UNREADABLE, ids=[what for what, _ in UNREADABLE])
@@ -432,6 +431,10 @@ def _secret_keys(provider: str, settings: Mapping[str, Any]) -> list[str]:
 
 def _is_secret(annotation: object) -> bool:
     return annotation is SecretStr or annotation == SecretStr | None
+
+
+def _said(response: Response) -> tuple[object, ...]:
+    return response.status, response.headers, response.body
 
 
 def get_task(connection: Connection, sample: Sample) -> Task:

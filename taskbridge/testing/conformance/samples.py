@@ -37,6 +37,10 @@ UNKNOWN_WORD: Final = "Xyzzy-by-the-vendor"
 """A status word that no vendor has."""
 UNKNOWN_NUMBER: Final = 987_654
 """A status number that no vendor has."""
+UNKNOWN_HTTP_STATUS: Final = 201
+"""A successful HTTP status with which no vendor answers a status request."""
+UNKNOWN_STATUSES: Final = (UNKNOWN_WORD, str(UNKNOWN_NUMBER), str(UNKNOWN_HTTP_STATUS))
+"""All of them, as a task shows them."""
 
 
 def find_emulator(provider: str, speed: float, kind: type[VendorEmulator] | None = None) -> Any:
@@ -196,16 +200,22 @@ def reset_connection(connection: Connection) -> VirtualClock:
 
 
 def with_unknown_status(response: Response, word: str | None, fields: Sequence[str]) -> Response:
-    """Return the response to a ``get`` with an unknown status in these fields, or else wherever it has ``word``."""
+    """Return the response to a ``get`` with an unknown status in these fields, or else wherever it has ``word``.
+
+    Where the vendor tells the state by the HTTP status or by a header, that is replaced instead. A response without
+    JSON, such as a redirect, stays as it is.
+    """
     try:
         document = json.loads(response.body)
-    except ValueError:  # the status is outside of the body
+    except ValueError:
         return response
     replaced = _replaced(document, word, fields)
-    if replaced == document:
-        return response
-    body = json.dumps(replaced).encode()
-    return Response(response.status, response.headers, body, response.received_at)
+    body = response.body if replaced == document else json.dumps(replaced).encode()
+    status = UNKNOWN_HTTP_STATUS if word == str(response.status) and not fields else response.status
+    headers = {
+        name: UNKNOWN_WORD if value == word and not fields else value for name, value in response.headers.items()
+    }
+    return Response(status, headers, body, response.received_at)
 
 
 def _replaced(value: Any, word: str | None, fields: Sequence[str], key: str = "") -> Any:

@@ -1,0 +1,9 @@
+"""The conformance suite that every provider passes."""
+
+from __future__ import annotations
+
+from taskbridge.testing import ProviderConformance
+
+
+class TestKiln(ProviderConformance):
+    provider = "kiln"
