@@ -1,51 +1,226 @@
 """Learned durations: how long the tasks of one connection and operation take, and when their ends are likely.
 
-A life table with bins that grow by a constant factor. It learns from the ends that were seen and from the time during
-which tasks were watched without ending, and gives the hazard (ends per second) at each age. The schedule computed
-from it is explained in `taskbridge._polling.intervals`.
+A life table with bins that grow by a constant factor. An end is only known to lie between two polls, so the latest of
+these intervals are kept, and from time to time each is distributed over its bins according to what all of them say
+together (an expectation-maximization step for interval-censored data, after Turnbull). The time during which tasks were
+watched without ending counts as it is. The result is smoothed over neighboring bins, as far as the data themselves
+support: cross-validation chooses the width, so that a narrow peak stays narrow and a broad one becomes smooth.
+
+The result is the hazard (ends per second) at each age. When to poll is computed from it in `taskbridge._polling.plan`.
 
 No I/O and no clock.
 """
 
 from __future__ import annotations
 
-from math import exp, inf, log, sqrt
-from typing import Final
+from array import array
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from math import exp, inf, log
+from operator import sub
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 _FIRST: Final = 0.25  # seconds; shorter durations count as this long
-_GROWTH: Final = 1.1  # factor from one bin to the next
-_BINS: Final = 138  # up to about 35 hours
+_GROWTH: Final = 1.05  # factor from one bin to the next
+_BINS: Final = 270  # up to about 35 hours
 _EDGES: Final = (0.0, *(_FIRST * _GROWTH**n for n in range(_BINS)))  # lower edges in seconds
+_WIDTHS: Final = tuple(upper - lower for lower, upper in zip(_EDGES, (*_EDGES[1:], _EDGES[-1] * _GROWTH), strict=True))
+_AGES: Final = tuple(lower + width / 2.0 for lower, width in zip(_EDGES, _WIDTHS, strict=True))  # middles of the bins
+_EVENLY: Final = tuple(-edge for edge in (*_EDGES, _EDGES[-1] * _GROWTH))  # for `_distribute`
 _LOG_GROWTH: Final = log(_GROWTH)
+
 _ENOUGH: Final = 12  # ends from which on the shape of the durations is trusted
-_PRIOR: Final = 8.0  # weight of the assumption of a steady hazard, in tasks
+_SAMPLE: Final = 256  # latest ends whose intervals are kept; earlier ones stay in the bins where they were put
+_SURPLUS: Final = 64  # by how many the sample may be larger until they are
 _FORGET_AFTER: Final = 4000.0  # ends after which all counts are halved, so that the table follows the vendor
-_REFRESH: Final = 16  # minimum number of ends between two computations of the hazard; grows with the table
+_REFIT: Final = (8, 256)  # least and most ends between two fits; in between, a quarter of all ends
+
+_ITERATIONS: Final = 10  # of a fit, each of which starts from the last one
+_SMOOTHING: Final = (2, 3, 5, 8, 12)  # bins on either side over which to smooth; one of them is chosen
+_SMOOTHING_BETWEEN: Final = 4  # divides the chosen one between two iterations, which blur the data by themselves
+_WIDE: Final = 16  # bins on either side for the rate that is assumed where there are no data
+_ASSUMED: Final = 0.01  # ends per bin that this assumption is worth
+_TAIL: Final = 0.05  # fraction of the ends, the latest ones, whose rate is assumed of older tasks
+_FEWEST_IN_TAIL: Final = 3.0  # ends
+_TRACE: Final = 0.01  # ends in a bin that count as none
+_MOST_ENDED: Final = 1.6  # expected ends of a task from which on most tasks have ended: four of five
 
 
 def _bin(age: float) -> int:
     return 0 if age < _FIRST else min(_BINS, 1 + int(log(age / _FIRST) / _LOG_GROWTH))
 
 
-def _upper(n: int) -> float:
-    return _EDGES[n + 1] if n < _BINS else inf
+class _Interval(NamedTuple):
+    """Two ages between which a task ended: bins, and the fractions of these bins that lie before the ages."""
+
+    first: int
+    before_first: float
+    last: int
+    before_last: float
+
+    @classmethod
+    def of(cls, since: float, until: float) -> _Interval:
+        first, last = _bin(since), _bin(until)
+        return cls(first, (since - _EDGES[first]) / _WIDTHS[first], last, (until - _EDGES[last]) / _WIDTHS[last])
+
+
+def _distribute(
+    intervals: Iterable[_Interval], alive: Sequence[float], ended: list[float], watched: list[float]
+) -> None:
+    """Add the ends within intervals, and the time from their beginnings until the ends, to the counts by bin.
+
+    Args:
+        intervals: Between which ages tasks ended.
+        alive: Fraction of tasks still running at the edges of the bins, of which only the differences count.
+        ended: Ends by bin.
+        watched: Seconds by bin.
+    """
+    drops = [before - after for before, after in pairwise(alive)]
+    # An end lies in bin n with the probability share · drops[n]: shares are summed over the bins at the end.
+    shares, after, open_ = [0.0] * len(drops), [0.0] * len(drops), [0] * len(drops)
+    for first, before_first, last, before_last in intervals:
+        stop = alive[last] - before_last * drops[last]
+        total = alive[first] - before_first * drops[first] - stop
+        if first == last or total <= 0.0:
+            ended[last] += 1.0
+            watched[last] += max(0.0, before_last - before_first) * _WIDTHS[last] / 2.0
+            continue
+        share = 1.0 / total
+        shares[first] += share
+        after[first] += share * stop
+        shares[last] -= share
+        after[last] -= share * stop
+        open_[first] += 1
+        open_[last] -= 1
+        outside, inside = share * before_first * drops[first], share * before_last * drops[last]
+        ended[first] -= outside
+        watched[first] -= before_first * _WIDTHS[first] * (share * (alive[first] - stop) - outside / 2.0)
+        ended[last] += inside
+        watched[last] += before_last * _WIDTHS[last] * inside / 2.0
+    sums = zip(accumulate(open_), accumulate(shares), accumulate(after), strict=True)
+    for n, (intervals_here, share, stops) in enumerate(sums):
+        if intervals_here:  # otherwise rounding errors remain
+            ended[n] += share * drops[n]
+            watched[n] += _WIDTHS[n] * max(0.0, share * (alive[n] - drops[n] / 2.0) - stops)
+
+
+def _smooth(values: Sequence[float], reach: int) -> Sequence[float]:
+    """Return weighted sums over neighbors, with weights that fall linearly to zero beyond this many bins."""
+    for before, after in ((reach // 2, reach - reach // 2), (reach - reach // 2, reach // 2)):
+        sums = list(accumulate(values, initial=0.0))
+        padded = [0.0] * before + sums + [sums[-1]] * after
+        values = list(map(sub, padded[before + after + 1 :], padded))
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """Ends and watched time by bin; time is divided by the age, since rates per unit of its logarithm change less.
+
+    Attributes:
+        ended: Ends.
+        watched: Watched seconds, divided by the age.
+        assumed: Rates where there are no data.
+    """
+
+    ended: Sequence[float]
+    watched: Sequence[float]
+    assumed: Sequence[float]
+
+    @classmethod
+    def of(cls, ended: Sequence[float], seconds: Iterable[float]) -> _Counts:
+        watched = [each / age for each, age in zip(seconds, _AGES, strict=False)]
+        overall = sum(watched) / sum(ended)
+        wide = zip(_smooth(ended, _WIDE), _smooth(watched, _WIDE), strict=True)
+        return cls(ended, watched, [(ends + 1.0) / (time + overall) for ends, time in wide])
+
+    def rates(self, reach: int) -> list[float]:
+        """Return the smoothed ends per unit of the logarithm of the age."""
+        ended = _smooth([each + _ASSUMED for each in self.ended], reach)
+        assumed = zip(self.watched, self.assumed, strict=True)
+        watched = _smooth([each + _ASSUMED / rate for each, rate in assumed], reach)
+        return [ends / time for ends, time in zip(ended, watched, strict=True)]
+
+
+def _likelihood(rates: Iterable[float], counts: _Counts) -> float:
+    """Return the logarithm of the likelihood of what was counted, if these are the rates."""
+    rows = zip(rates, counts.ended, counts.watched, strict=True)
+    return sum(ends * log(rate) - rate * time for rate, ends, time in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Hazard:
+    """Ends per second by age, as fitted to what was observed.
+
+    Attributes:
+        edges: Lower ages of the bins, in seconds.
+        rates: Ends per second in each bin.
+        sums: Expected ends before each bin.
+        horizon: Number of the last bin that ends were seen in; rates of later ones are extrapolated.
+    """
+
+    edges: Sequence[float]
+    rates: Sequence[float]
+    sums: Sequence[float]
+    horizon: int
+
+    def alive(self) -> list[float]:
+        """Return the fraction of tasks still running at the lower edge of each bin, and at the end of the last one."""
+        return [exp(-expected) for expected in (*self.sums, self.until(self.edges[-1] * _GROWTH))]
+
+    @staticmethod
+    def bin(age: float) -> int:
+        """Return the number of the bin of an age."""
+        return _bin(age)
+
+    def until(self, age: float) -> float:
+        """Return the expected ends of a task until an age."""
+        n = _bin(age)
+        return self.sums[n] + self.rates[n] * (age - self.edges[n])
+
+
+def _extrapolated(rates: Sequence[float], counts: _Counts, ends: float, mean: float) -> Hazard:
+    """Return the hazard; beyond the last ends, it is the mean one.
+
+    If most tasks ended before, it falls with the age as the last ends suggest: some distributions have long tails.
+    """
+    last = max((n for n, ended in enumerate(counts.ended) if ended > _TRACE), default=0)
+    hazard = [rate / age for rate, age in zip(rates, _AGES, strict=False)]
+    sums, certain = _expected(hazard), log(ends + 1.0)  # of so many tasks, one is expected to last longer
+    horizon = next((n for n in range(last) if sums[n + 1] > certain), last)
+    ended = watched = 0.0
+    for n in range(horizon, -1, -1):
+        ended += counts.ended[n]
+        watched += counts.watched[n]
+        if ended >= max(_FEWEST_IN_TAIL, _TAIL * ends):
+            break
+    tail = ended / watched if sums[horizon + 1] > _MOST_ENDED and watched > 0.0 else inf
+    hazard[horizon + 1 :] = [min(1.0 / mean, tail / age) for age in _AGES[horizon + 1 :]]
+    return Hazard(_EDGES, array("d", hazard), array("d", _expected(hazard)[:-1]), horizon)
+
+
+def _expected(hazard: Sequence[float]) -> list[float]:
+    """Return the expected ends of a task before each bin, and after the last one."""
+    return list(accumulate((rate * width for rate, width in zip(hazard, _WIDTHS, strict=False)), initial=0.0))
 
 
 class DurationModel:
-    """A life table: how long tasks take, as observed so far."""
+    """How long tasks take, as observed so far."""
 
-    __slots__ = ("_ended", "_hazard", "_integral", "_lifetimes", "_stale", "_sums", "_total", "_watched", "ends")
+    __slots__ = ("_ended", "_hazard", "_lifetimes", "_sample", "_stale", "_total", "_watched", "ends")
 
     def __init__(self) -> None:
-        self._ended = [0.0] * (_BINS + 1)  # ends in each bin
         self._watched = [0.0] * (_BINS + 1)  # seconds watched in each bin
+        self._ended = [0.0] * (_BINS + 1)  # ends in each bin that have left the sample
+        self._sample: list[_Interval] = []  # the ages between which the latest tasks ended
         self._total = 0.0  # seconds watched in all
         self._lifetimes = 0.0  # sum of the ages at which tasks ended
         self.ends = 0.0
-        self._hazard: list[float] = []
-        self._sums: list[float] = []  # expected ends before each bin
-        self._integral = 0.0
-        self._stale = 0  # ends until the hazard is computed again
+        self._hazard: Hazard | None = None
+        self._stale = 0  # ends until the next fit
 
     @property
     def is_known(self) -> bool:
@@ -64,108 +239,77 @@ class DurationModel:
 
     def observe(self, since: float, until: float, *, ended: bool) -> None:
         """Record that a task was watched from one age in seconds to another, and whether it ended in between."""
-        first, last = _bin(since), _bin(until)
-        if ended:
-            self._add_end(since, until, first, last)
-        else:
-            for n in range(first, last + 1):
-                self._add_time(n, since, until, 1.0)
+        until = max(since, until)
+        if not ended:
+            self._total += until - since
+            for n in range(_bin(since), _bin(until) + 1):
+                self._watched[n] += min(until, _EDGES[n + 1] if n < _BINS else inf) - max(since, _EDGES[n])
+            return
+        self._total += (until - since) / 2.0
+        self._lifetimes += (since + until) / 2.0
+        self.ends += 1.0
+        self._stale -= 1
+        self._sample.append(_Interval.of(since, until))
+        if len(self._sample) > _SAMPLE + _SURPLUS:
+            oldest, self._sample = self._sample[:_SURPLUS], self._sample[_SURPLUS:]
+            _distribute(oldest, self.hazard().alive(), self._ended, self._watched)
         if self.ends > _FORGET_AFTER:
             self._halve()
 
-    def _add_time(self, n: int, since: float, until: float, fraction: float) -> None:
-        seconds = fraction * (min(until, _upper(n)) - max(since, _EDGES[n]))
-        self._watched[n] += seconds
-        self._total += seconds
-
-    def _add_end(self, since: float, until: float, first: int, last: int) -> None:
-        """Distribute an end between two polls over their bins, by what is known of such ages so far."""
-        hazard = self._hazard
-        alive, weights = 1.0, list[float]()
-        for n in range(first, last + 1):
-            width = min(until, _upper(n)) - max(since, _EDGES[n])
-            left = alive * exp(-hazard[n] * width) if hazard else alive - width / max(until - since, 1e-9)
-            weights.append(alive - left)
-            alive = left
-        total = sum(weights)
-        if total <= 0.0:
-            weights[-1] = total = 1.0  # no time passed, or the hazard was zero throughout
-        beyond = 1.0
-        for n, weight in zip(range(first, last + 1), weights, strict=True):
-            fraction = weight / total
-            self._ended[n] += fraction
-            beyond -= fraction
-            self._add_time(n, since, until, max(0.0, beyond) + fraction / 2)
-        self.ends += 1.0
-        self._lifetimes += (since + until) / 2
-        self._stale -= 1
-
     def _halve(self) -> None:
-        self._ended = [n / 2 for n in self._ended]
-        self._watched = [n / 2 for n in self._watched]
-        self.ends /= 2
-        self._total /= 2
-        self._lifetimes /= 2
+        self._ended = [n / 2.0 for n in self._ended]
+        self._watched = [n / 2.0 for n in self._watched]
+        self._sample = self._sample[len(self._sample) // 2 :]
+        self.ends /= 2.0
+        self._total /= 2.0
+        self._lifetimes /= 2.0
 
-    def hazard(self) -> list[float]:
-        """Return ends per second by bin, smoothed towards a steady hazard where there is little data."""
-        if self._stale <= 0 or not self._hazard:
-            self._refresh()
+    def hazard(self) -> Hazard:
+        """Return the hazard, if enough is known of it; a new object after each fit."""
+        if self._hazard is None or self._stale <= 0:
+            least, most = _REFIT
+            self._stale = int(min(max(least, self.ends / 4.0), most))
+            self._hazard = self._fit()
         return self._hazard
 
     def expected(self, since: float, until: float) -> float:
         """Return the expected number of ends between two ages of a task that had not ended at the first."""
-        return self._cumulative(until) - self._cumulative(since)
-
-    def _cumulative(self, age: float) -> float:
+        if not self.is_known:  # assume that it does not depend on the age
+            return (until - since) * (max(self.ends, 0.5) / self._total if self._total else 1.0)
         hazard = self.hazard()
-        n = _bin(age)
-        return self._sums[n] + hazard[n] * (age - _EDGES[n])
+        return hazard.until(until) - hazard.until(since)
 
-    def price(self, latency: float) -> float:
-        """Return the price of a poll at which the mean delay becomes `latency` seconds.
+    def _fit(self) -> Hazard:
+        sample = self._sample
+        used = max(n for n, seconds in enumerate(self._watched) if seconds > 0.0 or n == 0)
+        used = max(used, *(interval.last for interval in sample)) + 1
+        known, watched = self._ended[:used], self._watched[:used]
+        reach = self._smoothing(sample, known, watched)
+        alive: Sequence[float] = _EVENLY if self._hazard is None else self._hazard.alive()
 
-        With the best schedule for a price: mean delay = √(price / 2) · ∫ √(f S) dt.
-        """
-        self.hazard()
-        return 2.0 * (latency / self._integral) ** 2
+        def step(reach: int) -> tuple[_Counts, list[float]]:
+            ended, seconds = known.copy(), watched.copy()
+            _distribute(sample, alive[: used + 1], ended, seconds)
+            counts = _Counts.of(ended, seconds)
+            return counts, counts.rates(reach)
 
-    def _refresh(self) -> None:
-        steady = max(self.ends, 0.5) / self._total if self._total else 1.0
-        hazard: list[float] = []
-        sums: list[float] = []
-        alive, integral, cumulative = 1.0, 0.0, 0.0
-        for n in range(_BINS + 1):
-            near = range(max(0, n - 1), min(_BINS, n + 1) + 1)
-            ended = sum(self._ended[k] * (2.0 if k == n else 1.0) for k in near)
-            watched = sum(self._watched[k] * (2.0 if k == n else 1.0) for k in near)
-            width = (_EDGES[n + 1] if n < _BINS else _EDGES[n] * _GROWTH) - _EDGES[n]
-            prior = _PRIOR * alive * (1.0 - exp(-steady * width)) / steady  # seconds that the prior watched this bin
-            rate = (ended + prior * steady) / (watched + prior) if watched + prior > 0.0 else steady
-            hazard.append(rate)
-            sums.append(cumulative)
-            cumulative += rate * width
-            left = alive * exp(-rate * width)
-            # ∫ √(f S) over the bin, with f = rate · S and S falling exponentially.
-            integral += (alive - left) / sqrt(rate) if rate > 0.0 else 0.0
-            alive = left
-        self._hazard, self._sums = hazard, sums
-        self._integral = max(integral, 1e-6)
-        self._stale = max(_REFRESH, int(self.ends / 32))
+        for _ in range(_ITERATIONS - 1):
+            rates = step(reach // _SMOOTHING_BETWEEN)[1]
+            hazard = [rate / age for rate, age in zip(rates, _AGES, strict=False)]
+            alive = [exp(-ends) for ends in _expected(hazard)]
+        counts, rates = step(reach)
+        return _extrapolated(rates, counts, self.ends, self.mean)
 
-    def pause(self, age: float, price: float, longest: float) -> float:
-        """Return the seconds until the expected delay since a poll at `age` reaches the price; at most `longest`."""
-        hazard = self.hazard()
-        n, at, delay, expected = _bin(age), age, 0.0, 0.0
-        while True:
-            rate = hazard[n]
-            width = (_EDGES[n + 1] if n < _BINS else inf) - at
-            # Within the bin: delay + expected·x + rate·x²/2 = price.
-            root = sqrt(expected * expected + 2.0 * rate * (price - delay))
-            step = (root - expected) / rate if rate > 0.0 else (price - delay) / expected if expected > 0.0 else inf
-            if step <= width or at + width - age >= longest:
-                return min(at + step - age, longest)
-            delay += expected * width + rate * width * width / 2.0
-            expected += rate * width
-            at += width
-            n += 1
+    def _smoothing(self, sample: Sequence[_Interval], known: Sequence[float], watched: Sequence[float]) -> int:
+        """Choose over how many bins to smooth: as one half of the ends predicts the other half best."""
+        halves: list[_Counts] = []
+        for number in range(2):
+            ended, seconds = [each / 2.0 for each in known], [each / 2.0 for each in watched]
+            _distribute(sample[number::2], _EVENLY[: len(known) + 1], ended, seconds)
+            halves.append(_Counts.of(ended, seconds))
+        one, other = halves
+
+        def prediction(reach: int) -> float:
+            return _likelihood(one.rates(reach), other) + _likelihood(other.rates(reach), one)
+
+        return max(_SMOOTHING, key=prediction)

@@ -211,7 +211,7 @@ class PolledTask:
             pause = pause_for_progress(pause, self.age, self.progress, self.age - self.progressed_at)
         at_most = self.connection.settings.poll.at_most
         pause = max(pause, min(pause * _WEBHOOK_FACTOR, at_most, self.webhook_due_in()))
-        return self.policy.jittered(pause, self.connection.clock.random(), first=self.polls <= 1)
+        return self.policy.jittered(pause, self.age, self.connection.clock.random(), first=self.polls <= 1)
 
     def list_pause(self) -> float:
         """Return the seconds between two list scans: a scan costs the same however many tasks it shows."""

@@ -1,9 +1,9 @@
 """How often a task is polled: the pause between two polls, its jitter, and what lengthens or shortens it.
 
 With hazard rate h (ends per second among tasks of that age), polling every τ seconds costs 1/τ requests a second and
-detects an end τ/2 late on average. The fewest requests for a given mean delay result if each poll happens when the
-expected delay since the last one, ∫ h(u)·(t - u) du, reaches a constant price. A steady interval is the special case of
-a steady hazard; exponential back-off is never optimal.
+detects an end τ/2 late on average. Once it is known when tasks tend to end, `taskbridge._polling.plan` finds the poll
+times that take the fewest requests for a given mean delay. A steady interval is the special case of a steady hazard;
+exponential back-off is never optimal.
 
 The hazard is learned from the durations of earlier tasks (see `taskbridge._engine.durations`). Until enough is known,
 pauses are twice the configured mean delay (`poll.latency`), or proportional to the task's age if none is configured.
@@ -19,6 +19,7 @@ from typing import Final
 
 from taskbridge._engine.connection import Connection
 from taskbridge._engine.durations import DurationModel
+from taskbridge._polling.plan import PollPlan
 from taskbridge.events import PollReason
 
 # Without a configured delay the target is a fraction of the expected duration.
@@ -41,12 +42,13 @@ class IntervalPolicy:
     interval: float | None  # fixed seconds between polls; None to compute them
     longest: float  # upper bound of any pause, in seconds
     durations: DurationModel = field(default_factory=DurationModel)  # what is known of how long such tasks take
+    _plan: PollPlan | None = field(default=None, init=False)
 
     def pause(self, age: float) -> float:
         """Seconds until the next poll of a task of that age in seconds."""
         if self.interval is not None or not self.durations.is_known:
             return self.steady_pause(age)
-        return self.durations.pause(age, self.durations.price(self._target_delay(age)), self.longest)
+        return self._current_plan().pause(age)
 
     def steady_pause(self, age: float) -> float:
         """Seconds until the next poll, regardless of when tasks tend to end; also the pause between list scans."""
@@ -62,10 +64,24 @@ class IntervalPolicy:
             return PollReason.LEARNED
         return PollReason.AGE if self.latency is None else PollReason.LATENCY
 
-    def jittered(self, pause: float, chance: float, *, first: bool) -> float:
-        """Spread a pause by a random number from 0 to 1."""
-        jitter = FIRST_POLL_JITTER if first and not self.durations.is_known else JITTER
-        return pause * (1.0 - jitter + 2.0 * jitter * chance)
+    def jittered(self, pause: float, age: float, chance: float, *, first: bool) -> float:
+        """Spread the pause after a poll at that age by a random number from 0 to 1."""
+        jitter, spread = JITTER, pause
+        if not self.durations.is_known:
+            jitter = FIRST_POLL_JITTER if first else JITTER
+        elif self.interval is None:
+            # A long pause may end where tasks end within seconds: it is spread no further than the shorter ones there.
+            spread = min(pause, self._current_plan().spread(age))
+        return pause + jitter * spread * (2.0 * chance - 1.0)
+
+    def _current_plan(self) -> PollPlan:
+        """Return the plan for what is known; a new one only after the durations were fitted again."""
+        hazard = self.durations.hazard()
+        plan = self._plan
+        if plan is None or plan.hazard is not hazard:
+            target = self._target_delay if self.latency is None else self.latency
+            plan = self._plan = PollPlan(hazard, target, self.longest)
+        return plan
 
     def _target_delay(self, age: float) -> float:
         if self.latency is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import tracemalloc
 from collections.abc import Callable
 from typing import Final
 
@@ -19,14 +20,17 @@ Draw = Callable[[random.Random], float]
 LATENCY: Final = 0.9  # seconds of mean delay aimed at
 
 
-def poll_all(policy: IntervalPolicy, draw: Draw, count: int, chance: random.Random) -> tuple[float, float]:
+def poll_all(
+    policy: IntervalPolicy, draw: Draw, count: int, chance: random.Random, *, learn: bool = True
+) -> tuple[float, float]:
     """Requests per task and mean delay of tasks polled one after the other; the policy learns from them."""
     requests, delay = 0, 0.0
     for _ in range(count):
         end, age = max(0.05, draw(chance)), 0.0
         while age < end:
-            at = age + policy.pause(age) * chance.uniform(0.9, 1.1)
-            policy.durations.observe(age, at, ended=at >= end)
+            at = age + policy.jittered(policy.pause(age), age, chance.random(), first=age == 0.0)
+            if learn:
+                policy.durations.observe(age, at, ended=at >= end)
             age = at
             requests += 1
         delay += age - end
@@ -106,6 +110,78 @@ def test_a_gap_between_two_kinds_of_tasks_is_not_polled() -> None:
     poll_all(policy, DISTRIBUTIONS["two kinds"], 400, chance)
     assert policy.pause(10.0) > 15.0  # nothing ends between 3 and 45 seconds
     assert policy.pause(58.0) < 6.0
+
+
+def test_after_a_gap_the_jitter_is_as_small_as_the_pauses_there() -> None:
+    policy = IntervalPolicy(LATENCY, None, 300.0)
+    poll_all(policy, DISTRIBUTIONS["two kinds"], 400, random.Random(3))
+    pause = policy.pause(10.0)
+    assert 0.0 < policy.jittered(pause, 10.0, 1.0, first=False) - pause < 1.0  # a tenth of the pause is over 3
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("lognormal", 1.06), ("narrow", 1.06), ("uniform", 1.08), ("two kinds", 1.1)]
+)
+def test_after_200_tasks_the_plan_is_nearly_as_good_as_after_1500(name: str, most: float) -> None:
+    """Requests times delay, beside those of a plan from the exact durations of very many tasks."""
+    few, many = (IntervalPolicy(LATENCY, None, 300.0) for _ in range(2))
+    poll_all(few, DISTRIBUTIONS[name], 200, random.Random(7))
+    chance = random.Random(8)
+    for _ in range(1500):
+        end = max(0.05, DISTRIBUTIONS[name](chance))
+        many.durations.observe(0.0, end, ended=False)
+        many.durations.observe(end, end, ended=True)
+    products = [
+        math.prod(poll_all(each, DISTRIBUTIONS[name], 1000, random.Random(9), learn=False)) for each in (few, many)
+    ]
+    assert products[0] < most * products[1]
+
+
+def test_a_peak_is_found_although_each_end_is_only_known_to_lie_between_two_polls() -> None:
+    durations, chance = DurationModel(), random.Random(5)
+    for _ in range(200):
+        end = chance.gauss(60.0, 1.0)
+        polled = end + chance.uniform(0.0, 12.0)
+        durations.observe(0.0, polled - 12.0, ended=False)
+        durations.observe(polled - 12.0, polled, ended=True)
+    assert durations.expected(0.0, 55.0) < 0.2
+    assert durations.expected(55.0, 65.0) > 1.6
+
+
+def test_what_is_learned_is_computed_again_only_after_many_ends() -> None:
+    policy = IntervalPolicy(LATENCY, None, 300.0)
+    poll_all(policy, DISTRIBUTIONS["lognormal"], 400, random.Random(5))
+    fits = set[int]()
+    for n in range(400):
+        policy.durations.observe(8.0 + n % 5, 9.0 + n % 5, ended=True)
+        fits.add(id(policy.durations.hazard()))
+        policy.pause(8.0)
+    assert len(fits) <= 5
+
+
+def test_what_is_learned_takes_bounded_memory() -> None:
+    durations = DurationModel()
+
+    def learn(ends: int) -> None:
+        for n in range(ends):
+            durations.observe(8.0 + n % 20, 9.0 + n % 20, ended=True)
+
+    learn(400)
+    tracemalloc.start()
+    learn(800)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 100_000
+
+
+def test_while_most_tasks_are_still_running_they_are_polled_as_if_nothing_were_known() -> None:
+    policy = IntervalPolicy(LATENCY, None, 300.0)
+    for n in range(500):  # a few ended early
+        policy.durations.observe(0.0, 2.0, ended=False)
+        if n % 40 == 0:
+            policy.durations.observe(1.0, 2.0, ended=True)
+    assert policy.durations.is_known
+    assert LATENCY < policy.pause(2.0) < 4.0 * LATENCY
 
 
 def test_no_pause_exceeds_the_longest() -> None:
