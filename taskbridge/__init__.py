@@ -13,13 +13,19 @@ TYPE_CHECKING = False  # importing typing would double the time of this import
 
 if TYPE_CHECKING:
     from taskbridge._public import *  # noqa: F403  # that file names them
+    from taskbridge.store import Store as Store
+    from taskbridge.store import Watcher as Watcher
 
 __version__ = "0.1.0"
+
+_STORE = ("Store", "Watcher")  # not in `__all__`: they need an extra
 
 
 def __getattr__(name: str) -> object:
     if name == "__all__":
         return __dir__()
+    if name in _STORE:
+        return getattr(import_module("taskbridge.store"), name)
     if not name.startswith("_"):
         try:
             return import_module(f"taskbridge.{name}")

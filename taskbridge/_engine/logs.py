@@ -111,6 +111,31 @@ RECORDS: Final[Mapping[str, Record]] = {
         "connection %(connection)s: webhook for %(ref)s, which the vendor does not know",
         "A status request to confirm an event found no such task.",
     ),
+    "store-owner": Record(
+        LOG,
+        logging.INFO,
+        "connection %(connection)s: this process polls its tasks and sends its submissions, from the store %(store)s",
+        "A watcher has become the owner of a connection.",
+    ),
+    "store-owned-elsewhere": Record(
+        LOG,
+        logging.INFO,
+        "connection %(connection)s belongs to another process at present, in the store %(store)s; waiting for that to "
+        "end",
+        "A watcher waits for a connection that another one owns; logged once for each wait.",
+    ),
+    "store-unavailable": Record(
+        LOG,
+        logging.WARNING,
+        "connection %(connection)s pauses for %(pause).0f s: %(error)s",
+        "The database of a store cannot be read or written; nothing is polled or submitted meanwhile.",
+    ),
+    "store-watcher-failed": Record(
+        LOG,
+        logging.ERROR,
+        "the watcher of the store %(store)s has ended: %(error)s",
+        "The thread of a `Watcher` ended by an error, which `stop` raises.",
+    ),
     "observer-failed": Record(
         LOG,
         logging.ERROR,

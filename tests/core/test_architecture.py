@@ -29,12 +29,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_runtime",),
     ("client", "aio"),
     ("_public",),
+    ("store",),
     ("otel", "progress", "notebook", "emulator", "testing", "scaffold", "contrib", "cli", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
-# The one exception: a model asks for its HTML in a notebook, inside the function.
-ALLOWED = {("taskbridge.models", "taskbridge.notebook")}
+# The exceptions, both inside a function: a model asks for its HTML in a notebook, and `taskbridge.aio.Watcher` is a
+# second name of a part of the optional store.
+ALLOWED = {("taskbridge.models", "taskbridge.notebook"), ("taskbridge.aio", "taskbridge.store.watcher")}
 # `errors` and `models` are one unit: an error holds a task, and a task is checked with errors.
 ONE_UNIT = {("taskbridge.errors", "taskbridge.models")}
 
@@ -106,7 +108,8 @@ def reachable(module: str) -> set[str]:
     found: set[str] = set()
     pending = [module]
     while pending:
-        for name in GRAPH[pending.pop()] - found - {"taskbridge", "taskbridge.notebook"}:
+        current = pending.pop()
+        for name in GRAPH[current] - found - {"taskbridge"} - {to for start, to in ALLOWED if start == current}:
             found.add(name)
             pending.append(name)
     return found

@@ -130,7 +130,7 @@ def test_every_status_of_a_vendor_is_in_its_diagram_and_in_the_description(name:
 
 
 @pytest.mark.parametrize(
-    "module", ["", ".aio", ".otel", ".progress", ".provider", ".testing"], ids=lambda name: name or "."
+    "module", ["", ".aio", ".otel", ".progress", ".provider", ".store", ".testing"], ids=lambda name: name or "."
 )
 def test_every_public_name_is_in_the_reference(module: str, site: Path) -> None:
     pages = "".join(path.read_text(encoding="utf-8") for path in (site / "reference").glob("*.html"))

@@ -115,6 +115,7 @@ def test_a_clean_environment_says_which_extra_is_missing(python: Path, tmp_path:
             f"needs starlette; install it with: pip install '{NAME}[emulator]'",
         ),
         ("import taskbridge.otel", f"{NAME}[otel]"),
+        ("import taskbridge as tb; tb.Store('a.db')", f"{NAME}[store]"),
     ):
         ran = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
         assert ran.returncode == 1

@@ -1,0 +1,48 @@
+"""Durable state (extra ``store``): submissions, watches and events in a SQLite file that several processes share.
+
+    store = taskbridge.Store("taskbridge.db")
+    store.submit("invoices", "convert", "report.docx", key="INV-7", to="pdf")
+    store.watch("scans:task_1")
+
+    with taskbridge.Watcher(store):  # in one of the processes
+        for event in store.events("billing", follow=True):
+            ...
+            event.ack()
+
+What is stored survives the process. One process at a time owns a connection: it sends the submissions and polls the
+tasks, and when it ends, however it ends, another takes over. The guarantees:
+
+* A task's end is one event.
+* Events are delivered at least once, and in order for each task. Act once per `Event.key`.
+* A submission is sent exactly once where the vendor can be searched for it, and otherwise at most once; then it may end
+  as `uncertain`.
+"""
+
+from __future__ import annotations
+
+from taskbridge._config.registry import require_extra
+
+try:
+    from taskbridge.store.database import StoreUnavailable
+    from taskbridge.store.records import Event, Explanation, StoredSubmission, Watched
+    from taskbridge.store.schema import EventKind, Phase, State
+    from taskbridge.store.store import Store, Transaction
+    from taskbridge.store.threads import Watcher
+except ModuleNotFoundError as error:
+    if error.name != "sqlalchemy":
+        raise
+    raise require_extra("sqlalchemy", "store", "taskbridge.store") from None
+
+__all__ = [
+    "Event",
+    "EventKind",
+    "Explanation",
+    "Phase",
+    "State",
+    "Store",
+    "StoreUnavailable",
+    "StoredSubmission",
+    "Transaction",
+    "Watched",
+    "Watcher",
+]

@@ -1,0 +1,117 @@
+"""What a submission needs to be stored: where its document is, what identifies it, and its arguments."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import file_digest
+from json import dumps, loads
+from pathlib import Path
+from typing import Any, Final
+
+from taskbridge._engine.inputs import is_url
+from taskbridge.errors import ConfigError, InvalidInput, printable
+
+_LONGEST_KEY: Final = 200  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Identifies the content of a file.
+
+    Attributes:
+        size: Bytes.
+        digest: SHA-256, in hexadecimal.
+    """
+
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInput:
+    """A document that another process can find.
+
+    Attributes:
+        source: An absolute path, or a URL.
+        content: What the file contains; None for a URL.
+    """
+
+    source: str
+    content: Fingerprint | None
+
+
+def store_input(given: object) -> StoredInput | None:
+    """Return how a document is stored.
+
+    Raises:
+        InvalidInput: Another process could not find it, or it is no file.
+        OSError: The file cannot be read.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, str | os.PathLike):
+        kind = type(given).__name__
+        raise InvalidInput(f"a stored submission takes a path or a URL, not {kind}: another process sends it")
+    name = os.fspath(given)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  # of bytes, too
+    if not isinstance(name, str):
+        raise InvalidInput("a stored submission takes a path as text")
+    if is_url(name):
+        return StoredInput(name, None)
+    path = Path(name).absolute()
+    return StoredInput(str(path), fingerprint(path))
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Return what a file contains.
+
+    Raises:
+        InvalidInput: It is no regular file.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode):
+            raise InvalidInput(f"{printable(str(path), 300)} is no regular file")
+        return Fingerprint(facts.st_size, file_digest(file, "sha256").hexdigest())
+
+
+def check_key(key: str) -> str:
+    """Return a submission's key.
+
+    Raises:
+        InvalidInput: It is no short printable text.
+    """
+    given: Any = key  # callers need not be typed
+    if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_KEY or not given.isprintable():
+        raise InvalidInput(f"a key is 1 to {_LONGEST_KEY} printable characters, such as your own id of the document")
+    return given
+
+
+def as_json(what: str, value: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a mapping as it will be read from the database.
+
+    Raises:
+        InvalidInput: JSON cannot express it.
+    """
+    if value is None:
+        return None
+    try:
+        read: dict[str, Any] = loads(dumps(dict(value), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        problem = printable(str(error), 200)
+    else:
+        return read
+    raise InvalidInput(f"{what} must be plain JSON: {problem}")
+
+
+def refuse_difference(key: str, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if a key was used before for something else."""
+    different = [name for name in given if stored[name] != given[name]]
+    if different:
+        raise ConfigError(
+            f"the key {printable(key, 80)!r} was used before with another {' and '.join(different)}; "
+            "a key names one submission"
+        )

@@ -1,0 +1,137 @@
+"""The tables. Their names begin with ``taskbridge_``, so that they fit into an application's own database.
+
+Refs and snapshots are stored, never credentials, and no link to a result: such a link gives access to the document.
+Times are seconds since the epoch, by the clock of the process that writes.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import JSON, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+
+PREFIX: Final = "taskbridge_"
+VERSION_TABLE: Final = f"{PREFIX}version"
+HEAD: Final = "1"
+"""The newest revision in ``migrations/versions``."""
+
+
+class Phase(StrEnum):
+    """How far a submission is."""
+
+    PLANNED = "planned"
+    """The vendor does not have it."""
+    SENDING = "sending"
+    """The vendor may have it: its recovery token is stored, and the request may have been sent."""
+    TAKEN = "taken"
+    """The vendor accepted it; it has a ref."""
+    UNCERTAIN = "uncertain"
+    """The vendor may have it, and cannot be asked; it is not sent again."""
+    REFUSED = "refused"
+    """The vendor, or a check before anything was sent, refused it."""
+
+
+class State(StrEnum):
+    """How far a watch is."""
+
+    OPEN = "open"
+    """Its task is polled until it ends."""
+    ENDED = "ended"
+    """Its task has completed or failed."""
+    GIVEN_UP = "given_up"
+    """It ended without its task: its time ran out, or the vendor does not know the task."""
+    DROPPED = "dropped"
+    """`unwatch` ended it."""
+
+
+class EventKind(StrEnum):
+    """What an event is about."""
+
+    SUBMITTED = "submitted"
+    """The vendor accepted a submission, which now has a ref."""
+    UNCERTAIN = "uncertain"
+    """The vendor may or may not have accepted a submission."""
+    REFUSED = "refused"
+    """A submission was refused."""
+    ENDED = "ended"
+    """A task has completed or failed."""
+    GIVEN_UP = "given_up"
+    """A task is not watched any more, though it may continue."""
+
+
+METADATA: Final = MetaData()
+
+ACCOUNT: Final = Table(
+    f"{PREFIX}account",
+    METADATA,
+    Column("connection", String(100), primary_key=True),
+    Column("epoch", Integer, nullable=False),  # of its owner; each takeover adds one
+    Column("owner", Text),  # who has or had it, for people
+    Column("revision", Integer, nullable=False),  # of what callers asked for; the owner reads what is newer
+    Column("position", Integer, nullable=False),  # of its last event
+    Column("problem", Text),  # why nothing is polled or sent at present
+)
+
+INTENT: Final = Table(
+    f"{PREFIX}intent",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("connection", String(100), nullable=False),
+    Column("key", String(200), nullable=False),
+    Column("operation", Text),
+    Column("input", Text),  # an absolute path, or a URL
+    Column("size", Integer),  # bytes of the file
+    Column("digest", String(64)),  # SHA-256 of the file
+    Column("arguments", JSON, nullable=False),  # the other arguments of `submit`
+    Column("meta", JSON),  # for its watch
+    Column("until", Float),  # for its watch
+    Column("phase", String(20), nullable=False),
+    Column("recovery_token", JSON),
+    Column("ref", Text),
+    Column("error", Text),
+    Column("revision", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    UniqueConstraint("connection", "key"),
+)
+Index(f"{PREFIX}intent_phase", INTENT.c.connection, INTENT.c.phase)
+
+WATCH: Final = Table(
+    f"{PREFIX}watch",
+    METADATA,
+    Column("ref", String(1000), primary_key=True),
+    Column("connection", String(100), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("seq", Integer, nullable=False),  # of its last event
+    Column("snapshot", JSON),
+    Column("error", Text),
+    Column("until", Float),
+    Column("meta", JSON),
+    Column("submitted_at", Float),
+    Column("revision", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+Index(f"{PREFIX}watch_state", WATCH.c.connection, WATCH.c.state)
+
+EVENT: Final = Table(
+    f"{PREFIX}event",
+    METADATA,
+    Column("connection", String(100), primary_key=True),
+    Column("position", Integer, primary_key=True),  # given under the lock of the account's row
+    Column("key", String(1100), nullable=False, unique=True),
+    Column("kind", String(20), nullable=False),
+    Column("ref", Text),
+    Column("submission", String(200)),  # key of the submission
+    Column("body", JSON, nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+CURSOR: Final = Table(
+    f"{PREFIX}cursor",
+    METADATA,
+    Column("consumer", String(200), primary_key=True),
+    Column("connection", String(100), ForeignKey(ACCOUNT.c.connection), primary_key=True),
+    Column("position", Integer, nullable=False),  # of the last event that was acknowledged
+)

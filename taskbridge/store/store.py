@@ -1,0 +1,487 @@
+"""`Store`: submissions, watches and events that survive the process, and that several processes share."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from typing import Any, Final, Self, Unpack
+
+from sqlalchemy import Connection, RowMapping, func, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from taskbridge._config.defaults import default_clock
+from taskbridge.errors import ConfigError, InvalidInput, InvalidTaskId, printable
+from taskbridge.models import Task, TaskRef
+from taskbridge.provider.clock import Clock
+from taskbridge.provider.options import NeutralOptions
+from taskbridge.store.database import Database
+from taskbridge.store.intents import as_json, check_key, refuse_difference, store_input
+from taskbridge.store.records import Event, Explanation, StoredSubmission, Watched, moment, seconds
+from taskbridge.store.schema import ACCOUNT, CURSOR, EVENT, INTENT, WATCH, EventKind, Phase, State
+
+_CONNECTION: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
+_LONGEST_REF: Final = 1000  # characters
+_FOLLOW_PAUSE: Final = 0.5  # seconds between two reads when there are no new events
+
+
+class Transaction:
+    """What is stored together or not at all; created by `Store.begin`.
+
+    Args:
+        connection: An SQLAlchemy connection to the store's database.
+        clock: The time.
+    """
+
+    def __init__(self, connection: Connection, clock: Clock) -> None:
+        self._connection = connection
+        self._clock = clock
+
+    def submit(
+        self,
+        connection: str,
+        operation: str | None = None,
+        input: str | os.PathLike[str] | None = None,  # noqa: A002  # as in Client.submit
+        *,
+        key: str,
+        options: Mapping[str, Any] | None = None,
+        external_id: str | None = None,
+        callback_url: str | None = None,
+        name: str | None = None,
+        meta: Mapping[str, Any] | None = None,
+        until: datetime | None = None,
+        **neutral: Unpack[NeutralOptions],
+    ) -> StoredSubmission:
+        """Store a submission; the process that owns the connection sends it, and watches its task.
+
+        The same submission with the same key is stored once: a job that runs twice submits once. The vendor's own
+        checks come when it is sent. A file must not change or go away before that.
+
+        Args:
+            connection: Name of a configured connection.
+            operation: As for `Client.submit`.
+            input: Path of a file that the owner can read, or a URL. A URL and the options are
+                stored as they are, with what they contain.
+            key: Your own id of this submission, unique on the connection.
+            options: As for `Client.submit`; plain JSON.
+            external_id: As for `Client.submit`.
+            callback_url: As for `Client.submit`.
+            name: As for `Client.submit`.
+            meta: Data of your own, which events repeat; plain JSON.
+            until: When to give up waiting for the end of its task; None for never.
+            neutral: Neutral options, as for `Client.submit`.
+
+        Raises:
+            ConfigError: The key was used for another submission.
+            InvalidInput: An argument cannot be stored.
+            OSError: The file cannot be read.
+        """
+        connection, key = _check_connection(connection), check_key(key)
+        document = store_input(input)
+        arguments = {
+            "options": options,
+            "external_id": external_id,
+            "callback_url": callback_url,
+            "name": name,
+            "neutral": dict(neutral),
+        }
+        content = None if document is None else document.content
+        given: dict[str, Any] = {
+            "operation": operation,
+            "input": None if document is None else document.source,
+            "digest": None if content is None else content.digest,
+            "arguments": as_json("options", arguments),
+        }
+        now = self._clock.now().timestamp()
+        values = {
+            **given,
+            "connection": connection,
+            "key": key,
+            "size": None if content is None else content.size,
+            "meta": as_json("meta", meta),
+            "until": _seconds("until", until),
+            "phase": Phase.PLANNED,
+            "revision": self._next_revision(connection),
+            "created_at": now,
+            "updated_at": now,
+        }
+        created = self._connection.execute(
+            insert(INTENT).values(values).on_conflict_do_nothing(index_elements=["connection", "key"])
+        )
+        row = self._intent(connection, key)
+        if not created.rowcount:
+            refuse_difference(key, dict(row), given)
+        return submission_of(row)
+
+    def watch(
+        self,
+        ref: TaskRef | Task | str,
+        *,
+        meta: Mapping[str, Any] | None = None,
+        until: datetime | None = None,
+        submitted_at: datetime | None = None,
+    ) -> TaskRef:
+        """Store that a task is to be watched until it ends; the process that owns its connection does so.
+
+        A task that is watched already gets the new `meta` and `until`; one that has ended stays as it is.
+
+        Args:
+            ref: ``connection:id``, or a task.
+            meta: Data of your own, which events repeat; plain JSON.
+            until: When to give up; None for never.
+            submitted_at: When the task was submitted, if it is new.
+
+        Raises:
+            InvalidTaskId: It is no ref.
+            InvalidInput: An argument cannot be stored.
+        """
+        found = _ref(ref)
+        connection = _check_connection(found.connection)
+        now = self._clock.now().timestamp()
+        changes = {
+            "meta": as_json("meta", meta),
+            "until": _seconds("until", until),
+            "state": State.OPEN,
+            "error": None,
+            "revision": self._next_revision(connection),
+            "updated_at": now,
+        }
+        values = {
+            **changes,
+            "ref": str(found),
+            "connection": connection,
+            "seq": 0,
+            "submitted_at": _seconds("submitted_at", submitted_at),
+            "created_at": now,
+        }
+        self._connection.execute(
+            insert(WATCH)
+            .values(values)
+            .on_conflict_do_update(index_elements=["ref"], set_=changes, where=WATCH.c.state != State.ENDED)
+        )
+        return found
+
+    def unwatch(self, ref: TaskRef | Task | str) -> bool:
+        """Store that a task is not to be watched any more; return False if it was not watched."""
+        found = _ref(ref)
+        revision = self._next_revision(_check_connection(found.connection))
+        dropped = self._connection.execute(
+            update(WATCH)
+            .where(WATCH.c.ref == str(found), WATCH.c.state == State.OPEN)
+            .values(state=State.DROPPED, revision=revision, updated_at=self._clock.now().timestamp())
+        )
+        return dropped.rowcount > 0
+
+    def _intent(self, connection: str, key: str) -> RowMapping:
+        query = select(INTENT).where(INTENT.c.connection == connection, INTENT.c.key == key)
+        return self._connection.execute(query).mappings().one()
+
+    def _next_revision(self, connection: str) -> int:
+        """Return the number of the next change that a caller asks for; the owner reads those that it has not seen."""
+        account = {"connection": connection, "epoch": 0, "revision": 0, "position": 0}
+        self._connection.execute(insert(ACCOUNT).values(account).on_conflict_do_nothing(index_elements=["connection"]))
+        changed = update(ACCOUNT).where(ACCOUNT.c.connection == connection).values(revision=ACCOUNT.c.revision + 1)
+        revision: int = self._connection.execute(changed.returning(ACCOUNT.c.revision)).scalar_one()
+        return revision
+
+
+class Store:
+    """State that survives the process, in a SQLite file; any number of processes of one machine may use it.
+
+    A store only stores. A `taskbridge.Watcher` or `taskbridge.aio.Watcher`, in one of the processes, sends the
+    submissions and polls the tasks. Threads may share a store.
+
+    Args:
+        url: Path of the file, or a URL such as ``sqlite:////var/lib/taskbridge.db``. The file is created if it does
+            not exist, with access for its owner only.
+        clock: Time and chance; None for the computer's.
+
+    Raises:
+        ConfigError: The file cannot be used: it is on a network drive, damaged, or of a newer version.
+    """
+
+    def __init__(self, url: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
+        self.clock = clock or default_clock()
+        """Time and chance."""
+        self.database = Database(url)
+        """The database behind it."""
+
+    def __repr__(self) -> str:
+        return f"<Store {self.database.name}>"
+
+    def close(self) -> None:
+        """Close the kept connections to the database."""
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Writing.
+
+    @contextmanager
+    def begin(self, connection: Connection | None = None) -> Generator[Transaction]:
+        """Store several things together: ``with store.begin() as tx: tx.submit(…)``.
+
+        Args:
+            connection: An SQLAlchemy connection of your own to the same database, in a transaction of yours; what is
+                stored then depends on that. None for a transaction that ends with the block.
+
+        Raises:
+            StoreUnavailable: The database cannot be written; nothing was stored.
+        """
+        if connection is not None:
+            yield Transaction(connection, self.clock)
+            return
+        with self.database.writing() as opened:
+            yield Transaction(opened, self.clock)
+
+    def submit(
+        self,
+        connection: str,
+        operation: str | None = None,
+        input: str | os.PathLike[str] | None = None,  # noqa: A002  # as in Client.submit
+        *,
+        key: str,
+        options: Mapping[str, Any] | None = None,
+        external_id: str | None = None,
+        callback_url: str | None = None,
+        name: str | None = None,
+        meta: Mapping[str, Any] | None = None,
+        until: datetime | None = None,
+        **neutral: Unpack[NeutralOptions],
+    ) -> StoredSubmission:
+        """Store a submission in a transaction of its own; see `Transaction.submit`."""
+        with self.begin() as tx:
+            return tx.submit(
+                connection,
+                operation,
+                input,
+                key=key,
+                options=options,
+                external_id=external_id,
+                callback_url=callback_url,
+                name=name,
+                meta=meta,
+                until=until,
+                **neutral,
+            )
+
+    def watch(
+        self,
+        ref: TaskRef | Task | str,
+        *,
+        meta: Mapping[str, Any] | None = None,
+        until: datetime | None = None,
+        submitted_at: datetime | None = None,
+    ) -> TaskRef:
+        """Store in a transaction of its own that a task is to be watched; see `Transaction.watch`."""
+        with self.begin() as tx:
+            return tx.watch(ref, meta=meta, until=until, submitted_at=submitted_at)
+
+    def unwatch(self, ref: TaskRef | Task | str) -> bool:
+        """Store that a task is not to be watched any more; return False if it was not watched."""
+        with self.begin() as tx:
+            return tx.unwatch(ref)
+
+    # Reading.
+
+    def find(
+        self, *, state: State | str | None = None, connection: str | None = None, limit: int | None = None
+    ) -> list[Watched]:
+        """Return watches, the oldest first.
+
+        Args:
+            state: Only those in this state; None for all.
+            connection: Only those of this connection; None for all.
+            limit: Maximum number; None for all.
+        """
+        query = select(WATCH).order_by(WATCH.c.created_at, WATCH.c.ref).limit(limit)
+        if state is not None:
+            query = query.where(WATCH.c.state == _member(State, state))
+        if connection is not None:
+            query = query.where(WATCH.c.connection == connection)
+        with self.database.reading() as opened:
+            return [watched_of(row) for row in opened.execute(query).mappings()]
+
+    def submissions(
+        self, *, phase: Phase | str | None = None, connection: str | None = None, limit: int | None = None
+    ) -> list[StoredSubmission]:
+        """Return submissions, the oldest first.
+
+        Args:
+            phase: Only those in this phase; None for all.
+            connection: Only those of this connection; None for all.
+            limit: Maximum number; None for all.
+        """
+        query = select(INTENT).order_by(INTENT.c.id).limit(limit)
+        if phase is not None:
+            query = query.where(INTENT.c.phase == _member(Phase, phase))
+        if connection is not None:
+            query = query.where(INTENT.c.connection == connection)
+        with self.database.reading() as opened:
+            return [submission_of(row) for row in opened.execute(query).mappings()]
+
+    def explain(self, ref: TaskRef | Task | str) -> Explanation:
+        """Return why a watch is in its state.
+
+        Raises:
+            InvalidTaskId: The store does not have it.
+        """
+        name = str(_ref(ref))
+        with self.database.reading() as opened:
+            row = opened.execute(select(WATCH).where(WATCH.c.ref == name)).mappings().one_or_none()
+            if row is None:
+                raise InvalidTaskId(f"{printable(name, 80)} is not in the store; store.watch(ref) adds it")
+            account = opened.execute(select(ACCOUNT).where(ACCOUNT.c.connection == row["connection"])).mappings().one()
+            intent = opened.execute(select(INTENT).where(INTENT.c.ref == name)).mappings().first()
+            events = opened.execute(
+                select(EVENT.c.kind, EVENT.c.at).where(EVENT.c.ref == name).order_by(EVENT.c.position)
+            )
+            return Explanation(
+                watch=watched_of(row),
+                submission=None if intent is None else submission_of(intent),
+                owner=account["owner"],
+                problem=account["problem"],
+                events=tuple((EventKind(kind), _moment(at)) for kind, at in events),
+            )
+
+    def events(
+        self, consumer: str, *, connection: str | None = None, batch: int = 200, follow: bool = False
+    ) -> Iterator[Event]:
+        """Yield the events that a consumer has not acknowledged, in order per connection.
+
+        Each event is delivered at least once: after a crash, those that were not acknowledged come again. Let one
+        process at a time read as the same consumer. Consumers do not affect each other.
+
+        Args:
+            consumer: Name of the reader; its position is stored under this name.
+            connection: Only events of this connection; None for all.
+            batch: How many events are read from the database at a time.
+            follow: Whether to wait for further events instead of ending.
+        """
+        consumer = check_key(consumer)
+        positions: dict[str, int] = {}
+        while True:
+            count = 0
+            for name in self._connections(connection):
+                for event in self._batch(consumer, name, positions.get(name), batch):
+                    positions[name] = event.position
+                    count += 1
+                    yield event
+            if not count:
+                if not follow:
+                    return
+                self.clock.sleep(_FOLLOW_PAUSE)
+
+    def _connections(self, only: str | None) -> list[str]:
+        if only is not None:
+            return [only]
+        with self.database.reading() as opened:
+            return list(opened.execute(select(ACCOUNT.c.connection).order_by(ACCOUNT.c.connection)).scalars())
+
+    def _batch(self, consumer: str, connection: str, after: int | None, size: int) -> list[Event]:
+        with self.database.reading() as opened:
+            if after is None:
+                stored = select(CURSOR.c.position).where(
+                    CURSOR.c.consumer == consumer, CURSOR.c.connection == connection
+                )
+                after = opened.execute(stored).scalar() or 0
+            query = select(EVENT).where(EVENT.c.connection == connection, EVENT.c.position > after)
+            rows = opened.execute(query.order_by(EVENT.c.position).limit(size)).mappings().all()
+        return [self._event(row, consumer) for row in rows]
+
+    def _event(self, row: RowMapping, consumer: str) -> Event:
+        body = row["body"]
+        return Event(
+            key=row["key"],
+            kind=EventKind(row["kind"]),
+            connection=row["connection"],
+            position=row["position"],
+            at=_moment(row["at"]),
+            ref=None if row["ref"] is None else TaskRef(row["ref"]),
+            submission=row["submission"],
+            task=None if body.get("task") is None else Task.from_dict(body["task"]),
+            error=body.get("error"),
+            meta=body.get("meta"),
+            _ack=partial(self._acknowledge, consumer, row["connection"], row["position"]),
+        )
+
+    def _acknowledge(self, consumer: str, connection: str, position: int) -> None:
+        values = {"consumer": consumer, "connection": connection, "position": position}
+        with self.database.writing() as opened:
+            opened.execute(
+                insert(CURSOR)
+                .values(values)
+                .on_conflict_do_update(
+                    index_elements=["consumer", "connection"],
+                    set_={"position": func.max(CURSOR.c.position, position)},
+                )
+            )
+
+
+def watched_of(row: RowMapping) -> Watched:
+    """Return a row of the watches."""
+    return Watched(
+        ref=TaskRef(row["ref"]),
+        state=State(row["state"]),
+        task=None if row["snapshot"] is None else Task.from_dict(row["snapshot"]),
+        error=row["error"],
+        until=moment(row["until"]),
+        meta=row["meta"],
+        submitted_at=moment(row["submitted_at"]),
+        created_at=_moment(row["created_at"]),
+        updated_at=_moment(row["updated_at"]),
+    )
+
+
+def submission_of(row: RowMapping) -> StoredSubmission:
+    """Return a row of the submissions."""
+    return StoredSubmission(
+        connection=row["connection"],
+        key=row["key"],
+        phase=Phase(row["phase"]),
+        ref=None if row["ref"] is None else TaskRef(row["ref"]),
+        error=row["error"],
+        created_at=_moment(row["created_at"]),
+        updated_at=_moment(row["updated_at"]),
+    )
+
+
+def _moment(at: float) -> datetime:
+    found = moment(at)
+    assert found is not None  # noqa: S101  # a time was given
+    return found
+
+
+def _seconds(what: str, given: datetime | None) -> float | None:
+    try:
+        return seconds(what, given)
+    except ValueError as error:
+        problem = str(error)
+    raise InvalidInput(problem)
+
+
+def _ref(given: TaskRef | Task | str) -> TaskRef:
+    ref = given.ref if isinstance(given, Task) else given
+    ref = ref if isinstance(ref, TaskRef) else TaskRef(ref)
+    if len(ref) > _LONGEST_REF:
+        raise InvalidTaskId(f"{printable(ref, 80)!r} is longer than {_LONGEST_REF} characters")
+    return ref
+
+
+def _check_connection(name: str) -> str:
+    if not _CONNECTION.fullmatch(name):
+        raise ConfigError(f"{printable(name, 60)!r} cannot be the name of a connection")
+    return name
+
+
+def _member(kind: type[State | Phase], given: str) -> str:
+    if given not in list(kind):
+        raise InvalidInput(f"{printable(str(given), 40)!r} is none of {', '.join(kind)}")
+    return given

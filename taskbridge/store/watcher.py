@@ -1,0 +1,457 @@
+"""`Watcher`: polls the tasks of a store and sends its submissions, in asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+from sqlalchemy import RowMapping
+
+from taskbridge._engine.logs import log
+from taskbridge.aio import Bridge, Client, Watch
+from taskbridge.errors import (
+    AuthenticationError,
+    ConfigError,
+    InvalidTaskId,
+    ServerError,
+    SubmitUncertain,
+    TaskbridgeError,
+    UnsupportedFeature,
+    WaitTimeout,
+    printable,
+)
+from taskbridge.models import Outcome, Task, TaskRef
+from taskbridge.store.database import StoreUnavailable
+from taskbridge.store.intents import fingerprint
+from taskbridge.store.ownership import Ownership, OwnershipLost, Seen
+from taskbridge.store.records import moment
+from taskbridge.store.schema import Phase, State
+from taskbridge.store.store import Store
+
+T = TypeVar("T")
+
+_SENDERS: Final = 4  # submissions of a connection that are sent at the same time
+_BATCH: Final = 500  # snapshots and ends that are stored in one transaction
+_CHUNK: Final = 500  # tasks that are added between two turns of the event loop
+_LEAST_WAIT: Final = 1.0  # seconds that a watch must have left
+_LAST_POLL: Final = 10.0  # seconds that it gets otherwise, for one last poll
+_FIRST_PAUSE: Final = 1.0  # seconds; doubles with each failure
+_LONGEST_PAUSE: Final = 60.0  # seconds
+_REFUSED_PAUSE: Final = 60.0  # seconds in which nothing is asked of a vendor that refuses the account
+
+
+class Watcher:
+    """Sends the submissions of a store and polls its tasks; in any number of processes, each connection in one of them.
+
+    A connection that another process owns is waited for: when that process ends, however it ends, this one takes over.
+
+    Args:
+        store: The store.
+        bridge: The connections, which stay open; None opens those of the configuration.
+        config: Path of the configuration; None searches the usual places.
+        connections: Names of the connections to work on; None for all of them.
+        interval: Seconds between two reads of what other processes have stored.
+        settle: Seconds after which a submission whose response was lost, and that the vendor does not show, counts as
+            not received. Longer than `request_timeout` of the connection.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        bridge: Bridge | None = None,
+        *,
+        config: str | os.PathLike[str] | None = None,
+        connections: Iterable[str] | None = None,
+        interval: float = 1.0,
+        settle: float = 120.0,
+    ) -> None:
+        self._store = store
+        self._bridge = bridge
+        self._config = config
+        self._names = None if connections is None else tuple(connections)
+        self._interval = interval
+        self._settle = settle
+        self._stopping = asyncio.Event()
+        self._owned: set[str] = set()
+
+    @property
+    def owned(self) -> frozenset[str]:
+        """Names of the connections that this watcher works on at present."""
+        return frozenset(self._owned)
+
+    async def run(self) -> None:
+        """Work until `stop` is called, also while the database cannot be used for a time.
+
+        Raises:
+            ConfigError: A connection is not configured, or the bridge was closed.
+        """
+        bridge = self._bridge or Bridge.from_config(self._config)
+        try:
+            names = bridge.connections if self._names is None else self._names
+            clients = {name: bridge[name] for name in names}
+            await _together([self._serve(name, client) for name, client in clients.items()])
+        finally:
+            if self._bridge is None:
+                await bridge.close()
+
+    def stop(self) -> None:
+        """Let `run` end, once the submissions that are being sent have a response."""
+        self._stopping.set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.stop()
+
+    async def _serve(self, name: str, client: Client) -> None:
+        store, waits, failures = self._store.database.name, False, 0
+        ownership = Ownership(self._store.database, name, self._store.clock)
+        try:
+            while not self._stopping.is_set():
+                pause = self._interval
+                try:
+                    if await asyncio.to_thread(ownership.take):
+                        waits, failures = False, 0
+                        log("store-owner", connection=name, store=store)
+                        await self._own(name, ownership, client)
+                    elif not waits:
+                        waits = True
+                        log("store-owned-elsewhere", connection=name, store=store)
+                except OwnershipLost:
+                    pass  # the next attempt to take it says so
+                except StoreUnavailable as error:
+                    failures += 1
+                    pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (failures - 1))
+                    log("store-unavailable", connection=name, error=error.message, pause=pause)
+                await _wait(self._stopping, pause)
+        finally:
+            ownership.release()
+
+    async def _own(self, name: str, ownership: Ownership, client: Client) -> None:
+        self._owned.add(name)
+        try:
+            work = _Account(
+                self._store, ownership, client, self._stopping, interval=self._interval, settle=self._settle
+            )
+            await work.run()
+        finally:
+            self._owned.discard(name)
+            ownership.release()
+
+
+class _Account:
+    """The work on one connection, while it is owned."""
+
+    def __init__(
+        self,
+        store: Store,
+        ownership: Ownership,
+        client: Client,
+        stopping: asyncio.Event,
+        *,
+        interval: float,
+        settle: float,
+    ) -> None:
+        self._store = store
+        self._ownership = ownership
+        self._client = client
+        self._stopping = stopping
+        self._interval = interval
+        self._settle = settle
+        self._watch: Watch = client.open_watch()
+        self._until: dict[TaskRef, float | None] = {}  # open watches; seconds since the epoch
+        self._seen: deque[Seen] = deque()
+        self._arrived = asyncio.Event()
+        self._intents: asyncio.Queue[int | None] = asyncio.Queue()
+        self._attempts: dict[int, int] = {}
+        self._refused_until = 0.0  # by the loop's time
+        self._refusal: tuple[object, ...] = ()  # what the last refusal said
+        self._resume: set[TaskRef] = set()  # to be watched again after a refusal
+        self._problem: str | None = None
+        self._is_closed = False
+        self._senders = _SENDERS
+
+    async def run(self) -> None:
+        """Work until the watcher stops, and finish what has begun."""
+        try:
+            await _together(
+                [self._read_store(), self._read_watch(), self._write(), *(self._send() for _ in range(_SENDERS))]
+            )
+        finally:
+            self._watch.close()
+
+    # What callers store.
+
+    async def _read_store(self) -> None:
+        revision = -1
+        while not self._stopping.is_set():
+            changes = await asyncio.to_thread(self._ownership.changes, revision)
+            if changes is not None:
+                revision = changes.revision
+                for number, row in enumerate(changes.watches):
+                    self._follow(row)
+                    if number % _CHUNK == 0:
+                        await asyncio.sleep(0)
+                for intent in changes.intents:
+                    self._intents.put_nowait(intent)
+            await self._note_problem()
+            await _wait(self._stopping, self._interval)
+        for _ in range(_SENDERS):
+            self._intents.put_nowait(None)
+
+    def _follow(self, row: RowMapping, known: Task | None = None) -> None:
+        """Watch a task as its row says."""
+        ref = TaskRef(row["ref"])
+        if ref in self._until:
+            self._drop(ref)  # its deadline may have changed
+        if row["state"] == State.OPEN:
+            self._until[ref] = row["until"]
+            if self._refused_until:
+                self._resume.add(ref)
+            else:
+                self._add(ref, known, moment(row["submitted_at"]))
+
+    def _add(self, ref: TaskRef, known: Task | None = None, submitted_at: datetime | None = None) -> None:
+        until = self._until[ref]
+        timeout = None if until is None else until - self._now()
+        if timeout is not None and timeout < _LEAST_WAIT:
+            timeout = _LAST_POLL  # its time ran out while no process watched it
+        try:
+            self._watch.add(known or ref, timeout=timeout, submitted_at=submitted_at)
+        except InvalidTaskId as error:
+            del self._until[ref]
+            self._put(Seen(ref, State.GIVEN_UP, None, _text(error)))
+
+    def _drop(self, ref: TaskRef) -> None:
+        del self._until[ref]
+        self._resume.discard(ref)
+        self._watch.drop(ref)
+
+    # What the vendor says.
+
+    async def _read_watch(self) -> None:
+        async for outcome in self._watch:
+            seen = self._judge(outcome)
+            if seen is not None:
+                self._put(seen)
+        self._is_closed = True
+        self._arrived.set()
+        if not self._stopping.is_set():
+            raise ConfigError("the bridge was closed while its tasks were watched; the store keeps them")
+
+    def _judge(self, outcome: Outcome) -> Seen | None:
+        """Return what to store of an outcome; None if it says nothing about the task."""
+        ref, task, error = outcome.ref, outcome.task, outcome.error
+        if ref not in self._until:
+            return None
+        if error is None:
+            if task is None or not task.is_terminal:
+                return Seen(ref, State.OPEN, task)
+            del self._until[ref]
+            return Seen(ref, State.ENDED, task)
+        if isinstance(error, WaitTimeout):
+            until = self._until[ref]
+            if until is None or self._now() < until - 1.0:
+                self._add(ref)  # the clock was set back; or the bridge was closed, which this raises
+                return None
+        elif self._is_refused(error):
+            self._resume.add(ref)
+            return None
+        del self._until[ref]
+        return Seen(ref, State.GIVEN_UP, task, _text(error))
+
+    def _put(self, seen: Seen) -> None:
+        self._seen.append(seen)
+        self._arrived.set()
+
+    async def _write(self) -> None:
+        """Store what was seen, many at a time while there are many."""
+        while self._seen or not self._is_closed:
+            if not self._seen:
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            batch = [self._seen.popleft() for _ in range(min(_BATCH, len(self._seen)))]
+            ends = {each.ref: each for each in batch if each.state is not State.OPEN}
+            await asyncio.to_thread(self._ownership.write, [ends.get(each.ref, each) for each in batch])
+
+    # Refusals of the account.
+
+    def _is_refused(self, error: TaskbridgeError) -> bool:
+        """Whether the vendor refuses the account; then nothing is asked of it for a while."""
+        kind = (type(error), error.http_status, error.vendor_code)
+        is_refused = isinstance(error, AuthenticationError) or self._client.stats()[self._client.name].is_refused
+        if not is_refused and not (self._refused_until and kind == self._refusal):
+            return False
+        self._refusal = kind
+        self._refused_until = asyncio.get_running_loop().time() + _REFUSED_PAUSE
+        self._problem = _text(error)
+        return True
+
+    async def _note_problem(self) -> None:
+        """Store a new problem; after a refusal, begin again."""
+        if self._problem is not None:
+            await asyncio.to_thread(self._ownership.set_problem, self._problem)
+            self._problem = None
+        if self._refused_until and asyncio.get_running_loop().time() >= self._refused_until:
+            self._refused_until = 0.0
+            resumed, self._resume = self._resume, set()
+            await asyncio.to_thread(self._ownership.set_problem, None)
+            for ref in resumed:
+                self._add(ref)
+
+    # Submissions.
+
+    async def _send(self) -> None:
+        """Send submissions one after the other, until the watcher stops."""
+        while (number := await self._intents.get()) is not None:
+            while self._refused_until and not self._stopping.is_set():
+                await _wait(self._stopping, self._interval)
+            if self._stopping.is_set():
+                continue
+            pause = await self._advance(number)
+            if pause is not None:
+                asyncio.get_running_loop().call_later(pause, self._intents.put_nowait, number)
+        self._senders -= 1
+        if not self._senders:
+            self._watch.close()  # all that was sent is stored
+
+    async def _advance(self, number: int) -> float | None:
+        """Take a submission as far as possible; return the seconds after which to go on, or None at its end."""
+        intent = await asyncio.to_thread(self._ownership.intent, number)
+        if intent["phase"] == Phase.SENDING:
+            return await self._recover(intent)
+        if intent["phase"] != Phase.PLANNED:
+            return None
+        try:
+            has_changed = await asyncio.to_thread(_has_changed, intent)
+        except OSError as error:
+            await self._store_phase(self._ownership.mark_planned, number, f"the file cannot be read here: {error}")
+            return self._backoff(number)
+        if has_changed:
+            text = "the file has changed since it was stored; store it under another key"
+            await self._store_phase(self._ownership.mark_refused, number, text)
+            return None
+        return await self._submit(intent)
+
+    async def _submit(self, intent: RowMapping) -> float | None:
+        number, arguments, is_recorded = intent["id"], intent["arguments"], False
+
+        async def before_submit(recovery_token: Any) -> None:
+            nonlocal is_recorded
+            await asyncio.to_thread(self._ownership.mark_sending, number, recovery_token)
+            is_recorded = True
+
+        try:
+            task = await self._client.submit(
+                intent["operation"],
+                intent["input"],
+                options=arguments["options"],
+                external_id=arguments["external_id"],
+                callback_url=arguments["callback_url"],
+                name=arguments["name"],
+                before_submit=before_submit,
+                **arguments["neutral"],
+            )
+        except StoreUnavailable:
+            raise
+        except (TaskbridgeError, OSError) as error:
+            return await self._after_failure(number, error, is_recorded=is_recorded)
+        await self._taken(number, task)
+        return None
+
+    async def _after_failure(self, number: int, error: TaskbridgeError | OSError, *, is_recorded: bool) -> float | None:
+        """Decide what a failed submission means."""
+        if isinstance(error, OSError) and not isinstance(error, TaskbridgeError):
+            if is_recorded:
+                return _FIRST_PAUSE  # the file went away while it was sent: search for it
+            await self._store_phase(self._ownership.mark_planned, number, f"the file cannot be read here: {error}")
+            return self._backoff(number)
+        if isinstance(error, SubmitUncertain) or (
+            is_recorded and ("task" in error.recovery_token or isinstance(error, ServerError))
+        ):
+            await asyncio.to_thread(self._ownership.mark_sending, number, error.recovery_token)
+            return 0.0
+        if self._is_refused(error) or error.retryable:
+            await self._store_phase(self._ownership.mark_planned, number, _text(error))
+            return max(error.retry_after or 0.0, self._backoff(number))
+        await self._store_phase(self._ownership.mark_refused, number, _text(error))
+        return None
+
+    async def _recover(self, intent: RowMapping) -> float | None:
+        """Search for a submission that may have been sent."""
+        number, failure = intent["id"], None
+        lost = SubmitUncertain("the vendor may or may not have accepted it", recovery_token=intent["recovery_token"])
+        document = intent["input"]
+        if intent["digest"] is not None and not os.access(document, os.R_OK):
+            document = None
+        try:
+            task = await self._client.recover(lost, document)
+        except UnsupportedFeature as error:
+            await self._store_phase(self._ownership.mark_uncertain, number, _text(error))
+            return None
+        except TaskbridgeError as error:
+            if self._is_refused(error) or error.retryable:
+                return self._backoff(number)
+            task, failure = None, error
+        if task is not None:
+            await self._taken(number, task)
+            return None
+        age = self._now() - intent["updated_at"]
+        if age < self._settle:
+            left: float = self._settle - age
+            return min(self._backoff(number), left + 0.05)
+        if failure is not None:
+            await self._store_phase(self._ownership.mark_uncertain, number, _text(failure))
+            return None
+        await self._store_phase(self._ownership.mark_planned, number, None)
+        return 0.0
+
+    async def _taken(self, number: int, task: Task) -> None:
+        self._attempts.pop(number, None)
+        row = await asyncio.to_thread(self._ownership.mark_taken, number, task)
+        self._follow(row, task)
+
+    async def _store_phase(self, mark: Callable[[int, Any], None], number: int, error: str | None) -> None:
+        await asyncio.to_thread(mark, number, error)
+
+    def _backoff(self, number: int) -> float:
+        attempts = self._attempts[number] = self._attempts.get(number, 0) + 1
+        return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (attempts - 1))
+
+    def _now(self) -> float:
+        return self._store.clock.now().timestamp()
+
+
+def _has_changed(intent: RowMapping) -> bool:
+    return intent["digest"] is not None and fingerprint(Path(intent["input"])).digest != intent["digest"]
+
+
+def _text(error: TaskbridgeError) -> str:
+    return printable(error.summary, 2000)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, at most so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
+async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run several coroutines; the first error ends the others and is raised as it is."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

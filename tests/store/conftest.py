@@ -1,0 +1,77 @@
+"""A store in a file, and a watcher in this process or another one, against emulated vendors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import pytest
+
+import taskbridge as tb
+from taskbridge.emulator import Plan
+from taskbridge.emulator.export import config_toml
+from taskbridge.testing import Emulator
+
+OWNER: Final = """
+import sys, taskbridge as tb
+path, config, moment, when, nth = sys.argv[1:6]
+if moment:
+    import os, signal
+    from taskbridge.store.ownership import Ownership
+    real, left = getattr(Ownership, moment), int(nth)
+    def change(*args, **kwargs):
+        global left
+        left -= 1
+        if left <= 0 and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*args, **kwargs)
+        if left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    setattr(Ownership, moment, change)
+tb.Watcher(tb.Store(path), config=config, interval=0.05, settle=1.0).run()
+"""
+
+StartOwner: TypeAlias = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with Emulator("cloudconvert", "scan-documents", speed=100, plan=Plan(queued=2.0, working=10.0)) as running:
+        yield running
+
+
+@pytest.fixture
+def config(emulator: Emulator, tmp_path: Path) -> Path:
+    path = tmp_path / "taskbridge.toml"
+    limits = 'poll.interval = 0.05\nretry.first = 0.05\nprovider = "'
+    path.write_text(config_toml(emulator).replace('provider = "', limits), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[tb.Store]:
+    with tb.Store(tmp_path / "taskbridge.db") as opened:
+        yield opened
+
+
+@pytest.fixture
+def start_owner(store: tb.Store, config: Path) -> Iterator[StartOwner]:
+    """Start a process that owns the connections; ``start_owner("mark_taken", "before", 2)`` kills itself then."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(moment: str = "", when: str = "", nth: int = 1) -> subprocess.Popen[str]:
+        words = [sys.executable, "-c", OWNER, str(store.database.path), str(config), moment, when, str(nth)]
+        started.append(subprocess.Popen(words, text=True, stderr=subprocess.PIPE))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.communicate()

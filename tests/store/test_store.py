@@ -1,0 +1,294 @@
+"""What is stored, what is refused, and what consumers get."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+import taskbridge as tb
+from taskbridge.store import EventKind, Phase, State, StoreUnavailable
+from taskbridge.store.database import refuse_network_file_system
+from taskbridge.store.ownership import Ownership, OwnershipLost, Seen
+from taskbridge.testing import Emulator
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
+
+
+def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """Wait for a condition, which work in another thread or process fulfills; return its value."""
+    end, pause = monotonic() + seconds, threading.Event()
+    while not (value := condition()):
+        assert monotonic() < end, "it took too long"
+        pause.wait(0.02)
+    return value
+
+
+def ended(store: tb.Store, consumer: str = "test") -> list[Any]:
+    return [event for event in store.events(consumer) if event.kind in (EventKind.ENDED, EventKind.GIVEN_UP)]
+
+
+# With a watcher.
+
+
+def test_a_submission_is_sent_watched_and_reported(store: tb.Store, config: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.png"
+    page.write_bytes(PNG)
+    submission = store.submit("scan-documents", "extract-text", page, key="INV-7", meta={"order": 7})
+    assert submission.phase == "planned"
+    with tb.Watcher(store, config=config, interval=0.05) as watcher:
+        (end,) = until(lambda: ended(store))
+        assert watcher.owned == {"cloudconvert", "scan-documents"}
+    submitted = next(iter(store.events("test")))
+    assert (submitted.kind, submitted.submission, submitted.ref) == ("submitted", "INV-7", end.ref)
+    assert (end.kind, end.task.status, end.meta, end.key) == ("ended", "completed", {"order": 7}, f"{end.ref}/1")
+    assert store.submissions()[0].ref == end.ref
+    assert store.find()[0].state == "ended"
+    # The document's text is not stored, nor a link.
+    assert (end.task.raw, end.task.result.text if end.task.result else None) == ({}, None)
+    explained = str(store.explain(end.ref))
+    assert "ended" in explained
+    assert "'INV-7'" in explained
+    assert "polled by process" in explained
+
+
+def test_tasks_are_watched_dropped_and_given_up(store: tb.Store, config: Path, emulator: Emulator) -> None:
+    waiting = f"cloudconvert:{emulator.samples('cloudconvert')['waiting-upload']}"
+    with tb.Watcher(store, config=config, interval=0.05):
+        store.watch(waiting)
+        until(lambda: store.find(state="open")[0].task)
+        assert store.unwatch(waiting)
+        assert not store.unwatch(waiting)
+        with store.begin() as tx:
+            done = tx.watch(f"cloudconvert:{emulator.samples('cloudconvert')['completed']}", meta={"n": 1})
+            unknown = tx.watch("cloudconvert:no such id")
+        until(lambda: len(ended(store)) == 2)
+        store.watch(waiting, until=datetime.now(UTC) + timedelta(seconds=1.2))
+        events = until(lambda: len(found := ended(store)) == 3 and found)
+    assert {event.ref: event.kind for event in events} == {done: "ended", unknown: "given_up", waiting: "given_up"}
+    assert {each.ref: each.state for each in store.find()} == {each.ref: each.kind for each in events}
+    assert "because" in str(store.explain(unknown))
+
+
+def test_a_refused_key_ends_nothing(store: tb.Store, config: Path, emulator: Emulator, tmp_path: Path) -> None:
+    key = emulator.settings("scan-documents")["api_key"]
+    config.write_text(config.read_text().replace(key, "another-key-123"))
+    ref = store.watch(f"scan-documents:{emulator.samples('scan-documents')['completed']}")
+    page = tmp_path / "page.png"
+    page.write_bytes(PNG)
+    store.submit("scan-documents", "extract-text", page, key="INV-8")
+    with tb.Watcher(store, config=config, interval=0.05):
+        until(lambda: store.explain(ref).problem)
+        assert store.find()[0].state == "open"
+        assert store.submissions()[0].phase == "planned"
+        assert ended(store) == []
+    assert len(emulator.requests) <= 12  # not again and again
+
+
+def test_the_vendor_refuses_a_submission(store: tb.Store, config: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.png"
+    page.write_bytes(PNG)
+    store.submit("scan-documents", "no-such-operation", page, key="a")
+    changed = tmp_path / "other.png"
+    changed.write_bytes(PNG)
+    store.submit("scan-documents", "extract-text", changed, key="b")
+    changed.write_bytes(PNG + b"x")
+    gone = tmp_path / "gone.png"
+    gone.write_bytes(PNG)
+    store.submit("scan-documents", "extract-text", gone, key="c")
+    gone.unlink()
+    with tb.Watcher(store, config=config, interval=0.05):
+        until(lambda: len(store.submissions(phase="refused")) == 2 and store.submissions(phase="planned")[0].error)
+    assert {each.submission: each.kind for each in store.events("test")} == {"a": "refused", "b": "refused"}
+    errors = {each.key: each.error or "" for each in store.submissions()}
+    assert "no-such-operation" in errors["a"]
+    assert "has changed" in errors["b"]
+    assert "cannot be read" in errors["c"]
+
+
+# Without one.
+
+
+def test_a_key_names_one_submission(store: tb.Store, tmp_path: Path) -> None:
+    page = tmp_path / "page.png"
+    page.write_bytes(PNG)
+    first = store.submit("invoices", "convert", page, key="INV-7", to="pdf", meta={"n": 1})
+    assert store.submit("invoices", "convert", page, key="INV-7", to="pdf", meta={"n": 2}) == first
+    assert store.submit("others", "convert", page, key="INV-7").connection == "others"
+    with pytest.raises(tb.ConfigError, match="another arguments"):
+        store.submit("invoices", "convert", page, key="INV-7", to="docx")
+    page.write_bytes(PNG + b"x")
+    with pytest.raises(tb.ConfigError, match="another operation and digest"):
+        store.submit("invoices", "extract-text", page, key="INV-7", to="pdf")
+    assert len(store.submissions()) == 2
+
+
+def test_a_transaction_is_all_or_nothing_also_in_the_callers_own(store: tb.Store) -> None:
+    with pytest.raises(tb.ConfigError), store.begin() as tx:  # noqa: PT012  # a block that fails in the middle
+        tx.watch("invoices:a")
+        tx.submit("No name", key="k")
+    engine = create_engine(f"sqlite:///{store.database.path}")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE invoice (ref TEXT)"))
+        with store.begin(connection) as tx:
+            tx.watch("invoices:b")
+            connection.execute(text("INSERT INTO invoice VALUES ('invoices:b')"))
+    with engine.connect() as connection, store.begin(connection) as tx:
+        tx.watch("invoices:c")  # rolled back with the caller's transaction
+    engine.dispose()
+    assert [each.ref for each in store.find()] == ["invoices:b"]
+
+
+def test_bad_arguments_are_refused(store: tb.Store, tmp_path: Path) -> None:
+    for document in (b"bytes", 7, tmp_path):
+        with pytest.raises((tb.InvalidInput, IsADirectoryError)):
+            store.submit("invoices", "convert", document, key="k")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    for key in ("", "x" * 201, "a\nb"):
+        with pytest.raises(tb.InvalidInput, match="a key is"):
+            store.submit("invoices", "convert", key=key)
+    with pytest.raises(tb.ConfigError, match="name of a connection"):
+        store.submit("Invoices", "convert", key="k")
+    with pytest.raises(tb.InvalidInput, match="plain JSON"):
+        store.watch("invoices:a", meta={"at": datetime.now(UTC)})
+    with pytest.raises(tb.InvalidInput, match="time zone"):
+        store.watch("invoices:a", until=datetime.now())  # noqa: DTZ005  # on purpose
+    with pytest.raises(tb.InvalidTaskId):
+        store.watch("no ref")
+    with pytest.raises(tb.InvalidTaskId, match="not in the store"):
+        store.explain("invoices:a")
+    with pytest.raises(tb.InvalidInput, match="none of open"):
+        store.find(state="closed")
+    assert store.find() == []
+
+
+# Events.
+
+
+def snapshot(number: int) -> tb.Task:
+    return tb.Task(
+        provider="acme",
+        connection="acme",
+        id=f"t{number}",
+        native_id=f"t{number}",
+        status=tb.TaskStatus.COMPLETED,
+        observed_at=datetime.now(UTC),
+        result=tb.TaskResult(files=(tb.TaskFile(name="a.pdf", url="https://files.test/a?signature=1"),), text="secret"),
+        raw={"link": "https://files.test/a?signature=1"},
+    )
+
+
+def owner_of(store: tb.Store) -> Ownership:
+    ownership = Ownership(store.database, "acme", store.clock)
+    assert ownership.take()
+    return ownership
+
+
+def end_all(store: tb.Store, ownership: Ownership, numbers: range) -> None:
+    with store.begin() as tx:
+        for number in numbers:
+            tx.watch(f"acme:t{number}")
+    ownership.write(Seen(task.ref, State.ENDED, task) for task in map(snapshot, numbers))
+
+
+def test_each_consumer_gets_each_event_until_it_acknowledges(store: tb.Store) -> None:
+    ownership = owner_of(store)
+    end_all(store, ownership, range(5))
+    events = list(store.events("billing", batch=2))
+    assert [event.position for event in events] == [1, 2, 3, 4, 5]
+    assert len({event.key for event in events}) == 5
+    events[2].ack()
+    events[0].ack()  # never moves back
+    assert [event.position for event in store.events("billing")] == [4, 5]
+    assert [event.position for event in store.events("archive")] == [1, 2, 3, 4, 5]
+    assert list(store.events("billing", connection="others")) == []
+    assert b"signature" not in store.database.path.read_bytes()
+    end_all(store, ownership, range(5))  # the same ends again are no events
+    assert len(list(store.events("archive"))) == 5
+    following = store.events("live", follow=True)
+    assert [next(following).position for _ in range(5)] == [1, 2, 3, 4, 5]
+    later = threading.Timer(0.05, end_all, [store, ownership, range(5, 6)])
+    later.start()
+    assert next(following).position == 6
+    later.join()
+    ownership.release()
+
+
+def test_a_watch_that_was_given_up_can_be_begun_again(store: tb.Store) -> None:
+    ownership = owner_of(store)
+    ref = store.watch("acme:t1", until=datetime.now(UTC) + timedelta(hours=1))
+    ownership.write([Seen(ref, State.GIVEN_UP, None, "not found")])
+    store.watch(ref)
+    assert store.find()[0].error is None
+    end_all(store, ownership, range(1, 2))
+    assert [event.key for event in store.events("test")] == ["acme:t1/1", "acme:t1/2"]
+    store.watch(ref)
+    assert store.find()[0].state == "ended"  # it stays
+    ownership.release()
+
+
+def test_an_owner_that_lost_its_lock_writes_nothing(store: tb.Store) -> None:
+    first, second = owner_of(store), Ownership(store.database, "acme", store.clock)
+    assert not second.take()
+    store.submit("acme", "convert", "https://files.test/a", key="k")
+    first.release()
+    assert second.take()
+    with pytest.raises(OwnershipLost):
+        end_all(store, first, range(1))
+    with pytest.raises(OwnershipLost):
+        first.mark_sending(1, {})
+    assert list(store.events("test")) == []
+    assert store.submissions()[0].phase is Phase.PLANNED
+    second.release()
+
+
+# The file.
+
+
+def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    damaged, newer, headless = (tmp_path / name for name in ("damaged.db", "newer.db", "headless.db"))
+    damaged.write_bytes(b"no database" * 1000)
+    tb.Store(newer).close()
+    with sqlite3.connect(newer) as database:
+        database.execute("UPDATE taskbridge_version SET version_num = '999'")
+    tb.Store(headless).close()
+    with sqlite3.connect(headless) as database:
+        database.execute("DROP TABLE taskbridge_version")
+    for path, problem in ((damaged, "not a database"), (newer, "upgrade taskbridge"), (headless, "is damaged")):
+        before = path.read_bytes()
+        with pytest.raises(tb.ConfigError, match=problem):
+            tb.Store(path)
+        assert path.read_bytes() == before
+    for url, problem in (
+        ("postgresql://host/db", "postgresql"),
+        (":memory:", "memory"),
+        (tmp_path / "no" / "a.db", "No such"),
+    ):
+        with pytest.raises(tb.ConfigError, match=problem):
+            tb.Store(url)
+    assert newer.stat().st_mode & 0o77 == 0
+
+
+def test_a_network_drive_is_refused(tmp_path: Path) -> None:
+    mounts = ["/dev/sda1 / ext4 rw 0 0", f"server:/x {tmp_path} nfs4 rw 0 0"]
+    with pytest.raises(tb.ConfigError, match="network drive"):
+        refuse_network_file_system(tmp_path / "a.db", mounts)
+    refuse_network_file_system(tmp_path / "a.db", mounts[:1])
+    refuse_network_file_system(tmp_path.parent / "a.db", mounts)
+
+
+def test_a_full_disk_stores_nothing_and_says_so(store: tb.Store) -> None:
+    with store.database.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1")  # of this connection, which stays in the pool
+    with pytest.raises(StoreUnavailable, match="full"):  # noqa: PT012  # some rows still fit
+        for number in count():
+            store.watch(f"invoices:{'x' * 900}{number}")
+    with pytest.raises(tb.TaskbridgeError):
+        store.watch("invoices:" + "y" * 990)
