@@ -153,6 +153,7 @@ LAYERS: Final[Mapping[str, str]] = {
     "_runtime": "waiting",
     "client": "clients",
     "_public": "public names",
+    "store": "durable state",
     "cli": "tools",
 }
 """One module of each layer -> what the layer does."""

@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final, Self, Unpack
 
-from sqlalchemy import Connection, RowMapping, func, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from taskbridge._config.defaults import default_clock
@@ -26,6 +26,20 @@ from taskbridge.store.schema import ACCOUNT, CURSOR, EVENT, INTENT, WATCH, Event
 _CONNECTION: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 _LONGEST_REF: Final = 1000  # characters
 _FOLLOW_PAUSE: Final = 0.5  # seconds between two reads when there are no new events
+
+# Built once, because that takes longer than their execution.
+_NEXT: Final = (
+    update(ACCOUNT)
+    .where(ACCOUNT.c.connection == bindparam("of"))
+    .values(revision=ACCOUNT.c.revision + 1)
+    .returning(ACCOUNT.c.revision)
+)
+_ADDED: Final = insert(WATCH)
+_WATCH: Final = _ADDED.on_conflict_do_update(
+    index_elements=["ref"],
+    set_={name: _ADDED.excluded[name] for name in ("meta", "until", "state", "error", "revision", "updated_at")},
+    where=WATCH.c.state != State.ENDED,
+)
 
 
 class Transaction:
@@ -141,27 +155,20 @@ class Transaction:
         found = _ref(ref)
         connection = _check_connection(found.connection)
         now = self._clock.now().timestamp()
-        changes = {
+        values = {
             "meta": as_json("meta", meta),
             "until": _seconds("until", until),
             "state": State.OPEN,
             "error": None,
             "revision": self._next_revision(connection),
             "updated_at": now,
-        }
-        values = {
-            **changes,
             "ref": str(found),
             "connection": connection,
             "seq": 0,
             "submitted_at": _seconds("submitted_at", submitted_at),
             "created_at": now,
         }
-        self._connection.execute(
-            insert(WATCH)
-            .values(values)
-            .on_conflict_do_update(index_elements=["ref"], set_=changes, where=WATCH.c.state != State.ENDED)
-        )
+        self._connection.execute(_WATCH, values)
         return found
 
     def unwatch(self, ref: TaskRef | Task | str) -> bool:
@@ -181,10 +188,10 @@ class Transaction:
 
     def _next_revision(self, connection: str) -> int:
         """Return the number of the next change that a caller asks for; the owner reads those that it has not seen."""
-        account = {"connection": connection, "epoch": 0, "revision": 0, "position": 0}
-        self._connection.execute(insert(ACCOUNT).values(account).on_conflict_do_nothing(index_elements=["connection"]))
-        changed = update(ACCOUNT).where(ACCOUNT.c.connection == connection).values(revision=ACCOUNT.c.revision + 1)
-        revision: int = self._connection.execute(changed.returning(ACCOUNT.c.revision)).scalar_one()
+        revision: int | None = self._connection.execute(_NEXT, {"of": connection}).scalar_one_or_none()
+        if revision is None:
+            self._connection.execute(insert(ACCOUNT).values(connection=connection, epoch=0, revision=1, position=0))
+            return 1
         return revision
 
 
