@@ -195,7 +195,10 @@ class Ownership:
         self._set_phase(number, Phase.UNCERTAIN, error, event=EventKind.UNCERTAIN)
 
     def mark_taken(self, number: int, task: Task) -> RowMapping:
-        """Store that the vendor has a submission, and watch its task; return the row of the watch."""
+        """Store that the vendor has a submission, and watch its task; return the row of the watch.
+
+        A task that has ended already is stored together with its end: its vendor may not know it any more.
+        """
         now, ref = self._clock.now().timestamp(), str(task.ref)
         with self._database.writing() as opened:
             intent = self._change_phase(opened, number, Phase.TAKEN, None, EventKind.SUBMITTED, ref=ref)
@@ -213,6 +216,8 @@ class Ownership:
                 "updated_at": now,
             }
             opened.execute(upsert(WATCH).values(values).on_conflict_do_nothing(index_elements=["ref"]))
+            if task.is_terminal:
+                self._write(opened, [Seen(task.ref, State.ENDED, task)])
             return opened.execute(select(WATCH).where(WATCH.c.ref == ref)).mappings().one()
 
     def _set_phase(
@@ -248,58 +253,61 @@ class Ownership:
 
     def write(self, seen: Iterable[Seen]) -> None:
         """Store snapshots and ends, each end with its event, all of it or nothing; what is not open stays as it is."""
-        latest = {str(each.ref): each for each in seen}
         with self._database.writing() as opened:
-            query = select(WATCH.c.ref, WATCH.c.seq, WATCH.c.meta).where(
-                WATCH.c.ref.in_(list(latest)), WATCH.c.state == State.OPEN
+            self._write(opened, seen)
+
+    def _write(self, opened: Connection, seen: Iterable[Seen]) -> None:
+        latest = {str(each.ref): each for each in seen}
+        query = select(WATCH.c.ref, WATCH.c.seq, WATCH.c.meta).where(
+            WATCH.c.ref.in_(list(latest)), WATCH.c.state == State.OPEN
+        )
+        rows = opened.execute(query).all()
+        ends = [row for row in rows if latest[row.ref].state is not State.OPEN]
+        position, now = self._check(opened, len(ends)), self._clock.now().timestamp()
+        changed = [
+            {
+                "of_ref": row.ref,
+                "of_state": each.state,
+                "of_seq": row.seq + (each.state is not State.OPEN),
+                "of_snapshot": None if each.task is None else _stored(each.task),
+                "of_error": each.error,
+            }
+            for row in rows
+            for each in [latest[row.ref]]
+        ]
+        events = [
+            {
+                "connection": self.connection,
+                "position": position + number,
+                "key": f"{row.ref}/{row.seq + 1}",
+                "kind": EventKind.ENDED if each.state is State.ENDED else EventKind.GIVEN_UP,
+                "ref": row.ref,
+                "submission": None,
+                "body": {
+                    "task": None if each.task is None else _stored(each.task),
+                    "error": each.error,
+                    "meta": row.meta,
+                },
+                "at": now,
+            }
+            for number, row in enumerate(ends, 1)
+            for each in [latest[row.ref]]
+        ]
+        if changed:
+            opened.execute(
+                update(WATCH)
+                .where(WATCH.c.ref == bindparam("of_ref"))
+                .values(
+                    state=bindparam("of_state"),
+                    seq=bindparam("of_seq"),
+                    snapshot=bindparam("of_snapshot"),
+                    error=bindparam("of_error"),
+                    updated_at=now,
+                ),
+                changed,
             )
-            rows = opened.execute(query).all()
-            ends = [row for row in rows if latest[row.ref].state is not State.OPEN]
-            position, now = self._check(opened, len(ends)), self._clock.now().timestamp()
-            changed = [
-                {
-                    "of_ref": row.ref,
-                    "of_state": each.state,
-                    "of_seq": row.seq + (each.state is not State.OPEN),
-                    "of_snapshot": None if each.task is None else _stored(each.task),
-                    "of_error": each.error,
-                }
-                for row in rows
-                for each in [latest[row.ref]]
-            ]
-            events = [
-                {
-                    "connection": self.connection,
-                    "position": position + number,
-                    "key": f"{row.ref}/{row.seq + 1}",
-                    "kind": EventKind.ENDED if each.state is State.ENDED else EventKind.GIVEN_UP,
-                    "ref": row.ref,
-                    "submission": None,
-                    "body": {
-                        "task": None if each.task is None else _stored(each.task),
-                        "error": each.error,
-                        "meta": row.meta,
-                    },
-                    "at": now,
-                }
-                for number, row in enumerate(ends, 1)
-                for each in [latest[row.ref]]
-            ]
-            if changed:
-                opened.execute(
-                    update(WATCH)
-                    .where(WATCH.c.ref == bindparam("of_ref"))
-                    .values(
-                        state=bindparam("of_state"),
-                        seq=bindparam("of_seq"),
-                        snapshot=bindparam("of_snapshot"),
-                        error=bindparam("of_error"),
-                        updated_at=now,
-                    ),
-                    changed,
-                )
-            if events:
-                opened.execute(insert(EVENT), events)
+        if events:
+            opened.execute(insert(EVENT), events)
 
 
 def _stored(task: Task) -> dict[str, Any]:

@@ -416,10 +416,7 @@ class _Account:
     async def _taken(self, number: int, task: Task) -> None:
         self._attempts.pop(number, None)
         row = await asyncio.to_thread(self._ownership.mark_taken, number, task)
-        if task.is_terminal:
-            self._put(Seen(task.ref, State.ENDED, task))
-        else:
-            self._follow(row, task)
+        self._follow(row, task)
 
     async def _store_phase(self, mark: Callable[[int, Any], None], number: int, error: str | None) -> None:
         await asyncio.to_thread(mark, number, error)

@@ -234,6 +234,19 @@ def test_a_watch_that_was_given_up_can_be_begun_again(store: tb.Store) -> None:
     ownership.release()
 
 
+def test_a_task_that_ended_with_its_submission_is_stored_with_its_end(store: tb.Store) -> None:
+    ownership = owner_of(store)
+    store.submit("acme", "convert", "https://files.test/a", key="k", meta={"n": 1})
+    assert ownership.mark_taken(1, snapshot(1))["state"] == "ended"
+    events = list(store.events("test"))
+    assert [(each.kind, each.ref, each.position) for each in events] == [
+        ("submitted", "acme:t1", 1),
+        ("ended", "acme:t1", 2),
+    ]
+    assert events[1].meta == {"n": 1}
+    ownership.release()
+
+
 def test_an_owner_that_lost_its_lock_writes_nothing(store: tb.Store) -> None:
     first, second = owner_of(store), Ownership(store.database, "acme", store.clock)
     assert not second.take()
