@@ -131,11 +131,11 @@ class _Counts:
     assumed: Sequence[float]
 
     @classmethod
-    def of(cls, ended: Sequence[float], seconds: Iterable[float]) -> _Counts:
+    def of(cls, ended: Sequence[float], seconds: Sequence[float]) -> _Counts:
         watched = [each / age for each, age in zip(seconds, _AGES, strict=False)]
-        overall = sum(watched) / sum(ended)
-        wide = zip(_smooth(ended, _WIDE), _smooth(watched, _WIDE), strict=True)
-        return cls(ended, watched, [(ends + 1.0) / (time + overall) for ends, time in wide])
+        overall, steady = sum(watched) / sum(ended), sum(ended) / sum(seconds)
+        wide = zip(_smooth(ended, _WIDE), _smooth(watched, _WIDE), _AGES, strict=False)
+        return cls(ended, watched, [min((ends + 1.0) / (time + overall), steady * age) for ends, time, age in wide])
 
     def rates(self, reach: int) -> list[float]:
         """Return the smoothed ends per unit of the logarithm of the age."""

@@ -2,7 +2,7 @@
 
 Each poll has a price in seconds of delay. The best time of the next poll follows from the best times after it, so the
 plan is found by dynamic programming from the oldest age to the youngest: the cost of a poll at an age is its price, the
-expected delay of what ends until the next one, and the cost of what is then still running. A rule that looks at the
+expected delay of what ends until the next one, and the cost of what is then still running. A rule that considers the
 time since the last poll only (poll when its expected delay reaches the price) is as good where the hazard changes
 little between two polls; it is used beyond the planned ages, and where a task takes very many polls.
 
