@@ -94,10 +94,10 @@ class Watch:
 
     @contextmanager
     def on(self) -> Generator[None]:
-        """Watch while the block runs."""
+        """Watch while the block runs; afterwards, the loggers are as before."""
         handler = _Records(self.texts)
         loggers = [logging.getLogger(name) for name in (*LOGGERS, "taskbridge")]
-        levels = [logger.level for logger in loggers]
+        before = [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
         with pytest.MonkeyPatch.context() as patch:
             self._listen(patch)
             for logger in loggers:
@@ -107,9 +107,11 @@ class Watch:
             try:
                 yield
             finally:
-                for logger, level in zip(loggers, levels, strict=True):
-                    logger.removeHandler(handler)
+                for logger, (level, propagate, handlers) in zip(
+                    loggers, before, strict=True
+                ):  # the command line sets them
                     logger.setLevel(level)
+                    logger.propagate, logger.handlers = propagate, handlers
 
     def _listen(self, patch: pytest.MonkeyPatch) -> None:
         make: Any = TaskbridgeError.__init__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import socket
@@ -105,16 +104,13 @@ def run(start: Start) -> Run:
 @pytest.fixture
 def run_here(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs ``taskbridge`` in this process, which is faster."""
     monkeypatch.setenv("TASKBRIDGE_CONFIG", str(config))
-    logger = logging.getLogger("taskbridge")
-    before = (list(logger.handlers), logger.propagate)
 
     def go(*words: str) -> subprocess.CompletedProcess[str]:
         code = main(words)
         out, err = capsys.readouterr()
         return subprocess.CompletedProcess(words, code, out, err)
 
-    yield go
-    logger.handlers, logger.propagate = before
+    return go

@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -448,7 +449,8 @@ def test_an_observer_is_called_without_a_lock_held(acme: Maker) -> None:
     def other_thread(event: Event) -> None:
         if isinstance(event, tb.Observation):
             watching.close()
-            thread = threading.Thread(target=harness.client.wait_all, args=(["t2"], 0.0), daemon=True)
+            wait = partial(harness.client.wait_all, ["t2"], timeout=0.0)
+            thread = threading.Thread(target=wait, daemon=True)
             thread.start()
             thread.join(5.0)
             free.append(not thread.is_alive())

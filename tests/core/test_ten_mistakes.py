@@ -148,7 +148,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "tb.connect()",
         no_config,
         tb.ConfigError,
-        "Write one (taskbridge init begins it), or name the provider",
+        "or name the provider and its settings",
     ),
     Mistake(
         "An `http` address",

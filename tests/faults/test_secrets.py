@@ -160,12 +160,16 @@ def test_an_interruption_shows_no_credential(
             threading.Event().wait(0.002)
         signal.pthread_kill(main, signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs without it
     main = threading.main_thread().ident or 0
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt) as caught:
-        get_task(driver, vendor, place.url, **settings)
-    thread.join()
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            get_task(driver, vendor, place.url, **settings)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, before)
     assert holds(caught.value, CANARY) == []
 
 

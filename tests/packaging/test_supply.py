@@ -31,6 +31,8 @@ KNOWN: Final = frozenset(
     jiter markdown-it-py mdurl opentelemetry-api platformdirs puremagic pycurl pydantic pydantic-core pygments
     python-dateutil requests rich six starlette stevedore typing-extensions typing-inspection tzdata urllib3 uvicorn
     zipp pbr deprecated wrapt
+    alembic backports-tarfile cffi cryptography jaraco-classes jaraco-context jaraco-functools jeepney keyring
+    lazy-importer mako markupsafe more-itertools pycparser secretstorage sqlalchemy
     """.split()  # noqa: SIM905  # shorter than a list of strings
 )
 
@@ -91,7 +93,7 @@ IMPORT_NAMES: Final[Mapping[str, str]] = {
     "pydantic_core": "pydantic",  # which requires exactly one version of it
 }
 # Imported only by code that runs where they are installed.
-OPTIONAL: Final = frozenset({"pytest", "tqdm"})
+OPTIONAL: Final = frozenset({"django", "fastapi", "flask", "pytest", "tqdm"})
 
 
 def imported() -> dict[str, Path]:

@@ -155,8 +155,8 @@ def test_any_other_success_status_is_malformed(drive: Drive, respond: Respond) -
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"username": "me"}, "give username and password, or access_token"),
-        ({"password": "p"}, "give username and password, or access_token"),
+        ({"username": "me"}, r"give username and password \(as settings.*\), or access_token"),
+        ({"password": "p"}, r"give username and password \(as settings.*\), or access_token"),
         ({**ACCOUNT, "access_token": "t"}, "access_token replaces username and password"),
         ({"password": "p", "access_token": "t"}, "access_token replaces username and password"),
     ],

@@ -140,9 +140,9 @@ def test_a_token_from_the_settings_needs_no_request(drive: Drive) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"client_id": "me"}, "give client_id and client_secret, or access_token"),
-        ({"client_secret": "s"}, "give client_id and client_secret, or access_token"),
-        ({"base_url": "https://x.test"}, "give client_id and client_secret, or access_token"),
+        ({"client_id": "me"}, r"give client_id and client_secret \(as settings.*\), or access_token"),
+        ({"client_secret": "s"}, r"give client_id and client_secret \(as settings.*\), or access_token"),
+        ({"base_url": "https://x.test"}, r"give client_id and client_secret \(as settings.*\), or access_token"),
         ({**CLIENT, "access_token": "t"}, "access_token replaces client_id and client_secret"),
         ({"client_id": "me", "access_token": "t"}, "access_token replaces client_id and client_secret"),
     ],

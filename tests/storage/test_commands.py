@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -25,26 +24,21 @@ def test_run_and_download_use_storages(
     config.chmod(0o600)
     url, document, out = bucket.put("inbox/page.png", PNG), tmp_path / "a.pdf", tmp_path / "out"
     document.write_bytes(PDF)
-    logger = logging.getLogger("taskbridge")
-    before = (list(logger.handlers), logger.propagate)
 
     def call(*words: str) -> str:
         code = main([*words, "--config", str(config)])
         printed = capsys.readouterr()
         return f"{code} {printed.out}{printed.err}"
 
-    try:
-        scans, contracts = ("--connection", "scan-documents"), ("--connection", "smartdocumentor")
-        assert call("run", "extract-text", url, "--to", str(out / "scans"), *scans).startswith("0 ")
-        assert [path.name for path in (out / "scans" / "page.png").iterdir()] != []
-        assert call("run", "extract-text", str(document), "--to", str(out / "contracts"), *contracts).startswith("0 ")
-        assert bucket.keys == ["inbox/page.png"]
-        ref = f"scan-documents:{own_vendors.samples('scan-documents')['completed']}"
-        assert call("download", ref, "--to", f"{bucket.url}/results").startswith(f"0 {bucket.url}/results/")
-        assert len(bucket.keys) == 2
-        assert "already exists; --force overwrites it" in call("download", ref, "--to", f"{bucket.url}/results")
-        refused = call("run", "extract-text", url, "--to", f"{bucket.url}/out", *scans)
-        assert "--to is a local folder" in refused
-        assert not Path("s3:").exists()
-    finally:
-        logger.handlers, logger.propagate = before
+    scans, contracts = ("--connection", "scan-documents"), ("--connection", "smartdocumentor")
+    assert call("run", "extract-text", url, "--to", str(out / "scans"), *scans).startswith("0 ")
+    assert [path.name for path in (out / "scans" / "page.png").iterdir()] != []
+    assert call("run", "extract-text", str(document), "--to", str(out / "contracts"), *contracts).startswith("0 ")
+    assert bucket.keys == ["inbox/page.png"]
+    ref = f"scan-documents:{own_vendors.samples('scan-documents')['completed']}"
+    assert call("download", ref, "--to", f"{bucket.url}/results").startswith(f"0 {bucket.url}/results/")
+    assert len(bucket.keys) == 2
+    assert "already exists; --force overwrites it" in call("download", ref, "--to", f"{bucket.url}/results")
+    refused = call("run", "extract-text", url, "--to", f"{bucket.url}/out", *scans)
+    assert "--to is a local folder" in refused
+    assert not Path("s3:").exists()

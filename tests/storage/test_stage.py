@@ -227,6 +227,7 @@ class Signing(MemoryFileSystem):  # type: ignore[misc]  # untyped
 def signing() -> Iterator[type[Signing]]:
     FSSPEC.register_implementation("memory", Signing, clobber=True)
     Signing.refusals = 0
+    MemoryFileSystem.store.clear()  # one store for all tests of a process
     yield Signing
     FSSPEC.register_implementation("memory", MemoryFileSystem, clobber=True)
     MemoryFileSystem.store.clear()

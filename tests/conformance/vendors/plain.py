@@ -72,6 +72,7 @@ class PlainProvider(Provider[PlainSettings]):
         operations={"extract-text": "read"},
         inputs=frozenset({"bytes", "path", "stream"}),
         downloads=Downloads(("text",)),
+        result_parts={"extract-text": frozenset({"text"})},
     )
 
     def authorize(self) -> Flow[Credential]:

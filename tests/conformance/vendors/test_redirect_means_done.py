@@ -19,7 +19,7 @@ from .plain import PlainEmulator, PlainProvider
 class RedirectedProvider(PlainProvider):
     """303 leads to the result, which is a file behind a link."""
 
-    capabilities = replace(PlainProvider.capabilities, downloads=Downloads(("files",), links=True))
+    capabilities = replace(PlainProvider.capabilities, downloads=Downloads(("files",), links=True), result_parts={})
 
     def get(self, task_id: str) -> Flow[Task]:
         response = yield self.request("GET", f"/tasks/{path_id(task_id)}")

@@ -149,6 +149,7 @@ class Docling(Provider[DoclingSettings]):
         options=OPTIONS,
         callback=True,
         downloads=Downloads(("files", "text", "data")),
+        result_parts={"convert": frozenset({"text"}), "extract-text": frozenset({"text"})},
         result_once=True,  # and again for 300 seconds, then not even its status
     )
     wait_hints = MappingProxyType(

@@ -75,6 +75,7 @@ class Kiln(Provider[KilnSettings]):
         long_poll=True,
         downloads=Downloads(("text",)),
         operations=OPERATIONS,
+        result_parts={"extract-text": frozenset({"text"})},
         inputs=frozenset({"path", "bytes", "stream", "url"}),
         fetches_urls=True,
     )
