@@ -107,9 +107,8 @@ class Watch:
             try:
                 yield
             finally:
-                for logger, (level, propagate, handlers) in zip(
-                    loggers, before, strict=True
-                ):  # the command line sets them
+                # The command line sets them for its process.
+                for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
                     logger.setLevel(level)
                     logger.propagate, logger.handlers = propagate, handlers
 
