@@ -17,20 +17,32 @@ X = TypeVar("X")
 _RENEWALS: Final[dict[tuple[int, Callable[[Any], None]], ref[Any]]] = {}
 """The objects, by their id and what renews them; a copy is atomic, so there is no lock."""
 
+_PREPARATIONS: Final[dict[tuple[int, Callable[[Any], None]], ref[Any]]] = {}
+"""The objects that get ready for a fork, in the same form."""
+
 
 def renew_after_fork(owner: X, renew: Callable[[X], None]) -> None:
     """Call a function with an object now, and in every forked child as long as the object exists."""
-    key = (id(owner), renew)
-    _RENEWALS[key] = ref(owner, lambda _: _RENEWALS.pop(key, None))
+    _register(_RENEWALS, owner, renew)
     renew(owner)
 
 
-def _renew_all() -> None:
-    for (_, renew), reference in list(_RENEWALS.items()):
+def prepare_for_fork(owner: X, prepare: Callable[[X], None]) -> None:
+    """Call a function with an object before each fork of this process, for what the child must not inherit at all."""
+    _register(_PREPARATIONS, owner, prepare)
+
+
+def _register(calls: dict[tuple[int, Callable[[Any], None]], ref[Any]], owner: X, call: Callable[[X], None]) -> None:
+    key = (id(owner), call)
+    calls[key] = ref(owner, lambda _: calls.pop(key, None))
+
+
+def _call_all(calls: dict[tuple[int, Callable[[Any], None]], ref[Any]]) -> None:
+    for (_, call), reference in list(calls.items()):
         owner = reference()
         if owner is not None:
-            renew(owner)
+            call(owner)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_all)
+    os.register_at_fork(before=lambda: _call_all(_PREPARATIONS), after_in_child=lambda: _call_all(_RENEWALS))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 
+from taskbridge._fork import prepare_for_fork, renew_after_fork
 from taskbridge.errors import ConfigError, TaskbridgeError, printable
 from taskbridge.store.schema import HEAD, PREFIX, VERSION_TABLE
 
@@ -24,6 +26,7 @@ _MODE: Final = "taskbridge_begin"  # execution option: how a transaction begins
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre"})
 _FUSE: Final = "fuse.sshfs"
 _MOUNTS: Final = Path("/proc/self/mounts")
+_CREATING: Final = threading.Lock()
 
 
 class StoreUnavailable(TaskbridgeError):
@@ -44,10 +47,15 @@ class Database:
         self.path = _path_of(url)
         self.name = printable(str(self.path), 300)
         refuse_network_file_system(self.path)
-        _create(self.path)
+        problem = create_file(self.path)
+        if problem:
+            raise ConfigError(f"the store {self.name} cannot be opened: {problem}")
         self.engine: Engine = create_engine(
             URL.create("sqlite", database=str(self.path)), connect_args={"timeout": _BUSY}
         )
+        self._inherited: list[object] = []
+        prepare_for_fork(self, Database.close)
+        renew_after_fork(self, Database._begin_process)
         event.listen(self.engine, "connect", _on_connect)
         event.listen(self.engine, "begin", _on_begin)
         problem = ""
@@ -62,6 +70,11 @@ class Database:
     def close(self) -> None:
         """Close the kept connections."""
         self.engine.dispose()
+
+    def _begin_process(self) -> None:
+        """Begin without connections: SQLite's must be neither used nor closed in a child of their process."""
+        self._inherited.append(self.engine.pool)
+        self.engine.dispose(close=False)
 
     @contextmanager
     def reading(self) -> Generator[Connection]:
@@ -158,15 +171,19 @@ def _path_of(url: str | os.PathLike[str]) -> Path:
     return Path(name).absolute()
 
 
-def _create(path: Path) -> None:
-    """Create the file, with access for its owner only, if it does not exist."""
-    problem = ""
+def create_file(path: Path) -> str:
+    """Create a file, with access for its owner only, if it does not exist; return what prevents that.
+
+    An existing file is not opened: closing it would end the locks that SQLite holds on it in this process.
+    """
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        with _CREATING:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return ""
     except OSError as error:
-        problem = error.strerror or type(error).__name__
-    if problem:
-        raise ConfigError(f"the store {printable(str(path), 300)} cannot be opened: {problem}")
+        return error.strerror or type(error).__name__
+    return ""
 
 
 def refuse_network_file_system(path: Path, mounts: Iterable[str] | None = None) -> None:

@@ -18,10 +18,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from taskbridge._fork import renew_after_fork
 from taskbridge.errors import printable
 from taskbridge.models import Task, TaskRef
 from taskbridge.provider.clock import Clock
-from taskbridge.store.database import Database, StoreUnavailable
+from taskbridge.store.database import Database, StoreUnavailable, create_file
 from taskbridge.store.records import without_contents
 from taskbridge.store.schema import ACCOUNT, EVENT, INTENT, WATCH, EventKind, Phase, State
 
@@ -80,6 +81,7 @@ class Ownership:
         self._path = database.path.with_name(f"{database.path.name}-owner-{connection}")
         self._lock: sqlite3.Connection | None = None
         self._epoch = 0
+        renew_after_fork(self, Ownership.release)  # a forked child owns nothing; the parent's lock stays
 
     # Owning.
 
@@ -105,9 +107,10 @@ class Ownership:
         return True
 
     def _take_lock(self) -> bool:
-        problem = ""
+        problem = create_file(self._path)
+        if problem:
+            raise StoreUnavailable(f"{printable(str(self._path), 300)} cannot be locked: {problem}", retryable=True)
         try:
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
             lock = sqlite3.connect(self._path, timeout=0.0, isolation_level=None, check_same_thread=False)
             try:
                 lock.execute("BEGIN EXCLUSIVE")
@@ -116,7 +119,7 @@ class Ownership:
                 if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
                     return False
                 raise
-        except (OSError, sqlite3.Error) as error:
+        except sqlite3.Error as error:
             problem = printable(str(error), 200)
         else:
             self._lock = lock
