@@ -58,6 +58,7 @@ def store_input(given: object) -> StoredInput | None:
     name = os.fspath(given)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  # of bytes, too
     if not isinstance(name, str):
         raise InvalidInput("a stored submission takes a path as text")
+    require_utf8("input", name)
     if is_url(name):
         return StoredInput(name, None)
     path = Path(name).absolute()
@@ -105,6 +106,37 @@ def as_json(what: str, value: Mapping[str, Any] | None) -> dict[str, Any] | None
     else:
         return read
     raise InvalidInput(f"{what} must be plain JSON: {problem}")
+
+
+def check_arguments(**given: object) -> None:
+    """Check the types of the arguments of a submission, whose sender cannot report a mistake to the caller.
+
+    Raises:
+        InvalidInput: One has the wrong type, or cannot be stored as UTF-8.
+    """
+    for name, value in given.items():
+        if name == "options":
+            if value is not None and not isinstance(value, Mapping):
+                raise InvalidInput(f"options must be a mapping, not {type(value).__name__}")
+        elif value is not None and not isinstance(value, str):
+            raise InvalidInput(f"{name} must be a text, not {type(value).__name__}")
+        elif value is not None:
+            require_utf8(name, value)
+
+
+def require_utf8(name: str, value: str) -> str:
+    """Return a text.
+
+    Raises:
+        InvalidInput: It has no form in UTF-8, as a file name of other bytes.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        pass
+    else:
+        return value
+    raise InvalidInput(f"{name} {printable(value, 200)!r} cannot be stored: it is not valid Unicode")
 
 
 def refuse_difference(key: str, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:

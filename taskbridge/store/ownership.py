@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
+from sqlalchemy import JSON, Connection, RowMapping, bindparam, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from taskbridge._fork import renew_after_fork
@@ -260,57 +260,70 @@ class Ownership:
             self._write(opened, seen)
 
     def _write(self, opened: Connection, seen: Iterable[Seen]) -> None:
-        latest = {str(each.ref): each for each in seen}
-        query = select(WATCH.c.ref, WATCH.c.seq, WATCH.c.meta).where(
-            WATCH.c.ref.in_(list(latest)), WATCH.c.state == State.OPEN
+        store_seen(opened, seen, lambda count: self._check(opened, count), self._clock.now().timestamp())
+
+
+def store_seen(opened: Connection, seen: Iterable[Seen], take_positions: Callable[[int], int], now: float) -> None:
+    """Store snapshots and ends of open watches of one connection, each end with its event.
+
+    Args:
+        opened: A transaction.
+        seen: What was seen.
+        take_positions: Takes the positions of so many events, and returns the one before them.
+        now: Seconds since the epoch.
+    """
+    latest = {str(each.ref): each for each in seen}
+    query = select(WATCH.c.ref, WATCH.c.seq, WATCH.c.meta).where(
+        WATCH.c.ref.in_(list(latest)), WATCH.c.state == State.OPEN
+    )
+    rows = opened.execute(query).all()
+    ends = [row for row in rows if latest[row.ref].state is not State.OPEN]
+    position = take_positions(len(ends))
+    changed = [
+        {
+            "of_ref": row.ref,
+            "of_state": each.state,
+            "of_seq": row.seq + (each.state is not State.OPEN),
+            "of_snapshot": None if each.task is None else _stored(each.task),
+            "of_error": each.error,
+        }
+        for row in rows
+        for each in [latest[row.ref]]
+    ]
+    events = [
+        {
+            "connection": TaskRef(row.ref).connection,
+            "position": position + number,
+            "key": f"{row.ref}/{row.seq + 1}",
+            "kind": EventKind.ENDED if each.state is State.ENDED else EventKind.GIVEN_UP,
+            "ref": row.ref,
+            "submission": None,
+            "body": {
+                "task": None if each.task is None else _stored(each.task),
+                "error": each.error,
+                "meta": row.meta,
+            },
+            "at": now,
+        }
+        for number, row in enumerate(ends, 1)
+        for each in [latest[row.ref]]
+    ]
+    if changed:
+        opened.execute(
+            update(WATCH)
+            .where(WATCH.c.ref == bindparam("of_ref"))
+            .values(
+                state=bindparam("of_state"),
+                seq=bindparam("of_seq"),
+                # One that was given up without a snapshot keeps the last one.
+                snapshot=func.coalesce(bindparam("of_snapshot", type_=JSON(none_as_null=True)), WATCH.c.snapshot),
+                error=bindparam("of_error"),
+                updated_at=now,
+            ),
+            changed,
         )
-        rows = opened.execute(query).all()
-        ends = [row for row in rows if latest[row.ref].state is not State.OPEN]
-        position, now = self._check(opened, len(ends)), self._clock.now().timestamp()
-        changed = [
-            {
-                "of_ref": row.ref,
-                "of_state": each.state,
-                "of_seq": row.seq + (each.state is not State.OPEN),
-                "of_snapshot": None if each.task is None else _stored(each.task),
-                "of_error": each.error,
-            }
-            for row in rows
-            for each in [latest[row.ref]]
-        ]
-        events = [
-            {
-                "connection": self.connection,
-                "position": position + number,
-                "key": f"{row.ref}/{row.seq + 1}",
-                "kind": EventKind.ENDED if each.state is State.ENDED else EventKind.GIVEN_UP,
-                "ref": row.ref,
-                "submission": None,
-                "body": {
-                    "task": None if each.task is None else _stored(each.task),
-                    "error": each.error,
-                    "meta": row.meta,
-                },
-                "at": now,
-            }
-            for number, row in enumerate(ends, 1)
-            for each in [latest[row.ref]]
-        ]
-        if changed:
-            opened.execute(
-                update(WATCH)
-                .where(WATCH.c.ref == bindparam("of_ref"))
-                .values(
-                    state=bindparam("of_state"),
-                    seq=bindparam("of_seq"),
-                    snapshot=bindparam("of_snapshot"),
-                    error=bindparam("of_error"),
-                    updated_at=now,
-                ),
-                changed,
-            )
-        if events:
-            opened.execute(insert(EVENT), events)
+    if events:
+        opened.execute(insert(EVENT), events)
 
 
 def _stored(task: Task) -> dict[str, Any]:

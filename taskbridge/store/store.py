@@ -19,12 +19,14 @@ from taskbridge.models import Task, TaskRef
 from taskbridge.provider.clock import Clock
 from taskbridge.provider.options import NeutralOptions
 from taskbridge.store.database import Database
-from taskbridge.store.intents import as_json, check_key, refuse_difference, store_input
+from taskbridge.store.intents import as_json, check_arguments, check_key, refuse_difference, store_input
+from taskbridge.store.ownership import Seen, store_seen
 from taskbridge.store.records import Event, Explanation, StoredSubmission, Watched, moment, seconds
 from taskbridge.store.schema import ACCOUNT, CURSOR, EVENT, INTENT, WATCH, EventKind, Phase, State
 
 _CONNECTION: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 _LONGEST_REF: Final = 1000  # characters
+_COLLECTED: Final = 1000  # watches that a transaction keeps in memory
 _FOLLOW_PAUSE: Final = 0.5  # seconds between two reads when there are no new events
 
 # Built once, because that takes longer than their execution.
@@ -33,6 +35,12 @@ _NEXT: Final = (
     .where(ACCOUNT.c.connection == bindparam("of"))
     .values(revision=ACCOUNT.c.revision + 1)
     .returning(ACCOUNT.c.revision)
+)
+_POSITIONS: Final = (
+    update(ACCOUNT)
+    .where(ACCOUNT.c.connection == bindparam("of"))
+    .values(position=ACCOUNT.c.position + bindparam("count"))
+    .returning(ACCOUNT.c.position)
 )
 _ADDED: Final = insert(WATCH)
 _WATCH: Final = _ADDED.on_conflict_do_update(
@@ -48,11 +56,16 @@ class Transaction:
     Args:
         connection: An SQLAlchemy connection to the store's database.
         clock: The time.
+        is_callers: Whether the connection is the caller's, who may read or roll back what was stored so far. Otherwise
+            watches are collected, and stored many at a time, which takes a tenth of the time.
     """
 
-    def __init__(self, connection: Connection, clock: Clock) -> None:
+    def __init__(self, connection: Connection, clock: Clock, *, is_callers: bool = False) -> None:
         self._connection = connection
         self._clock = clock
+        self._is_callers = is_callers
+        self._revisions: dict[str, int] = {}  # of this transaction
+        self._watches: list[dict[str, Any]] = []  # to be stored
 
     def submit(
         self,
@@ -94,6 +107,9 @@ class Transaction:
             OSError: The file cannot be read.
         """
         connection, key = _check_connection(connection), check_key(key)
+        check_arguments(
+            operation=operation, options=options, external_id=external_id, callback_url=callback_url, name=name
+        )
         document = store_input(input)
         arguments = {
             "options": options,
@@ -140,7 +156,8 @@ class Transaction:
     ) -> TaskRef:
         """Store that a task is to be watched until it ends; the process that owns its connection does so.
 
-        A task that is watched already gets the new `meta` and `until`; one that has ended stays as it is.
+        A task that is watched already gets the new `meta` and `until`; one that has ended stays as it is. The snapshot
+        of a task that has ended, and that the vendor does not keep (`Task.resumable`), is stored with its end.
 
         Args:
             ref: ``connection:id``, or a task.
@@ -168,12 +185,31 @@ class Transaction:
             "submitted_at": _seconds("submitted_at", submitted_at),
             "created_at": now,
         }
-        self._connection.execute(_WATCH, values)
+        self._watches.append(values)
+        if self._is_callers or len(self._watches) >= _COLLECTED:
+            self._flush()
+        if isinstance(ref, Task) and ref.is_terminal and not ref.resumable:  # nobody can be asked about it later
+            self._flush()
+            store_seen(
+                self._connection, [Seen(found, State.ENDED, ref)], partial(self._take_positions, connection), now
+            )
         return found
+
+    def _take_positions(self, connection: str, count: int) -> int:
+        """Return the position before those of so many new events."""
+        last: int = self._connection.execute(_POSITIONS, {"of": connection, "count": count}).scalar_one()
+        return last - count
+
+    def _flush(self) -> None:
+        """Store the watches that were collected; `Store.begin` does so at the end."""
+        watches, self._watches = self._watches, []
+        if watches:
+            self._connection.execute(_WATCH, watches)
 
     def unwatch(self, ref: TaskRef | Task | str) -> bool:
         """Store that a task is not to be watched any more; return False if it was not watched."""
         found = _ref(ref)
+        self._flush()
         revision = self._next_revision(_check_connection(found.connection))
         dropped = self._connection.execute(
             update(WATCH)
@@ -188,10 +224,17 @@ class Transaction:
 
     def _next_revision(self, connection: str) -> int:
         """Return the number of the next change that a caller asks for; the owner reads those that it has not seen."""
+        known = self._revisions.get(connection)  # the owner reads all of the transaction, or nothing
+        if known is not None:
+            return known
         revision: int | None = self._connection.execute(_NEXT, {"of": connection}).scalar_one_or_none()
         if revision is None:
-            self._connection.execute(insert(ACCOUNT).values(connection=connection, epoch=0, revision=1, position=0))
-            return 1
+            revision = 1
+            self._connection.execute(
+                insert(ACCOUNT).values(connection=connection, epoch=0, revision=revision, position=0)
+            )
+        if not self._is_callers:
+            self._revisions[connection] = revision
         return revision
 
 
@@ -243,10 +286,12 @@ class Store:
             StoreUnavailable: The database cannot be written; nothing was stored.
         """
         if connection is not None:
-            yield Transaction(connection, self.clock)
+            yield Transaction(connection, self.clock, is_callers=True)
             return
         with self.database.writing() as opened:
-            yield Transaction(opened, self.clock)
+            tx = Transaction(opened, self.clock)
+            yield tx
+            tx._flush()  # noqa: SLF001  # a class of this file
 
     def submit(
         self,
@@ -467,6 +512,8 @@ def _moment(at: float) -> datetime:
 
 
 def _seconds(what: str, given: datetime | None) -> float | None:
+    if not isinstance(given, datetime | None):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
+        raise InvalidInput(f"{what} must be a datetime with a time zone, not {type(given).__name__}")
     try:
         return seconds(what, given)
     except ValueError as error:

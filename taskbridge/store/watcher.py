@@ -303,7 +303,7 @@ class _Account:
             self._refused_until = 0.0
             resumed, self._resume = self._resume, set()
             await asyncio.to_thread(self._ownership.set_problem, None)
-            for ref in resumed:
+            for ref in resumed & self._until.keys():  # a submission may have ended one meanwhile
                 self._add(ref)
 
     # Submissions.
@@ -361,8 +361,16 @@ class _Account:
             )
         except StoreUnavailable:
             raise
+        except OwnershipLost:
+            raise
         except (TaskbridgeError, OSError) as error:
             return await self._after_failure(number, error, is_recorded=is_recorded)
+        except Exception as error:  # noqa: BLE001  # a fault of a provider must not end the work on every connection
+            if is_recorded:
+                return self._backoff(number)  # it may have been sent: search for it
+            text = f"it could not be sent: {type(error).__name__}"
+            await self._store_phase(self._ownership.mark_refused, number, text)
+            return None
         await self._taken(number, task)
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -154,6 +155,14 @@ def test_bad_arguments_are_refused(store: tb.Store, tmp_path: Path) -> None:
     for key in ("", "x" * 201, "a\nb"):
         with pytest.raises(tb.InvalidInput, match="a key is"):
             store.submit("invoices", "convert", key=key)
+    for name, wrong in (("options", "abc"), ("name", 5), ("external_id", 5), ("callback_url", 5), ("operation", 5)):
+        with pytest.raises(tb.InvalidInput, match=f"{name} must be a"):
+            store.submit("invoices", key="k", **{name: wrong})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    for name in ("input", "operation"):
+        with pytest.raises(tb.InvalidInput, match="not valid Unicode"):
+            store.submit("invoices", key="k", **{name: "a\udcff"})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(tb.InvalidInput, match="until must be a datetime"):
+        store.watch("invoices:a", until=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(tb.ConfigError, match="name of a connection"):
         store.submit("Invoices", "convert", key="k")
     with pytest.raises(tb.InvalidInput, match="plain JSON"):
@@ -224,7 +233,10 @@ def test_each_consumer_gets_each_event_until_it_acknowledges(store: tb.Store) ->
 def test_a_watch_that_was_given_up_can_be_begun_again(store: tb.Store) -> None:
     ownership = owner_of(store)
     ref = store.watch("acme:t1", until=datetime.now(UTC) + timedelta(hours=1))
+    running = replace(snapshot(1), status=tb.TaskStatus.PROCESSING, result=None)
+    ownership.write([Seen(ref, State.OPEN, running)])
     ownership.write([Seen(ref, State.GIVEN_UP, None, "not found")])
+    assert store.find()[0].task == running  # the last that is known
     store.watch(ref)
     assert store.find()[0].error is None
     end_all(store, ownership, range(1, 2))
@@ -244,6 +256,45 @@ def test_a_task_that_ended_with_its_submission_is_stored_with_its_end(store: tb.
         ("ended", "acme:t1", 2),
     ]
     assert events[1].meta == {"n": 1}
+    ownership.release()
+
+
+def test_a_task_that_its_vendor_does_not_keep_is_stored_with_its_end(store: tb.Store) -> None:
+    task = replace(snapshot(1), resumable=False)
+    with store.begin() as tx:
+        tx.watch("acme:t0")
+        tx.watch(task, meta={"n": 1})
+        tx.watch(task)
+    store.watch(task)
+    (end,) = store.events("test")
+    assert (end.kind, end.key, end.meta) == ("ended", "acme:t1/1", {"n": 1})
+    assert end.task is not None
+    assert end.task.status == "completed"
+    assert {each.ref: each.state for each in store.find()} == {"acme:t0": "open", "acme:t1": "ended"}
+    ownership = owner_of(store)
+    end_all(store, ownership, range(1))
+    assert [event.position for event in store.events("test")] == [1, 2]
+    ownership.release()
+
+
+def test_calls_of_one_transaction_are_stored_in_their_order(store: tb.Store) -> None:
+    ownership = owner_of(store)
+    store.watch("acme:a")
+    changes = ownership.changes(-1)
+    assert changes is not None
+    with store.begin() as tx:
+        tx.watch("acme:b")
+        assert tx.unwatch("acme:b")
+        tx.watch("acme:b", meta={"n": 1})
+        tx.watch("acme:b", meta={"n": 2})
+        assert tx.unwatch("acme:a")
+    assert {each.ref: (each.state, each.meta) for each in store.find()} == {
+        "acme:a": ("dropped", None),
+        "acme:b": ("open", {"n": 2}),
+    }
+    newer = ownership.changes(changes.revision)
+    assert newer is not None
+    assert {row["ref"]: row["state"] for row in newer.watches} == {"acme:a": "dropped", "acme:b": "open"}
     ownership.release()
 
 
