@@ -66,15 +66,16 @@ def storage_problem(url: str) -> str | None:
     """Return what is wrong with the URL of a storage, in words that follow its name; None if it can be used."""
     try:
         parts = urlsplit(url)
-        password, scheme, host = parts.password, parts.scheme, parts.netloc
+        password, host = parts.password, parts.netloc
     except ValueError:
         return "is no URL"
+    scheme, _, rest = url.partition("://")  # as it is written: fsspec knows no S3://
     problems = (
         (scheme not in SCHEMES, f"must begin with {', '.join(f'{each}://' for each in SCHEMES)}"),
         (not url.isprintable() or not host.strip("@"), "must name a bucket, and hold no control characters"),
         (password is not None, "must hold no password: fsspec finds credentials in the environment"),
         ("?" in url or "::" in url, "must hold no query and no second URL"),
-        (not {".", ".."}.isdisjoint(parts.path.split("/")), "must hold no . or .. between slashes"),
+        (not {".", ".."}.isdisjoint(rest.split("/")), "must hold no . or .. between slashes"),
     )
     return next((words for is_wrong, words in problems if is_wrong), None)
 

@@ -176,6 +176,8 @@ def test_a_stage_that_cannot_be_used_says_so(connect: Open, bucket: Bucket) -> N
         ("s3://key:hunter2@bucket", "must hold no password"),
         ("s3://bucket/x?sig=1", "must hold no query"),
         ("s3://bucket/a/../b", "must hold no . or .."),
+        ("s3://bucket/a#/../b", "must hold no . or .."),
+        ("S3://bucket/a", "must begin with s3://"),  # fsspec takes it for another storage
         ("gs://bucket", r"needs gcsfs; install it with: pip install 'document-taskbridge\[fsspec\]' gcsfs"),
     ],
 )
