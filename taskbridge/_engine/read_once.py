@@ -8,6 +8,7 @@ result when the transfer began. The error says so, and the next call asks the ve
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -70,10 +71,11 @@ def _fetch(
         if isinstance(error, ContractError) or error.written:
             results.note_broken(url)
             _add(error, f"{title} gives each result once, so it may be gone")
-        yield RunBlocking(lambda: path.unlink(missing_ok=True))
+        _remove(path)
         raise
-    except OSError:  # the disk is full
+    except BaseException:  # the disk is full, or the call was cancelled
         results.note_broken(url)
+        _remove(path)
         raise
     if response.status in _GONE:
         gone = connection.provider.error(response)
@@ -81,6 +83,11 @@ def _fetch(
         _add(gone, f"{title} gives each result once, and {reason}")
         raise gone
     return response
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # there is an error already
+        path.unlink(missing_ok=True)
 
 
 def _taken(path: Path) -> bytes:

@@ -22,7 +22,8 @@ from taskbridge.emulator import Emulator, Host, Plan
 from taskbridge.emulator.helpers import FormPart, to_json
 from taskbridge.models import Task, TaskFile, TaskResult
 from taskbridge.provider import Accepts, Downloads, Flow, Payload, Request, path_id
-from taskbridge.testing import ProviderConformance
+from taskbridge.provider.http import Response
+from taskbridge.testing import ProviderConformance, ScriptedTransport
 
 from .plain import PlainEmulator, PlainTask, refuse
 from .test_several_files import SeveralProvider
@@ -152,3 +153,24 @@ def test_another_process_and_a_broken_transfer_get_an_error_that_says_why(vendor
         assert fetches(vendor) == before + 1  # not repeated
         with pytest.raises(tb.TaskNotFound, match="and the connection broke while it was sent"):
             client.result(ended[1])
+
+
+def test_a_transfer_that_ends_without_an_answer_leaves_no_file() -> None:
+    folders: list[Path] = []
+
+    def answer(request: Request) -> Response:
+        if request.save_to is None:
+            return Response(200, {}, b'{"id": "t1", "state": "done"}')
+        request.save_to.path.write_bytes(b"the beginning")
+        folders.append(request.save_to.path.parent)
+        raise errors.pop(0)
+
+    transport = ScriptedTransport(answer)
+    with tb.connect(OnceProvider, api_key="a-key-of-tests", transport=transport) as client:
+        task = client.get("t1")
+        for kind in (OSError, KeyboardInterrupt):  # a full disk, Ctrl-C
+            errors: list[BaseException] = [kind("ends")]
+            with pytest.raises(kind, match="ends"):
+                client.result(task)
+            assert list(folders[-1].iterdir()) == []
+    assert len(folders) == 2
