@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
-from taskbridge.errors import InvalidInput, printable
+from taskbridge.errors import ContractError, InvalidInput, printable
 
 if TYPE_CHECKING:
     from pydantic import ConfigDict, TypeAdapter
@@ -28,15 +28,15 @@ class Model:
         Times become ISO 8601 text and tuples become lists; the vendor's data stays as it is, except that lone
         surrogates, which no encoding has, become question marks. The dictionary includes the links of files and `raw`,
         which `repr` leaves out.
-        """
-        adapter = _adapter(type(self))
-        try:
-            values: dict[str, Any] = adapter.dump_python(self, mode="json")
-        except UnicodeEncodeError:
-            from pydantic_core import to_jsonable_python  # noqa: PLC0415  # only for to_dict and from_dict
 
-            values = to_jsonable_python(_without_surrogates(adapter.dump_python(self)), inf_nan_mode="null")
-        return values
+        Raises:
+            ContractError: The provider cannot read a page or field of a result, or put something there that is no JSON.
+        """
+        try:
+            return _dump(_adapter(type(self)), self)
+        except ValueError as error:  # pydantic's, also in place of an error of ours
+            problem = printable(str(error), 300)
+        raise ContractError(f"{type(self).__name__}.to_dict: {problem}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -65,6 +65,16 @@ class Model:
     def json_schema(cls) -> dict[str, Any]:
         """Return the JSON Schema of the dictionary that `to_dict` returns."""
         return _adapter(cls).json_schema(mode="serialization")
+
+
+def _dump(adapter: TypeAdapter[Any], model: Model) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = adapter.dump_python(model, mode="json")
+    except UnicodeEncodeError:
+        from pydantic_core import to_jsonable_python  # noqa: PLC0415  # only for to_dict and from_dict
+
+        values = to_jsonable_python(_without_surrogates(adapter.dump_python(model)), inf_nan_mode="null")
+    return values
 
 
 def _without_surrogates(value: Any) -> Any:

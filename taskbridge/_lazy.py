@@ -59,9 +59,10 @@ class LazySequence(Sequence[_T_co]):
         part = self._loaded()[index]
         if self._read is None:
             return cast("_T_co", part)
-        if self._items[index] is _UNREAD:
-            self._items[index] = _guarded(self._read, part)
-        return cast("_T_co", self._items[index])
+        item = self._items[index]
+        if item is _UNREAD:  # only the local name is sure: another thread may begin the list anew
+            item = self._items[index] = _guarded(self._read, part)
+        return cast("_T_co", item)
 
     def __iter__(self) -> Iterator[_T_co]:
         return (self[index] for index in range(len(self)))

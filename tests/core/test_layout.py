@@ -100,6 +100,24 @@ def test_a_provider_that_raises_is_a_contract_error() -> None:
             list(pages)
         assert "canary" not in str(caught.value)
         assert caught.value.__context__ is None
+        with pytest.raises(tb.ContractError, match=r"TaskResult\.to_dict: .*the provider raised KeyError"):
+            tb.TaskResult(pages=pages).to_dict()
+
+
+def test_an_item_stays_what_it_is_while_another_thread_reads_the_parts() -> None:
+    class Overtaken(LazyPages):
+        """Another thread, which began to load before, finishes just after an item was kept."""
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name == "_items" and value:
+                value = Forgetting(value)
+            super().__setattr__(name, value)
+
+    class Forgetting(list[Any]):
+        def __setitem__(self, index: Any, value: Any) -> None:
+            del index, value
+
+    assert Overtaken(lambda: [3], lambda number: DocumentPage(number=number))[0] == DocumentPage(number=3)
 
 
 @pytest.mark.parametrize(
