@@ -99,12 +99,11 @@ def _from_file(path: str, where: str) -> str:
 def _from_keyring(service: str, user: str, key: str) -> str:
     try:
         import keyring  # noqa: PLC0415  # an extra
-        from keyring.errors import KeyringError  # noqa: PLC0415  # as above
     except ModuleNotFoundError:
         raise require_extra("keyring", "keyring", f"{key} from the keyring") from None
     try:
         found = keyring.get_password(service, user)
-    except KeyringError as error:
+    except Exception as error:  # noqa: BLE001  # a backend may be anybody's code; its message may hold the secret
         problem = f"cannot be read ({type(error).__name__}); is there a keyring, and is it unlocked?"
     else:
         if found is not None:

@@ -62,10 +62,11 @@ class MemoryKeyring(keyring.backend.KeyringBackend):
         super().__init__()  # type: ignore[no-untyped-call]  # the package's own
         self.passwords: dict[tuple[str, str], str] = {}
         self.locked = False
+        self.error: Exception | None = None  # of the backend's own
 
     def get_password(self, service: str, username: str) -> str | None:
         if self.locked:
-            raise keyring.errors.KeyringLocked(f"cannot show {NEW}")
+            raise self.error or keyring.errors.KeyringLocked(f"cannot show {NEW}")
         return self.passwords.get((service, username))
 
     def set_password(self, service: str, username: str, password: str) -> None:
@@ -301,6 +302,8 @@ def test_the_keyring_holds_the_secret(memory_keyring: MemoryKeyring) -> None:
     assert "has no password for this service and user; add it: keyring set documents me" in refused(**settings)
     memory_keyring.locked = True
     assert "the keyring cannot be read (KeyringLocked)" in refused(**settings)
+    memory_keyring.error = ValueError(NEW)  # a backend may be anybody's code
+    assert "the keyring cannot be read (ValueError)" in refused(**settings)
     memory_keyring.locked = False
     memory_keyring.passwords["documents", "me"] = OLD
     vendor = Vendor(NEW)
