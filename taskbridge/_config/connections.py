@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final, cast
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Final, Union, cast, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -198,9 +199,7 @@ def _prepare(model: type[BaseModel], key: str, value: Any, place: str, connectio
         return _webhook_secrets(value, place, connection)
     if is_source(value) and key in getattr(model, "usual", ()):
         return _read(value, key, place, connection)[0]
-    if isinstance(value, Digits) and (annotation is str or annotation == str | None):
-        return str(value)
-    return _numbers(value)
+    return _numbers(value, annotation)
 
 
 def _webhook_secrets(value: Any, place: str, connection: ConnectionConfig) -> Any:
@@ -214,11 +213,26 @@ def _webhook_secrets(value: Any, place: str, connection: ConnectionConfig) -> An
     return tuple(_secret(each, key, place, connection) for each in several)
 
 
-def _numbers(value: Any) -> Any:
-    """Return a value, or all in a table, with digits as numbers."""
+def _numbers(value: Any, annotation: Any = None) -> Any:
+    """Return a value, or all in a table, with digits as numbers, except where the setting is a text."""
     if isinstance(value, Digits):
+        if _is_text(annotation):
+            return str(value)
         return float(value) if "." in value else int(value)
-    return {k: _numbers(v) for k, v in cast("dict[str, Any]", value).items()} if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    known = {key: field.annotation for key, field in annotation.model_fields.items()} if is_model else {}
+    return {k: _numbers(v, known.get(k)) for k, v in cast("dict[str, Any]", value).items()}
+
+
+def _is_text(annotation: Any) -> bool:
+    """Whether a setting is a text, with a rule or without, or None."""
+    if get_origin(annotation) is Annotated:
+        return _is_text(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return all(each is NoneType or _is_text(each) for each in get_args(annotation))
+    return annotation is str
 
 
 def _secret(value: object, key: str, place: str, connection: ConnectionConfig) -> SecretStr:

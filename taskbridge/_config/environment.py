@@ -70,7 +70,7 @@ def override(name: str, values: dict[str, Any], origins: dict[str, str], environ
     """
     prefix = _prefix(name)
     taken: dict[str, str] = {}
-    for variable in sorted(environ):
+    for variable in sorted(environ, key=lambda each: (each.upper(), each)):  # a setting before the keys within it
         upper = variable.upper()
         if not upper.startswith(prefix) or len(variable) == len(prefix):
             continue
@@ -87,13 +87,30 @@ def override(name: str, values: dict[str, Any], origins: dict[str, str], environ
             )
         *tables, last = variable[len(prefix) :].lower().split("__")
         target = values
-        for table in tables:
+        for depth, table in enumerate(tables, 1):
             inner = target.get(table)
+            if inner and not isinstance(inner, dict):
+                _drop_origin(".".join(tables[:depth]), origins, variable)
             target[table] = dict(cast("dict[str, Any]", inner)) if isinstance(inner, dict) else {}
             target = target[table]
         key = next((each for each in target if each.lower() == last), last)  # a vendor's words have capitals
         target[key] = _scalar(environ[variable])
         origins[".".join([*tables, key])] = f"{FROM_VARIABLE}{variable}"
+
+
+def _drop_origin(key: str, origins: dict[str, str], variable: str) -> None:
+    """Forget where a value came from that a variable replaces by a table.
+
+    Raises:
+        ConfigError: It came from a variable, too.
+    """
+    origin = origins.pop(key, "")
+    if origin.startswith(FROM_VARIABLE):
+        other = printable(origin.removeprefix(FROM_VARIABLE), 120)
+        raise ConfigError(
+            f"the environment variables {other} and {printable(variable, 120)} give {printable(key, 120)} two values; "
+            "unset one"
+        )
 
 
 def _prefix(connection: str) -> str:

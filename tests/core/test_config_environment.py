@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 import taskbridge as tb
-from taskbridge._config.connections import add_vendor_variables
+from taskbridge._config.connections import add_vendor_variables, connection_settings
 from taskbridge._config.files import Config, load_config, provider_connection, read_config
 from taskbridge._config.registry import load_builtin_providers
 from taskbridge.provider.http import Request, Response
@@ -105,6 +105,26 @@ def test_variables_that_differ_only_in_case_must_agree() -> None:
     assert "differ only in case" in refused(environ)
     same = read_config("", environ={**environ, "TASKBRIDGE_a__API_KEY": KEY})
     assert same.connection("a").values == {"api_key": KEY}
+
+
+def test_a_variable_within_a_setting_replaces_it_but_not_another_variable() -> None:
+    text = f'[connections.a]\nprovider = "cloudconvert"\napi_key = "{OTHER}"'
+    source = {"TASKBRIDGE_A__API_KEY__FILE": "/run/no-such-key"}
+    connection = read_config(text, environ=source).connection()
+    with pytest.raises(tb.ConfigError, match="api_key \\(from environment variable TASKBRIDGE_A__API_KEY__FILE\\)"):
+        connection_settings(connection, PROVIDERS["cloudconvert"])
+    for own in ("TASKBRIDGE_A__API_KEY", "TASKBRIDGE_a__api_key"):
+        message = refused({**source, own: KEY}, text)
+        assert f"{own} and TASKBRIDGE_A__API_KEY__FILE give api_key two values; unset one" in message
+    assert read_config(text, environ={**source, "TASKBRIDGE_A__API_KEY": ""}).connection().values == connection.values
+
+
+def test_digits_are_a_text_where_the_setting_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("SUBMIT__LANGUAGE", "SUBMIT__PAGES", "SUBMIT__DPI", "USER_AGENT_SUFFIX", "API_KEY"):
+        monkeypatch.setenv(f"TASKBRIDGE_CLOUDCONVERT__{key}", "0300")
+    common, _ = connection_settings(provider_connection("cloudconvert", {}), PROVIDERS["cloudconvert"])
+    assert (common.submit.language, common.submit.pages, common.submit.dpi) == ("0300", 300, 300)
+    assert common.user_agent_suffix == "0300"
 
 
 # connect() with a provider.
