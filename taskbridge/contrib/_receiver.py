@@ -60,14 +60,41 @@ def _ended_task(ingested: Ingested) -> Task | None:
     return ingested.task if ingested.task is not None and ingested.task.is_terminal else None
 
 
-def answer(client: Client, on_end: OnEnd, headers: Headers, body: bytes, url: str) -> int:
+class UnderWay:
+    """The events that a receiver is processing at present; for any number of threads.
+
+    A vendor that loses patience delivers an event again meanwhile. How that ends is not known yet, so it must be
+    delivered once more: otherwise the event is lost if it ends badly.
+    """
+
+    def __init__(self) -> None:
+        self._owners: dict[str, object] = {}  # by duplicate key
+
+    def begin(self, event: WebhookEvent) -> bool:
+        """Reserve an event until `end`; False if it is reserved."""
+        owner = object()
+        return self._owners.setdefault(event.duplicate_key, owner) is owner
+
+    def end(self, event: WebhookEvent) -> None:
+        """Let the next delivery of it be processed."""
+        self._owners.pop(event.duplicate_key, None)
+
+
+def answer(client: Client, on_end: OnEnd, under_way: UnderWay, headers: Headers, body: bytes, *, url: str) -> int:
     """Process a delivery, and return the status to answer with.
 
     Raises:
         BaseException: What `on_end` raised.
     """
     event = _parse(client, headers, body, url)
-    return event if isinstance(event, int) else _act(client, on_end, event)
+    if isinstance(event, int):
+        return event
+    if not under_way.begin(event):
+        return _AGAIN
+    try:
+        return _act(client, on_end, event)
+    finally:
+        under_way.end(event)
 
 
 def _act(client: Client, on_end: OnEnd, event: WebhookEvent) -> int:
@@ -85,10 +112,19 @@ def _act(client: Client, on_end: OnEnd, event: WebhookEvent) -> int:
     return DONE
 
 
-async def answer_async(client: aio.Client, on_end: OnEnd, headers: Headers, body: bytes, url: str) -> int:
+async def answer_async(
+    client: aio.Client, on_end: OnEnd, under_way: UnderWay, headers: Headers, body: bytes, *, url: str
+) -> int:
     """As `answer`; `on_end` may be a coroutine function."""
     event = _parse(client, headers, body, url)
-    return event if isinstance(event, int) else await _act_async(client, on_end, event)
+    if isinstance(event, int):
+        return event
+    if not under_way.begin(event):
+        return _AGAIN
+    try:
+        return await _act_async(client, on_end, event)
+    finally:
+        under_way.end(event)
 
 
 async def _act_async(client: aio.Client, on_end: OnEnd, event: WebhookEvent) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
 from taskbridge.aio import Client
-from taskbridge.contrib._receiver import TOO_LARGE, WRONG_METHOD, answer_async, refusal
+from taskbridge.contrib._receiver import TOO_LARGE, WRONG_METHOD, UnderWay, answer_async, refusal
 from taskbridge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class WebhookApp:
             )
         self._client = client
         self._on_end = on_end
+        self._under_way = UnderWay()
         self._limit = client.delivery_limit()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -61,7 +62,7 @@ class WebhookApp:
                 headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
                 query = scope["query_string"].decode("latin-1")
                 url = f"{quote(scope['path'])}?{query}"
-                status = await answer_async(self._client, self._on_end, headers, body, url)
+                status = await answer_async(self._client, self._on_end, self._under_way, headers, body, url=url)
         allow = [(b"allow", b"POST")] if status == WRONG_METHOD else []
         empty = [] if status == HTTPStatus.NO_CONTENT else [(b"content-length", b"0")]
         await send({"type": "http.response.start", "status": status, "headers": [*allow, *empty]})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from taskbridge.client import Client
-from taskbridge.contrib._receiver import TOO_LARGE, WRONG_METHOD, answer, refusal
+from taskbridge.contrib._receiver import TOO_LARGE, WRONG_METHOD, UnderWay, answer, refusal
 from taskbridge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class WebhookApp:
             raise ConfigError("a WSGI application needs a synchronous client; taskbridge.contrib.asgi takes others")
         self._client = client
         self._on_end = on_end
+        self._under_way = UnderWay()
         self._limit = client.delivery_limit()
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -80,7 +81,9 @@ class WebhookApp:
         if not length and not is_terminated:
             return int(HTTPStatus.LENGTH_REQUIRED)
         body = _read(read, int(length) if length else self._limit + 1)
-        return TOO_LARGE if len(body) > self._limit else answer(self._client, self._on_end, headers, body, url)
+        if len(body) > self._limit:
+            return TOO_LARGE
+        return answer(self._client, self._on_end, self._under_way, headers, body, url=url)
 
 
 def _read(read: Any, size: int) -> bytes:

@@ -109,6 +109,39 @@ def test_each_end_is_handed_on_once_and_again_after_an_error(svix_headers: Sign,
     assert len(seen) == 4
 
 
+def test_a_delivery_that_is_repeated_meanwhile_is_to_be_delivered_again(svix_headers: Sign, event: Event) -> None:
+    body = event(status="completed")
+    headers = svix_headers(body, at=datetime.now(UTC))
+    meanwhile: list[int] = []
+
+    def repeat(_: tb.Task) -> None:
+        meanwhile.append(call_wsgi(app, body, headers))
+        raise LookupError("the database is down")
+
+    with tb.connect("scan-documents", **SETTINGS) as client:
+        app = wsgi.WebhookApp(client, repeat)
+        for _ in range(2):  # 2xx meanwhile would have been the vendor's last delivery
+            with pytest.raises(LookupError):
+                call_wsgi(app, body, headers)
+
+    async def repeat_later(_: tb.Task) -> None:
+        meanwhile.append(await call_asgi(later[0], parts, headers))
+        raise LookupError("the database is down")
+
+    parts: list[dict[str, Any]] = [{"type": "http.request", "body": body}]
+    later: list[asgi.WebhookApp] = []
+
+    async def main() -> None:
+        async with aio.connect("scan-documents", **SETTINGS) as client:
+            later.append(asgi.WebhookApp(client, repeat_later))
+            for _ in range(2):
+                with pytest.raises(LookupError):
+                    await call_asgi(later[0], parts, headers)
+
+    asyncio.run(main())
+    assert meanwhile == [503] * 4
+
+
 def test_a_wsgi_request_is_refused_before_its_body_is_read() -> None:
     with tb.connect("scan-documents", **SETTINGS) as client:
         app = wsgi.WebhookApp(client, print)
