@@ -56,6 +56,7 @@ class EventBus:
 
     def doubt(self, key: str) -> bool:
         """Note that the vendor does not know the task of an event; False if it was so before."""
+        key = _short(key)
         with self._lock:
             is_first = key not in self._doubted
             _keep(self._doubted, key)
