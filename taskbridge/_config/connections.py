@@ -221,8 +221,9 @@ def _numbers(value: Any, annotation: Any = None) -> Any:
         return float(value) if "." in value else int(value)
     if not isinstance(value, dict):
         return value
-    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    known = {key: field.annotation for key, field in annotation.model_fields.items()} if is_model else {}
+    known: dict[str, Any] = {}
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        known = {key: field.annotation for key, field in annotation.model_fields.items()}
     return {k: _numbers(v, known.get(k)) for k, v in cast("dict[str, Any]", value).items()}
 
 
