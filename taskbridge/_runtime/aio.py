@@ -360,6 +360,7 @@ class PollLoop:
         """Add a task to a watch; return its ref."""
         loop = self._enter_loop()
         watch.add(self._scheduler, target, self._clock.monotonic(), deadline)
+        watch.arrived.set()
         self._deliver()
         self._start(loop)
         return target.ref

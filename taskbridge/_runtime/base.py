@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from math import inf
 from threading import Lock
@@ -67,7 +68,6 @@ from taskbridge.provider.submission import Page
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
     from contextlib import AbstractContextManager
-    from datetime import datetime
     from pathlib import Path
 
     from taskbridge._config.settings import CommonSettings
@@ -486,13 +486,16 @@ class ClientBase:
 
     def _limit_rate(self, rate: float | None) -> None:
         given: Any = rate  # callers need not be typed
-        if given is not None and not (isinstance(given, int | float) and MIN_RATE <= given <= MAX_RATE):
+        is_number = isinstance(given, int | float) and not isinstance(given, bool)
+        if given is not None and not (is_number and MIN_RATE <= given <= MAX_RATE):
             raise InvalidInput(f"a rate is {MIN_RATE:g} to {MAX_RATE:,} requests per second, or None for no limit")
         self._refuse_if_closed()
         self._connection.limit_rate(rate)
 
 
 def _note_submitted(target: Target, submitted_at: datetime) -> None:
+    if not isinstance(submitted_at, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
+        raise InvalidInput(f"submitted_at is a datetime with a time zone, not {type(submitted_at).__name__}")
     if submitted_at.tzinfo is None:
         raise InvalidInput("submitted_at has no time zone; take datetime.now(UTC)")
     target.connection.note_submitted_at(target.task_id, submitted_at)
@@ -716,7 +719,7 @@ class OpenWatch:
 
     def __init__(self, *, changes: bool) -> None:
         self._changes = changes
-        self._updates: deque[Update] = deque()
+        self._updates: deque[Update | Outcome] = deque()
         self.waiters: dict[TaskRef, Waiter] = {}
         self.is_closed = False
 
@@ -728,7 +731,9 @@ class OpenWatch:
         """
         if self.is_closed:
             raise ConfigError("this watch is closed; open a new one")
-        if target.ref not in self.waiters:
+        if target.last_word is not None:
+            self._updates.append(Outcome(target.ref, target.last_word))
+        elif target.ref not in self.waiters:
             self.waiters[target.ref] = scheduler.add(
                 target.connection,
                 target.task_id,
@@ -769,6 +774,8 @@ class OpenWatch:
         """Return the next outcome, if there is one."""
         while self._updates:
             update = self._updates.popleft()
+            if isinstance(update, Outcome):
+                return update
             if update.waiter.index != _DROPPED:
                 return update.outcome
         return None

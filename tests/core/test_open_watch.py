@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -68,6 +69,26 @@ def test_tasks_are_added_and_dropped_while_it_runs(acme: Maker, says: Says) -> N
     assert list(watch) == []
     with pytest.raises(tb.ConfigError, match="closed"):
         watch.add("a")
+
+
+def test_a_task_that_ended_and_that_the_vendor_does_not_keep_is_not_polled(acme: Maker, says: Says) -> None:
+    vendor = Vendor(says, a=["done"])
+    harness = acme(vendor)
+    known = replace(harness.client.get("a"), resumable=False)
+
+    async def run() -> tb.Outcome:
+        client, _ = harness.asynchronous()
+        async with client, client.open_watch() as opened:
+            waiting = asyncio.create_task(anext(opened))
+            await asyncio.sleep(0)
+            opened.add(known)
+            return await waiting
+
+    with harness.client.open_watch() as watch:
+        watch.add(known)
+        assert next(watch).task == asyncio.run(run()).task == known
+        assert len(watch) == 0
+    assert vendor.polled == ["a"]
 
 
 def test_it_works_in_asyncio_too(acme: Maker, says: Says) -> None:
@@ -143,7 +164,7 @@ def test_waits_plan_anew_when_the_rate_rises(acme: Maker, says: Says) -> None:
     found += [next(watch) for _ in range(4)]
     assert len({outcome.ref for outcome in found}) == 5
     assert harness.clock.monotonic() - began <= 10_001.0  # at most the one slot that was waited for already
-    for wrong in (0, -1.0, float("nan"), "5"):
+    for wrong in (0, -1.0, float("nan"), "5", True):
         with pytest.raises(tb.InvalidInput, match="requests per second"):
             harness.client.limit_rate(wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
@@ -170,6 +191,8 @@ def test_a_time_long_ago_or_to_come_gives_no_more_patience_than_usual(hours: flo
     assert harness.clock.monotonic() - began <= 12.0  # and the last pause
     with pytest.raises(tb.InvalidInput, match="time zone"):
         harness.client.wait("t1", submitted_at=datetime.now(UTC).replace(tzinfo=None))
+    with pytest.raises(tb.InvalidInput, match="time zone"):
+        harness.client.get("t1", submitted_at="2026-01-01")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 # Many tasks at once.
