@@ -188,7 +188,7 @@ class Transaction:
         self._watches.append(values)
         if self._is_callers or len(self._watches) >= _COLLECTED:
             self._flush()
-        if isinstance(ref, Task) and ref.is_terminal and not ref.resumable:  # nobody can be asked about it later
+        if isinstance(ref, Task) and ref.is_terminal and not ref.resumable:  # the vendor cannot be asked about it later
             self._flush()
             store_seen(
                 self._connection, [Seen(found, State.ENDED, ref)], partial(self._take_positions, connection), now

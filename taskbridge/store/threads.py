@@ -11,7 +11,7 @@ from typing import Self
 from taskbridge._engine.logs import log
 from taskbridge._transport.threads import call_soon
 from taskbridge.aio import Bridge
-from taskbridge.errors import TaskbridgeError
+from taskbridge.errors import ConfigError, TaskbridgeError
 from taskbridge.store.store import Store
 from taskbridge.store.watcher import Watcher as AsyncWatcher
 
@@ -65,8 +65,10 @@ class Watcher:
         """Work in a thread of its own.
 
         Raises:
-            ConfigError: A connection is not configured.
+            ConfigError: A connection is not configured, or it works already.
         """
+        if self._thread is not None:
+            raise ConfigError("this watcher works already; stop it first, or make another one")
         self._begun.clear()
         self._thread = threading.Thread(target=self._run_thread, name="taskbridge-watcher", daemon=True)
         self._thread.start()

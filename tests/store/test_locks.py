@@ -49,13 +49,13 @@ store = tb.Store(path)
 store.watch("acme:a")
 owner = Ownership(store.database, "acme", store.clock)
 assert owner.take()
-told, tells = os.pipe()
+closed, closes = os.pipe()
 child = os.fork()
 if child == 0:
     assert not owner.take()  # its parent owns the connection
     store.watch("acme:b")
-    os.close(tells)
-    os.read(told, 1)  # until the parent has closed the file
+    os.close(closes)
+    os.read(closed, 1)  # until the parent has closed the file
     store.watch("acme:c")
     assert owner.take()
     os._exit(0)
@@ -63,7 +63,7 @@ store.watch("acme:d")
 store.close()
 owner.release()
 subprocess.run([sys.executable, "-c", {READ!r}, path], check=True)
-os.close(tells)
+os.close(closes)
 assert os.waitpid(child, 0)[1] == 0
 """
 

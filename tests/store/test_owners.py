@@ -88,6 +88,8 @@ def test_the_next_owner_takes_over(store: tb.Store, start_owner: Any, config: Pa
     store.watch(waiting)
     until(lambda: store.find()[0].task)
     with tb.Watcher(store, config=config, interval=0.05) as second:
+        with pytest.raises(tb.ConfigError, match="works already"):
+            second.start()
         assert not second.owned
         os.kill(first.pid, signal.SIGKILL)
         until(lambda: len(second.owned) == 2)
