@@ -96,7 +96,10 @@ class KeptResults:
             return self._folder / str(self._count)
 
     def keep(self, url: str, response: Response, path: Path) -> KeptResponse:
-        """Keep a response whose body is in a file, or in the response if it is a redirect."""
+        """Keep a response whose body is in a file, or in the response if it is a redirect.
+
+        The oldest ones make room for it, but none that a caller has at present.
+        """
         headers = {name: value for name, value in response.headers.items() if name not in _OF_THE_BODY}
         content: bytes | Path = path if response.status < 300 else response.body
         size = path.stat().st_size if isinstance(content, Path) else len(content)
@@ -108,8 +111,9 @@ class KeptResults:
             self._broken.pop(url, None)
             self._kept[url] = kept
             total = sum(each.size for each in self._kept.values())
-            while len(self._kept) > 1 and (len(self._kept) > _MOST or total > _MOST_BYTES):
-                oldest = self._kept.pop(next(iter(self._kept)))
+            unused = [each for each in self._kept if each not in self._under_way and each != url]
+            while unused and (len(self._kept) > _MOST or total > _MOST_BYTES):
+                oldest = self._kept.pop(unused.pop(0))
                 total -= oldest.size
                 if isinstance(oldest.content, Path) and oldest.content.parent == self._folder:
                     with suppress(OSError):

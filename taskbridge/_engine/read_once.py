@@ -53,10 +53,10 @@ def read_once(
                     response.body = yield RunBlocking(lambda: _taken(path))
                 return response
             kept = yield RunBlocking(lambda: results.keep(url, response, path))
+        answer: Response = yield RunBlocking(lambda: _answer(kept, request, connection.max_body))
+        return answer
     finally:
         results.end(url)
-    answer: Response = yield RunBlocking(lambda: _answer(kept, request, connection.max_body))
-    return answer
 
 
 def _fetch(

@@ -144,6 +144,6 @@ def refuse_difference(key: str, stored: Mapping[str, Any], given: Mapping[str, A
     different = [name for name in given if stored[name] != given[name]]
     if different:
         raise ConfigError(
-            f"the key {printable(key, 80)!r} was used before with another {' and '.join(different)}; "
-            "a key names one submission"
+            f"the key {printable(key, 80)!r} was used before for another submission, with different "
+            f"{' and '.join(different)}; a key names one submission"
         )

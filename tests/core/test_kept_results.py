@@ -53,6 +53,15 @@ def test_small_results_stay_in_memory_and_the_oldest_make_room() -> None:
     assert sum(results.is_broken(str(number)) for number in range(MANY)) == 256
 
 
+def test_a_result_that_a_caller_has_makes_no_room() -> None:
+    results = KeptResults()
+    first = keep(results, "one", HALF)
+    assert results.begin("one")
+    second, third = (keep(results, url, HALF) for url in ("two", "three"))
+    assert (first.exists(), second.exists(), third.exists()) == (True, False, True)
+    results.end("one")
+
+
 def test_large_results_are_files_of_a_limited_total() -> None:
     results = KeptResults()
     first, second = (keep(results, url, HALF) for url in ("one", "two"))
