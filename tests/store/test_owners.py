@@ -164,3 +164,21 @@ def test_a_connection_that_is_not_configured_is_an_error(store: tb.Store, config
     with pytest.raises(tb.ConfigError, match="no-such"):
         watcher.start()
     watcher.stop()  # the error is raised once
+
+
+def test_a_fault_of_a_provider_refuses_one_submission_and_ends_nothing_else(
+    store: tb.Store, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tb.aio.Client.submit
+
+    async def submit(self: tb.aio.Client, operation: str, *args: Any, **options: Any) -> tb.Task:
+        if operation == "convert":
+            raise TypeError("a fault")
+        return await real(self, operation, *args, **options)
+
+    monkeypatch.setattr(tb.aio.Client, "submit", submit)
+    store.submit("cloudconvert", "convert", "https://files.test/a.pdf", key="a", to="docx")
+    store.submit("cloudconvert", "extract-text", "https://files.test/a.pdf", key="b")
+    with tb.Watcher(store, config=config, interval=0.05):
+        until(lambda: {each.key: each.phase for each in store.submissions()} == {"a": "refused", "b": "taken"})
+    assert "TypeError" in (store.submissions(phase="refused")[0].error or "")
