@@ -124,10 +124,10 @@ def test_a_key_names_one_submission(store: tb.Store, tmp_path: Path) -> None:
     first = store.submit("invoices", "convert", page, key="INV-7", to="pdf", meta={"n": 1})
     assert store.submit("invoices", "convert", page, key="INV-7", to="pdf", meta={"n": 2}) == first
     assert store.submit("others", "convert", page, key="INV-7").connection == "others"
-    with pytest.raises(tb.ConfigError, match="another arguments"):
+    with pytest.raises(tb.ConfigError, match="with different arguments"):
         store.submit("invoices", "convert", page, key="INV-7", to="docx")
     page.write_bytes(PNG + b"x")
-    with pytest.raises(tb.ConfigError, match="another operation and digest"):
+    with pytest.raises(tb.ConfigError, match="with different operation and digest"):
         store.submit("invoices", "extract-text", page, key="INV-7", to="pdf")
     assert len(store.submissions()) == 2
 
