@@ -21,7 +21,7 @@ test: $(VENV)/.test
 # Checks links, anchors, generated regions and code blocks, then builds the site into build/docs/site.
 docs: $(VENV)/.test
 	$(BIN)/python docs/generate.py --check
-	TASKBRIDGE_TYPES=all $(BIN)/python -m pytest -q tests/docs
+	TASKBRIDGE_WHEEL=all $(BIN)/python -m pytest -q tests/docs
 	$(BIN)/python docs/build_site.py
 
 # Prints the section that the fragments in changelog.d make; VERSION=… writes it into CHANGELOG.md.
@@ -80,7 +80,7 @@ test-floors: $(FLOORS)/.test
 	$(FLOORS)/bin/python -m pytest -q -n 2 --dist loadfile -p no:cacheprovider tests/core/test_client.py \
 	  tests/core/test_config.py tests/core/test_flows.py tests/core/test_scheduler.py tests/conformance \
 	  tests/faults/test_curl.py tests/faults/test_transports.py tests/faults/test_connections.py tests/lifecycle/test_submit.py \
-	  tests/cli/test_get_wait_result.py tests/emulator/test_shell.py
+	  tests/cli/test_get_wait_result.py tests/emulator/test_shell.py tests/store/test_store.py tests/core/test_secret_sources.py
 
 $(FLOORS)/.test: $(VENV)/.test pyproject.toml
 	$(BIN)/python -m venv --clear $(FLOORS)

@@ -21,7 +21,7 @@ from .test_code_blocks import ALL, ROOT
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif("TASKBRIDGE_TYPES" not in os.environ, reason="takes a minute; `make docs` and .ci/run do it"),
+    pytest.mark.skipif("TASKBRIDGE_WHEEL" not in os.environ, reason="takes a minute; `make docs` and .ci/run do it"),
 ]
 
 # Stubs that a user of these frameworks installs.
