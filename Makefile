@@ -16,12 +16,12 @@ test: $(VENV)/.test
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 # Checks links, anchors, generated regions and code blocks, then builds the site into build/docs/site.
 docs: $(VENV)/.test
 	$(BIN)/python docs/generate.py --check
-	TASKBRIDGE_WHEEL=all $(BIN)/python -m pytest -q tests/docs
+	$(BIN)/python -m pytest -q tests/docs
 	$(BIN)/python docs/build_site.py
 
 # Prints the section that the fragments in changelog.d make; VERSION=… writes it into CHANGELOG.md.

@@ -26,6 +26,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from taskbridge._config.registry import builtin_providers, load_provider
 
+pytestmark = pytest.mark.slow
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 SCRIPTS: Final = ("build_site.py", "diagrams.py", "prose.py", "site_parts.py")
 

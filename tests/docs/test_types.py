@@ -19,10 +19,7 @@ import pytest
 
 from .test_code_blocks import ALL, ROOT
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif("TASKBRIDGE_WHEEL" not in os.environ, reason="takes a minute; `make docs` and .ci/run do it"),
-]
+pytestmark = pytest.mark.slow
 
 # Stubs that a user of these frameworks installs.
 STUBS: Final = ("celery-stubs", "django-stubs")

@@ -43,6 +43,7 @@ def test_a_target_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         fuzz_json(b"1e400")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this Python")
 def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
     run = subprocess.run(

@@ -6,11 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from .conftest import Plugin
 
 FOLDER = Path(__file__).parents[2] / "docs" / "examples" / "taskbridge-docling"
 
 
+@pytest.mark.slow
 def test_it_is_listed_and_its_own_tests_pass(on_the_path: Callable[[Path], Plugin]) -> None:
     docling = on_the_path(FOLDER)
     code = "import json, taskbridge as tb; print(json.dumps({i.name: [i.builtin, i.problem] for i in tb.providers()}))"

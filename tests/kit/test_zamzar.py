@@ -19,6 +19,7 @@ def zamzar(on_the_path: Callable[[Path], Plugin]) -> Plugin:
     return on_the_path(FOLDER)
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(zamzar: Plugin) -> None:
     summary = zamzar.test()
     assert "passed" in summary
