@@ -22,7 +22,7 @@ from .test_code_blocks import ALL, ROOT
 pytestmark = pytest.mark.slow
 
 # Stubs that a user of these frameworks installs.
-STUBS: Final = ("celery-stubs", "django-stubs")
+STUBS: Final = ("celery-stubs", "django-stubs", "pandas-stubs")
 
 
 def programs() -> Mapping[str, str]:
