@@ -63,8 +63,11 @@ class Database:
             self._prepare()
         except DatabaseError as error:
             problem = printable(str(error.orig), 200)
-        if problem:
             self.close()
+        except BaseException:
+            self.close()
+            raise
+        if problem:
             raise ConfigError(f"{self.name} cannot be used as a store: {problem}; name another file")
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -320,10 +321,10 @@ def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
     damaged, newer, headless = (tmp_path / name for name in ("damaged.db", "newer.db", "headless.db"))
     damaged.write_bytes(b"no database" * 1000)
     tb.Store(newer).close()
-    with sqlite3.connect(newer) as database:
+    with closing(sqlite3.connect(newer, isolation_level=None)) as database:
         database.execute("UPDATE taskbridge_version SET version_num = '999'")
     tb.Store(headless).close()
-    with sqlite3.connect(headless) as database:
+    with closing(sqlite3.connect(headless, isolation_level=None)) as database:
         database.execute("DROP TABLE taskbridge_version")
     for path, problem in ((damaged, "not a database"), (newer, "upgrade taskbridge"), (headless, "is damaged")):
         before = path.read_bytes()
