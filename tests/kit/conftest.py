@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-collect_ignore = ["taskbridge-kiln"]  # its tests run where it is installed
 GROUPS = ("taskbridge.providers", "taskbridge.emulators")
 
 

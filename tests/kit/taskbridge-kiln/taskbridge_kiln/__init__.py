@@ -1,5 +1,0 @@
-"""Kiln for taskbridge."""
-
-from .provider import Kiln, KilnSettings
-
-__all__ = ["Kiln", "KilnSettings"]
