@@ -67,8 +67,8 @@ def _fetch(
     sent = replace(request, save_to=sink, response_type="bytes", new_connection=True, idempotent=False)
     try:
         response = yield from send(sent)
-    except (TransportError, ContractError) as error:
-        if isinstance(error, ContractError) or error.written:
+    except TaskbridgeError as error:
+        if isinstance(error, ContractError) or (isinstance(error, TransportError) and error.written):
             results.note_broken(url)
             _add(error, f"{title} gives each result once, so it may be gone")
         _remove(path)

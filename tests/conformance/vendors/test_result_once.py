@@ -21,7 +21,7 @@ from taskbridge import aio
 from taskbridge.emulator import Emulator, Host, Plan
 from taskbridge.emulator.helpers import FormPart, to_json
 from taskbridge.models import Task, TaskFile, TaskResult
-from taskbridge.provider import Accepts, Downloads, Flow, Payload, Request, path_id
+from taskbridge.provider import Accepts, Credential, Downloads, Flow, Payload, Request, path_id
 from taskbridge.provider.http import Response
 from taskbridge.testing import ProviderConformance, ScriptedTransport
 
@@ -153,6 +153,35 @@ def test_another_process_and_a_broken_transfer_get_an_error_that_says_why(vendor
         assert fetches(vendor) == before + 1  # not repeated
         with pytest.raises(tb.TaskNotFound, match="and the connection broke while it was sent"):
             client.result(ended[1])
+
+
+class LoginProvider(OnceProvider):
+    """Logs in first."""
+
+    def authorize(self) -> Flow[Credential]:
+        login = Request("POST", f"{self.settings.base_url}/login", authorized=False)
+        return Credential({"X-Key": self.payload((yield login)).text("key")})
+
+
+def test_a_refused_login_does_not_count_as_a_broken_transfer() -> None:
+    def answer(request: Request) -> Response:
+        if request.url.endswith("/login"):
+            return Response(200 if logins else 401, {}, b'{"key": "a-key-of-tests", "message": "who are you?"}')
+        if request.save_to is None:
+            return Response(200, {}, b'{"id": "t1", "state": "done"}')
+        status = 404 if logins else 401
+        return Response(status, {}, b'{"message": "no result"}')
+
+    logins = True
+    with tb.connect(LoginProvider, api_key="a-key-of-tests", transport=ScriptedTransport(answer)) as client:
+        task = client.get("t1")
+        task = replace(task, finished_at=task.observed_at - timedelta(days=2))
+        logins = False
+        with pytest.raises(tb.AuthenticationError):
+            client.result(task)
+        logins = True
+        with pytest.raises(tb.TaskNotFound, match="it may have been read before"):
+            client.result(task)
 
 
 def test_a_transfer_that_ends_without_an_answer_leaves_no_file() -> None:
