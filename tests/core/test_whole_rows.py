@@ -129,6 +129,10 @@ class Vendor:
 
     def _next(self) -> Command:
         command = self.scheduler.next(self.now)
+        for _ in range(10):  # a step processes a bounded number of tasks that are due
+            if not isinstance(command, WaitUntil) or command.time > self.now:
+                break
+            command = self.scheduler.next(self.now)
         while (update := self.scheduler.next_update()) is not None:
             self.updates.append(update)
             if update.final:
@@ -182,6 +186,15 @@ def test_beside_many_tasks_of_others_rows_take_few_requests_for_each_task(acme: 
     assert len(vendor.delays) == 1000
     assert sum(vendor.delays) / 1000 <= 2.6
     assert (len(vendor.polled) + len(vendor.pages)) / 1000 <= 0.45
+
+
+def test_a_scan_begins_once_every_id_that_is_due_can_be_found_by_it(acme: Maker) -> None:
+    connection = acme(provider=Large, poll={"latency": 2.5}, max_in_flight=1000).connection
+    ids = names(5000)
+    vendor = Vendor(connection, dict.fromkeys(ids, 0.0))
+    vendor.add(ids)
+    vendor.run()
+    assert len(vendor.polled) + len(vendor.pages) < 60
 
 
 def test_failed_tasks_are_ended_by_rows_too(whole: Connection) -> None:
