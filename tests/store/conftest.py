@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, TypeAlias
+from time import monotonic
+from typing import Any, Final, TypeAlias
 
 import pytest
 
@@ -37,7 +39,18 @@ if moment:
 tb.Watcher(tb.Store(path), config=config, interval=0.05, settle=1.0).run()
 """
 
+PNG: Final = b"\x89PNG\r\n\x1a\n" + bytes(64)
+
 StartOwner: TypeAlias = Callable[..., "subprocess.Popen[str]"]
+
+
+def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """Wait for a condition, which work in another thread or process fulfills; return its value."""
+    end, pause = monotonic() + seconds, threading.Event()
+    while not (value := condition()):
+        assert monotonic() < end, "it took too long"
+        pause.wait(0.02)
+    return value
 
 
 @pytest.fixture

@@ -9,12 +9,9 @@ import asyncio
 import os
 import signal
 import sqlite3
-import threading
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -25,20 +22,12 @@ import taskbridge as tb
 from taskbridge.store.ownership import Ownership
 from taskbridge.testing import Emulator
 
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
+from .conftest import PNG, until
+
 FULL = os.environ.get("TASKBRIDGE_KILLS") == "full"
 FILES = 50 if FULL else 4
 ALL = [(name, when) for name in ("mark_sending", "mark_taken", "write") for when in ("before", "after")]
 MOMENTS = ALL if FULL else [("mark_sending", "after"), ("mark_taken", "before"), ("write", "before")]
-
-
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """Wait for a condition, which work in another process fulfills; return its value."""
-    end, pause = monotonic() + seconds, threading.Event()
-    while not (value := condition()):
-        assert monotonic() < end, "it took too long"
-        pause.wait(0.02)
-    return value
 
 
 def kinds(store: tb.Store) -> Counter[str]:

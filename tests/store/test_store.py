@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -22,16 +20,7 @@ from taskbridge.store.database import refuse_network_file_system
 from taskbridge.store.ownership import Ownership, OwnershipLost, Seen
 from taskbridge.testing import Emulator
 
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
-
-
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """Wait for a condition, which work in another thread or process fulfills; return its value."""
-    end, pause = monotonic() + seconds, threading.Event()
-    while not (value := condition()):
-        assert monotonic() < end, "it took too long"
-        pause.wait(0.02)
-    return value
+from .conftest import PNG, until
 
 
 def ended(store: tb.Store, consumer: str = "test") -> list[Any]:
