@@ -80,6 +80,7 @@ def test_a_port_in_use_is_a_clear_error(run: Run) -> None:
     assert f"port {port} on 127.0.0.1 is already in use" in json.loads(done.stderr)["error"]["message"]
 
 
+@pytest.mark.slow
 def test_the_demo_shows_every_vendor(run: Run) -> None:
     done = run("demo")
 

@@ -24,6 +24,8 @@ from taskbridge.emulator import Plan
 from taskbridge.emulator.export import config_toml
 from taskbridge.testing import Emulator
 
+pytestmark = pytest.mark.slow
+
 FULL: Final = os.environ.get("TASKBRIDGE_KILLS") == "full"
 FILES: Final = 200 if FULL else 12
 KILLS: Final = 10 if FULL else 2

@@ -37,6 +37,7 @@ class Patient(VirtualClock):
         await super().async_sleep(seconds)
 
 
+@pytest.mark.slow
 def test_p10_ten_thousand_tasks_through_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     """One poll per task and a few probes during the outage; no burst when the vendor recovers."""
     monkeypatch.setattr(logging.root.manager, "disable", logging.DEBUG)  # saves twenty thousand lines of log

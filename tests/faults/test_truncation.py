@@ -15,6 +15,8 @@ from .polling import DRIVERS, Driver, get_task
 from .server import FIN, READ, RST, Action, answer, chunked, gzipped
 from .vendors import VENDORS, Vendor
 
+pytestmark = pytest.mark.slow
+
 STEPS: Final[dict[Driver, int]] = {"sync": 1, "async": 5}  # a second run of the suite swaps the transports
 ONCE: Final = {"attempts": 1, "first": 0.0, "at_most": 0.0}
 

@@ -54,6 +54,7 @@ def created(emulator: Emulator) -> Counter[str]:
     )
 
 
+@pytest.mark.slow
 def test_owners_that_are_killed_lose_nothing_and_double_nothing(
     store: tb.Store, start_owner: Any, emulator: Emulator, tmp_path: Path
 ) -> None:
