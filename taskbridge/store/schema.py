@@ -9,7 +9,20 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import JSON, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 PREFIX: Final = "taskbridge_"
 VERSION_TABLE: Final = f"{PREFIX}version"
@@ -62,26 +75,50 @@ class EventKind(StrEnum):
 
 METADATA: Final = MetaData()
 
+NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
+"""A number that the database gives; SQLite gives them to an INTEGER only."""
+
 ACCOUNT: Final = Table(
     f"{PREFIX}account",
     METADATA,
     Column("connection", String(100), primary_key=True),
     Column("epoch", Integer, nullable=False),  # of its owner; each takeover adds one
     Column("owner", Text),  # who has or had it, for people
-    Column("revision", Integer, nullable=False),  # of what callers asked for; the owner reads what is newer
-    Column("position", Integer, nullable=False),  # of its last event
+    Column("owner_since", Float),
+    Column("revision", BigInteger, nullable=False),  # of what callers asked for; the owner reads what is newer
+    Column("position", BigInteger, nullable=False),  # of its last event
     Column("problem", Text),  # why nothing is polled or sent at present
+    Column("paused_until", Float),  # the vendor asked for a pause, which the next owner keeps, too
+    Column("status", JSON),  # what the owner reported last, for people
+    Column("status_at", Float),
+    Column("durations", JSON),  # how long its tasks take, as learned so far
+)
+
+RUN: Final = Table(
+    f"{PREFIX}run",
+    METADATA,
+    Column("id", NUMBER, primary_key=True),
+    Column("connection", String(100), nullable=False),
+    Column("target", String(1000), nullable=False, unique=True),  # the folder for its results
+    Column("provider", Text, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("options", JSON, nullable=False),  # of the vendor
+    Column("neutral", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
 )
 
 INTENT: Final = Table(
     f"{PREFIX}intent",
     METADATA,
-    Column("id", Integer, primary_key=True),
+    Column("id", NUMBER, primary_key=True),
     Column("connection", String(100), nullable=False),
     Column("key", String(200), nullable=False),
+    Column("run", NUMBER, ForeignKey(RUN.c.id)),  # the run that it belongs to
+    Column("folder", Text),  # name of the folder for its results, in the run's
     Column("operation", Text),
     Column("input", Text),  # an absolute path, or a URL
-    Column("size", Integer),  # bytes of the file
+    Column("size", BigInteger),  # bytes of the file
+    Column("modified_ns", BigInteger),  # its last change, in nanoseconds since the epoch
     Column("digest", String(64)),  # SHA-256 of the file
     Column("arguments", JSON, nullable=False),  # the other arguments of `submit`
     Column("meta", JSON),  # for its watch
@@ -90,12 +127,15 @@ INTENT: Final = Table(
     Column("recovery_token", JSON),
     Column("ref", Text),
     Column("error", Text),
-    Column("revision", Integer, nullable=False),
+    Column("downloaded_at", Float),  # when its results were in their folder
+    Column("revision", BigInteger, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
     UniqueConstraint("connection", "key"),
 )
 Index(f"{PREFIX}intent_phase", INTENT.c.connection, INTENT.c.phase)
+Index(f"{PREFIX}intent_ref", INTENT.c.ref)
+Index(f"{PREFIX}intent_run", INTENT.c.run)
 
 WATCH: Final = Table(
     f"{PREFIX}watch",
@@ -105,21 +145,24 @@ WATCH: Final = Table(
     Column("state", String(20), nullable=False),
     Column("seq", Integer, nullable=False),  # of its last event
     Column("snapshot", JSON),
+    Column("amount", Float),  # what its task cost so far
+    Column("unit", String(20)),
     Column("error", Text),
     Column("until", Float),
     Column("meta", JSON),
     Column("submitted_at", Float),
-    Column("revision", Integer, nullable=False),
+    Column("revision", BigInteger, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
 )
 Index(f"{PREFIX}watch_state", WATCH.c.connection, WATCH.c.state)
+Index(f"{PREFIX}watch_created", WATCH.c.created_at, WATCH.c.ref)
 
 EVENT: Final = Table(
     f"{PREFIX}event",
     METADATA,
     Column("connection", String(100), primary_key=True),
-    Column("position", Integer, primary_key=True),  # given under the lock of the account's row
+    Column("position", BigInteger, primary_key=True, autoincrement=False),  # given under the lock of the account's row
     Column("key", String(1100), nullable=False, unique=True),
     Column("kind", String(20), nullable=False),
     Column("ref", Text),
@@ -127,11 +170,36 @@ EVENT: Final = Table(
     Column("body", JSON, nullable=False),
     Column("at", Float, nullable=False),
 )
+Index(f"{PREFIX}event_ref", EVENT.c.ref)
 
 CURSOR: Final = Table(
     f"{PREFIX}cursor",
     METADATA,
     Column("consumer", String(200), primary_key=True),
     Column("connection", String(100), ForeignKey(ACCOUNT.c.connection), primary_key=True),
-    Column("position", Integer, nullable=False),  # of the last event that was acknowledged
+    Column("position", BigInteger, nullable=False),  # of the last event that was acknowledged
 )
+
+DELIVERY: Final = Table(
+    f"{PREFIX}delivery",
+    METADATA,
+    Column("consumer", String(200), primary_key=True),
+    Column("connection", String(100), primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),  # of an event that the cursor has passed
+    Column("ref", Text),  # later events of the same task wait for it
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Float),  # of the next attempt; none if it is a dead letter
+    Column("error", Text, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+WEBHOOK: Final = Table(
+    f"{PREFIX}webhook",
+    METADATA,
+    Column("connection", String(100), primary_key=True),
+    Column("key", String(200), primary_key=True),  # the same for each delivery of one webhook
+    Column("ref", Text),
+    Column("revision", BigInteger, nullable=False),
+    Column("received_at", Float, nullable=False),
+)
+Index(f"{PREFIX}webhook_revision", WEBHOOK.c.connection, WEBHOOK.c.revision)
