@@ -210,10 +210,11 @@ def _expected(hazard: Sequence[float]) -> list[float]:
 class DurationModel:
     """How long tasks take, as observed so far."""
 
-    __slots__ = ("_ended", "_hazard", "_lifetimes", "_sample", "_stale", "_total", "_watched", "ends")
+    __slots__ = ("_ended", "_hazard", "_lifetimes", "_sample", "_stale", "_total", "_watched", "_whole", "ends")
 
     def __init__(self) -> None:
-        self._watched = [0.0] * (_BINS + 1)  # seconds watched in each bin
+        self._watched = [0.0] * (_BINS + 1)  # seconds watched in each bin, without those of `_whole`
+        self._whole = [0] * (_BINS + 1)  # by how many more tasks a bin was watched from end to end than the one before
         self._ended = [0.0] * (_BINS + 1)  # ends in each bin that have left the sample
         self._sample: list[_Interval] = []  # the ages between which the latest tasks ended
         self._total = 0.0  # seconds watched in all
@@ -242,8 +243,14 @@ class DurationModel:
         until = max(since, until)
         if not ended:
             self._total += until - since
-            for n in range(_bin(since), _bin(until) + 1):
-                self._watched[n] += min(until, _EDGES[n + 1] if n < _BINS else inf) - max(since, _EDGES[n])
+            first, last = _bin(since), _bin(until)
+            if first == last:
+                self._watched[first] += until - since
+            else:  # the first poll of an old task covers hundreds of bins
+                self._watched[first] += _EDGES[first + 1] - since
+                self._watched[last] += until - _EDGES[last]
+                self._whole[first + 1] += 1
+                self._whole[last] -= 1
             return
         self._total += (until - since) / 2.0
         self._lifetimes += (since + until) / 2.0
@@ -256,7 +263,14 @@ class DurationModel:
         if self.ends > _FORGET_AFTER:
             self._halve()
 
+    def _add_whole(self) -> None:
+        """Add the bins that were watched from end to end to the seconds watched."""
+        for n, tasks in enumerate(accumulate(self._whole)):
+            self._watched[n] += tasks * _WIDTHS[n]
+        self._whole = [0] * (_BINS + 1)
+
     def _halve(self) -> None:
+        self._add_whole()
         self._ended = [n / 2.0 for n in self._ended]
         self._watched = [n / 2.0 for n in self._watched]
         self._sample = self._sample[len(self._sample) // 2 :]
@@ -280,6 +294,7 @@ class DurationModel:
         return hazard.until(until) - hazard.until(since)
 
     def _fit(self) -> Hazard:
+        self._add_whole()
         sample = self._sample
         used = max(n for n, seconds in enumerate(self._watched) if seconds > 0.0 or n == 0)
         used = max(used, *(interval.last for interval in sample)) + 1
