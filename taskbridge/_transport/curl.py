@@ -622,6 +622,8 @@ class _Engine:
         self._selector.register(self._wake_reader, _READ)
         self._watched: dict[int, int] = {}  # the selector's events by file descriptor
         self._active: dict[Any, _Transfer] = {}  # by handle
+        self._added = 0  # handles that libcurl has
+        self._queue: deque[_Transfer] = deque()  # those that wait for one of the connections
         self._resolving: dict[tuple[str, int], list[_Transfer]] = defaultdict(list)  # by host and port
         self._names: dict[tuple[str, int], tuple[tuple[str, ...], float]] = {}  # addresses, and until when they hold
         self._spare: list[Any] = []  # handles
@@ -803,6 +805,11 @@ class _Engine:
         self._connect(transfer)
 
     def _connect(self, transfer: _Transfer) -> None:
+        """Give a transfer to libcurl once a connection is free: there, the wait would count as connecting."""
+        if self._added >= self._size:
+            self._queue.append(transfer)
+            return
+        self._added += 1
         transfer.is_added = True
         self._multi.add_handle(transfer.curl)
         self._has_new = True
@@ -835,8 +842,13 @@ class _Engine:
         transfer.finish(code)
         if transfer.is_added:
             self._multi.remove_handle(curl)
+            self._added -= 1
         self._recycle(curl)
         self._finished.append(transfer)
+        while self._queue and self._added < self._size:
+            following = self._queue.popleft()
+            if not following.is_ended:
+                self._connect(following)
 
     def _recycle(self, curl: Any) -> None:
         if len(self._spare) < self._size:

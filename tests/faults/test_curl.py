@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import pytest
@@ -22,7 +23,7 @@ from taskbridge.transport import Network
 
 from .conftest import Place
 from .rows import head
-from .server import FIN, HANG, READ, FaultServer, answer
+from .server import FIN, HANG, READ, FaultServer, Seen, answer
 
 KEPT: Final = answer(200, b"{}", close=False)
 DEAD: Final = (READ, KEPT, READ, FIN)
@@ -103,6 +104,41 @@ def test_a_line_break_in_a_header_field_is_not_sent(
     with pytest.raises(TransportError, match="cannot be sent") as caught:
         transport.send(request, deadline=time.monotonic() + 5.0, max_body=1024)
     assert (caught.value.written, play.connections) == (False, 0)
+
+
+# Connections.
+
+
+@pytest.mark.parametrize("seconds", [5.0, 0.2])
+def test_the_wait_for_a_free_connection_is_no_attempt_to_connect(
+    seconds: float, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends with the time of the request only."""
+    monkeypatch.setattr(responses, "CONNECT_LIMIT", 0.1)
+
+    def reply(_: Seen) -> bytes:
+        threading.Event().wait(0.05)
+        return KEPT
+
+    play = server.reply(reply)
+    transport = CurlTransport(Network(), size=1)
+    deadline = time.monotonic() + seconds
+
+    def ask(_: int) -> Response | TaskbridgeError:
+        try:
+            return transport.send(Request("GET", server.url), deadline=deadline, max_body=1024)
+        except TaskbridgeError as error:
+            return error
+
+    with ThreadPoolExecutor(12) as threads:
+        outcomes = list(threads.map(ask, range(12)))
+    transport.close()
+    failed = [each for each in outcomes if isinstance(each, TaskbridgeError)]
+    if seconds == 5.0:
+        assert (failed, play.connections) == ([], 1)
+    else:
+        assert 0 < len(failed) < 12
+        assert len(play.requests) <= 12 - len(failed) + 1  # what was late in the queue was not sent
 
 
 # The thread.
