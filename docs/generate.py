@@ -27,6 +27,7 @@ from pydantic.fields import FieldInfo
 from site_parts import by_family, llms_txt, reference, signatures, site_pages
 
 from taskbridge import errors, events
+from taskbridge._config.descriptions import describe
 from taskbridge._config.registry import builtin_providers, load_provider
 from taskbridge._config.settings import CommonSettings
 from taskbridge._engine.logs import RECORDS
@@ -353,12 +354,13 @@ def settings(name: str) -> str:
 
 
 def _settings(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, ...]]:
+    descriptions = describe(model)
     for key, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from _settings(inner, f"{above}{key}.")
             continue
-        yield code(f"{above}{key}"), _kind(field.annotation, key), _default(field), prose(field.description or "")
+        yield code(f"{above}{key}"), _kind(field.annotation, key), _default(field), prose(descriptions.get(key, ""))
 
 
 def variables() -> str:

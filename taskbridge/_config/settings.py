@@ -66,7 +66,7 @@ StageUrl: TypeAlias = Annotated[str, AfterValidator(_check_stage)]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
 class _Poll(_Settings):
@@ -110,16 +110,16 @@ class _Submit(_Settings):
     """Options of the vendor for that operation, verbatim; options of a call override them, key by key."""
 
 
-class CommonSettings(_Settings, defer_build=True):
+class CommonSettings(_Settings):
     """Settings that every connection has, in the file and as keywords of `taskbridge.connect`."""
 
     request_timeout: Seconds = 30.0
     """Total seconds for one call such as a status request, with all attempts and token renewals; uploads get more."""
-    retry: _Retry = _Retry()
+    retry: _Retry = Field(default_factory=_Retry)
     """How often a failed request is retried."""
-    poll: _Poll = _Poll()
+    poll: _Poll = Field(default_factory=_Poll)
     """How often an unfinished task is polled."""
-    submit: _Submit = _Submit()
+    submit: _Submit = Field(default_factory=_Submit)
     """What this connection submits if a call does not say."""
     stage: StageUrl | None = None
     """Where documents are put for a vendor that takes only URLs, such as `s3://bucket/prefix`."""

@@ -134,11 +134,13 @@ def _variable(connection: str, key: str) -> str:
 
 
 def _settings(model: type[BaseModel], connection: str, usual: Sequence[str]) -> Iterator[str]:
+    from taskbridge._config.descriptions import describe  # noqa: PLC0415  # heavy
     from taskbridge.cli.config import setting_fields  # noqa: PLC0415  # heavy
 
+    descriptions = describe(model)
     for key, field in setting_fields(model):
         yield from textwrap.wrap(
-            " ".join((field.description or key).replace("``", "").replace("`", "").split()),
+            " ".join(descriptions.get(key, key).replace("``", "").replace("`", "").split()),
             _WIDTH,
             initial_indent="# ",
             subsequent_indent="# ",

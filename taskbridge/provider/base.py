@@ -68,13 +68,7 @@ class ProviderSettings(BaseModel):
     Fields whose names end in ``_url`` are addresses: plain ``http`` is refused unless the host is this machine.
     """
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        defer_build=True,
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, hide_input_in_errors=True)
 
     usual: ClassVar[tuple[str, ...]] = ()
     """Optional settings that ``taskbridge init`` writes into a new configuration, such as one way to sign in."""
