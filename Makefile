@@ -54,6 +54,13 @@ $(VENV)/.test: $(VENV)/.demo
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 
+# A million tasks with a store in SQLite, and 200,000 in four processes with PostgreSQL and real HTTP; an hour.
+
+.PHONY: bench-scale
+
+bench-scale: $(VENV)/.bench
+	$(BIN)/python -m benchmarks many
+
 $(VENV)/.bench: $(VENV)/.demo
 	$(PIP) install --group bench
 	@touch $@

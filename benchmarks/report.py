@@ -240,6 +240,28 @@ def _start(results: Mapping[str, Any]) -> list[str]:
     return _grid(("Whole process", "× `python -c pass`"), rows)
 
 
+def _many(results: Mapping[str, Any]) -> list[str]:
+    section = results["many"]
+    runs = {"virtual time, SQLite": section["virtual"], "real time, PostgreSQL": section["processes"]}
+    rows = [
+        (
+            name,
+            f"{run['tasks']:,}",
+            f"{run.get('processes', 1)}",
+            f"{run['connections']}",
+            f"{run['lost']}",
+            f"{run['doubled']}",
+            f"{run['requests'] / run['tasks']:.2f}",
+            f"{run['cpu_per_task'] * 1000:.1f}",
+            f"{run['statements_per_task']:.3f}",
+            f"{run['bytes_per_task']:,.0f}",
+        )
+        for name, run in runs.items()
+    ]
+    head = ("", "Tasks", "Processes", "Connections", "Lost", "Doubled")
+    return _grid((*head, "Requests per task", "CPU per task, ms", "Statements per task", "Bytes per task"), rows)
+
+
 _TABLES: Final = {
     "machine": _machine,
     "targets": _targets,
@@ -256,6 +278,7 @@ _TABLES: Final = {
     "lists": _lists,
     "handed-in": _handed_in,
     "start": _start,
+    "many": _many,
 }
 
 

@@ -92,6 +92,10 @@ def _growth(what: str) -> Callable[[Results], float | None]:
     return figure
 
 
+def _many(what: str) -> Callable[[Results], float | None]:
+    return lambda results: float(max(results["many"][run][what] for run in ("virtual", "processes")))
+
+
 def _bare(scheme: str) -> Callable[[Results], str]:
     """Explain a miss by what a poll consists of."""
 
@@ -279,6 +283,25 @@ TARGETS: Final[Mapping[str, Target]] = {
     ),
     "version": Target(
         "`taskbridge --version` × a script that imports click", 1.5, _ratio("startup", "version_to_click"), "Start"
+    ),
+    "many-lost": Target("a million tasks and a store: ends that are lost", 0.0, _many("lost"), "Stores", False, 0),
+    "many-doubled": Target(
+        "a million tasks and a store: ends that are stored twice", 0.0, _many("doubled"), "Stores", False, 0
+    ),
+    "store-cpu": Target("CPU per poll × without a store", 1.15, _value("many", "compared", "cpu_ratio"), "Stores"),
+    "store-statements": Target(
+        "statements per poll", 0.05, _value("many", "compared", "statements_per_poll"), "Stores", False, 3
+    ),
+    "store-events": Target(
+        "ends stored per second, SQLite", 5000.0, _value("many", "events", "per_second"), "Stores", True, 0
+    ),
+    "restart": Target(
+        "100,000 open tasks in SQLite: seconds until they are polled again",
+        10.0,
+        _value("many", "restart", "seconds"),
+        "Stores",
+        False,
+        1,
     ),
 }
 

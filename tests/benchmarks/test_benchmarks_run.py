@@ -66,3 +66,11 @@ def test_the_page_has_a_place_for_every_table_and_no_other() -> None:
     names = [mark[2] for mark in report._MARKED.finditer(text)]
     assert sorted(names) == sorted(report._TABLES)
     assert report.filled(text, {}) == text
+
+
+def test_many_tasks_and_a_store_lose_and_double_no_end() -> None:
+    pytest.importorskip("numpy", reason="numpy comes with the packages of the benchmarks")
+    many = import_module("benchmarks.many")
+    results = many.virtual(400, 4)
+    assert (results["tasks"], results["lost"], results["doubled"]) == (400, 0, 0)
+    assert all(isfinite(value) for value in figures(results))
