@@ -32,7 +32,7 @@ KNOWN: Final = frozenset(
     python-dateutil requests rich six starlette stevedore typing-extensions typing-inspection tzdata urllib3 uvicorn
     zipp pbr deprecated wrapt
     alembic backports-tarfile cffi cryptography jaraco-classes jaraco-context jaraco-functools jeepney keyring
-    lazy-importer mako markupsafe more-itertools pycparser secretstorage sqlalchemy
+    lazy-importer mako markupsafe more-itertools psycopg psycopg-binary pycparser secretstorage sqlalchemy
     """.split()  # noqa: SIM905  # shorter than a list of strings
 )
 
