@@ -1,124 +1,247 @@
-"""The database behind a store: opened, checked, migrated, and its transactions.
-
-SQLite in a file, in WAL mode, on a local disk. Everything is on disk when a transaction ends (``synchronous=FULL``).
-"""
+"""The database behind a store: what SQLite and PostgreSQL have in common."""
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeAlias
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, Table, inspect, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
-from taskbridge._fork import prepare_for_fork, renew_after_fork
+from taskbridge._fork import renew_after_fork
 from taskbridge.errors import ConfigError, TaskbridgeError, printable
+from taskbridge.provider.clock import Clock
 from taskbridge.store.schema import HEAD, PREFIX, VERSION_TABLE
 
-_BUSY: Final = 30.0  # seconds that a transaction waits for another one
-_MODE: Final = "taskbridge_begin"  # execution option: how a transaction begins
-_NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre"})
-_FUSE: Final = "fuse.sshfs"
-_MOUNTS: Final = Path("/proc/self/mounts")
-_CREATING: Final = threading.Lock()
+Insert: TypeAlias = sqlite.Insert | postgresql.Insert
+_INSERTS: Final[dict[str, type[Insert]]] = {"postgresql": postgresql.Insert, "sqlite": sqlite.Insert}
 
 
 class StoreUnavailable(TaskbridgeError):
     """The database cannot be read or written at present; nothing that was not stored before is stored now."""
 
 
-class Database:
+class OwnerLock(Protocol):
+    """The lock of the database that one process at a time holds for a connection, and that ends with the process."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether no other process can have it; answers at once, without asking the database."""
+        ...
+
+    def take(self) -> bool:
+        """Take it; False if another process holds it.
+
+        Raises:
+            StoreUnavailable: The database cannot be used.
+        """
+        ...
+
+    def release(self) -> None:
+        """Let another process take it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far the row of an account was, when this process saw it last; each number only grows.
+
+    Attributes:
+        epoch: Of its owner.
+        revision: Of what callers asked for.
+        position: Of its last event.
+    """
+
+    epoch: int = 0
+    revision: int = 0
+    position: int = 0
+
+
+class Database(ABC):
     """An open database.
 
     Args:
-        url: A path of a SQLite file, or a URL such as ``sqlite:////var/lib/taskbridge.db``.
-
-    Raises:
-        ConfigError: It cannot be used.
+        name: The database, for people; without a password.
+        engine: Its connections.
+        clock: The time.
     """
 
-    def __init__(self, url: str | os.PathLike[str]) -> None:
-        self.path = _path_of(url)
-        self.name = printable(str(self.path), 300)
-        refuse_network_file_system(self.path)
-        problem = create_file(self.path)
-        if problem:
-            raise ConfigError(f"the store {self.name} cannot be opened: {problem}")
-        self.engine: Engine = create_engine(
-            URL.create("sqlite", database=str(self.path)), connect_args={"timeout": _BUSY}
-        )
+    def __init__(self, name: str, engine: Engine, clock: Clock) -> None:
+        self.name = name
+        self.engine = engine
+        self.dialect: str = engine.dialect.name
+        self._clock = clock
+        self._marks: dict[str, Mark] = {}
+        self._marking = threading.Lock()
         self._inherited: list[object] = []
-        prepare_for_fork(self, Database.close)
         renew_after_fork(self, Database._begin_process)
-        event.listen(self.engine, "connect", _on_connect)
-        event.listen(self.engine, "begin", _on_begin)
-        problem = ""
-        try:
-            self._prepare()
-        except DatabaseError as error:
-            problem = printable(str(error.orig), 200)
-            self.close()
-        except BaseException:
-            self.close()
-            raise
-        if problem:
-            raise ConfigError(f"{self.name} cannot be used as a store: {problem}; name another file")
 
     def close(self) -> None:
         """Close the kept connections."""
         self.engine.dispose()
 
     def _begin_process(self) -> None:
-        """Begin without connections: SQLite's must be neither used nor closed in a child of their process."""
+        """Begin without connections: those of the parent process must be neither used nor closed in its child."""
+        self._marking = threading.Lock()
         self._inherited.append(self.engine.pool)
         self.engine.dispose(close=False)
 
+    def insert(self, table: Table) -> Insert:
+        """Return an INSERT that can have ``ON CONFLICT``."""
+        return insert_into(self.dialect, table)
+
+    # What differs.
+
+    @abstractmethod
+    def owner_lock(self, connection: str) -> OwnerLock:
+        """Return the lock of a connection's owner, not taken yet."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """Return seconds since the epoch, by the one clock of all processes that use this database."""
+
+    @abstractmethod
+    def read_clock(self, opened: Connection) -> None:
+        """Let `now` follow the clock of the database."""
+
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[Connection]:
+        """Open a connection to read."""
+
+    @abstractmethod
+    def _writing(self, *, is_owner: bool) -> AbstractContextManager[Connection]:
+        """Open a transaction to write."""
+
+    @abstractmethod
+    def _migrating(self) -> AbstractContextManager[Connection]:
+        """Open a transaction that changes the tables, of which there is one at a time."""
+
+    # Transactions.
+
     @contextmanager
     def reading(self) -> Generator[Connection]:
-        """Read in a transaction."""
-        with self._transaction("BEGIN") as connection:
+        """Read; in PostgreSQL, each statement sees what was committed when it began.
+
+        Raises:
+            StoreUnavailable: It cannot be read.
+        """
+        with self._translating(), self._reading() as connection:
             yield connection
 
     @contextmanager
-    def writing(self) -> Generator[Connection]:
-        """Write in a transaction, of which there is one at a time; it is on disk when the block ends.
+    def writing(self, *, is_owner: bool = False) -> Generator[Connection]:
+        """Write in a transaction; it is on disk when the block ends.
+
+        Args:
+            is_owner: Whether the block holds up nothing but the database: then the database ends the transaction of a
+                process that is stopped in it after seconds, so that the next owner does not wait for its locks.
 
         Raises:
             StoreUnavailable: It cannot be written.
         """
-        with self._transaction("BEGIN IMMEDIATE") as connection:
+        with self._translating(), self._writing(is_owner=is_owner) as connection:
             yield connection
 
     @contextmanager
-    def _transaction(self, begin: str) -> Generator[Connection]:
+    def _translating(self) -> Generator[None]:
         try:
-            with self.engine.connect().execution_options(**{_MODE: begin}) as connection, connection.begin():
-                yield connection
+            yield
         except SQLAlchemyError as error:
-            problem = printable(str(getattr(error, "orig", None) or error), 200)
+            problem = problem_of(error)
         else:
             return
         raise StoreUnavailable(f"the store {self.name} cannot be used: {problem}", retryable=True)
 
+    @contextmanager
+    def joining(self, connection: object) -> Generator[Connection]:
+        """Use the connection of a caller, in its transaction.
+
+        Args:
+            connection: Of SQLAlchemy.
+
+        Raises:
+            ConfigError: It is not, or of another database.
+        """
+        if not isinstance(connection, Connection):
+            raise ConfigError(
+                f"begin() takes a connection of SQLAlchemy, or of psycopg where the store is in PostgreSQL, not "
+                f"{type(connection).__name__}"
+            )
+        if connection.dialect.name != self.dialect:
+            raise ConfigError(f"the connection is of {connection.dialect.name}, and the store of {self.dialect}")
+        yield connection
+
+    # A database that lost what it had.
+
+    def note(self, connection: str, *, epoch: int = 0, revision: int = 0, position: int = 0) -> None:
+        """Remember how far an account's row is; only what was committed."""
+        with self._marking:
+            known = self._marks.get(connection, Mark())
+            self._marks[connection] = Mark(
+                max(known.epoch, epoch), max(known.revision, revision), max(known.position, position)
+            )
+
+    def refuse_older(self, connection: str, epoch: int, revision: int, position: int) -> None:
+        """Refuse a row of an account that is older than this process has seen it.
+
+        Args:
+            connection: Name of the connection.
+            epoch: Of the takeover that is about to be stored; higher than any before.
+            revision: Of what callers asked for.
+            position: Of the last event.
+
+        Raises:
+            StoreUnavailable: It is: a standby without the last changes took over, or a backup was restored.
+        """
+        known = self._marks.get(connection)
+        if known is None or (epoch > known.epoch and revision >= known.revision and position >= known.position):
+            return
+        raise StoreUnavailable(
+            f"the store {self.name} lacks changes to {printable(connection, 100)!r} that this process has seen "
+            f"(takeover {epoch - 1}, change {revision}, event {position}; it was {known.epoch}, {known.revision}, "
+            f"{known.position}): a standby without them took over, or a backup was restored. Nothing is sent or "
+            "polled. Check what the vendor has of the submissions that are planned, then call Store.adopt",
+            retryable=True,
+        )
+
+    # The tables.
+
+    def prepare(self) -> None:
+        """Check the version of the tables; create or migrate them.
+
+        Raises:
+            ConfigError: They cannot be used.
+        """
+        problem = ""
+        try:
+            self._prepare()
+        except DatabaseError as error:
+            problem = problem_of(error)
+            self.close()
+        except BaseException:
+            self.close()
+            raise
+        if problem:
+            raise ConfigError(f"{self.name} cannot be used as a store: {problem}; name another database")
+
     def _prepare(self) -> None:
-        """Check the version of the tables; create or migrate them."""
         with self.engine.connect() as connection:
             version = _version(connection)
         if version == HEAD:
             return
-        with self.engine.connect().execution_options(**{_MODE: "BEGIN IMMEDIATE"}) as connection, connection.begin():
+        with self._migrating() as connection:
             version = _version(connection)  # another process may have been faster
             if version != HEAD:
                 self._migrate(connection, version)
 
     def _migrate(self, connection: Connection, version: str | None) -> None:
-        from alembic import command  # noqa: PLC0415  # slow to import, and needed once per file
+        from alembic import command  # noqa: PLC0415  # slow to import, and needed once per database
         from alembic.config import Config  # noqa: PLC0415
         from alembic.script import ScriptDirectory  # noqa: PLC0415
 
@@ -136,81 +259,23 @@ class Database:
         command.upgrade(config, "head")
 
 
+def insert_into(dialect: str, table: Table) -> Insert:
+    """Return an INSERT that can have ``ON CONFLICT``, for ``postgresql`` or ``sqlite``."""
+    return _INSERTS[dialect](table)
+
+
+_PROBLEM: Final = 200  # characters
+
+
+def problem_of(error: Exception) -> str:
+    """Return what the database says, in a line and without the values of a row."""
+    cause: Any = getattr(error, "orig", None) or error
+    diagnosis = getattr(cause, "diag", None)  # of PostgreSQL
+    return printable(" ".join(str(getattr(diagnosis, "message_primary", None) or cause).split()), _PROBLEM)
+
+
 def _version(connection: Connection) -> str | None:
     """Return the revision of the tables; None if there are none."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608  # a constant
-
-
-def _on_connect(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # SQLAlchemy begins transactions, see `_on_begin`
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _on_begin(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get(_MODE, "BEGIN"))
-
-
-def _path_of(url: str | os.PathLike[str]) -> Path:
-    """Return the absolute path of the file that a store is in.
-
-    Raises:
-        ConfigError: It is not in a file.
-    """
-    if isinstance(url, str) and "://" in url:
-        try:
-            parsed = make_url(url)
-        except ArgumentError:
-            raise ConfigError("a store is a path, or a URL such as sqlite:////var/lib/taskbridge.db") from None
-        if parsed.get_backend_name() != "sqlite":
-            raise ConfigError(f"a store is a SQLite file; {printable(parsed.get_backend_name(), 40)} is not supported")
-        name = parsed.database or ""
-    else:
-        name = os.fspath(url)
-    if name in ("", ":memory:"):
-        raise ConfigError("a store is a file: in memory, it would not survive the process")
-    return Path(name).absolute()
-
-
-def create_file(path: Path) -> str:
-    """Create a file, with access for its owner only, if it does not exist; return what prevents that.
-
-    An existing file is not opened: closing it would end the locks that SQLite holds on it in this process.
-    """
-    try:
-        with _CREATING:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        return ""
-    except OSError as error:
-        return error.strerror or type(error).__name__
-    return ""
-
-
-def refuse_network_file_system(path: Path, mounts: Iterable[str] | None = None) -> None:
-    """Refuse a file on a network drive, where SQLite's locks do not hold.
-
-    Args:
-        path: The file.
-        mounts: Lines of ``/proc/mounts``; None for those of this machine, where it has them.
-
-    Raises:
-        ConfigError: It is on such a drive.
-    """
-    if mounts is None:
-        mounts = _MOUNTS.read_text(errors="surrogateescape").splitlines() if sys.platform == "linux" else ()
-    folders = {str(each) for each in path.resolve().parents}
-    longest, kind = "", ""
-    for line in mounts:
-        fields = line.split()
-        if len(fields) > 2:  # device, folder, kind
-            folder = fields[1].replace("\\040", " ")
-            if folder in folders and len(folder) >= len(longest):
-                longest, kind = folder, fields[2]
-    if kind in _NETWORK or kind == _FUSE:
-        raise ConfigError(
-            f"the store {printable(str(path), 300)} is on a network drive ({kind}), where SQLite loses data; "
-            "put it on a local disk"
-        )

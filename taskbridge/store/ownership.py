@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import os
 import socket
-import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import JSON, Connection, RowMapping, bindparam, func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from taskbridge._fork import renew_after_fork
-from taskbridge.errors import printable
 from taskbridge.models import Task, TaskRef
-from taskbridge.provider.clock import Clock
-from taskbridge.store.database import Database, StoreUnavailable, create_file
+from taskbridge.store.database import Database
 from taskbridge.store.records import without_contents
 from taskbridge.store.schema import ACCOUNT, EVENT, INTENT, WATCH, EventKind, Phase, State
 
 _WAITING: Final = (Phase.PLANNED, Phase.SENDING)
+
+_POSITIONS: Final = (
+    update(ACCOUNT)
+    .where(ACCOUNT.c.connection == bindparam("of"))
+    .values(position=ACCOUNT.c.position + bindparam("count"))
+    .returning(ACCOUNT.c.position)
+)  # built once, because that takes longer than its execution
 
 
 class OwnershipLost(Exception):
@@ -71,102 +74,110 @@ class Ownership:
     Args:
         database: The store's.
         connection: Name of the connection.
-        clock: The time.
     """
 
-    def __init__(self, database: Database, connection: str, clock: Clock) -> None:
+    def __init__(self, database: Database, connection: str) -> None:
         self.connection = connection
         self._database = database
-        self._clock = clock
-        self._path = database.path.with_name(f"{database.path.name}-owner-{connection}")
-        self._lock: sqlite3.Connection | None = None
+        self._lock = database.owner_lock(connection)
         self._epoch = 0
         renew_after_fork(self, Ownership.release)  # a forked child owns nothing; the parent's lock stays
 
     # Owning.
 
+    @property
+    def is_held(self) -> bool:
+        """Whether no other process can be the owner; answers at once, without asking the database."""
+        return self._lock.is_held
+
     def take(self) -> bool:
         """Become the owner; False if another process is.
 
         Raises:
-            StoreUnavailable: The database cannot be used.
+            StoreUnavailable: The database cannot be used, or it lost changes that this process has seen.
+            OwnershipLost: The lock was lost at once.
         """
-        if self._lock is None and not self._take_lock():
+        if not self._lock.take():
             return False
-        with self._database.writing() as opened:
+        with self._database.writing(is_owner=True) as opened:
             account = {"connection": self.connection, "epoch": 0, "revision": 0, "position": 0}
-            opened.execute(upsert(ACCOUNT).values(account).on_conflict_do_nothing(index_elements=["connection"]))
+            created = self._database.insert(ACCOUNT).values(account)
+            opened.execute(created.on_conflict_do_nothing(index_elements=["connection"]))
             taken = (
                 update(ACCOUNT)
                 .where(ACCOUNT.c.connection == self.connection)
                 .values(
-                    epoch=ACCOUNT.c.epoch + 1, owner=f"process {os.getpid()} on {socket.gethostname()}", problem=None
+                    epoch=ACCOUNT.c.epoch + 1,
+                    owner=f"process {os.getpid()} on {socket.gethostname()}",
+                    owner_since=self._database.now(),
+                    problem=None,
                 )
+                .returning(ACCOUNT.c.epoch, ACCOUNT.c.revision, ACCOUNT.c.position)
             )
-            self._epoch = opened.execute(taken.returning(ACCOUNT.c.epoch)).scalar_one()
+            epoch, revision, position = opened.execute(taken).one()
+            self._database.refuse_older(self.connection, epoch, revision, position)
+            if not self._lock.is_held:
+                raise OwnershipLost
+        self._epoch = epoch
+        self._database.note(self.connection, epoch=epoch, revision=revision, position=position)
         return True
-
-    def _take_lock(self) -> bool:
-        problem = create_file(self._path)
-        if problem:
-            raise StoreUnavailable(f"{printable(str(self._path), 300)} cannot be locked: {problem}", retryable=True)
-        try:
-            lock = sqlite3.connect(self._path, timeout=0.0, isolation_level=None, check_same_thread=False)
-            try:
-                lock.execute("BEGIN EXCLUSIVE")
-            except sqlite3.OperationalError as error:
-                lock.close()
-                if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                    return False
-                raise
-        except sqlite3.Error as error:
-            problem = printable(str(error), 200)
-        else:
-            self._lock = lock
-            return True
-        raise StoreUnavailable(f"{printable(str(self._path), 300)} cannot be locked: {problem}", retryable=True)
 
     def release(self) -> None:
         """Let another process take over."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            with suppress(sqlite3.Error):
-                lock.close()
+        self._lock.release()
 
-    def _check(self, opened: Connection, events: int = 0) -> int:
-        """Lock the account's row, check the epoch, and return the position before that of the next event."""
-        counted = (
-            update(ACCOUNT)
-            .where(ACCOUNT.c.connection == self.connection, ACCOUNT.c.epoch == self._epoch)
-            .values(position=ACCOUNT.c.position + events)
-        )
-        position: int | None = opened.execute(counted.returning(ACCOUNT.c.position)).scalar_one_or_none()
-        if position is None:
+    @contextmanager
+    def _writing(self) -> Generator[Connection]:
+        """Write in a transaction, as the owner: the account's row is locked, so callers and other owners wait.
+
+        Raises:
+            OwnershipLost: This process is not the owner any more.
+            StoreUnavailable: The database cannot be written.
+        """
+        if not self.is_held:
             raise OwnershipLost
-        return position - events
+        with self._database.writing(is_owner=True) as opened:
+            own = (ACCOUNT.c.connection == self.connection) & (ACCOUNT.c.epoch == self._epoch)
+            # The lock that an UPDATE takes, and under which consumers can store their positions.
+            locked = select(ACCOUNT.c.epoch).where(own).with_for_update(key_share=True)
+            if opened.execute(locked).first() is None:
+                raise OwnershipLost
+            yield opened
 
     def set_problem(self, problem: str | None) -> None:
         """Store why nothing is polled or sent at present."""
-        with self._database.writing() as opened:
-            self._check(opened)
+        with self._writing() as opened:
             opened.execute(update(ACCOUNT).where(ACCOUNT.c.connection == self.connection).values(problem=problem))
 
     # Reading.
 
     def changes(self, after: int) -> Changes | None:
-        """Return what is newer than a revision; None if nothing is. After -1, everything that is to be done."""
+        """Return what is newer than a revision; None if nothing is. After -1, everything that is to be done.
+
+        Raises:
+            OwnershipLost: Another process has taken over.
+            StoreUnavailable: The database cannot be read.
+        """
         with self._database.reading() as opened:
-            own = ACCOUNT.c.connection == self.connection
-            revision = opened.execute(select(ACCOUNT.c.revision).where(own)).scalar_one()
+            account = select(ACCOUNT.c.epoch, ACCOUNT.c.revision, ACCOUNT.c.position)
+            row = opened.execute(account.where(ACCOUNT.c.connection == self.connection)).one_or_none()
+            if row is None or row.epoch != self._epoch:
+                raise OwnershipLost
+            revision: int = row.revision
+            self._database.note(self.connection, revision=revision, position=row.position)
             if revision == after:
                 return None
+            # Only up to the revision: what is committed from now on is read the next time.
             watches = select(WATCH.c.ref, WATCH.c.state, WATCH.c.until, WATCH.c.submitted_at).where(
-                WATCH.c.connection == self.connection, WATCH.c.revision > after
+                WATCH.c.connection == self.connection, WATCH.c.revision > after, WATCH.c.revision <= revision
             )
             if after < 0:
                 watches = watches.where(WATCH.c.state == State.OPEN)
             intents = select(INTENT.c.id).where(
-                INTENT.c.connection == self.connection, INTENT.c.phase.in_(_WAITING), INTENT.c.revision > after
+                INTENT.c.connection == self.connection,
+                INTENT.c.phase.in_(_WAITING),
+                INTENT.c.revision > after,
+                INTENT.c.revision <= revision,
             )
             return Changes(
                 revision,
@@ -202,8 +213,9 @@ class Ownership:
 
         A task that has ended already is stored together with its end: its vendor may not know it any more.
         """
-        now, ref = self._clock.now().timestamp(), str(task.ref)
-        with self._database.writing() as opened:
+        ref = str(task.ref)
+        with self._writing() as opened:
+            now = self._database.now()
             intent = self._change_phase(opened, number, Phase.TAKEN, None, EventKind.SUBMITTED, ref=ref)
             values = {
                 "ref": ref,
@@ -218,21 +230,21 @@ class Ownership:
                 "created_at": now,
                 "updated_at": now,
             }
-            opened.execute(upsert(WATCH).values(values).on_conflict_do_nothing(index_elements=["ref"]))
+            opened.execute(self._database.insert(WATCH).values(values).on_conflict_do_nothing(index_elements=["ref"]))
             if task.is_terminal:
-                self._write(opened, [Seen(task.ref, State.ENDED, task)])
+                store_seen(opened, self.connection, [Seen(task.ref, State.ENDED, task)], now)
             return opened.execute(select(WATCH).where(WATCH.c.ref == ref)).mappings().one()
 
     def _set_phase(
         self, number: int, phase: Phase, error: str | None, event: EventKind | None = None, **values: Any
     ) -> None:
-        with self._database.writing() as opened:
+        with self._writing() as opened:
             self._change_phase(opened, number, phase, error, event, **values)
 
     def _change_phase(
         self, opened: Connection, number: int, phase: Phase, error: str | None, event: EventKind | None, **values: Any
     ) -> RowMapping:
-        position, now = self._check(opened, 0 if event is None else 1), self._clock.now().timestamp()
+        now = self._database.now()
         changed = update(INTENT).where(INTENT.c.id == number, INTENT.c.phase.in_(_WAITING))
         changed = changed.values(phase=phase, error=error, updated_at=now, **values)
         intent = opened.execute(changed.returning(*INTENT.c)).mappings().one_or_none()
@@ -241,7 +253,7 @@ class Ownership:
         if event is not None:
             row = {
                 "connection": self.connection,
-                "position": position + 1,
+                "position": take_positions(opened, self.connection, 1),
                 "key": f"{self.connection}/{intent['key']}/{event}",
                 "kind": event,
                 "ref": values.get("ref"),
@@ -256,21 +268,32 @@ class Ownership:
 
     def write(self, seen: Iterable[Seen]) -> None:
         """Store snapshots and ends, each end with its event, all of it or nothing; what is not open stays as it is."""
-        with self._database.writing() as opened:
-            self._write(opened, seen)
-
-    def _write(self, opened: Connection, seen: Iterable[Seen]) -> None:
-        store_seen(opened, seen, lambda count: self._check(opened, count), self._clock.now().timestamp())
+        with self._writing() as opened:
+            position = store_seen(opened, self.connection, seen, self._database.now())
+        self._database.note(self.connection, position=position)
 
 
-def store_seen(opened: Connection, seen: Iterable[Seen], take_positions: Callable[[int], int], now: float) -> None:
+def take_positions(opened: Connection, connection: str, count: int) -> int:
+    """Take the positions of so many new events of a connection, and return the last one.
+
+    The account's row stays locked until the transaction ends, so a position is committed before a higher one is given:
+    a reader that has seen a position misses none below it.
+    """
+    taken: int = opened.execute(_POSITIONS, {"of": connection, "count": count}).scalar_one()
+    return taken
+
+
+def store_seen(opened: Connection, connection: str, seen: Iterable[Seen], now: float) -> int:
     """Store snapshots and ends of open watches of one connection, each end with its event.
 
     Args:
-        opened: A transaction.
+        opened: A transaction that has locked the account's row.
+        connection: Name of the connection.
         seen: What was seen.
-        take_positions: Takes the positions of so many events, and returns the one before them.
         now: Seconds since the epoch.
+
+    Returns:
+        The position of the last event.
     """
     latest = {str(each.ref): each for each in seen}
     query = select(WATCH.c.ref, WATCH.c.seq, WATCH.c.meta).where(
@@ -278,7 +301,7 @@ def store_seen(opened: Connection, seen: Iterable[Seen], take_positions: Callabl
     )
     rows = opened.execute(query).all()
     ends = [row for row in rows if latest[row.ref].state is not State.OPEN]
-    position = take_positions(len(ends))
+    last = take_positions(opened, connection, len(ends)) if ends else 0
     changed = [
         {
             "of_ref": row.ref,
@@ -292,8 +315,8 @@ def store_seen(opened: Connection, seen: Iterable[Seen], take_positions: Callabl
     ]
     events = [
         {
-            "connection": TaskRef(row.ref).connection,
-            "position": position + number,
+            "connection": connection,
+            "position": last - len(ends) + number,
             "key": f"{row.ref}/{row.seq + 1}",
             "kind": EventKind.ENDED if each.state is State.ENDED else EventKind.GIVEN_UP,
             "ref": row.ref,
@@ -324,6 +347,7 @@ def store_seen(opened: Connection, seen: Iterable[Seen], take_positions: Callabl
         )
     if events:
         opened.execute(insert(EVENT), events)
+    return last
 
 
 def _stored(task: Task) -> dict[str, Any]:

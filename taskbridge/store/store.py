@@ -7,47 +7,65 @@ import re
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from functools import partial
-from typing import Any, Final, Self, Unpack
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
-from sqlalchemy import Connection, RowMapping, bindparam, func, select, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Connection, Executable, RowMapping, bindparam, select, update
 
 from taskbridge._config.defaults import default_clock
 from taskbridge.errors import ConfigError, InvalidInput, InvalidTaskId, printable
 from taskbridge.models import Task, TaskRef
 from taskbridge.provider.clock import Clock
 from taskbridge.provider.options import NeutralOptions
-from taskbridge.store.database import Database
+from taskbridge.store.database import Database, Insert, insert_into
+from taskbridge.store.dialects import open_database
 from taskbridge.store.intents import as_json, check_arguments, check_key, refuse_difference, store_input
 from taskbridge.store.ownership import Seen, store_seen
 from taskbridge.store.records import Event, Explanation, StoredSubmission, Watched, moment, seconds
 from taskbridge.store.schema import ACCOUNT, CURSOR, EVENT, INTENT, WATCH, EventKind, Phase, State
+
+if TYPE_CHECKING:
+    from psycopg import Connection as PsycopgConnection  # of the extra postgres
 
 _CONNECTION: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 _LONGEST_REF: Final = 1000  # characters
 _COLLECTED: Final = 1000  # watches that a transaction keeps in memory
 _FOLLOW_PAUSE: Final = 0.5  # seconds between two reads when there are no new events
 
-# Built once, because that takes longer than their execution.
-_NEXT: Final = (
-    update(ACCOUNT)
-    .where(ACCOUNT.c.connection == bindparam("of"))
-    .values(revision=ACCOUNT.c.revision + 1)
-    .returning(ACCOUNT.c.revision)
-)
-_POSITIONS: Final = (
-    update(ACCOUNT)
-    .where(ACCOUNT.c.connection == bindparam("of"))
-    .values(position=ACCOUNT.c.position + bindparam("count"))
-    .returning(ACCOUNT.c.position)
-)
-_ADDED: Final = insert(WATCH)
-_WATCH: Final = _ADDED.on_conflict_do_update(
-    index_elements=["ref"],
-    set_={name: _ADDED.excluded[name] for name in ("meta", "until", "state", "error", "revision", "updated_at")},
-    where=WATCH.c.state != State.ENDED,
-)
+_ADOPTED_EPOCHS: Final = 1_000  # takeovers that are skipped when a store is adopted
+_ADOPTED_NUMBERS: Final = 1_000_000  # changes and events that are
+
+
+@cache  # built once per dialect, because that takes longer than its execution
+def _next_statement(dialect: str) -> Executable:
+    """Return what takes the next revision of an account, which it creates if needed."""
+    added = insert_into(dialect, ACCOUNT).values(connection=bindparam("of"), epoch=0, revision=1, position=0)
+    return added.on_conflict_do_update(
+        index_elements=["connection"], set_={"revision": ACCOUNT.c.revision + 1}
+    ).returning(ACCOUNT.c.revision)
+
+
+@cache
+def _watch_statement(dialect: str) -> Insert:
+    """Return what adds a watch, or opens it again."""
+    added = insert_into(dialect, WATCH)
+    names = ("meta", "until", "state", "error", "revision", "updated_at")
+    return added.on_conflict_do_update(
+        index_elements=["ref"],
+        set_={name: added.excluded[name] for name in names},
+        where=WATCH.c.state != State.ENDED,
+    )
+
+
+@cache
+def _cursor_statement(dialect: str) -> Insert:
+    """Return what stores the position of a consumer, which never moves back."""
+    added = insert_into(dialect, CURSOR)
+    return added.on_conflict_do_update(
+        index_elements=["consumer", "connection"],
+        set_={"position": added.excluded.position},
+        where=CURSOR.c.position < added.excluded.position,
+    )
 
 
 class Transaction:
@@ -55,14 +73,14 @@ class Transaction:
 
     Args:
         connection: An SQLAlchemy connection to the store's database.
-        clock: The time.
+        database: That database.
         is_callers: Whether the connection is the caller's, who may read or roll back what was stored so far. Otherwise
             watches are collected, and stored many at a time, which takes a tenth of the time.
     """
 
-    def __init__(self, connection: Connection, clock: Clock, *, is_callers: bool = False) -> None:
+    def __init__(self, connection: Connection, database: Database, *, is_callers: bool = False) -> None:
         self._connection = connection
-        self._clock = clock
+        self._database = database
         self._is_callers = is_callers
         self._revisions: dict[str, int] = {}  # of this transaction
         self._watches: list[dict[str, Any]] = []  # to be stored
@@ -125,7 +143,7 @@ class Transaction:
             "digest": None if content is None else content.digest,
             "arguments": as_json("options", arguments),
         }
-        now = self._clock.now().timestamp()
+        now = self._database.now()
         values = {
             **given,
             "connection": connection,
@@ -139,10 +157,13 @@ class Transaction:
             "updated_at": now,
         }
         created = self._connection.execute(
-            insert(INTENT).values(values).on_conflict_do_nothing(index_elements=["connection", "key"])
-        )
+            self._database.insert(INTENT)
+            .values(values)
+            .on_conflict_do_nothing(index_elements=["connection", "key"])
+            .returning(INTENT.c.id)
+        ).first()
         row = self._intent(connection, key)
-        if not created.rowcount:
+        if created is None:
             refuse_difference(key, dict(row), given)
         return submission_of(row)
 
@@ -171,7 +192,7 @@ class Transaction:
         """
         found = _ref(ref)
         connection = _check_connection(found.connection)
-        now = self._clock.now().timestamp()
+        now = self._database.now()
         values = {
             "meta": as_json("meta", meta),
             "until": _seconds("until", until),
@@ -190,21 +211,14 @@ class Transaction:
             self._flush()
         if isinstance(ref, Task) and ref.is_terminal and not ref.resumable:  # the vendor cannot be asked about it later
             self._flush()
-            store_seen(
-                self._connection, [Seen(found, State.ENDED, ref)], partial(self._take_positions, connection), now
-            )
+            store_seen(self._connection, connection, [Seen(found, State.ENDED, ref)], now)
         return found
-
-    def _take_positions(self, connection: str, count: int) -> int:
-        """Return the position before those of so many new events."""
-        last: int = self._connection.execute(_POSITIONS, {"of": connection, "count": count}).scalar_one()
-        return last - count
 
     def _flush(self) -> None:
         """Store the watches that were collected; `Store.begin` does so at the end."""
         watches, self._watches = self._watches, []
         if watches:
-            self._connection.execute(_WATCH, watches)
+            self._connection.execute(_watch_statement(self._database.dialect), watches)
 
     def unwatch(self, ref: TaskRef | Task | str) -> bool:
         """Store that a task is not to be watched any more; return False if it was not watched."""
@@ -214,7 +228,7 @@ class Transaction:
         dropped = self._connection.execute(
             update(WATCH)
             .where(WATCH.c.ref == str(found), WATCH.c.state == State.OPEN)
-            .values(state=State.DROPPED, revision=revision, updated_at=self._clock.now().timestamp())
+            .values(state=State.DROPPED, revision=revision, updated_at=self._database.now())
         )
         return dropped.rowcount > 0
 
@@ -227,36 +241,39 @@ class Transaction:
         known = self._revisions.get(connection)  # the owner reads all of the transaction, or nothing
         if known is not None:
             return known
-        revision: int | None = self._connection.execute(_NEXT, {"of": connection}).scalar_one_or_none()
-        if revision is None:
-            revision = 1
-            self._connection.execute(
-                insert(ACCOUNT).values(connection=connection, epoch=0, revision=revision, position=0)
-            )
+        revision: int = self._connection.execute(
+            _next_statement(self._database.dialect), {"of": connection}
+        ).scalar_one()
         if not self._is_callers:
             self._revisions[connection] = revision
         return revision
 
 
 class Store:
-    """State that survives the process, in a SQLite file; any number of processes of one machine may use it.
+    """State that survives the process: in a SQLite file for the processes of one machine, in PostgreSQL for more.
 
     A store only stores. A `taskbridge.Watcher` or `taskbridge.aio.Watcher`, in one of the processes, sends the
     submissions and polls the tasks. Threads may share a store.
 
     Args:
-        url: Path of the file, or a URL such as ``sqlite:////var/lib/taskbridge.db``. The file is created if it does
-            not exist, with access for its owner only.
-        clock: Time and chance; None for the computer's.
+        url: Path of a file, or a URL: ``sqlite:////var/lib/taskbridge.db``, or
+            ``postgresql://user:password@host/database`` with any parameter of libpq (extra ``postgres``). A file is
+            created if it does not exist, with access for its owner only; tables are created or migrated.
+        lock_url: For PostgreSQL behind a connection pooler: a URL of the same database that leads directly to it, for
+            one connection per process that owns connections.
+        clock: Time and chance; None for the computer's. Stored times are by the clock of PostgreSQL, unless another
+            clock than the computer's is given.
 
     Raises:
-        ConfigError: The file cannot be used: it is on a network drive, damaged, or of a newer version.
+        ConfigError: The database cannot be used: the file is on a network drive or damaged; PostgreSQL is older than
+            14, a standby, or behind a connection pooler without `lock_url`; the tables are of a newer version.
+        StoreUnavailable: PostgreSQL cannot be reached at present.
     """
 
-    def __init__(self, url: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
+    def __init__(self, url: str | os.PathLike[str], *, lock_url: str | None = None, clock: Clock | None = None) -> None:
         self.clock = clock or default_clock()
         """Time and chance."""
-        self.database = Database(url)
+        self.database: Database = open_database(url, lock_url, self.clock)
         """The database behind it."""
 
     def __repr__(self) -> str:
@@ -275,21 +292,26 @@ class Store:
     # Writing.
 
     @contextmanager
-    def begin(self, connection: Connection | None = None) -> Generator[Transaction]:
+    def begin(self, connection: Connection | PsycopgConnection[Any] | None = None) -> Generator[Transaction]:
         """Store several things together: ``with store.begin() as tx: tx.submit(…)``.
 
         Args:
-            connection: An SQLAlchemy connection of your own to the same database, in a transaction of yours; what is
-                stored then depends on that. None for a transaction that ends with the block.
+            connection: A connection of your own to the same database, in a transaction of yours: of SQLAlchemy, or of
+                psycopg 3 where the store is in PostgreSQL. What is stored then depends on that transaction; keep it
+                short, because the owners of its connections wait for it. None for a transaction that ends with the
+                block.
 
         Raises:
+            ConfigError: The connection cannot be used.
             StoreUnavailable: The database cannot be written; nothing was stored.
         """
         if connection is not None:
-            yield Transaction(connection, self.clock, is_callers=True)
+            with self.database.joining(connection) as joined:
+                self.database.read_clock(joined)
+                yield Transaction(joined, self.database, is_callers=True)
             return
         with self.database.writing() as opened:
-            tx = Transaction(opened, self.clock)
+            tx = Transaction(opened, self.database)
             yield tx
             tx._flush()  # noqa: SLF001  # a class of this file
 
@@ -340,6 +362,36 @@ class Store:
         """Store that a task is not to be watched any more; return False if it was not watched."""
         with self.begin() as tx:
             return tx.unwatch(ref)
+
+    def adopt(self, connection: str | None = None) -> list[str]:
+        """Accept a database that lacks the last changes, as after a failover to a standby or from a backup.
+
+        An owner that has seen those changes sends and polls nothing in such a database. Call this after you checked
+        what the vendor has: a submission that is planned here may have been sent. Owners then begin again.
+
+        Args:
+            connection: Only this connection; None for all.
+
+        Returns:
+            Names of the connections.
+
+        Raises:
+            ConfigError: The store does not have the connection.
+            StoreUnavailable: The database cannot be written.
+        """
+        # Whatever any process has seen is lower: it accepts the row, and a consumer skips no event.
+        adopted = update(ACCOUNT).values(
+            epoch=ACCOUNT.c.epoch + _ADOPTED_EPOCHS,
+            revision=ACCOUNT.c.revision + _ADOPTED_NUMBERS,
+            position=ACCOUNT.c.position + _ADOPTED_NUMBERS,
+        )
+        if connection is not None:
+            adopted = adopted.where(ACCOUNT.c.connection == connection)
+        with self.database.writing() as opened:
+            names = sorted(opened.execute(adopted.returning(ACCOUNT.c.connection)).scalars())
+        if connection is not None and not names:
+            raise ConfigError(f"the store does not have the connection {printable(connection, 60)!r}")
+        return names
 
     # Reading.
 
@@ -467,14 +519,7 @@ class Store:
     def _acknowledge(self, consumer: str, connection: str, position: int) -> None:
         values = {"consumer": consumer, "connection": connection, "position": position}
         with self.database.writing() as opened:
-            opened.execute(
-                insert(CURSOR)
-                .values(values)
-                .on_conflict_do_update(
-                    index_elements=["consumer", "connection"],
-                    set_={"position": func.max(CURSOR.c.position, position)},
-                )
-            )
+            opened.execute(_cursor_statement(self.database.dialect), values)
 
 
 def watched_of(row: RowMapping) -> Watched:

@@ -42,6 +42,8 @@ _LEAST_WAIT: Final = 1.0  # seconds that a watch must have left
 _LAST_POLL: Final = 10.0  # seconds that it gets otherwise, for one last poll
 _FIRST_PAUSE: Final = 1.0  # seconds; doubles with each failure
 _LONGEST_PAUSE: Final = 60.0  # seconds
+_LONGEST_STORE_PAUSE: Final = 10.0  # seconds; of attempts to use a database that cannot be used
+_GUARD: Final = 0.25  # seconds between two checks that the connection is still owned
 _REFUSED_PAUSE: Final = 60.0  # seconds in which nothing is asked of a vendor that refuses the account
 
 
@@ -111,7 +113,7 @@ class Watcher:
 
     async def _serve(self, name: str, client: Client) -> None:
         store, waits, failures = self._store.database.name, False, 0
-        ownership = Ownership(self._store.database, name, self._store.clock)
+        ownership = Ownership(self._store.database, name)
         try:
             while not self._stopping.is_set():
                 pause = self._interval
@@ -119,7 +121,9 @@ class Watcher:
                     if await asyncio.to_thread(ownership.take):
                         waits, failures = False, 0
                         log("store-owner", connection=name, store=store)
-                        await self._own(name, ownership, client)
+                        # The next time has an object of its own: a thread may still write for this one.
+                        owner, ownership = ownership, Ownership(self._store.database, name)
+                        await self._own(name, owner, client)
                     elif not waits:
                         waits = True
                         log("store-owned-elsewhere", connection=name, store=store)
@@ -127,11 +131,11 @@ class Watcher:
                     pass  # the next attempt to take it says so
                 except StoreUnavailable as error:
                     failures += 1
-                    pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (failures - 1))
+                    pause = min(_LONGEST_STORE_PAUSE, _FIRST_PAUSE * 2.0 ** (failures - 1))
                     log("store-unavailable", connection=name, error=error.message, pause=pause)
                 await _wait(self._stopping, pause)
         finally:
-            ownership.release()
+            await asyncio.to_thread(ownership.release)
 
     async def _own(self, name: str, ownership: Ownership, client: Client) -> None:
         self._owned.add(name)
@@ -142,7 +146,7 @@ class Watcher:
             await work.run()
         finally:
             self._owned.discard(name)
-            ownership.release()
+            await asyncio.to_thread(ownership.release)
 
 
 class _Account:
@@ -175,16 +179,27 @@ class _Account:
         self._resume: set[TaskRef] = set()  # to be watched again after a refusal
         self._problem: str | None = None
         self._is_closed = False
+        self._is_done = asyncio.Event()
         self._senders = _SENDERS
 
     async def run(self) -> None:
-        """Work until the watcher stops, and finish what has begun."""
+        """Work until the watcher stops, and finish what has begun.
+
+        Raises:
+            OwnershipLost: Another process owns the connection, or soon will.
+        """
+        senders = [self._send() for _ in range(_SENDERS)]
         try:
-            await _together(
-                [self._read_store(), self._read_watch(), self._write(), *(self._send() for _ in range(_SENDERS))]
-            )
+            await _together([self._guard(), self._read_store(), self._read_watch(), self._write(), *senders])
         finally:
             self._watch.close()
+
+    async def _guard(self) -> None:
+        """End all work at once when the lock is lost, also without an answer from the database."""
+        while not self._is_done.is_set():
+            if not self._ownership.is_held:
+                raise OwnershipLost
+            await _wait(self._is_done, _GUARD)
 
     # What callers store.
 
@@ -215,7 +230,7 @@ class _Account:
             if self._refused_until:
                 self._resume.add(ref)
             else:
-                self._add(ref, known, moment(row["submitted_at"]))
+                self._add(ref, known, self._by_this_clock(row["submitted_at"]))
 
     def _add(self, ref: TaskRef, known: Task | None = None, submitted_at: datetime | None = None) -> None:
         until = self._until[ref]
@@ -280,6 +295,7 @@ class _Account:
             batch = [self._seen.popleft() for _ in range(min(_BATCH, len(self._seen)))]
             ends = {each.ref: each for each in batch if each.state is not State.OPEN}
             await asyncio.to_thread(self._ownership.write, [ends.get(each.ref, each) for each in batch])
+        self._is_done.set()
 
     # Refusals of the account.
 
@@ -434,7 +450,11 @@ class _Account:
         return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (attempts - 1))
 
     def _now(self) -> float:
-        return self._store.clock.now().timestamp()
+        return self._store.database.now()
+
+    def _by_this_clock(self, at: float | None) -> datetime | None:
+        """Return a stored time by the clock of this machine, which the client compares it with."""
+        return None if at is None else moment(at - self._now() + self._store.clock.now().timestamp())
 
 
 def _has_changed(intent: RowMapping) -> bool:

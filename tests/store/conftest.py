@@ -1,4 +1,4 @@
-"""A store in a file, and a watcher in this process or another one, against emulated vendors."""
+"""A store in SQLite and in PostgreSQL, and a watcher in this process or another one, against emulated vendors."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from taskbridge.emulator import Plan
 from taskbridge.emulator.export import config_toml
 from taskbridge.testing import Emulator
 
+from .postgresql import Cluster, cluster, missing
+
 OWNER: Final = """
 import sys, taskbridge as tb
-path, config, moment, when, nth = sys.argv[1:6]
+url, config, moment, when, nth = sys.argv[1:6]
 if moment:
     import os, signal
     from taskbridge.store.ownership import Ownership
@@ -36,7 +38,7 @@ if moment:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
     setattr(Ownership, moment, change)
-tb.Watcher(tb.Store(path), config=config, interval=0.05, settle=1.0).run()
+tb.Watcher(tb.Store(url), config=config, interval=0.05, settle=1.0).run()
 """
 
 PNG: Final = b"\x89PNG\r\n\x1a\n" + bytes(64)
@@ -67,19 +69,46 @@ def config(emulator: Emulator, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A PostgreSQL that tests may stop; the next test finds it running."""
+    reason = missing()
+    if reason:
+        pytest.skip(reason)
+    with cluster() as running:
+        yield running
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[tb.Store]:
-    with tb.Store(tmp_path / "taskbridge.db") as opened:
+def postgres_url(postgres: Cluster) -> str:
+    """The URL of an empty database."""
+    postgres.start()
+    return postgres.create_database()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a store that does not exist yet, in each kind of database."""
+    if request.param == "sqlite":
+        return str(tmp_path / "taskbridge.db")
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[tb.Store]:
+    with tb.Store(store_url) as opened:
         yield opened
 
 
 @pytest.fixture
-def start_owner(store: tb.Store, config: Path) -> Iterator[StartOwner]:
+def start_owner(store: tb.Store, store_url: str, config: Path) -> Iterator[StartOwner]:
     """Start a process that owns the connections; ``start_owner("mark_taken", "before", 2)`` kills itself then."""
+    assert store.database.name  # its tables exist
     started: list[subprocess.Popen[str]] = []
 
     def start(moment: str = "", when: str = "", nth: int = 1) -> subprocess.Popen[str]:
-        words = [sys.executable, "-c", OWNER, str(store.database.path), str(config), moment, when, str(nth)]
+        words = [sys.executable, "-c", OWNER, store_url, str(config), moment, when, str(nth)]
         started.append(subprocess.Popen(words, text=True, stderr=subprocess.PIPE))
         return started[-1]
 

@@ -20,7 +20,7 @@ TAKE = """
 import sys, taskbridge as tb
 from taskbridge.store.ownership import Ownership
 store = tb.Store(sys.argv[1])
-print(Ownership(store.database, "acme", store.clock).take())
+print(Ownership(store.database, "acme").take())
 """
 
 SECOND_STORE = f"""
@@ -31,10 +31,10 @@ def run(program):
     return subprocess.run([sys.executable, "-c", program, path], check=True, capture_output=True, text=True).stdout
 store = tb.Store(path)
 store.watch("acme:a")
-owner = Ownership(store.database, "acme", store.clock)
+owner = Ownership(store.database, "acme")
 assert owner.take()
 tb.Store(path).close()
-assert not Ownership(store.database, "acme", store.clock).take()
+assert not Ownership(store.database, "acme").take()
 assert run({TAKE!r}) == "False\\n"
 run({READ!r})
 store.watch("acme:b")
@@ -47,7 +47,7 @@ from taskbridge.store.ownership import Ownership
 path = sys.argv[1]
 store = tb.Store(path)
 store.watch("acme:a")
-owner = Ownership(store.database, "acme", store.clock)
+owner = Ownership(store.database, "acme")
 assert owner.take()
 closed, closes = os.pipe()
 child = os.fork()

@@ -95,7 +95,7 @@ def test_a_submission_that_cannot_be_searched_for_is_not_sent_twice(
     store: tb.Store, config: Path, emulator: Emulator
 ) -> None:
     store.submit("cloudconvert", "extract-text", "https://files.test/a.pdf", key="lost")
-    died = Ownership(store.database, "cloudconvert", store.clock)
+    died = Ownership(store.database, "cloudconvert")
     assert died.take()
     died.mark_sending(1, {"provider": "cloudconvert", "connection": "cloudconvert", "reference": "r"})  # no tag
     died.release()

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, select, text
 
 import taskbridge as tb
 from taskbridge.store import EventKind, Phase, State, StoreUnavailable
-from taskbridge.store.database import refuse_network_file_system
 from taskbridge.store.ownership import Ownership, OwnershipLost, Seen
+from taskbridge.store.schema import EVENT, WATCH
+from taskbridge.store.sqlite import refuse_network_file_system
 from taskbridge.testing import Emulator
 
 from .conftest import PNG, until
@@ -25,6 +26,12 @@ from .conftest import PNG, until
 
 def ended(store: tb.Store, consumer: str = "test") -> list[Any]:
     return [event for event in store.events(consumer) if event.kind in (EventKind.ENDED, EventKind.GIVEN_UP)]
+
+
+def sqlalchemy_url(store_url: str) -> str:
+    return (
+        store_url.replace("postgresql://", "postgresql+psycopg://") if "://" in store_url else f"sqlite:///{store_url}"
+    )
 
 
 # With a watcher.
@@ -122,11 +129,11 @@ def test_a_key_names_one_submission(store: tb.Store, tmp_path: Path) -> None:
     assert len(store.submissions()) == 2
 
 
-def test_a_transaction_is_all_or_nothing_also_in_the_callers_own(store: tb.Store) -> None:
+def test_a_transaction_is_all_or_nothing_also_in_the_callers_own(store: tb.Store, store_url: str) -> None:
     with pytest.raises(tb.ConfigError), store.begin() as tx:  # noqa: PT012  # a block that fails in the middle
         tx.watch("invoices:a")
         tx.submit("No name", key="k")
-    engine = create_engine(f"sqlite:///{store.database.path}")
+    engine = create_engine(sqlalchemy_url(store_url))
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE invoice (ref TEXT)"))
         with store.begin(connection) as tx:
@@ -185,7 +192,7 @@ def snapshot(number: int) -> tb.Task:
 
 
 def owner_of(store: tb.Store) -> Ownership:
-    ownership = Ownership(store.database, "acme", store.clock)
+    ownership = Ownership(store.database, "acme")
     assert ownership.take()
     return ownership
 
@@ -208,7 +215,11 @@ def test_each_consumer_gets_each_event_until_it_acknowledges(store: tb.Store) ->
     assert [event.position for event in store.events("billing")] == [4, 5]
     assert [event.position for event in store.events("archive")] == [1, 2, 3, 4, 5]
     assert list(store.events("billing", connection="others")) == []
-    assert b"signature" not in store.database.path.read_bytes()
+    with store.database.reading() as connection:
+        joined = select(WATCH, EVENT).join(EVENT, EVENT.c.ref == WATCH.c.ref)
+        stored = repr([tuple(row) for row in connection.execute(joined)])
+    assert "files.test" not in stored
+    assert "a.pdf" in stored
     end_all(store, ownership, range(5))  # the same ends again are no events
     assert len(list(store.events("archive"))) == 5
     following = store.events("live", follow=True)
@@ -289,7 +300,7 @@ def test_calls_of_one_transaction_are_stored_in_their_order(store: tb.Store) -> 
 
 
 def test_an_owner_that_lost_its_lock_writes_nothing(store: tb.Store) -> None:
-    first, second = owner_of(store), Ownership(store.database, "acme", store.clock)
+    first, second = owner_of(store), Ownership(store.database, "acme")
     assert not second.take()
     store.submit("acme", "convert", "https://files.test/a", key="k")
     first.release()
@@ -321,7 +332,7 @@ def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
             tb.Store(path)
         assert path.read_bytes() == before
     for url, problem in (
-        ("postgresql://host/db", "postgresql"),
+        ("mysql://host/db", "mysql"),
         (":memory:", "memory"),
         (tmp_path / "no" / "a.db", "No such"),
     ):
@@ -338,7 +349,8 @@ def test_a_network_drive_is_refused(tmp_path: Path) -> None:
     refuse_network_file_system(tmp_path.parent / "a.db", mounts)
 
 
-def test_a_full_disk_stores_nothing_and_says_so(store: tb.Store) -> None:
+def test_a_full_disk_stores_nothing_and_says_so(tmp_path: Path) -> None:
+    store = tb.Store(tmp_path / "a.db")
     with store.database.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count = 1")  # of this connection, which stays in the pool
     with pytest.raises(StoreUnavailable, match="full"):  # noqa: PT012  # some rows still fit

@@ -1,0 +1,191 @@
+"""A store in a SQLite file: in WAL mode, on a local disk.
+
+Everything is on disk when a transaction ends (``synchronous=FULL``). One transaction writes at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import threading
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.engine import URL
+
+from taskbridge._fork import prepare_for_fork
+from taskbridge.errors import ConfigError, printable
+from taskbridge.provider.clock import Clock
+from taskbridge.store.database import Database, StoreUnavailable
+
+_BUSY: Final = 30.0  # seconds that a transaction waits for another one
+_MODE: Final = "taskbridge_begin"  # execution option: how a transaction begins
+_NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre"})
+_FUSE: Final = "fuse.sshfs"
+_MOUNTS: Final = Path("/proc/self/mounts")
+_CREATING: Final = threading.Lock()
+
+
+class SqliteDatabase(Database):
+    """A SQLite file; it is created if it does not exist.
+
+    Args:
+        path: The file.
+        clock: The time.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.path = path
+        name = printable(str(path), 300)
+        refuse_network_file_system(path)
+        problem = create_file(path)
+        if problem:
+            raise ConfigError(f"the store {name} cannot be opened: {problem}")
+        engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": _BUSY})
+        super().__init__(name, engine, clock)
+        prepare_for_fork(self, Database.close)
+        event.listen(engine, "connect", _on_connect)
+        event.listen(engine, "begin", _on_begin)
+        self.prepare()
+
+    def owner_lock(self, connection: str) -> FileLock:
+        """Return the lock of a connection's owner, not taken yet."""
+        return FileLock(self.path.with_name(f"{self.path.name}-owner-{connection}"))
+
+    def now(self) -> float:
+        """Return seconds since the epoch; all processes are on one machine."""
+        return self._clock.now().timestamp()
+
+    def read_clock(self, opened: Connection) -> None:
+        """Do nothing: `now` is the clock of the machine."""
+
+    @contextmanager
+    def _reading(self) -> Generator[Connection]:
+        with self._transaction("BEGIN") as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self, *, is_owner: bool) -> Generator[Connection]:
+        del is_owner  # the lock of a process that is stopped stays, as its transaction does
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            yield connection
+
+    @contextmanager
+    def _migrating(self) -> Generator[Connection]:
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Generator[Connection]:
+        with self.engine.connect().execution_options(**{_MODE: begin}) as connection, connection.begin():
+            yield connection
+
+
+class FileLock:
+    """The lock of a connection's owner: SQLite's own, on a file beside the store.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock: sqlite3.Connection | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether no other process can have it."""
+        return self._lock is not None
+
+    def take(self) -> bool:
+        """Take it; False if another process holds it.
+
+        Raises:
+            StoreUnavailable: The file cannot be locked.
+        """
+        if self._lock is not None:
+            return True
+        problem = create_file(self._path)
+        if problem:
+            raise StoreUnavailable(f"{printable(str(self._path), 300)} cannot be locked: {problem}", retryable=True)
+        try:
+            lock = sqlite3.connect(self._path, timeout=0.0, isolation_level=None, check_same_thread=False)
+            try:
+                lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                lock.close()
+                if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                    return False
+                raise
+        except sqlite3.Error as error:
+            problem = printable(str(error), 200)
+        else:
+            self._lock = lock
+            return True
+        raise StoreUnavailable(f"{printable(str(self._path), 300)} cannot be locked: {problem}", retryable=True)
+
+    def release(self) -> None:
+        """Let another process take it."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            with suppress(sqlite3.Error):
+                lock.close()
+
+
+def _on_connect(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # SQLAlchemy begins transactions, see `_on_begin`
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _on_begin(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get(_MODE, "BEGIN"))
+
+
+def create_file(path: Path) -> str:
+    """Create a file, with access for its owner only, if it does not exist; return what prevents that.
+
+    An existing file is not opened: closing it would end the locks that SQLite holds on it in this process.
+    """
+    try:
+        with _CREATING:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return ""
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return ""
+
+
+def refuse_network_file_system(path: Path, mounts: Iterable[str] | None = None) -> None:
+    """Refuse a file on a network drive, where SQLite's locks do not hold.
+
+    Args:
+        path: The file.
+        mounts: Lines of ``/proc/mounts``; None for those of this machine, where it has them.
+
+    Raises:
+        ConfigError: It is on such a drive.
+    """
+    if mounts is None:
+        mounts = _MOUNTS.read_text(errors="surrogateescape").splitlines() if sys.platform == "linux" else ()
+    folders = {str(each) for each in path.resolve().parents}
+    longest, kind = "", ""
+    for line in mounts:
+        fields = line.split()
+        if len(fields) > 2:  # device, folder, kind
+            folder = fields[1].replace("\\040", " ")
+            if folder in folders and len(folder) >= len(longest):
+                longest, kind = folder, fields[2]
+    if kind in _NETWORK or kind == _FUSE:
+        raise ConfigError(
+            f"the store {printable(str(path), 300)} is on a network drive ({kind}), where SQLite loses data; "
+            "put it on a local disk"
+        )
