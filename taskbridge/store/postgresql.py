@@ -450,10 +450,17 @@ def _parse(url: str, what: str) -> dict[str, Any]:
     if scheme not in ("postgresql", "postgresql+psycopg", "postgres"):
         problem = "it must begin with postgresql://"
     else:
+        problem = "write postgresql://user:password@host:port/database, with percent escapes in the password"
         try:
-            return conninfo_to_dict(f"postgresql://{rest}")
+            parameters = conninfo_to_dict(f"postgresql://{rest}")
         except psycopg.Error:  # its text may repeat the password
-            problem = "write postgresql://user:password@host:port/database, with percent escapes in the password"
+            pass
+        else:
+            # Of a password with @ or / in it, libpq takes a part for something else, which messages would show.
+            hosts, database = (str(parameters.get(name) or "") for name in ("host", "dbname"))
+            ports = str(parameters.get("port") or "")
+            if "@" not in hosts + database and ports.replace(",", "").isdigit() >= bool(ports):
+                return parameters
     raise ConfigError(f"{what} of the store is not valid: {problem}")
 
 

@@ -49,6 +49,7 @@ class Cluster:
         programs = _programs()
         assert programs is not None, missing()
         self._programs = programs
+        self._folder = folder
         self._data = folder / "data"
         self._log = folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -67,6 +68,7 @@ class Cluster:
             "port": str(self.port),
             "unix_socket_directories": str(folder),
             "max_connections": "200",
+            "log_line_prefix": "%d: ",
             "fsync": "off",  # a killed server loses nothing by that, only a machine without power does
             **options,
         }
@@ -88,8 +90,11 @@ class Cluster:
 
     def is_ready(self) -> bool:
         """Whether it accepts connections."""
+        return self._is_ready(self.port)
+
+    def _is_ready(self, port: int) -> bool:
         try:
-            psycopg.connect(self.url(), connect_timeout=2).close()
+            psycopg.connect(self.url(), port=port, connect_timeout=2).close()
         except psycopg.OperationalError:
             return False
         return True
@@ -111,6 +116,43 @@ class Cluster:
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return self.url(name)
+
+    def statements(self, database: str) -> int:
+        """Return how many statements of a database were logged (``log_statement = 'all'``)."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        return sum(line.startswith(f"{database}: ") and ("statement: " in line or "execute " in line) for line in lines)
+
+    @contextmanager
+    def pooler(self, mode: str) -> Generator[int]:
+        """Run PgBouncer in a mode (``pool_mode``) before the cluster; yield its port."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port: int = free.getsockname()[1]
+        users = self._folder / f"users-{mode}"
+        users.write_text(f'"{USER}" "{PASSWORD}"\n')
+        settings = self._folder / f"pgbouncer-{mode}.ini"
+        settings.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={self.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"listen_port = {port}\nauth_type = scram-sha-256\nauth_file = {users}\npool_mode = {mode}\n"
+            "unix_socket_dir =\n"
+        )
+        for each in (users, settings) if os.geteuid() == 0 else ():
+            shutil.chown(each, USER, USER)
+        program = shutil.which("pgbouncer")
+        assert program is not None
+        process = subprocess.Popen(
+            self._command(program, str(settings)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            end = monotonic() + _START
+            while not self._is_ready(port):
+                assert process.poll() is None
+                assert monotonic() < end, "PgBouncer did not start"
+                sleep(0.02)
+            yield port
+        finally:
+            process.send_signal(signal.SIGQUIT)
+            process.wait(_START)
 
     def _command(self, program: str, *words: str) -> list[str]:
         command = [str(self._programs / program), *words]

@@ -1,0 +1,85 @@
+"""A TCP relay to a server on this machine that can go silent, as a network does: nothing passes, nothing is closed."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
+
+_SIZE: Final = 65_536  # bytes
+
+
+class Relay:
+    """Passes what it gets.
+
+    Args:
+        port: Of the server.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._is_silent = False
+        self._selector = selectors.DefaultSelector()
+        self._sockets: list[socket.socket] = [self._listener]
+        wake, self._wake = socket.socketpair()
+        self._sockets += [wake, self._wake]
+        self._selector.register(self._listener, selectors.EVENT_READ, None)
+        self._selector.register(wake, selectors.EVENT_READ, None)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def silence(self) -> None:
+        """Pass nothing from now on, and accept what nothing is passed of."""
+        self._is_silent = True
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._wake.send(b"x")
+        self._thread.join()
+        for each in self._sockets:
+            each.close()
+        self._selector.close()
+
+    def _run(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                source = key.fileobj
+                assert isinstance(source, socket.socket)
+                if source is self._listener:
+                    self._accept()
+                elif key.data is None:
+                    return
+                else:
+                    self._pass(source, key.data)
+
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        server = socket.create_connection(("127.0.0.1", self._target))
+        self._sockets += [client, server]
+        self._selector.register(client, selectors.EVENT_READ, server)
+        self._selector.register(server, selectors.EVENT_READ, client)
+
+    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            content = source.recv(_SIZE)
+            if not self._is_silent:
+                target.sendall(content) if content else target.shutdown(socket.SHUT_WR)
+        except OSError:
+            content = b""
+        if not content:
+            self._selector.unregister(source)
+
+
+@contextmanager
+def relay(port: int) -> Generator[Relay]:
+    """Relay to a port, until the block ends."""
+    created = Relay(port)
+    try:
+        yield created
+    finally:
+        created.close()
