@@ -103,6 +103,9 @@ def verify_hex_hmac(body: bytes, signature: str | None, secrets: Sequence[str]) 
 def is_in_url(url: str | None, secrets: Sequence[str]) -> bool:
     """Return whether one of the secrets is a path segment or a query value of a URL, case-sensitively.
 
+    A secret that contains slashes may also be several segments: most web servers decode ``%2F`` before they hand on
+    the path.
+
     Args:
         url: The called URL, absolute or from its path on.
         secrets: One or more secrets of at least 16 characters.
@@ -116,9 +119,12 @@ def is_in_url(url: str | None, secrets: Sequence[str]) -> bool:
         return False
     path, _, query = url.partition("#")[0].partition("?")
     _, scheme, rest = path.partition("://")
-    segments = (rest.partition("/")[2] if scheme else path).split("/")
+    path = rest.partition("/")[2] if scheme else path
     values = [pair.partition("=")[2] for pair in query.split("&")]
-    texts = [*map(unquote, segments), *map(unquote, values), *map(unquote_plus, values)]
+    texts = [*map(unquote, path.split("/")), *map(unquote, values), *map(unquote_plus, values)]
+    parts = unquote(path).split("/")
+    for slashes in {secret.count("/") for secret in secrets} - {0}:
+        texts += ["/".join(parts[n : n + slashes + 1]) for n in range(len(parts) - slashes)]
     # Hashes, so that the time does not reveal the length of a secret either.
     given = [sha256(_bytes(text)).digest() for text in texts if text]
     return _any_equal(given, [sha256(secret.encode()).digest() for secret in secrets])

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any, Final
+from urllib.parse import quote
 
 import pytest
+from flask import Flask
 
 import taskbridge as tb
 from taskbridge import aio
@@ -49,7 +51,7 @@ def call_wsgi(app: wsgi.WebhookApp, body: Any, headers: dict[str, str], **enviro
 
 
 async def call_asgi(
-    app: asgi.WebhookApp, messages: list[dict[str, Any]], headers: dict[str, str], method: str = "POST"
+    app: Any, messages: list[dict[str, Any]], headers: dict[str, str], method: str = "POST", path: str = "/hooks"
 ) -> int:
     """Send a request; return the status of the answer, which has no body."""
     sent: list[Any] = []
@@ -62,7 +64,7 @@ async def call_asgi(
         sent.append(message)
 
     fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": "http", "method": method, "path": "/hooks", "query_string": b"", "headers": fields}
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": fields}
     await app(scope, receive, send)
     assert [message.get("body") for message in sent] == [None, b""]
     return int(sent[0]["status"])
@@ -172,6 +174,24 @@ def test_an_asgi_request_is_refused_before_its_body_is_read() -> None:
                 await app({"type": "lifespan"}, call_asgi, call_asgi)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # never called
 
     asyncio.run(main())
+
+
+def test_a_secret_with_slashes_proves_the_sender_although_the_server_has_decoded_them() -> None:
+    secret = "b7Qd/0c9y+T2wX/4mLr="
+    settings = {**SETTINGS, "webhook_secrets": [secret]}
+    with tb.connect("scan-documents", **settings) as client:
+        app = Flask("receiver")
+        app.register_blueprint(webhook_blueprint(client, "/hooks/<path:secret>", print))
+        for path, status in ((f"/hooks/{quote(secret, safe='')}", 204), ("/hooks/b7Qd%2F0c9y", 401)):
+            assert app.test_client().post(path, data=b"{}").status_code == status
+    body: list[dict[str, Any]] = [{"type": "http.request", "body": b"{}"}]
+
+    async def main() -> list[int]:
+        async with aio.connect("scan-documents", **settings) as client:
+            api = webhook_router(client, "/hooks/{secret:path}", print)
+            return [await call_asgi(api, body, {}, path=path) for path in (f"/hooks/{secret}", "/hooks/b7Qd/0c9y")]
+
+    assert asyncio.run(main()) == [204, 401]
 
 
 def test_an_event_that_cannot_be_confirmed_is_to_be_delivered_again() -> None:

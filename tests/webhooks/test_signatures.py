@@ -236,6 +236,16 @@ def test_a_secret_in_the_url_is_found(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
+    ["/hooks/b7Qd%2F0c9y%2FT2wX4mLr", "/hooks/b7Qd/0c9y/T2wX4mLr", "https://me.example/b7Qd%2f0c9y/T2wX4mLr/more"],
+)
+def test_a_secret_with_slashes_is_found_however_the_server_decodes_them(url: str) -> None:
+    assert is_in_url(url, [HIDDEN, "b7Qd/0c9y/T2wX4mLr"])
+    assert not is_in_url(url, [HIDDEN, "b7Qd/0c9y/T2wX4mL"])
+    assert not is_in_url(url, ["Qd/0c9y/T2wX4mLr"])
+
+
+@pytest.mark.parametrize(
+    "url",
     [None, "", "/", f"https://{HIDDEN}/hooks", f"/{HIDDEN}x", f"/x{HIDDEN}", f"/{HIDDEN.upper()}", f"/#{HIDDEN}",
      f"/?{HIDDEN}=x", f"/{HIDDEN[:-1]}", "http://[::1/", "/\ud800", "/" + "a" * 9000 + "/" + HIDDEN, "%", "/%zz?=&&="],
 )  # fmt: skip
