@@ -414,8 +414,8 @@ class Client(_SyncClient):
     def limit_rate(self, requests_per_second: float | None) -> None:
         """Change how many requests per second may start, instead of the setting `requests_per_second`.
 
-        Polls that wait for the old rate are planned anew. A rate that the vendor cut by a 429 climbs on from where it
-        is.
+        Polls that wait for the old rate are planned anew, and calls that wait for their slot use a higher rate at once.
+        A rate that the vendor cut by a 429 climbs on from where it is.
 
         Args:
             requests_per_second: The new limit; None for no limit.

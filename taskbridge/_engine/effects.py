@@ -15,6 +15,7 @@ from taskbridge.provider.http import Request
 
 if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
+    from taskbridge._engine.throttle import Throttle
     from taskbridge.provider.storage import Storage
 
 T = TypeVar("T")
@@ -34,6 +35,15 @@ class Sleep:
     """Wait for some seconds."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForSlot:
+    """Wait for some seconds, or until the throttle has allowed a higher rate more than so many times."""
+
+    seconds: float
+    throttle: Throttle
+    raises: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +94,9 @@ class UseConnection:
     connection: Connection
 
 
-Effect: TypeAlias = BeforeSubmit | Send | Sleep | RefreshCredential | RunBlocking | UseConnection | UseStorage
+Effect: TypeAlias = (
+    BeforeSubmit | Send | Sleep | WaitForSlot | RefreshCredential | RunBlocking | UseConnection | UseStorage
+)
 EffectFlow: TypeAlias = Generator[Effect, Any, T]
 
 

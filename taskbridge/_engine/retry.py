@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
-from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, RunBlocking, Send, Sleep
+from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, RunBlocking, Send, Sleep, WaitForSlot
 from taskbridge._engine.logs import REQUESTS
 from taskbridge._engine.outage import report_failure, report_response
 from taskbridge._engine.read_once import read_once
@@ -356,6 +356,7 @@ def _wait_for_permit(connection: Connection, deadline: float, *, optional: bool)
     """Wait until the throttle lets one request through; False if that comes too late and is optional."""
     clock, throttle = connection.clock, connection.throttle
     while (now := clock.monotonic()) < deadline:
+        raises = throttle.raises
         permit = throttle.take(now, latest=deadline, ahead=True)
         if permit.wait == 0.0 and permit.granted:
             return True
@@ -367,8 +368,10 @@ def _wait_for_permit(connection: Connection, deadline: float, *, optional: bool)
                 retry_after=permit.wait,
             )
         if permit.wait > 0.0:
-            yield Sleep(permit.wait)
-        if permit.granted and not throttle.holds(clock.monotonic()):
+            yield WaitForSlot(permit.wait, throttle, raises)
+        if permit.granted and throttle.raises != raises:
+            throttle.give_back()  # at the higher rate there is an earlier one
+        elif permit.granted and not throttle.holds(clock.monotonic()):
             return True
     raise unsent("the total time for the request ran out before it could be sent")
 

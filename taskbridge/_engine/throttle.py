@@ -15,6 +15,7 @@ briefly.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from threading import Lock
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from taskbridge._fork import renew_after_fork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
 _FAILURES_TO_PROBE: Final = 5  # failures in a row that count as an outage
 _PROBE_INTERVAL: Final = (5.0, 7.5)  # seconds between probes, drawn evenly
@@ -57,6 +58,8 @@ class Throttle:
         self._ceiling = rate or inf
         self._rate = self._ceiling
         self._random = random
+        self.raises = 0
+        """How often a higher rate was allowed."""
         renew_after_fork(self, Throttle._begin_process)
         self._next_slot = -inf
         self._paused_until = -inf
@@ -72,6 +75,7 @@ class Throttle:
     def _begin_process(self) -> None:
         self._lock = Lock()
         self._probing = False  # the probe of another thread ends in the parent
+        self._wakers: set[Callable[[], object]] = set()  # of waits for a slot
 
     @property
     def rate(self) -> float:
@@ -84,10 +88,25 @@ class Throttle:
         A rate that a 429 or an outage has cut below the new ceiling climbs on from where it is.
         """
         with self._lock:
-            was_cut = self._rate < self._ceiling
+            before, was_cut = self._rate, self._rate < self._ceiling
             self._ceiling = rate or inf
             self._rate = min(self._rate, self._ceiling) if was_cut else self._ceiling
             self._next_slot = min(self._next_slot, now + 1.0 / self._rate)
+            self.raises += self._rate > before
+            wakers = list(self._wakers) if self._rate > before else []
+        for wake in wakers:
+            wake()
+
+    @contextmanager
+    def waking(self, wake: Callable[[], object]) -> Generator[None]:
+        """Call a function, in any thread, when a higher rate is allowed while the block runs."""
+        with self._lock:
+            self._wakers.add(wake)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._wakers.discard(wake)
 
     @property
     def is_probing(self) -> bool:

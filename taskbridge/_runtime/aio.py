@@ -23,6 +23,7 @@ from taskbridge._engine.effects import (
     Sleep,
     UseConnection,
     UseStorage,
+    WaitForSlot,
 )
 from taskbridge._engine.retry import refresh, unsent
 from taskbridge._fork import renew_after_fork
@@ -120,7 +121,7 @@ class Runtime:
             del refused  # or the error and this frame reference each other
 
     async def _perform(
-        self, connection: Connection, effect: Send | Sleep | RefreshCredential | RunBlocking | UseStorage
+        self, connection: Connection, effect: Send | Sleep | WaitForSlot | RefreshCredential | RunBlocking | UseStorage
     ) -> Any:
         match effect:
             case Send():
@@ -129,6 +130,8 @@ class Runtime:
                 return await transport.send(effect.request, deadline=effect.deadline, max_body=effect.max_body)
             case Sleep():
                 return await self.clock.async_sleep(effect.seconds)
+            case WaitForSlot():
+                return await self._wait_for_slot(effect)
             case RunBlocking():
                 return await asyncio.to_thread(effect.work)
             case UseStorage():
@@ -137,6 +140,12 @@ class Runtime:
                 return await self._refresh(connection, effect)
             case _:
                 assert_never(effect)
+
+    async def _wait_for_slot(self, effect: WaitForSlot) -> None:
+        changed, loop, throttle = asyncio.Event(), asyncio.get_running_loop(), effect.throttle
+        with throttle.waking(lambda: call_soon(loop, changed.set)):
+            if throttle.raises == effect.raises:
+                await self.clock.async_wait_on(changed, effect.seconds)
 
     async def _refresh(self, connection: Connection, effect: RefreshCredential) -> Credential:
         """Renew the credential, unless another task has done so in the meantime."""

@@ -22,6 +22,7 @@ from taskbridge._engine.effects import (
     Sleep,
     UseConnection,
     UseStorage,
+    WaitForSlot,
 )
 from taskbridge._engine.retry import refresh, unsent
 from taskbridge._fork import renew_after_fork
@@ -120,7 +121,7 @@ class Runtime:
             del refused  # or the error and this frame reference each other
 
     def _perform(
-        self, connection: Connection, effect: Send | Sleep | RefreshCredential | RunBlocking | UseStorage
+        self, connection: Connection, effect: Send | Sleep | WaitForSlot | RefreshCredential | RunBlocking | UseStorage
     ) -> Any:
         match effect:
             case Send():
@@ -129,6 +130,8 @@ class Runtime:
                 return transport.send(effect.request, deadline=effect.deadline, max_body=effect.max_body)
             case Sleep():
                 return self.clock.sleep(effect.seconds)
+            case WaitForSlot():
+                return self._wait_for_slot(effect)
             case RunBlocking():
                 return effect.work()
             case UseStorage():
@@ -137,6 +140,18 @@ class Runtime:
                 return self._refresh(connection, effect)
             case _:
                 assert_never(effect)
+
+    def _wait_for_slot(self, effect: WaitForSlot) -> None:
+        changed, throttle = threading.Condition(), effect.throttle
+        until = self.clock.monotonic() + effect.seconds
+
+        def wake() -> None:
+            with changed:
+                changed.notify()
+
+        with throttle.waking(wake), changed:
+            while throttle.raises == effect.raises and (seconds := until - self.clock.monotonic()) > 0.0:
+                self.clock.wait_on(changed, seconds)
 
     def _refresh(self, connection: Connection, effect: RefreshCredential) -> Credential:
         """Renew the credential, unless another thread has done so in the meantime."""

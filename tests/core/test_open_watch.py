@@ -155,18 +155,77 @@ def test_a_rate_that_was_cut_stays_cut() -> None:
 
 def test_waits_plan_anew_when_the_rate_rises(acme: Maker, says: Says) -> None:
     vendor = Vendor(says, **{f"t{n}": ["done"] for n in range(5)})
-    harness = acme(vendor, requests_per_second=1e-4)  # a request every three hours
+
+    def answer(request: Request) -> Response:
+        if len(vendor.polled) == 1:
+            harness.client.limit_rate(None)
+        return vendor(request)
+
+    harness = acme(answer, requests_per_second=1e-4)  # a request every three hours
     watch = harness.client.open_watch()
+    began = harness.clock.monotonic()
     for n in range(5):
         watch.add(f"t{n}")
-    began, found = harness.clock.monotonic(), [next(watch)]
-    harness.client.limit_rate(None)
-    found += [next(watch) for _ in range(4)]
-    assert len({outcome.ref for outcome in found}) == 5
-    assert harness.clock.monotonic() - began <= 10_001.0  # at most the one slot that was waited for already
+    assert len({next(watch).ref for _ in range(5)}) == 5
+    assert harness.clock.monotonic() - began <= 10_001.0  # the one slot before the second request
     for wrong in (0, -1.0, float("nan"), "5", True):
         with pytest.raises(tb.InvalidInput, match="requests per second"):
             harness.client.limit_rate(wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def test_a_get_that_waits_for_its_slot_uses_a_higher_rate_at_once(acme: Maker, says: Says) -> None:
+    harness = acme(Vendor(says, a=["working"]), requests_per_second=0.001, request_timeout=3000.0)
+    raised = threading.Event()
+    harness.client.get("a")  # uses the first slot
+    began = harness.clock.monotonic()
+
+    def raise_rate() -> None:
+        with harness.clock.acting():  # time stops until this thread sleeps
+            started.set()
+            harness.clock.sleep(5.0)
+            harness.client.limit_rate(10.0)
+            raised.set()
+
+    started = threading.Event()
+    thread = threading.Thread(target=raise_rate)
+    thread.start()
+    started.wait()
+    got = [threading.Thread(target=harness.client.get, args=("a",)) for _ in range(3)]
+    for each in got:
+        each.start()
+    for each in (*got, thread):
+        each.join()
+    assert raised.is_set()
+    assert 5.0 <= harness.clock.monotonic() - began < 10.0
+
+    async def run() -> float:
+        client, _ = acme(Vendor(says, a=["working"]), requests_per_second=0.001, request_timeout=3000.0).asynchronous()
+        async with client:
+            await client.get("a")
+            began = harness.clock.monotonic()
+            waiting = [asyncio.create_task(client.get("a")) for _ in range(3)]
+            await harness.clock.async_sleep(5.0)
+            client.limit_rate(10.0)
+            await asyncio.gather(*waiting)
+            return harness.clock.monotonic() - began
+
+    assert 5.0 <= asyncio.run(run()) < 10.0
+
+
+def test_a_slot_that_was_reserved_is_kept_when_the_rate_falls(acme: Maker, says: Says) -> None:
+    async def run() -> float:
+        harness = acme(Vendor(says, a=["working"]), requests_per_second=0.1)
+        client, _ = harness.asynchronous()
+        async with client:
+            await client.get("a")
+            began = harness.clock.monotonic()
+            waiting = asyncio.create_task(client.get("a"))
+            await harness.clock.async_sleep(5.0)
+            client.limit_rate(0.01)
+            await waiting
+            return harness.clock.monotonic() - began
+
+    assert asyncio.run(run()) == pytest.approx(10.0, abs=0.1)
 
 
 # Submitted elsewhere.
