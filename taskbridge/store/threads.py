@@ -42,6 +42,8 @@ class Watcher:
         self._names = None if connections is None else tuple(connections)
         self._interval = interval
         self._settle = settle
+        self._handover = threading.Lock()  # guards the next three
+        self._is_stopped = False
         self._watcher: AsyncWatcher | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._begun = threading.Event()  # or failed
@@ -56,10 +58,16 @@ class Watcher:
     def run(self) -> None:
         """Work in this thread until another one calls `stop`, also while the database cannot be used for a time.
 
+        It ends at once if `stop` was called before.
+
         Raises:
             ConfigError: A connection is not configured.
         """
-        asyncio.run(self._run())
+        try:
+            asyncio.run(self._run())
+        finally:
+            with self._handover:
+                self._is_stopped = False
 
     def start(self) -> None:
         """Work in a thread of its own.
@@ -70,6 +78,7 @@ class Watcher:
         if self._thread is not None:
             raise ConfigError("this watcher works already; stop it first, or make another one")
         self._begun.clear()
+        self._is_stopped = False
         self._thread = threading.Thread(target=self._run_thread, name="taskbridge-watcher", daemon=True)
         self._thread.start()
         self._begun.wait()
@@ -82,12 +91,14 @@ class Watcher:
         Raises:
             TaskbridgeError: What ended it before.
         """
-        loop, watcher = self._loop, self._watcher
-        if loop is not None and watcher is not None:
-            call_soon(loop, watcher.stop)
+        with self._handover:
+            self._is_stopped = True  # also for a `run` that has no event loop yet
+            if self._loop is not None and self._watcher is not None:
+                call_soon(self._loop, self._watcher.stop)
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.join()
+            self._is_stopped = False
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
@@ -103,12 +114,15 @@ class Watcher:
         async with Bridge.from_config(self._config) as bridge:
             for name in self._names or ():
                 bridge[name]  # raises for a name that is not configured
-            self._watcher = AsyncWatcher(
+            watcher = AsyncWatcher(
                 self._store, bridge, connections=self._names, interval=self._interval, settle=self._settle
             )
-            self._loop = asyncio.get_running_loop()
+            with self._handover:
+                self._watcher, self._loop = watcher, asyncio.get_running_loop()
+                if self._is_stopped:
+                    watcher.stop()
             self._begun.set()
-            await self._watcher.run()
+            await watcher.run()
 
     def _run_thread(self) -> None:
         try:

@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import sqlite3
+import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -154,6 +155,19 @@ def test_a_connection_that_is_not_configured_is_an_error(store: tb.Store, config
     with pytest.raises(tb.ConfigError, match="no-such"):
         watcher.start()
     watcher.stop()  # the error is raised once
+
+
+def test_a_watcher_that_is_stopped_before_its_event_loop_runs_ends_at_once(store: tb.Store, config: Path) -> None:
+    watcher = tb.Watcher(store, config=config, interval=0.05)
+    watcher.stop()
+    running = threading.Thread(target=watcher.run, daemon=True)
+    running.start()
+    running.join(20.0)
+    assert not running.is_alive()
+    watcher.stop()
+    with watcher:  # it can be used afterwards
+        until(lambda: len(watcher.owned) == 2)
+    assert watcher.owned == frozenset()
 
 
 def test_a_fault_of_a_provider_refuses_one_submission_and_ends_nothing_else(
