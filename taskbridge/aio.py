@@ -290,6 +290,14 @@ class Client(_AsyncClient):
         """Change how many requests per second may start; see `taskbridge.Client.limit_rate`."""
         self._limit_rate(requests_per_second)
 
+    def save_durations(self) -> dict[str, Any]:
+        """Return what was learned about the durations of tasks; see `taskbridge.Client.save_durations`."""
+        return self._save_durations()
+
+    def load_durations(self, saved: Mapping[str, Any]) -> None:
+        """Add what another process learned about durations; see `taskbridge.Client.load_durations`."""
+        self._load_durations(saved)
+
     async def submit(
         self,
         operation: str | None = None,

@@ -426,6 +426,30 @@ class Client(_SyncClient):
         """
         self._limit_rate(requests_per_second)
 
+    def save_durations(self) -> dict[str, Any]:
+        """Return what was learned about the durations of tasks, as plain JSON for `load_durations`.
+
+        It contains counts and times, some kilobytes for each operation, and nothing of documents or tasks.
+
+        Raises:
+            UnsupportedFeature: This is a group; ask its `members`.
+        """
+        return self._save_durations()
+
+    def load_durations(self, saved: Mapping[str, Any]) -> None:
+        """Add what another process learned about durations, so that polls are well timed from the first one on.
+
+        It is merged with what was learned here; loading it twice counts it twice.
+
+        Args:
+            saved: What `save_durations` returned, perhaps read from JSON.
+
+        Raises:
+            ConfigError: It is something else, or damaged; nothing was added.
+            UnsupportedFeature: This is a group; load them into its `members`.
+        """
+        self._load_durations(saved)
+
     def submit(
         self,
         operation: str | None = None,

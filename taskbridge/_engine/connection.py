@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakSet
 
 from taskbridge._config.connections import (
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
 
 _MOST_OPERATIONS: Final = 64  # operations whose durations are learned apart
 _LONGEST_OPERATION: Final = 200  # characters
+_DURATIONS_VERSION: Final = 1  # of saved durations; another one has other bins
 _MOST_WORDS: Final = 100  # unknown status words that are logged
 _KEPT_SECRETS: Final = 8  # sets of secrets that are still removed from errors after they were replaced
 _RELOAD_PAUSE: Final = 5.0  # seconds between two readings of the secrets for webhooks that are not proved
@@ -232,6 +233,27 @@ class Connection:
             operation = operation if is_kept else None
         return self.durations.setdefault(operation, DurationModel())
 
+    def save_durations(self) -> dict[str, Any]:
+        """Return what has been learned about durations; see `Client.save_durations`."""
+        models = list(self.durations.items())
+        return {"version": _DURATIONS_VERSION, "operations": {name or "": model.save() for name, model in models}}
+
+    def load_durations(self, saved: object) -> None:
+        """Add what was learned elsewhere; see `Client.load_durations`.
+
+        Raises:
+            ConfigError: It is not what `save_durations` returns; nothing was added.
+        """
+        try:
+            models = _saved_models(saved)
+        except ValueError as error:
+            problem = str(error)
+        else:
+            for name, model in models.items():
+                self.durations_of(name or None).merge(model)
+            return
+        raise ConfigError(f"these are no saved durations ({problem}); take what save_durations returned")
+
     # When tasks were submitted.
 
     def note_submitted(self, task: Task) -> None:
@@ -388,6 +410,22 @@ class Connection:
                 advice=advice,
                 ref=task.ref,
             )
+
+
+def _saved_models(saved: object) -> dict[str, DurationModel]:
+    """Return the models of saved durations, by operation.
+
+    Raises:
+        ValueError: They are none of this version, or damaged.
+    """
+    values = cast("dict[str, object]", saved) if isinstance(saved, dict) else {}
+    version, operations = values.get("version"), values.get("operations")
+    if version != _DURATIONS_VERSION or not isinstance(operations, dict):
+        raise ValueError(f"version {printable(str(version), 20)}, not {_DURATIONS_VERSION}")
+    named = cast("dict[str, object]", operations)
+    if len(named) > _MOST_OPERATIONS:
+        raise ValueError(f"more than {_MOST_OPERATIONS} operations")
+    return {str(name): DurationModel.load(each) for name, each in named.items()}
 
 
 def _with_stage(can: Capabilities, settings: CommonSettings) -> Capabilities:

@@ -16,9 +16,9 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from math import exp, inf, log
+from math import exp, inf, isfinite, log
 from operator import sub
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,6 +46,8 @@ _ASSUMED: Final = 0.01  # ends per bin that this assumption is worth
 _TAIL: Final = 0.05  # fraction of the ends, the latest ones, whose rate is assumed of older tasks
 _FEWEST_IN_TAIL: Final = 3.0  # ends
 _TRACE: Final = 0.01  # ends in a bin that count as none
+_LARGEST: Final = 1e12  # number in a saved model
+_DIGITS: Final = 6  # of a saved number
 _MOST_ENDED: Final = 1.6  # expected ends of a task from which on most tasks have ended: four of five
 
 
@@ -65,6 +67,12 @@ class _Interval(NamedTuple):
     def of(cls, since: float, until: float) -> _Interval:
         first, last = _bin(since), _bin(until)
         return cls(first, (since - _EDGES[first]) / _WIDTHS[first], last, (until - _EDGES[last]) / _WIDTHS[last])
+
+    @property
+    def ages(self) -> tuple[float, float]:
+        """The two ages, in seconds."""
+        since = _EDGES[self.first] + self.before_first * _WIDTHS[self.first]
+        return since, _EDGES[self.last] + self.before_last * _WIDTHS[self.last]
 
 
 def _distribute(
@@ -257,8 +265,13 @@ class DurationModel:
         self.ends += 1.0
         self._stale -= 1
         self._sample.append(_Interval.of(since, until))
+        self._limit()
+
+    def _limit(self) -> None:
+        """Move the oldest of a full sample into the bins, and forget half of very many ends."""
         if len(self._sample) > _SAMPLE + _SURPLUS:
-            oldest, self._sample = self._sample[:_SURPLUS], self._sample[_SURPLUS:]
+            surplus = len(self._sample) - _SAMPLE - 1
+            oldest, self._sample = self._sample[:surplus], self._sample[surplus:]
             _distribute(oldest, self.hazard().alive(), self._ended, self._watched)
         if self.ends > _FORGET_AFTER:
             self._halve()
@@ -277,6 +290,67 @@ class DurationModel:
         self.ends /= 2.0
         self._total /= 2.0
         self._lifetimes /= 2.0
+
+    # Between processes.
+
+    def save(self) -> dict[str, Any]:
+        """Return what was observed, as plain JSON of some kilobytes."""
+        sample = [[_rounded(age) for age in interval.ages] for interval in list(self._sample)]
+        return {
+            "watched": _without_zeros(self._watched),
+            "ended": _without_zeros(self._ended),
+            "sample": sample,
+            "total": _rounded(self._total),
+            "lifetimes": _rounded(self._lifetimes),
+        }
+
+    @classmethod
+    def load(cls, saved: object) -> Self:
+        """Return the model that was saved.
+
+        Raises:
+            ValueError: It is no saved model, or polls cannot be planned with it.
+        """
+        model = cls()
+        if not isinstance(saved, dict):
+            raise ValueError("no mapping")  # noqa: TRY004  # for the caller it is one kind of problem
+        values = cast("dict[str, object]", saved)
+        for name, bins in (("watched", model._watched), ("ended", model._ended)):
+            given = _numbers(values.get(name), name)
+            if len(given) > len(bins):
+                raise ValueError(f"{name} is too long")
+            bins[: len(given)] = given
+        sample = _list(values.get("sample"), "sample")
+        if len(sample) > _SAMPLE + _SURPLUS:
+            raise ValueError("sample is too long")
+        for each in sample:
+            since, until = _numbers(each, "sample", 2)
+            model._sample.append(_Interval.of(since, max(since, until)))
+        model._total, model._lifetimes = _numbers([values.get("total"), values.get("lifetimes")], "total, lifetimes")
+        model.ends = sum(model._ended) + len(model._sample)
+        if model.ends > _FORGET_AFTER + 1.0 or (model.ends and not model._total):
+            raise ValueError("the ends and the total do not fit together")
+        if model.is_known:
+            try:
+                usable = isfinite(model.hazard().sums[-1])
+            except (ArithmeticError, ValueError):
+                usable = False
+            if not usable:
+                raise ValueError("the counts do not fit together")
+        return model
+
+    def merge(self, earlier: DurationModel) -> None:
+        """Add what another model has observed; where something must be forgotten, its observations count as older."""
+        self._watched = [one + other for one, other in zip(self._watched, earlier._watched, strict=True)]
+        self._ended = [one + other for one, other in zip(self._ended, earlier._ended, strict=True)]
+        self._sample = [*earlier._sample, *self._sample]
+        self._total += earlier._total
+        self._lifetimes += earlier._lifetimes
+        self.ends += earlier.ends
+        self._stale = 0
+        self._limit()
+
+    # What follows from it.
 
     def hazard(self) -> Hazard:
         """Return the hazard, if enough is known of it; a new object after each fit."""
@@ -328,3 +402,34 @@ class DurationModel:
             return _likelihood(one.rates(reach), other) + _likelihood(other.rates(reach), one)
 
         return max(_SMOOTHING, key=prediction)
+
+
+def _rounded(number: float) -> float:
+    return float(f"{max(0.0, number):.{_DIGITS}g}")
+
+
+def _without_zeros(numbers: Sequence[float]) -> list[float]:
+    """Return rounded numbers, without the zeros at the end."""
+    rounded = [_rounded(each) for each in numbers]
+    used = max((n for n, each in enumerate(rounded) if each), default=-1) + 1
+    return rounded[:used]
+
+
+def _list(given: object, name: str) -> list[object]:
+    """Return a list that was saved; raise `ValueError` for anything else."""
+    if not isinstance(given, list):
+        raise ValueError(f"{name} is no list")  # noqa: TRY004  # for the caller it is one kind of problem
+    return cast("list[object]", given)
+
+
+def _numbers(given: object, name: str, count: int | None = None) -> list[float]:
+    """Return a list of saved numbers; raise `ValueError` for anything else, or another length."""
+    items = _list(given, name)
+    found = [
+        float(each)
+        for each in items
+        if isinstance(each, int | float) and not isinstance(each, bool) and 0.0 <= each <= _LARGEST
+    ]
+    if len(found) != len(items) or count not in (None, len(items)):
+        raise ValueError(f"{name} has something else than numbers from 0 on")
+    return found

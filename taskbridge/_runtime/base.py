@@ -492,6 +492,13 @@ class ClientBase:
         self._refuse_if_closed()
         self._connection.limit_rate(rate)
 
+    def _save_durations(self) -> dict[str, Any]:
+        return self._connection.save_durations()
+
+    def _load_durations(self, saved: Mapping[str, Any]) -> None:
+        self._refuse_if_closed()
+        self._connection.load_durations(saved)
+
 
 def _note_submitted(target: Target, submitted_at: datetime) -> None:
     if not isinstance(submitted_at, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
