@@ -290,6 +290,10 @@ class Client(_AsyncClient):
         """Change how many requests per second may start; see `taskbridge.Client.limit_rate`."""
         self._limit_rate(requests_per_second)
 
+    def pause_until(self, moment: datetime) -> None:
+        """Send nothing before a time; see `taskbridge.Client.pause_until`."""
+        self._pause_until(moment)
+
     def save_durations(self) -> dict[str, Any]:
         """Return what was learned about the durations of tasks; see `taskbridge.Client.save_durations`."""
         return self._save_durations()

@@ -426,6 +426,20 @@ class Client(_SyncClient):
         """
         self._limit_rate(requests_per_second)
 
+    def pause_until(self, moment: datetime) -> None:
+        """Send nothing before a time, as if the vendor had asked for a pause; ``stats`` has the present one.
+
+        So a pause that one process was asked for holds for others, too. A longer pause stays as it is.
+
+        Args:
+            moment: The time, with a time zone; one that is more than an hour away counts as an hour away.
+
+        Raises:
+            InvalidInput: It is no such time.
+            UnsupportedFeature: This is a group; pause its `members`.
+        """
+        self._pause_until(moment)
+
     def save_durations(self) -> dict[str, Any]:
         """Return what was learned about the durations of tasks, as plain JSON for `load_durations`.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from math import inf
 from threading import Lock
@@ -35,7 +36,7 @@ from taskbridge._engine.logs import log
 from taskbridge._engine.observers import Observers
 from taskbridge._engine.row_trust import RowTrust
 from taskbridge._engine.storage_urls import staged_documents
-from taskbridge._engine.throttle import RetryBudget, Throttle
+from taskbridge._engine.throttle import MAX_PAUSE, RetryBudget, Throttle
 from taskbridge._engine.unknown_words import mapping_advice
 from taskbridge._engine.usage import UsageMeter
 from taskbridge._fork import renew_after_fork
@@ -102,6 +103,8 @@ class ConnectionStats:
         rate: Requests per second allowed at present; infinite without a limit.
         is_probing: Whether the vendor seems to be down, so that only probes are sent.
         outage: The outage that lasts at present; None while the vendor responds.
+        paused_until: Until when nothing is sent, because the vendor asked for a pause (429, ``Retry-After``); None
+            without a pause.
         waiting: Tasks that are being waited for.
         is_refused: Whether the vendor refuses the credential.
         usage: Cost of the tasks that were submitted, got or waited for here, by unit, as far as the vendor says; each
@@ -119,6 +122,7 @@ class ConnectionStats:
     rate: float
     is_probing: bool
     outage: Outage | None
+    paused_until: datetime | None
     waiting: int
     is_refused: bool
     usage: Mapping[UsageUnit, float]
@@ -204,6 +208,7 @@ class Connection:
             rate=self.throttle.rate,
             is_probing=self.throttle.is_probing,
             outage=self.outage,
+            paused_until=self.paused_until,
             waiting=self.waiting,
             is_refused=self.credentials.refusal is not None,
             usage=self.usage.totals,
@@ -214,6 +219,17 @@ class Connection:
         """Allow another number of requests per second, and let every wait plan anew; None for no limit."""
         self.throttle.set_ceiling(rate, self.clock.monotonic())
         self.event_bus.publish(None)
+
+    @property
+    def paused_until(self) -> datetime | None:
+        """Until when nothing is sent, because the vendor asked for a pause; None without a pause."""
+        seconds = self.throttle.paused_until - self.clock.monotonic()
+        return self.clock.now() + timedelta(seconds=seconds) if seconds > 0.0 else None
+
+    def pause_until(self, moment: datetime) -> None:
+        """Send nothing before a time, at most for an hour, in case the clock is wrong."""
+        seconds = (moment - self.clock.now()).total_seconds()
+        self.throttle.pause_until(self.clock.monotonic() + min(seconds, MAX_PAUSE))
 
     def add_queue(self, queue: Sized) -> None:
         """Count the tasks in a poll queue as waited for, as long as the queue exists."""

@@ -130,6 +130,12 @@ RECORDS: Final[Mapping[str, Record]] = {
         "connection %(connection)s pauses for %(pause).0f s: %(error)s",
         "The database of a store cannot be read or written; nothing is polled or submitted meanwhile.",
     ),
+    "store-durations-ignored": Record(
+        LOG,
+        logging.WARNING,
+        "connection %(connection)s learns the durations of its tasks anew: %(error)s",
+        "The durations in a store are damaged, or of another version.",
+    ),
     "store-watcher-failed": Record(
         LOG,
         logging.ERROR,

@@ -19,6 +19,7 @@ from taskbridge._engine.effects import BeforeSubmit, RefreshCredential, RunBlock
 from taskbridge._engine.logs import REQUESTS
 from taskbridge._engine.outage import report_failure, report_response
 from taskbridge._engine.read_once import read_once
+from taskbridge._engine.throttle import MAX_PAUSE
 from taskbridge._engine.uncertainty import uncertain_after
 from taskbridge.errors import (
     ApiError,
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_PAUSE: Final = 3600.0  # seconds; a longer Retry-After is reported, not slept
 _MAX_REQUESTS: Final = 32  # of one flow; more means that a provider never ends
 _BY_POLICY: Final = 99  # retries: as often as the retry policy allows
 _NOT_JSON: Final = frozenset({203, *range(205, 300)})  # no answer to a call that asks for JSON

@@ -32,6 +32,7 @@ _PROBE_LOST: Final = 60.0  # seconds after which a probe without any result coun
 _BUDGET: Final = 10.0  # retries that may be spent before the first response earns new ones
 _EARNED: Final = 0.1  # of a retry, for each response
 _BURST: Final = 1.0  # seconds' worth of the rate that may start at once after silence; one request for small rates
+MAX_PAUSE: Final = 3600.0  # seconds; a vendor that asks for more is asked again after an hour
 _CUT: Final = 0.5  # of the actual flow, on a 429
 _MIN_RATE: Final = 0.05  # requests per second; no 429 pushes the rate below
 _MIN_FLOW: Final = 1.0  # requests per second that every connection counts as flowing: one 429 must not freeze it
@@ -107,6 +108,16 @@ class Throttle:
         finally:
             with self._lock:
                 self._wakers.discard(wake)
+
+    @property
+    def paused_until(self) -> float:
+        """Monotonic seconds before which nothing is sent, because the vendor asked for that."""
+        return self._paused_until
+
+    def pause_until(self, moment: float) -> None:
+        """Send nothing before that many monotonic seconds; never shortens a pause."""
+        with self._lock:
+            self._paused_until = max(self._paused_until, moment)
 
     @property
     def is_probing(self) -> bool:

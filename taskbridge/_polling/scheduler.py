@@ -22,8 +22,8 @@ from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._engine.lookup import is_final, unless_deleted
-from taskbridge._engine.retry import MAX_PAUSE
 from taskbridge._engine.row_trust import same
+from taskbridge._engine.throttle import MAX_PAUSE
 from taskbridge._engine.tracing import PollTrace
 from taskbridge._polling.commands import Command, Done, Idle, PollList, PollTask, Update, WaitUntil
 from taskbridge._polling.entries import PolledTask, RowCheck, Waiter

@@ -492,6 +492,11 @@ class ClientBase:
         self._refuse_if_closed()
         self._connection.limit_rate(rate)
 
+    def _pause_until(self, moment: datetime) -> None:
+        require_zone("the end of a pause", moment)
+        self._refuse_if_closed()
+        self._connection.pause_until(moment)
+
     def _save_durations(self) -> dict[str, Any]:
         return self._connection.save_durations()
 
@@ -501,11 +506,16 @@ class ClientBase:
 
 
 def _note_submitted(target: Target, submitted_at: datetime) -> None:
-    if not isinstance(submitted_at, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
-        raise InvalidInput(f"submitted_at is a datetime with a time zone, not {type(submitted_at).__name__}")
-    if submitted_at.tzinfo is None:
-        raise InvalidInput("submitted_at has no time zone; take datetime.now(UTC)")
+    require_zone("submitted_at", submitted_at)
     target.connection.note_submitted_at(target.task_id, submitted_at)
+
+
+def require_zone(what: str, moment: datetime) -> None:
+    """Raise `InvalidInput` for anything else than a datetime with a time zone."""
+    if not isinstance(moment, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
+        raise InvalidInput(f"{what} is a datetime with a time zone, not {type(moment).__name__}")
+    if moment.tzinfo is None:
+        raise InvalidInput(f"{what} has no time zone; take datetime.now(UTC)")
 
 
 def require_file(given: object) -> TaskFile:

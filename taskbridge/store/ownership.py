@@ -68,6 +68,19 @@ class Changes:
     intents: Sequence[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What the owner before has left.
+
+    Attributes:
+        paused_until: Before this time, in seconds since the epoch, nothing is to be asked of the vendor.
+        durations: What was learned about durations; see `Client.load_durations`.
+    """
+
+    paused_until: float | None
+    durations: dict[str, Any] | None
+
+
 class Ownership:
     """The owner's side of one connection.
 
@@ -144,12 +157,26 @@ class Ownership:
                 raise OwnershipLost
             yield opened
 
-    def set_problem(self, problem: str | None) -> None:
-        """Store why nothing is polled or sent at present."""
+    def set_pause(self, problem: str | None, paused_until: float | None) -> None:
+        """Store why nothing is polled or sent at present, and until when, in seconds since the epoch, if known."""
+        self._set(problem=problem, paused_until=paused_until)
+
+    def set_durations(self, durations: Mapping[str, Any]) -> None:
+        """Store what was learned about durations."""
+        self._set(durations=dict(durations))
+
+    def _set(self, **values: Any) -> None:
         with self._writing() as opened:
-            opened.execute(update(ACCOUNT).where(ACCOUNT.c.connection == self.connection).values(problem=problem))
+            opened.execute(update(ACCOUNT).where(ACCOUNT.c.connection == self.connection).values(values))
 
     # Reading.
+
+    def handover(self) -> Handover:
+        """Return what the owner before has left."""
+        with self._database.reading() as opened:
+            query = select(ACCOUNT.c.paused_until, ACCOUNT.c.durations)
+            row = opened.execute(query.where(ACCOUNT.c.connection == self.connection)).one()
+        return Handover(row.paused_until, row.durations)
 
     def changes(self, after: int) -> Changes | None:
         """Return what is newer than a revision; None if nothing is. After -1, everything that is to be done.

@@ -107,7 +107,8 @@ class Explanation:
         watch: The watch.
         submission: The submission that created its task, if the store has it.
         owner: Which process polls its connection, or did so last; None if none ever did.
-        problem: Why that process polls nothing at present.
+        problem: Why that process polls nothing, or only tries now and then: the vendor refuses the account, has asked
+            for a pause, or has been unreachable for some time.
         events: What happened to it.
     """
 
@@ -130,7 +131,7 @@ class Explanation:
             lines.append(f"submitted with the key {self.submission.key!r}")
         lines.append(f"polled by {self.owner}" if self.owner else "no process has polled its connection yet")
         if self.problem:
-            lines.append(f"nothing is polled at present: {self.problem}")
+            lines.append(f"held up at present: {self.problem}")
         lines += [f"{_text(at)}: {kind}" for kind, at in self.events]
         return "\n".join(lines)
 

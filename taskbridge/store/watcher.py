@@ -13,6 +13,7 @@ from typing import Any, Final, Self, TypeVar
 from sqlalchemy import RowMapping
 
 from taskbridge._engine.logs import log
+from taskbridge._redaction import without_secrets
 from taskbridge.aio import Bridge, Client, Watch
 from taskbridge.errors import (
     AuthenticationError,
@@ -44,6 +45,8 @@ _FIRST_PAUSE: Final = 1.0  # seconds; doubles with each failure
 _LONGEST_PAUSE: Final = 60.0  # seconds
 _LONGEST_STORE_PAUSE: Final = 10.0  # seconds; of attempts to use a database that cannot be used
 _GUARD: Final = 0.25  # seconds between two checks that the connection is still owned
+_LEAST_PAUSE: Final = 2.0  # seconds; a shorter pause of the vendor is not stored
+_SAVE_PAUSE: Final = 60.0  # seconds between two times that learned durations are stored
 _REFUSED_PAUSE: Final = 60.0  # seconds in which nothing is asked of a vendor that refuses the account
 
 
@@ -177,7 +180,10 @@ class _Account:
         self._refused_until = 0.0  # by the loop's time
         self._refusal: tuple[object, ...] = ()  # what the last refusal said
         self._resume: set[TaskRef] = set()  # to be watched again after a refusal
-        self._problem: str | None = None
+        self._refusal_text: str | None = None
+        self._pause: tuple[str | None, float | None] = (None, None)  # as stored: why, and until when
+        self._finished = client.stats()[client.name].finished  # when durations were stored last
+        self._save_at = 0.0  # by the loop's time
         self._is_closed = False
         self._is_done = asyncio.Event()
         self._senders = _SENDERS
@@ -190,7 +196,9 @@ class _Account:
         """
         senders = [self._send() for _ in range(_SENDERS)]
         try:
+            await self._take_over()
             await _together([self._guard(), self._read_store(), self._read_watch(), self._write(), *senders])
+            await self._save_durations()
         finally:
             self._watch.close()
 
@@ -200,6 +208,28 @@ class _Account:
             if not self._ownership.is_held:
                 raise OwnershipLost
             await _wait(self._is_done, _GUARD)
+
+    async def _take_over(self) -> None:
+        """Keep to the pause of the owner before, and learn what it has learned, before the first request."""
+        left = await asyncio.to_thread(self._ownership.handover)
+        paused_until = self._by_this_clock(left.paused_until)
+        if paused_until is not None and paused_until > self._store.clock.now():
+            self._client.pause_until(paused_until)
+            self._pause = (None, left.paused_until)
+        if left.durations is not None:
+            try:
+                await asyncio.to_thread(self._client.load_durations, left.durations)
+            except ConfigError as error:
+                log("store-durations-ignored", connection=self._client.name, error=error.message)
+        self._save_at = asyncio.get_running_loop().time() + _SAVE_PAUSE
+
+    async def _save_durations(self) -> None:
+        """Store what was learned, if there is something new."""
+        finished = self._client.stats()[self._client.name].finished
+        if finished != self._finished:
+            self._finished = finished
+            await asyncio.to_thread(self._ownership.set_durations, self._client.save_durations())
+        self._save_at = asyncio.get_running_loop().time() + _SAVE_PAUSE
 
     # What callers store.
 
@@ -215,7 +245,10 @@ class _Account:
                         await asyncio.sleep(0)
                 for intent in changes.intents:
                     self._intents.put_nowait(intent)
-            await self._note_problem()
+            self._resume_refused()
+            await self._store_pause()
+            if asyncio.get_running_loop().time() >= self._save_at:
+                await self._save_durations()
             await _wait(self._stopping, self._interval)
         for _ in range(_SENDERS):
             self._intents.put_nowait(None)
@@ -307,20 +340,41 @@ class _Account:
             return False
         self._refusal = kind
         self._refused_until = asyncio.get_running_loop().time() + _REFUSED_PAUSE
-        self._problem = _text(error)
+        self._refusal_text = _text(error)
         return True
 
-    async def _note_problem(self) -> None:
-        """Store a new problem; after a refusal, begin again."""
-        if self._problem is not None:
-            await asyncio.to_thread(self._ownership.set_problem, self._problem)
-            self._problem = None
+    def _resume_refused(self) -> None:
+        """Begin again some time after a refusal."""
         if self._refused_until and asyncio.get_running_loop().time() >= self._refused_until:
             self._refused_until = 0.0
             resumed, self._resume = self._resume, set()
-            await asyncio.to_thread(self._ownership.set_problem, None)
             for ref in resumed & self._until.keys():  # a submission may have ended one meanwhile
                 self._add(ref)
+
+    # What holds the work up.
+
+    async def _store_pause(self) -> None:
+        """Store why nothing is polled at present and until when, if that has changed."""
+        problem, until = self._present_pause()
+        stored_problem, stored_until = self._pause
+        if problem != stored_problem or abs((until or 0.0) - (stored_until or 0.0)) >= 1.0:
+            await asyncio.to_thread(self._ownership.set_pause, problem, until)
+            self._pause = (problem, until)
+
+    def _present_pause(self) -> tuple[str | None, float | None]:
+        """Return why nothing is polled at present, and until when in seconds since the epoch; None if unknown."""
+        now, stats = self._now(), self._client.stats()[self._client.name]
+        if self._refused_until:
+            return self._refusal_text, now + self._refused_until - asyncio.get_running_loop().time()
+        paused = stats.paused_until
+        left = 0.0 if paused is None else (paused - self._store.clock.now()).total_seconds()
+        until = None if left < _LEAST_PAUSE else now + left
+        if stats.outage is not None:
+            since, error = stats.outage.since, printable(without_secrets(stats.outage.error.summary), 2000)
+            return f"the vendor has been unreachable since {since:%Y-%m-%d %H:%M:%S} UTC: {error}", until
+        if paused is not None and until is not None:
+            return f"the vendor asked for a pause until {paused:%Y-%m-%d %H:%M:%S} UTC", until
+        return None, None
 
     # Submissions.
 
