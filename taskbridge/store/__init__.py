@@ -24,6 +24,7 @@ from taskbridge._config.registry import require_extra
 
 try:
     from taskbridge.store.database import StoreUnavailable
+    from taskbridge.store.pruning import Pruned
     from taskbridge.store.records import Event, Explanation, StoredSubmission, Watched
     from taskbridge.store.schema import EventKind, Phase, State
     from taskbridge.store.store import Store, Transaction
@@ -38,6 +39,7 @@ __all__ = [
     "EventKind",
     "Explanation",
     "Phase",
+    "Pruned",
     "State",
     "Store",
     "StoreUnavailable",

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
@@ -21,6 +21,7 @@ from taskbridge.store.database import Database, Insert, insert_into
 from taskbridge.store.dialects import open_database
 from taskbridge.store.intents import as_json, check_arguments, check_key, refuse_difference, store_input
 from taskbridge.store.ownership import Seen, store_seen
+from taskbridge.store.pruning import Pruned, forget_consumer, prune
 from taskbridge.store.records import Event, Explanation, StoredSubmission, Watched, moment, seconds
 from taskbridge.store.schema import ACCOUNT, CURSOR, EVENT, INTENT, WATCH, EventKind, Phase, State
 
@@ -392,6 +393,35 @@ class Store:
         if connection is not None and not names:
             raise ConfigError(f"the store does not have the connection {printable(connection, 60)!r}")
         return names
+
+    def prune(self, older_than: timedelta, *, unread: bool = False) -> Pruned:
+        """Remove what is not needed any more, in small transactions; return how much that was.
+
+        That is: events that every consumer has acknowledged and whose deliveries have succeeded; then submissions that
+        were refused, or whose task has ended; watches that have ended, or were dropped; and webhooks, after seven days
+        at least. What is open, uncertain or given up stays, and so do the submissions of a run. A key whose submission
+        was removed can be used again, and is then submitted again.
+
+        Every consumer counts that has acknowledged an event at any time, on each connection; `forget_consumer` removes
+        one that is not used any more.
+
+        Args:
+            older_than: How long ago it must have been stored or have changed last.
+            unread: Whether to remove events also while there is no consumer at all.
+
+        Raises:
+            InvalidInput: It is no positive duration.
+            StoreUnavailable: The database cannot be written; what was removed before stays removed.
+        """
+        given: Any = older_than  # callers need not be typed
+        if not isinstance(given, timedelta) or given <= timedelta():
+            raise InvalidInput("older_than is a positive duration, such as timedelta(days=30)")
+        return prune(self.database, self.database.now(), older_than.total_seconds(), unread=unread)
+
+    def forget_consumer(self, consumer: str) -> bool:
+        """Remove a consumer of events, and what was still to be delivered to it; return False if it is not known."""
+        with self.database.writing() as opened:
+            return forget_consumer(opened, consumer)
 
     # Reading.
 
