@@ -16,6 +16,8 @@ from taskbridge.client import Client as Client
 from taskbridge.client import Watch as Watch
 from taskbridge.client import connect as connect
 from taskbridge.errors import *  # noqa: F403  # their `__all__` names them
+from taskbridge.event_bus import EventBus as EventBus
+from taskbridge.event_bus import MemoryEventBus as MemoryEventBus
 from taskbridge.events import *  # noqa: F403  # their `__all__` names them
 from taskbridge.models import *  # noqa: F403  # their `__all__` names them
 from taskbridge.provider.capabilities import Capabilities as Capabilities

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge._runtime.base import Target
     from taskbridge.errors import TaskbridgeError
+    from taskbridge.event_bus import EventBus
     from taskbridge.models import (
         Account,
         OperationInfo,
@@ -75,6 +76,7 @@ def connect(
     config: str | os.PathLike[str] | None = None,
     clock: Clock | None = None,
     transport: AsyncTransport | TransportMaker | str | None = None,
+    event_bus: Callable[[str], EventBus] | None = None,
     **settings: Any,
 ) -> Client:
     """Open a connection to a vendor; see `taskbridge.connect`. Nothing is sent yet."""
@@ -82,6 +84,9 @@ def connect(
     if isinstance(transport, str):
         settings, transport = {**settings, "transport": transport}, None
     opened, known = open_connection(provider, connection, config, settings, clock)
+    if event_bus is not None:
+        for each in opened.members if isinstance(opened, Group) else (opened,):
+            each.use_event_bus(event_bus)
     return Client(opened, known=known, clock=clock, transport=transport)
 
 
@@ -491,11 +496,15 @@ class Bridge(_AsyncClient):
 
     @classmethod
     @strip_tracebacks
-    def from_config(cls, path: str | os.PathLike[str] | None = None) -> Self:
+    def from_config(
+        cls, path: str | os.PathLike[str] | None = None, *, event_bus: Callable[[str], EventBus] | None = None
+    ) -> Self:
         """Open every connection of a configuration. Nothing is sent yet; see `taskbridge.Bridge.from_config`."""
         clock = default_clock()
         config = load_config(path)
         connections = open_connections(config, clock)
+        for each in connections.values() if event_bus is not None else ():
+            each.use_event_bus(event_bus)
         return cls(connections, clock=clock, groups=open_groups(config, connections))
 
     @property

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge._runtime.base import Target
     from taskbridge.errors import TaskbridgeError
+    from taskbridge.event_bus import EventBus
     from taskbridge.models import (
         Account,
         OperationInfo,
@@ -65,6 +66,7 @@ def connect(
     config: str | os.PathLike[str] | None = None,
     clock: Clock | None = None,
     transport: Transport | TransportMaker | str | None = None,
+    event_bus: Callable[[str], EventBus] | None = None,
     **settings: Any,
 ) -> Client:
     """Open a connection to a vendor. Nothing is sent yet.
@@ -78,6 +80,8 @@ def connect(
         config: Path of the configuration; None searches the usual places.
         clock: Time and chance; None for the computer's. For tests, see `taskbridge.testing`.
         transport: Sends the requests: the setting of that name, or an object of your own; see `taskbridge.testing`.
+        event_bus: Makes the event bus of a connection from its name, such as `Store.event_bus`, to share with other
+            processes which webhooks were processed; None for one in memory.
         settings: Settings of the provider and of every connection; they override the configuration's.
 
     Raises:
@@ -89,6 +93,9 @@ def connect(
     if isinstance(transport, str):
         settings, transport = {**settings, "transport": transport}, None
     opened, known = open_connection(provider, connection, config, settings, clock)
+    if event_bus is not None:
+        for each in opened.members if isinstance(opened, Group) else (opened,):
+            each.use_event_bus(event_bus)
     return Client(opened, known=known, clock=clock, transport=transport)
 
 
@@ -854,11 +861,14 @@ class Bridge(_SyncClient):
 
     @classmethod
     @strip_tracebacks
-    def from_config(cls, path: str | os.PathLike[str] | None = None) -> Self:
+    def from_config(
+        cls, path: str | os.PathLike[str] | None = None, *, event_bus: Callable[[str], EventBus] | None = None
+    ) -> Self:
         """Open every connection of a configuration. Nothing is sent yet.
 
         Args:
             path: The configuration; None searches the usual places.
+            event_bus: As for `connect`.
 
         Raises:
             ConfigError: The configuration is invalid.
@@ -868,6 +878,8 @@ class Bridge(_SyncClient):
         clock = default_clock()
         config = load_config(path)
         connections = open_connections(config, clock)
+        for each in connections.values() if event_bus is not None else ():
+            each.use_event_bus(event_bus)
         return cls(connections, clock=clock, groups=open_groups(config, connections))
 
     @property

@@ -30,7 +30,6 @@ from taskbridge._config.registry import check_provider, load_builtin_providers, 
 from taskbridge._config.settings import CommonSettings
 from taskbridge._engine.credentials import CredentialCache
 from taskbridge._engine.durations import DurationModel
-from taskbridge._engine.event_bus import KEPT, EventBus
 from taskbridge._engine.kept_results import KeptResults
 from taskbridge._engine.logs import log
 from taskbridge._engine.observers import Observers
@@ -51,6 +50,7 @@ from taskbridge.errors import (
     UnsupportedFeature,
     printable,
 )
+from taskbridge.event_bus import KEPT, EventBus, MemoryEventBus
 from taskbridge.provider.base import Provider
 from taskbridge.provider.capabilities import LOCAL
 from taskbridge.provider.clock import clip_seconds
@@ -174,7 +174,7 @@ class Connection:
         self.uploads: dict[str, tuple[TaskFile | StagedDocument, ...]] = {}
         """What to delete after the end of a task, by its shared id."""
         self.kept_results = KeptResults()
-        self.event_bus = EventBus()
+        self.event_bus: EventBus = MemoryEventBus()
         self.observers = Observers()
         self.durations: dict[str | None, DurationModel] = {}
         list_polling = provider.capabilities.list_polling
@@ -214,6 +214,20 @@ class Connection:
             usage=self.usage.totals,
             transport=self.transport,
         )
+
+    def use_event_bus(self, make: Callable[[str], EventBus]) -> None:
+        """Use another event bus, before anything listens.
+
+        Raises:
+            ConfigError: It lacks a part.
+        """
+        made: object = make(self.name)
+        if not isinstance(made, EventBus):
+            raise ConfigError(
+                f"event_bus returned {type(made).__name__} for {self.name!r}, which lacks a part of "
+                "taskbridge.EventBus; derive it from taskbridge.MemoryEventBus"
+            )
+        self.event_bus = made
 
     def limit_rate(self, rate: float | None) -> None:
         """Allow another number of requests per second, and let every wait plan anew; None for no limit."""

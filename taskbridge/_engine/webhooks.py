@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
+from taskbridge._engine.effects import RunBlocking
 from taskbridge._engine.logs import log
 from taskbridge._engine.lookup import NotFoundGrace, get
 from taskbridge._engine.operations import deadline_for
@@ -32,6 +33,9 @@ from taskbridge.provider.signatures import SVIX_PREFIX, is_in_url, verify_hex_hm
 if TYPE_CHECKING:
     from taskbridge._engine.connection import Connection
     from taskbridge._engine.effects import EffectFlow
+    from taskbridge.event_bus import EventBus
+
+T = TypeVar("T")
 
 
 class _HasItems(Protocol):
@@ -256,22 +260,30 @@ def ingest(connection: Connection, event: WebhookEvent, *, confirm: bool | None)
 
     If that fails, the event counts as not yet processed.
     """
-    bus = connection.event_bus
-    if not bus.claim(event.duplicate_key):
+    bus, key = connection.event_bus, event.duplicate_key
+    if not (yield from _ask(bus, bus.claim, key)):
         return Ingested(event, IngestStatus.DUPLICATE)
-    is_settled = False
     try:
         result = yield from _apply(connection, event, confirm=confirm)
         if result.status is IngestStatus.UNKNOWN:
             # The event may have been quicker than the API, so the next delivery counts, too; but no further one.
-            is_settled = not bus.doubt(event.duplicate_key)
+            is_settled = not (yield from _ask(bus, bus.doubt, key))
         else:
             # A mere hint is remembered only once it led to the end; otherwise anybody could use it up in advance.
             has_ended = result.task is not None and result.task.is_terminal
             is_settled = has_ended or not event.needs_confirmation
-    finally:
-        if not is_settled:
-            bus.release(event.duplicate_key)
+        yield from _ask(bus, bus.settle if is_settled else bus.release, key)
+    except BaseException:  # also if the flow is closed, when it can have no effects any more
+        bus.release(key)
+        raise
+    return result
+
+
+def _ask(bus: EventBus, method: Callable[[str], T], key: str) -> EffectFlow[T]:
+    """Call a method of an event bus, which may block."""
+    if not bus.blocks:
+        return method(key)
+    result: T = yield RunBlocking(partial(method, key))
     return result
 
 

@@ -47,12 +47,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
 
     from taskbridge._engine.connection import Connection
-    from taskbridge._engine.event_bus import EventBus, TaskUpdate
     from taskbridge._engine.lookup import PollResult
     from taskbridge._engine.operations import Pager
     from taskbridge._polling.commands import Update
     from taskbridge._polling.entries import Waiter
     from taskbridge._runtime.base import ManyWait, SingleWait, Target, Transports
+    from taskbridge.event_bus import EventBus, TaskUpdate
     from taskbridge.models import Outcome, Outcomes, Task, TaskRef
     from taskbridge.provider.capabilities import Credential
     from taskbridge.provider.clock import Clock

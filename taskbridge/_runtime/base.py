@@ -31,7 +31,6 @@ from taskbridge._engine.download import (
     read_file,
 )
 from taskbridge._engine.effects import no_effects
-from taskbridge._engine.event_bus import listening
 from taskbridge._engine.inputs import can_submit
 from taskbridge._engine.logs import TASKS
 from taskbridge._engine.lookup import (
@@ -73,10 +72,10 @@ if TYPE_CHECKING:
     from taskbridge._config.settings import CommonSettings
     from taskbridge._engine.connection import ConnectionStats, Group
     from taskbridge._engine.effects import EffectFlow
-    from taskbridge._engine.event_bus import EventBus, TaskUpdate
     from taskbridge._engine.inputs import AnyInput, SubmitRequest
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
+    from taskbridge.event_bus import EventBus, Listener, TaskUpdate
     from taskbridge.events import Observer
     from taskbridge.models import Account, OperationInfo, StorageUrl, Support, WebhookEndpoint, WebhookEvent
     from taskbridge.provider.clock import Clock
@@ -548,6 +547,17 @@ def ended(task: AnyId, timeout: float | None) -> Task | None:
 
 
 # Waiting.
+
+
+@contextmanager
+def listening(buses: Iterable[EventBus], listener: Listener, ref: TaskRef | None = None) -> Generator[None]:
+    """Notify a listener of one task, or of all tasks of several connections, while the block runs."""
+    stops = [bus.listen(listener, ref) for bus in buses]
+    try:
+        yield
+    finally:
+        for stop in stops:
+            stop()
 
 
 class SingleWait:

@@ -14,11 +14,13 @@ from sqlalchemy import Connection, Executable, RowMapping, bindparam, select, up
 
 from taskbridge._config.defaults import default_clock
 from taskbridge.errors import ConfigError, InvalidInput, InvalidTaskId, printable
+from taskbridge.event_bus import EventBus
 from taskbridge.models import Task, TaskRef
 from taskbridge.provider.clock import Clock
 from taskbridge.provider.options import NeutralOptions
 from taskbridge.store.database import Database, Insert, insert_into
 from taskbridge.store.dialects import open_database
+from taskbridge.store.event_bus import StoreEventBus
 from taskbridge.store.intents import as_json, check_arguments, check_key, refuse_difference, store_input
 from taskbridge.store.ownership import Seen, store_seen
 from taskbridge.store.pruning import Pruned, forget_consumer, prune
@@ -417,6 +419,17 @@ class Store:
         if not isinstance(given, timedelta) or given <= timedelta():
             raise InvalidInput("older_than is a positive duration, such as timedelta(days=30)")
         return prune(self.database, self.database.now(), older_than.total_seconds(), unread=unread)
+
+    def event_bus(self, connection: str) -> EventBus:
+        """Return an event bus that shares with other processes which webhooks were processed.
+
+        ``tb.connect(connection="scans", event_bus=store.event_bus)``. An event that was processed is remembered for
+        seven days; one whose process ended meanwhile can be processed again after ten minutes.
+
+        Args:
+            connection: Name of the connection.
+        """
+        return StoreEventBus(self.database, _check_connection(connection))
 
     def forget_consumer(self, consumer: str) -> bool:
         """Remove a consumer of events, and what was still to be delivered to it; return False if it is not known."""

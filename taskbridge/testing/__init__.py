@@ -6,6 +6,7 @@
 * `RecordingTransport`, `ReplayTransport`: record real traffic, and replay it.
 * `ScriptedTransport`, `AsyncScriptedTransport`: canned responses instead of sockets.
 * `ProviderConformance`, `Sample`: the suite that every provider passes (needs pytest).
+* `check_event_bus`: what every `taskbridge.EventBus` must do.
 
 `taskbridge.testing.plugin` offers them as pytest fixtures; pytest finds it by itself. `EmulatorFactory` and
 `ScriptFactory` are the types of two of them, for annotations.
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from taskbridge.emulator.shell import Emulator
     from taskbridge.testing.clock import VirtualClock
     from taskbridge.testing.conformance import ProviderConformance, Sample
+    from taskbridge.testing.event_bus import check_event_bus
     from taskbridge.testing.plugin import EmulatorFactory, ScriptFactory
     from taskbridge.testing.recording import RecordingTransport, ReplayTransport, UnexpectedRequest, UnsafeRecording
     from taskbridge.testing.scripted import ScriptedVendor
@@ -43,6 +45,7 @@ __all__ = [
     "UnexpectedRequest",
     "UnsafeRecording",
     "VirtualClock",
+    "check_event_bus",
 ]
 
 # Module -> the public names in it.
@@ -50,6 +53,7 @@ _MODULES: Final = {
     "taskbridge.emulator": ("Emulator",),
     "taskbridge.testing.clock": ("VirtualClock",),
     "taskbridge.testing.conformance": ("ProviderConformance", "Sample"),
+    "taskbridge.testing.event_bus": ("check_event_bus",),
     "taskbridge.testing.plugin": ("EmulatorFactory", "ScriptFactory"),
     "taskbridge.testing.recording": ("RecordingTransport", "ReplayTransport", "UnexpectedRequest", "UnsafeRecording"),
     "taskbridge.testing.scripted": ("ScriptedVendor",),

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_conversion", "_fork", "_lazy", "_redaction", "errors", "layout", "models", "events"),
     ("provider",),
-    ("transport",),
+    ("transport", "event_bus"),
     ("_config",),
     ("_engine",),
     ("_polling",),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from taskbridge._engine.event_bus import KEPT, EventBus
+from taskbridge.event_bus import KEPT, MemoryEventBus
 from taskbridge.models import Task, TaskStatus
 from taskbridge.provider.capabilities import IdKind
 from taskbridge.provider.http import Request, Response
@@ -86,7 +86,7 @@ def test_a_bounded_number_of_unknown_words_is_logged(acme: Maker, says: Any, cap
 
 
 def test_long_keys_of_events_are_remembered_by_their_digest() -> None:
-    bus = EventBus()
+    bus = MemoryEventBus()
     with kept_memory() as kept:
         for number in range(MANY):
             assert bus.claim(f"{'x' * LONG}{number}")

@@ -15,8 +15,8 @@ import requests
 
 import taskbridge as tb
 from taskbridge import TaskStatus
-from taskbridge._engine.event_bus import KEPT, EventBus
 from taskbridge._engine.webhooks import IngestStatus
+from taskbridge.event_bus import KEPT, MemoryEventBus
 from taskbridge.models import TaskRef
 from taskbridge.testing import Emulator
 
@@ -238,7 +238,7 @@ def test_the_async_client_ingests_events_too(stopped: Emulator, run: Callable[..
 
 
 def test_the_memory_of_events_is_bounded() -> None:
-    event_bus = EventBus()
+    event_bus = MemoryEventBus()
     assert KEPT >= 10_000
     assert all(event_bus.claim(f"event {n}") for n in range(KEPT + 10))
     assert not event_bus.claim(f"event {KEPT}")
@@ -247,7 +247,7 @@ def test_the_memory_of_events_is_bounded() -> None:
 
 
 def test_removed_listeners_are_not_notified() -> None:
-    event_bus = EventBus()
+    event_bus = MemoryEventBus()
     updates: list[object] = []
     leave = event_bus.listen(updates.append, TaskRef("a:1"))
     leave_all = event_bus.listen(updates.append)

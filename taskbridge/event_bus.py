@@ -1,20 +1,22 @@
 """What one connection knows from outside a poll, and who is notified of it.
 
 A vendor repeats its webhook deliveries and promises no order. So a connection remembers which events it has processed
-and which tasks have ended. Both records live in memory, keep the newest `KEPT` entries each, and end with the process:
-an application that must not act twice keeps `WebhookEvent.duplicate_key` unique in its own database.
+and which tasks have ended. `MemoryEventBus` keeps both in memory: the newest `KEPT` entries each, which end with the
+process. Processes that receive the webhooks of one account can share what they have processed by an `EventBus` of their
+own; `taskbridge.store.Store.event_bus` is one, and `taskbridge.testing.check_event_bus` checks others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import sha256
 from threading import Lock
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from taskbridge._fork import renew_after_fork
 from taskbridge.models import Task, TaskRef
+
+__all__ = ["EventBus", "Listener", "MemoryEventBus", "TaskUpdate"]
 
 KEPT: Final = 16_384
 """Entries of each record; the oldest are dropped first."""
@@ -27,14 +29,68 @@ TaskUpdate: TypeAlias = Task | TaskRef | None
 Listener: TypeAlias = Callable[[TaskUpdate], object]
 
 
-class EventBus:
-    """The events of one connection; for any number of threads."""
+@runtime_checkable
+class EventBus(Protocol):
+    """The events of one connection; any number of threads use it at the same time.
+
+    An implementation may derive from `MemoryEventBus` and replace what processes are to share: mostly `claim`,
+    `settle`, `release` and `doubt`. An error that one of these raises ends the call of `ingest`.
+    """
+
+    @property
+    def blocks(self) -> bool:
+        """Whether `claim`, `settle`, `release` and `doubt` may block, so that asyncio calls them in a thread."""
+        ...
+
+    def claim(self, key: str) -> bool:
+        """Start to process an event; False if it has been processed before, or another caller is doing so.
+
+        A claim that is neither settled nor released, because the process ended, should expire after some minutes.
+
+        Args:
+            key: `WebhookEvent.duplicate_key`, of any length.
+        """
+        ...
+
+    def settle(self, key: str) -> None:
+        """Note that a claimed event has been processed, so that the vendor's further deliveries do not count."""
+        ...
+
+    def release(self, key: str) -> None:
+        """Treat an event as not yet processed, so that the vendor's next delivery counts."""
+        ...
+
+    def doubt(self, key: str) -> bool:
+        """Note that the vendor does not know the task of an event; False if it was so before."""
+        ...
+
+    def record(self, task: Task) -> None:
+        """Remember whether the vendor said that a task has ended; called for each snapshot, so it must be quick."""
+        ...
+
+    def has_ended(self, ref: TaskRef) -> bool:
+        """Whether the task is known to have ended; it must be quick."""
+        ...
+
+    def listen(self, listener: Listener, ref: TaskRef | None = None) -> Callable[[], None]:
+        """Notify a listener of this process of one task, or of all; call the result to stop."""
+        ...
+
+    def publish(self, update: TaskUpdate) -> None:
+        """Notify the listeners of this process, in any thread; None notifies all of them."""
+        ...
+
+
+class MemoryEventBus:
+    """An `EventBus` in the memory of one process, which is what a connection has by default."""
+
+    blocks = False
 
     def __init__(self) -> None:
         self._seen: dict[str, None] = {}  # duplicate keys in order of arrival
         self._doubted: dict[str, None] = {}  # duplicate keys
         self._ended: dict[str, None] = {}  # refs
-        renew_after_fork(self, EventBus._begin_process)
+        renew_after_fork(self, MemoryEventBus._begin_process)
 
     def _begin_process(self) -> None:
         self._lock = Lock()
@@ -48,6 +104,9 @@ class EventBus:
                 return False
             _keep(self._seen, key)
             return True
+
+    def settle(self, key: str) -> None:
+        """Note that a claimed event has been processed; here, the claim is enough."""
 
     def release(self, key: str) -> None:
         """Treat an event as not yet processed, so that the vendor's next delivery counts."""
@@ -111,14 +170,3 @@ def _keep(record: dict[str, None], key: str) -> None:
     record[key] = None
     if len(record) > KEPT:
         del record[next(iter(record))]
-
-
-@contextmanager
-def listening(buses: Iterable[EventBus], listener: Listener, ref: TaskRef | None = None) -> Generator[None]:
-    """Notify a listener of one task, or of all tasks of several connections, while the block runs."""
-    stops = [bus.listen(listener, ref) for bus in buses]
-    try:
-        yield
-    finally:
-        for stop in stops:
-            stop()
