@@ -141,7 +141,7 @@ def virtual(tasks: int, connections: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, tb.Store(Path(folder) / "taskbridge.db") as store:
         statements = _Statements(store)
         stored = _timed(lambda: _watch_all(store, accounts.refs()))
-        owners = {name: Ownership(store.database, name, store.clock) for name in accounts.connections}
+        owners = {name: Ownership(store.database, name) for name in accounts.connections}
         began, cpu = time.perf_counter(), time.process_time()
         for owner in owners.values():
             assert owner.take()
@@ -190,7 +190,7 @@ def compared(tasks: int) -> dict[str, Any]:
         accounts.wait_for(accounts.refs())
         with tempfile.TemporaryDirectory() as folder, tb.Store(Path(folder) / "taskbridge.db") as store:
             _watch_all(store, accounts.refs())
-            owners = {name: Ownership(store.database, name, store.clock) for name in accounts.connections}
+            owners = {name: Ownership(store.database, name) for name in accounts.connections}
             for owner in owners.values():
                 assert owner.take()
             statements = _Statements(store)
@@ -222,7 +222,7 @@ def restart(tasks: int) -> dict[str, Any]:
         began = time.perf_counter()
         with tb.Store(path) as store:
             for name in accounts.connections:
-                owner = Ownership(store.database, name, store.clock)
+                owner = Ownership(store.database, name)
                 assert owner.take()
                 changes = owner.changes(-1)
                 assert changes is not None
@@ -237,7 +237,7 @@ def events(tasks: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, tb.Store(Path(folder) / "taskbridge.db") as store:
         refs = list(accounts.refs())
         _watch_all(store, refs)
-        owner = Ownership(store.database, name, store.clock)
+        owner = Ownership(store.database, name)
         assert owner.take()
         ends = [Seen(TaskRef(each), State.ENDED, _ended(connection, each, accounts.clock)) for each in refs]
         seconds = _timed(lambda: _write_all(owner, ends))

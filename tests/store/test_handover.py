@@ -41,7 +41,7 @@ def next_request(emulator: Emulator) -> float:
 
 def test_a_new_owner_asks_nothing_before_the_end_of_a_pause(store: tb.Store, config: Path, emulator: Emulator) -> None:
     ref = store.watch(waiting(emulator))
-    before = Ownership(store.database, "cloudconvert", store.clock)
+    before = Ownership(store.database, "cloudconvert")
     assert before.take()
     before.set_pause("the vendor asked for it", store.clock.now().timestamp() + 3.0)
     began = monotonic()
@@ -132,7 +132,7 @@ def test_an_owner_begins_with_what_the_one_before_has_learned(store: tb.Store, c
         for n in range(30):
             model.observe(5.0 + n / 10.0, 6.0 + n / 10.0, ended=True)
         saved = client.save_durations()
-    before = Ownership(store.database, "cloudconvert", store.clock)
+    before = Ownership(store.database, "cloudconvert")
     assert before.take()
     before.set_durations(saved)
     before.release()
@@ -147,7 +147,7 @@ def test_an_owner_begins_with_what_the_one_before_has_learned(store: tb.Store, c
 
 
 def test_damaged_durations_are_ignored(store: tb.Store, config: Path, caplog: pytest.LogCaptureFixture) -> None:
-    before = Ownership(store.database, "cloudconvert", store.clock)
+    before = Ownership(store.database, "cloudconvert")
     assert before.take()
     before.release()
     with store.database.writing() as opened:

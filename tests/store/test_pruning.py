@@ -32,7 +32,7 @@ def store(tmp_path: Path, clock: VirtualClock) -> Iterator[tb.Store]:
 
 @pytest.fixture
 def owner(store: tb.Store) -> Iterator[Ownership]:
-    ownership = Ownership(store.database, "acme", store.clock)
+    ownership = Ownership(store.database, "acme")
     assert ownership.take()
     yield ownership
     ownership.release()
@@ -130,7 +130,7 @@ def test_what_is_open_uncertain_given_up_or_of_a_run_stays(
 
 def test_an_event_stays_until_every_consumer_has_it(store: tb.Store, owner: Ownership, clock: VirtualClock) -> None:
     end(store, owner, *range(6))
-    other = Ownership(store.database, "other", store.clock)
+    other = Ownership(store.database, "other")
     assert other.take()
     store.watch("other:t1")
     other.write([Seen(tb.TaskRef("other:t1"), State.ENDED, None)])
