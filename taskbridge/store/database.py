@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
-from sqlalchemy import Connection, Engine, Table, inspect, text
+from sqlalchemy import JSON, Connection, Engine, Table, bindparam, func, insert, inspect, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from taskbridge._fork import renew_after_fork
 from taskbridge.errors import ConfigError, TaskbridgeError, printable
 from taskbridge.provider.clock import Clock
-from taskbridge.store.schema import HEAD, PREFIX, VERSION_TABLE
+from taskbridge.store.schema import EVENT, HEAD, PREFIX, VERSION_TABLE, WATCH
 
 Insert: TypeAlias = sqlite.Insert | postgresql.Insert
 _INSERTS: Final[dict[str, type[Insert]]] = {"postgresql": postgresql.Insert, "sqlite": sqlite.Insert}
@@ -95,6 +95,24 @@ class Database(ABC):
     def insert(self, table: Table) -> Insert:
         """Return an INSERT that can have ``ON CONFLICT``."""
         return insert_into(self.dialect, table)
+
+    # Many rows.
+
+    def change_watches(self, opened: Connection, rows: list[dict[str, Any]], now: float) -> None:
+        """Store new values of watches.
+
+        Args:
+            opened: A transaction.
+            rows: Their ref, state, seq, snapshot (None keeps the last one) and error.
+            now: Seconds since the epoch.
+        """
+        opened.execute(
+            _CHANGE_WATCHES, [{f"new_{name}": value for name, value in row.items()} | {"new_at": now} for row in rows]
+        )
+
+    def add_events(self, opened: Connection, rows: list[dict[str, Any]]) -> None:
+        """Store events, each with all its columns."""
+        opened.execute(insert(EVENT), rows)
 
     # What differs.
 
@@ -264,6 +282,17 @@ def insert_into(dialect: str, table: Table) -> Insert:
     return _INSERTS[dialect](table)
 
 
+_CHANGE_WATCHES: Final = (
+    update(WATCH)
+    .where(WATCH.c.ref == bindparam("new_ref"))
+    .values(
+        state=bindparam("new_state"),
+        seq=bindparam("new_seq"),
+        snapshot=func.coalesce(bindparam("new_snapshot", type_=JSON(none_as_null=True)), WATCH.c.snapshot),
+        error=bindparam("new_error"),
+        updated_at=bindparam("new_at"),
+    )
+)
 _PROBLEM: Final = 200  # characters
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import JSON, Connection, RowMapping, bindparam, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
 
 from taskbridge._fork import renew_after_fork
 from taskbridge.models import Task, TaskRef
@@ -249,7 +249,7 @@ class Ownership:
                 "connection": self.connection,
                 "state": State.OPEN,
                 "seq": 0,
-                "snapshot": _stored(task),
+                "snapshot": without_contents(task.to_dict()),
                 "until": intent["until"],
                 "meta": intent["meta"],
                 "submitted_at": now,
@@ -259,7 +259,7 @@ class Ownership:
             }
             opened.execute(self._database.insert(WATCH).values(values).on_conflict_do_nothing(index_elements=["ref"]))
             if task.is_terminal:
-                store_seen(opened, self.connection, [Seen(task.ref, State.ENDED, task)], now)
+                store_seen(self._database, opened, self.connection, [Seen(task.ref, State.ENDED, task)], now)
             return opened.execute(select(WATCH).where(WATCH.c.ref == ref)).mappings().one()
 
     def _set_phase(
@@ -296,7 +296,7 @@ class Ownership:
     def write(self, seen: Iterable[Seen]) -> None:
         """Store snapshots and ends, each end with its event, all of it or nothing; what is not open stays as it is."""
         with self._writing() as opened:
-            position = store_seen(opened, self.connection, seen, self._database.now())
+            position = store_seen(self._database, opened, self.connection, seen, self._database.now())
         self._database.note(self.connection, position=position)
 
 
@@ -310,72 +310,51 @@ def take_positions(opened: Connection, connection: str, count: int) -> int:
     return taken
 
 
-def store_seen(opened: Connection, connection: str, seen: Iterable[Seen], now: float) -> int:
+def store_seen(database: Database, opened: Connection, connection: str, seen: Iterable[Seen], now: float) -> int:
     """Store snapshots and ends of open watches of one connection, each end with its event.
 
     Args:
+        database: The store's.
         opened: A transaction that has locked the account's row.
         connection: Name of the connection.
         seen: What was seen.
         now: Seconds since the epoch.
 
     Returns:
-        The position of the last event.
+        The position of the last event; 0 if there is none.
     """
     latest = {str(each.ref): each for each in seen}
     query = select(WATCH.c.ref, WATCH.c.seq, WATCH.c.meta).where(
         WATCH.c.ref.in_(list(latest)), WATCH.c.state == State.OPEN
     )
     rows = opened.execute(query).all()
-    ends = [row for row in rows if latest[row.ref].state is not State.OPEN]
-    last = take_positions(opened, connection, len(ends)) if ends else 0
-    changed = [
-        {
-            "of_ref": row.ref,
-            "of_state": each.state,
-            "of_seq": row.seq + (each.state is not State.OPEN),
-            "of_snapshot": None if each.task is None else _stored(each.task),
-            "of_error": each.error,
-        }
-        for row in rows
-        for each in [latest[row.ref]]
-    ]
-    events = [
-        {
-            "connection": connection,
-            "position": last - len(ends) + number,
-            "key": f"{row.ref}/{row.seq + 1}",
-            "kind": EventKind.ENDED if each.state is State.ENDED else EventKind.GIVEN_UP,
-            "ref": row.ref,
-            "submission": None,
-            "body": {
-                "task": None if each.task is None else _stored(each.task),
-                "error": each.error,
-                "meta": row.meta,
-            },
-            "at": now,
-        }
-        for number, row in enumerate(ends, 1)
-        for each in [latest[row.ref]]
-    ]
-    if changed:
-        opened.execute(
-            update(WATCH)
-            .where(WATCH.c.ref == bindparam("of_ref"))
-            .values(
-                state=bindparam("of_state"),
-                seq=bindparam("of_seq"),
-                # One that was given up without a snapshot keeps the last one.
-                snapshot=func.coalesce(bindparam("of_snapshot", type_=JSON(none_as_null=True)), WATCH.c.snapshot),
-                error=bindparam("of_error"),
-                updated_at=now,
-            ),
-            changed,
+    changed: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
+    for ref, seq, meta in rows:
+        each = latest[ref]
+        is_end = each.state is not State.OPEN
+        snapshot = None if each.task is None else without_contents(each.task.to_dict())
+        changed.append(
+            {"ref": ref, "state": each.state, "seq": seq + is_end, "snapshot": snapshot, "error": each.error}
         )
-    if events:
-        opened.execute(insert(EVENT), events)
+        if is_end:
+            events.append(
+                {
+                    "connection": connection,
+                    "key": f"{ref}/{seq + 1}",
+                    "kind": EventKind.ENDED if each.state is State.ENDED else EventKind.GIVEN_UP,
+                    "ref": ref,
+                    "submission": None,
+                    "body": {"task": snapshot, "error": each.error, "meta": meta},
+                    "at": now,
+                }
+            )
+    if changed:
+        database.change_watches(opened, changed, now)
+    if not events:
+        return 0
+    last = take_positions(opened, connection, len(events))
+    for position, event in enumerate(events, last - len(events) + 1):
+        event["position"] = position
+    database.add_events(opened, events)
     return last
-
-
-def _stored(task: Task) -> dict[str, Any]:
-    return without_contents(task.to_dict())

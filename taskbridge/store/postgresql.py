@@ -28,6 +28,7 @@ from sqlalchemy.exc import DisconnectionError
 from taskbridge.errors import ConfigError, printable
 from taskbridge.provider.clock import Clock, SystemClock
 from taskbridge.store.database import Database, StoreUnavailable, problem_of
+from taskbridge.store.schema import EVENT, WATCH
 
 _OLDEST: Final = 14  # the first with idle_session_timeout
 _NAMESPACE: Final = 0x7461736B  # "task": the first number of each advisory lock; the keys of other programs differ
@@ -67,6 +68,21 @@ SELECT set_config('lock_timeout', '{_LOCK_WAIT}', true),
                   CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
                   ELSE current_setting('synchronous_commit') END, true),
        extract(epoch FROM clock_timestamp())::float8
+"""  # noqa: S608  # constants
+
+# A document with all rows takes half the time of a row at a time.
+_CHANGE_WATCHES: Final = f"""
+UPDATE {WATCH.name} AS watch
+SET state = row.state, seq = row.seq, snapshot = coalesce(row.snapshot, watch.snapshot), error = row.error,
+    updated_at = %(now)s
+FROM json_to_recordset(%(rows)s::json) AS row (ref text, state text, seq integer, snapshot json, error text)
+WHERE watch.ref = row.ref
+"""  # noqa: S608  # constants
+_ADD_EVENTS: Final = f"""
+INSERT INTO {EVENT.name} (connection, position, key, kind, ref, submission, body, at)
+SELECT * FROM json_to_recordset(%(rows)s::json) AS row (
+    connection text, position bigint, key text, kind text, ref text, submission text, body json, at float8
+)
 """  # noqa: S608  # constants
 _CLOCK: Final = "SELECT extract(epoch FROM clock_timestamp())::float8"
 _SERVER: Final = "SELECT current_setting('server_version_num')::int / 10000, pg_is_in_recovery()"
@@ -141,6 +157,14 @@ class PostgresDatabase(Database):
         if session is not None:
             self._inherited.append(session)
             self.session = LockSession(self.name, self._lock_conninfo, self._follow)
+
+    def change_watches(self, opened: Connection, rows: list[dict[str, Any]], now: float) -> None:
+        """Store new values of watches, in one statement."""
+        opened.exec_driver_sql(_CHANGE_WATCHES, {"rows": json.dumps(rows), "now": now})
+
+    def add_events(self, opened: Connection, rows: list[dict[str, Any]]) -> None:
+        """Store events, each with all its columns, in one statement."""
+        opened.exec_driver_sql(_ADD_EVENTS, {"rows": json.dumps(rows)})
 
     def owner_lock(self, connection: str) -> AdvisoryLock:
         """Return the lock of a connection's owner, not taken yet."""

@@ -214,7 +214,7 @@ class Transaction:
             self._flush()
         if isinstance(ref, Task) and ref.is_terminal and not ref.resumable:  # the vendor cannot be asked about it later
             self._flush()
-            store_seen(self._connection, connection, [Seen(found, State.ENDED, ref)], now)
+            store_seen(self._database, self._connection, connection, [Seen(found, State.ENDED, ref)], now)
         return found
 
     def _flush(self) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -65,7 +65,7 @@ def owner(config: Path) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
 
 
 @contextmanager
-def connected(url: str, *, autocommit: bool = True) -> Iterator[psycopg.Connection[Any]]:
+def connected(url: str, *, autocommit: bool = True) -> Generator[psycopg.Connection[Any]]:
     with psycopg.connect(url, autocommit=autocommit) as connection:
         yield connection
 
@@ -82,14 +82,17 @@ def submit(store: tb.Store, folder: Path, numbers: range) -> None:
         store.submit("scan-documents", "extract-text", path, key=f"page-{number}")
 
 
+WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+
+
 def kinds(store: tb.Store) -> Counter[str]:
     return Counter(each.kind for each in store.events("test"))
 
 
 def created(emulator: Emulator) -> int:
-    return sum(
-        each.method == "POST" and each.status < 300 and "-operations/" in each.path for each in emulator.requests
-    )
+    submits = [each for each in emulator.requests if each.method == "POST" and "-operations/" in each.path]
+    return sum(each.status < 300 for each in submits)
 
 
 def finished(number: int) -> tb.Task:
@@ -109,7 +112,7 @@ def finished(number: int) -> tb.Task:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("how", "limit"), [(signal.SIGKILL, 3.0), (signal.SIGSTOP, 8.0)])
-def test_another_owner_takes_over_within_seconds_and_the_first_writes_nothing_more(
+def test_another_owner_takes_over_within_seconds_and_the_first_writes_nothing_more(  # noqa: PLR0917  # fixtures
     store: tb.Store,
     postgres_url: str,
     owner: Callable[[str], subprocess.Popen[bytes]],
@@ -127,7 +130,7 @@ def test_another_owner_takes_over_within_seconds_and_the_first_writes_nothing_mo
     waiting = store.watch(f"cloudconvert:{emulator.samples('cloudconvert')['waiting-upload']}")
     until(lambda: store.explain(waiting).watch.task)
     with tb.Store(f"{postgres_url}?application_name=second") as other, tb.Watcher(other, config=config) as second:
-        until(lambda: row(postgres_url, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")[0] == 2)
+        until(lambda: row(postgres_url, LOCKS)[0] == 2)
         os.kill(first.pid, how)
         begun = monotonic()
         until(lambda: len(second.owned) == 2)
@@ -156,7 +159,7 @@ def test_another_owner_takes_over_within_seconds_and_the_first_writes_nothing_mo
 
 
 @pytest.mark.slow
-def test_a_database_that_was_killed_loses_and_doubles_nothing(
+def test_a_database_that_was_killed_loses_and_doubles_nothing(  # noqa: PLR0917  # fixtures
     store: tb.Store,
     postgres: Cluster,
     owner: Callable[[str], subprocess.Popen[bytes]],
@@ -183,7 +186,7 @@ def test_a_database_that_was_killed_loses_and_doubles_nothing(
 
 
 @pytest.mark.slow
-def test_an_owner_that_cannot_reach_the_database_stops_asking_the_vendor(
+def test_an_owner_that_cannot_reach_the_database_stops_asking_the_vendor(  # noqa: PLR0917  # fixtures
     store: tb.Store,
     postgres: Cluster,
     owner: Callable[[str], subprocess.Popen[bytes]],
@@ -208,6 +211,14 @@ def test_an_owner_that_cannot_reach_the_database_stops_asking_the_vendor(
             assert len(emulator.requests) == polls
 
 
+def test_a_restart_of_the_database_between_two_calls_is_no_error(store: tb.Store, postgres: Cluster) -> None:
+    for number, immediate in enumerate((False, True)):
+        store.watch(f"acme:t{number}")
+        postgres.stop(immediate=immediate)
+        postgres.start()
+    assert len(store.find()) == 2
+
+
 def test_locks_that_the_database_ended_are_lost_at_once(store: tb.Store, postgres_url: str) -> None:
     first = Ownership(store.database, "acme")
     assert first.take()
@@ -224,15 +235,10 @@ def test_locks_that_the_database_ended_are_lost_at_once(store: tb.Store, postgre
         second.release()
         until(first.take)
     first.release()
-    with connected(postgres_url) as connection:
-        until(
-            lambda: connection.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() == (0,)
-        )
+    until(lambda: row(postgres_url, LOCKS) == (0,))
 
 
-def test_an_idle_owner_sends_few_statements(
-    store: tb.Store, postgres: Cluster, postgres_url: str, config: Path
-) -> None:
+def test_an_idle_owner_sends_few_statements(postgres: Cluster, postgres_url: str, config: Path) -> None:
     name = postgres_url.rpartition("/")[2]
     with connected(postgres_url) as connection:
         connection.execute(f"ALTER DATABASE {name} SET log_statement = 'all'".encode())
@@ -327,10 +333,7 @@ def test_a_reader_skips_no_event_of_transactions_that_commit_late(store: tb.Stor
         thread = threading.Thread(target=store_second)
         thread.start()
         begun.wait()
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
-        until(lambda: row(postgres_url, waiting)[0] or not thread.is_alive())
+        until(lambda: row(postgres_url, WAITS)[0] or not thread.is_alive())
         seen = list(store.events("billing"))
         for each in seen:
             each.ack()
@@ -350,10 +353,7 @@ def test_owners_and_callers_change_the_same_watch_one_after_the_other(store: tb.
         ended = [Seen(ref, State.ENDED, replace(finished(1), resumable=True))]
         thread = threading.Thread(target=ownership.write, args=[ended])
         thread.start()
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
-        until(lambda: row(postgres_url, waiting)[0] or not thread.is_alive())
+        until(lambda: row(postgres_url, WAITS)[0] or not thread.is_alive())
         caller.commit()
         thread.join()
     assert [each.state for each in store.find()] == ["dropped"]
@@ -416,14 +416,12 @@ def test_processes_that_open_an_empty_database_at_the_same_time_create_its_table
 
 
 @pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="PgBouncer is not installed")
-def test_a_connection_pooler_needs_a_direct_url_for_the_locks(
-    postgres: Cluster, postgres_url: str, tmp_path: Path
-) -> None:
+def test_a_connection_pooler_needs_a_direct_url_for_the_locks(postgres: Cluster, postgres_url: str) -> None:
     with postgres.pooler("transaction") as port:
         pooled = postgres_url.replace(f":{postgres.port}/", f":{port}/")
-        for urls in ({"url": pooled}, {"url": postgres_url, "lock_url": pooled}):
+        for url, lock_url in ((pooled, None), (postgres_url, pooled)):
             with pytest.raises(tb.ConfigError, match=r"connection pooler.*lock_url"):
-                tb.Store(**urls)
+                tb.Store(url, lock_url=lock_url)
         with tb.Store(pooled, lock_url=postgres_url) as store:
             ownership = Ownership(store.database, "acme")
             assert ownership.take()
