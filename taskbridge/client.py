@@ -93,9 +93,8 @@ def connect(
     if isinstance(transport, str):
         settings, transport = {**settings, "transport": transport}, None
     opened, known = open_connection(provider, connection, config, settings, clock)
-    if event_bus is not None:
-        for each in opened.members if isinstance(opened, Group) else (opened,):
-            each.use_event_bus(event_bus)
+    for each in opened.members if isinstance(opened, Group) else (opened,):
+        each.use_event_bus(event_bus)
     return Client(opened, known=known, clock=clock, transport=transport)
 
 
@@ -878,7 +877,7 @@ class Bridge(_SyncClient):
         clock = default_clock()
         config = load_config(path)
         connections = open_connections(config, clock)
-        for each in connections.values() if event_bus is not None else ():
+        for each in connections.values():
             each.use_event_bus(event_bus)
         return cls(connections, clock=clock, groups=open_groups(config, connections))
 

@@ -215,12 +215,14 @@ class Connection:
             transport=self.transport,
         )
 
-    def use_event_bus(self, make: Callable[[str], EventBus]) -> None:
-        """Use another event bus, before anything listens.
+    def use_event_bus(self, make: Callable[[str], EventBus] | None) -> None:
+        """Use another event bus, before anything listens; None keeps the one in memory.
 
         Raises:
             ConfigError: It lacks a part.
         """
+        if make is None:
+            return
         made: object = make(self.name)
         if not isinstance(made, EventBus):
             raise ConfigError(

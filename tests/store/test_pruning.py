@@ -61,7 +61,8 @@ def submit(store: tb.Store, key: str) -> int:
     """Store a submission; return its number."""
     store.submit("acme", "convert", "https://files.test/a", key=key)
     with store.database.reading() as opened:
-        return opened.execute(select(func.max(INTENT.c.id))).scalar_one()
+        number: int = opened.execute(select(func.max(INTENT.c.id))).scalar_one()
+    return number
 
 
 def acknowledge(store: tb.Store, consumer: str = "billing", position: int | None = None) -> None:

@@ -41,6 +41,12 @@ def in_thread(call: Callable[[], Any]) -> Generator[list[Any]]:
     assert not thread.is_alive()
 
 
+def listeners_of(client: tb.Client) -> dict[Any, Any]:
+    bus = client._connection.event_bus
+    assert isinstance(bus, tb.MemoryEventBus)
+    return bus._listeners
+
+
 def polls(emulator: Emulator) -> int:
     return emulator.count(vendor="scan-documents", method="GET")
 
@@ -76,7 +82,7 @@ def test_a_wait_in_another_thread_ends(
     assert monotonic() - began < 1.0  # the next poll is a minute away
     assert ended.status == kind.removeprefix("task.")
     assert polls(stopped) == 1
-    assert client._connection.event_bus._listeners == {}
+    assert listeners_of(client) == {}
 
 
 def test_a_wait_with_on_update_reports_the_end(
@@ -95,7 +101,7 @@ def test_an_event_during_the_first_poll_ends_the_wait(
 ) -> None:
     client = connected(stopped, "scan-documents", SVIX)
     with in_thread(lambda: client.wait(task)) as results:
-        eventually(lambda: bool(client._connection.event_bus._listeners))
+        eventually(lambda: bool(listeners_of(client)))
         client.ingest(ending(client))
     assert results[0].status is TaskStatus.COMPLETED
     assert polls(stopped) <= 1
