@@ -223,8 +223,8 @@ class Connection:
         """
         if make is None:
             return
-        made: object = make(self.name)
-        if not isinstance(made, EventBus):
+        made = make(self.name)
+        if not isinstance(made, EventBus):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers need not be typed
             raise ConfigError(
                 f"event_bus returned {type(made).__name__} for {self.name!r}, which lacks a part of "
                 "taskbridge.EventBus; derive it from taskbridge.MemoryEventBus"

@@ -174,3 +174,18 @@ def test_many_rows_go_in_pieces_and_webhooks_after_a_week(
     for wrong in (timedelta(), -DAY, 5, None):
         with pytest.raises(tb.InvalidInput, match="older_than"):
             store.prune(wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def test_a_submission_and_a_watch_stay_as_long_as_one_of_their_events(
+    store: tb.Store, owner: Ownership, clock: VirtualClock
+) -> None:
+    owner.mark_refused(submit(store, "refused"), "no")
+    owner.mark_taken(submit(store, "taken"), task("1"))
+    clock.advance(2 * DAY.total_seconds())
+    assert counts(store.prune(DAY)) == (0, 0, 0, 0)
+    acknowledge(store, position=1)  # of the refusal
+    assert counts(store.prune(DAY)) == (1, 1, 0, 0)
+    acknowledge(store, position=2)
+    assert counts(store.prune(DAY)) == (1, 1, 0, 0)  # the end is not acknowledged yet
+    acknowledge(store)
+    assert counts(store.prune(DAY)) == (1, 0, 1, 0)

@@ -178,7 +178,7 @@ def test_an_asgi_request_is_refused_before_its_body_is_read() -> None:
 
 def test_a_secret_with_slashes_proves_the_sender_although_the_server_has_decoded_them() -> None:
     secret = "b7Qd/0c9y+T2wX/4mLr="
-    settings = {**SETTINGS, "webhook_secrets": [secret]}
+    settings: dict[str, Any] = {**SETTINGS, "webhook_secrets": [secret]}
     with tb.connect("scan-documents", **settings) as client:
         app = Flask("receiver")
         app.register_blueprint(webhook_blueprint(client, "/hooks/<path:secret>", print))
