@@ -276,11 +276,13 @@ class DurationModel:
         if self.ends > _FORGET_AFTER:
             self._halve()
 
+    def _seconds(self) -> list[float]:
+        """Return the seconds watched in each bin, including those that were watched from end to end."""
+        tasks = accumulate(self._whole)
+        return [some + n * width for some, n, width in zip(self._watched, tasks, _WIDTHS, strict=True)]
+
     def _add_whole(self) -> None:
-        """Add the bins that were watched from end to end to the seconds watched."""
-        for n, tasks in enumerate(accumulate(self._whole)):
-            self._watched[n] += tasks * _WIDTHS[n]
-        self._whole = [0] * (_BINS + 1)
+        self._watched, self._whole = self._seconds(), [0] * (_BINS + 1)
 
     def _halve(self) -> None:
         self._add_whole()
@@ -297,7 +299,7 @@ class DurationModel:
         """Return what was observed, as plain JSON of some kilobytes."""
         sample = [[_rounded(age) for age in interval.ages] for interval in list(self._sample)]
         return {
-            "watched": _without_zeros(self._watched),
+            "watched": _without_zeros(self._seconds()),
             "ended": _without_zeros(self._ended),
             "sample": sample,
             "total": _rounded(self._total),
@@ -341,7 +343,7 @@ class DurationModel:
 
     def merge(self, earlier: DurationModel) -> None:
         """Add what another model has observed; where something must be forgotten, its observations count as older."""
-        self._watched = [one + other for one, other in zip(self._watched, earlier._watched, strict=True)]
+        self._watched = [one + other for one, other in zip(self._watched, earlier._seconds(), strict=True)]
         self._ended = [one + other for one, other in zip(self._ended, earlier._ended, strict=True)]
         self._sample = [*earlier._sample, *self._sample]
         self._total += earlier._total
