@@ -1,4 +1,4 @@
-"""Durable state (extra ``store``): submissions, watches and events in a SQLite file that several processes share.
+"""Durable state (extra ``store``): submissions, watches and events in a database that several processes share.
 
     store = taskbridge.Store("taskbridge.db")
     store.submit("invoices", "convert", "report.docx", key="INV-7", to="pdf")
@@ -9,6 +9,7 @@
             ...
             event.ack()
 
+A store is a SQLite file, for the processes of one machine, or in PostgreSQL (extra ``postgres``), for those of several.
 What is stored survives the process. One process at a time owns a connection: it sends the submissions and polls the
 tasks, and when it ends, however it ends, another takes over. The guarantees:
 

@@ -308,7 +308,7 @@ class LockSession:
         self._opened: psycopg.Connection[Any] | None = None
         self._backend = ""  # id of its process in the database
         self._schema = ""
-        self._sure_until = 0.0  # by the monotonic clock of this machine, which goes on while this process is stopped
+        self._sure_until = 0.0  # by the monotonic clock of this machine, which continues while this process is stopped
         self._held: dict[str, AdvisoryLock] = {}
         self._users: set[AdvisoryLock] = set()
         self._stopping = threading.Event()

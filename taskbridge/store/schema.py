@@ -1,7 +1,7 @@
 """The tables. Their names begin with ``taskbridge_``, so that they fit into an application's own database.
 
 Refs and snapshots are stored, never credentials, and no link to a result: such a link gives access to the document.
-Times are seconds since the epoch, by the clock of the process that writes.
+Times are seconds since the epoch, by the clock of the machine of a SQLite file, or of the server of PostgreSQL.
 """
 
 from __future__ import annotations

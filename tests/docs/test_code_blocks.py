@@ -51,6 +51,7 @@ NOT_RUN: Final = frozenset(
         ("docs/examples/taskbridge-docling/README.md", "the plugin is not installed"),
         ("docs/examples/taskbridge-zamzar/README.md", "installs"),
         ("docs/examples/taskbridge-zamzar/README.md", "the plugin is not installed"),
+        ("docs/guides/many-processes.md", "needs PostgreSQL"),  # tests/store/test_postgresql.py does the same
         ("docs/guides/task-queues.md", "needs Airflow"),  # but see the last test
         ("docs/index.md", "installs"),
         ("docs/observing.md", "a rule for Prometheus"),

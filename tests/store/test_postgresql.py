@@ -250,6 +250,36 @@ def test_an_idle_owner_sends_few_statements(postgres: Cluster, postgres_url: str
         assert 0 < postgres.statements(name) - before <= 2 * 4 + 1
 
 
+FORK = """
+import os, sys, taskbridge as tb
+from taskbridge.store.ownership import Ownership
+store = tb.Store(sys.argv[1])
+store.watch("acme:a")
+owner = Ownership(store.database, "acme")
+assert owner.take()
+child = os.fork()
+if child == 0:
+    assert not owner.is_held
+    assert not owner.take()  # its parent owns the connection
+    store.watch("acme:b")
+    owner.release()
+    store.close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert owner.is_held
+store.watch("acme:c")
+assert owner.changes(-1) is not None
+owner.release()
+assert [each.ref for each in store.find()] == ["acme:a", "acme:b", "acme:c"]
+store.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_child_has_connections_and_locks_of_its_own(postgres_url: str) -> None:
+    subprocess.run([sys.executable, "-c", FORK, postgres_url], check=True, timeout=60)
+
+
 # A database that lacks what was stored.
 
 
