@@ -13,12 +13,13 @@ TYPE_CHECKING = False  # importing typing would double the time of this import
 
 if TYPE_CHECKING:
     from taskbridge._public import *  # noqa: F403  # that file names them
+    from taskbridge.store import Relay as Relay
     from taskbridge.store import Store as Store
     from taskbridge.store import Watcher as Watcher
 
 __version__ = "0.1.0"
 
-_STORE = ("Store", "Watcher")  # not in `__all__`: they need an extra
+_STORE = ("Relay", "Store", "Watcher")  # not in `__all__`: they need an extra
 
 
 def __getattr__(name: str) -> object:

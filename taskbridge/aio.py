@@ -51,20 +51,27 @@ if TYPE_CHECKING:
     from taskbridge.provider.clock import Clock
     from taskbridge.provider.options import NeutralOptions
     from taskbridge.provider.sink import Progress
+    from taskbridge.store.relay import AsyncRelay
     from taskbridge.store.watcher import Watcher as Watcher  # noqa: PLC0414  # exported
     from taskbridge.transport import AsyncTransport, Network
+
+    Relay = AsyncRelay  # exported
 
 __all__ = ["Bridge", "Client", "Watch", "connect"]
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        """Return `Watcher`, which needs the extra ``store``."""
-        if name != "Watcher":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from taskbridge.store.watcher import Watcher  # noqa: PLC0415  # most programs have no store
+        """Return `Relay` or `Watcher`, which need the extra ``store``."""
+        if name == "Relay":
+            from taskbridge.store.relay import AsyncRelay  # noqa: PLC0415  # most programs have no store
 
-        return Watcher
+            return AsyncRelay
+        if name == "Watcher":
+            from taskbridge.store.watcher import Watcher  # noqa: PLC0415  # as above
+
+            return Watcher
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @strip_tracebacks

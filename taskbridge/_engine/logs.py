@@ -142,6 +142,25 @@ RECORDS: Final[Mapping[str, Record]] = {
         "the watcher of the store %(store)s has ended: %(error)s",
         "The thread of a `Watcher` ended by an error, which `stop` raises.",
     ),
+    "delivery-dead": Record(
+        LOG,
+        logging.ERROR,
+        "consumer %(consumer)s: the event %(key)s is a dead letter after %(attempts)d attempts: %(error)s",
+        "The handler of a `Relay` failed too often on an event; `Store.redeliver` tries it again.",
+    ),
+    "delivery-paused": Record(
+        LOG,
+        logging.WARNING,
+        "consumer %(consumer)s pauses for %(pause).0f s: %(error)s",
+        "The handler of a `Relay` fails on one event after the other, or the database of its store cannot be used; "
+        "logged when a pause becomes longer.",
+    ),
+    "delivered-elsewhere": Record(
+        LOG,
+        logging.WARNING,
+        "consumer %(consumer)s: another process delivers the events of connection %(connection)s, too",
+        "Two processes deliver under the same name; they may call their handlers with the same events.",
+    ),
     "observer-failed": Record(
         LOG,
         logging.ERROR,

@@ -25,8 +25,10 @@ from taskbridge._config.registry import require_extra
 
 try:
     from taskbridge.store.database import StoreUnavailable
+    from taskbridge.store.delivery import DeliveryPolicy
     from taskbridge.store.pruning import Pruned
-    from taskbridge.store.records import Event, Explanation, StoredSubmission, Watched
+    from taskbridge.store.records import Event, Explanation, StoredSubmission, Undelivered, Watched
+    from taskbridge.store.relay import Relay
     from taskbridge.store.schema import EventKind, Phase, State
     from taskbridge.store.store import Store, Transaction
     from taskbridge.store.threads import Watcher
@@ -36,16 +38,19 @@ except ModuleNotFoundError as error:
     raise require_extra("sqlalchemy", "store", "taskbridge.store") from None
 
 __all__ = [
+    "DeliveryPolicy",
     "Event",
     "EventKind",
     "Explanation",
     "Phase",
     "Pruned",
+    "Relay",
     "State",
     "Store",
     "StoreUnavailable",
     "StoredSubmission",
     "Transaction",
+    "Undelivered",
     "Watched",
     "Watcher",
 ]

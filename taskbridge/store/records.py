@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from sqlalchemy import RowMapping
+
+from taskbridge.errors import InvalidInput, printable
 from taskbridge.models import Task, TaskRef
 from taskbridge.store.schema import EventKind, Phase, State
 
@@ -93,10 +96,85 @@ class Event:
     def ack(self) -> None:
         """Store that the consumer has processed this event, and all before it on the same connection.
 
+        Events of `Store.events` only; a `Relay` acknowledges those that it delivers, and then this does nothing.
+
         Raises:
             StoreUnavailable: It cannot be stored; the event will be delivered again.
         """
         self._ack()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event as plain JSON data, for a queue or an HTTP request.
+
+        `at` is in ISO 8601, `task` is as `Task.to_dict` returns it, and the other values are as they are here.
+        """
+        return {
+            "key": self.key,
+            "kind": str(self.kind),
+            "connection": self.connection,
+            "position": self.position,
+            "at": self.at.isoformat(),
+            "ref": None if self.ref is None else str(self.ref),
+            "submission": self.submission,
+            "task": None if self.task is None else self.task.to_dict(),
+            "error": self.error,
+            "meta": None if self.meta is None else dict(self.meta),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Event:
+        """Return the event of a dictionary of `to_dict`.
+
+        Args:
+            values: The dictionary; keys of a newer version are ignored.
+
+        Raises:
+            InvalidInput: It is no such dictionary.
+        """
+        try:
+            ref, task = values["ref"], values["task"]
+            return cls(
+                key=values["key"],
+                kind=EventKind(values["kind"]),
+                connection=values["connection"],
+                position=values["position"],
+                at=datetime.fromisoformat(values["at"]),
+                ref=None if ref is None else TaskRef(ref),
+                submission=values["submission"],
+                task=None if task is None else Task.from_dict(task),
+                error=values["error"],
+                meta=values["meta"],
+                _ack=acknowledged,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            problem = f"{type(error).__name__}: {printable(str(error), 200)}"
+        raise InvalidInput(f"this is no dictionary of Event.to_dict: {problem}")
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """An event whose handler failed, or that waits for an earlier event of its task.
+
+    Attributes:
+        consumer: Name of the consumer that has not got it.
+        event: The event.
+        attempts: How often its handler failed; 0 if it only waits.
+        next_at: When it is tried again, or since when it waits; None for a dead letter, which is not tried any more.
+        error: What the handler raised last, or what the event waits for.
+        updated_at: When it failed last.
+    """
+
+    consumer: str
+    event: Event
+    attempts: int
+    next_at: datetime | None
+    error: str
+    updated_at: datetime
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it is a dead letter: tried again only after `Store.redeliver`."""
+        return self.next_at is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +212,33 @@ class Explanation:
             lines.append(f"held up at present: {self.problem}")
         lines += [f"{_text(at)}: {kind}" for kind, at in self.events]
         return "\n".join(lines)
+
+
+def acknowledged() -> None:
+    """Do nothing: the event is acknowledged by what delivered it."""
+
+
+def event_of(row: RowMapping, ack: Callable[[], None] = acknowledged) -> Event:
+    """Return a row of the events.
+
+    Args:
+        row: The row.
+        ack: What `Event.ack` does.
+    """
+    body = row["body"]
+    return Event(
+        key=row["key"],
+        kind=EventKind(row["kind"]),
+        connection=row["connection"],
+        position=row["position"],
+        at=datetime.fromtimestamp(row["at"], UTC),
+        ref=None if row["ref"] is None else TaskRef(row["ref"]),
+        submission=row["submission"],
+        task=None if body.get("task") is None else Task.from_dict(body["task"]),
+        error=body.get("error"),
+        meta=body.get("meta"),
+        _ack=ack,
+    )
 
 
 def moment(seconds: float | None) -> datetime | None:

@@ -19,12 +19,22 @@ from taskbridge.models import Task, TaskRef
 from taskbridge.provider.clock import Clock
 from taskbridge.provider.options import NeutralOptions
 from taskbridge.store.database import Database, Insert, insert_into
+from taskbridge.store.delivery import discard, find_undelivered, redeliver
 from taskbridge.store.dialects import open_database
 from taskbridge.store.event_bus import StoreEventBus
 from taskbridge.store.intents import as_json, check_arguments, check_key, refuse_difference, store_input
 from taskbridge.store.ownership import Seen, store_seen
 from taskbridge.store.pruning import Pruned, forget_consumer, prune
-from taskbridge.store.records import Event, Explanation, StoredSubmission, Watched, moment, seconds
+from taskbridge.store.records import (
+    Event,
+    Explanation,
+    StoredSubmission,
+    Undelivered,
+    Watched,
+    event_of,
+    moment,
+    seconds,
+)
 from taskbridge.store.schema import ACCOUNT, CURSOR, EVENT, INTENT, WATCH, EventKind, Phase, State
 
 if TYPE_CHECKING:
@@ -526,6 +536,52 @@ class Store:
                     return
                 self.clock.sleep(_FOLLOW_PAUSE)
 
+    # Deliveries, which a `Relay` makes.
+
+    def undelivered(self, consumer: str | None = None, *, limit: int | None = None) -> list[Undelivered]:
+        """Return events whose handler failed, and those that wait for one of them.
+
+        Args:
+            consumer: Only those of this consumer; None for all.
+            limit: Maximum number; None for all.
+        """
+        with self.database.reading() as opened:
+            return find_undelivered(opened, consumer, is_dead=None, limit=limit)
+
+    def dead_letters(self, consumer: str | None = None, *, limit: int | None = None) -> list[Undelivered]:
+        """Return events whose handler failed so often that it is not called any more; see `undelivered`."""
+        with self.database.reading() as opened:
+            return find_undelivered(opened, consumer, is_dead=True, limit=limit)
+
+    def redeliver(self, consumer: str, key: str | None = None) -> int:
+        """Try dead letters again at once, as often as new events; return how many.
+
+        Args:
+            consumer: Name of the consumer.
+            key: `Event.key` of one event, which need not be a dead letter; None for all dead letters.
+
+        Raises:
+            StoreUnavailable: The database cannot be written.
+        """
+        with self.database.writing() as opened:
+            return redeliver(opened, check_key(consumer), key, self.database.now())
+
+    def discard(self, consumer: str, key: str) -> bool:
+        """Never deliver an undelivered event; the later events of its task then follow.
+
+        Args:
+            consumer: Name of the consumer.
+            key: `Event.key` of the event.
+
+        Returns:
+            False if it is not undelivered.
+
+        Raises:
+            StoreUnavailable: The database cannot be written.
+        """
+        with self.database.writing() as opened:
+            return discard(opened, check_key(consumer), key)
+
     def _connections(self, only: str | None) -> list[str]:
         if only is not None:
             return [only]
@@ -541,23 +597,7 @@ class Store:
                 after = opened.execute(stored).scalar() or 0
             query = select(EVENT).where(EVENT.c.connection == connection, EVENT.c.position > after)
             rows = opened.execute(query.order_by(EVENT.c.position).limit(size)).mappings().all()
-        return [self._event(row, consumer) for row in rows]
-
-    def _event(self, row: RowMapping, consumer: str) -> Event:
-        body = row["body"]
-        return Event(
-            key=row["key"],
-            kind=EventKind(row["kind"]),
-            connection=row["connection"],
-            position=row["position"],
-            at=_moment(row["at"]),
-            ref=None if row["ref"] is None else TaskRef(row["ref"]),
-            submission=row["submission"],
-            task=None if body.get("task") is None else Task.from_dict(body["task"]),
-            error=body.get("error"),
-            meta=body.get("meta"),
-            _ack=partial(self._acknowledge, consumer, row["connection"], row["position"]),
-        )
+        return [event_of(row, partial(self._acknowledge, consumer, row["connection"], row["position"])) for row in rows]
 
     def _acknowledge(self, consumer: str, connection: str, position: int) -> None:
         values = {"consumer": consumer, "connection": connection, "position": position}

@@ -34,9 +34,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
-# The exceptions, both inside a function: a model asks for its HTML in a notebook, and `taskbridge.aio.Watcher` is a
-# second name of a part of the optional store.
-ALLOWED = {("taskbridge.models", "taskbridge.notebook"), ("taskbridge.aio", "taskbridge.store.watcher")}
+# The exceptions, all inside a function: a model asks for its HTML in a notebook, and `taskbridge.aio.Watcher` and `Relay`
+# are second names of parts of the optional store.
+ALLOWED = {
+    ("taskbridge.models", "taskbridge.notebook"),
+    ("taskbridge.aio", "taskbridge.store.relay"),
+    ("taskbridge.aio", "taskbridge.store.watcher"),
+}
 # `errors` and `models` are one unit: an error holds a task, and a task is checked with errors.
 ONE_UNIT = {("taskbridge.errors", "taskbridge.models")}
 
