@@ -125,6 +125,10 @@ class Watch:
         """Stop waiting for a task, without an outcome; return False if it was not waited for."""
         return self._loop.drop(self._running, self._locate(task, None, None)[0].ref)
 
+    def poll_now(self, task: AnyId) -> bool:
+        """Poll a task at once; see `taskbridge.Watch.poll_now`."""
+        return self._loop.poll_now(self._running, self._locate(task, None, None)[0].ref)
+
     def __len__(self) -> int:
         """Return how many tasks are being waited for."""
         return len(self._running.waiters)

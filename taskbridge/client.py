@@ -139,6 +139,17 @@ class Watch:
         """Stop waiting for a task, without an outcome; return False if it was not waited for."""
         return self._pool.drop(self._running, self._locate(task, None, None)[0].ref)
 
+    def poll_now(self, task: AnyId) -> bool:
+        """Poll a task as soon as the rate limit allows, because something outside says that it has changed.
+
+        Args:
+            task: A shared id, a ref or its text, or a task.
+
+        Returns:
+            False if it is not waited for.
+        """
+        return self._pool.poll_now(self._running, self._locate(task, None, None)[0].ref)
+
     def __len__(self) -> int:
         """Return how many tasks are being waited for."""
         return len(self._running.waiters)

@@ -378,6 +378,13 @@ class PollLoop:
         """Drop a task from a watch; False if it was not waited for."""
         return watch.drop(self._scheduler, ref)
 
+    def poll_now(self, watch: RunningWatch, ref: TaskRef) -> bool:
+        """Poll a task of a watch at once; False if it is not waited for."""
+        if ref not in watch.waiters:
+            return False
+        self._on_event(ref)
+        return True
+
     def end(self, watch: RunningWatch) -> None:
         """End a watch."""
         self._watches.discard(watch)

@@ -417,6 +417,15 @@ class WorkerPool:
         with self.state.mutex:
             return watch.drop(self._scheduler, ref)
 
+    def poll_now(self, watch: RunningWatch, ref: TaskRef) -> bool:
+        """Poll a task of a watch at once; False if it is not waited for."""
+        self.refuse_if_forked(watch)
+        with self.state.mutex:
+            is_waited_for = ref in watch.waiters
+        if is_waited_for:
+            self._on_event(ref)
+        return is_waited_for
+
     def end(self, watch: RunningWatch) -> None:
         """End a watch; in a forked child, its tasks are the parent's."""
         if watch.state is not self.state:

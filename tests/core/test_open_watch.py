@@ -110,6 +110,32 @@ def test_it_works_in_asyncio_too(acme: Maker, says: Says) -> None:
     assert asyncio.run(run()) == [("a", "completed"), ("a", "completed"), ("b", "processing")]
 
 
+def test_a_task_is_polled_at_once_on_request(acme: Maker, says: Says) -> None:
+    vendor = Vendor(says, a=["waiting", "done"], b=["waiting", "done"])
+    harness = acme(vendor, poll={"interval": 3600.0})
+    began = harness.clock.monotonic()
+    with harness.client.open_watch() as watch:
+        watch.add("a")
+        assert summary(next(watch)) == ("a", "pending")
+        assert watch.poll_now("a")
+        assert summary(next(watch)) == ("a", "completed")
+        assert not watch.poll_now("a")
+    assert harness.clock.monotonic() - began < 60.0
+
+    async def run() -> list[tuple[str, str]]:
+        client, _ = harness.asynchronous()
+        async with client, client.open_watch() as opened:
+            opened.add("b")
+            found = [summary(await anext(opened))]
+            assert opened.poll_now("acme:b")
+            found.append(summary(await anext(opened)))
+            assert not opened.poll_now("b")
+            return found
+
+    assert asyncio.run(run()) == [("b", "pending"), ("b", "completed")]
+    assert harness.clock.monotonic() - began < 120.0
+
+
 def test_its_deadlines_are_per_task_and_close_ends_it(acme: Maker, says: Says) -> None:
     harness = acme(Vendor(says, a=["working"], b=["working"]))
     watch = harness.client.open_watch(changes=False)
