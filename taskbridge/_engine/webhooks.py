@@ -9,7 +9,7 @@ bytes, and only then the parser. A provider cannot read a body without naming ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -26,6 +26,7 @@ from taskbridge._engine.uploads import delete_uploads
 from taskbridge.errors import ConfigError, TaskbridgeError, TaskNotFound, UnsupportedFeature, WebhookRejected, printable
 from taskbridge.events import ObservationSource, PollReason
 from taskbridge.models import Task, TaskRef, WebhookEvent
+from taskbridge.provider.capabilities import Capabilities
 from taskbridge.provider.json import read_json
 from taskbridge.provider.payload import Payload
 from taskbridge.provider.signatures import SVIX_PREFIX, is_in_url, verify_hex_hmac, verify_svix
@@ -330,11 +331,15 @@ def _confirm(connection: Connection, event: WebhookEvent, ref: TaskRef) -> Effec
 
 
 def _publish(connection: Connection, task: Task) -> None:
-    """Notify the waits for a task, for its subtasks, and for the task under its external id."""
-    bus = connection.event_bus
-    bus.publish(task)
-    for subtask in task.subtasks:
-        bus.publish(subtask)
-    for kind in connection.provider.capabilities.kinds:
+    """Notify the waits for a task, and for what else its snapshot is about."""
+    for each in concerned(connection.provider.capabilities, task):
+        connection.event_bus.publish(each)
+
+
+def concerned(capabilities: Capabilities, task: Task) -> Iterator[Task]:
+    """Yield a task, its subtasks, and the task under its external id: what a wait for each of them sees."""
+    yield task
+    yield from task.subtasks
+    for kind in capabilities.kinds:
         if kind.identity == "external_id" and task.external_id and kind.pattern.fullmatch(task.external_id):
-            bus.publish(replace(task, id=f"{kind.prefix}/{task.external_id}"))
+            yield replace(task, id=f"{kind.prefix}/{task.external_id}")

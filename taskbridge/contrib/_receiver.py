@@ -7,10 +7,12 @@ that the vendor's next delivery of it is processed again, and the error is the f
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from inspect import isawaitable
 from typing import TYPE_CHECKING, TypeAlias
 
+from taskbridge._engine.webhooks import concerned
 from taskbridge.errors import TaskbridgeError, WebhookRejected
 
 if TYPE_CHECKING:
@@ -18,11 +20,13 @@ if TYPE_CHECKING:
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge.client import Client
     from taskbridge.models import Task, WebhookEvent
+    from taskbridge.store import Store
 
 OnEnd: TypeAlias = Callable[["Task"], object]
 """Called with each task whose end a delivery reports; a vendor may report an end by several events."""
 
 DONE = int(HTTPStatus.NO_CONTENT)
+UNKNOWN_PATH = int(HTTPStatus.NOT_FOUND)
 TOO_LARGE = int(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 WRONG_METHOD = int(HTTPStatus.METHOD_NOT_ALLOWED)
 _BAD_LENGTH = int(HTTPStatus.BAD_REQUEST)
@@ -109,6 +113,25 @@ def _act(client: Client, on_end: OnEnd, event: WebhookEvent) -> int:
     except BaseException:
         client.forget(event)
         raise
+    return DONE
+
+
+def answer_by_storing(
+    client: Client | aio.Client, store: Store, headers: Headers, body: bytes, *, url: str
+) -> int | Callable[[], int]:
+    """Prove a delivery; return the status to answer with, or what stores the event and then returns it."""
+    event = _parse(client, headers, body, url)
+    return event if isinstance(event, int) else partial(_store, client, store, event)
+
+
+def _store(client: Client | aio.Client, store: Store, event: WebhookEvent) -> int:
+    tasks = () if event.task is None else concerned(client.capabilities, event.task)
+    refs = [*([] if event.ref is None else [event.ref]), *(task.ref for task in tasks)]
+    try:
+        with store.begin() as tx:
+            tx.add_webhook(event.connection, event.duplicate_key, refs)
+    except TaskbridgeError:
+        return _AGAIN
     return DONE
 
 

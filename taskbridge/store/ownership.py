@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, and_, bindparam, delete, insert, select, update
 
 from taskbridge._fork import renew_after_fork
 from taskbridge.models import Task, TaskRef
 from taskbridge.store.database import Database
+from taskbridge.store.pruning import WEBHOOKS_KEPT
 from taskbridge.store.records import without_contents
-from taskbridge.store.schema import ACCOUNT, EVENT, INTENT, WATCH, EventKind, Phase, State
+from taskbridge.store.schema import ACCOUNT, EVENT, INTENT, WATCH, WEBHOOK, EventKind, Phase, State
 
 _WAITING: Final = (Phase.PLANNED, Phase.SENDING)
 
@@ -61,11 +62,13 @@ class Changes:
         revision: The newest change.
         watches: Their rows.
         intents: Ids of submissions to send, or to search for.
+        notified: Refs of tasks that webhooks were about.
     """
 
     revision: int
     watches: Sequence[RowMapping]
     intents: Sequence[int]
+    notified: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +213,24 @@ class Ownership:
                 revision,
                 opened.execute(watches).mappings().all(),
                 opened.execute(intents.order_by(INTENT.c.id)).scalars().all(),
+                # A new owner polls everything anyway.
+                [] if after < 0 else opened.execute(self._notified(after, revision)).scalars().all(),
             )
+
+    def _notified(self, after: int, revision: int) -> Select[Any]:
+        return select(WEBHOOK.c.ref).where(
+            WEBHOOK.c.connection == self.connection,
+            WEBHOOK.c.revision > after,
+            WEBHOOK.c.revision <= revision,
+            WEBHOOK.c.ref.is_not(None),
+        )
+
+    def prune_webhooks(self) -> None:
+        """Remove webhooks that no vendor delivers again."""
+        before = self._database.now() - WEBHOOKS_KEPT
+        with self._writing() as opened:
+            old = and_(WEBHOOK.c.connection == self.connection, WEBHOOK.c.received_at < before)
+            opened.execute(delete(WEBHOOK).where(old))
 
     def intent(self, number: int) -> RowMapping:
         """Return a submission."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import cache, partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
-from sqlalchemy import Connection, Executable, RowMapping, bindparam, select, update
+from sqlalchemy import Connection, Executable, RowMapping, and_, bindparam, select, update
 
 from taskbridge._config.defaults import default_clock
 from taskbridge.errors import ConfigError, InvalidInput, InvalidTaskId, printable
@@ -35,7 +36,7 @@ from taskbridge.store.records import (
     moment,
     seconds,
 )
-from taskbridge.store.schema import ACCOUNT, CURSOR, EVENT, INTENT, WATCH, EventKind, Phase, State
+from taskbridge.store.schema import ACCOUNT, CURSOR, EVENT, INTENT, WATCH, WEBHOOK, EventKind, Phase, State
 
 if TYPE_CHECKING:
     from psycopg import Connection as PsycopgConnection  # of the extra postgres
@@ -244,6 +245,29 @@ class Transaction:
             .values(state=State.DROPPED, revision=revision, updated_at=self._database.now())
         )
         return dropped.rowcount > 0
+
+    def add_webhook(self, connection: str, key: str, refs: Iterable[TaskRef]) -> bool:
+        """Store that the vendor has notified of tasks; the owner of the connection polls those that are watched.
+
+        Args:
+            connection: Name of the connection.
+            key: The same for each delivery of one webhook; `WebhookEvent.duplicate_key`.
+            refs: The tasks.
+
+        Returns:
+            False if the webhook was stored before; then nothing changes.
+        """
+        now = self._database.now()
+        storable: list[str | None] = [*_storable(refs)]
+        for number, ref in enumerate(storable or [None]):
+            digest = sha256(f"{number} {key}".encode(errors="backslashreplace")).hexdigest()
+            values = {"connection": connection, "key": digest, "ref": ref, "revision": 0, "received_at": now}
+            added = self._connection.execute(self._database.insert(WEBHOOK).values(values).on_conflict_do_nothing())
+            if not added.rowcount:
+                return False  # which only the first one can be
+        recent = and_(WEBHOOK.c.connection == connection, WEBHOOK.c.revision == 0)
+        self._connection.execute(update(WEBHOOK).where(recent).values(revision=self._next_revision(connection)))
+        return True
 
     def _intent(self, connection: str, key: str) -> RowMapping:
         query = select(INTENT).where(INTENT.c.connection == connection, INTENT.c.key == key)
@@ -647,6 +671,12 @@ def _seconds(what: str, given: datetime | None) -> float | None:
     except ValueError as error:
         problem = str(error)
     raise InvalidInput(problem)
+
+
+def _storable(refs: Iterable[TaskRef]) -> list[str]:
+    """Return those refs that can be watched, each once."""
+    found = dict.fromkeys(str(ref) for ref in refs if len(ref) <= _LONGEST_REF)
+    return [ref for ref in found if ref.isprintable()]
 
 
 def _ref(given: TaskRef | Task | str) -> TaskRef:

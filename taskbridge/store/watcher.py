@@ -47,6 +47,8 @@ _LONGEST_STORE_PAUSE: Final = 10.0  # seconds; of attempts to use a database tha
 _GUARD: Final = 0.25  # seconds between two checks that the connection is still owned
 _LEAST_PAUSE: Final = 2.0  # seconds; a shorter pause of the vendor is not stored
 _SAVE_PAUSE: Final = 60.0  # seconds between two times that learned durations are stored
+_KEPT_EARLY: Final = 60.0  # seconds in which a task may be watched of which a webhook came first
+_PRUNE_EVERY: Final = 3600.0  # seconds
 _REFUSED_PAUSE: Final = 60.0  # seconds in which nothing is asked of a vendor that refuses the account
 
 
@@ -173,6 +175,8 @@ class _Account:
         self._settle = settle
         self._watch: Watch = client.open_watch()
         self._until: dict[TaskRef, float | None] = {}  # open watches; seconds since the epoch
+        self._early: dict[TaskRef, float] = {}  # webhooks for tasks that are not watched, with the loop's time
+        self._prune_at = 0.0  # by the loop's time
         self._seen: deque[Seen] = deque()
         self._arrived = asyncio.Event()
         self._intents: asyncio.Queue[int | None] = asyncio.Queue()
@@ -245,6 +249,8 @@ class _Account:
                         await asyncio.sleep(0)
                 for intent in changes.intents:
                     self._intents.put_nowait(intent)
+                self._notify(changes.notified)
+            await self._prune()
             self._resume_refused()
             await self._store_pause()
             if asyncio.get_running_loop().time() >= self._save_at:
@@ -275,6 +281,25 @@ class _Account:
         except InvalidTaskId as error:
             del self._until[ref]
             self._put(Seen(ref, State.GIVEN_UP, None, _text(error)))
+        else:
+            if self._early.pop(ref, None) is not None:
+                self._watch.poll_now(ref)
+
+    def _notify(self, refs: Iterable[str]) -> None:
+        """Poll the tasks that webhooks were about, those that are not watched yet as soon as they are."""
+        now = asyncio.get_running_loop().time()
+        for ref in map(TaskRef, refs):
+            if ref not in self._until or not self._watch.poll_now(ref):
+                self._early.pop(ref, None)
+                self._early[ref] = now
+        while self._early and next(iter(self._early.values())) < now - _KEPT_EARLY:
+            del self._early[next(iter(self._early))]
+
+    async def _prune(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._prune_at:
+            self._prune_at = now + _PRUNE_EVERY
+            await asyncio.to_thread(self._ownership.prune_webhooks)
 
     def _drop(self, ref: TaskRef) -> None:
         del self._until[ref]

@@ -34,8 +34,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
-# The exceptions, all inside a function: a model asks for its HTML in a notebook, and `taskbridge.aio.Watcher` and `Relay`
-# are second names of parts of the optional store.
+# The exceptions, all inside a function: a model asks for its HTML in a notebook, and `Watcher` and `Relay` of
+# `taskbridge.aio` are second names of parts of the optional store.
 ALLOWED = {
     ("taskbridge.models", "taskbridge.notebook"),
     ("taskbridge.aio", "taskbridge.store.relay"),
