@@ -114,7 +114,7 @@ def test_a_task_is_polled_at_once_on_request(acme: Maker, says: Says) -> None:
     vendor = Vendor(says, a=["waiting", "done"], b=["waiting", "done"])
     harness = acme(vendor, poll={"interval": 3600.0})
     began = harness.clock.monotonic()
-    with harness.client.open_watch() as watch:
+    with harness.clock.acting(), harness.client.open_watch() as watch:
         watch.add("a")
         assert summary(next(watch)) == ("a", "pending")
         assert watch.poll_now("a")
