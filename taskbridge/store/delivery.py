@@ -137,7 +137,8 @@ class Round:
         delivery.attempts += 1
         delivery.error = _text(error)
         asked = error.retry_after if isinstance(error, TaskbridgeError) else None
-        delivery.pause = max(asked or 0.0, queue.policy.pause(delivery.attempts, queue.clock.random()))
+        own = queue.policy.pause(delivery.attempts, queue.clock.random())
+        delivery.pause = max(min(asked or 0.0, queue.policy.at_most), own)
         if event.ref is not None:
             self._blocked.add((event.connection, str(event.ref)))
         if delivery.attempts >= queue.policy.attempts:

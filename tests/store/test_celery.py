@@ -1,0 +1,197 @@
+"""Celery with a store: real workers on a real Redis, and both of them killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+import pytest
+from celery import Celery
+
+import taskbridge as tb
+from taskbridge.celery import relay, submit
+from taskbridge.testing import Emulator
+
+from .conftest import PNG, until
+
+REDIS: Final = shutil.which("redis-server")
+DOCUMENTS: Final = 30
+
+JOBS: Final = """
+import json, os
+from celery import Celery
+import taskbridge as tb
+from taskbridge.celery import submit
+from taskbridge.store import Event
+
+app = Celery("documents", broker=os.environ["BROKER"])
+app.conf.update(
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={"visibility_timeout": 4},
+)
+store = tb.Store(os.environ["STORE"])
+
+@app.task(name="documents.convert")
+def convert(path):
+    submit(store, "scan-documents", "extract-text", path, meta={"path": path})
+
+@app.task(bind=True, name="documents.happened")
+def happened(self, values):
+    event = Event.from_dict(values)
+    line = json.dumps([event.key, event.kind, self.request.id]) + "\\n"
+    with open(os.environ["EFFECTS"], "a") as file:
+        file.write(line)
+"""
+RELAY: Final = """
+import jobs
+from taskbridge.celery import relay
+relay(jobs.store, jobs.app, "documents.happened").run()
+"""
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[str]:
+    """A Redis of the test's own."""
+    if REDIS is None:
+        pytest.skip("no redis-server: install Debian's package redis-server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    with subprocess.Popen([REDIS, *words], stdout=subprocess.DEVNULL) as process:
+        until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+        yield f"redis://127.0.0.1:{port}/0"
+        process.kill()
+
+
+Start = Callable[[str], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start(broker: str, store: tb.Store, tmp_path: Path) -> Iterator[Start]:
+    """Start a ``worker`` or a ``relay`` in a process group of its own."""
+    (tmp_path / "jobs.py").write_text(JOBS)
+    environment = {**os.environ, "BROKER": broker, "STORE": str(store.database.path)}
+    environment |= {"EFFECTS": str(tmp_path / "effects"), "PYTHONPATH": str(tmp_path)}
+    worker = ["-m", "celery", "-A", "jobs", "worker", "-c", "2", "-l", "ERROR", "--without-gossip", "--without-mingle"]
+    words = {"worker": worker, "relay": ["-c", RELAY]}
+    started: list[subprocess.Popen[bytes]] = []
+    log = (tmp_path / "log").open("wb")
+
+    def begin(kind: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, *words[kind]],
+            env=environment,
+            cwd=tmp_path,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for each in started:
+        kill(each)
+    log.close()
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and its children."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def effects(folder: Path) -> list[Any]:
+    path = folder / "effects"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_or_doubled_when_workers_and_the_relay_are_killed(
+    store: tb.Store, config: Path, emulator: Emulator, broker: str, start: Start
+) -> None:
+    chance, tmp_path = random.Random(7), store.database.path.parent
+    app = Celery(broker=broker)
+    for number in range(DOCUMENTS):
+        page = tmp_path / f"page-{number}.png"
+        page.write_bytes(PNG + bytes([number]))
+        app.send_task("documents.convert", args=[str(page)])
+    with tb.Watcher(store, config=config, interval=0.05):
+        running = {kind: start(kind) for kind in ("worker", "relay")}
+        for _ in range(6):
+            before, end = len(effects(tmp_path)), monotonic() + chance.uniform(1.0, 4.0)
+            until(lambda before=before, end=end: len(effects(tmp_path)) > before + 3 or monotonic() > end)  # type: ignore[misc]
+            victim = chance.choice(("worker", "relay"))
+            kill(running[victim])
+            running[victim] = start(victim)
+        until(lambda: len({key for key, _, _ in effects(tmp_path)}) == 2 * DOCUMENTS, 120.0)
+    app.close()
+    found = effects(tmp_path)
+    assert {key for key, _, _ in found} == {event.key for event in store.events("test")}
+    assert Counter(kind for _, kind in {(key, kind) for key, kind, _ in found}) == {
+        "submitted": DOCUMENTS,
+        "ended": DOCUMENTS,
+    }
+    assert len({task_id for _, _, task_id in found}) == 2 * DOCUMENTS  # one for each key
+    assert len(store.submissions(phase="taken")) == DOCUMENTS
+    created = [each for each in emulator.requests if each.method == "POST" and "-operations/" in each.path]
+    assert len(created) == DOCUMENTS
+    assert store.dead_letters() == []
+
+
+@pytest.mark.slow
+def test_events_wait_while_the_broker_is_away(store: tb.Store) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    app = Celery(broker=f"redis://:s3cret@127.0.0.1:{port}/0")
+    app.conf.task_publish_retry = False
+    task = tb.Task(
+        provider="acme",
+        connection="acme",
+        id="a",
+        native_id="a",
+        status=tb.TaskStatus.FAILED,
+        observed_at=store.clock.now(),
+        resumable=False,
+    )
+    store.watch(task)
+    assert relay(store, app, "documents.happened").deliver() == 0
+    (waits,) = store.undelivered("celery")
+    assert "OperationalError" in waits.error
+    assert "s3cret" not in waits.error
+    app.close()
+
+
+def test_a_celery_task_that_runs_twice_submits_once(store: tb.Store) -> None:
+    app = Celery(broker="memory://")
+
+    @app.task
+    def convert(number: int, key: str | None = None) -> str:
+        return submit(store, "scans", "extract-text", f"https://files.test/{number}", key=key).key
+
+    assert [convert.apply(args=(1,), task_id="one").get() for _ in range(2)] == ["one", "one"]
+    assert convert.apply(args=(2,), task_id="two").get() == "two"
+    assert convert.apply(args=(3, "INV-3"), task_id="three").get() == "INV-3"
+    assert [each.key for each in store.submissions()] == ["one", "two", "INV-3"]
+    with pytest.raises(tb.ConfigError, match="with different"):
+        convert.apply(args=(4,), task_id="two").get()
+    with pytest.raises(tb.ConfigError, match="submit has no key"):
+        convert(5)
+    app.close()
