@@ -31,6 +31,7 @@ KNOWN: Final = frozenset(
     jiter markdown-it-py mdurl opentelemetry-api platformdirs puremagic pycurl pydantic pydantic-core pygments
     python-dateutil requests rich six starlette stevedore typing-extensions typing-inspection tzdata urllib3 uvicorn
     zipp pbr deprecated wrapt
+    amqp billiard celery click-didyoumean click-plugins click-repl kombu packaging prompt-toolkit tzlocal vine wcwidth
     alembic backports-tarfile cffi cryptography jaraco-classes jaraco-context jaraco-functools jeepney keyring
     lazy-importer mako markupsafe more-itertools psycopg psycopg-binary pycparser secretstorage sqlalchemy
     """.split()  # noqa: SIM905  # shorter than a list of strings

@@ -63,17 +63,27 @@ relay(jobs.store, jobs.app, "documents.happened").run()
 """
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[str]:
     """A Redis of the test's own."""
     if REDIS is None:
         pytest.skip("no redis-server: install Debian's package redis-server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
     with subprocess.Popen([REDIS, *words], stdout=subprocess.DEVNULL) as process:
-        until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+        until(lambda: is_listening(port))
         yield f"redis://127.0.0.1:{port}/0"
         process.kill()
 
@@ -157,10 +167,7 @@ def test_nothing_is_lost_or_doubled_when_workers_and_the_relay_are_killed(
 
 @pytest.mark.slow
 def test_events_wait_while_the_broker_is_away(store: tb.Store) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    app = Celery(broker=f"redis://:s3cret@127.0.0.1:{port}/0")
+    app = Celery(broker=f"redis://:s3cret@127.0.0.1:{free_port()}/0")
     app.conf.task_publish_retry = False
     task = tb.Task(
         provider="acme",
