@@ -92,10 +92,10 @@ Start = Callable[[str], "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
-def start(broker: str, store: tb.Store, tmp_path: Path) -> Iterator[Start]:
+def start(broker: str, store_url: str, tmp_path: Path) -> Iterator[Start]:
     """Start a ``worker`` or a ``relay`` in a process group of its own."""
     (tmp_path / "jobs.py").write_text(JOBS)
-    environment = {**os.environ, "BROKER": broker, "STORE": str(store.database.path)}
+    environment = {**os.environ, "BROKER": broker, "STORE": store_url}
     environment |= {"EFFECTS": str(tmp_path / "effects"), "PYTHONPATH": str(tmp_path)}
     worker = ["-m", "celery", "-A", "jobs", "worker", "-c", "2", "-l", "ERROR", "--without-gossip", "--without-mingle"]
     words = {"worker": worker, "relay": ["-c", RELAY]}
@@ -134,9 +134,9 @@ def effects(folder: Path) -> list[Any]:
 
 @pytest.mark.slow
 def test_nothing_is_lost_or_doubled_when_workers_and_the_relay_are_killed(
-    store: tb.Store, config: Path, emulator: Emulator, broker: str, start: Start
+    store: tb.Store, config: Path, emulator: Emulator, broker: str, start: Start, tmp_path: Path
 ) -> None:
-    chance, tmp_path = random.Random(7), store.database.path.parent
+    chance = random.Random(7)
     app = Celery(broker=broker)
     for number in range(DOCUMENTS):
         page = tmp_path / f"page-{number}.png"

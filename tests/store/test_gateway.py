@@ -83,7 +83,7 @@ def signed(task: str, message: str = "msg_1") -> tuple[bytes, dict[str, str]]:
 
 def notified(store: tb.Store, connection: str, after: int = 0) -> list[str]:
     """What an owner reads."""
-    changes = Ownership(store.database, connection, store.clock).changes(after)
+    changes = Ownership(store.database, connection).changes(after)
     return [] if changes is None else list(changes.notified)
 
 
@@ -99,7 +99,7 @@ def test_a_proved_webhook_is_stored_once_and_anything_else_is_refused(store: tb.
     assert call(gateway, "/hooks/contracts", b'{"taskId": 44}') == 401
     assert call(gateway, f"/hooks/contracts/{URL_SECRET}", b'{"taskId": 44}') == 204
     assert len(notified(store, "contracts")) == 1
-    changes = Ownership(store.database, "scans", store.clock).changes(-1)
+    changes = Ownership(store.database, "scans").changes(-1)
     assert changes is not None
     assert changes.notified == []  # a new owner polls everything
 
@@ -132,7 +132,7 @@ def test_a_gateway_needs_a_connection_that_can_prove_webhooks(store: tb.Store, t
 def test_old_webhooks_are_removed_by_the_owner(tmp_path: Path) -> None:
     clock = VirtualClock()
     with tb.Store(tmp_path / "old.db", clock=clock) as store:
-        ownership = Ownership(store.database, "scans", clock)
+        ownership = Ownership(store.database, "scans")
         assert ownership.take()
 
         def add(key: str) -> bool:
@@ -170,7 +170,7 @@ def slow_polls(emulator: Emulator, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def gateways(store: tb.Store, emulator: Emulator, slow_polls: Path) -> Iterator[None]:
+def gateways(store: tb.Store, store_url: str, emulator: Emulator, slow_polls: Path) -> Iterator[None]:
     """Two gateways, both of which the vendor calls, each delivery twice."""
     secrets: list[str] = []
 
@@ -184,7 +184,7 @@ def gateways(store: tb.Store, emulator: Emulator, slow_polls: Path) -> Iterator[
     with (
         serving(late(0)) as first,
         serving(late(1)) as second,
-        tb.Store(store.database.path) as other,
+        tb.Store(store_url) as other,
     ):
         secrets += [
             emulator.vendors["cloudconvert"].register_webhook(f"{each}/cloudconvert") for each in (first, second)

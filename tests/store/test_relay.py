@@ -49,7 +49,7 @@ def end(store: tb.Store) -> Iterator[Callable[..., None]]:
     def write(*refs: str) -> None:
         for ref in map(tb.TaskRef, refs):
             if ref.connection not in ownerships:
-                ownership = ownerships[ref.connection] = Ownership(store.database, ref.connection, store.clock)
+                ownership = ownerships[ref.connection] = Ownership(store.database, ref.connection)
                 assert ownership.take()
             store.watch(ref)
             ownerships[ref.connection].write([Seen(ref, tb.store.State.GIVEN_UP, None, "time ran out")])
@@ -293,7 +293,7 @@ def test_relays_run_until_they_are_stopped(tmp_path: Path) -> None:
         relay = tb.Relay(store, "threads", lambda event: got.append(event.key), interval=0.05)
         thread = threading.Thread(target=relay.run)
         thread.start()
-        ownership = Ownership(store.database, "acme", store.clock)
+        ownership = Ownership(store.database, "acme")
         assert ownership.take()
 
         def end_one(name: str) -> None:
@@ -375,12 +375,12 @@ tb.Relay(tb.Store(path), "billing", handler, batch=5).deliver()
 
 
 def test_a_relay_that_is_killed_between_handling_and_storing_delivers_again_under_the_same_key(
-    store: tb.Store, end: Callable[..., None], tmp_path: Path
+    store: tb.Store, store_url: str, end: Callable[..., None], tmp_path: Path
 ) -> None:
     end(*[f"acme:t{number}" for number in range(12)])
     log = tmp_path / "log"
     for fatal, status in (("acme:t7/1", -signal.SIGKILL), ("", 0)):
-        words = [sys.executable, "-c", KILLED, str(store.database.path), str(log), fatal]
+        words = [sys.executable, "-c", KILLED, store_url, str(log), fatal]
         assert subprocess.run(words, check=False, env=dict(os.environ)).returncode == status
     counts = Counter(log.read_text().split())
     assert set(counts) == {f"acme:t{number}/1" for number in range(12)}
