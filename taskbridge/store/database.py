@@ -80,7 +80,7 @@ class Database(ABC):
         self._marks: dict[str, Mark] = {}
         self._marking = threading.Lock()
         self._inherited: list[object] = []
-        renew_after_fork(self, type(self)._begin_process)
+        renew_after_fork(self, type(self)._begin_process)  # noqa: SLF001  # that of a subclass
 
     def close(self) -> None:
         """Close the kept connections."""

@@ -43,6 +43,10 @@ class Cluster:
     Args:
         folder: Where it is.
         options: Its settings, as in ``postgresql.conf``.
+
+    Attributes:
+        port: Where it accepts connections.
+        data: Its files.
     """
 
     def __init__(self, folder: Path, **options: str) -> None:
@@ -50,7 +54,7 @@ class Cluster:
         assert programs is not None, missing()
         self._programs = programs
         self._folder = folder
-        self._data = folder / "data"
+        self.data = folder / "data"
         self._log = folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
         with socket.socket() as free:
@@ -61,7 +65,7 @@ class Cluster:
         if os.geteuid() == 0:
             for each in (folder, password):
                 shutil.chown(each, USER, USER)
-        words = ["initdb", "-D", str(self._data), "-U", USER, "-A", "scram-sha-256", "-N", "--pwfile", str(password)]
+        words = ["initdb", "-D", str(self.data), "-U", USER, "-A", "scram-sha-256", "-N", "--pwfile", str(password)]
         subprocess.run(self._command(*words, "-E", "UTF8", "--locale", "C"), check=True, stdout=subprocess.DEVNULL)
         settings = {
             "listen_addresses": "127.0.0.1",
@@ -73,13 +77,13 @@ class Cluster:
             **options,
         }
         lines = [f"{name} = '{value}'\n" for name, value in settings.items()]
-        with (self._data / "postgresql.conf").open("a") as file:
+        with (self.data / "postgresql.conf").open("a") as file:
             file.writelines(lines)
 
     def start(self) -> None:
         """Start it, unless it runs, and wait until it accepts connections."""
         if self._process is None:
-            command = self._command("postgres", "-D", str(self._data))
+            command = self._command("postgres", "-D", str(self.data))
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(command, stdout=log, stderr=log)
         end = monotonic() + _START

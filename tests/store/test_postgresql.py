@@ -315,6 +315,21 @@ def test_a_database_without_the_last_changes_is_refused_until_a_person_adopts_it
     refused.release()
 
 
+def test_a_standby_is_refused(postgres: Cluster, postgres_url: str) -> None:
+    signal_file = postgres.data / "standby.signal"
+    postgres.stop()
+    try:
+        signal_file.touch()
+        postgres.start()
+        with pytest.raises(tb.ConfigError, match=r"is a standby.*target_session_attrs"):
+            tb.Store(postgres_url)
+    finally:
+        postgres.stop()
+        signal_file.unlink()
+        postgres.start()
+    tb.Store(postgres_url).close()
+
+
 # Callers.
 
 
