@@ -39,7 +39,7 @@ _BEAT: Final = 1.5  # seconds between two statements of that session
 _SURE: Final = 4.0  # seconds after such a statement in which the locks count as held; less than _IDLE
 _RESPONSE: Final = _SURE - _BEAT  # seconds that a statement of that session may take
 
-_IDLE_TIMEOUT: Final = "SET idle_session_timeout = '5s'"  # _IDLE
+_IDLE_TIMEOUT: Final = "set_config('idle_session_timeout', '5s', false)"  # _IDLE
 _LOCK_WAIT: Final = "30s"  # for a row that another transaction has locked
 _OWNER_PAUSE: Final = "5s"  # between two statements of an owner's transaction, before PostgreSQL ends it
 _CALLER_PAUSE: Final = "60s"  # the same for `Store.begin`, whose block may read large files
@@ -356,8 +356,8 @@ class LockSession:
     def _open(self) -> psycopg.Connection[Any]:
         opened = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
         try:
-            opened.execute(_IDLE_TIMEOUT)
             self._schema = self._ask(opened, "current_schema()", is_first=True)
+            self._ask(opened, _IDLE_TIMEOUT)
         except BaseException:
             opened.close()
             raise
