@@ -128,8 +128,10 @@ def require_utf8(name: str, value: str) -> str:
     """Return a text.
 
     Raises:
-        InvalidInput: It has no form in UTF-8, as a file name of other bytes.
+        InvalidInput: It has no form in UTF-8, as a file name of other bytes, or a NUL, which PostgreSQL refuses.
     """
+    if "\0" in value:
+        raise InvalidInput(f"{name} {printable(value, 200)!r} cannot be stored: it contains a NUL character")
     try:
         value.encode()
     except UnicodeEncodeError:

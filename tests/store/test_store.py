@@ -158,6 +158,8 @@ def test_bad_arguments_are_refused(store: tb.Store, tmp_path: Path) -> None:
     for name in ("input", "operation"):
         with pytest.raises(tb.InvalidInput, match="not valid Unicode"):
             store.submit("invoices", key="k", **{name: "a\udcff"})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        with pytest.raises(tb.InvalidInput, match="NUL"):
+            store.submit("invoices", key="k", **{name: "https://files.test/\0"})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(tb.InvalidInput, match="until must be a datetime"):
         store.watch("invoices:a", until=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(tb.ConfigError, match="name of a connection"):
