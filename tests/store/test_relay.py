@@ -21,7 +21,7 @@ from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy.exc import OperationalError
 
 import taskbridge as tb
-from taskbridge.store import DeliveryPolicy, Event, StoreUnavailable
+from taskbridge.store import DeliveryPolicy, Event, State, StoreUnavailable
 from taskbridge.store.ownership import Ownership, Seen
 from taskbridge.testing import VirtualClock
 
@@ -52,7 +52,7 @@ def end(store: tb.Store) -> Iterator[Callable[..., None]]:
                 ownership = ownerships[ref.connection] = Ownership(store.database, ref.connection)
                 assert ownership.take()
             store.watch(ref)
-            ownerships[ref.connection].write([Seen(ref, tb.store.State.GIVEN_UP, None, "time ran out")])
+            ownerships[ref.connection].write([Seen(ref, State.GIVEN_UP, None, "time ran out")])
 
     yield write
     for each in ownerships.values():
@@ -287,6 +287,34 @@ def test_a_cancelled_relay_stores_what_was_delivered(store: tb.Store, end: Calla
     assert [event.key for event in store.events("billing")] == ["acme:b/1"]
 
 
+def test_an_event_that_is_overtaken_by_those_of_other_tasks_is_not_lost(
+    store: tb.Store, end: Callable[..., None]
+) -> None:
+    end("acme:a", "acme:b", "acme:c")
+    got: list[str] = []
+
+    async def handler(event: Event) -> None:
+        if event.ref == "acme:a" and not is_over:
+            await asyncio.Event().wait()
+        got.append(event.key)
+        if event.ref == "acme:c":
+            others_done.set()
+
+    others_done, is_over = asyncio.Event(), False
+
+    async def run() -> None:
+        running = asyncio.create_task(tb.aio.Relay(store, "billing", handler, concurrency=2).run())
+        await others_done.wait()
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+    asyncio.run(run())
+    assert got == ["acme:b/1", "acme:c/1"]
+    is_over = True
+    assert asyncio.run(tb.aio.Relay(store, "billing", handler).deliver()) == 3
+
+
 def test_relays_run_until_they_are_stopped(tmp_path: Path) -> None:
     got: list[str] = []
     with tb.Store(tmp_path / "real.db") as store:
@@ -298,7 +326,7 @@ def test_relays_run_until_they_are_stopped(tmp_path: Path) -> None:
 
         def end_one(name: str) -> None:
             ref = store.watch(name)
-            ownership.write([Seen(ref, tb.store.State.GIVEN_UP, None, "time ran out")])
+            ownership.write([Seen(ref, State.GIVEN_UP, None, "time ran out")])
 
         end_one("acme:a")
         until(lambda: got == ["acme:a/1"])
@@ -355,8 +383,8 @@ def test_an_event_survives_json(store: tb.Store) -> None:
     assert read.to_dict() == json.loads(text)
     read.ack()
     assert list(store.events("billing")) == [event]  # that of a queue acknowledges nothing
-    damaged: Any
-    for damaged in ({}, {**event.to_dict(), "kind": "no such"}, {**event.to_dict(), "at": 5}, []):
+    wrong: list[Any] = [{}, {**event.to_dict(), "kind": "no such"}, {**event.to_dict(), "at": 5}, []]
+    for damaged in wrong:
         with pytest.raises(tb.InvalidInput, match=r"no dictionary of Event\.to_dict"):
             Event.from_dict(damaged)
 

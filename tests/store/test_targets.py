@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -136,7 +137,7 @@ def test_a_celery_application_is_imported_from_the_folder_in_which_the_program_s
     event: Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "delivery_jobs.py").write_text("from celery import Celery\napp = Celery(broker='memory://')\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     target = open_target("celery://delivery_jobs:app/documents.ended?queue=documents")
     target(event)
     target.close()
