@@ -20,6 +20,7 @@ from taskbridge.emulator import Plan  # noqa: E402  # as above
 from taskbridge.testing import Emulator  # noqa: E402  # as above
 
 PDF: Final = b"%PDF-1.7"
+PNG: Final = b"\x89PNG\r\n\x1a\n" + bytes(64)
 KEY_OF: Final = {"smartdocumentor": ("client_id", "client_secret"), "expertai-extract": ("username", "password")}
 
 

@@ -8,8 +8,10 @@ from importlib.metadata import entry_points
 
 import pytest
 from airflow.providers_manager import ProvidersManager
+from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
 import taskbridge as tb
+import taskbridge_airflow
 from taskbridge.testing import Emulator
 from taskbridge_airflow.hooks import TaskbridgeHook
 
@@ -17,11 +19,11 @@ from taskbridge_airflow.hooks import TaskbridgeHook
 def test_airflow_knows_the_connection_type() -> None:
     (entry,) = (each for each in entry_points(group="apache_airflow_provider") if "taskbridge" in each.value)
     assert entry.load()()["package-name"] == "taskbridge-airflow"
-    manager = ProvidersManager()
-    assert manager.providers["taskbridge-airflow"].version == "0.1.0"
-    hook = manager.hooks["taskbridge"]
+    hook = ProvidersManagerTaskRuntime().hooks["taskbridge"]
     assert hook is not None
     assert hook.hook_class_name == "taskbridge_airflow.hooks.TaskbridgeHook"
+    manager = ProvidersManager()
+    assert manager.providers["taskbridge-airflow"].version == taskbridge_airflow.__version__
     assert "extra__taskbridge__provider" in manager.connection_form_widgets
     assert manager.field_behaviours["taskbridge"]["relabeling"]["host"] == "Base URL"
 
@@ -35,11 +37,9 @@ def test_a_connection_becomes_a_client(vendor: str, emulator: Emulator, connect:
     assert hook.test_connection() == (True, "the vendor accepts the credential")
 
 
-def test_a_refused_credential_fails_the_test_of_a_connection(
-    connect: Callable[..., str], emulator: Emulator
-) -> None:
+def test_a_refused_credential_fails_the_test_of_a_connection(connect: Callable[..., str], emulator: Emulator) -> None:
     hook = TaskbridgeHook(connect())
-    emulator.fail_next(401)
+    emulator.fail_next(401, times=5)
     accepted, why = hook.test_connection()
     assert not accepted
     assert "401" in why
