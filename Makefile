@@ -29,7 +29,7 @@ changelog: $(VENV)/.test
 	$(BIN)/towncrier build $(if $(VERSION),--yes --version $(VERSION),--draft --version Unreleased)
 
 clean:
-	rm -rf $(VENV) .venv-docling .venv-floors build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .coverage
+	rm -rf $(VENV) .venv-airflow .venv-docling .venv-floors build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .coverage
 
 # Stamp files: packages are installed again when pyproject.toml changes.
 
@@ -150,4 +150,21 @@ $(DOCLING)/.server: $(DOCLING_PLUGIN)/real_server/requirements.txt $(DOCLING_PLU
 	$(PYTHON) -m venv $(DOCLING)
 	$(DOCLING)/bin/python -m pip --disable-pip-version-check --quiet install --requirement $<
 	$(DOCLING)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --requirement $(word 2,$^)
+	@touch $@
+
+# The provider for Airflow, in an environment of its own with Airflow: a download of 150 MB, then four minutes.
+
+.PHONY: test-airflow
+
+AIRFLOW := .venv-airflow
+AIRFLOW_PACKAGE := integrations/taskbridge-airflow
+
+test-airflow: $(AIRFLOW)/.test
+	cd $(AIRFLOW_PACKAGE) && $(abspath $(AIRFLOW)/bin/python) -m mypy && $(abspath $(AIRFLOW)/bin/python) -m pytest -q
+
+$(AIRFLOW)/.test: pyproject.toml $(AIRFLOW_PACKAGE)/pyproject.toml
+	$(PYTHON) -m venv $(AIRFLOW)
+	$(AIRFLOW)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1'
+	$(AIRFLOW)/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[curl,emulator,fsspec]' \
+	  --editable $(AIRFLOW_PACKAGE) --group $(AIRFLOW_PACKAGE)/pyproject.toml:test
 	@touch $@
