@@ -13,6 +13,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 PLACES: Final = (
     "taskbridge",
     "providers",
+    "integrations",
     "docs",
     "tests",
     "benchmarks",
@@ -75,6 +76,7 @@ ALLOWED: Final[dict[str, tuple[str, str]]] = {
     "tests/core/test_words.py": (".*", "the table itself"),
     "docs/examples/taskbridge-zamzar/": ("initialising|unrecognised", "Zamzar's status and error message"),
     "taskbridge/_transport/curl.py": ("nobody", "an option of libcurl"),
+    "integrations/taskbridge-airflow/": ("behaviours?", "Airflow's own names"),
     "docs/tutorial-provider.md": ("initialising", "Zamzar's status"),
 }
 

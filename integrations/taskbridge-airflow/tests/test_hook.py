@@ -19,10 +19,10 @@ from taskbridge_airflow.hooks import TaskbridgeHook
 def test_airflow_knows_the_connection_type() -> None:
     (entry,) = (each for each in entry_points(group="apache_airflow_provider") if "taskbridge" in each.value)
     assert entry.load()()["package-name"] == "taskbridge-airflow"
-    hook = ProvidersManagerTaskRuntime().hooks["taskbridge"]
+    hook = ProvidersManagerTaskRuntime().hooks["taskbridge"]  # type: ignore[no-untyped-call]  # Airflow's
     assert hook is not None
     assert hook.hook_class_name == "taskbridge_airflow.hooks.TaskbridgeHook"
-    manager = ProvidersManager()
+    manager = ProvidersManager()  # type: ignore[no-untyped-call]  # as above
     assert manager.providers["taskbridge-airflow"].version == taskbridge_airflow.__version__
     assert "extra__taskbridge__provider" in manager.connection_form_widgets
     assert manager.field_behaviours["taskbridge"]["relabeling"]["host"] == "Base URL"
