@@ -24,6 +24,8 @@ def _without_contents(values: Mapping[str, Any]) -> dict[str, Any]:
     if result is not None:
         names = ("id", "name", "size", "media_type")
         kept["result"] = {"files": [{name: file.get(name) for name in names} for file in result["files"]]}
+    if kept.get("error") is not None:
+        kept["error"] = {name: kept["error"].get(name) for name in ("code", "message")}
     kept["subtasks"] = [_without_contents(each) for each in kept.get("subtasks") or ()]
     return kept
 

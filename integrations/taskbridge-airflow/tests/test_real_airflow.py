@@ -43,7 +43,7 @@ def emulator() -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def environment(emulator: Emulator, tmp_path: Path) -> dict[str, str]:
+def environment(tmp_path: Path) -> dict[str, str]:
     port = str(free_port())
     for folder in ("inbox", "results", "dags"):
         (tmp_path / folder).mkdir()
@@ -63,7 +63,6 @@ def environment(emulator: Emulator, tmp_path: Path) -> dict[str, str]:
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "2",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/airflow.db",
-        "AIRFLOW_CONN_DOCUMENTS": connection_json(emulator, "cloudconvert", poll={"interval": 1.0}),
         "AIRFLOW_VAR_INBOX": str(tmp_path / "inbox"),
         "AIRFLOW_VAR_RESULTS": str(tmp_path / "results"),
         "KILLED_ONCE": str(tmp_path / "killed"),
@@ -71,10 +70,12 @@ def environment(emulator: Emulator, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def airflow(environment: dict[str, str], tmp_path: Path) -> Iterator[None]:
+def airflow(emulator: Emulator, environment: dict[str, str], tmp_path: Path) -> Iterator[None]:
     """Airflow with all of its components, which end with the test."""
     command = [sys.executable, "-m", "airflow"]
-    subprocess.run([*command, "db", "migrate"], check=True, env=environment, capture_output=True, timeout=120)
+    connection = connection_json(emulator, "cloudconvert", poll={"interval": 1.0})
+    for words in (("db", "migrate"), ("connections", "add", "documents", "--conn-json", connection)):
+        subprocess.run([*command, *words], check=True, env=environment, capture_output=True, timeout=120)
     with ExitStack() as stack:
         for name in COMPONENTS:
             log = stack.enter_context((tmp_path / f"{name}.log").open("wb"))
@@ -144,7 +145,7 @@ def test_a_dag_submits_defers_resumes_and_downloads(
 
     # The killed try was found again: four documents, four jobs.
     assert emulator.count(method="POST", path_contains="/jobs") == 4
-    # The database has refs and snapshots, and neither links nor the key.
+    # The XComs have refs and snapshots, but no links, and no file has the key: Airflow encrypts it.
     xcoms = json.dumps(query(database, "SELECT key, CAST(value AS TEXT) FROM xcom"))
     assert "cloudconvert:job/" in xcoms
     assert "http://" not in xcoms
