@@ -32,8 +32,8 @@ async def fire(trigger: BaseTrigger) -> dict[str, Any]:
     return found
 
 
-def open_pollers() -> int:
-    return len(_poller._POLLERS.get(asyncio.get_running_loop(), {}))
+def pollers() -> dict[str, _poller.Poller]:
+    return _poller._POLLERS.get(asyncio.get_running_loop(), {})
 
 
 def submit(conn_id: str, count: int = 1) -> list[str]:
@@ -94,40 +94,53 @@ def test_the_deadline_ends_the_wait_with_the_last_state(
     assert event["task"]["status"] in event["error"]["message"]
 
 
-def test_triggers_of_one_connection_share_a_poller_and_the_last_one_closes_it(connect: Callable[..., str]) -> None:
-    conn_id = connect()
-    refs = submit(conn_id, 3)
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait for a condition, which another asyncio task or the emulator fulfills."""
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.02)
 
-    async def run() -> tuple[int, list[dict[str, Any]], int]:
-        waits = [asyncio.create_task(fire(TaskbridgeTrigger(conn_id, ref))) for ref in [*refs, refs[0]]]
-        await asyncio.sleep(0.1)
-        meanwhile = open_pollers()
-        return meanwhile, await asyncio.gather(*waits), open_pollers()
+
+def test_triggers_of_one_connection_share_a_poller_and_the_last_one_closes_it(
+    connect: Callable[..., str], emulator: Emulator
+) -> None:
+    conn_id = connect()
+
+    async def run(refs: list[str]) -> list[dict[str, Any]]:
+        with TaskbridgeHook(conn_id).get_conn() as client:
+            waits = [asyncio.create_task(fire(TaskbridgeTrigger(conn_id, ref))) for ref in [*refs, refs[0]]]
+            await until(lambda: sum(each.users for each in pollers().values()) == len(waits))
+            assert len(pollers()) == 1
+            for ref in refs:
+                await asyncio.to_thread(client.cancel, ref)
+        events = await asyncio.gather(*waits)
+        assert len(pollers()) == 0
+        return events
 
     for _ in range(2):  # each run has an event loop of its own
-        meanwhile, events, afterwards = asyncio.run(run())
-        assert (meanwhile, afterwards) == (1, 0)
+        emulator.plan_next("cloudconvert", *[Plan(outcome="stuck")] * 9)
+        refs = submit(conn_id, 3)
+        events = asyncio.run(run(refs))
         assert [event["ref"] for event in events] == [*refs, refs[0]]
-        assert {event["task"]["status"] for event in events} == {"completed"}
+        assert {event["task"]["status"] for event in events} == {"failed"}
 
 
 def test_other_settings_have_a_poller_of_their_own(connect: Callable[..., str], emulator: Emulator) -> None:
     emulator.plan_next("cloudconvert", *[Plan(outcome="stuck")] * 3)
     (ref,) = submit(connect())
 
-    async def run() -> int:
-        waits = []
+    async def run() -> None:
+        waits: list[asyncio.Task[Any]] = []
         for suffix in ("old", "new"):
             conn_id = connect(user_agent_suffix=suffix)
             waits.append(asyncio.create_task(fire(TaskbridgeTrigger(conn_id, ref))))
-            await asyncio.sleep(0.1)
-        count = open_pollers()
+            await until(lambda: len(pollers()) == len(waits))
         for each in waits:
             each.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
-        return count
+        assert len(pollers()) == 0
 
-    assert asyncio.run(run()) == 2
+    asyncio.run(run())
 
 
 def test_a_canceled_trigger_stops_its_polls_and_not_those_of_others(
@@ -145,22 +158,19 @@ def test_a_canceled_trigger_stops_its_polls_and_not_those_of_others(
         first, again, second = (
             asyncio.create_task(fire(TaskbridgeTrigger(conn_id, ref))) for ref in (refs[0], refs[0], refs[1])
         )
-        while not all(map(polls, refs)):
-            await asyncio.sleep(0.02)
+        await until(lambda: all(map(polls, refs)))
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         before = polls(refs[0])
-        while polls(refs[0]) < before + 2:  # the other trigger of this task still waits
-            await asyncio.sleep(0.02)
+        await until(lambda: polls(refs[0]) >= before + 2)  # the other trigger of this task still waits
         again.cancel()
         await asyncio.gather(again, return_exceptions=True)
         before, others = polls(refs[0]), polls(refs[1])
-        while polls(refs[1]) < others + 4:
-            await asyncio.sleep(0.02)
+        await until(lambda: polls(refs[1]) >= others + 4)
         assert polls(refs[0]) <= before + 1  # one may have been on its way
         second.cancel()
         await asyncio.gather(second, return_exceptions=True)
-        assert open_pollers() == 0
+        assert len(pollers()) == 0
 
     asyncio.run(asyncio.wait_for(run(), 30))
 
@@ -195,13 +205,12 @@ def test_five_hundred_triggers_share_the_rate_of_their_connection(
             emulator.clear_requests()
             began, cpu = time.monotonic(), time.process_time()
             waits = [asyncio.create_task(fire(TaskbridgeTrigger("scans", ref))) for ref in refs]
-            while emulator.count() < 3 * rate:  # three seconds in which no task ends
-                await asyncio.sleep(0.05)
-            assert open_pollers() == 1
+            await until(lambda: emulator.count() >= 3 * rate)  # three seconds in which no task ends
+            assert len(pollers()) == 1
             emulator.clock.advance(3600)
             events = await asyncio.gather(*waits)
             assert {event["task"]["status"] for event in events} == {"completed"}
-            assert open_pollers() == 0
+            assert len(pollers()) == 0
             return time.monotonic() - began, time.process_time() - cpu
 
         elapsed, cpu = asyncio.run(run())
