@@ -110,11 +110,12 @@ def test_triggers_of_one_connection_share_a_poller_and_the_last_one_closes_it(
         with TaskbridgeHook(conn_id).get_conn() as client:
             waits = [asyncio.create_task(fire(TaskbridgeTrigger(conn_id, ref))) for ref in [*refs, refs[0]]]
             await until(lambda: sum(each.users for each in pollers().values()) == len(waits))
-            assert len(pollers()) == 1
+            (poller,) = pollers().values()
             for ref in refs:
                 await asyncio.to_thread(client.cancel, ref)
         events = await asyncio.gather(*waits)
         assert len(pollers()) == 0
+        assert not poller.is_running
         return events
 
     for _ in range(2):  # each run has an event loop of its own
