@@ -36,8 +36,8 @@ def clock() -> VirtualClock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: VirtualClock) -> Iterator[tb.Store]:
-    with tb.Store(tmp_path / "taskbridge.db", clock=clock) as opened:
+def store(store_url: str, clock: VirtualClock) -> Iterator[tb.Store]:
+    with tb.Store(store_url, clock=clock) as opened:
         yield opened
 
 
@@ -238,7 +238,7 @@ def test_results_are_not_stored_while_the_database_is_away(
     handler, is_away = Recorder(), True
 
     def fail(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if is_away and statement == "BEGIN IMMEDIATE":
+        if is_away and statement.startswith("INSERT INTO taskbridge_cursor"):
             raise OperationalError(statement, None, Exception("disk I/O error"))
 
     sqlalchemy_event.listen(store.database.engine, "before_cursor_execute", fail)
