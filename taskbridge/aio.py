@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from taskbridge._runtime.base import Target
     from taskbridge.errors import TaskbridgeError
     from taskbridge.event_bus import EventBus
+    from taskbridge.events import NextPoll
     from taskbridge.models import (
         Account,
         OperationInfo,
@@ -128,6 +129,14 @@ class Watch:
     def poll_now(self, task: AnyId) -> bool:
         """Poll a task at once; see `taskbridge.Watch.poll_now`."""
         return self._loop.poll_now(self._running, self._locate(task, None, None)[0].ref)
+
+    def next_poll(self, task: AnyId) -> NextPoll | None:
+        """Return when and why a task is polled next; None if it is not waited for."""
+        return self._loop.next_poll(self._running, self._locate(task, None, None)[0].ref)
+
+    def demand(self) -> float:
+        """Return the requests per second that polling all tasks of the client takes; see `taskbridge.Watch.demand`."""
+        return self._loop.demand()
 
     def __len__(self) -> int:
         """Return how many tasks are being waited for."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from taskbridge._runtime.base import Target
     from taskbridge.errors import TaskbridgeError
     from taskbridge.event_bus import EventBus
+    from taskbridge.events import NextPoll
     from taskbridge.models import (
         Account,
         OperationInfo,
@@ -149,6 +150,17 @@ class Watch:
             False if it is not waited for.
         """
         return self._pool.poll_now(self._running, self._locate(task, None, None)[0].ref)
+
+    def next_poll(self, task: AnyId) -> NextPoll | None:
+        """Return when and why a task is polled next; None if it is not waited for."""
+        return self._pool.next_poll(self._running, self._locate(task, None, None)[0].ref)
+
+    def demand(self) -> float:
+        """Return the requests per second that polling all tasks of the client at their intervals takes.
+
+        Beyond `ConnectionStats.rate`, polls are late. It is estimated from the tasks that are waited for the longest.
+        """
+        return self._pool.demand()
 
     def __len__(self) -> int:
         """Return how many tasks are being waited for."""

@@ -33,6 +33,7 @@ __all__ = [
     "CallEnded",
     "CallStarted",
     "Event",
+    "NextPoll",
     "Observation",
     "ObservationSource",
     "Observer",
@@ -99,6 +100,19 @@ class PollReason(StrEnum):
     """No further poll: the wait ends before the next one is due."""
     NOTIFIED = "notified"
     """No poll was needed: a webhook event had the state."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextPoll:
+    """When and why a task is polled next.
+
+    Attributes:
+        seconds: Seconds until then; 0 if it is due or being polled, None if the wait ends before.
+        reason: Why then.
+    """
+
+    seconds: float | None
+    reason: PollReason
 
 
 @dataclass(frozen=True, slots=True)

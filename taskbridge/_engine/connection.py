@@ -15,7 +15,7 @@ from datetime import timedelta
 from functools import partial
 from math import inf
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from weakref import WeakSet
 
 from taskbridge._config.connections import (
@@ -77,6 +77,12 @@ _RELOAD_PAUSE: Final = 5.0  # seconds between two readings of the secrets for we
 _SUBMITTED_KEPT: Final = 3600.0  # seconds for which the time of a submission is remembered
 
 
+class _Queue(Sized, Protocol):
+    """A poll queue."""
+
+    in_flight: int
+
+
 @dataclass(slots=True)
 class Counters:
     """What a connection has done so far; the source of `ConnectionStats`."""
@@ -86,6 +92,7 @@ class Counters:
     unchanged: int = 0
     finished: int = 0
     detection_delay: float = 0.0  # seconds, added up over `finished`: each half the time since the poll before
+    slowed_down: int = 0  # responses that asked for fewer requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,8 @@ class ConnectionStats:
         detection_delay: Mean expected seconds between the end of a task and its detection; None before the first.
         durations: Mean seconds that tasks take, by operation, as far as learned; under the empty text, of tasks without
             an operation and of all operations beyond the first 64.
+        quantiles: Seconds within which a tenth, a quarter, half, three quarters and nine tenths of the tasks end, by
+            operation as in `durations`, once enough have ended.
         rate: Requests per second allowed at present; infinite without a limit.
         is_probing: Whether the vendor seems to be down, so that only probes are sent.
         outage: The outage that lasts at present; None while the vendor responds.
@@ -111,6 +120,9 @@ class ConnectionStats:
             counts once. Tasks that were only listed do not count.
         transport: What sends the requests: requests, curl with its version, or the name of a class of your own; empty
             before the first request.
+        limit: Requests per second allowed by the configuration; infinite without a limit.
+        slowed_down: Responses that asked for fewer requests: a 429, or a 503 with a time to wait.
+        in_flight: Polls and pages of lists that wait for their response at present.
     """
 
     requests: Mapping[str, int]
@@ -119,6 +131,7 @@ class ConnectionStats:
     finished: int
     detection_delay: float | None
     durations: Mapping[str, float]
+    quantiles: Mapping[str, tuple[float, ...]]
     rate: float
     is_probing: bool
     outage: Outage | None
@@ -127,6 +140,9 @@ class ConnectionStats:
     is_refused: bool
     usage: Mapping[UsageUnit, float]
     transport: str
+    limit: float
+    slowed_down: int
+    in_flight: int
 
 
 class Connection:
@@ -181,7 +197,7 @@ class Connection:
         self.row_trust = RowTrust(list_polling.whole_rows if list_polling is not None else {})
         self._submitted_at: dict[str, float] = {}  # shared id -> monotonic seconds
         self._unknown_words: set[str] = set()
-        self._queues = WeakSet[Sized]()
+        self._queues = WeakSet[_Queue]()
         renew_after_fork(self, Connection._make_locks)
         self._in_use: tuple[Credential | None, frozenset[str]] = (None, self.secrets)
         register(self)
@@ -205,6 +221,7 @@ class Connection:
             finished=counters.finished,
             detection_delay=counters.detection_delay / counters.finished if counters.finished else None,
             durations={operation or "": model.mean for operation, model in models if model.is_known},
+            quantiles={operation or "": found for operation, model in models if (found := model.quantiles) is not None},
             rate=self.throttle.rate,
             is_probing=self.throttle.is_probing,
             outage=self.outage,
@@ -213,6 +230,9 @@ class Connection:
             is_refused=self.credentials.refusal is not None,
             usage=self.usage.totals,
             transport=self.transport,
+            limit=self.throttle.ceiling,
+            slowed_down=counters.slowed_down,
+            in_flight=self.in_flight,
         )
 
     def use_event_bus(self, make: Callable[[str], EventBus] | None) -> None:
@@ -247,7 +267,7 @@ class Connection:
         seconds = (moment - self.clock.now()).total_seconds()
         self.throttle.pause_until(self.clock.monotonic() + min(seconds, MAX_PAUSE))
 
-    def add_queue(self, queue: Sized) -> None:
+    def add_queue(self, queue: _Queue) -> None:
         """Count the tasks in a poll queue as waited for, as long as the queue exists."""
         with self._lock:
             self._queues.add(queue)
@@ -257,6 +277,12 @@ class Connection:
         """How many tasks are being waited for."""
         with self._lock:
             return sum(len(queue) for queue in self._queues)
+
+    @property
+    def in_flight(self) -> int:
+        """How many polls and pages of lists wait for their response."""
+        with self._lock:
+            return sum(queue.in_flight for queue in self._queues)
 
     def durations_of(self, operation: str | None) -> DurationModel:
         """What has been learned about the durations of an operation; beyond the first few, they share a model."""

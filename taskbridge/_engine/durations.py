@@ -23,6 +23,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+QUANTILES: Final = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Fractions of all tasks, for people."""
+
 _FIRST: Final = 0.25  # seconds; shorter durations count as this long
 _GROWTH: Final = 1.05  # factor from one bin to the next
 _BINS: Final = 270  # up to about 35 hours
@@ -189,6 +192,17 @@ class Hazard:
         n = _bin(age)
         return self.sums[n] + self.rates[n] * (age - self.edges[n])
 
+    def quantiles(self) -> tuple[float, ...]:
+        """Return the ages in seconds by which the fractions in `QUANTILES` of all tasks have ended."""
+        alive, edges, found = self.alive(), (*self.edges, self.edges[-1] * _GROWTH), list[float]()
+        for fraction in QUANTILES:
+            left = 1.0 - fraction
+            n = next((n for n, running in enumerate(alive) if running <= left), len(alive) - 1)
+            drop = alive[n - 1] - alive[n] if n else 0.0
+            part = min(1.0, (alive[n - 1] - left) / drop) if drop > 0.0 else 1.0
+            found.append(edges[n - 1] + part * (edges[n] - edges[n - 1]) if n else edges[0])
+        return tuple(found)
+
 
 def _extrapolated(rates: Sequence[float], counts: _Counts, ends: float, mean: float) -> Hazard:
     """Return the hazard; beyond the last ends, it is the mean one.
@@ -245,6 +259,12 @@ class DurationModel:
     def mean_age_at_end(self) -> float:
         """Mean age in seconds at which tasks ended; unlike `mean`, it ignores running tasks."""
         return self._lifetimes / self.ends if self.ends else inf
+
+    @property
+    def quantiles(self) -> tuple[float, ...] | None:
+        """Ages by which the fractions in `QUANTILES` have ended, as last fitted; None before. Any thread may ask."""
+        hazard = self._hazard
+        return None if hazard is None else hazard.quantiles()
 
     def observe(self, since: float, until: float, *, ended: bool) -> None:
         """Record that a task was watched from one age in seconds to another, and whether it ended in between."""

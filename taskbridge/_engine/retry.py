@@ -482,6 +482,7 @@ def _responded(connection: Connection, request: Request, response: Response) -> 
     if not request.external:
         now = connection.clock.monotonic()
         if status == 429 or (status == 503 and pause is not None):
+            connection.counters.slowed_down += 1
             throttle.slow_down(now, None if pause is None else min(pause, MAX_PAUSE))
         elif status >= 500:
             throttle.failed(now)

@@ -83,6 +83,11 @@ class Throttle:
         """Maximum requests per second at present; infinite without a limit."""
         return self._rate
 
+    @property
+    def ceiling(self) -> float:
+        """Maximum requests per second that the configuration allows; infinite without a limit."""
+        return self._ceiling
+
     def set_ceiling(self, rate: float | None, now: float) -> None:
         """Allow another number of requests per second from now on; None for no limit.
 

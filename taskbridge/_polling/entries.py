@@ -14,7 +14,7 @@ from taskbridge._engine.lookup import NotFoundGrace, StatusResponse, translate
 from taskbridge._engine.unknown_words import mapping_advice
 from taskbridge._polling.intervals import pause_for_progress
 from taskbridge.errors import DeadlineExceeded, TaskbridgeError, WaitTimeout, printable
-from taskbridge.events import PollReason
+from taskbridge.events import NextPoll, PollReason
 from taskbridge.models import TaskStatus
 
 if TYPE_CHECKING:
@@ -242,6 +242,15 @@ class PolledTask:
             return inf
         unseen = max(0.0, now - self.submitted_at - self.age)
         return self.policy.durations.expected(self.age, self.age + unseen) * unseen / 2.0
+
+    def next_poll(self, now: float, scan_at: float) -> NextPoll:
+        """Return when and why it is polled next; times are in monotonic seconds, that of the next scan included."""
+        if self.polling:
+            return NextPoll(0.0, self.poll_reason())
+        due = min(scan_at, now + self.list_pause()) if self.covered else self.due_at
+        if due >= self.deadline:
+            return NextPoll(None, PollReason.DEADLINE)
+        return NextPoll(max(0.0, due - now), self.poll_reason())
 
     # Errors of waits that end before the task.
 

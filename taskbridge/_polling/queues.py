@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
+from itertools import islice
 from math import ceil, inf
 from typing import TYPE_CHECKING, Final
 
@@ -156,6 +157,18 @@ class ConnectionQueue:
             entry.ready_index = -1
             if not self.ready:
                 self._arrivals.clear()
+
+    def demand(self) -> float:
+        """Return the requests per second that the intervals of its tasks call for, estimated from the oldest ones."""
+        single = [entry for entry in islice(self.members.values(), _SAMPLE) if not entry.covered]
+        demand = 0.0
+        if single:
+            pauses = (max(entry.next_pause(), TICK) for entry in single)
+            demand = (len(self.members) - self.covered) * sum(1.0 / pause for pause in pauses) / len(single)
+        if self.covered:
+            covered = next(entry for entry in self.members.values() if entry.covered)
+            demand += (self._own_pages() + self.waste) / max(covered.list_pause(), TICK)
+        return demand
 
     # Lists.
 

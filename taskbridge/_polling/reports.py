@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from taskbridge.events import Observation, ObservationSource, PollReason
+from taskbridge.events import Observation, ObservationSource
 
 if TYPE_CHECKING:
     from taskbridge._engine.observers import Observers
@@ -48,14 +48,7 @@ class ObservationBuffer:
     ) -> None:
         """Add an observation; times are in monotonic seconds, and the next list scan is infinite for none."""
         connection = entry.connection
-        next_poll_in: float | None = None
-        next_poll_reason: PollReason | None = None
-        if entry.waiters:
-            due = min(scan_at, now + entry.list_pause()) if entry.covered else entry.due_at
-            if due < entry.deadline:
-                next_poll_in, next_poll_reason = max(0.0, due - now), entry.poll_reason()
-            else:
-                next_poll_reason = PollReason.DEADLINE
+        next_poll = entry.next_poll(now, scan_at) if entry.waiters else None
         entry.observed = task or entry.observed  # so that an unchanged one is not translated again
         observation = Observation(
             time=connection.clock.now(),
@@ -70,7 +63,7 @@ class ObservationBuffer:
             duration=now - trace.began,
             overdue=trace.overdue,
             detection_delay=delay,
-            next_poll_in=next_poll_in,
-            next_poll_reason=next_poll_reason,
+            next_poll_in=None if next_poll is None else next_poll.seconds,
+            next_poll_reason=None if next_poll is None else next_poll.reason,
         )
         self._pending.append((connection.observers, observation))

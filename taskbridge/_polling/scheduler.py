@@ -30,7 +30,7 @@ from taskbridge._polling.entries import PolledTask, RowCheck, Waiter
 from taskbridge._polling.queues import MAX_LIST_FAILURES, TICK, ConnectionQueue
 from taskbridge._polling.reports import ObservationBuffer
 from taskbridge.errors import ResponseTooLarge
-from taskbridge.events import ObservationSource, PollReason
+from taskbridge.events import NextPoll, ObservationSource, PollReason
 from taskbridge.models import Outcome, Task, TaskRef
 
 if TYPE_CHECKING:
@@ -315,6 +315,17 @@ class PollScheduler:
                 waiter.deadline = inf  # it is no longer in the heap
                 self._detach(waiter)
                 self._updates.append(Update(waiter, Outcome(entry.ref, error.task, error), final=True))
+
+    # For people.
+
+    def next_poll(self, waiter: Waiter, now: float) -> NextPoll | None:
+        """Return when and why the task of a waiter is polled next; None if the wait has ended."""
+        entry = waiter.entry
+        return None if entry is None else entry.next_poll(now, self._queues[entry.connection.name].scan_at)
+
+    def demand(self) -> float:
+        """Return the requests per second that polling all tasks at their intervals takes, estimated from some."""
+        return sum(queue.demand() for queue in self._queues.values())
 
     # What to do next.
 

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from taskbridge._polling.entries import Waiter
     from taskbridge._runtime.base import ManyWait, SingleWait, Target, Transports
     from taskbridge.event_bus import EventBus, TaskUpdate
+    from taskbridge.events import NextPoll
     from taskbridge.models import Outcome, Outcomes, Task, TaskRef
     from taskbridge.provider.capabilities import Credential
     from taskbridge.provider.clock import Clock
@@ -384,6 +385,14 @@ class PollLoop:
             return False
         self._on_event(ref)
         return True
+
+    def next_poll(self, watch: RunningWatch, ref: TaskRef) -> NextPoll | None:
+        """Return when and why a task is polled next."""
+        return watch.next_poll(self._scheduler, ref, self._clock.monotonic())
+
+    def demand(self) -> float:
+        """Return the requests per second that all polls together call for."""
+        return self._scheduler.demand()
 
     def end(self, watch: RunningWatch) -> None:
         """End a watch."""

@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge.event_bus import EventBus, Listener, TaskUpdate
-    from taskbridge.events import Observer
+    from taskbridge.events import NextPoll, Observer
     from taskbridge.models import Account, OperationInfo, StorageUrl, Support, WebhookEndpoint, WebhookEvent
     from taskbridge.provider.clock import Clock
     from taskbridge.provider.storage import Storage
@@ -779,6 +779,11 @@ class OpenWatch:
         waiter.index = _DROPPED
         scheduler.drop([waiter])
         return True
+
+    def next_poll(self, scheduler: PollScheduler, ref: TaskRef, now: float) -> NextPoll | None:
+        """Return when and why a task is polled next; None if it is not waited for."""
+        waiter = self.waiters.get(ref)
+        return None if waiter is None else scheduler.next_poll(waiter, now)
 
     def end(self, scheduler: PollScheduler) -> None:
         """Stop waiting for all tasks."""

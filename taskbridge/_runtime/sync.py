@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from taskbridge._polling.entries import Waiter
     from taskbridge._runtime.base import ManyWait, SingleWait, Target, Transports
     from taskbridge.event_bus import EventBus, TaskUpdate
+    from taskbridge.events import NextPoll
     from taskbridge.models import Outcome, Outcomes, Task, TaskRef
     from taskbridge.provider.capabilities import Credential
     from taskbridge.provider.clock import Clock
@@ -425,6 +426,17 @@ class WorkerPool:
         if is_waited_for:
             self._on_event(ref)
         return is_waited_for
+
+    def next_poll(self, watch: RunningWatch, ref: TaskRef) -> NextPoll | None:
+        """Return when and why a task is polled next."""
+        self.refuse_if_forked(watch)
+        with self.state.mutex:
+            return watch.next_poll(self._scheduler, ref, self._clock.monotonic())
+
+    def demand(self) -> float:
+        """Return the requests per second that all polls together call for."""
+        with self.state.mutex:
+            return self._scheduler.demand()
 
     def end(self, watch: RunningWatch) -> None:
         """End a watch; in a forked child, its tasks are the parent's."""
