@@ -27,7 +27,15 @@ try:
     from taskbridge.store.database import StoreUnavailable
     from taskbridge.store.delivery import DeliveryPolicy
     from taskbridge.store.pruning import Pruned
-    from taskbridge.store.records import Event, Explanation, StoredSubmission, Undelivered, Watched
+    from taskbridge.store.records import (
+        Account,
+        AccountStatus,
+        Event,
+        Explanation,
+        StoredSubmission,
+        Undelivered,
+        Watched,
+    )
     from taskbridge.store.relay import Relay
     from taskbridge.store.schema import EventKind, Phase, State
     from taskbridge.store.store import Store, Transaction
@@ -38,6 +46,8 @@ except ModuleNotFoundError as error:
     raise require_extra("sqlalchemy", "store", "taskbridge.store") from None
 
 __all__ = [
+    "Account",
+    "AccountStatus",
     "DeliveryPolicy",
     "Event",
     "EventKind",

@@ -20,7 +20,8 @@ from taskbridge._fork import renew_after_fork
 from taskbridge.models import Task, TaskRef
 from taskbridge.store.database import Database
 from taskbridge.store.pruning import WEBHOOKS_KEPT
-from taskbridge.store.records import without_contents
+from taskbridge.store.records import AccountStatus, without_contents
+from taskbridge.store.reports import store_status
 from taskbridge.store.schema import ACCOUNT, EVENT, INTENT, WATCH, WEBHOOK, EventKind, Phase, State
 
 _WAITING: Final = (Phase.PLANNED, Phase.SENDING)
@@ -172,6 +173,11 @@ class Ownership:
         with self._writing() as opened:
             opened.execute(update(ACCOUNT).where(ACCOUNT.c.connection == self.connection).values(values))
 
+    def set_status(self, status: AccountStatus) -> None:
+        """Store what the owner reports."""
+        with self._writing() as opened:
+            store_status(opened, self.connection, status, self._database.now())
+
     # Reading.
 
     def handover(self) -> Handover:
@@ -298,10 +304,14 @@ class Ownership:
         if intent is None:
             raise OwnershipLost
         if event is not None:
+            position = take_positions(opened, self.connection, 1)
+            key = f"{self.connection}/{intent['key']}/{event}"
+            if opened.execute(select(EVENT.c.position).where(EVENT.c.key == key)).first() is not None:
+                key = f"{key}/{position}"  # it was resubmitted, and ended in the same way once more
             row = {
                 "connection": self.connection,
-                "position": take_positions(opened, self.connection, 1),
-                "key": f"{self.connection}/{intent['key']}/{event}",
+                "position": position,
+                "key": key,
                 "kind": event,
                 "ref": values.get("ref"),
                 "submission": intent["key"],

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from taskbridge.errors import InvalidInput, printable
+from taskbridge.events import PollReason
 from taskbridge.models import Task, TaskRef
 from taskbridge.store.schema import EventKind, Phase, State
 
@@ -62,6 +63,85 @@ class StoredSubmission:
     error: str | None
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AccountStatus:
+    """What the owner of a connection reported last; counts are since the owner's process opened the connection.
+
+    Attributes:
+        watched: Tasks that are being waited for.
+        in_flight: Polls and pages of lists that waited for their response.
+        rate: Requests per second allowed at that time; None without a limit.
+        limit: Requests per second allowed by the configuration; None without a limit.
+        demand: Requests per second that polling all tasks at their intervals takes.
+        requests: Requests sent, by kind, as in `ConnectionStats`.
+        failures: Requests without a usable response.
+        slowed_down: Responses that asked for fewer requests: a 429, or a 503 with a time to wait.
+        finished: Ends of tasks that were found by polling.
+        mean_delay: Mean expected seconds between the end of a task and its detection; None before the first.
+        durations: Mean seconds that tasks take, by operation; of tasks without one under the empty text.
+        quantiles: Seconds within which a tenth, a quarter, half, three quarters and nine tenths of the tasks end, by
+            operation.
+        usage: Cost of the tasks, by unit, as far as the vendor says.
+        is_refused: Whether the vendor refuses the credential.
+        outage_since: When the vendor stopped responding; None while it responds.
+        outage_error: The error of the request with which that was noticed.
+        next_polls: When the tasks that are watched the longest are polled next, and why, by ref; the time is None if
+            their wait ends before.
+    """
+
+    watched: int = 0
+    in_flight: int = 0
+    rate: float | None = None
+    limit: float | None = None
+    demand: float = 0.0
+    requests: Mapping[str, int] = field(default_factory=dict[str, int])
+    failures: int = 0
+    slowed_down: int = 0
+    finished: int = 0
+    mean_delay: float | None = None
+    durations: Mapping[str, float] = field(default_factory=dict[str, float])
+    quantiles: Mapping[str, tuple[float, ...]] = field(default_factory=dict[str, tuple[float, ...]])
+    usage: Mapping[str, float] = field(default_factory=dict[str, float])
+    is_refused: bool = False
+    outage_since: datetime | None = None
+    outage_error: str | None = None
+    next_polls: Mapping[TaskRef, tuple[datetime | None, PollReason]] = field(
+        default_factory=dict[TaskRef, tuple[datetime | None, PollReason]]
+    )
+
+    @property
+    def overload(self) -> float:
+        """By what factor polling at the intervals takes more requests than the rate allows; 1 or less if it fits."""
+        return self.demand / self.rate if self.rate else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A connection of which a store has something.
+
+    Attributes:
+        connection: Its name.
+        owner: The process that polls its tasks and sends its submissions, or did so last; None if none ever did.
+        owner_since: When that process took it over.
+        problem: Why nothing is polled or sent at present.
+        paused_until: Until when the vendor wants no requests.
+        status: What the owner reported last; None if it has reported nothing.
+        status_at: When it did so. An owner that works reports every few seconds.
+        watches: How many watches there are, by state.
+        submissions: How many submissions there are, by phase.
+    """
+
+    connection: str
+    owner: str | None
+    owner_since: datetime | None
+    problem: str | None
+    paused_until: datetime | None
+    status: AccountStatus | None
+    status_at: datetime | None
+    watches: Mapping[State, int]
+    submissions: Mapping[Phase, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ class Phase(StrEnum):
     """The vendor may have it, and cannot be asked; it is not sent again."""
     REFUSED = "refused"
     """The vendor, or a check before anything was sent, refused it."""
+    FORGOTTEN = "forgotten"
+    """It was uncertain, and `forget` ended it: nothing more happens with it."""
 
 
 class State(StrEnum):

@@ -20,13 +20,16 @@ from taskbridge.models import Task, TaskRef
 from taskbridge.provider.clock import Clock
 from taskbridge.provider.options import NeutralOptions
 from taskbridge.store.database import Database, Insert, insert_into
+from taskbridge.store.decisions import decide
 from taskbridge.store.delivery import discard, find_undelivered, redeliver
 from taskbridge.store.dialects import open_database
 from taskbridge.store.event_bus import StoreEventBus
 from taskbridge.store.intents import as_json, check_arguments, check_key, refuse_difference, store_input
+from taskbridge.store.overview import accounts, watches_query
 from taskbridge.store.ownership import Seen, store_seen
 from taskbridge.store.pruning import Pruned, forget_consumer, prune
 from taskbridge.store.records import (
+    Account,
     Event,
     Explanation,
     StoredSubmission,
@@ -269,6 +272,17 @@ class Transaction:
         self._connection.execute(update(WEBHOOK).where(recent).values(revision=self._next_revision(connection)))
         return True
 
+    def resubmit(self, connection: str, key: str) -> StoredSubmission:
+        """Let the owner send an uncertain submission again; see `Store.resubmit`."""
+        revision = self._next_revision(_check_connection(connection))
+        values = {"phase": Phase.PLANNED, "error": None, "recovery_token": None, "revision": revision}
+        return submission_of(decide(self._connection, connection, key, {**values, "updated_at": self._database.now()}))
+
+    def forget(self, connection: str, key: str) -> StoredSubmission:
+        """Do nothing more with an uncertain submission; see `Store.forget`."""
+        values = {"phase": Phase.FORGOTTEN, "updated_at": self._database.now()}
+        return submission_of(decide(self._connection, _check_connection(connection), key, values))
+
     def _intent(self, connection: str, key: str) -> RowMapping:
         query = select(INTENT).where(INTENT.c.connection == connection, INTENT.c.key == key)
         return self._connection.execute(query).mappings().one()
@@ -470,23 +484,57 @@ class Store:
         with self.database.writing() as opened:
             return forget_consumer(opened, consumer)
 
+    def resubmit(self, connection: str, key: str) -> StoredSubmission:
+        """Let the owner send an uncertain submission again, after you have looked that the vendor does not have it.
+
+        Args:
+            connection: Name of its connection.
+            key: Its key.
+
+        Raises:
+            InvalidInput: It is not uncertain, or there is none.
+        """
+        with self.begin() as tx:
+            return tx.resubmit(connection, key)
+
+    def forget(self, connection: str, key: str) -> StoredSubmission:
+        """Do nothing more with an uncertain submission; its key stays used.
+
+        Args:
+            connection: Name of its connection.
+            key: Its key.
+
+        Raises:
+            InvalidInput: It is not uncertain, or there is none.
+        """
+        with self.begin() as tx:
+            return tx.forget(connection, key)
+
     # Reading.
 
+    def accounts(self) -> list[Account]:
+        """Return the connections of which the store has something, by name: who owns them, and what was reported."""
+        with self.database.reading() as opened:
+            return accounts(opened)
+
     def find(
-        self, *, state: State | str | None = None, connection: str | None = None, limit: int | None = None
+        self,
+        *,
+        state: State | str | None = None,
+        connection: str | None = None,
+        text: str | None = None,
+        limit: int | None = None,
     ) -> list[Watched]:
         """Return watches, the oldest first.
 
         Args:
             state: Only those in this state; None for all.
             connection: Only those of this connection; None for all.
+            text: Only those whose ref or meta contains this text, in any case; None for all.
             limit: Maximum number; None for all.
         """
-        query = select(WATCH).order_by(WATCH.c.created_at, WATCH.c.ref).limit(limit)
-        if state is not None:
-            query = query.where(WATCH.c.state == _member(State, state))
-        if connection is not None:
-            query = query.where(WATCH.c.connection == connection)
+        known = None if state is None else _member(State, state)
+        query = watches_query(state=known, connection=connection, text=text, limit=limit)
         with self.database.reading() as opened:
             return [watched_of(row) for row in opened.execute(query).mappings()]
 

@@ -7,6 +7,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
+from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -30,7 +32,8 @@ from taskbridge.models import Outcome, Task, TaskRef
 from taskbridge.store.database import StoreUnavailable
 from taskbridge.store.intents import fingerprint
 from taskbridge.store.ownership import Ownership, OwnershipLost, Seen
-from taskbridge.store.records import moment
+from taskbridge.store.records import AccountStatus, moment
+from taskbridge.store.reports import status_of
 from taskbridge.store.schema import Phase, State
 from taskbridge.store.store import Store
 
@@ -49,6 +52,8 @@ _LEAST_PAUSE: Final = 2.0  # seconds; a shorter pause of the vendor is not store
 _SAVE_PAUSE: Final = 60.0  # seconds between two times that learned durations are stored
 _KEPT_EARLY: Final = 60.0  # seconds in which a task may be watched of which a webhook came first
 _PRUNE_EVERY: Final = 3600.0  # seconds
+_REPORT_PAUSE: Final = 3.0  # seconds between two reports of what it does
+_REPORTED: Final = 50  # tasks whose next poll is in a report
 _REFUSED_PAUSE: Final = 60.0  # seconds in which nothing is asked of a vendor that refuses the account
 
 
@@ -191,6 +196,8 @@ class _Account:
         self._is_closed = False
         self._is_done = asyncio.Event()
         self._senders = _SENDERS
+        self._reported: AccountStatus | None = None
+        self._reported_at = -inf  # by the loop's time
 
     async def run(self) -> None:
         """Work until the watcher stops, and finish what has begun.
@@ -255,9 +262,22 @@ class _Account:
             await self._store_pause()
             if asyncio.get_running_loop().time() >= self._save_at:
                 await self._save_durations()
+            await self._report()
             await _wait(self._stopping, self._interval)
         for _ in range(_SENDERS):
             self._intents.put_nowait(None)
+
+    async def _report(self) -> None:
+        """Store how the work goes, for people: when that has changed, and from time to time."""
+        now = asyncio.get_running_loop().time()
+        if now < self._reported_at + _REPORT_PAUSE:
+            return
+        stats, oldest = self._client.stats()[self._client.name], islice(self._until, _REPORTED)
+        status = status_of(stats, self._watch, oldest, self._store.clock.now())
+        if status == self._reported and now < self._reported_at + _LONGEST_PAUSE:
+            return
+        self._reported, self._reported_at = status, now
+        await asyncio.to_thread(self._ownership.set_status, status)
 
     def _follow(self, row: RowMapping, known: Task | None = None) -> None:
         """Watch a task as its row says."""

@@ -1,0 +1,135 @@
+"""What a store has, for people: its accounts, a search for watches, and what waits for a decision."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Text, and_, cast, func, or_, select, tuple_
+
+from taskbridge.store.records import Account, moment
+from taskbridge.store.reports import from_json
+from taskbridge.store.schema import ACCOUNT, CURSOR, DELIVERY, EVENT, INTENT, WATCH, Phase, State
+
+_GROUPED: Final = 10_000  # oldest open watches of which the page shows how many are in which status
+
+
+def accounts(opened: Connection) -> list[Account]:
+    """Return the accounts, by name."""
+    watches: dict[str, dict[State, int]] = defaultdict(dict)
+    for name, state, count in opened.execute(
+        select(WATCH.c.connection, WATCH.c.state, func.count()).group_by(WATCH.c.connection, WATCH.c.state)
+    ):
+        watches[name][State(state)] = count
+    submissions: dict[str, dict[Phase, int]] = defaultdict(dict)
+    for name, phase, count in opened.execute(
+        select(INTENT.c.connection, INTENT.c.phase, func.count()).group_by(INTENT.c.connection, INTENT.c.phase)
+    ):
+        submissions[name][Phase(phase)] = count
+    return [
+        Account(
+            connection=row["connection"],
+            owner=row["owner"],
+            owner_since=moment(row["owner_since"]),
+            problem=row["problem"],
+            paused_until=moment(row["paused_until"]),
+            status=None if row["status"] is None else from_json(row["status"]),
+            status_at=moment(row["status_at"]),
+            watches=watches[row["connection"]],
+            submissions=submissions[row["connection"]],
+        )
+        for row in opened.execute(select(ACCOUNT).order_by(ACCOUNT.c.connection)).mappings()
+    ]
+
+
+def watches_query(
+    *,
+    state: str | None = None,
+    connection: str | None = None,
+    text: str | None = None,
+    after: tuple[float, str] | None = None,
+    limit: int | None = None,
+) -> Select[Any]:
+    """Return the query for watches, the oldest first.
+
+    Args:
+        state: Only those in this state.
+        connection: Only those of this connection.
+        text: Only those whose ref or meta contains this text, in any case.
+        after: Only those after this one: when it was stored, in seconds since the epoch, and its ref.
+        limit: Maximum number.
+    """
+    query = select(WATCH).order_by(WATCH.c.created_at, WATCH.c.ref).limit(limit)
+    if state is not None:
+        query = query.where(WATCH.c.state == state)
+    if connection is not None:
+        query = query.where(WATCH.c.connection == connection)
+    if text:
+        query = query.where(_contains(text))
+    if after is not None:
+        query = query.where(tuple_(WATCH.c.created_at, WATCH.c.ref) > tuple_(*after))
+    return query
+
+
+def _contains(text: str) -> ColumnElement[bool]:
+    meta = cast(WATCH.c.meta, Text)
+    return or_(
+        WATCH.c.ref.icontains(text, autoescape=True),
+        meta.icontains(text, autoescape=True),
+        meta.icontains(json.dumps(text)[1:-1], autoescape=True),  # as JSON writes it, other than ASCII in escapes
+    )
+
+
+def grouped_watches(opened: Connection) -> Sequence[RowMapping]:
+    """Return how many of the oldest open watches are in which status, with the oldest of each group."""
+    oldest = (
+        select(WATCH.c.connection, WATCH.c.snapshot, WATCH.c.created_at)
+        .where(WATCH.c.state == State.OPEN)
+        .order_by(WATCH.c.created_at, WATCH.c.ref)
+        .limit(_GROUPED)
+        .subquery()
+    )
+    status, reason, native = (
+        oldest.c.snapshot[name].as_string().label(name) for name in ("status", "reason", "native_status")
+    )
+    query = select(
+        oldest.c.connection,
+        status,
+        reason,
+        native,
+        func.count().label("count"),
+        func.min(oldest.c.created_at).label("oldest"),
+    ).group_by(oldest.c.connection, status, reason, native)
+    return opened.execute(query.order_by(func.min(oldest.c.created_at))).mappings().all()
+
+
+def waiting_submissions(opened: Connection, phase: Phase, limit: int) -> Sequence[RowMapping]:
+    """Return submissions that a person should see, the oldest first: uncertain ones, or planned ones with an error."""
+    query = select(INTENT).where(INTENT.c.phase == phase).order_by(INTENT.c.updated_at, INTENT.c.id).limit(limit)
+    if phase is Phase.PLANNED:
+        query = query.where(INTENT.c.error.is_not(None))
+    return opened.execute(query).mappings().all()
+
+
+def deliveries(opened: Connection, limit: int) -> Sequence[RowMapping]:
+    """Return events whose delivery failed, those that are not tried again first."""
+    at = and_(EVENT.c.connection == DELIVERY.c.connection, EVENT.c.position == DELIVERY.c.position)
+    query = select(DELIVERY, EVENT.c.kind, EVENT.c.submission, EVENT.c.at).join_from(DELIVERY, EVENT, at, isouter=True)
+    order = (DELIVERY.c.next_at.is_not(None), DELIVERY.c.updated_at.desc(), DELIVERY.c.connection, DELIVERY.c.position)
+    return opened.execute(query.order_by(*order).limit(limit)).mappings().all()
+
+
+def count_deliveries(opened: Connection) -> Sequence[RowMapping]:
+    """Return how many deliveries of each consumer failed, and how many of them are not tried again."""
+    waiting = func.count(DELIVERY.c.next_at)
+    query = select(DELIVERY.c.consumer, func.count().label("failed"), (func.count() - waiting).label("dead"))
+    return opened.execute(query.group_by(DELIVERY.c.consumer).order_by(DELIVERY.c.consumer)).mappings().all()
+
+
+def unread_events(opened: Connection) -> Sequence[RowMapping]:
+    """Return how many events each consumer has not acknowledged, of the connections that it has read from."""
+    unread = func.sum(ACCOUNT.c.position - CURSOR.c.position).label("unread")
+    query = select(CURSOR.c.consumer, unread).join_from(CURSOR, ACCOUNT, CURSOR.c.connection == ACCOUNT.c.connection)
+    return opened.execute(query.group_by(CURSOR.c.consumer).order_by(CURSOR.c.consumer)).mappings().all()
