@@ -17,10 +17,10 @@ Without observers, no events are created, except an `Outage`, which `ConnectionS
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from taskbridge.models import Outcome, Reason, Task, TaskRef, TaskStatus
 
@@ -100,6 +100,30 @@ class PollReason(StrEnum):
     """No further poll: the wait ends before the next one is due."""
     NOTIFIED = "notified"
     """No poll was needed: a webhook event had the state."""
+
+
+POLL_REASONS: Final[Mapping[PollReason, str]] = {
+    PollReason.FIRST: "first poll",
+    PollReason.ASKED: "requested by the caller",
+    PollReason.AGE: "by the task's age",
+    PollReason.LATENCY: "poll.latency",
+    PollReason.INTERVAL: "poll.interval",
+    PollReason.LEARNED: "learned durations",
+    PollReason.AT_MOST: "poll.at_most",
+    PollReason.PROGRESS: "by its progress",
+    PollReason.WEBHOOK_EXPECTED: "waiting for a webhook",
+    PollReason.EVENT: "an event arrived",
+    PollReason.LONG_POLL: "long poll",
+    PollReason.LONG_POLL_BROKE: "the long poll broke",
+    PollReason.LIST: "by the vendor's list",
+    PollReason.LISTED: "the list shows a change",
+    PollReason.UNLISTED: "missing from the list",
+    PollReason.RETRY: "the poll failed",
+    PollReason.RETRY_AFTER: "the vendor's Retry-After",
+    PollReason.DEADLINE: "the wait ends first",
+    PollReason.NOTIFIED: "notified by a webhook",
+}
+"""The same for people, in a few words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ COMMANDS: Final = (
     "result",
     "retry",
     "run",
+    "serve",
     "submit",
     "wait",
     "webhooks",

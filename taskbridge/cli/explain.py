@@ -15,11 +15,11 @@ from taskbridge.cli.output import use_color
 from taskbridge.cli.records import outcome_record
 from taskbridge.cli.resume import show_resume
 from taskbridge.errors import TaskbridgeError, WaitTimeout, printable
-from taskbridge.events import Observation, PollReason, RequestEnded
+from taskbridge.events import POLL_REASONS, Observation, RequestEnded
 from taskbridge.models import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from taskbridge.cli.output import Output
     from taskbridge.client import Bridge
@@ -29,29 +29,6 @@ if TYPE_CHECKING:
 _HEAD: Final = f"{'time':<8}  {'source':<9}  {'HTTP':<4}  {'vendor says':<24}  next poll"
 _INDENT: Final = " " * 10
 _OVERDUE: Final = 0.1  # seconds; a shorter delay is not worth a line
-
-# Why the next poll comes when it does, or why there is none.
-_REASONS: Final[Mapping[PollReason, str]] = {
-    PollReason.FIRST: "first poll",
-    PollReason.ASKED: "requested by the caller",
-    PollReason.AGE: "by the task's age",
-    PollReason.LATENCY: "poll.latency",
-    PollReason.INTERVAL: "poll.interval",
-    PollReason.LEARNED: "learned durations",
-    PollReason.AT_MOST: "poll.at_most",
-    PollReason.PROGRESS: "by its progress",
-    PollReason.WEBHOOK_EXPECTED: "waiting for a webhook",
-    PollReason.EVENT: "an event arrived",
-    PollReason.LONG_POLL: "long poll",
-    PollReason.LONG_POLL_BROKE: "the long poll broke",
-    PollReason.LIST: "by the vendor's list",
-    PollReason.LISTED: "the list shows a change",
-    PollReason.UNLISTED: "missing from the list",
-    PollReason.RETRY: "the poll failed",
-    PollReason.RETRY_AFTER: "the vendor's Retry-After",
-    PollReason.DEADLINE: "the wait ends first",
-    PollReason.NOTIFIED: "notified by a webhook",
-}
 
 _Item: TypeAlias = "Event | Outcome | BaseException"
 
@@ -189,7 +166,7 @@ def _next_poll(seen: Observation) -> str:
         if seen.next_poll_in < 0.05
         else f"in {seen.next_poll_in:.1f} s"
     )
-    return f"{when}: {_REASONS[seen.next_poll_reason]}"
+    return f"{when}: {POLL_REASONS[seen.next_poll_reason]}"
 
 
 def _notes(seen: Observation) -> Iterator[str]:

@@ -39,6 +39,7 @@ class Signals:
     def __init__(self) -> None:
         self.received: Interrupted | None = None
         self._raises = False
+        self._call: Callable[[], object] | None = None
 
     def check(self) -> None:
         """Stop here if there was a signal.
@@ -67,6 +68,17 @@ class Signals:
             self.check()  # the block may have swallowed it
         finally:
             self._raises = False
+
+    @contextmanager
+    def calling(self, call: Callable[[], object]) -> Generator[None]:
+        """Call a function at a signal, also at one received earlier, in the main thread; the block ends by itself."""
+        self._call = call
+        try:
+            if self.received is not None:
+                call()
+            yield
+        finally:
+            self._call = None
 
     @contextmanager
     def reporting(self, report: Callable[[str], None]) -> Generator[None]:
@@ -105,5 +117,7 @@ class Signals:
         if self.received is not None:
             os._exit(128 + number)
         self.received = Interrupted(number)
+        if self._call is not None:
+            self._call()
         if self._raises:
             self.check()

@@ -113,6 +113,12 @@ def waiting_submissions(opened: Connection, phase: Phase, limit: int) -> Sequenc
     return opened.execute(query).mappings().all()
 
 
+def submission_key(opened: Connection, number: int) -> tuple[str, str] | None:
+    """Return the connection and the key of a submission, by the number of its row."""
+    row = opened.execute(select(INTENT.c.connection, INTENT.c.key).where(INTENT.c.id == number)).one_or_none()
+    return None if row is None else (row.connection, row.key)
+
+
 def deliveries(opened: Connection, limit: int) -> Sequence[RowMapping]:
     """Return events whose delivery failed, those that are not tried again first."""
     at = and_(EVENT.c.connection == DELIVERY.c.connection, EVENT.c.position == DELIVERY.c.position)

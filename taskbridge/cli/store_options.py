@@ -1,0 +1,46 @@
+"""The option that names a store, and the store that it names."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from taskbridge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from taskbridge.store import Store
+
+STORE_VARIABLE: Final = "TASKBRIDGE_STORE"
+
+with_store = click.option(
+    "--store",
+    metavar="URL",
+    envvar=STORE_VARIABLE,
+    required=True,
+    help=f"Path or URL of the store; default: {STORE_VARIABLE}.",
+)
+
+
+def open_store(url: str) -> Store:
+    """Open a store, and create it if it does not exist.
+
+    Raises:
+        ConfigError: The extra is missing, or the store cannot be used.
+    """
+    from taskbridge.store import Store  # noqa: PLC0415  # an extra, and heavy
+
+    return Store(url)
+
+
+def open_existing_store(url: str) -> Store:
+    """Open a store that exists.
+
+    Raises:
+        ConfigError: The extra is missing, or there is no store, or it cannot be used.
+    """
+    path = None if "://" in url else url
+    if path is not None and not os.path.exists(path):  # noqa: PTH110  # a text, no path
+        raise ConfigError(f"there is no store {path}; create it with: taskbridge store init --store {path}")
+    return open_store(url)

@@ -1,0 +1,225 @@
+"""The server: HTTP and the watchers of its connections, in one event loop, until it is stopped.
+
+A new configuration is read when `reload` is called: the watchers finish what they are sending and begin anew with it.
+One that cannot be used is reported, and the old one stays in use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from taskbridge.aio import Bridge
+from taskbridge.errors import ConfigError, TaskbridgeError, printable
+from taskbridge.serve.access import Access
+from taskbridge.serve.app import Page
+from taskbridge.serve.view import Workers
+from taskbridge.store import Store
+from taskbridge.store.watcher import Watcher
+
+_STOP_TIME: Final = 8.0  # seconds for submissions that are being sent
+_HTTP_TIME: Final = 2  # seconds for responses that are being sent
+_NEWS_PAUSE: Final = 0.5  # seconds between two checks of what this server owns
+
+
+class Server:
+    """Shows the page of a store, and works on it.
+
+    Args:
+        store: The store.
+        bound: The socket to serve on.
+        access: Who may see the page.
+        open_bridge: Opens the connections of the configuration; None only to show the page.
+        report: Called with each line for the operator.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        bound: socket.socket,
+        access: Access,
+        open_bridge: Callable[[], Bridge] | None,
+        report: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._bound = bound
+        self._open_bridge = open_bridge
+        self._report = report
+        self._stopping = asyncio.Event()
+        self._reloading = asyncio.Event()
+        self._watcher: Watcher | None = None
+        self._bridge: Bridge | None = None
+        self._failure: str | None = None
+        self._notice = ""
+        self._page = Page(store, access, self._workers, lambda: self._failure, lambda: self._notice)
+        self._http = _Http(self._page.app)
+
+    def stop(self) -> None:
+        """Let `run` end; from the event loop."""
+        self._stopping.set()
+
+    def reload(self) -> None:
+        """Read the configuration again; from the event loop."""
+        self._reloading.set()
+
+    async def run(self) -> None:
+        """Serve until `stop` is called.
+
+        Raises:
+            ConfigError: The configuration cannot be used.
+        """
+        self._bridge = self._open_bridge() if self._open_bridge is not None else None
+        http = asyncio.ensure_future(self._http.serve([self._bound]))
+        news = asyncio.ensure_future(self._report_owners())
+        work = asyncio.ensure_future(self._work())
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait([http, work, stopped], return_when=asyncio.FIRST_COMPLETED)
+            self._stopping.set()
+            await work  # raises what ended it
+        finally:
+            self._page.close()
+            self._http.should_exit = True
+            news.cancel()
+            stopped.cancel()
+            work.cancel()
+            await asyncio.gather(http, work, news, stopped, return_exceptions=True)
+
+    def _workers(self) -> Workers:
+        configured = None if self._bridge is None else frozenset(self._bridge.connections)
+        return Workers(configured, frozenset() if self._watcher is None else self._watcher.owned)
+
+    # The work.
+
+    async def _work(self) -> None:
+        while not self._stopping.is_set():
+            self._reloading.clear()
+            if self._bridge is None:
+                await self._until_asked()
+            else:
+                await self._watch(self._bridge)
+            if self._reloading.is_set() and self._open_bridge is not None and not self._stopping.is_set():
+                await self._read_config(self._open_bridge)
+        if self._bridge is not None:
+            await self._bridge.close()
+
+    async def _watch(self, bridge: Bridge) -> None:
+        """Work until the server stops or the configuration is to be read again."""
+        self._watcher = watcher = Watcher(self._store, bridge)
+        running = asyncio.ensure_future(watcher.run())
+        try:
+            await self._until_asked(running)
+            watcher.stop()
+            _, late = await asyncio.wait([running], timeout=_STOP_TIME)
+            if late:
+                self._report("a submission is still being sent; the next owner searches for it")
+                running.cancel()
+                await asyncio.wait([running])
+            else:
+                running.result()
+        except TaskbridgeError as error:
+            self._failure = f"the work has ended: {error.message}"
+            raise
+        finally:
+            running.cancel()
+            self._watcher = None
+
+    async def _read_config(self, open_bridge: Callable[[], Bridge]) -> None:
+        try:
+            bridge = open_bridge()
+        except TaskbridgeError as error:
+            self._notice = f"The configuration was not changed, because the new one cannot be used: {error.message}"
+            self._report(f"the configuration stays as it was: {error.message}")
+            return
+        self._notice, old, self._bridge = "", self._bridge, bridge
+        if old is not None:
+            await old.close()
+        self._report(f"read the configuration again: {', '.join(bridge.connections) or 'no connections'}")
+
+    async def _until_asked(self, *running: asyncio.Future[None]) -> None:
+        """Wait until the server stops, the configuration is to be read again, or something that runs has ended."""
+        asked = [asyncio.create_task(each.wait()) for each in (self._stopping, self._reloading)]
+        try:
+            waiting: list[asyncio.Future[Any]] = [*running, *asked]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in asked:
+                each.cancel()
+
+    async def _report_owners(self) -> None:
+        """Report which connections this server works on, and which it waits for, whenever that changes."""
+        last: tuple[object, ...] = ()
+        while self._bridge is not None:
+            await asyncio.sleep(_NEWS_PAUSE)
+            workers = self._workers()
+            owned, others = sorted(workers.owned), sorted(set(workers.configured or ()) - set(workers.owned))
+            if self._watcher is None or (owned, others) == last:
+                continue
+            owners: dict[str, str | None] = {}
+            with suppress(TaskbridgeError):
+                owners = {each.connection: each.owner for each in await asyncio.to_thread(self._store.accounts)}
+            last = (owned, others)
+            if owned:
+                self._report(f"works on {', '.join(owned)}")
+            for name in others:
+                self._report(f"stands by for {name}, which belongs to {owners.get(name) or 'another process'}")
+
+
+class _Http(uvicorn.Server):
+    """uvicorn without its signal handlers: the command has its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,  # `Access` decides which proxy is trusted
+                limit_concurrency=500,
+                timeout_graceful_shutdown=_HTTP_TIME,
+            )
+        )
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave signals to the command."""
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a bound socket; port 0 picks a free one.
+
+    Raises:
+        ConfigError: The address cannot be used.
+    """
+    problem = ""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        bound = socket.socket(found[0], socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            if os.name == "posix":
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(found[4])
+            bound.listen(128)
+        except BaseException:
+            bound.close()
+            raise
+    except OSError as error:
+        is_used = error.errno == errno.EADDRINUSE
+        problem = "is in use" if is_used else f"cannot be used ({error.strerror})"
+    else:
+        return bound
+    raise ConfigError(f"{printable(host, 100)}:{port} {problem}; choose another address with --http")
