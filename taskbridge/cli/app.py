@@ -36,6 +36,7 @@ COMMANDS: Final = (
     "doctor",
     "download",
     "emulate",
+    "events",
     "explain",
     "get",
     "init",
@@ -50,8 +51,10 @@ COMMANDS: Final = (
     "retry",
     "run",
     "serve",
+    "store",
     "submit",
     "wait",
+    "watch",
     "webhooks",
 )
 COMPLETION_VARIABLE: Final = "_TASKBRIDGE_COMPLETE"  # click's variable for shell completion

@@ -260,6 +260,29 @@ def open_refs(output: Output, texts: Iterable[str]) -> tuple[Bridge, list[TaskRe
     return open_bridge(config, dict.fromkeys(ref.connection for ref in refs)), refs
 
 
+def read_refs(output: Output, texts: Iterable[str]) -> list[TaskRef]:
+    """Return the refs that texts name, each once, in the order given; nothing is opened.
+
+    A ref may name a connection that only other processes have in their configuration. A bare id needs a default here.
+
+    Raises:
+        ConfigError: A bare id is given, and there is no default connection.
+        InvalidInput: Standard input has no refs.
+        InvalidTaskId: A text cannot be a ref.
+    """
+    from taskbridge._config.files import CONNECTION_NAME, load_config  # noqa: PLC0415  # see the module's docstring
+    from taskbridge.models import TaskRef  # noqa: PLC0415  # as above
+
+    refs: list[TaskRef] = []
+    for text in _with_stdin(output, texts):
+        head, colon, _ = text.partition(":")
+        is_full = colon and CONNECTION_NAME.fullmatch(head)
+        refs.append(TaskRef(text) if is_full else _ref(load_config(config_path()), text))
+    if not refs:
+        raise InvalidInput("standard input names no task; it must have one ref per line")
+    return list(dict.fromkeys(refs))
+
+
 def open_bridge(config: Config, names: Iterable[str]) -> Bridge:
     """Open these connections of a configuration.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from taskbridge.errors import ConfigError
+from taskbridge.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from taskbridge.store import Store
@@ -40,7 +40,7 @@ def open_existing_store(url: str) -> Store:
     Raises:
         ConfigError: The extra is missing, or there is no store, or it cannot be used.
     """
-    path = None if "://" in url else url
-    if path is not None and not os.path.exists(path):  # noqa: PTH110  # a text, no path
-        raise ConfigError(f"there is no store {path}; create it with: taskbridge store init --store {path}")
+    if "://" not in url and not Path(url).exists():
+        shown = printable(url, 300)
+        raise ConfigError(f"there is no store {shown}; create it with: taskbridge store init --store {shown}")
     return open_store(url)

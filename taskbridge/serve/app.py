@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy import select
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -34,6 +35,7 @@ from taskbridge.serve.texts import safe
 from taskbridge.serve.view import Filter, Overview, Reading, Workers, sections, tasks
 from taskbridge.store import State, Store, StoreUnavailable
 from taskbridge.store.overview import submission_key
+from taskbridge.store.schema import ACCOUNT
 
 _HERE: Final = Path(__file__).parent
 _UPDATE_PAUSE: Final = 1.0  # seconds between two looks for changes, of a page that is open
@@ -267,7 +269,7 @@ class Page:
 
     def _read_once(self) -> None:
         with self._store.database.reading() as opened:
-            opened.exec_driver_sql("SELECT 1")
+            opened.execute(select(ACCOUNT.c.connection).limit(1)).all()
 
     async def _unavailable(self, request: Request, error: Exception) -> Response:
         del request

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from markupsafe import Markup
 
-from taskbridge._engine.inputs import is_url
-from taskbridge._engine.redirects import name_of
 from taskbridge.errors import printable
 
 _LINK: Final = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s\"'<>]+", re.IGNORECASE)
@@ -38,13 +36,6 @@ def _host_only(found: re.Match[str]) -> str:
     return f"{found[1]}{host or ''}/…"
 
 
-def document_text(source: str | None) -> str:
-    """Name a document: a path as it is, of a URL the file's name only."""
-    if source is None:
-        return "no document"
-    return name_of(source) if is_url(source) else source
-
-
 def meta_text(meta: Mapping[str, Any] | None) -> str:
     """Show the caller's own data, as short JSON."""
     if not meta:
@@ -54,8 +45,11 @@ def meta_text(meta: Mapping[str, Any] | None) -> str:
 
 
 def time_text(at: datetime | None) -> str:
-    """Show a time in UTC, to the second."""
-    return "" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
+    """Show a time in UTC, to the second; one of today without the date."""
+    if at is None:
+        return ""
+    shown = at.astimezone(UTC)
+    return f"{shown:%H:%M:%S}" if shown.date() == datetime.now(UTC).date() else f"{shown:%Y-%m-%d %H:%M:%S}"
 
 
 def age_text(seconds: float) -> str:

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -18,7 +18,7 @@ from sqlalchemy import RowMapping
 from taskbridge.events import POLL_REASONS
 from taskbridge.models import TaskRef
 from taskbridge.serve.plots import Scale
-from taskbridge.serve.texts import age_text, document_text, duration_text, meta_text, number_text, time_text
+from taskbridge.serve.texts import age_text, duration_text, meta_text, number_text, time_text
 from taskbridge.store import Account, Phase, State, Store, Watched
 from taskbridge.store.overview import (
     accounts,
@@ -292,7 +292,7 @@ def _submission(row: RowMapping) -> dict[str, Any]:
         "connection": row["connection"],
         "key": row["key"],
         "operation": row["operation"],
-        "document": document_text(row["input"]),
+        "document": row["input"] or "no document",
         "error": row["error"],
         "since": time_text(moment(row["updated_at"])),
         "meta": meta_text(row["meta"]),
@@ -380,7 +380,7 @@ def _next_poll(ref: TaskRef, account: Account | None) -> str:
     if planned is None:
         return "with the others, at the connection's intervals"
     at, reason = planned
-    return POLL_REASONS[reason] if at is None else f"{at.astimezone(UTC):%H:%M:%S}, {POLL_REASONS[reason]}"
+    return POLL_REASONS[reason] if at is None else f"{time_text(at)}, {POLL_REASONS[reason]}"
 
 
 def _age(since: float, now: datetime) -> str:

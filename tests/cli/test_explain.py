@@ -9,8 +9,7 @@ from collections.abc import Callable
 from subprocess import CompletedProcess, Popen
 from typing import Any
 
-from taskbridge.cli.explain import _REASONS
-from taskbridge.events import PollReason
+from taskbridge.events import POLL_REASONS, PollReason
 
 Run = Callable[..., CompletedProcess[str]]
 Ref = Callable[[str, str], str]
@@ -101,5 +100,5 @@ def test_a_closed_pipe_ends_explain_quietly(start: Callable[..., Popen[str]], re
 
 
 def test_every_reason_has_a_text() -> None:
-    assert set(_REASONS) == set(PollReason)
-    assert max(map(len, _REASONS.values())) <= 25
+    assert set(POLL_REASONS) == set(PollReason)
+    assert max(map(len, POLL_REASONS.values())) <= 25

@@ -1,0 +1,532 @@
+"""`taskbridge serve` over HTTP: who may see the page, what it shows, and what it never shows."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from html import unescape
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlencode
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import insert, update
+
+import taskbridge as tb
+from taskbridge.aio import Bridge
+from taskbridge.errors import ConfigError
+from taskbridge.serve import Access, Server, listen
+from taskbridge.serve.texts import age_text, duration_text, safe
+from taskbridge.store.schema import ACCOUNT, DELIVERY, EVENT, INTENT, WATCH
+from taskbridge.testing import Emulator
+
+from .conftest import PNG, until
+
+TOKEN: Final = "correct-horse-battery-staple"
+HOSTILE: Final = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
+LINK: Final = "https://files.example.com/bucket/secret-path?X-Amz-Signature=abcdef0123456789"
+
+
+class Served:
+    """A server in a thread, with the requests that the tests need."""
+
+    def __init__(self, store: tb.Store, access: Access, config: Path | None) -> None:
+        self.reports: list[str] = []
+        self.failure: BaseException | None = None
+        self._bound = listen("127.0.0.1", 0)
+        self.port: int = self._bound.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self._access, self._store, self._config = access, store, config
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._server: Server | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._ready.wait(10)
+
+    def _run(self) -> None:
+        async def run() -> None:
+            self._loop = asyncio.get_running_loop()
+            config = self._config
+            open_bridge = None if config is None else lambda: Bridge.from_config(config)
+            self._server = Server(self._store, self._bound, self._access, open_bridge, self.reports.append)
+            self._loop.call_later(0.05, self._ready.set)
+            await self._server.run()
+
+        try:
+            asyncio.run(run())
+        except tb.TaskbridgeError as error:
+            self.failure = error
+        finally:
+            self._ready.set()
+
+    def call(self, name: str) -> None:
+        assert self._loop is not None
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(getattr(self._server, name))
+
+    def stop(self) -> None:
+        self.call("stop")
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        self._bound.close()
+
+    def request(
+        self, path: str, method: str = "GET", body: Any = None, **headers: str
+    ) -> tuple[int, http.client.HTTPMessage, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            if isinstance(body, dict):
+                body = urlencode(body)
+                sent.setdefault("Content-Type", "application/x-www-form-urlencoded")
+            connection.request(method, path, body, sent)
+            response = connection.getresponse()
+            return response.status, response.headers, response.read().decode()
+        finally:
+            connection.close()
+
+    def page(self, path: str = "/", **headers: str) -> str:
+        status, _, text = self.request(path, **headers)
+        assert status == 200
+        return text
+
+
+Serve: TypeAlias = Callable[..., Served]
+
+
+@pytest.fixture
+def serve(store: tb.Store) -> Iterator[Serve]:
+    running: list[Served] = []
+
+    def start(access: Access | None = None, config: Path | None = None) -> Served:
+        running.append(Served(store, access or Access("127.0.0.1"), config))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.stop()
+
+
+def make_uncertain(store: tb.Store, key: str, **values: Any) -> None:
+    with store.database.writing() as opened:
+        opened.execute(
+            insert(ACCOUNT).prefix_with("OR IGNORE").values(connection="scans", epoch=0, revision=1, position=0)
+        )
+        row = {"connection": "scans", "key": key, "arguments": {"options": None}, "phase": "uncertain", "revision": 1}
+        opened.execute(insert(INTENT).values({**row, "created_at": 0.0, "updated_at": 0.0, **values}))
+
+
+def processing() -> dict[str, Any]:
+    return tb.Task(
+        provider="scan-documents",
+        connection="scans",
+        id="1",
+        native_id="1",
+        status=tb.TaskStatus.PROCESSING,
+        observed_at=datetime.now(UTC),
+    ).to_dict()
+
+
+def form_token(page: str) -> str:
+    found = re.search(r'name="form_token" value="([0-9a-f]{64})"', page)
+    assert found is not None
+    return found[1]
+
+
+# Access.
+
+
+def test_without_a_token_only_loopback_names_are_answered(serve: Serve) -> None:
+    served = serve()
+    for host in ("localhost", f"127.0.0.1:{served.port}", "[::1]:8700", "LOCALHOST:1"):
+        assert served.request("/", Host=host)[0] == 200
+    for path in ("/", "/metrics", "/live"):
+        for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "", "[::1"):
+            assert served.request(path, Host=host)[0] == 403
+    assert served.request("/login")[0] == 404
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "host.example"])
+def test_other_addresses_need_a_token_or_a_proxy(host: str) -> None:
+    with pytest.raises(ConfigError, match="give a token"):
+        Access(host)
+    Access(host, TOKEN)
+    Access(host, proxies=["192.0.2.9"])
+
+
+def test_weak_tokens_and_wrong_proxies_are_refused() -> None:
+    with pytest.raises(ConfigError, match="fewer than 16 characters"):
+        Access("127.0.0.1", "short")
+    with pytest.raises(ConfigError, match="no address or network"):
+        Access("127.0.0.1", proxies=["not-an-address"])
+
+
+def test_a_token_is_needed_for_everything_but_the_health(serve: Serve) -> None:
+    served = serve(Access("127.0.0.1", TOKEN))
+    status, headers, _ = served.request("/")
+    assert (status, headers["location"]) == (303, "/login")
+    for path, method in (("/metrics", "GET"), ("/live", "GET"), ("/submissions/forget", "POST"), ("/logout", "POST")):
+        assert served.request(path, method)[0] == 401
+    assert served.request("/healthz")[0] == 200
+    assert served.request("/metrics", Authorization="Bearer wrong")[0] == 401
+    assert served.request("/metrics", Authorization=f"Bearer {TOKEN}")[0] == 200
+    assert served.request("/metrics", Authorization=f"Basic {TOKEN}")[0] == 401
+
+
+def log_in(served: Served) -> str:
+    status, headers, _ = served.request("/login", "POST", {"token": TOKEN})
+    assert (status, headers["location"]) == (303, "/")
+    return headers["set-cookie"]
+
+
+def test_a_login_gives_a_session_that_ends_with_its_signature(serve: Serve) -> None:
+    served = serve(Access("127.0.0.1", TOKEN))
+    assert 'type="password"' in served.page("/login")
+    status, headers, text = served.request("/login", "POST", {"token": "wrong"})
+    assert (status, headers["set-cookie"]) == (401, None)
+    assert "That is not the token." in text
+    given = log_in(served)
+    assert "HttpOnly" in given
+    assert "SameSite=strict" in given
+    assert "Secure" not in given
+    assert TOKEN not in given
+    cookie = given.partition(";")[0]
+    page = served.page(Cookie=cookie)
+    assert "Log out" in page
+    assert TOKEN not in page
+    name, _, value = cookie.partition("=")
+    ends, _, signature = value.partition(".")
+    for forged in (f"{int(ends) + 1}.{signature}", f"{ends}.", ends, "", f"{ends}.{'0' * 64}", f"x.{signature}"):
+        assert served.request("/", Cookie=f"{name}={forged}")[0] == 303
+    status, headers, _ = served.request("/logout", "POST", {"form_token": form_token(page)}, Cookie=cookie)
+    assert status == 303
+    assert "Max-Age=0" in headers["set-cookie"]
+
+
+def test_a_login_from_another_site_is_refused(serve: Serve) -> None:
+    served = serve(Access("127.0.0.1", TOKEN))
+    for headers in ({"Sec_Fetch_Site": "cross-site"}, {"Origin": "https://evil.example"}, {"Origin": "null"}):
+        assert served.request("/login", "POST", {"token": TOKEN}, **headers)[0] == 400
+    assert served.request("/login", "POST", b"token=" + TOKEN.encode(), Content_Type="text/plain")[0] == 400
+    assert served.request("/login", "POST", {"token": "x" * 9000})[0] == 400
+
+
+def test_a_user_is_believed_from_a_trusted_proxy_only(serve: Serve) -> None:
+    trusting, other = (
+        serve(Access("127.0.0.1", proxies=["127.0.0.0/8"])),
+        serve(Access("127.0.0.1", proxies=["192.0.2.1"])),
+    )
+    assert trusting.request("/", X_Forwarded_User="ann", Host="tasks.example.com")[0] == 200
+    assert trusting.request("/")[0] == 403  # the proxy's callers also come from a loopback address
+    assert other.request("/", X_Forwarded_User="ann")[0] == 403
+    assert other.request("/", X_Forwarded_User="ann", X_Forwarded_For="192.0.2.1")[0] == 403
+    with_token = serve(Access("127.0.0.1", TOKEN, ["127.0.0.1"]))
+    _, headers, _ = with_token.request("/login", "POST", {"token": TOKEN}, X_Forwarded_Proto="https")
+    assert "Secure" in headers["set-cookie"]
+
+
+# What is shown.
+
+
+def test_every_response_has_the_headers(serve: Serve) -> None:
+    served = serve()
+    for path in ("/", "/static/page.css", "/healthz", "/metrics", "/nothing"):
+        _, headers, _ = served.request(path)
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["server"] is None
+    assert served.request("/")[1]["cache-control"] == "no-store"
+
+
+def test_the_page_loads_only_its_own_files_and_has_no_inline_code(serve: Serve, store: tb.Store) -> None:
+    store.watch("scans:1")
+    served = serve()
+    page = served.page()
+    loaded = re.findall(r'<(?:script|link)[^>]*(?:src|href)="([^"]+)"', page)
+    assert len(loaded) == 5
+    for path in loaded:
+        assert path.startswith("/static/")
+        assert served.request(path)[0] == 200
+    assert re.findall(r"<script(?![^>]*src=)|<style|\sstyle=|\son[a-z]+=", page) == []
+    for path in ("/static/../view.py", "/static/%2e%2e/view.py", "/static/", "/static/missing"):
+        assert served.request(path)[0] == 404
+
+
+def test_hostile_words_are_text(serve: Serve, store: tb.Store) -> None:
+    store.watch(f"scans:{HOSTILE}", meta={HOSTILE: HOSTILE})
+    make_uncertain(store, HOSTILE, error=HOSTILE, input=f"/tmp/{HOSTILE}", operation=HOSTILE, meta={"a": HOSTILE})
+    with store.database.writing() as opened:
+        status = {"durations": {HOSTILE: 1.0}, "quantiles": {HOSTILE: [1, 2, 3, 4, 5]}, "outage_error": HOSTILE}
+        opened.execute(update(ACCOUNT).values(problem=HOSTILE, owner=HOSTILE, status=status, status_at=0.0))
+        row = {"connection": "scans", "position": 1, "updated_at": 0.0}
+        opened.execute(insert(EVENT).values(connection="scans", position=1, key="k", kind="ended", body={}, at=0.0))
+        opened.execute(insert(DELIVERY).values(**row, consumer=HOSTILE, ref=HOSTILE, attempts=3, error=HOSTILE))
+        snapshot = {**processing(), "native_status": HOSTILE, "message": HOSTILE}
+        opened.execute(update(WATCH).values(snapshot=snapshot))
+    served = serve()
+    for path in ("/", f"/?{urlencode({'q': HOSTILE, 'state': 'all', 'connection': HOSTILE})}", "/?state=all"):
+        page = served.page(path)
+        assert "<script>alert" not in page
+        assert "<img" not in page
+        assert "&lt;script&gt;alert(1)" in page
+    assert served.page().count("&lt;script&gt;") > 10
+
+
+def test_no_secret_and_no_link_to_a_document_is_shown(serve: Serve, store: tb.Store) -> None:
+    store.watch("scans:1", meta={"from": LINK})
+    make_uncertain(store, f"key {LINK}", error=f"GET {LINK} failed", input=LINK, meta={"link": LINK})
+    make_uncertain(store, "held", phase="planned", error=f"cannot read {LINK}", input=LINK)
+    with store.database.writing() as opened:
+        opened.execute(update(ACCOUNT).values(problem=f"see {LINK}", status={"outage_error": LINK}))
+    served = serve()
+    for text in (served.page(), served.page("/metrics"), served.page("/?state=all")):
+        for secret in ("secret-path", "X-Amz-Signature", "abcdef0123456789"):
+            assert secret not in text
+    page = unescape(served.page())
+    assert "GET https://files.example.com/… failed" in page
+    assert ">secret-path" not in page
+
+
+def test_texts_are_short_and_safe() -> None:
+    assert safe("see https://user:pw@host.example:8080/a?b#c!") == "see https://host.example/…"
+    assert safe("https://[broken") == "https:///…"
+    assert safe("line\x1b[31m\u202e") == "line\\x1b[31m\\u202e"
+    assert safe(7) == 7
+    assert [age_text(seconds) for seconds in (-5, 59, 60, 7_320, 180_000)] == [
+        "under 1 min",
+        "under 1 min",
+        "1 min",
+        "2 h 2 min",
+        "2 d 2 h",
+    ]
+    assert [duration_text(seconds) for seconds in (0.42, 12, 210, 7_560)] == ["0.4 s", "12 s", "3.5 min", "2.1 h"]
+
+
+def test_tasks_are_searched_and_paged(serve: Serve, store: tb.Store) -> None:
+    with store.begin() as tx:
+        for number in range(120):
+            tx.watch(f"scans:task_{number:03}", meta={"order": f"A-{number}"})
+    served = serve()
+    seen: list[str] = []
+    path: str | None = "/?connection=scans"
+    while path is not None:
+        page = served.page(path)
+        seen += re.findall(r'<th scope="row">(scans:task_\d+)', page)
+        more = re.search(r'href="(/\?[^"#]*)#tasks" rel="next"', page)
+        path = None if more is None else unescape(more[1])
+    assert seen == [f"scans:task_{number:03}" for number in range(120)]
+    assert "scans:task_077" in served.page("/?q=a-77")
+    assert "scans:task_076" not in served.page("/?q=a-77")
+    assert "No such task." in served.page("/?state=ended")
+    assert served.request("/?after=x%20y&state=odd&q=%00")[0] == 200
+
+
+def test_a_connection_that_is_not_configured_is_shown(serve: Serve, store: tb.Store, config: Path) -> None:
+    store.watch("long-gone:1")
+    page = serve(config=config).page()
+    assert "long-gone" in page
+    assert "not configured" in page
+    assert "no owner yet" in page or "working" in page  # those of the configuration are shown too
+
+
+# The buttons.
+
+
+def test_a_button_needs_the_form_of_the_page(serve: Serve, store: tb.Store) -> None:
+    make_uncertain(store, "INV-1")
+    served = serve()
+    page = served.page()
+    number = re.search(r'name="submission" value="(\d+)"', page)
+    assert number is not None
+    fields = {"submission": number[1], "form_token": form_token(page)}
+    assert served.request("/submissions/forget", "POST", {**fields, "form_token": "0" * 64})[0] == 403
+    assert served.request("/submissions/forget", "POST", {"submission": number[1]})[0] == 403
+    assert served.request("/submissions/forget", "POST", fields, Sec_Fetch_Site="cross-site")[0] == 403
+    assert served.request("/submissions/forget", "POST", fields, Origin="http://evil.example")[0] == 403
+    assert served.request("/submissions/forget", "POST", fields, Host="evil.example")[0] == 403
+    assert served.request("/submissions/forget")[0] == 405
+    for wrong in ("", "x", "9" * 30, "-1", "²"):
+        assert served.request("/submissions/forget", "POST", {**fields, "submission": wrong})[0] == 400
+    assert served.request("/submissions/destroy", "POST", fields)[0] == 400
+    assert [each.phase for each in store.submissions()] == ["uncertain"]
+    status, headers, _ = served.request("/submissions/forget", "POST", fields, Origin=served.address)
+    assert (status, headers["location"]) == (303, "/#attention")
+    assert [each.phase for each in store.submissions()] == ["forgotten"]
+    assert "INV-1" not in served.page()
+    status, _, text = served.request("/submissions/resubmit", "POST", fields)
+    assert status == 409
+    assert "is forgotten" in text
+    assert served.request("/submissions/forget", "POST", {**fields, "submission": "999"})[0] == 409
+
+
+def test_a_resubmission_is_planned(serve: Serve, store: tb.Store) -> None:
+    make_uncertain(store, "INV-1")
+    served = serve()
+    page = served.page()
+    fields = {"submission": "1", "form_token": form_token(page)}
+    assert served.request("/submissions/resubmit", "POST", fields)[0] == 303
+    assert [each.phase for each in store.submissions()] == ["planned"]
+
+
+# Live updates, metrics, health.
+
+
+def read_events(served: Served, until_event: Callable[[str, str], bool], path: str = "/live") -> dict[str, str]:
+    """Read server-sent events until one fulfills a condition."""
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        assert response.headers["content-type"].startswith("text/event-stream")
+        shown: dict[str, str] = {}
+        name, lines = "", list[str]()
+        while True:
+            line = response.readline().decode().rstrip("\n")
+            if line.startswith("event: "):
+                name = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                lines.append(line.removeprefix("data: "))
+            elif not line and name:
+                shown[name] = "\n".join(lines)
+                if until_event(name, shown[name]):
+                    return shown
+                name, lines = "", []
+    finally:
+        connection.close()
+
+
+def test_changes_are_sent_as_they_happen(serve: Serve, store: tb.Store) -> None:
+    store.watch("scans:first")
+    served = serve()
+    added = threading.Event()
+
+    def is_shown(name: str, html: str) -> bool:
+        if name == "tasks" and not added.is_set():
+            assert "scans:first" in html
+            store.watch("scans:second")
+            added.set()
+        return name == "tasks" and "scans:second" in html
+
+    shown = read_events(served, is_shown)
+    assert set(shown) >= {"summary", "connections", "attention", "groups", "tasks", "notice"}
+
+
+def test_a_filtered_page_gets_filtered_updates(serve: Serve, store: tb.Store) -> None:
+    store.watch("scans:first")
+    store.watch("scans:second")
+    shown = read_events(serve(), lambda name, _: name == "tasks", "/live?q=second")
+    assert "scans:second" in shown["tasks"]
+    assert "scans:first" not in shown["tasks"]
+
+
+def test_metrics_say_what_the_store_has(serve: Serve, store: tb.Store, config: Path, emulator: Emulator) -> None:
+    store.watch(f"cloudconvert:{emulator.samples('cloudconvert')['waiting-upload']}")
+    make_uncertain(store, "INV-1")
+    served = serve(config=config)
+
+    def value(name: str, **labels: str) -> float | None:
+        families = text_string_to_metric_families(served.page("/metrics"))
+        samples = [
+            each for family in families for each in family.samples if each.name == name and each.labels == labels
+        ]
+        return samples[0].value if samples else None
+
+    until(lambda: value("taskbridge_store_requests_total", connection="cloudconvert", kind="poll"))
+    assert value("taskbridge_store_watches", connection="cloudconvert", state="open") == 1
+    assert value("taskbridge_store_submissions", connection="scans", phase="uncertain") == 1
+    assert value("taskbridge_store_owned_here", connection="cloudconvert") == 1
+    assert value("taskbridge_store_owned_here", connection="scans") == 0
+    assert value("taskbridge_store_owner_silent", connection="scans") == 1
+    assert value("taskbridge_store_owner_silent", connection="cloudconvert") == 0
+    assert value("taskbridge_store_outage", connection="cloudconvert") == 0
+    assert value("taskbridge_store_account_refused", connection="cloudconvert") == 0
+
+
+def test_a_store_that_cannot_be_read_is_unhealthy(serve: Serve, store: tb.Store) -> None:
+    served = serve()
+    assert served.request("/healthz")[::2] == (200, '{"status":"ok"}')
+    with store.database.writing() as opened:
+        opened.exec_driver_sql("ALTER TABLE taskbridge_account RENAME TO away")
+    status, _, text = served.request("/")
+    assert status == 503
+    assert "cannot be used" in text
+    store.database.path.write_bytes(b"no database" * 1000)
+    store.close()
+    assert served.request("/healthz")[::2] == (503, '{"status":"the store cannot be read"}')
+
+
+# The work.
+
+
+def test_it_works_on_the_store(serve: Serve, store: tb.Store, config: Path, emulator: Emulator, tmp_path: Path) -> None:
+    del emulator
+    path = tmp_path / "page.png"
+    path.write_bytes(PNG)
+    store.submit("scan-documents", "extract-text", path, key="INV-1", meta={"order": 7})
+    served = serve(config=config)
+    until(lambda: store.find(state="ended"))
+    assert "this server" in served.page()
+    assert "works on cloudconvert, scan-documents" in until(lambda: served.reports)[0]
+
+
+def test_a_second_server_stands_by_and_takes_over(
+    serve: Serve, store: tb.Store, config: Path, emulator: Emulator
+) -> None:
+    del emulator
+    first = serve(config=config)
+    until(lambda: first.reports)
+    second = serve(config=config)
+    until(lambda: len(second.reports) == 2)
+    assert re.fullmatch(r"stands by for cloudconvert, which belongs to process \d+ on .+", second.reports[0])
+    first.stop()
+    until(lambda: "works on cloudconvert, scan-documents" in second.reports)
+    assert store.accounts()[0].owner is not None
+
+
+def test_a_new_configuration_is_read_and_a_wrong_one_refused(serve: Serve, config: Path, emulator: Emulator) -> None:
+    del emulator
+    served = serve(config=config)
+    until(lambda: served.reports)
+    good = config.read_text(encoding="utf-8")
+    config.write_text("[connections.broken\n", encoding="utf-8")
+    served.call("reload")
+    until(lambda: any(each.startswith("the configuration stays as it was") for each in served.reports))
+    assert "The configuration was not changed" in served.page()
+    assert "this server" in until(lambda: "this server" in (page := served.page()) and page)
+    renamed = good.replace("connections.cloudconvert", "connections.renamed").replace(
+        'default = "cloudconvert"', 'default = "renamed"'
+    )
+    config.write_text(renamed, encoding="utf-8")
+    served.call("reload")
+    until(lambda: "works on renamed, scan-documents" in served.reports)
+    page = served.page()
+    assert "The configuration was not changed" not in page
+    assert "not configured" in page  # the old name
+
+
+def test_a_configuration_that_cannot_be_used_ends_the_server(serve: Serve, config: Path) -> None:
+    config.write_text("[connections.broken\n", encoding="utf-8")
+    served = serve(config=config)
+    until(lambda: served.failure)
+    assert isinstance(served.failure, ConfigError)
+
+
+def test_a_port_in_use_is_reported() -> None:
+    with listen("127.0.0.1", 0) as bound, pytest.raises(ConfigError, match="is in use"):
+        listen("127.0.0.1", bound.getsockname()[1])
+    with pytest.raises(ConfigError, match="cannot be used"):
+        listen("192.0.2.1", 1)
+
+
+def test_the_health_is_json(serve: Serve) -> None:
+    assert json.loads(serve().page("/healthz")) == {"status": "ok"}
