@@ -154,6 +154,7 @@ LAYERS: Final[Mapping[str, str]] = {
     "client": "clients",
     "_public": "public names",
     "store": "durable state",
+    "serve": "the server",
     "cli": "tools",
 }
 """One module of each layer -> what the layer does."""

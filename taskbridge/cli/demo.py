@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _TIMEOUT: Final = 15.0  # seconds; the longest task takes half of it
 _WIDTH: Final = 80  # columns
 _POLL: Final = 0.2  # seconds between polls
+_KEEP_TIME: Final = 10.0  # seconds
 _CANCELLED: Final = "catalog"
 _UNKNOWN: Final = "receipts:task_doesnotexist000"
 
@@ -76,6 +77,7 @@ class _Demo:
         with Bridge.from_config(self._config) as bridge:
             self._watch(bridge)
             self._show_results(bridge)
+        self._keep()
         self._show_swap()
         return max((code_of(end.error) for end in self._ends.values()), default=DONE)
 
@@ -144,6 +146,22 @@ class _Demo:
             return "did not end in time" if end is None else _result_text(bridge.result(end.unwrap()))
         except TaskbridgeError as error:
             return _error_text(error)
+
+    def _keep(self) -> None:
+        """Put the tasks into a store, whose page can be seen afterwards; nothing is left running."""
+        from taskbridge.store import State, Store, Watcher  # noqa: PLC0415  # heavy
+
+        folder = mkdtemp(prefix="taskbridge-demo-")
+        with Store(Path(folder) / "demo.db") as store:
+            for ref, demo_task in self._tasks.items():
+                store.watch(ref, meta={"document": demo_task.name, "story": demo_task.story})
+            latest = monotonic() + _KEEP_TIME
+            with Watcher(store, config=self._config, interval=0.1):
+                while store.find(state=State.OPEN) and monotonic() < latest:
+                    store.clock.sleep(0.05)
+        self._heading("A server watches them without a program of yours, and shows a page")
+        self._output.line(f"  taskbridge serve --no-work --store {folder}/demo.db")
+        self._output.line("  Then open http://127.0.0.1:8700/?state=all")
 
     def _show_swap(self) -> None:
         self._heading("To change the vendor, change taskbridge.toml, not your program")

@@ -96,15 +96,14 @@ def from_json(values: Mapping[str, Any]) -> AccountStatus:
     """Return a stored report; what another version of taskbridge stored besides is left out."""
     kept = {name: value for name, value in values.items() if name in AccountStatus.__dataclass_fields__}
     since = kept.get("outage_since")
-    return AccountStatus(
-        **{
-            **kept,
-            "outage_since": None if since is None else datetime.fromisoformat(since),
-            "quantiles": {name: tuple(found) for name, found in kept.get("quantiles", {}).items()},
-            "next_polls": {
-                TaskRef(ref): (None if at is None else datetime.fromisoformat(at), PollReason(reason))
-                for ref, (at, reason) in kept.get("next_polls", {}).items()
-                if reason in list(PollReason)
-            },
-        }
-    )
+    read: dict[str, Any] = {
+        **kept,
+        "outage_since": None if since is None else datetime.fromisoformat(since),
+        "quantiles": {name: tuple(found) for name, found in kept.get("quantiles", {}).items()},
+        "next_polls": {
+            TaskRef(ref): (None if at is None else datetime.fromisoformat(at), PollReason(reason))
+            for ref, (at, reason) in kept.get("next_polls", {}).items()
+            if reason in list(PollReason)
+        },
+    }
+    return AccountStatus(**read)

@@ -29,8 +29,9 @@ def python(code: str) -> CompletedProcess[str]:
 def test_the_help_fits_80_columns() -> None:
     blocks = PAGE.read_text(encoding="utf-8").split("```text\n")[1:]  # tests/docs compares it with the commands
 
-    # The program's own, and those of `config show` and `webhooks list`, `add` and `remove`.
-    assert len(blocks) == 1 + len(COMMANDS) + 4
+    # The program's own, and those of `config show`, `store init`, `upgrade` and `check`, and `webhooks list`, `add` and
+    # `remove`.
+    assert len(blocks) == 1 + len(COMMANDS) + 7
     assert max(len(line) for block in blocks for line in block.partition("```")[0].splitlines()) <= 80
 
 
@@ -39,7 +40,7 @@ def test_no_option_takes_a_key() -> None:
     commands = [app.get_command(context, name) for name in app.list_commands(context)]
     options = {name for command in [app, *commands] if command for param in command.params for name in param.opts}
 
-    assert len(commands) == len(set(COMMANDS)) == 26
+    assert len(commands) == len(set(COMMANDS)) == 30
     assert list(COMMANDS) == sorted(COMMANDS)
     assert options == {
         "--version", "--config", "--json", "--timeout", "--host", "--port", "--speed", "--to", "--force", "--offline",
@@ -49,6 +50,7 @@ def test_no_option_takes_a_key() -> None:
         "--destructive", "words", "--files-from", "--max-in-flight", "--ledger", "--resume", "--resubmit-uncertain",
         "--settle", "--max-bytes", "--for", "--once", "--requests", "old", "new", "--operation", "token",
         "--max-cost", "--dry-run", "--from", "--into",
+        "--store", "--http", "--trust-proxy", "--token-file", "--no-work", "--meta", "--consumer", "--follow",
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from subprocess import CompletedProcess, Popen
 
 import pytest
@@ -81,8 +82,8 @@ def test_a_port_in_use_is_a_clear_error(run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_shows_every_vendor(run: Run) -> None:
-    done = run("demo")
+def test_the_demo_shows_every_vendor(run: Run, tmp_path: Path) -> None:
+    done = run("demo", env={"TMPDIR": str(tmp_path)})
 
     assert done.returncode == 0
     assert done.stderr == ""
@@ -98,4 +99,8 @@ def test_the_demo_shows_every_vendor(run: Run) -> None:
         assert re.search(rf"  {native} +{ours}$", done.stdout, re.MULTILINE)
     assert "TaskFailed: the task failed: page conversion failed" in done.stdout
     assert 'provider = "cloudconvert"' in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert max(len(line) for line in done.stdout.splitlines() if str(tmp_path) not in line) <= 80
+    command = next(line for line in done.stdout.splitlines() if "taskbridge serve" in line)
+    with tb.Store(command.rpartition(" ")[2]) as store:  # what it left behind
+        assert len(store.find(state="ended")) == 5
+        assert len(list(store.events("test"))) == 5

@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("client", "aio"),
     ("_public",),
     ("store",),
+    ("serve",),
     ("otel", "progress", "notebook", "celery", "emulator", "testing", "scaffold", "contrib", "cli", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

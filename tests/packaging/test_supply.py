@@ -28,7 +28,8 @@ VULNERABLE_BELOW: Final[Mapping[str, tuple[str, str]]] = {
 KNOWN: Final = frozenset(
     """
     annotated-doc annotated-types anyio certifi charset-normalizer click colorama fsspec h11 idna importlib-metadata
-    jiter markdown-it-py mdurl opentelemetry-api platformdirs puremagic pycurl pydantic pydantic-core pygments
+    jinja2 jiter prometheus-client
+    markdown-it-py mdurl opentelemetry-api platformdirs puremagic pycurl pydantic pydantic-core pygments
     python-dateutil requests rich six starlette stevedore typing-extensions typing-inspection tzdata urllib3 uvicorn
     zipp pbr deprecated wrapt
     amqp billiard celery click-didyoumean click-plugins click-repl kombu packaging prompt-toolkit tzlocal vine wcwidth
@@ -91,6 +92,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 IMPORT_NAMES: Final[Mapping[str, str]] = {
     "dateutil": "python-dateutil",
     "opentelemetry": "opentelemetry-api",
+    "prometheus_client": "prometheus-client",
     "pydantic_core": "pydantic",  # which requires exactly one version of it
 }
 # Imported only by code that runs where they are installed.

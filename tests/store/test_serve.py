@@ -78,15 +78,15 @@ class Served:
         self._bound.close()
 
     def request(
-        self, path: str, method: str = "GET", body: Any = None, **headers: str
+        self, path: str, method: str = "GET", body: dict[str, str] | bytes | None = None, **headers: str
     ) -> tuple[int, http.client.HTTPMessage, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            content = urlencode(body) if isinstance(body, dict) else body
             if isinstance(body, dict):
-                body = urlencode(body)
                 sent.setdefault("Content-Type", "application/x-www-form-urlencoded")
-            connection.request(method, path, body, sent)
+            connection.request(method, path, content, sent)
             response = connection.getresponse()
             return response.status, response.headers, response.read().decode()
         finally:
