@@ -109,14 +109,14 @@ def _token(path: str | None) -> str | None:
     """
     if path is None:
         return os.environ.get(TOKEN_VARIABLE, "").strip() or None
+    token, problem = "", ""
     try:
         with Path(path).open("rb") as file:
-            content = file.read(_MOST_TOKEN)
-        token = content.decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        problem = getattr(error, "strerror", None) or "it is not text"
-    else:
-        problem = "" if token else "it is empty"
-    if problem:
-        raise ConfigError(f"--token-file {printable(path, 300)} cannot be used: {problem}")
+            token = file.read(_MOST_TOKEN).decode().strip()
+    except OSError as error:
+        problem = error.strerror or type(error).__name__
+    except UnicodeDecodeError:
+        problem = "it is not text"
+    if problem or not token:
+        raise ConfigError(f"--token-file {printable(path, 300)} cannot be used: {problem or 'it is empty'}")
     return token

@@ -10,9 +10,9 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -30,6 +30,18 @@ _HTTP_TIME: Final = 2  # seconds for responses that are being sent
 _NEWS_PAUSE: Final = 0.5  # seconds between two checks of what this server owns
 
 
+class Job(Protocol):
+    """Work beside the watchers, such as delivering events."""
+
+    async def run(self) -> None:
+        """Work until `stop` is called."""
+        ...
+
+    def stop(self) -> None:
+        """Let `run` end, once what has begun is done."""
+        ...
+
+
 class Server:
     """Shows the page of a store, and works on it.
 
@@ -39,6 +51,7 @@ class Server:
         access: Who may see the page.
         open_bridge: Opens the connections of the configuration; None only to show the page.
         report: Called with each line for the operator.
+        jobs: Other work, which ends with the server, and whose errors end it.
     """
 
     def __init__(
@@ -48,11 +61,14 @@ class Server:
         access: Access,
         open_bridge: Callable[[], Bridge] | None,
         report: Callable[[str], None],
+        *,
+        jobs: Sequence[Job] = (),
     ) -> None:
         self._store = store
         self._bound = bound
         self._open_bridge = open_bridge
         self._report = report
+        self._jobs = jobs
         self._stopping = asyncio.Event()
         self._reloading = asyncio.Event()
         self._watcher: Watcher | None = None
@@ -80,18 +96,28 @@ class Server:
         http = asyncio.ensure_future(self._http.serve([self._bound]))
         news = asyncio.ensure_future(self._report_owners())
         work = asyncio.ensure_future(self._work())
+        jobs = [asyncio.ensure_future(job.run()) for job in self._jobs]
         stopped = asyncio.ensure_future(self._stopping.wait())
         try:
-            await asyncio.wait([http, work, stopped], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({http, work, stopped, *jobs}, return_when=asyncio.FIRST_COMPLETED)
             self._stopping.set()
+            for job in self._jobs:
+                job.stop()
             await work  # raises what ended it
+            if jobs:
+                await asyncio.wait(jobs, timeout=_STOP_TIME)
+            for each in jobs:
+                if each.done():
+                    each.result()
         finally:
             self._page.close()
             self._http.should_exit = True
             news.cancel()
             stopped.cancel()
             work.cancel()
-            await asyncio.gather(http, work, news, stopped, return_exceptions=True)
+            for each in jobs:
+                each.cancel()
+            await asyncio.gather(http, work, news, stopped, *jobs, return_exceptions=True)
 
     def _workers(self) -> Workers:
         configured = None if self._bridge is None else frozenset(self._bridge.connections)

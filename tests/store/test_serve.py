@@ -7,7 +7,7 @@ import http.client
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
@@ -21,7 +21,7 @@ from sqlalchemy import insert, update
 import taskbridge as tb
 from taskbridge.aio import Bridge
 from taskbridge.errors import ConfigError
-from taskbridge.serve import Access, Server, listen
+from taskbridge.serve import Access, Job, Server, listen
 from taskbridge.serve.texts import age_text, duration_text, safe
 from taskbridge.store.schema import ACCOUNT, DELIVERY, EVENT, INTENT, WATCH
 from taskbridge.testing import Emulator
@@ -36,13 +36,13 @@ LINK: Final = "https://files.example.com/bucket/secret-path?X-Amz-Signature=abcd
 class Served:
     """A server in a thread, with the requests that the tests need."""
 
-    def __init__(self, store: tb.Store, access: Access, config: Path | None) -> None:
+    def __init__(self, store: tb.Store, access: Access, config: Path | None, jobs: Sequence[Job]) -> None:
         self.reports: list[str] = []
         self.failure: BaseException | None = None
         self._bound = listen("127.0.0.1", 0)
         self.port: int = self._bound.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
-        self._access, self._store, self._config = access, store, config
+        self._access, self._store, self._config, self._jobs = access, store, config, jobs
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: Server | None = None
         self._ready = threading.Event()
@@ -55,7 +55,9 @@ class Served:
             self._loop = asyncio.get_running_loop()
             config = self._config
             open_bridge = None if config is None else lambda: Bridge.from_config(config)
-            self._server = Server(self._store, self._bound, self._access, open_bridge, self.reports.append)
+            self._server = Server(
+                self._store, self._bound, self._access, open_bridge, self.reports.append, jobs=self._jobs
+            )
             self._loop.call_later(0.05, self._ready.set)
             await self._server.run()
 
@@ -78,22 +80,22 @@ class Served:
         self._bound.close()
 
     def request(
-        self, path: str, method: str = "GET", body: dict[str, str] | bytes | None = None, **headers: str
+        self, path: str, method: str = "GET", body: Mapping[str, str] | bytes | None = None, **headers: str
     ) -> tuple[int, http.client.HTTPMessage, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             sent = {name.replace("_", "-"): value for name, value in headers.items()}
-            content = urlencode(body) if isinstance(body, dict) else body
-            if isinstance(body, dict):
+            content = body if isinstance(body, bytes | None) else urlencode(body)
+            if not isinstance(body, bytes | None):
                 sent.setdefault("Content-Type", "application/x-www-form-urlencoded")
-            connection.request(method, path, content, sent)
+            connection.request(method, path, content, headers=sent)
             response = connection.getresponse()
             return response.status, response.headers, response.read().decode()
         finally:
             connection.close()
 
     def page(self, path: str = "/", **headers: str) -> str:
-        status, _, text = self.request(path, **headers)
+        status, _, text = self.request(path, "GET", None, **headers)
         assert status == 200
         return text
 
@@ -105,8 +107,8 @@ Serve: TypeAlias = Callable[..., Served]
 def serve(store: tb.Store) -> Iterator[Serve]:
     running: list[Served] = []
 
-    def start(access: Access | None = None, config: Path | None = None) -> Served:
-        running.append(Served(store, access or Access("127.0.0.1"), config))
+    def start(access: Access | None = None, config: Path | None = None, jobs: Sequence[Job] = ()) -> Served:
+        running.append(Served(store, access or Access("127.0.0.1"), config, jobs))
         return running[-1]
 
     yield start
@@ -530,3 +532,36 @@ def test_a_port_in_use_is_reported() -> None:
 
 def test_the_health_is_json(serve: Serve) -> None:
     assert json.loads(serve().page("/healthz")) == {"status": "ok"}
+
+
+class Counting:
+    """A job that runs until it is stopped, or fails."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.has_ended = False
+        self._failure = failure
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        await self._stopping.wait()
+        self.has_ended = True
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+
+def test_other_jobs_run_beside_it_and_end_with_it(serve: Serve) -> None:
+    job = Counting()
+    served = serve(jobs=[job])
+    assert served.request("/")[0] == 200
+    assert not job.has_ended
+    served.stop()
+    assert job.has_ended
+
+
+def test_a_job_that_fails_ends_the_server(serve: Serve) -> None:
+    served = serve(jobs=[Counting(), Counting(ConfigError("no such queue"))])
+    until(lambda: served.failure)
+    assert str(served.failure) == "no such queue"
