@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import taskbridge as tb
+from taskbridge._engine.durations import DurationModel
 from taskbridge._engine.throttle import Throttle
 from taskbridge._polling.commands import PollTask, WaitUntil
 from taskbridge._polling.scheduler import PollScheduler
@@ -324,3 +325,34 @@ def test_all_that_are_due_are_polled_in_order(acme: Maker) -> None:
         elif not isinstance(command, WaitUntil) or command.time > 0.0:
             break
     assert polled == [f"t{n}" for n in range(5_000)]
+
+
+def test_a_watch_says_when_and_why_a_task_is_polled_next(acme: Maker, says: Says) -> None:
+    vendor = Vendor(says, a=["working"])
+    with acme(vendor, poll={"interval": 5.0}).client.open_watch() as watch:
+        assert watch.next_poll("a") is None
+        watch.add("a")
+        assert summary(next(watch)) == ("a", "processing")
+        planned = watch.next_poll("a")
+        assert planned is not None
+        assert planned.seconds is not None
+        assert 0.0 <= planned.seconds <= 7.5  # with the jitter of the first pause
+        assert planned.reason is tb.PollReason.INTERVAL
+        assert 1 / 7.5 <= watch.demand() <= 1 / 2.5
+        watch.drop("a")
+        assert watch.next_poll("a") is None
+        assert watch.demand() == 0.0
+
+
+def test_quantiles_follow_the_durations() -> None:
+    model = DurationModel()
+    assert model.quantiles is None
+    for number in range(200):
+        model.observe(0.0, 9.0 + number / 100.0, ended=False)
+        model.observe(9.0 + number / 100.0, 9.1 + number / 100.0, ended=True)
+    model.hazard()
+    found = model.quantiles
+    assert found is not None
+    assert sorted(found) == list(found)
+    assert 8.0 < found[0] < found[2] < found[4] < 12.5
+    assert 9.0 < found[2] < 11.0
