@@ -128,7 +128,7 @@ def run(args: Sequence[str], signals: Signals) -> int:
         return signals.exit_code(CLOSED)
     except OSError as error:
         if signals.received is None:
-            from taskbridge.cli.formatting import os_error_text  # noqa: PLC0415  # rarely needed
+            from taskbridge._engine.error_text import os_error_text  # noqa: PLC0415  # rarely needed
 
             output.note(f"taskbridge: {os_error_text(error)}")
     except Exception:  # noqa: BLE001  # Python's exit code for a bug would be 1, which means a failed task

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import click
 
+from taskbridge._engine.error_text import os_error_text
 from taskbridge.cli.exit_codes import FAILED, code_of
-from taskbridge.cli.formatting import EMPTY, os_error_text, plural
+from taskbridge.cli.formatting import EMPTY, plural
 from taskbridge.cli.options import (
     complete_connections,
     config_path,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from taskbridge._engine.error_text import os_error_text
 from taskbridge.cli.exit_codes import DONE, code_of
-from taskbridge.cli.formatting import os_error_text
 from taskbridge.cli.options import open_refs, refs_argument, with_config, with_json, with_max_bytes
 from taskbridge.cli.records import result_record
 from taskbridge.errors import InvalidInput, TaskbridgeError, printable

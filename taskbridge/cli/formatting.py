@@ -6,7 +6,7 @@ import json
 import shutil
 import textwrap
 from time import monotonic
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from taskbridge.errors import printable
 from taskbridge.notebook import progress_text, task_facts, time_text, unless_status
@@ -59,25 +59,6 @@ def wrap_line(line: str, *, indent: int) -> str:
 def plural(count: int, noun: str) -> str:
     """Format a count: ``1 file``, ``2 files``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def os_error_text(error: OSError) -> str:
-    """Format an error of the operating system, without its number."""
-    text = error.strerror or str(error) or type(error).__name__
-    return printable(text if error.filename is None else f"{text}: {error.filename}")
-
-
-def field_errors(error: BaseException) -> str:
-    """Format what a vendor reports about each field of a submission: ``field: text; …``; empty if nothing."""
-    raw: object = getattr(error, "raw", None)
-    fields = cast("dict[str, object]", raw).get("errors") if isinstance(raw, dict) else None
-    if not isinstance(fields, dict):
-        return ""
-    parts: list[str] = []
-    for field, value in cast("dict[str, object]", fields).items():
-        texts = cast("list[object]", value) if isinstance(value, list) else [value]
-        parts += [f"{field}: {text}" for text in texts if isinstance(text, str)]
-    return printable("; ".join(parts), _MOST)
 
 
 # Times.

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from taskbridge._engine.error_text import field_errors, os_error_text
 from taskbridge.cli.exit_codes import DONE, code_of
-from taskbridge.cli.formatting import field_errors, os_error_text, result_block
+from taskbridge.cli.formatting import result_block
 from taskbridge.cli.options import open_client, with_config, with_connection, with_json, with_neutral, with_options
 from taskbridge.cli.records import result_record
 from taskbridge.cli.resume import command_line
