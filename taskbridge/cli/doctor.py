@@ -164,7 +164,7 @@ def _installed() -> Iterator[str]:
             yield f"{package} {version(package)}"
         except PackageNotFoundError:
             yield f"{package} -"
-    yield f"SQLite {sqlite_version}"  # stores the ledger of `run`
+    yield f"SQLite {sqlite_version}"  # a store, such as that of `run`
 
 
 def _origin(config: Config, connection: ConnectionConfig) -> str:

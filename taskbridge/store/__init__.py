@@ -37,6 +37,7 @@ try:
         Watched,
     )
     from taskbridge.store.relay import Relay
+    from taskbridge.store.runs.files import FilePhase, FileUpdate, RunFile, RunSummary
     from taskbridge.store.schema import EventKind, Phase, State
     from taskbridge.store.store import Store, Transaction
     from taskbridge.store.threads import Watcher
@@ -52,9 +53,13 @@ __all__ = [
     "Event",
     "EventKind",
     "Explanation",
+    "FilePhase",
+    "FileUpdate",
     "Phase",
     "Pruned",
     "Relay",
+    "RunFile",
+    "RunSummary",
     "State",
     "Store",
     "StoreUnavailable",

@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
-from sqlalchemy import JSON, Connection, Engine, Table, bindparam, func, insert, inspect, text, update
+from sqlalchemy import JSON, Connection, Engine, Float, String, Table, bindparam, func, insert, inspect, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from taskbridge._fork import renew_after_fork
 from taskbridge.errors import ConfigError, TaskbridgeError, printable
 from taskbridge.provider.clock import Clock
-from taskbridge.store.schema import EVENT, HEAD, PREFIX, VERSION_TABLE, WATCH
+from taskbridge.store.schema import EVENT, HEAD, METADATA, PREFIX, VERSION_TABLE, WATCH
 
 Insert: TypeAlias = sqlite.Insert | postgresql.Insert
+_VERSION_COLUMN: Final = f"version_num VARCHAR(32) NOT NULL, CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num)"
 _INSERTS: Final[dict[str, type[Insert]]] = {"postgresql": postgresql.Insert, "sqlite": sqlite.Insert}
 
 
@@ -47,6 +48,10 @@ class OwnerLock(Protocol):
         """Let another process take it."""
         ...
 
+    def remove(self) -> None:
+        """Remove what `take` has created beside the store, before `release`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -71,6 +76,11 @@ class Database(ABC):
         engine: Its connections.
         clock: The time.
     """
+
+    path: Path | None = None
+    """The file that it is in, if it is in one."""
+    is_alone = False
+    """Whether no other process can open it."""
 
     def __init__(self, name: str, engine: Engine, clock: Clock) -> None:
         self.name = name
@@ -103,7 +113,7 @@ class Database(ABC):
 
         Args:
             opened: A transaction.
-            rows: Their ref, state, seq, snapshot (None keeps the last one) and error.
+            rows: Their ref, state, seq, error, snapshot, amount and unit; of the last three, None keeps the last one.
             now: Seconds since the epoch.
         """
         opened.execute(
@@ -259,6 +269,13 @@ class Database(ABC):
                 self._migrate(connection, version)
 
     def _migrate(self, connection: Connection, version: str | None) -> None:
+        if version is None:
+            if any(name.startswith(PREFIX) for name in inspect(connection).get_table_names()):
+                raise ConfigError(f"the store {self.name} is damaged: its tables have no revision; restore a backup")
+            METADATA.create_all(connection)  # the same as all migrations, ten times as fast
+            connection.execute(text(f"CREATE TABLE {VERSION_TABLE} ({_VERSION_COLUMN})"))
+            connection.execute(text(f"INSERT INTO {VERSION_TABLE} VALUES ('{HEAD}')"))  # noqa: S608  # constants
+            return
         from alembic import command  # noqa: PLC0415  # slow to import, and needed once per database
         from alembic.config import Config  # noqa: PLC0415
         from alembic.script import ScriptDirectory  # noqa: PLC0415
@@ -266,13 +283,11 @@ class Database(ABC):
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
         known = [each.revision for each in ScriptDirectory.from_config(config).walk_revisions()]
-        if version is not None and version not in known:
+        if version not in known:
             raise ConfigError(
                 f"the store {self.name} was written by a newer taskbridge (tables of revision "
                 f"{printable(version, 40)}, this one knows {HEAD}); upgrade taskbridge here"
             )
-        if version is None and any(name.startswith(PREFIX) for name in inspect(connection).get_table_names()):
-            raise ConfigError(f"the store {self.name} is damaged: its tables have no revision; restore a backup")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -289,6 +304,8 @@ _CHANGE_WATCHES: Final = (
         state=bindparam("new_state"),
         seq=bindparam("new_seq"),
         snapshot=func.coalesce(bindparam("new_snapshot", type_=JSON(none_as_null=True)), WATCH.c.snapshot),
+        amount=func.coalesce(bindparam("new_amount", type_=Float()), WATCH.c.amount),
+        unit=func.coalesce(bindparam("new_unit", type_=String()), WATCH.c.unit),
         error=bindparam("new_error"),
         updated_at=bindparam("new_at"),
     )

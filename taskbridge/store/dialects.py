@@ -17,13 +17,16 @@ from taskbridge.store.sqlite import SqliteDatabase
 _POSTGRES = ("postgres", "postgresql")
 
 
-def open_database(url: str | os.PathLike[str], lock_url: str | None, clock: Clock) -> Database:
+def open_database(
+    url: str | os.PathLike[str], lock_url: str | None, clock: Clock, *, alone_on_network: bool = False
+) -> Database:
     """Open a database.
 
     Args:
         url: A path of a SQLite file, or a URL.
         lock_url: For PostgreSQL behind a connection pooler: the URL without it.
         clock: The time.
+        alone_on_network: Whether to open a file on a network drive for this process alone, instead of refusing it.
 
     Raises:
         ConfigError: It cannot be used.
@@ -40,7 +43,7 @@ def open_database(url: str | os.PathLike[str], lock_url: str | None, clock: Cloc
         return PostgresDatabase(str(url), lock_url, clock)
     if lock_url is not None:
         raise ConfigError("lock_url is for a store in PostgreSQL")
-    return SqliteDatabase(_path_of(url), clock)
+    return SqliteDatabase(_path_of(url), clock, alone_on_network=alone_on_network)
 
 
 def _path_of(url: str | os.PathLike[str]) -> Path:

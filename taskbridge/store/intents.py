@@ -10,11 +10,13 @@ from hashlib import file_digest
 from json import dumps, loads
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from taskbridge._engine.inputs import is_url
 from taskbridge.errors import ConfigError, InvalidInput, printable
 
 _LONGEST_KEY: Final = 200  # characters
+_ENCODED: Final = "file:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +26,12 @@ class Fingerprint:
     Attributes:
         size: Bytes.
         digest: SHA-256, in hexadecimal.
+        modified_ns: Its last change, in nanoseconds since the epoch.
     """
 
     size: int
     digest: str
+    modified_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +56,32 @@ def store_input(given: object) -> StoredInput | None:
     """
     if given is None:
         return None
+    source = find_source(given)
+    require_utf8("input", source)
+    return StoredInput(encode_name(source), None if is_url(source) else fingerprint(Path(source)))
+
+
+def find_source(given: object) -> str:
+    """Return where a document is: an absolute path, or a URL.
+
+    Raises:
+        InvalidInput: It is neither a path nor a URL.
+    """
     if not isinstance(given, str | os.PathLike):
         kind = type(given).__name__
         raise InvalidInput(f"a stored submission takes a path or a URL, not {kind}: another process sends it")
     name = os.fspath(given)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  # of bytes, too
     if not isinstance(name, str):
         raise InvalidInput("a stored submission takes a path as text")
-    require_utf8("input", name)
-    if is_url(name):
-        return StoredInput(name, None)
-    path = Path(name).absolute()
-    return StoredInput(str(path), fingerprint(path))
+    return name if is_url(name) else os.path.abspath(name)  # noqa: PTH100  # Path would drop a trailing slash
 
 
-def fingerprint(path: Path) -> Fingerprint:
+def fingerprint(path: Path, known: Fingerprint | None = None) -> Fingerprint:
     """Return what a file contains.
+
+    Args:
+        path: The file.
+        known: What it contained before; it is not read if neither its size nor its time has changed since.
 
     Raises:
         InvalidInput: It is no regular file.
@@ -76,7 +91,34 @@ def fingerprint(path: Path) -> Fingerprint:
         facts = os.fstat(file.fileno())
         if not stat.S_ISREG(facts.st_mode):
             raise InvalidInput(f"{printable(str(path), 300)} is no regular file")
-        return Fingerprint(facts.st_size, file_digest(file, "sha256").hexdigest())
+        if known is not None and (known.size, known.modified_ns) == (facts.st_size, facts.st_mtime_ns):
+            return known
+        return Fingerprint(facts.st_size, file_digest(file, "sha256").hexdigest(), facts.st_mtime_ns)
+
+
+def has_changed(source: str, known: Fingerprint | None) -> bool:
+    """Whether a file's content differs from what it was; False for a URL or a missing file."""
+    try:
+        return known is not None and fingerprint(Path(source), known).digest != known.digest
+    except (InvalidInput, OSError):
+        return False
+
+
+def encode_name(name: str) -> str:
+    """Return a path, a URL or a file name as a text of any database; not in Unicode, it is ``file:caf%E9.pdf``."""
+    if not name.startswith(_ENCODED):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            pass
+        else:
+            return name
+    return _ENCODED + quote_from_bytes(os.fsencode(name))
+
+
+def decode_name(stored: str) -> str:
+    """Return what `encode_name` got."""
+    return os.fsdecode(unquote_to_bytes(stored.removeprefix(_ENCODED))) if stored.startswith(_ENCODED) else stored
 
 
 def check_key(key: str) -> str:

@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, Select, and_, bindparam, delete, insert, select, update
@@ -19,6 +19,7 @@ from sqlalchemy import Connection, RowMapping, Select, and_, bindparam, delete, 
 from taskbridge._fork import renew_after_fork
 from taskbridge.models import Task, TaskRef
 from taskbridge.store.database import Database
+from taskbridge.store.intents import Fingerprint
 from taskbridge.store.pruning import WEBHOOKS_KEPT
 from taskbridge.store.records import AccountStatus, without_contents
 from taskbridge.store.reports import store_status
@@ -139,12 +140,16 @@ class Ownership:
         self._database.note(self.connection, epoch=epoch, revision=revision, position=position)
         return True
 
+    def remove_lock(self) -> None:
+        """Remove what the lock has created beside the store, before `release`."""
+        self._lock.remove()
+
     def release(self) -> None:
         """Let another process take over."""
         self._lock.release()
 
     @contextmanager
-    def _writing(self) -> Generator[Connection]:
+    def writing(self) -> Generator[Connection]:
         """Write in a transaction, as the owner: the account's row is locked, so callers and other owners wait.
 
         Raises:
@@ -170,12 +175,12 @@ class Ownership:
         self._set(durations=dict(durations))
 
     def _set(self, **values: Any) -> None:
-        with self._writing() as opened:
+        with self.writing() as opened:
             opened.execute(update(ACCOUNT).where(ACCOUNT.c.connection == self.connection).values(values))
 
     def set_status(self, status: AccountStatus) -> None:
         """Store what the owner reports."""
-        with self._writing() as opened:
+        with self.writing() as opened:
             store_status(opened, self.connection, status, self._database.now())
 
     # Reading.
@@ -234,7 +239,7 @@ class Ownership:
     def prune_webhooks(self) -> None:
         """Remove webhooks that no vendor delivers again."""
         before = self._database.now() - WEBHOOKS_KEPT
-        with self._writing() as opened:
+        with self.writing() as opened:
             old = and_(WEBHOOK.c.connection == self.connection, WEBHOOK.c.received_at < before)
             opened.execute(delete(WEBHOOK).where(old))
 
@@ -245,9 +250,13 @@ class Ownership:
 
     # Writing submissions.
 
-    def mark_sending(self, number: int, recovery_token: Mapping[str, Any]) -> None:
-        """Store that a submission is about to be sent; it is on disk when this returns."""
-        self._set_phase(number, Phase.SENDING, None, recovery_token=dict(recovery_token))
+    def mark_sending(self, number: int, recovery_token: Mapping[str, Any], content: Fingerprint | None = None) -> None:
+        """Store that a submission is about to be sent, and what its file contains, if that was not stored before.
+
+        It is on disk when this returns.
+        """
+        values = {} if content is None else asdict(content)
+        self._set_phase(number, Phase.SENDING, None, recovery_token=dict(recovery_token), **values)
 
     def mark_planned(self, number: int, error: str | None) -> None:
         """Store that the vendor does not have a submission."""
@@ -267,7 +276,7 @@ class Ownership:
         A task that has ended already is stored together with its end: its vendor may not know it any more.
         """
         ref = str(task.ref)
-        with self._writing() as opened:
+        with self.writing() as opened:
             now = self._database.now()
             intent = self._change_phase(opened, number, Phase.TAKEN, None, EventKind.SUBMITTED, ref=ref)
             values = {
@@ -276,6 +285,7 @@ class Ownership:
                 "state": State.OPEN,
                 "seq": 0,
                 "snapshot": without_contents(task.to_dict()),
+                **_cost(task),
                 "until": intent["until"],
                 "meta": intent["meta"],
                 "submitted_at": now,
@@ -291,7 +301,7 @@ class Ownership:
     def _set_phase(
         self, number: int, phase: Phase, error: str | None, event: EventKind | None = None, **values: Any
     ) -> None:
-        with self._writing() as opened:
+        with self.writing() as opened:
             self._change_phase(opened, number, phase, error, event, **values)
 
     def _change_phase(
@@ -325,7 +335,7 @@ class Ownership:
 
     def write(self, seen: Iterable[Seen]) -> None:
         """Store snapshots and ends, each end with its event, all of it or nothing; what is not open stays as it is."""
-        with self._writing() as opened:
+        with self.writing() as opened:
             position = store_seen(self._database, opened, self.connection, seen, self._database.now())
         self._database.note(self.connection, position=position)
 
@@ -365,7 +375,14 @@ def store_seen(database: Database, opened: Connection, connection: str, seen: It
         is_end = each.state is not State.OPEN
         snapshot = None if each.task is None else without_contents(each.task.to_dict())
         changed.append(
-            {"ref": ref, "state": each.state, "seq": seq + is_end, "snapshot": snapshot, "error": each.error}
+            {
+                "ref": ref,
+                "state": each.state,
+                "seq": seq + is_end,
+                "snapshot": snapshot,
+                **_cost(each.task),
+                "error": each.error,
+            }
         )
         if is_end:
             events.append(
@@ -388,3 +405,8 @@ def store_seen(database: Database, opened: Connection, connection: str, seen: It
         event["position"] = position
     database.add_events(opened, events)
     return last
+
+
+def _cost(task: Task | None) -> dict[str, Any]:
+    usage = None if task is None else task.usage
+    return {"amount": None if usage is None else usage.amount, "unit": None if usage is None else usage.unit}

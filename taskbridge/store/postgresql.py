@@ -74,8 +74,11 @@ SELECT set_config('lock_timeout', '{_LOCK_WAIT}', true),
 _CHANGE_WATCHES: Final = f"""
 UPDATE {WATCH.name} AS watch
 SET state = row.state, seq = row.seq, snapshot = coalesce(row.snapshot, watch.snapshot), error = row.error,
+    amount = coalesce(row.amount, watch.amount), unit = coalesce(row.unit, watch.unit),
     updated_at = %(now)s
-FROM json_to_recordset(%(rows)s::json) AS row (ref text, state text, seq integer, snapshot json, error text)
+FROM json_to_recordset(%(rows)s::json) AS row (
+    ref text, state text, seq integer, snapshot json, amount float8, unit text, error text
+)
 WHERE watch.ref = row.ref
 """  # noqa: S608  # constants
 _ADD_EVENTS: Final = f"""
@@ -285,6 +288,9 @@ class AdvisoryLock:
     def release(self) -> None:
         """Let another process take it."""
         self.database.session.release(self)
+
+    def remove(self) -> None:
+        """Do nothing: it is no file."""
 
 
 class LockSession:

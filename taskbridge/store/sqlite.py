@@ -20,9 +20,10 @@ from sqlalchemy.engine import URL
 from taskbridge._fork import prepare_for_fork
 from taskbridge.errors import ConfigError, printable
 from taskbridge.provider.clock import Clock
-from taskbridge.store.database import Database, StoreUnavailable
+from taskbridge.store.database import Database, OwnerLock, StoreUnavailable
 
 _BUSY: Final = 30.0  # seconds that a transaction waits for another one
+_BUSY_ALONE: Final = 0.5  # seconds for a process that is just ending, on a network drive
 _MODE: Final = "taskbridge_begin"  # execution option: how a transaction begins
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre"})
 _FUSE: Final = "fuse.sshfs"
@@ -36,27 +37,40 @@ class SqliteDatabase(Database):
     Args:
         path: The file.
         clock: The time.
+        alone_on_network: Whether to open a file on a network drive for this process alone, instead of refusing it.
 
     Raises:
         ConfigError: It cannot be used.
     """
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    path: Path
+
+    def __init__(self, path: Path, clock: Clock, *, alone_on_network: bool = False) -> None:
         self.path = path
         name = printable(str(path), 300)
-        refuse_network_file_system(path)
+        try:
+            refuse_network_file_system(path)
+        except ConfigError:
+            if not alone_on_network:
+                raise
+            self.is_alone = True
         problem = create_file(path)
         if problem:
             raise ConfigError(f"the store {name} cannot be opened: {problem}")
-        engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": _BUSY})
+        # Alone, one connection keeps the lock of the file, and each thread waits for it.
+        options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0} if self.is_alone else {}
+        busy = _BUSY_ALONE if self.is_alone else _BUSY
+        engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": busy}, **options)
         super().__init__(name, engine, clock)
         prepare_for_fork(self, Database.close)
-        event.listen(engine, "connect", _on_connect)
+        event.listen(engine, "connect", _on_connect_alone if self.is_alone else _on_connect)
         event.listen(engine, "begin", _on_begin)
         self.prepare()
 
-    def owner_lock(self, connection: str) -> FileLock:
+    def owner_lock(self, connection: str) -> OwnerLock:
         """Return the lock of a connection's owner, not taken yet."""
+        if self.is_alone:
+            return _LockOfTheFile()
         return FileLock(self.path.with_name(f"{self.path.name}-owner-{connection}"))
 
     def now(self) -> float:
@@ -138,11 +152,40 @@ class FileLock:
             with suppress(sqlite3.Error):
                 lock.close()
 
+    def remove(self) -> None:
+        """Remove the file, before `release`; if two processes then own, the epoch stops the first."""
+        if self._lock is not None:
+            self._path.unlink(missing_ok=True)
+
+
+class _LockOfTheFile:
+    """The lock of an owner that has the whole database for itself: the database's own."""
+
+    is_held = True
+
+    def take(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+    def remove(self) -> None:
+        pass
+
 
 def _on_connect(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # SQLAlchemy begins transactions, see `_on_begin`
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _on_connect_alone(connection: Any, _record: object) -> None:
+    connection.isolation_level = None
+    # Without WAL, whose index is shared memory. A journal that is truncated and flushed needs no flush of its folder.
+    for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=TRUNCATE", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("BEGIN EXCLUSIVE")  # the lock stays after the commit, until the connection is closed
+    connection.execute("COMMIT")
 
 
 def _on_begin(connection: Connection) -> None:

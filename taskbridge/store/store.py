@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import cache, partial
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
 from sqlalchemy import Connection, Executable, RowMapping, and_, bindparam, select, update
 
 from taskbridge._config.defaults import default_clock
+from taskbridge._engine.download import MAX_BYTES
+from taskbridge._runtime.base import DEFAULT_TIMEOUT
 from taskbridge.errors import ConfigError, InvalidInput, InvalidTaskId, printable
 from taskbridge.event_bus import EventBus
 from taskbridge.models import Task, TaskRef
@@ -24,7 +27,7 @@ from taskbridge.store.decisions import decide
 from taskbridge.store.delivery import discard, find_undelivered, redeliver
 from taskbridge.store.dialects import open_database
 from taskbridge.store.event_bus import StoreEventBus
-from taskbridge.store.intents import as_json, check_arguments, check_key, refuse_difference, store_input
+from taskbridge.store.intents import as_json, check_arguments, check_key, find_source, refuse_difference, store_input
 from taskbridge.store.overview import accounts, watches_query
 from taskbridge.store.ownership import Seen, store_seen
 from taskbridge.store.pruning import Pruned, forget_consumer, prune
@@ -43,6 +46,9 @@ from taskbridge.store.schema import ACCOUNT, CURSOR, EVENT, INTENT, WATCH, WEBHO
 
 if TYPE_CHECKING:
     from psycopg import Connection as PsycopgConnection  # of the extra postgres
+
+if TYPE_CHECKING:
+    from taskbridge.store.runs.files import FileUpdate, RunSummary
 
 _CONNECTION: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 _LONGEST_REF: Final = 1000  # characters
@@ -509,6 +515,78 @@ class Store:
         """
         with self.begin() as tx:
             return tx.forget(connection, key)
+
+    def run(
+        self,
+        operation: str | None = None,
+        inputs: Iterable[str | os.PathLike[str]] = (),
+        *,
+        to: str | os.PathLike[str],
+        connection: str | None = None,
+        config: str | os.PathLike[str] | None = None,
+        neutral: NeutralOptions | None = None,
+        options: Mapping[str, Any] | None = None,
+        max_in_flight: int = 8,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        settle: float = 60.0,
+        resubmit_uncertain: bool = False,
+        max_bytes: int | None = MAX_BYTES,
+        max_cost: float | None = None,
+        on_update: Callable[[FileUpdate], object] | None = None,
+    ) -> RunSummary:
+        """Submit files, wait for their tasks and download the results, as ``taskbridge run`` does.
+
+        The folder `to` identifies the run: the same call again continues it, wherever it was stopped, and adds files
+        that it does not have. No file is submitted twice, unless you say `resubmit_uncertain`. One bad file stops no
+        other. Blocks until all have come to their end; Ctrl-C stops it after the submissions in flight.
+
+        If another process owns the connection, such as a watcher, that one submits the files and polls their tasks.
+
+        Args:
+            operation: As for `Client.submit`; None for that of the stored run.
+            inputs: Paths of files, and URLs; the run may have more.
+            to: The folder for the results; each file gets a subfolder.
+            connection: Name of a connection or group; None for the stored run's, or the configuration's default.
+            config: Path of the configuration; None searches the usual places.
+            neutral: Neutral options of the operation, such as ``{"to": "pdf"}``.
+            options: As for `Client.submit`; plain JSON.
+            max_in_flight: Most files at the vendor at once.
+            timeout: Seconds to wait for one task, which continues at the vendor; None for no limit.
+            settle: Seconds that an uncertain submission may take to appear at the vendor.
+            resubmit_uncertain: Whether to submit files again that the vendor may have accepted, if it has no way to
+                search for them.
+            max_bytes: Largest file to download; None for no limit.
+            max_cost: Submit no more files once the known cost of all reaches this, in the vendor's unit; None for no
+                limit.
+            on_update: Called in this thread with each change of a file.
+
+        Raises:
+            ConfigError: The stored run has another operation, connection or options; or the connection cannot be used.
+            UnsupportedFeature: The vendor cannot do the operation, or takes none of the files.
+            InvalidInput: An argument cannot be stored.
+            StoreUnavailable: The store cannot be written any more; nothing more was submitted.
+            OSError: None of the files exists, or the folder cannot be created.
+        """
+        from taskbridge.client import connect  # noqa: PLC0415  # as below
+        from taskbridge.store.runs.plan import RunPlan  # noqa: PLC0415  # opens clients, which other processes need not
+        from taskbridge.store.runs.run import run_files  # noqa: PLC0415  # as above
+        from taskbridge.store.runs.stored import StoredRun  # noqa: PLC0415  # as above
+        from taskbridge.store.runs.worker import RunLimits  # noqa: PLC0415  # as above
+
+        plan = RunPlan(
+            connect=lambda name: connect(connection=name, config=config),
+            operation=operation,
+            sources=list(dict.fromkeys(find_source(each) for each in inputs)),
+            folder=Path(to),
+            connection=connection,
+            neutral=as_json("neutral", neutral) or {},
+            options=as_json("options", options) or {},
+            max_cost=max_cost,
+            store_path=self.database.path,
+        )
+        limits = RunLimits(max_in_flight, timeout, settle, resubmit_uncertain, max_bytes, max_cost)
+        run = StoredRun(self.database, plan.folder)
+        return run_files(run, plan, limits, on_update or (lambda _: None))
 
     # Reading.
 

@@ -30,7 +30,7 @@ from taskbridge.errors import (
 )
 from taskbridge.models import Outcome, Task, TaskRef
 from taskbridge.store.database import StoreUnavailable
-from taskbridge.store.intents import fingerprint
+from taskbridge.store.intents import decode_name, fingerprint
 from taskbridge.store.ownership import Ownership, OwnershipLost, Seen
 from taskbridge.store.records import AccountStatus, moment
 from taskbridge.store.reports import status_of
@@ -466,7 +466,7 @@ class _Account:
         try:
             task = await self._client.submit(
                 intent["operation"],
-                intent["input"],
+                _document(intent),
                 options=arguments["options"],
                 external_id=arguments["external_id"],
                 callback_url=arguments["callback_url"],
@@ -511,8 +511,8 @@ class _Account:
         """Search for a submission that may have been sent."""
         number, failure = intent["id"], None
         lost = SubmitUncertain("the vendor may or may not have accepted it", recovery_token=intent["recovery_token"])
-        document = intent["input"]
-        if intent["digest"] is not None and not os.access(document, os.R_OK):
+        document = _document(intent)
+        if document is not None and intent["digest"] is not None and not os.access(document, os.R_OK):
             document = None
         try:
             task = await self._client.recover(lost, document)
@@ -557,7 +557,15 @@ class _Account:
 
 
 def _has_changed(intent: RowMapping) -> bool:
-    return intent["digest"] is not None and fingerprint(Path(intent["input"])).digest != intent["digest"]
+    document = _document(intent)
+    if intent["digest"] is None or document is None:
+        return False
+    digest: str = intent["digest"]
+    return fingerprint(Path(document)).digest != digest
+
+
+def _document(intent: RowMapping) -> str | None:
+    return None if intent["input"] is None else decode_name(intent["input"])
 
 
 def _text(error: TaskbridgeError) -> str:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from taskbridge.emulator.export import config_toml
+from taskbridge.provider.clock import SystemClock
+from taskbridge.store.database import Database
+from taskbridge.store.runs.stored import StoredRun
 from taskbridge.testing import Emulator
 
 PDF: Final = b"%PDF-1.4\n1 0 obj << /Type /Page >> endobj\n"
@@ -26,3 +31,13 @@ def fill(folder: Path, vendors: Emulator, names: str, more: str = "") -> Path:
 def records(text: str) -> list[dict[str, Any]]:
     """Return the objects that a command prints with --json."""
     return [json.loads(line) for line in text.splitlines()]
+
+
+@contextmanager
+def open_run(folder: Path) -> Iterator[StoredRun]:
+    """The run in a folder, in the store beside its results."""
+    database = Database(folder / "taskbridge-run.sqlite")
+    with StoredRun(database, SystemClock(), folder, is_beside=True) as run:
+        run.terms()
+        yield run
+    database.close()

@@ -47,7 +47,7 @@ def test_no_option_takes_a_key() -> None:
         "refs", "ref", "names", "name", "connections", "providers", "shell", "operation", "documents", "--connection",
         "-o", "--option", "-s", "--set", "--external-id", "--callback-url", "--name", "connection", "--status",
         "--limit", "--filter",
-        "--destructive", "words", "--files-from", "--max-in-flight", "--ledger", "--resume", "--resubmit-uncertain",
+        "--destructive", "words", "--files-from", "--max-in-flight", "--store", "--resume", "--resubmit-uncertain",
         "--settle", "--max-bytes", "--for", "--once", "--requests", "old", "new", "--operation", "token",
         "--max-cost", "--dry-run", "--from", "--into",
         "--store", "--http", "--trust-proxy", "--token-file", "--no-work", "--meta", "--consumer", "--follow",

@@ -15,15 +15,14 @@ from rich.console import Console
 from taskbridge._config.registry import ProviderInfo
 from taskbridge.cli.formatting import duration_text, provider_block, result_block, task_block, task_line
 from taskbridge.cli.output import Output
-from taskbridge.cli.run.ledger import LedgerEntry, Phase
 from taskbridge.cli.run.live_table import RunTable
 from taskbridge.cli.run.progress import RunProgress, show_stop
-from taskbridge.cli.run.worker import FileUpdate
 from taskbridge.cli.wait.live_table import WaitTable
 from taskbridge.cli.wait.progress import WaitProgress
 from taskbridge.errors import ConnectFailed, ServerError, TaskNotFound
 from taskbridge.events import Observation, ObservationSource, PollReason
 from taskbridge.models import Outcome, Task, TaskFailure, TaskFile, TaskRef, TaskResult, TaskStatus
+from taskbridge.store.runs.files import FilePhase, FileUpdate, RunFile
 
 NASTY = "\x1b[31m[bold]hi[/bold]\u202e\a"
 MOMENT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -206,9 +205,9 @@ def test_a_duration_takes_few_columns(seconds: float, shown: str) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_the_table_of_a_run_shows_duration_and_next_poll() -> None:
-    entry = LedgerEntry(number=1, source="in/a.pdf", folder="a.pdf", phase=Phase.ACCEPTED, ref="acme:t1")
-    progress = RunProgress([entry])
-    progress.update(FileUpdate(entry, "waiting", task=(running := task())))
+    file = RunFile(number=1, source="in/a.pdf", folder="a.pdf", phase=FilePhase.ACCEPTED, ref="acme:t1")
+    progress = RunProgress([file])
+    progress.update(FileUpdate(file, "waiting", task=(running := task())))
     event = Observation(
         MOMENT, "acme", running.ref, ObservationSource.POLL, PollReason.FIRST, running, next_poll_in=12.5
     )
@@ -217,23 +216,23 @@ def test_the_table_of_a_run_shows_duration_and_next_poll() -> None:
     Console(file=shown, width=80).print(RunTable(progress).render())
     assert shown.getvalue().splitlines()[1].split() == ["a.pdf", "at", "vendor", "0s", "12s", "busy"]
 
-    progress.update(FileUpdate(entry, "failed", task=running))
+    progress.update(FileUpdate(file, "failed", task=running))
     shown = io.StringIO()
     Console(file=shown, width=80).print(RunTable(progress).render())
     assert "12s" not in shown.getvalue()
 
 
-def run_of(*phases: Phase, sent: float = 0.0) -> RunProgress:
+def run_of(*phases: FilePhase, sent: float = 0.0) -> RunProgress:
     """A run whose files are that far, sent so many seconds ago."""
     time = (datetime.now(UTC) - timedelta(seconds=sent)).isoformat()
     return RunProgress(
-        LedgerEntry(
+        RunFile(
             number=number,
             source=f"in/{number}.pdf",
             folder=f"{number}.pdf",
             phase=phase,
-            recovery_token=None if phase is Phase.PLANNED else {"time": time},
-            ref=f"acme:t{number}" if phase in (Phase.ACCEPTED, Phase.DONE) else None,
+            recovery_token=None if phase is FilePhase.PLANNED else {"time": time},
+            ref=f"acme:t{number}" if phase in (FilePhase.ACCEPTED, FilePhase.DONE) else None,
         )
         for number, phase in enumerate(phases, 1)
     )
@@ -241,13 +240,13 @@ def run_of(*phases: Phase, sent: float = 0.0) -> RunProgress:
 
 @pytest.mark.usefixtures("small")
 def test_the_table_of_a_run_counts_as_its_closing_line_does(capsys: pytest.CaptureFixture[str]) -> None:
-    """Also after an interruption, whose last update of a file may be older than the ledger."""
-    progress = run_of(Phase.PLANNED, Phase.PLANNED, Phase.DONE)
-    first, second, third = progress.entries.values()
+    """Also after an interruption, whose last update of a file may be older than the store."""
+    progress = run_of(FilePhase.PLANNED, FilePhase.PLANNED, FilePhase.DONE)
+    first, second, third = progress.files.values()
     table = RunTable(progress)
     for update in (FileUpdate(first, "submitting"), FileUpdate(first, "skipped"), FileUpdate(second, "skipped")):
         progress.update(update)
-    progress.stop([replace(first, phase=Phase.ACCEPTED, ref="acme:t1"), second, third])
+    progress.stop([replace(first, phase=FilePhase.ACCEPTED, ref="acme:t1"), second, third])
     shown = io.StringIO()
     Console(file=shown, width=80).print(table.render())
     counts = "1 of 3 done, 1 at the vendor, 1 not submitted"
@@ -257,15 +256,15 @@ def test_the_table_of_a_run_counts_as_its_closing_line_does(capsys: pytest.Captu
 
 
 def test_the_time_of_a_run_includes_earlier_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    progress = run_of(Phase.DONE, Phase.ACCEPTED, Phase.PLANNED, Phase.PLANNED, sent=100.0)
+    progress = run_of(FilePhase.DONE, FilePhase.ACCEPTED, FilePhase.PLANNED, FilePhase.PLANNED, sent=100.0)
     assert 100.0 <= progress.elapsed < 130.0
-    _, accepted, planned, _ = progress.entries.values()
+    _, accepted, planned, _ = progress.files.values()
     progress.update(FileUpdate(accepted, "waiting"))
     progress.update(FileUpdate(planned, "submitting"))
     assert 100.0 <= progress.age(2) < 130.0
     assert progress.age(3) < 30.0
     assert progress.time_left is None  # nothing has ended yet in this run
-    progress.update(FileUpdate(replace(accepted, phase=Phase.DONE), "done"))
+    progress.update(FileUpdate(replace(accepted, phase=FilePhase.DONE), "done"))
     later = monotonic() + 60.0
     monkeypatch.setattr("taskbridge.cli.run.progress.monotonic", lambda: later)
     assert progress.time_left == pytest.approx(2 * 60.0, abs=30.0)  # two files are left, and one took a minute
@@ -273,9 +272,9 @@ def test_the_time_of_a_run_includes_earlier_runs(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("small")
 def test_the_table_of_a_run_keeps_next_poll_and_vendor_status_apart() -> None:
-    progress = run_of(Phase.ACCEPTED)
-    (entry,) = progress.entries.values()
-    progress.update(FileUpdate(entry, "waiting", task=task(id="t1", native_status="busy")))
+    progress = run_of(FilePhase.ACCEPTED)
+    (file,) = progress.files.values()
+    progress.update(FileUpdate(file, "waiting", task=task(id="t1", native_status="busy")))
     failed = Observation(
         MOMENT,
         "acme",

@@ -1,4 +1,4 @@
-"""Groups of connections on the command line: submit, run and its ledger, config show, doctor."""
+"""Groups of connections on the command line: submit, run and its store, config show, doctor."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def go(place: Path, run_here: Run) -> Run:
 
 
 def refs(place: Path) -> list[str]:
-    with closing(sqlite3.connect(place / "out" / "taskbridge-run.sqlite")) as ledger, ledger:
-        return [row[0] for row in ledger.execute("SELECT ref FROM entry ORDER BY number")]
+    with closing(sqlite3.connect(place / "out" / "taskbridge-run.sqlite")) as database, database:
+        return [row[0] for row in database.execute("SELECT ref FROM taskbridge_intent ORDER BY id")]
 
 
 def test_a_submission_names_the_member_that_accepted_it(go: Run) -> None:
@@ -51,7 +51,7 @@ def test_if_all_refuse_each_refusal_is_named(go: Run) -> None:
     assert "cloudconvert: CloudConvert has no operation 'polish'" in done.stderr
 
 
-def test_the_ledger_says_which_member_has_each_file(go: Run, place: Path) -> None:
+def test_the_store_says_which_member_has_each_file(go: Run, place: Path) -> None:
     link = "https://documents.invalid/b.pdf"
     done = go("run", "extract-text", "a.pdf", link, "--connection", "text", "--to", "out")
     assert (done.returncode, done.stderr) == (0, "taskbridge: 2 of 2 done, 1 credit, 10 pages\n")
@@ -83,7 +83,7 @@ def test_a_member_may_be_added_before_a_resume_but_not_removed(go: Run, place: P
     assert "connection 'text' now uses smartdocumentor" in done.stderr
 
 
-def test_a_run_that_no_member_can_do_leaves_no_ledger(go: Run, place: Path) -> None:
+def test_a_run_that_no_member_can_do_leaves_no_store(go: Run, place: Path) -> None:
     config = place / "taskbridge.toml"
     config.write_text(config.read_text("utf-8").replace('"smartdocumentor", "cloudconvert"]', '"smartdocumentor"]'))
     done = go("run", "extract-text", "a.pdf", "--connection", "text", "--to", "out")

@@ -1,4 +1,4 @@
-"""`run`: many files, their ends, and a later run with the same ledger."""
+"""`run`: many files, their ends, and a later run with the same store."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ import pytest
 import taskbridge as tb
 from taskbridge.cli.download import command as download_command
 from taskbridge.cli.run import command as run_command
-from taskbridge.cli.run.ledger import Ledger, LedgerEntry, RunTerms
-from taskbridge.cli.run.worker import RunLimits
+from taskbridge.store.runs.files import RunFile, RunTerms
+from taskbridge.store.runs.worker import RunLimits
 from taskbridge.testing import Emulator
 
-from .folders import JOBS, PDF, fill, records
+from .folders import JOBS, PDF, fill, open_run, records
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -195,7 +195,7 @@ def test_json_has_the_real_name_of_a_file(go: Run, place: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [("im",), ("im", "im/a.pdf"), ("--files-from", "list.txt")])
-def test_a_mistyped_folder_leaves_no_ledger(go: Run, place: Path, words: tuple[str, ...]) -> None:
+def test_a_mistyped_folder_leaves_no_store(go: Run, place: Path, words: tuple[str, ...]) -> None:
     (place / "list.txt").write_text("im/a.pdf\nim/b.pdf\n")
     mistyped = go("extract-text", *words)
     left = (place / "out").exists()
@@ -211,7 +211,7 @@ def test_a_mistyped_folder_leaves_no_ledger(go: Run, place: Path, words: tuple[s
     [
         (("extract-text",), "An operation and at least one file are needed"),
         ((), "An operation and at least one file are needed"),
-        (("--resume",), "there is no ledger out/taskbridge-run.sqlite to resume from"),
+        (("--resume",), "there is no run in out to resume"),
         (("extrac-text", "in"), "did you mean 'extract-text'"),
         (("extract-text", "no*.pdf"), "no file matches no*.pdf"),
         (("extract-text", "void"), "the folder void has no files in it"),
@@ -236,10 +236,11 @@ def test_an_impossible_request_is_refused_before_anything_is_created(
     assert own_vendors.requests == []
 
 
-def test_the_ledger_is_not_a_document(place: Path, run_here: Run, own_vendors: Emulator) -> None:
+def test_the_store_is_not_a_document(place: Path, run_here: Run, own_vendors: Emulator) -> None:
     here = ("run", "extract-text", "in", "--to", "in", "--config", str(place / "taskbridge.toml"))
     first = run_here(*here)
-    (place / "in" / "taskbridge-run.sqlite-journal").touch()  # remains after a kill
+    for end in ("wal", "owner-cloudconvert"):  # remain after a kill
+        (place / "in" / f"taskbridge-run.sqlite-{end}").touch()
     second = run_here(*here, "--resume")
 
     assert (first.stderr, second.stderr) == (
@@ -301,18 +302,18 @@ def test_an_uncertain_submission_is_not_recovered_with_a_refused_key(go: Run, pl
     assert "taskbridge: 0 of 2 done, 1 uncertain, 1 not submitted\n" in done.stderr
 
 
-# The ledger.
+# The store.
 
 
-def test_a_ledger_is_not_resumed_without_the_option(go: Run) -> None:
+def test_a_run_is_not_resumed_without_the_option(go: Run) -> None:
     go("extract-text", "in/a.pdf")
     done = go("extract-text", "in/b.pdf")
 
     assert done.returncode == 2
-    assert "is the ledger of an earlier run; add --resume" in done.stderr
+    assert "is the store of an earlier run; add --resume" in done.stderr
 
 
-def test_neutral_options_are_kept_in_the_ledger(go: Run, place: Path, own_vendors: Emulator) -> None:
+def test_neutral_options_are_kept_in_the_store(go: Run, place: Path, own_vendors: Emulator) -> None:
     first = go("convert", "in/a.pdf", "-s", "to=docx")
     assert (first.returncode, files(place)) == (0, ["a.pdf/a.docx", "taskbridge-run.sqlite"])
     other = go("convert", "in/b.pdf", "-s", "to=png", "--resume")
@@ -348,9 +349,7 @@ def test_a_resume_may_add_files(go: Run, own_vendors: Emulator) -> None:
         (("extract-text", "in", "-s", "text_format=plain"), "is for another neutral option ({})"),
     ],
 )
-def test_a_ledger_is_for_one_operation_connection_and_set_of_options(
-    go: Run, words: tuple[str, ...], message: str
-) -> None:
+def test_a_run_has_one_operation_connection_and_set_of_options(go: Run, words: tuple[str, ...], message: str) -> None:
     go("extract-text", "in/a.pdf")
     done = go(*words, "--resume")
 
@@ -358,9 +357,10 @@ def test_a_ledger_is_for_one_operation_connection_and_set_of_options(
     assert message in done.stderr
 
 
-def test_two_processes_do_not_share_a_ledger(go: Run, place: Path, own_vendors: Emulator) -> None:
+def test_two_processes_do_not_work_on_a_run(go: Run, place: Path, own_vendors: Emulator) -> None:
     (place / "out").mkdir()
-    with Ledger.open(place / "out" / "taskbridge-run.sqlite"):
+    with open_run(place / "out") as run:
+        assert run.own(["cloudconvert"]) is None
         done = go("extract-text", "in", "--resume")
 
     assert done.returncode == 2
@@ -384,15 +384,12 @@ def test_a_changed_file_is_reported(go: Run, place: Path, own_vendors: Emulator)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"nothing that SQLite knows, and long enough to be read as a header of it", "is not the ledger of a run"),
+        (b"nothing that SQLite knows, and long enough to be read as a header of it", "is not a store"),
         ("CREATE TABLE mine (x)", "is another program's database"),
-        (
-            "PRAGMA application_id=1952543595; PRAGMA user_version=99",
-            "was written by another version of taskbridge (ledger version 99",
-        ),
+        ("PRAGMA application_id=1952543595; CREATE TABLE run (x)", "was written by an earlier version of taskbridge"),
     ],
 )
-def test_another_programs_file_is_not_a_ledger(go: Run, place: Path, content: bytes | str, message: str) -> None:
+def test_another_programs_file_is_no_store(go: Run, place: Path, content: bytes | str, message: str) -> None:
     path = place / "mine.sqlite"
     if isinstance(content, bytes):
         path.write_bytes(content * 20)
@@ -400,14 +397,14 @@ def test_another_programs_file_is_not_a_ledger(go: Run, place: Path, content: by
         with closing(sqlite3.connect(path)) as database, database:
             database.executescript(content)
     before = path.read_bytes()
-    done = go("extract-text", "in", "--ledger", str(path), "--resume")
+    done = go("extract-text", "in", "--store", str(path), "--resume")
 
     assert done.returncode == 2
     assert message in done.stderr
     assert path.read_bytes() == before
 
 
-def test_file_names_that_are_not_text_survive_the_ledger(go: Run, place: Path) -> None:
+def test_file_names_that_are_not_text_survive_the_store(go: Run, place: Path) -> None:
     name = os.fsencode(place / "in") + b"/caf\xe9\x1b[31m.pdf"
     Path(os.fsdecode(name)).write_bytes(PDF)
     first = go("extract-text", os.fsdecode(name), "nothing.pdf")
@@ -444,13 +441,15 @@ def test_a_submission_that_cannot_be_recovered_is_not_repeated_without_the_optio
 
 
 def _killed_while_submitting(place: Path, vendor: str) -> None:
-    """The ledger of a run of two files, as it is after a kill during the first submission."""
-    files = [LedgerEntry(n, str(place / "in" / name), name) for n, name in enumerate(("a.pdf", "b.pdf"), 1)]
+    """The store of a run of two files, as it is after a kill during the first submission."""
+    files = [RunFile(n, str(place / "in" / name), name) for n, name in enumerate(("a.pdf", "b.pdf"), 1)]
     recovery_token = {"provider": vendor, "connection": vendor, "operation": "convert", "reference": "r", "tag": "r"}
     (place / "out").mkdir()
-    with Ledger.open(place / "out" / "taskbridge-run.sqlite") as ledger:
-        ledger.begin(RunTerms(vendor, vendor, "extract-text", {}), files)
-        ledger.mark_submitting(1, {**recovery_token, "time": datetime.now(UTC).isoformat()}, None)
+    with open_run(place / "out") as run:
+        run.own([vendor])
+        run.begin(RunTerms(vendor, vendor, "extract-text", {}), files)
+        run.files()
+        run.mark_submitting(1, {**recovery_token, "time": datetime.now(UTC).isoformat()}, None)
 
 
 @pytest.mark.parametrize("status", [504, 503])  # from a gateway or the server; the vendor created nothing
@@ -538,15 +537,15 @@ def test_a_signal_finishes_submissions_in_flight_and_prints_the_command_that_res
     assert err.startswith(f"taskbridge: {word}; ")
     assert "uncertain" not in err
     assert err.endswith(RESUME.format(place))
-    with Ledger.open(place / "out" / "taskbridge-run.sqlite") as ledger:
-        taken = [each for each in ledger.entries() if each.ref is not None]
+    with open_run(place / "out") as run:
+        taken = [each for each in run.files() if each.ref is not None]
     assert len(taken) == own_vendors.count("cloudconvert", "POST", JOBS)
 
 
 # What cannot be resumed.
 
 
-def change_ledger(place: Path, statement: str, *values: object) -> None:
+def change_store(place: Path, statement: str, *values: object) -> None:
     with closing(sqlite3.connect(place / "out" / "taskbridge-run.sqlite")) as database, database:
         database.execute(statement, values)
 
@@ -555,24 +554,25 @@ def change_ledger(place: Path, statement: str, *values: object) -> None:
     ("change", "problem"),
     [
         ("phase = 'lost'", "'lost' is not a valid Phase"),
-        ("phase = 'submitting', recovery_token = NULL", "row 1 has no recovery token"),
-        ("phase = 'submitting', recovery_token = '{'", ""),
-        ("phase = 'submitting', recovery_token = '[]'", "no JSON object"),
-        ("phase = 'accepted', ref = NULL", "row 1 has no ref"),
-        ("phase = 'accepted', ref = 'nonsense'", "is not a ref"),
-        ("source = 7", ""),
+        ("phase = 'sending', recovery_token = NULL", "row 1 has no recovery token"),
+        ("phase = 'sending', recovery_token = '{'", ""),
+        ("phase = 'sending', recovery_token = '[]'", "no JSON object"),
+        ("phase = 'taken', ref = NULL", "row 1 has no ref"),
+        ("phase = 'taken', ref = 'nonsense'", "is not a ref"),
+        ("input = X'00'", "row 1 has no file or no folder"),
         ("digest = 'x', size = 'many'", ""),
         ("phase = X'00'", ""),
+        ("key = '1/x'", ""),
     ],
 )
 def test_a_damaged_row_is_an_error(go: Run, place: Path, own_vendors: Emulator, change: str, problem: str) -> None:
     go("extract-text", "in")
     sent = own_vendors.count("cloudconvert", "POST", JOBS)
-    change_ledger(place, f"UPDATE entry SET {change} WHERE number = 1")
+    change_store(place, f"UPDATE taskbridge_intent SET {change} WHERE key = '1/1'")
     done = go("--resume")
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert "the ledger out/taskbridge-run.sqlite is damaged (" in done.stderr
+    assert "taskbridge-run.sqlite is damaged (" in done.stderr
     assert problem in done.stderr
     assert own_vendors.count("cloudconvert", "POST", JOBS) == sent
 
@@ -580,17 +580,19 @@ def test_a_damaged_row_is_an_error(go: Run, place: Path, own_vendors: Emulator, 
 @pytest.mark.parametrize("change", ["options = '['", "options = '3'", "operation = X'00'"])
 def test_damaged_terms_are_an_error(go: Run, place: Path, change: str) -> None:
     go("extract-text", "in/a.pdf")
-    change_ledger(place, f"UPDATE run SET {change}")
+    change_store(place, f"UPDATE taskbridge_run SET {change}")
     done = go("--resume")
 
     assert done.returncode == 2
-    assert "the ledger out/taskbridge-run.sqlite is damaged (" in done.stderr
+    assert "taskbridge-run.sqlite is damaged (" in done.stderr
 
 
-@pytest.mark.parametrize("folder", ["..", "../away", "/tmp/away", "", ".", "a/b", "a/../../away", b"nul\0"])
+@pytest.mark.parametrize(
+    "folder", ["..", "../away", "/tmp/away", "", ".", "a/b", "a/../../away", "nul\0", "file:..%2Faway"]
+)
 def test_a_folder_outside_of_the_results_is_refused(go: Run, place: Path, folder: str) -> None:
     go("extract-text", "in/a.pdf")
-    change_ledger(place, "UPDATE entry SET folder = ?, phase = 'accepted'", folder)
+    change_store(place, "UPDATE taskbridge_intent SET folder = ?, downloaded_at = NULL", folder)
     done = go("--resume")
 
     assert done.returncode == 2
@@ -605,7 +607,7 @@ def test_a_folder_that_became_a_link_is_refused(go: Run, place: Path) -> None:
         each.unlink()
     (place / "out" / "a.pdf").rmdir()
     (place / "out" / "a.pdf").symlink_to(place / "away")
-    change_ledger(place, "UPDATE entry SET phase = 'accepted'")
+    change_store(place, "UPDATE taskbridge_intent SET downloaded_at = NULL")
     done = go("--resume")
 
     assert done.returncode == 2
@@ -615,15 +617,15 @@ def test_a_folder_that_became_a_link_is_refused(go: Run, place: Path) -> None:
 
 @pytest.mark.parametrize("rows", [True, False])
 @pytest.mark.parametrize("options", [(), ("--resume",)])
-def test_an_emptied_ledger_beside_results_submits_nothing(
+def test_an_emptied_store_beside_results_submits_nothing(
     go: Run, place: Path, own_vendors: Emulator, options: tuple[str, ...], *, rows: bool
 ) -> None:
     go("extract-text", "in")
     if rows:
         (place / "out" / "taskbridge-run.sqlite").write_bytes(b"")
     else:
-        change_ledger(place, "DELETE FROM run")
-        change_ledger(place, "DELETE FROM entry")
+        change_store(place, "DELETE FROM taskbridge_intent")
+        change_store(place, "DELETE FROM taskbridge_run")
     sent = own_vendors.count("cloudconvert", "POST", JOBS)
     done = go("extract-text", "in", *options)
 
@@ -632,7 +634,7 @@ def test_an_emptied_ledger_beside_results_submits_nothing(
     assert own_vendors.count("cloudconvert", "POST", JOBS) == sent
 
 
-def test_an_empty_ledger_without_results_is_a_new_run(go: Run, place: Path) -> None:
+def test_an_empty_store_without_results_is_a_new_run(go: Run, place: Path) -> None:
     (place / "out").mkdir()
     (place / "out" / "taskbridge-run.sqlite").write_bytes(b"")
     assert go("extract-text", "in").stderr == "taskbridge: 3 of 3 done, 3 credits\n"
@@ -644,7 +646,7 @@ def test_a_resume_removes_what_a_killed_download_left(go: Run, place: Path) -> N
     mine = [place / "out" / "a.pdf" / "mine.part", place / "out" / ".taskbridge-0123456789abcdef.part"]
     for path in (left, *mine):
         path.write_bytes(b"half")
-    change_ledger(place, "UPDATE entry SET phase = 'accepted'")
+    change_store(place, "UPDATE taskbridge_intent SET downloaded_at = NULL")
 
     assert go("--resume").returncode == 0
     assert not left.exists()

@@ -31,11 +31,11 @@ def go(place: Path, run_here: Run) -> Run:
 
 
 def costs() -> list[tuple[float, str]]:
-    with closing(sqlite3.connect("out/taskbridge-run.sqlite")) as ledger, ledger:
-        return ledger.execute("SELECT amount, unit FROM entry ORDER BY number").fetchall()
+    with closing(sqlite3.connect("out/taskbridge-run.sqlite")) as database, database:
+        return database.execute("SELECT amount, unit FROM taskbridge_watch ORDER BY created_at").fetchall()
 
 
-def test_the_ledger_and_the_last_record_say_what_the_run_cost(go: Run) -> None:
+def test_the_store_and_the_last_record_say_what_the_run_cost(go: Run) -> None:
     first = records(go("extract-text", "in/a.pdf", "in/b.pdf", "--json").stdout)
     assert first[-1]["usage"] == {"credits": 2}
     assert {each["task"]["usage"]["amount"] for each in first[:-1]} == {1}
@@ -57,7 +57,7 @@ def test_no_more_is_submitted_once_the_cost_is_reached(go: Run, own_vendors: Emu
     assert "--max-in-flight 1 --max-cost 2" in shown[2]
     assert own_vendors.count("cloudconvert", "POST", JOBS) == 2
 
-    same = go("--resume", "--max-cost", "2")  # earlier runs of the ledger count
+    same = go("--resume", "--max-cost", "2")  # what earlier processes submitted counts
     assert (same.returncode, own_vendors.count("cloudconvert", "POST", JOBS)) == (8, 2)
 
     more = go("--resume", "--max-cost", "10")
@@ -80,10 +80,10 @@ def test_a_limit_needs_a_vendor_that_says_what_a_task_costs(go: Run, own_vendors
     assert "Scan Documents does not say what a task costs" in done.stderr
 
 
-def test_a_damaged_cost_in_the_ledger_is_refused(go: Run) -> None:
+def test_a_damaged_cost_in_the_store_is_refused(go: Run) -> None:
     go("extract-text", "in/a.pdf")
-    with closing(sqlite3.connect("out/taskbridge-run.sqlite")) as ledger, ledger:
-        ledger.execute("UPDATE entry SET amount = 'much'")
+    with closing(sqlite3.connect("out/taskbridge-run.sqlite")) as database, database:
+        database.execute("UPDATE taskbridge_watch SET amount = 'much'")
     assert "is damaged (an amount is no number)" in go("--resume").stderr
 
 
@@ -123,7 +123,7 @@ def test_a_dry_run_of_a_resume_says_what_is_left(go: Run, place: Path, own_vendo
 def test_a_dry_run_refuses_what_a_run_refuses(go: Run) -> None:
     assert go("no-such-operation", "in", "--dry-run").returncode == 2
     go("extract-text", "in/a.pdf")
-    assert "is the ledger of an earlier run" in go("extract-text", "in", "--dry-run").stderr
+    assert "is the store of an earlier run" in go("extract-text", "in", "--dry-run").stderr
 
 
 # The account, and two vendors side by side.

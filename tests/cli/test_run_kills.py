@@ -44,16 +44,16 @@ VENDORS: Final = {
 BLIND: Final = "expertai-extract"  # cannot be searched for a submission
 
 # Runs one command after another, each in a forked process, because starting an interpreter takes longer than most runs.
-# A command may be asked to kill itself before or after the nth change of a kind in its ledger.
+# A command may be asked to kill itself before or after the nth change of a kind in its store.
 LAUNCHER: Final = """
 import json, os, signal, sys
-import taskbridge.cli.app, taskbridge.cli.run.plan, taskbridge.cli.run.progress, taskbridge.cli.run.worker
+import taskbridge.cli.app, taskbridge.cli.run.plan, taskbridge.cli.run.progress, taskbridge.store.runs.worker
 import taskbridge_cloudconvert, taskbridge_expertai_extract, taskbridge_scan_documents, taskbridge_smartdocumentor
 from taskbridge.cli import main
-from taskbridge.cli.run.ledger import Ledger
+from taskbridge.store.runs.stored import StoredRun
 
 def kill_at(name, when, left):
-    real = getattr(Ledger, name)
+    real = getattr(StoredRun, name)
 
     def change(*args, **kwargs):
         nonlocal left
@@ -64,7 +64,7 @@ def kill_at(name, when, left):
         if left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(Ledger, name, change)
+    setattr(StoredRun, name, change)
 
 for line in sys.stdin:
     job = json.loads(line)
@@ -80,9 +80,13 @@ for line in sys.stdin:
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 ALL: Final = [
-    (name, when) for name in ("mark_submitting", "mark_accepted", "mark_ended") for when in ("before", "after")
+    (name, when)
+    for name in ("mark_submitting", "mark_accepted", "mark_seen", "mark_downloaded")
+    for when in ("before", "after")
 ]
-MOMENTS: Final = ALL if FULL else [("mark_submitting", "after"), ("mark_accepted", "before"), ("mark_ended", "before")]
+MOMENTS: Final = (
+    ALL if FULL else [("mark_submitting", "after"), ("mark_accepted", "before"), ("mark_downloaded", "before")]
+)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""``run``: submit, wait for and download many files, with a ledger from which a later run resumes."""
+"""``run``: submit, wait for and download many files, with each step stored, from which a later run resumes."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from taskbridge.cli.output import Output
-    from taskbridge.cli.run.ledger import Ledger
     from taskbridge.cli.run.plan import RunRequest
     from taskbridge.cli.run.progress import RunProgress
-    from taskbridge.cli.run.worker import FileUpdate, RunPool
+    from taskbridge.store.runs.files import FileUpdate
+    from taskbridge.store.runs.stored import StoredRun
+    from taskbridge.store.runs.worker import RunPool
 
 _NOTE_INTERVAL: Final = 60.0  # seconds between two lines that say how far a run is
 _UNLIMITED: Final = 86_400.0  # seconds that stand for `--settle none`
@@ -52,8 +53,8 @@ _UNLIMITED: Final = 86_400.0  # seconds that stand for `--settle none`
     metavar="N",
     help="Most files at the vendor at once.",
 )
-@click.option("--ledger", metavar="PATH", help="The run's ledger; default: taskbridge-run.sqlite in DIR.")
-@click.option("--resume", is_flag=True, help="Resume from the ledger if it exists; OPERATION and FILE may be omitted.")
+@click.option("--store", metavar="URL", help="The store: a file, or a URL; default: taskbridge-run.sqlite in DIR.")
+@click.option("--resume", is_flag=True, help="Resume the run if the store has it; OPERATION and FILE may be omitted.")
 @click.option(
     "--resubmit-uncertain",
     is_flag=True,
@@ -98,11 +99,11 @@ def command(
     """Submit, wait for and download many files, recording each step.
 
     A FILE is a path, a folder (the files in it), a pattern, or a URL. One bad file never stops the others. However the
-    run ends, the same command with --resume continues from its ledger, and no file is submitted twice: an uncertain
+    run ends, the same command with --resume continues from its store, and no file is submitted twice: an uncertain
     submission is looked up first.
     """
     from taskbridge.cli.run.plan import RunRequest  # noqa: PLC0415  # heavy
-    from taskbridge.cli.run.worker import RunLimits  # noqa: PLC0415  # as above
+    from taskbridge.store.runs.worker import RunLimits  # noqa: PLC0415  # as above
 
     if not given["resume"] and (not words or not (words[1:] or files_from)):
         raise click.UsageError("An operation and at least one file are needed.")
@@ -121,24 +122,26 @@ def _run(output: Output, request: RunRequest) -> int:
     """Process all files as far as possible; return the exit code."""
     from taskbridge.cli.run.plan import open_run  # noqa: PLC0415  # heavy
     from taskbridge.cli.run.progress import RunProgress, show_stop  # noqa: PLC0415  # as above
-    from taskbridge.cli.run.worker import FileRunner, RunPool  # noqa: PLC0415  # as above
+    from taskbridge.store.runs.worker import FileRunner, RunPool  # noqa: PLC0415  # as above
 
-    ledger: Ledger | None = None
+    run: StoredRun | None = None
     progress: RunProgress | None = None
 
     def report(word: str) -> None:
-        if ledger is None:
+        if run is None:
             output.stopped(word)
         else:
             in_table = progress is not None and is_live()
-            known = progress or RunProgress(ledger.entries())
+            known = progress or RunProgress(run.files())
             show_stop(output, word, known, request.resume_command(), in_table=in_table)
 
     with ExitStack() as stack, output.signals.reporting(report):
-        ledger, client, terms = open_run(output, request)
-        stack.enter_context(ledger)
-        pool = RunPool(FileRunner(client, ledger, terms, request.folder, request.limits), request.limits.max_in_flight)
-        progress = RunProgress(ledger.entries())
+        closing, run, client, terms = open_run(output, request)
+        stack.enter_context(closing)
+        if not run.is_owner and not output.as_json:
+            output.note(f"taskbridge: {run.owner_of(client.name)} submits the files and polls their tasks")
+        pool = RunPool(FileRunner(client, run, terms, request.limits), request.limits.max_in_flight)
+        progress = RunProgress(run.files())
         with client.observe(progress.observe), _view(output, progress) as show:
             try:
                 with output.signals.raising():
@@ -153,8 +156,8 @@ def _run(output: Output, request: RunRequest) -> int:
                 pool.stop()
                 for last in pool.drain():
                     progress.update(last)
-                if pool.ledger_error is None:
-                    progress.stop(ledger.entries())
+                if pool.store_error is None:
+                    progress.stop(run.files())
     return _show_end(output, request, pool, progress)
 
 
@@ -180,7 +183,7 @@ def _view(output: Output, progress: RunProgress) -> AbstractContextManager[Calla
     if output.as_json or not is_live():
         from taskbridge.cli.run.progress import show_line  # noqa: PLC0415  # heavy
 
-        width = min(60, max((len(printable(each.folder)) for each in progress.entries.values()), default=0))
+        width = min(60, max((len(printable(each.folder)) for each in progress.files.values()), default=0))
         return nullcontext(partial(show_line, output, width))
     try:
         from taskbridge.cli.run.live_table import RunTable  # noqa: PLC0415  # needs rich, on terminals only
@@ -195,14 +198,14 @@ def _show_end(output: Output, request: RunRequest, pool: RunPool, progress: RunP
     """Write how the run ended; return the exit code."""
     if pool.refusal is not None:
         output.error(pool.refusal, "nothing more was submitted: ")
-    if pool.ledger_error is not None:
-        output.note(f"taskbridge: {pool.ledger_error}")
+    if pool.store_error is not None:
+        output.note(f"taskbridge: {pool.store_error}; nothing more was submitted")
     resume = request.resume_command() if progress.is_resumable else None
     if output.as_json:
         counts = {step: count for step, count in sorted(progress.steps.items()) if count}
         output.record(
             {
-                "files": len(progress.entries),
+                "files": len(progress.files),
                 "counts": counts,
                 "usage": progress.usage,
                 "max_cost_reached": pool.is_cost_reached,
@@ -211,7 +214,7 @@ def _show_end(output: Output, request: RunRequest, pool: RunPool, progress: RunP
         )
     else:
         _note_end(output, pool, progress, resume)
-    if pool.ledger_error is not None:
+    if pool.store_error is not None:
         return BROKEN
     if pool.refusal is not None:
         return code_of(pool.refusal)

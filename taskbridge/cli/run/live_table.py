@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from taskbridge.cli.run.progress import RunProgress
-    from taskbridge.cli.run.worker import FileUpdate
+    from taskbridge.store.runs.files import FileUpdate
 
 _OTHER_COLUMNS: Final = 60  # columns of the terminal that are not for the file's name
 _OTHER_LINES: Final = 4  # lines of the terminal that are not for files
@@ -68,9 +68,9 @@ class RunTable(AbstractContextManager["Callable[[FileUpdate], None]", None]):
             room = max(1, console.height - _OTHER_LINES)
             # files in progress first, then those that went wrong, then those that are done
             ranked = sorted(latest, key=lambda update: (update.is_final, update.step in _COUNTED_ONLY))
-            shown = sorted(ranked[:room], key=lambda update: update.entry.number)
+            shown = sorted(ranked[:room], key=lambda update: update.file.number)
         width = min(
-            max([8, *(len(printable(update.entry.folder)) for update in shown)]),
+            max([8, *(len(printable(update.file.folder)) for update in shown)]),
             max(20, console.width - _OTHER_COLUMNS),
         )
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", expand=True)
@@ -83,11 +83,11 @@ class RunTable(AbstractContextManager["Callable[[FileUpdate], None]", None]):
         for update in shown:
             word, color = _STEPS[update.step]
             is_waiting = update.step == "waiting"
-            due = progress.due.get(update.entry.ref or "") if is_waiting else None
+            due = progress.due.get(update.file.ref or "") if is_waiting else None
             table.add_row(
-                Text(printable(update.entry.folder, 200)),
+                Text(printable(update.file.folder, 200)),
                 Text(word, style=color),
-                Text(duration_text(progress.age(update.entry.number))),
+                Text(duration_text(progress.age(update.file.number))),
                 Text(time_left(due)),
                 Text("" if update.task is None or update.is_final else native_text(update.task)),
                 self._detail(update),
@@ -98,7 +98,7 @@ class RunTable(AbstractContextManager["Callable[[FileUpdate], None]", None]):
         return Group(*([table] if shown else []), Text(total, style="dim"))
 
     def _detail(self, update: FileUpdate) -> Text:
-        poll_error = self._progress.poll_errors.get(update.entry.ref or "")
+        poll_error = self._progress.poll_errors.get(update.file.ref or "")
         if update.step == "downloading":
             return Text("" if update.fraction is None else f"{update.fraction:.0%}")
         if update.is_final or update.error is not None:

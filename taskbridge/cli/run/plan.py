@@ -1,34 +1,39 @@
-"""The plan of a run: what was requested, written to the ledger before anything is submitted."""
+"""What the command line asks `run` for, and the store that it opens for that."""
 
 from __future__ import annotations
 
-import errno
-import os
-from contextlib import contextmanager
+import sqlite3
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from taskbridge._config.registry import load_provider
-from taskbridge._engine.download import remove_temporary_files
-from taskbridge._engine.inputs import STAGE_HINT, is_url
-from taskbridge._engine.redirects import name_of
-from taskbridge.cli.formatting import os_error_text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from taskbridge._config.defaults import default_clock
+from taskbridge._engine.error_text import os_error_text
+from taskbridge._engine.inputs import is_url
 from taskbridge.cli.options import find_documents, open_client
 from taskbridge.cli.resume import command_line
-from taskbridge.cli.run.ledger import Ledger, LedgerEntry, RunTerms
-from taskbridge.cli.run.worker import RunLimits
-from taskbridge.errors import ConfigError, TaskbridgeError, UnsupportedFeature, printable
+from taskbridge.errors import ConfigError, TaskbridgeError, printable
+from taskbridge.store.dialects import open_database
+from taskbridge.store.runs.plan import RunPlan, begin_run, check_folders
+from taskbridge.store.runs.stored import StoredRun
+from taskbridge.store.runs.worker import RunLimits
+from taskbridge.store.schema import VERSION_TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Mapping
     from typing import Any
 
     from taskbridge.cli.output import Output
     from taskbridge.client import Client
+    from taskbridge.store.runs.files import RunFile, RunTerms
 
-_LEDGER_NAME: Final = "taskbridge-run.sqlite"
-_LONGEST_FOLDER: Final = 240  # bytes; file systems take 255, and a number may be added
+_STORE_NAME: Final = "taskbridge-run.sqlite"
+_OLD_FORMAT: Final = 0x7461736B  # in the header of a file that an earlier version of `run` wrote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +41,14 @@ class RunRequest:
     """What the command line asks for.
 
     Attributes:
-        words: The operation and the documents; empty to take them from the ledger.
+        words: The operation and the documents; empty to take them from the stored run.
         list_path: A file that names more documents.
         to: The folder for the results.
         connection: Name of the connection, or None.
         neutral: Neutral options.
         options: The vendor's own options.
-        ledger: Path of the ledger; None for the default in `to`.
-        resume: Whether to resume from an existing ledger.
+        store: Path or URL of the store; None for the default in `to`.
+        resume: Whether to resume a stored run.
         limits: The limits of the run.
     """
 
@@ -53,7 +58,7 @@ class RunRequest:
     connection: str | None
     neutral: Mapping[str, Any]
     options: Mapping[str, Any]
-    ledger: str | None
+    store: str | None
     resume: bool
     limits: RunLimits
 
@@ -63,16 +68,24 @@ class RunRequest:
         return Path(self.to)
 
     @property
-    def ledger_path(self) -> Path:
-        """Where the ledger is."""
-        return self.folder / _LEDGER_NAME if self.ledger is None else Path(self.ledger)
+    def store_path(self) -> Path | None:
+        """Where the store is; None if it is not a file."""
+        if self.store is None:
+            return self.folder / _STORE_NAME
+        if "://" not in self.store:
+            return Path(self.store)
+        try:
+            url = make_url(self.store)
+        except ArgumentError:
+            return None
+        return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
     def resume_command(self) -> str:
-        """Return the command that resumes from the ledger, quoted for a shell."""
+        """Return the command that resumes the run, quoted for a shell; without a password of the store."""
         default, limits = RunLimits(), self.limits
         options = {
             "to": self.to,
-            "ledger": self.ledger,
+            "store": _without_password(self.store),
             "max-in-flight": None if limits.max_in_flight == default.max_in_flight else str(limits.max_in_flight),
             "timeout": None if limits.timeout == default.timeout else _seconds(limits.timeout),
             "max-bytes": None if limits.max_bytes == default.max_bytes else _bytes(limits.max_bytes),
@@ -80,6 +93,10 @@ class RunRequest:
             "max-cost": None if limits.max_cost is None else f"{limits.max_cost:.15g}",
         }
         return command_line("run --resume", **options)
+
+
+def _without_password(store: str | None) -> str | None:
+    return make_url(store).render_as_string() if store is not None and "://" in store else store
 
 
 def _seconds(seconds: float | None) -> str:
@@ -90,243 +107,173 @@ def _bytes(size: int | None) -> str:
     return "none" if size is None else str(size)
 
 
-def open_run(output: Output, request: RunRequest) -> tuple[Ledger, Client, RunTerms]:
-    """Open the ledger, with all files in it, and the connection.
+def open_run(output: Output, request: RunRequest) -> tuple[ExitStack, StoredRun, Client, RunTerms]:
+    """Open the connection and the store, with all files in it; the stack closes the store.
 
     Raises:
         TaskbridgeError: The request cannot be carried out; nothing was sent.
     """
-    _check_folder(request)
-    try:
-        sources = find_documents(request.words[1:], request.list_path)
-        path = request.ledger_path
-        if _has_ledger(request):
-            with _open_ledger(path) as ledger:
-                client, terms = _reconnect(output, request, ledger, sources)
-                for entry in ledger.entries():
-                    remove_temporary_files(request.folder / entry.folder)
-                ledger.begin(terms, _new_entries(request, ledger.entries(), sources))
-                return ledger, client, terms
-        client, terms = _connect_new(output, request, sources)
+    with _plain_errors(), ExitStack() as stack:
+        plan = _plan(output, request)
+        is_known = _has_store(request)
+        client_and_terms = None if is_known else plan.connect_new()
+        if not is_known:
+            request.folder.mkdir(parents=True, exist_ok=True)
+            if request.store_path is not None:
+                request.store_path.parent.mkdir(parents=True, exist_ok=True)
+        run, known = _open_store(stack, request)
+        client, terms = client_and_terms or _connect(request, plan, run, known)
+        stack.enter_context(run)
+        begin_run(run, plan, client, terms)
         request.folder.mkdir(parents=True, exist_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _open_ledger(path) as ledger:
-            ledger.begin(terms, _new_entries(request, ledger.entries(), sources))
-            return ledger, client, terms
-    except OSError as error:
-        if isinstance(error, TaskbridgeError):
-            raise
-        problem = os_error_text(error)
-    raise ConfigError(problem)
+        return stack.pop_all(), run, client, terms
 
 
-def preview_run(output: Output, request: RunRequest) -> tuple[Client, RunTerms, list[LedgerEntry]]:
-    """Return the connection and all files that a run would have in its ledger; write nothing.
+def preview_run(output: Output, request: RunRequest) -> tuple[Client, RunTerms, list[RunFile]]:
+    """Return the connection and all files that a run would have in its store; write nothing.
 
     Raises:
         TaskbridgeError: The request cannot be carried out.
     """
-    _check_folder(request)
+    with _plain_errors(), ExitStack() as stack:
+        plan = _plan(output, request)
+        if not _has_store(request):
+            client, terms = plan.connect_new()
+            return client, terms, plan.new_files([])
+        run, known = _open_store(stack, request)
+        client, terms = _connect(request, plan, run, known)
+        files = run.files()
+        check_folders(run.folder, files)
+        return client, terms, [*files, *plan.new_files(files)]
+
+
+@contextmanager
+def _plain_errors() -> Generator[None]:
+    """Raise errors of the operating system as `ConfigError`."""
     try:
-        sources = find_documents(request.words[1:], request.list_path)
-        if not _has_ledger(request):
-            client, terms = _connect_new(output, request, sources)
-            return client, terms, _new_entries(request, [], sources)
-        with Ledger.open(request.ledger_path) as ledger:
-            client, terms = _reconnect(output, request, ledger, sources)
-            known = ledger.entries()
-            return client, terms, [*known, *_new_entries(request, known, sources)]
+        yield
     except OSError as error:
         if isinstance(error, TaskbridgeError):
             raise
         problem = os_error_text(error)
+    else:
+        return
     raise ConfigError(problem)
 
 
-def _check_folder(request: RunRequest) -> None:
-    """Refuse a URL as the folder for the results.
+def _plan(output: Output, request: RunRequest) -> RunPlan:
+    """Return what is asked for.
 
     Raises:
-        ConfigError: It is one.
+        ConfigError: The folder for the results is a URL.
+        InvalidInput: The documents are not there.
+        OSError: The list of documents cannot be read.
     """
     if is_url(request.to):
         raise ConfigError(
-            "--to is a local folder, where the ledger and the results of a run are; copy the results to a storage "
-            "afterwards, or save those of a task there with: taskbridge download REF --to URL"
+            "--to is a local folder, where the results of a run are; copy the results to a storage afterwards, or save "
+            "those of a task there with: taskbridge download REF --to URL"
         )
+    return RunPlan(
+        connect=partial(open_client, output),
+        operation=request.words[0] if request.words else None,
+        sources=find_documents(request.words[1:], request.list_path),
+        folder=request.folder,
+        connection=request.connection,
+        neutral=request.neutral,
+        options=request.options,
+        max_cost=request.limits.max_cost,
+        store_path=request.store_path,
+    )
 
 
-def _has_ledger(request: RunRequest) -> bool:
-    """Whether there is a ledger to resume from.
+def _has_store(request: RunRequest) -> bool:
+    """Whether there is a store that may have the run.
 
     Raises:
-        ConfigError: There is one, but the run is not to resume; or it was emptied.
+        ConfigError: There is a run, but it is not to be resumed; or the file was emptied, or is no store.
     """
-    path = request.ledger_path
-    exists = path.exists() and path.stat().st_size > 0
-    if path.exists() and not exists:
-        _refuse_lost(request)
-    if exists and not request.resume:
+    path = request.store_path
+    if path is None:
+        return True
+    if not path.exists():
+        return False
+    if path.stat().st_size == 0:
+        _refuse_lost(request, path)
+        return False
+    if request.store is None and not request.resume:
         raise ConfigError(
-            f"{printable(str(path), 300)} is the ledger of an earlier run; add --resume to resume it, or name "
-            "another with --ledger"
+            f"{printable(str(path), 300)} is the store of an earlier run; add --resume to resume it, or name another "
+            "with --store"
         )
-    return exists
+    _check_file(path)
+    return True
 
 
-def _connect_new(output: Output, request: RunRequest, sources: Sequence[str]) -> tuple[Client, RunTerms]:
-    """Open the connection of a new run.
+def _check_file(path: Path) -> None:
+    """Check that a file is a store, before anything is created in it.
 
     Raises:
-        TaskbridgeError: There is nothing to submit, or the vendor would take none of it.
+        ConfigError: It is not.
     """
-    if not request.words or not sources:
-        raise ConfigError(
-            f"there is no ledger {printable(str(request.ledger_path), 300)} to resume from; name an operation and files"
-        )
-    client, terms = _connect(output, request, request.connection)
-    _check_inputs(client, sources)
-    _check_files(sources)
-    return client, terms
-
-
-@contextmanager
-def _open_ledger(path: Path) -> Generator[Ledger]:
-    """Open a ledger; close it again after an error."""
-    ledger = Ledger.open(path)
+    problem = ""
     try:
-        yield ledger
-    except BaseException:
-        ledger.close()
-        raise
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as file:
+            tables = {name for (name,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if file.execute("PRAGMA application_id").fetchone() == (_OLD_FORMAT,):
+                problem = "was written by an earlier version of taskbridge; finish its run with that version"
+            elif tables and VERSION_TABLE not in tables:
+                problem = "is another program's database"
+    except sqlite3.OperationalError as error:
+        busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+        problem = "is in use by another run" if busy else f"cannot be read ({printable(str(error), 200)})"
+    except sqlite3.Error as error:
+        problem = f"is not a store ({printable(str(error), 200)})"
+    if problem:
+        raise ConfigError(f"{printable(str(path), 300)} {problem}; name another file with --store")
 
 
-def _reconnect(output: Output, request: RunRequest, ledger: Ledger, sources: Sequence[str]) -> tuple[Client, RunTerms]:
-    """Open the connection of a run that is resumed.
+def _open_store(stack: ExitStack, request: RunRequest) -> tuple[StoredRun, RunTerms | None]:
+    """Open the store, and read the run, if there is one.
 
     Raises:
-        TaskbridgeError: The ledger does not fit the request, or its folders are not safe to write to.
+        ConfigError: The store cannot be used, or has a run that is not to be resumed.
     """
-    path = printable(str(request.ledger_path), 300)
-    known = ledger.terms()
-    if known is None:
-        _refuse_lost(request)
-        if not sources:
-            raise ConfigError(f"{path} is empty: its run never started; name an operation and files")
-        client, terms = _connect(output, request, request.connection)
-    else:
-        given = {
-            "operation": (request.words[0] if request.words else None, known.operation),
-            "connection": (request.connection, known.connection),
-            "neutral option": (dict(request.neutral) or None, known.neutral),
-            "options": (dict(request.options) or None, known.options),
-        }
-        for name, (now, then) in given.items():
-            if now is not None and now != then:
-                raise ConfigError(
-                    f"the ledger {path} is for another {name} ({printable(str(then), 100)}); name another with --ledger"
-                )
-        client, terms = _connect(output, request, known.connection, known)
-        if not set(known.provider.split(", ")) <= set(terms.provider.split(", ")):
-            raise ConfigError(
-                f"the ledger is for {known.provider}, but connection {known.connection!r} now uses {terms.provider}"
-            )
-    for entry in ledger.entries():
-        folder = request.folder / entry.folder
-        if folder.is_symlink():
-            raise ConfigError(f"{printable(str(folder), 300)} is a link to another folder; results are not saved there")
-    return client, terms
+    is_beside = request.store is None
+    where = request.store or request.folder / _STORE_NAME
+    database = open_database(where, None, default_clock(), alone_on_network=is_beside)
+    stack.callback(database.close)
+    run = StoredRun(database, request.folder, is_beside=is_beside)
+    known = run.terms()
+    if known is not None and not request.resume:
+        raise ConfigError(
+            f"the store {database.name} has a run in {printable(request.to, 300)} already; add --resume to resume it, "
+            "or name another folder with --to"
+        )
+    return run, known
 
 
-def _refuse_lost(request: RunRequest) -> None:
-    """Refuse an empty ledger beside results: what they belong to would be submitted again.
+def _connect(request: RunRequest, plan: RunPlan, run: StoredRun, known: RunTerms | None) -> tuple[Client, RunTerms]:
+    """Open the connection for what is stored.
+
+    Raises:
+        TaskbridgeError: What is stored does not fit the request.
+    """
+    if known is not None:
+        return plan.reconnect(known)
+    if request.store is None:
+        _refuse_lost(request, run.database.name)
+    return plan.connect_new()
+
+
+def _refuse_lost(request: RunRequest, store: str) -> None:
+    """Refuse an empty store beside results: what they belong to would be submitted again.
 
     Raises:
         ConfigError: There are results.
     """
     if request.folder.is_dir() and any(each.is_dir() for each in request.folder.iterdir()):
         raise ConfigError(
-            f"the ledger {printable(str(request.ledger_path), 300)} is empty, but {printable(request.to, 300)} has "
-            "results: restore it, or remove it to start a new run"
+            f"the store {store} is empty, but {printable(request.to, 300)} has results: restore "
+            "it, or remove it to start a new run"
         )
-
-
-def _connect(
-    output: Output, request: RunRequest, connection: str | None, known: RunTerms | None = None
-) -> tuple[Client, RunTerms]:
-    client = open_client(output, connection)
-    operation = request.words[0] if known is None else known.operation
-    neutral, options = (request.neutral, request.options) if known is None else (known.neutral, known.options)
-    problem = client.can(operation, options=options, **neutral).error
-    if problem is not None:
-        raise problem
-    vendors = client.members or (client,)
-    for each in vendors:
-        if request.limits.max_cost is not None and not each.capabilities.usage:
-            title = load_provider(each.provider).title
-            raise UnsupportedFeature(
-                f"{title} does not say what a task costs, so --max-cost would never end the run",
-                provider=each.provider,
-                connection=each.name,
-            )
-    providers = ", ".join(dict.fromkeys(each.provider for each in vendors))
-    return client, RunTerms(client.name, providers, operation, options, neutral)
-
-
-def _check_inputs(client: Client, sources: Sequence[str]) -> None:
-    """Refuse a run if the vendors take none of its files; if they take some, the others fail one by one.
-
-    Raises:
-        UnsupportedFeature: No vendor takes any.
-    """
-    members = client.members or (client,)
-    accepted = frozenset[str]().union(*(each.capabilities.inputs for each in members))
-    kinds = {"url" if is_url(source) else "path" for source in sources}
-    if not kinds & accepted:
-        refusals = (
-            f"{load_provider(each.provider).title} takes no document given as {' or '.join(sorted(kinds))}; "
-            f"it takes: {', '.join(sorted(each.capabilities.inputs))}"
-            f"{STAGE_HINT if 'url' in each.capabilities.inputs else ''}"
-            for each in members
-        )
-        raise UnsupportedFeature("; ".join(refusals), connection=client.name)
-
-
-def _check_files(sources: Sequence[str]) -> None:
-    """Refuse a run without any existing file, such as one of a mistyped folder; it must not leave a ledger.
-
-    Raises:
-        FileNotFoundError: There is none.
-    """
-    if not any(is_url(source) or os.path.lexists(source) for source in sources):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), sources[0])
-
-
-def _new_entries(request: RunRequest, known: Sequence[LedgerEntry], sources: Sequence[str]) -> list[LedgerEntry]:
-    """Return the files that the ledger does not have yet."""
-    folders = {each.folder.casefold() for each in known}
-    ignored = {each.source for each in known}
-    ignored |= {f"{request.ledger_path.absolute()}{end}" for end in ("", "-journal")}  # may be among the documents
-    added: list[LedgerEntry] = []
-    for number, source in enumerate((each for each in sources if each not in ignored), len(known) + 1):
-        added.append(LedgerEntry(number, source, _choose_folder(request.folder, _folder_name(source), folders)))
-    return added
-
-
-def _folder_name(source: str) -> str:
-    """Return the name of the folder for a document: for a file its own, whatever is in it."""
-    if is_url(source):
-        return name_of(source)
-    name = os.fsencode(os.path.basename(source))  # noqa: PTH119  # a text, no path
-    return os.fsdecode(name) if len(name) <= _LONGEST_FOLDER else name[:_LONGEST_FOLDER].decode(errors="ignore")
-
-
-def _choose_folder(parent: Path, name: str, taken: set[str]) -> str:
-    """Choose the folder for a document's results, and mark it as taken."""
-    base = folder = name
-    number = 1
-    while folder.casefold() in taken or os.path.lexists(parent / folder):
-        number += 1
-        folder = f"{base}-{number}"
-    taken.add(folder.casefold())
-    return folder

@@ -6,16 +6,17 @@ from collections import Counter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from taskbridge._engine.error_text import error_text
 from taskbridge._engine.inputs import is_url
 from taskbridge.cli.exit_codes import UNREACHABLE, code_of
 from taskbridge.cli.formatting import EMPTY, detail_text, native_text
 from taskbridge.cli.records import error_record, task_record
 from taskbridge.cli.resume import stop_record
-from taskbridge.cli.run.ledger import LedgerEntry, Phase, has_changed
-from taskbridge.cli.run.worker import FileUpdate, age_of, error_text
 from taskbridge.errors import TaskbridgeError, WaitTimeout, printable
 from taskbridge.events import Observation
 from taskbridge.models import UsageUnit, total_usage, usage_text
+from taskbridge.store.runs.files import FilePhase, FileUpdate, RunFile
+from taskbridge.store.runs.worker import age_of, ended_before
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _MOST: Final = 500  # characters of an error on one line
 _MOST_WORDS: Final = 5  # different status words on one line
-_ENDED: Final = frozenset({Phase.DONE, Phase.FAILED})
+_ENDED: Final = frozenset({FilePhase.DONE, FilePhase.FAILED})
 _PLACES: Final = ("at the vendor", "submitting", "uncertain", "failed", "not done", "changed", "not submitted")
 
 # Step -> how the end of a file is printed.
@@ -42,7 +43,7 @@ class RunProgress:
     """The state of the files of a run.
 
     Attributes:
-        entries: All files, by number.
+        files: All files, by number.
         latest: The last update of each file, by number.
         due: Monotonic second of the next poll, by ref.
         poll_errors: Why the last poll failed, by ref; removed by the next one that succeeds.
@@ -50,52 +51,50 @@ class RunProgress:
         places: How many files are where, as `summary` counts them.
     """
 
-    def __init__(self, entries: Iterable[LedgerEntry]) -> None:
-        self.entries = {each.number: each for each in entries}
+    def __init__(self, files: Iterable[RunFile]) -> None:
+        self.files = {each.number: each for each in files}
         self.latest: dict[int, FileUpdate] = {}
         self.due: dict[str, float] = {}
         self.poll_errors: dict[str, TaskbridgeError] = {}
         self._began = monotonic()
-        self._earlier = max((_age(each) for each in self.entries.values()), default=0.0)  # seconds in earlier runs
+        self._earlier = max((_age(each) for each in self.files.values()), default=0.0)  # seconds in earlier runs
         self._finished = 0  # files that came to their end in this run
         self._times: dict[int, tuple[float, float | None]] = {}  # monotonic seconds of the first and the final update
-        self.steps = Counter(self._initial_step(each) for each in self.entries.values())
-        self.places = Counter(_place(each, "") for each in self.entries.values())
+        self.steps = Counter(self._initial_step(each) for each in self.files.values())
+        self.places = Counter(_place(each, "") for each in self.files.values())
 
     @staticmethod
-    def _initial_step(entry: LedgerEntry) -> str:
-        return "done" if entry.phase is Phase.DONE else "queued"
+    def _initial_step(file: RunFile) -> str:
+        return "done" if file.phase is FilePhase.DONE else "queued"
 
     def known_updates(self) -> Iterator[FileUpdate]:
         """Yield what an earlier run already found: files that failed, and files that changed after their submission."""
-        for each in list(self.entries.values()):
-            if each.phase is Phase.FAILED:
-                yield FileUpdate(each, "failed")
-            elif each.phase is Phase.DONE and has_changed(each.source, each.submitted):
-                yield FileUpdate(each, "changed")
+        for each in list(self.files.values()):
+            if each.phase in _ENDED and (update := ended_before(each)).step != "done":
+                yield update
 
-    def unfinished(self) -> list[LedgerEntry]:
+    def unfinished(self) -> list[RunFile]:
         """Return the files that still need work."""
-        return [each for each in self.entries.values() if each.phase not in _ENDED]
+        return [each for each in self.files.values() if each.phase not in _ENDED]
 
     def update(self, update: FileUpdate) -> None:
         """Record an update."""
-        number = update.entry.number
-        before, known = self.latest.get(number), self.entries[number]
+        number = update.file.number
+        before, known = self.latest.get(number), self.files[number]
         self.steps[before.step if before is not None else self._initial_step(known)] -= 1
         self.steps[update.step] += 1
         self.places[_place(known, before.step if before is not None else "")] -= 1
-        self.places[_place(update.entry, update.step)] += 1
-        self.entries[number], self.latest[number] = update.entry, update
+        self.places[_place(update.file, update.step)] += 1
+        self.files[number], self.latest[number] = update.file, update
         began, _ = self._times.get(number, (monotonic() - (0.0 if update.is_final else _age(known)), None))
         self._times[number] = (began, monotonic() if update.is_final else None)
         self._finished += update.is_final and before is not None
 
-    def stop(self, entries: Iterable[LedgerEntry]) -> None:
-        """Take over what the ledger says of the files, now that the run has stopped."""
-        self.entries = {each.number: each for each in entries}
+    def stop(self, files: Iterable[RunFile]) -> None:
+        """Take over what the store says of the files, now that the run has stopped."""
+        self.files = {each.number: each for each in files}
         ends = {number: update.step if update.is_final else "" for number, update in self.latest.items()}
-        self.places = Counter(_place(each, ends.get(number, "")) for number, each in self.entries.items())
+        self.places = Counter(_place(each, ends.get(number, "")) for number, each in self.files.items())
 
     def observe(self, event: Event) -> None:
         """Record how a poll went, and when the next one is due."""
@@ -115,7 +114,7 @@ class RunProgress:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the first submission, also of an earlier run with the same ledger."""
+        """Seconds since the first submission, also by an earlier process."""
         return self._earlier + monotonic() - self._began
 
     @property
@@ -140,7 +139,7 @@ class RunProgress:
     @property
     def is_complete(self) -> bool:
         """Whether every file is done."""
-        return self.steps["done"] == len(self.entries)
+        return self.steps["done"] == len(self.files)
 
     @property
     def is_resumable(self) -> bool:
@@ -150,7 +149,7 @@ class RunProgress:
     @property
     def usage(self) -> Mapping[UsageUnit, float]:
         """What the files cost so far, in this run and in earlier ones, by unit."""
-        return total_usage(each.usage for each in self.entries.values())
+        return total_usage(each.usage for each in self.files.values())
 
     def summary(self) -> str:
         """Return how many files are where, and what they cost: ``2 of 5 done, 3 at the vendor, 2 credits``."""
@@ -158,27 +157,27 @@ class RunProgress:
         empty = sum(update.is_empty for update in list(self.latest.values()))
         parts += [f"{empty} without any result"] if empty else []
         cost = [usage_text(self.usage)] if self.usage else []
-        return ", ".join([f"{self.places['done']} of {len(self.entries)} done", *parts, *cost])
+        return ", ".join([f"{self.places['done']} of {len(self.files)} done", *parts, *cost])
 
 
-def _place(entry: LedgerEntry, step: str) -> str:
-    """Return where a file is, by the ledger and its last step; the step is empty before the first one."""
-    if entry.phase is Phase.DONE:
+def _place(file: RunFile, step: str) -> str:
+    """Return where a file is, by the store and its last step; the step is empty before the first one."""
+    if file.phase is FilePhase.DONE:
         return "changed" if step == "changed" else "done"
-    if entry.phase is Phase.FAILED:
+    if file.phase is FilePhase.FAILED:
         return "failed"
     if step == "error":
         return "not done"
-    if entry.phase is Phase.ACCEPTED:
+    if file.phase is FilePhase.ACCEPTED:
         return "at the vendor"
     if step in ("submitting", "recovering"):
         return "submitting"
-    return "uncertain" if entry.phase is Phase.SUBMITTING or step == "uncertain" else "not submitted"
+    return "uncertain" if file.phase is FilePhase.SUBMITTING or step == "uncertain" else "not submitted"
 
 
-def _age(entry: LedgerEntry) -> float:
+def _age(file: RunFile) -> float:
     """Return the seconds since a file was submitted; 0 if it was not."""
-    return 0.0 if entry.recovery_token is None else age_of(entry.recovery_token)
+    return 0.0 if file.recovery_token is None else age_of(file.recovery_token)
 
 
 def show_line(output: Output, width: int, update: FileUpdate) -> None:
@@ -188,7 +187,7 @@ def show_line(output: Output, width: int, update: FileUpdate) -> None:
     if output.as_json:
         output.record(_record(update))
     else:
-        name = printable(update.entry.folder, 200).ljust(width)
+        name = printable(update.file.folder, 200).ljust(width)
         output.line(f"{name}  {_VERDICTS[update.step]:<9}  {end_text(update)}")
 
 
@@ -201,20 +200,20 @@ def end_text(update: FileUpdate) -> str:
     if update.step == "failed" and update.task is not None:
         return f"{update.task.ref}: {detail_text(update.task)}"
     if update.step == "changed":
-        return "after it was submitted; the result is of the earlier content; use another ledger to redo it"
+        return "after it was submitted; the result is of the earlier content; use another folder to redo it"
     if isinstance(update.error, WaitTimeout) and update.error.state:
         return printable(f"{update.error.ref}: timed out: {update.error.state}", _MOST)
-    return printable(error_text(update.error) if update.error is not None else update.entry.error or "", _MOST)
+    return printable(error_text(update.error) if update.error is not None else update.file.error or "", _MOST)
 
 
 def _record(update: FileUpdate) -> dict[str, Any]:
-    entry, error = update.entry, update.error
-    source = entry.source.partition("?")[0] if is_url(entry.source) else entry.source
+    file, error = update.file, update.error
+    source = file.source.partition("?")[0] if is_url(file.source) else file.source
     return {
         "file": source,
-        "folder": entry.folder,
+        "folder": file.folder,
         "state": update.step,
-        "ref": entry.ref,
+        "ref": file.ref,
         "task": task_record(update.task),
         "files": [str(path) for path in update.files],
         "warning": EMPTY if update.is_empty else None,
@@ -229,7 +228,7 @@ def _record(update: FileUpdate) -> dict[str, Any]:
 def show_stop(output: Output, word: str, progress: RunProgress, resume: str, *, in_table: bool) -> None:
     """Write where a run stopped, unless its table says so, and the command that resumes it."""
     if output.as_json:
-        at_vendor = [each.ref for each in progress.entries.values() if each.phase is Phase.ACCEPTED and each.ref]
+        at_vendor = [each.ref for each in progress.files.values() if each.phase is FilePhase.ACCEPTED and each.ref]
         output.record(stop_record(word, at_vendor, resume))
         return
     output.note(f"taskbridge: {word}" if in_table else f"taskbridge: {word}; {progress.summary()}")

@@ -1,4 +1,4 @@
-"""The work of a run: each file through submit, wait and download, with the ledger written first.
+"""The work of a run: each file through submit, wait and download, with each step stored first.
 
 A submission is uncertain if the process was killed or the connection broke while it was sent. The vendor is then
 searched for it before anything is submitted again. A vendor may take a moment to list what it accepted: a submission
@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +22,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from taskbridge._engine.download import MAX_BYTES
+from taskbridge._engine.error_text import error_text
 from taskbridge._engine.inputs import is_url
-from taskbridge.cli.formatting import field_errors, os_error_text
-from taskbridge.cli.run.ledger import LedgerEntry, LedgerError, Phase, fingerprint, has_changed
 from taskbridge.errors import (
     ApiError,
     AuthenticationError,
@@ -35,16 +34,24 @@ from taskbridge.errors import (
     TaskbridgeError,
     TaskFailed,
     UnsupportedFeature,
+    WaitTimeout,
 )
-from taskbridge.models import total_usage
+from taskbridge.models import raise_if_failed, total_usage
 from taskbridge.provider.payload import read_time
+from taskbridge.store.database import StoreUnavailable
+from taskbridge.store.intents import fingerprint, has_changed
+from taskbridge.store.ownership import OwnershipLost
+from taskbridge.store.runs.files import FilePhase, FileUpdate, RunFile
+from taskbridge.store.schema import Phase, State
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
 
-    from taskbridge.cli.run.ledger import Fingerprint, Ledger, RunTerms
     from taskbridge.client import Client
     from taskbridge.models import Task
+    from taskbridge.store.intents import Fingerprint
+    from taskbridge.store.runs.files import RunTerms
+    from taskbridge.store.runs.stored import FileState, StoredRun
 
 _ATTEMPTS: Final = 4  # submissions of one file that did not arrive, before the file is left for a later run
 _MISSES: Final = 12  # submissions in a row, of any files, that did not arrive, before the run stops submitting
@@ -52,12 +59,13 @@ _FIRST_MISSES: Final = 3  # the same, as long as none has ever arrived
 _FIRST_PAUSE: Final = 1.0  # seconds after a submission that did not arrive; doubles
 _LONGEST_PAUSE: Final = 600.0  # seconds, if the vendor asks for it
 _RECOVERY_PAUSE: Final = 0.5  # seconds between two searches for an uncertain submission; doubles up to ten
+_OWNER_PAUSE: Final = 0.5  # seconds between two reads of what the owner has done with a file
+_OWNER_PAUSE_EACH: Final = 0.01  # the same for each file in flight, so that there are at most a hundred reads a second
 _PROGRESS_INTERVAL: Final = 0.25  # seconds between two updates during a download
 _STOP_TIMEOUT: Final = 5.0  # seconds for idle threads to end
 
 # These refuse the account: the next file would fail in the same way.
 _ACCOUNT_ERRORS: Final = (AuthenticationError, PermissionDenied, QuotaExceeded)
-_FINAL: Final = frozenset({"done", "changed", "failed", "uncertain", "error", "skipped"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,37 +90,6 @@ class RunLimits:
     max_cost: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FileUpdate:
-    """A change in the state of a file.
-
-    Attributes:
-        entry: The file, as the ledger has it.
-        step: ``submitting``, ``retrying`` (a submission that did not arrive), ``recovering``, ``waiting``,
-            ``downloading``; or the end in this run: ``done``,
-            ``changed`` (done, but the file has changed since it was submitted), ``failed``, ``uncertain``, ``error``,
-            ``skipped`` (nothing was done).
-        task: The last snapshot of its task.
-        error: What went wrong.
-        files: The downloaded files.
-        fraction: How much is downloaded, from 0 to 1, if known.
-        is_empty: Whether the task completed without any result: no file, or only empty ones.
-    """
-
-    entry: LedgerEntry
-    step: str
-    task: Task | None = None
-    error: Exception | None = None
-    files: tuple[Path, ...] = ()
-    fraction: float | None = None
-    is_empty: bool = False
-
-    @property
-    def is_final(self) -> bool:
-        """Whether this is the file's last update in this run."""
-        return self.step in _FINAL
-
-
 class _Stopped(Exception):
     """The run is stopping; not an error."""
 
@@ -132,7 +109,7 @@ class _FailedSubmission:
     Attributes:
         error: The error.
         content: Fingerprint of the file.
-        recorded: Whether the ledger has it as ``submitting``.
+        recorded: Whether the store has it as ``submitting``.
     """
 
     error: TaskbridgeError
@@ -158,15 +135,14 @@ class FileRunner:
         stopping: Set when nothing new may start.
     """
 
-    def __init__(self, client: Client, ledger: Ledger, terms: RunTerms, folder: Path, limits: RunLimits) -> None:
+    def __init__(self, client: Client, run: StoredRun, terms: RunTerms, limits: RunLimits) -> None:
         self.updates: SimpleQueue[FileUpdate | None] = SimpleQueue()
         self.refusal: TaskbridgeError | None = None
         self.is_cost_reached = False
         self.stopping = threading.Event()
         self._client = client
-        self._ledger = ledger
+        self._run = run
         self._terms = terms
-        self._folder = folder
         self._limits = limits
         self._submissions_done = threading.Condition()
         self._submissions = 0
@@ -174,7 +150,9 @@ class FileRunner:
         self._account_works = False  # a submission was accepted
         self._misses = 0  # in a row
         self._attempts: dict[int, int] = {}
-        self._usage = {each.number: each.usage for each in ledger.entries() if each.usage is not None}
+        self._owning = threading.Lock()
+        self._next_attempt = 0.0  # to own the connection, if another process does
+        self._usage = {each.number: each.usage for each in run.files() if each.usage is not None}
 
     def stop(self) -> None:
         """Submit nothing more, wait for submissions in flight, and close the client."""
@@ -183,75 +161,163 @@ class FileRunner:
             while self._submissions:
                 self._submissions_done.wait()
         self._client.close()
+        if not self._run.is_owner:
+            with suppress(StoreUnavailable):
+                self._run.take_back()
 
-    def run(self, entry: LedgerEntry) -> FileUpdate:
+    def run(self, file: RunFile) -> FileUpdate:
         """Take one file as far as possible; return its last update.
 
         Raises:
             _Stopped: The run is stopping; the file was left as it is.
             _RetryLater: Its submission did not arrive, and may be repeated later.
-            LedgerError: The ledger cannot be written.
+            StoreUnavailable: The store cannot be written.
+            OwnershipLost: Another process has taken over the connection.
         """
         try:
-            placed = self._place(entry)
+            if not self._run.is_owner:
+                given = self._leave_to_owner(file)
+                if isinstance(given, FileUpdate):
+                    return given
+                file = given
+            placed = self._place(file)
             if isinstance(placed, FileUpdate):
                 return placed
-            entry, task = placed
-            entry, task = self._wait(entry, task)
-            return self._download(entry, task)
+            file, task = placed
+            file, task = self._wait(file, task)
+            return self._download(file, task)
         except TaskFailed as failure:
-            self._ledger.mark_ended(entry.number, Phase.FAILED, str(failure))
-            return FileUpdate(replace(entry, phase=Phase.FAILED), "failed", failure.task, failure)
+            return FileUpdate(replace(file, phase=FilePhase.FAILED), "failed", failure.task, failure)
+        except StoreUnavailable:
+            raise
         except (TaskbridgeError, OSError) as error:
-            if isinstance(error, LedgerError):
-                raise
             if self.stopping.is_set():
                 raise _Stopped from None  # the error comes from the closed client
             if isinstance(error, AuthenticationError) and error.authorized:
                 self.refusal = self.refusal or error
-            self._ledger.record_error(entry.number, error_text(error))
-            return FileUpdate(replace(entry, usage=self._usage.get(entry.number)), "error", error=error)
+            self._run.record_error(file.number, error_text(error))
+            return FileUpdate(replace(file, usage=self._usage.get(file.number)), "error", error=error)
 
-    def _place(self, entry: LedgerEntry) -> tuple[LedgerEntry, Task | None] | FileUpdate:
+    # Where another process owns the connection.
+
+    def _leave_to_owner(self, file: RunFile) -> FileUpdate | RunFile:
+        """Let the owner submit a file and poll its task, and download the results.
+
+        Returns:
+            The last update; or the file, if this process owns the connection by now.
+        """
+        state = self._run.state_of(file.number)
+        is_sent = state.phase is Phase.SENDING
+        may_submit = state.phase in (Phase.PLANNED, Phase.REFUSED) or (
+            state.phase is Phase.UNCERTAIN and self._limits.resubmit_uncertain
+        )
+        if is_sent or may_submit:
+            if may_submit and self._has_reached_cost():
+                self.is_cost_reached = True
+                return FileUpdate(file, "skipped")
+            self._check_stop()
+            self._run.hand_over(file.number, self._terms.connection)
+        pause, accepted = max(_OWNER_PAUSE, self._limits.max_in_flight * _OWNER_PAUSE_EACH), None
+        shown: tuple[str, Task | None] | None = None
+        while True:
+            self._check_stop()
+            if self._owns_by_now():
+                return self._run.state_of(file.number).file
+            state = self._run.state_of(file.number)
+            file = state.file
+            if file.usage is not None:
+                self._usage[file.number] = file.usage
+            ended = self._end_by_owner(state)
+            if ended is not None:
+                return ended
+            step = "waiting" if state.phase is Phase.TAKEN else "submitting"
+            if shown != (step, state.task):
+                shown = (step, state.task)
+                self.updates.put(FileUpdate(file, step, state.task))
+            if state.phase is Phase.TAKEN:
+                accepted = accepted or monotonic()
+                if self._limits.timeout is not None and monotonic() - accepted > self._limits.timeout:
+                    raise WaitTimeout(
+                        f"the task did not end within {self._limits.timeout:g} seconds", task=state.task, ref=file.ref
+                    )
+            self.stopping.wait(pause)
+
+    def _end_by_owner(self, state: FileState) -> FileUpdate | None:
+        """Return the last update of a file whose submission or task has come to an end."""
+        file = state.file
+        if state.phase is Phase.REFUSED:
+            return FileUpdate(file, "error", error=TaskbridgeError(state.problem, connection=self._terms.connection))
+        if state.phase is Phase.UNCERTAIN:
+            token = file.recovery_token or {}
+            return FileUpdate(file, "uncertain", error=SubmitUncertain(state.problem, recovery_token=token))
+        if state.state in (State.GIVEN_UP, State.DROPPED):
+            raise TaskbridgeError(state.problem or "the task is not watched any more", ref=file.ref)
+        if state.state is not State.ENDED or file.ref is None:
+            return None
+        if state.task is not None:
+            raise_if_failed(state.task)
+        return self._download(file, self._client.get(file.ref))
+
+    def _owns_by_now(self) -> bool:
+        """Whether this process owns the connection, because the owner has ended."""
+        with self._owning:
+            if not self._run.is_owner and monotonic() >= self._next_attempt:
+                if self._run.own([self._terms.connection]) is None:
+                    self._run.take_back()
+                self._next_attempt = monotonic() + _OWNER_PAUSE
+            return self._run.is_owner
+
+    # Where this process owns it.
+
+    def store_error(self, error: StoreUnavailable | OwnershipLost) -> StoreUnavailable:
+        """Return why the store cannot be written."""
+        if isinstance(error, OwnershipLost):
+            name = self._run.database.name
+            error = StoreUnavailable(f"another process has taken over the connection in the store {name}")
+        return error
+
+    def _place(self, file: RunFile) -> tuple[RunFile, Task | None] | FileUpdate:
         """Make sure that the vendor has the file; return its task if this call saw it."""
-        if entry.phase is Phase.SUBMITTING:
-            recovered = self._recover(entry)
+        if file.phase is FilePhase.SUBMITTING:
+            recovered = self._recover(file)
             if isinstance(recovered, FileUpdate):
                 return recovered
-            entry, task = recovered
+            file, task = recovered
             if task is not None:
-                return entry, task
-        if entry.phase is not Phase.PLANNED:
-            return entry, None
+                return file, task
+        if file.phase is not FilePhase.PLANNED:
+            return file, None
         # One at a time until a submission is accepted, so that a refused key is tried once.
         with nullcontext() if self._account_works else self._first:
-            submitted = self._submit(entry)
-        return self._settle(entry, submitted) if isinstance(submitted, _FailedSubmission) else submitted
+            submitted = self._submit(file)
+        return self._settle(file, submitted) if isinstance(submitted, _FailedSubmission) else submitted
 
-    def _submit(self, entry: LedgerEntry) -> tuple[LedgerEntry, Task | None] | FileUpdate | _FailedSubmission:
+    def _submit(self, file: RunFile) -> tuple[RunFile, Task | None] | FileUpdate | _FailedSubmission:
         if self.refusal is not None:
-            return FileUpdate(entry, "skipped")
+            return FileUpdate(file, "skipped")
         if self._has_reached_cost():
             self.is_cost_reached = True
-            return FileUpdate(entry, "skipped")
-        content = fingerprint(entry.source)
+            return FileUpdate(file, "skipped")
+        content = None if is_url(file.source) else fingerprint(Path(file.source))
         tokens: list[Mapping[str, Any]] = []
 
         def record(recovery_token: Mapping[str, Any]) -> None:
             self._check_stop()
-            self._ledger.mark_submitting(entry.number, recovery_token, content)
+            self._run.mark_submitting(file.number, recovery_token, content)
             tokens.append(recovery_token)
 
         with self._submitting():
-            self.updates.put(FileUpdate(entry, "submitting"))
+            self.updates.put(FileUpdate(file, "submitting"))
             try:
                 task = self._client.submit(
                     self._terms.operation,
-                    entry.source,
+                    file.source,
                     options=self._terms.options,
                     before_submit=record,
                     **self._terms.neutral,
                 )
+            except StoreUnavailable:
+                raise
             except TaskbridgeError as error:
                 if _refuses_account(error):
                     self.refusal = error
@@ -259,41 +325,41 @@ class FileRunner:
             except OSError as error:
                 if not tokens:
                     raise
-                self._ledger.record_error(entry.number, error_text(error))  # the file vanished during the submission
-                return FileUpdate(_uncertain(entry, tokens[-1], content), "uncertain", error=error)
-            self._ledger.mark_accepted(entry.number, task.ref)
+                self._run.record_error(file.number, error_text(error))  # the file vanished during the submission
+                return FileUpdate(_uncertain(file, tokens[-1], content), "uncertain", error=error)
+            self._run.mark_accepted(file.number, task)
             self._misses, self._account_works = 0, True
-            return replace(entry, phase=Phase.ACCEPTED, ref=task.ref, submitted=content), task
+            return replace(file, phase=FilePhase.ACCEPTED, ref=task.ref, submitted=content), task
 
-    def _settle(self, entry: LedgerEntry, failed: _FailedSubmission) -> tuple[LedgerEntry, Task | None] | FileUpdate:
+    def _settle(self, file: RunFile, failed: _FailedSubmission) -> tuple[RunFile, Task | None] | FileUpdate:
         """Decide what happens after a submission that raised an error."""
         error = failed.error
-        attempts = self._attempts[entry.number] = self._attempts.get(entry.number, 0) + 1
+        attempts = self._attempts[file.number] = self._attempts.get(file.number, 0) + 1
         if failed.is_uncertain:
-            uncertain = _uncertain(entry, error.recovery_token, failed.content)
-            self._ledger.mark_submitting(entry.number, error.recovery_token, failed.content)
+            uncertain = _uncertain(file, error.recovery_token, failed.content)
+            self._run.mark_submitting(file.number, error.recovery_token, failed.content)
             return self._place(uncertain) if attempts < _ATTEMPTS else FileUpdate(uncertain, "uncertain", error=error)
         if failed.recorded:
-            self._ledger.mark_planned(entry.number, error_text(error))
+            self._run.mark_planned(file.number, error_text(error))
         if _refuses_account(error):
-            return FileUpdate(entry, "skipped", error=error)
+            return FileUpdate(file, "skipped", error=error)
         if error.retryable:
             self._misses += 1
             if self._misses >= (_MISSES if self._account_works else _FIRST_MISSES):
                 self.refusal = self.refusal or error
-                return FileUpdate(entry, "skipped", error=error)
+                return FileUpdate(file, "skipped", error=error)
             if attempts < _ATTEMPTS:
                 pause = max(error.retry_after or 0.0, _FIRST_PAUSE * 2.0 ** (attempts - 1))
-                self.updates.put(FileUpdate(entry, "retrying", error=error))
+                self.updates.put(FileUpdate(file, "retrying", error=error))
                 raise _RetryLater(min(_LONGEST_PAUSE, pause))
         raise error
 
-    def _recover(self, entry: LedgerEntry) -> tuple[LedgerEntry, Task | None] | FileUpdate:
+    def _recover(self, file: RunFile) -> tuple[RunFile, Task | None] | FileUpdate:
         """Search for an uncertain submission; return no task if the file may be submitted again."""
-        assert entry.recovery_token is not None  # noqa: S101  # written together with the phase
-        lost = SubmitUncertain("the vendor may or may not have accepted it", recovery_token=entry.recovery_token)
-        given = entry.source if _is_readable(entry.source) else None
-        self.updates.put(FileUpdate(entry, "recovering"))
+        assert file.recovery_token is not None  # noqa: S101  # written together with the phase
+        lost = SubmitUncertain("the vendor may or may not have accepted it", recovery_token=file.recovery_token)
+        given = file.source if _is_readable(file.source) else None
+        self.updates.put(FileUpdate(file, "recovering"))
         pause, started = _RECOVERY_PAUSE, monotonic()
         while True:
             self._check_stop()
@@ -304,59 +370,66 @@ class FileRunner:
             except UnsupportedFeature as error:
                 if self._limits.resubmit_uncertain:
                     break
-                return FileUpdate(entry, "uncertain", error=error)
+                self._run.mark_uncertain(file.number, error_text(error))
+                return FileUpdate(file, "uncertain", error=error)
             except TaskbridgeError as error:
                 if _refuses_account(error):
                     self.refusal = error
-                    return FileUpdate(entry, "uncertain", error=error)
+                    return FileUpdate(file, "uncertain", error=error)
                 if isinstance(error, ApiError) and not error.authorized and not error.retryable:
                     raise  # the job is known, and the host of its upload form refuses the document
                 task, failure = None, error
             if task is not None:
-                self._ledger.mark_accepted(entry.number, task.ref)
-                return replace(entry, phase=Phase.ACCEPTED, ref=task.ref), task
-            left = self._limits.settle - max(age_of(entry.recovery_token), monotonic() - started)
+                self._run.mark_accepted(file.number, task)
+                return replace(file, phase=FilePhase.ACCEPTED, ref=task.ref), task
+            left = self._limits.settle - max(age_of(file.recovery_token), monotonic() - started)
             if left <= 0.0:
                 if failure is not None:
-                    return FileUpdate(entry, "uncertain", error=failure)
+                    self._run.mark_uncertain(file.number, error_text(failure))
+                    return FileUpdate(file, "uncertain", error=failure)
                 break
             self.stopping.wait(min(pause, left + 0.05))
             pause = min(10.0, pause * 2.0)
         self._check_stop()
-        self._ledger.mark_planned(entry.number, None)
-        return replace(entry, phase=Phase.PLANNED, recovery_token=None), None
+        self._run.mark_planned(file.number, None)
+        return replace(file, phase=FilePhase.PLANNED, recovery_token=None), None
 
     def _has_reached_cost(self) -> bool:
         limit = self._limits.max_cost
         return limit is not None and any(amount >= limit for amount in total_usage([*self._usage.values()]).values())
 
-    def _record_usage(self, entry: LedgerEntry, task: Task | None) -> LedgerEntry:
-        """Record what the file's task cost so far; a figure that the vendor repeats changes nothing."""
-        if task is None or task.usage is None or task.usage == entry.usage:
-            return entry
-        self._ledger.record_usage(entry.number, task.usage)
-        self._usage[entry.number] = task.usage
-        return replace(entry, usage=task.usage)
+    def _record(self, file: RunFile, task: Task) -> RunFile:
+        """Store the end of the file's task, and what it cost so far, unless that is known."""
+        is_new_cost = task.usage is not None and task.usage != file.usage
+        if is_new_cost or task.is_terminal:
+            self._run.mark_seen(file.number, task)
+        if task.usage is None:
+            return file
+        self._usage[file.number] = task.usage
+        return replace(file, usage=task.usage)
 
-    def _wait(self, entry: LedgerEntry, task: Task | None) -> tuple[LedgerEntry, Task]:
+    def _wait(self, file: RunFile, task: Task | None) -> tuple[RunFile, Task]:
         """Wait for the end of the file's task."""
-        ref = entry.ref
+        ref = file.ref
         assert ref is not None  # noqa: S101  # the vendor has accepted it
-        entry = self._record_usage(entry, task)
-        self.updates.put(FileUpdate(entry, "waiting", task))
+        if task is not None and task.usage is not None:  # stored as the task was accepted
+            self._usage[file.number] = task.usage
+            file = replace(file, usage=task.usage)
+        self.updates.put(FileUpdate(file, "waiting", task))
         watched = ref if task is None or task.resumable else task
         for outcome in self._client.watch([watched], timeout=self._limits.timeout):
             self._check_stop()
             if outcome.error is not None:
                 raise outcome.error
             task = outcome.task
-            entry = self._record_usage(entry, task)
-            self.updates.put(FileUpdate(entry, "waiting", task))
+            if task is not None:
+                file = self._record(file, task)
+            self.updates.put(FileUpdate(file, "waiting", task))
         self._check_stop()
         assert task is not None  # noqa: S101  # the last outcome is an end
-        return entry, task
+        return file, task
 
-    def _download(self, entry: LedgerEntry, task: Task) -> FileUpdate:
+    def _download(self, file: RunFile, task: Task) -> FileUpdate:
         shown = monotonic()
 
         def on_progress(received: int, total: int | None) -> None:
@@ -364,20 +437,20 @@ class FileRunner:
             self._check_stop()
             if total and monotonic() - shown > _PROGRESS_INTERVAL:
                 shown = monotonic()
-                self.updates.put(FileUpdate(entry, "downloading", task, fraction=received / total))
+                self.updates.put(FileUpdate(file, "downloading", task, fraction=received / total))
 
-        self.updates.put(FileUpdate(entry, "downloading", task))
+        self.updates.put(FileUpdate(file, "downloading", task))
         files = self._client.download(
             task,
-            self._folder / entry.folder,
+            self._run.folder / file.folder,
             max_bytes=self._limits.max_bytes,
             on_progress=on_progress,
             overwrite=True,
         )
-        self._ledger.mark_ended(entry.number, Phase.DONE)
-        step = "changed" if has_changed(entry.source, entry.submitted) else "done"
+        self._run.mark_downloaded(file.number)
+        step = "changed" if has_changed(file.source, file.submitted) else "done"
         is_empty = not any(path.stat().st_size for path in files)
-        return FileUpdate(replace(entry, phase=Phase.DONE), step, task, files=files, is_empty=is_empty)
+        return FileUpdate(replace(file, phase=FilePhase.DONE), step, task, files=files, is_empty=is_empty)
 
     def _check_stop(self) -> None:
         if self.stopping.is_set():
@@ -402,16 +475,16 @@ class RunPool:
 
     Attributes:
         updates: The updates of all files; None after the last.
-        ledger_error: Why the ledger could not be written, which ends the run.
+        store_error: Why the store could not be written, which ends the run.
     """
 
     def __init__(self, runner: FileRunner, size: int) -> None:
         self.updates = runner.updates
-        self.ledger_error: LedgerError | None = None
+        self.store_error: StoreUnavailable | None = None
         self._runner = runner
         self._size = size
         self._changed = threading.Condition()
-        self._queue: deque[LedgerEntry] = deque()
+        self._queue: deque[RunFile] = deque()
         self._unfinished = 0
         self._threads: list[threading.Thread] = []
 
@@ -425,9 +498,9 @@ class RunPool:
         """Whether a file was not submitted because the limit of the cost is reached."""
         return self._runner.is_cost_reached
 
-    def start(self, entries: Iterable[LedgerEntry]) -> None:
+    def start(self, files: Iterable[RunFile]) -> None:
         """Start work on these files; `updates` ends with None when all have come to their end in this run."""
-        self._queue.extend(entries)
+        self._queue.extend(files)
         self._unfinished = len(self._queue)
         if not self._unfinished:
             self.updates.put(None)
@@ -454,24 +527,24 @@ class RunPool:
         return remaining
 
     def _work(self) -> None:
-        while (entry := self._next()) is not None:
+        while (file := self._next()) is not None:
             try:
-                update = self._runner.run(entry)
+                update = self._runner.run(file)
             except _RetryLater as later:
                 self._runner.stopping.wait(later.pause)
                 with self._changed:
-                    self._queue.append(entry)
+                    self._queue.append(file)
                     self._changed.notify()
                 continue
             except _Stopped:
-                update = FileUpdate(entry, "skipped")
-            except LedgerError as error:
-                self.ledger_error = self.ledger_error or error
+                update = FileUpdate(file, "skipped")
+            except (StoreUnavailable, OwnershipLost) as error:
+                self.store_error = self.store_error or self._runner.store_error(error)
                 self._runner.stopping.set()
                 self.updates.put(None)
                 return
             except Exception as error:  # noqa: BLE001  # a bug that one file hits must not stop the others
-                update = FileUpdate(entry, "error", error=error)
+                update = FileUpdate(file, "error", error=error)
             self.updates.put(update)
             with self._changed:
                 self._unfinished -= 1
@@ -479,7 +552,7 @@ class RunPool:
                     self.updates.put(None)
                 self._changed.notify_all()
 
-    def _next(self) -> LedgerEntry | None:
+    def _next(self) -> RunFile | None:
         with self._changed:
             while not self._queue:
                 if self._unfinished == 0 or self._runner.stopping.is_set():
@@ -488,12 +561,13 @@ class RunPool:
             return self._queue.popleft()
 
 
-def error_text(error: Exception) -> str:
-    """Return an error as text, with the vendor's complaints about each field."""
-    if isinstance(error, OSError) and not isinstance(error, TaskbridgeError):
-        return os_error_text(error)
-    text = str(error) if isinstance(error, TaskbridgeError) else f"{type(error).__name__}: {error}"
-    return f"{text} {field_errors(error)}".strip()
+def ended_before(file: RunFile) -> FileUpdate:
+    """Return how a file ended in an earlier run; ``skipped`` if it still needs work."""
+    if file.phase is FilePhase.FAILED:
+        return FileUpdate(file, "failed")
+    if file.phase is FilePhase.DONE:
+        return FileUpdate(file, "changed" if has_changed(file.source, file.submitted) else "done")
+    return FileUpdate(file, "skipped")
 
 
 def _refuses_account(error: TaskbridgeError) -> bool:
@@ -505,8 +579,8 @@ def _is_readable(source: str) -> bool:
     return not is_url(source) and os.access(source, os.R_OK) and Path(source).is_file()
 
 
-def _uncertain(entry: LedgerEntry, recovery_token: Mapping[str, Any], content: Fingerprint | None) -> LedgerEntry:
-    return replace(entry, phase=Phase.SUBMITTING, recovery_token=recovery_token, submitted=content)
+def _uncertain(file: RunFile, recovery_token: Mapping[str, Any], content: Fingerprint | None) -> RunFile:
+    return replace(file, phase=FilePhase.SUBMITTING, recovery_token=recovery_token, submitted=content)
 
 
 def age_of(recovery_token: Mapping[str, Any]) -> float:

@@ -1,0 +1,196 @@
+"""The plan of a run: what was asked for, checked against what is stored, before anything is submitted."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from taskbridge._config.registry import load_provider
+from taskbridge._engine.download import remove_temporary_files
+from taskbridge._engine.inputs import STAGE_HINT, is_url
+from taskbridge._engine.redirects import name_of
+from taskbridge.client import Client
+from taskbridge.errors import ConfigError, UnsupportedFeature, printable
+from taskbridge.store.runs.files import RunFile, RunTerms
+from taskbridge.store.runs.stored import StoredRun
+
+_LONGEST_FOLDER: Final = 240  # bytes; file systems take 255, and a number may be added
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """What a caller asks for.
+
+    Attributes:
+        connect: Opens a connection by its name; None for the default.
+        operation: The operation; None for that of the stored run.
+        sources: Absolute paths and URLs; the run may have more.
+        folder: The folder for the results.
+        connection: Name of the connection, or None.
+        neutral: Neutral options.
+        options: The vendor's own options.
+        max_cost: The limit of the cost, or None.
+        store_path: Where the store is, if it is a file, which may be among the documents.
+    """
+
+    connect: Callable[[str | None], Client]
+    operation: str | None
+    sources: Sequence[str]
+    folder: Path
+    connection: str | None
+    neutral: Mapping[str, Any]
+    options: Mapping[str, Any]
+    max_cost: float | None
+    store_path: Path | None
+
+    def connect_new(self) -> tuple[Client, RunTerms]:
+        """Open the connection of a new run.
+
+        Raises:
+            TaskbridgeError: There is nothing to submit, or the vendor would take none of it.
+            OSError: None of the files exists, as in a mistyped folder.
+        """
+        if self.operation is None or not self.sources:
+            raise ConfigError(
+                f"there is no run in {printable(str(self.folder), 300)} to resume; name an operation and files"
+            )
+        client, terms = self._connect(self.connection, self.operation, self.options, self.neutral)
+        _check_inputs(client, self.sources)
+        if not any(is_url(source) or os.path.lexists(source) for source in self.sources):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.sources[0])
+        return client, terms
+
+    def reconnect(self, known: RunTerms) -> tuple[Client, RunTerms]:
+        """Open the connection of a stored run.
+
+        Raises:
+            TaskbridgeError: The run does not fit what was asked for, or the connection cannot be used.
+        """
+        folder = printable(str(self.folder), 300)
+        given = {
+            "operation": (self.operation, known.operation),
+            "connection": (self.connection, known.connection),
+            "neutral option": (dict(self.neutral) or None, known.neutral),
+            "options": (dict(self.options) or None, known.options),
+        }
+        for name, (now, then) in given.items():
+            if now is not None and now != then:
+                raise ConfigError(
+                    f"the run in {folder} is for another {name} ({printable(str(then), 100)}); take another folder"
+                )
+        client, terms = self._connect(known.connection, known.operation, known.options, known.neutral)
+        if not set(known.provider.split(", ")) <= set(terms.provider.split(", ")):
+            raise ConfigError(
+                f"the run in {folder} is for {known.provider}, but connection {known.connection!r} now uses "
+                f"{terms.provider}"
+            )
+        return client, terms
+
+    def _connect(
+        self, connection: str | None, operation: str, options: Mapping[str, Any], neutral: Mapping[str, Any]
+    ) -> tuple[Client, RunTerms]:
+        client = self.connect(connection)
+        problem = client.can(operation, options=options, **neutral).error
+        if problem is not None:
+            raise problem
+        vendors = client.members or (client,)
+        for each in vendors:
+            if self.max_cost is not None and not each.capabilities.usage:
+                title = load_provider(each.provider).title
+                raise UnsupportedFeature(
+                    f"{title} does not say what a task costs, so a limit of the cost would never end the run",
+                    provider=each.provider,
+                    connection=each.name,
+                )
+        providers = ", ".join(dict.fromkeys(each.provider for each in vendors))
+        return client, RunTerms(client.name, providers, operation, options, neutral)
+
+    def new_files(self, known: Sequence[RunFile]) -> list[RunFile]:
+        """Return the files that the run does not have yet."""
+        folders = {each.folder.casefold() for each in known}
+        sources = {each.source for each in known}
+        own = None if self.store_path is None else os.path.abspath(self.store_path)  # noqa: PTH100  # as the sources
+        added: list[RunFile] = []
+        for source in self.sources:
+            if source in sources or (own is not None and (source == own or source.startswith(f"{own}-"))):
+                continue
+            folder = _choose_folder(self.folder, _folder_name(source), folders)
+            added.append(RunFile(len(known) + len(added) + 1, source, folder))
+        return added
+
+
+def begin_run(run: StoredRun, plan: RunPlan, client: Client, terms: RunTerms) -> None:
+    """Own the connection, if no other process does, and store all files of a run.
+
+    Raises:
+        ConfigError: Another process works on the run, or owns a member of the group; or the folders are not safe to
+            write to.
+        StoreUnavailable: The store cannot be used.
+    """
+    owned = run.own(each.name for each in client.members or (client,))
+    if owned is not None and run.is_beside:
+        raise ConfigError(f"{run.database.name} is in use by another run; wait for its end, or name another folder")
+    if owned is not None and client.members:
+        raise ConfigError(
+            f"connection {owned!r} of the group {client.name!r} is in use by {run.owner_of(owned)}, which submits to "
+            "single connections only; name one, or use another store"
+        )
+    known = run.files()
+    check_folders(run.folder, known)
+    for file in known:
+        remove_temporary_files(run.folder / file.folder)
+    run.begin(terms, plan.new_files(known))
+
+
+def check_folders(parent: Path, files: Sequence[RunFile]) -> None:
+    """Check the folders for the results of files.
+
+    Raises:
+        ConfigError: One is a link to another place.
+    """
+    for file in files:
+        folder = parent / file.folder
+        if folder.is_symlink():
+            raise ConfigError(f"{printable(str(folder), 300)} is a link to another folder; results are not saved there")
+
+
+def _check_inputs(client: Client, sources: Sequence[str]) -> None:
+    """Refuse a run if the vendors take none of its files; if they take some, the others fail one by one.
+
+    Raises:
+        UnsupportedFeature: No vendor takes any.
+    """
+    members = client.members or (client,)
+    accepted = frozenset[str]().union(*(each.capabilities.inputs for each in members))
+    kinds = {"url" if is_url(source) else "path" for source in sources}
+    if not kinds & accepted:
+        refusals = (
+            f"{load_provider(each.provider).title} takes no document given as {' or '.join(sorted(kinds))}; "
+            f"it takes: {', '.join(sorted(each.capabilities.inputs))}"
+            f"{STAGE_HINT if 'url' in each.capabilities.inputs else ''}"
+            for each in members
+        )
+        raise UnsupportedFeature("; ".join(refusals), connection=client.name)
+
+
+def _folder_name(source: str) -> str:
+    """Return the name of the folder for a document: for a file its own, whatever is in it."""
+    if is_url(source):
+        return name_of(source)
+    name = os.fsencode(os.path.basename(source))  # noqa: PTH119  # a text, no path
+    return os.fsdecode(name) if len(name) <= _LONGEST_FOLDER else name[:_LONGEST_FOLDER].decode(errors="ignore")
+
+
+def _choose_folder(parent: Path, name: str, taken: set[str]) -> str:
+    """Choose the folder for a document's results, and mark it as taken."""
+    base = folder = name
+    number = 1
+    while folder.casefold() in taken or os.path.lexists(parent / folder):
+        number += 1
+        folder = f"{base}-{number}"
+    taken.add(folder.casefold())
+    return folder
