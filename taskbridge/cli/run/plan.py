@@ -199,7 +199,7 @@ def _has_store(request: RunRequest) -> bool:
     if not path.exists():
         return False
     if path.stat().st_size == 0:
-        _refuse_lost(request, path)
+        _refuse_lost(request, printable(str(path), 300))
         return False
     if request.store is None and not request.resume:
         raise ConfigError(
