@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +34,7 @@ def records(text: str) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def open_run(folder: Path) -> Iterator[StoredRun]:
+def open_run(folder: Path) -> Generator[StoredRun]:
     """The run in a folder, in the store beside its results."""
     database = Database(folder / "taskbridge-run.sqlite")
     with StoredRun(database, SystemClock(), folder, is_beside=True) as run:

@@ -16,12 +16,15 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
+import click
 import pytest
 
 import taskbridge as tb
 from taskbridge.cli.download import command as download_command
 from taskbridge.cli.run import command as run_command
+from taskbridge.cli.run.plan import RunRequest
 from taskbridge.store.runs.files import RunFile, RunTerms
 from taskbridge.store.runs.worker import RunLimits
 from taskbridge.testing import Emulator
@@ -414,6 +417,50 @@ def test_file_names_that_are_not_text_survive_the_store(go: Run, place: Path) ->
     assert (first.returncode, second.returncode) == (7, 0)
     assert "\x1b" not in first.stdout
     assert second.stderr == "taskbridge: 2 of 2 done, 2 credits\n"
+
+
+def test_a_store_has_many_runs_and_one_for_each_folder(
+    place: Path, run_here: Run, own_vendors: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def go(*words: str) -> subprocess.CompletedProcess[str]:
+        return run_here("run", *words, "--store", "shared.db", "--config", str(place / "taskbridge.toml"))
+
+    first = go("extract-text", "in/a.pdf", "--to", "one")
+    second = go("extract-text", "in", "missing.pdf", "--to", "two")
+    again = go("extract-text", "in", "--to", "one")
+    nothing = go("--resume", "--to", "three")
+    resumed = go("--resume", "--to", str(place / "one"))
+
+    assert (first.returncode, second.returncode, resumed.returncode) == (0, 7, 0)
+    assert "resume with: taskbridge run --resume --to two --store shared.db --config" in second.stderr
+    assert (again.returncode, nothing.returncode) == (2, 2)
+    assert "shared.db has a run in one already; add --resume to resume it" in again.stderr
+    assert "there is no run in three to resume" in nothing.stderr
+    assert not (place / "three").exists()
+    assert {each.name for each in (place / "one").iterdir()} == {"a.pdf"}
+    with tb.Store("shared.db") as store:
+        assert [each.key for each in store.submissions(phase="taken")] == ["1/1", "2/1", "2/2", "2/3"]
+    assert own_vendors.count("cloudconvert", "POST", JOBS) == 4
+    monkeypatch.setenv("TASKBRIDGE_CONFIG", str(place / "taskbridge.toml"))
+    with tb.Store("shared.db") as store:  # Python continues what the command line began
+        assert store.run(to="two").counts == {"done": 3, "error": 1}
+    assert own_vendors.count("cloudconvert", "POST", JOBS) == 4
+
+
+def test_the_password_of_a_store_is_not_in_the_command_that_resumes() -> None:
+    words: dict[str, Any] = {"words": (), "list_path": None, "to": "out", "connection": None, "resume": True}
+    options: dict[str, Any] = {"neutral": {}, "options": {}, "limits": RunLimits()}
+    with click.Context(run_command):
+        request = RunRequest(store="postgresql://me:sesame@db.example/tasks", **words, **options)
+        assert request.resume_command() == (
+            "taskbridge run --resume --to out --store 'postgresql://me:***@db.example/tasks'"
+        )
+
+
+def test_a_store_that_cannot_be_used_is_refused_without_its_password(go: Run, own_vendors: Emulator) -> None:
+    done = go("extract-text", "in", "--store", "mysql://me:sesame@db.example/tasks")
+    assert (done.returncode, done.stdout, own_vendors.requests) == (2, "", [])
+    assert "sesame" not in done.stderr
 
 
 # Uncertain submissions.

@@ -7,7 +7,7 @@ import resource
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from taskbridge.errors import ConfigError, InvalidInput
 from taskbridge.provider.capabilities import Credential
 from taskbridge.provider.clock import SystemClock
 from taskbridge.provider.http import Request, Response
-from taskbridge.store import FilePhase, FileUpdate, RunFile, StoreUnavailable
+from taskbridge.store import FilePhase, FileUpdate, RunFile, RunSummary, StoreUnavailable
 from taskbridge.store import database as database_module
 from taskbridge.store.database import Database
 from taskbridge.store.intents import Fingerprint, decode_name, encode_name
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def opened(folder: Path, path: Path | None = None, *, owned: str | None = "contracts") -> Iterator[StoredRun]:
+def opened(folder: Path, path: Path | None = None, *, owned: str | None = "contracts") -> Generator[StoredRun]:
     """A run in a store beside its results, or in another one."""
     database = Database(path or folder / "run.sqlite", alone_on_network=path is None)
     try:
@@ -135,7 +135,7 @@ def test_all_files_are_added_or_none(folder: Path) -> None:
 def test_a_full_disk_at_the_beginning_is_reported(folder: Path) -> None:
     with opened(folder) as run:
         with run.database.reading() as connection:
-            pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+            pages: int = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
             connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 1}")
         with pytest.raises(StoreUnavailable, match="full"):
             run.begin(TERMS, [RunFile(n, f"/{'x' * 500}/{n}", f"{n}") for n in range(100)])
@@ -182,11 +182,12 @@ def test_a_run_that_lost_its_connection_writes_nothing(folder: Path, tmp_path: P
         begin(run, RunFile(1, URL, "a"))
         with run.database.writing() as connection:
             connection.exec_driver_sql("UPDATE taskbridge_account SET epoch = epoch + 1")
-        for change in (
+        changes: list[Callable[[], None]] = [
             lambda: run.mark_submitting(1, {}, None),
             lambda: run.mark_downloaded(1),
             lambda: run.record_error(1, "x"),
-        ):
+        ]
+        for change in changes:
             with pytest.raises(OwnershipLost):
                 change()
         assert [(each.phase, each.error) for each in run.files()] == [(FilePhase.PLANNED, None)]
@@ -293,11 +294,17 @@ def inbox(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def go(store: tb.Store, config: Path, folder: Path, inbox: list[Path]) -> Callable[..., Any]:
+def go(store: tb.Store, config: Path, folder: Path, inbox: list[Path]) -> Callable[..., RunSummary]:
     """Runs all documents of the inbox."""
 
-    def run(**options: Any) -> Any:
-        given = {"inputs": inbox, "to": folder, "connection": "cloudconvert", "config": config, **options}
+    def run(**options: Any) -> RunSummary:
+        given: dict[str, Any] = {
+            "inputs": inbox,
+            "to": folder,
+            "connection": "cloudconvert",
+            "config": config,
+            **options,
+        }
         return store.run("extract-text", **given)
 
     return run
@@ -308,10 +315,14 @@ def posts(emulator: Emulator) -> int:
 
 
 def test_a_run_is_done_once_however_often_it_is_called(
-    go: Callable[..., Any], store: tb.Store, emulator: Emulator, folder: Path, inbox: list[Path]
+    go: Callable[..., RunSummary], store: tb.Store, emulator: Emulator, folder: Path, inbox: list[Path]
 ) -> None:
     steps: list[str] = []
-    first = go(inputs=inbox[:2], on_update=lambda update: steps.append(update.step))
+
+    def note(update: FileUpdate) -> None:
+        steps.append(update.step)
+
+    first = go(inputs=inbox[:2], on_update=note)
     second = go(inputs=[*inbox, "missing.pdf"])
     third = go(inputs=[])
 
@@ -327,7 +338,7 @@ def test_a_run_is_done_once_however_often_it_is_called(
     assert {str(watch.state) for watch in store.find()} == {"ended"}
 
 
-def test_two_folders_are_two_runs_of_a_store(go: Callable[..., Any], emulator: Emulator, tmp_path: Path) -> None:
+def test_two_folders_are_two_runs_of_a_store(go: Callable[..., RunSummary], emulator: Emulator, tmp_path: Path) -> None:
     assert go().is_complete
     assert go(to=tmp_path / "other").is_complete
     assert posts(emulator) == 6
@@ -335,7 +346,7 @@ def test_two_folders_are_two_runs_of_a_store(go: Callable[..., Any], emulator: E
         go(neutral={"text_format": "plain"})
 
 
-def test_what_cannot_be_stored_is_refused(go: Callable[..., Any], store: tb.Store) -> None:
+def test_what_cannot_be_stored_is_refused(go: Callable[..., RunSummary], store: tb.Store) -> None:
     with pytest.raises(InvalidInput, match="path or a URL, not bytes"):
         go(inputs=[b"%PDF"])
     with pytest.raises(InvalidInput, match="options must be plain JSON"):
@@ -346,7 +357,7 @@ def test_what_cannot_be_stored_is_refused(go: Callable[..., Any], store: tb.Stor
 
 
 def test_no_watcher_submits_what_a_stopped_run_has_planned(
-    go: Callable[..., Any], store: tb.Store, emulator: Emulator, start_owner: StartOwner
+    go: Callable[..., RunSummary], store: tb.Store, emulator: Emulator, start_owner: StartOwner
 ) -> None:
     assert go(max_cost=2, max_in_flight=1).is_cost_reached
     store.submit("cloudconvert", "extract-text", URL, key="mine")
@@ -360,7 +371,7 @@ def test_no_watcher_submits_what_a_stopped_run_has_planned(
 
 
 def test_the_owner_submits_the_files_of_a_run(
-    go: Callable[..., Any], store: tb.Store, emulator: Emulator, start_owner: StartOwner, inbox: list[Path]
+    go: Callable[..., RunSummary], store: tb.Store, emulator: Emulator, start_owner: StartOwner, inbox: list[Path]
 ) -> None:
     refused = inbox[0].with_name("empty.pdf")
     refused.write_bytes(b"")
@@ -379,7 +390,7 @@ def test_the_owner_submits_the_files_of_a_run(
 
 
 def test_a_run_takes_over_from_an_owner_that_ends(
-    go: Callable[..., Any], store: tb.Store, emulator: Emulator, start_owner: StartOwner
+    go: Callable[..., RunSummary], store: tb.Store, emulator: Emulator, start_owner: StartOwner
 ) -> None:
     owner = start_owner("mark_taken", "before", 2)  # kills itself when the vendor has the second file
     until(lambda: owner_of(store))
@@ -440,7 +451,7 @@ def test_a_new_store_has_the_tables_of_the_migrations(tmp_path: Path) -> None:
     def tables(path: Path) -> list[tuple[str, ...]]:
         with closing(sqlite3.connect(path)) as database:
             names = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
-            found = []
+            found: list[tuple[str, ...]] = []
             for (name,) in names:
                 found.append((name, *map(str, database.execute(f"PRAGMA table_info({name})").fetchall())))
                 for index in sorted(database.execute(f"PRAGMA index_list({name})").fetchall()):
