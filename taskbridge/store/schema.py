@@ -101,7 +101,7 @@ RUN: Final = Table(
     METADATA,
     Column("id", NUMBER, primary_key=True),
     Column("connection", String(100), nullable=False),
-    Column("target", String(1000), nullable=False, unique=True),  # the folder for its results
+    Column("target", String(1000), nullable=False, unique=True),  # the folder for its results, as `encode_name`
     Column("provider", Text, nullable=False),
     Column("operation", Text, nullable=False),
     Column("options", JSON, nullable=False),  # of the vendor
@@ -118,7 +118,7 @@ INTENT: Final = Table(
     Column("run", NUMBER, ForeignKey(RUN.c.id)),  # the run that it belongs to
     Column("folder", Text),  # name of the folder for its results, in the run's
     Column("operation", Text),
-    Column("input", Text),  # an absolute path, or a URL
+    Column("input", Text),  # an absolute path, or a URL, as `encode_name`
     Column("size", BigInteger),  # bytes of the file
     Column("modified_ns", BigInteger),  # its last change, in nanoseconds since the epoch
     Column("digest", String(64)),  # SHA-256 of the file

@@ -550,7 +550,7 @@ class Store:
             config: Path of the configuration; None searches the usual places.
             neutral: Neutral options of the operation, such as ``{"to": "pdf"}``.
             options: As for `Client.submit`; plain JSON.
-            max_in_flight: Most files at the vendor at once.
+            max_in_flight: Most files at the vendor at once, up to 500.
             timeout: Seconds to wait for one task, which continues at the vendor; None for no limit.
             settle: Seconds that an uncertain submission may take to appear at the vendor.
             resubmit_uncertain: Whether to submit files again that the vendor may have accepted, if it has no way to
@@ -571,8 +571,12 @@ class Store:
         from taskbridge.store.runs.plan import RunPlan  # noqa: PLC0415  # opens clients, which other processes need not
         from taskbridge.store.runs.run import run_files  # noqa: PLC0415  # as above
         from taskbridge.store.runs.stored import StoredRun  # noqa: PLC0415  # as above
-        from taskbridge.store.runs.worker import RunLimits  # noqa: PLC0415  # as above
+        from taskbridge.store.runs.worker import MOST_IN_FLIGHT, RunLimits  # noqa: PLC0415  # as above
 
+        if isinstance(inputs, str | os.PathLike):
+            raise InvalidInput("inputs is a list of paths and URLs; write [path] for one")
+        if not 1 <= max_in_flight <= MOST_IN_FLIGHT:
+            raise InvalidInput(f"max_in_flight must be from 1 to {MOST_IN_FLIGHT}")
         plan = RunPlan(
             connect=lambda name: connect(connection=name, config=config),
             operation=operation,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -349,6 +350,10 @@ def test_two_folders_are_two_runs_of_a_store(go: Callable[..., RunSummary], emul
 def test_what_cannot_be_stored_is_refused(go: Callable[..., RunSummary], store: tb.Store) -> None:
     with pytest.raises(InvalidInput, match="path or a URL, not bytes"):
         go(inputs=[b"%PDF"])
+    with pytest.raises(InvalidInput, match=r"inputs is a list of paths and URLs; write \[path\] for one"):
+        go(inputs="a.pdf")
+    with pytest.raises(InvalidInput, match="max_in_flight must be from 1 to 500"):
+        go(max_in_flight=0)
     with pytest.raises(InvalidInput, match="options must be plain JSON"):
         go(options={"x": object()})
     with pytest.raises(ConfigError, match="there is no run in"):
@@ -454,7 +459,7 @@ def test_a_new_store_has_the_tables_of_the_migrations(tmp_path: Path) -> None:
             found: list[tuple[str, ...]] = []
             for (name,) in names:
                 found.append((name, *map(str, database.execute(f"PRAGMA table_info({name})").fetchall())))
-                for index in sorted(database.execute(f"PRAGMA index_list({name})").fetchall()):
+                for index in sorted(database.execute(f"PRAGMA index_list({name})").fetchall(), key=itemgetter(1)):
                     columns = database.execute(f"PRAGMA index_info({index[1]})").fetchall()
                     found.append((name, *map(str, index[1:]), *map(str, columns)))
                 keys = database.execute(f"PRAGMA foreign_key_list({name})").fetchall()

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from taskbridge.store.runs.files import RunTerms
     from taskbridge.store.runs.stored import FileState, StoredRun
 
+MOST_IN_FLIGHT: Final = 500  # files at the vendor at once; each has a thread
 _ATTEMPTS: Final = 4  # submissions of one file that did not arrive, before the file is left for a later run
 _MISSES: Final = 12  # submissions in a row, of any files, that did not arrive, before the run stops submitting
 _FIRST_MISSES: Final = 3  # the same, as long as none has ever arrived
