@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -276,20 +276,31 @@ class Database(ABC):
             connection.execute(text(f"CREATE TABLE {VERSION_TABLE} ({_VERSION_COLUMN})"))
             connection.execute(text(f"INSERT INTO {VERSION_TABLE} VALUES ('{HEAD}')"))  # noqa: S608  # constants
             return
-        from alembic import command  # noqa: PLC0415  # slow to import, and needed once per database
-        from alembic.config import Config  # noqa: PLC0415
-        from alembic.script import ScriptDirectory  # noqa: PLC0415
-
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
-        known = [each.revision for each in ScriptDirectory.from_config(config).walk_revisions()]
-        if version not in known:
+        if version not in upgrade_tables(connection, version):
             raise ConfigError(
                 f"the store {self.name} was written by a newer taskbridge (tables of revision "
                 f"{printable(version, 40)}, this one knows {HEAD}); upgrade taskbridge here"
             )
+
+
+def upgrade_tables(connection: Connection, version: str | None) -> Sequence[str]:
+    """Apply the migrations that a database lacks, if its revision is known; return the known revisions.
+
+    Args:
+        connection: A transaction.
+        version: Its revision; None for a database without tables of ours.
+    """
+    from alembic import command  # noqa: PLC0415  # slow to import, and needed once per database
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    known = [each.revision for each in ScriptDirectory.from_config(config).walk_revisions()]
+    if version is None or version in known:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+    return known
 
 
 def insert_into(dialect: str, table: Table) -> Insert:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from taskbridge.emulator.export import config_toml
 from taskbridge.provider.clock import SystemClock
-from taskbridge.store.database import Database
+from taskbridge.store.dialects import open_database
 from taskbridge.store.runs.stored import StoredRun
 from taskbridge.testing import Emulator
 
@@ -36,8 +36,8 @@ def records(text: str) -> list[dict[str, Any]]:
 @contextmanager
 def open_run(folder: Path) -> Generator[StoredRun]:
     """The run in a folder, in the store beside its results."""
-    database = Database(folder / "taskbridge-run.sqlite")
-    with StoredRun(database, SystemClock(), folder, is_beside=True) as run:
+    database = open_database(folder / "taskbridge-run.sqlite", None, SystemClock())
+    with StoredRun(database, folder, is_beside=True) as run:
         run.terms()
         yield run
     database.close()

@@ -133,7 +133,7 @@ def effects(folder: Path) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_or_doubled_when_workers_and_the_relay_are_killed(
+def test_nothing_is_lost_or_doubled_when_workers_and_the_relay_are_killed(  # noqa: PLR0917  # fixtures
     store: tb.Store, config: Path, emulator: Emulator, broker: str, start: Start, tmp_path: Path
 ) -> None:
     chance = random.Random(7)

@@ -163,7 +163,7 @@ def test_only_an_uncertain_submission_can_be_decided(store: tb.Store, tmp_path: 
 def test_a_submission_may_become_uncertain_twice(store: tb.Store, uncertain: str) -> None:
     from taskbridge.store.ownership import Ownership  # noqa: PLC0415  # only here
 
-    owner = Ownership(store.database, "scan-documents", store.clock)
+    owner = Ownership(store.database, "scan-documents")
     assert owner.take()
     with store.database.reading() as opened:
         number = opened.execute(select(INTENT.c.id)).scalar_one()

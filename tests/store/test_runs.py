@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from sqlalchemy import create_engine
 
 import taskbridge as tb
 from taskbridge import Client
@@ -23,8 +24,9 @@ from taskbridge.provider.capabilities import Credential
 from taskbridge.provider.clock import SystemClock
 from taskbridge.provider.http import Request, Response
 from taskbridge.store import FilePhase, FileUpdate, RunFile, RunSummary, StoreUnavailable
-from taskbridge.store import database as database_module
-from taskbridge.store.database import Database
+from taskbridge.store import sqlite as sqlite_module
+from taskbridge.store.database import upgrade_tables
+from taskbridge.store.dialects import open_database
 from taskbridge.store.intents import Fingerprint, decode_name, encode_name
 from taskbridge.store.ownership import OwnershipLost
 from taskbridge.store.runs.files import RunTerms
@@ -52,9 +54,9 @@ def folder(tmp_path: Path) -> Path:
 @contextmanager
 def opened(folder: Path, path: Path | None = None, *, owned: str | None = "contracts") -> Generator[StoredRun]:
     """A run in a store beside its results, or in another one."""
-    database = Database(path or folder / "run.sqlite", alone_on_network=path is None)
+    database = open_database(path or folder / "run.sqlite", None, SystemClock(), alone_on_network=path is None)
     try:
-        with StoredRun(database, SystemClock(), folder, is_beside=path is None) as run:
+        with StoredRun(database, folder, is_beside=path is None) as run:
             run.terms()
             assert owned is None or run.own([owned]) is None
             yield run
@@ -214,7 +216,7 @@ def network(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
     """The folder for the results, as if it were on a network drive."""
     mounts = folder.parent / "mounts"
     mounts.write_text(f"/dev/sda / ext4 rw 0 0\nserver:/data {folder} nfs4 rw 0 0\n")
-    monkeypatch.setattr(database_module, "_MOUNTS", mounts)
+    monkeypatch.setattr(sqlite_module, "_MOUNTS", mounts)
     monkeypatch.setattr(sys, "platform", "linux")
     return folder
 
@@ -228,7 +230,7 @@ def test_beside_results_on_a_network_drive_one_process_has_the_store(network: Pa
             assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "truncate"
         assert {each.name for each in network.iterdir()} == {"run.sqlite", "run.sqlite-journal"}
         with pytest.raises(ConfigError, match="another process uses it"):
-            Database(network / "run.sqlite", alone_on_network=True)
+            open_database(network / "run.sqlite", None, SystemClock(), alone_on_network=True)
         with pytest.raises(ConfigError, match="network drive"):
             tb.Store(network / "run.sqlite")
     with opened(network) as run:
@@ -466,10 +468,9 @@ def test_a_new_store_has_the_tables_of_the_migrations(tmp_path: Path) -> None:
                 found.append((name, *map(str, keys)))
         return found
 
-    Database(tmp_path / "created.db").close()
-    with closing(sqlite3.connect(tmp_path / "migrated.db")) as database:
-        database.execute("CREATE TABLE mine (x)")  # an application's own database is migrated
-    Database(tmp_path / "migrated.db").close()
-    with closing(sqlite3.connect(tmp_path / "migrated.db")) as database:
-        database.execute("DROP TABLE mine")
+    open_database(tmp_path / "created.db", None, SystemClock()).close()
+    engine = create_engine(f"sqlite:///{tmp_path / 'migrated.db'}")
+    with engine.begin() as connection:
+        upgrade_tables(connection, None)
+    engine.dispose()
     assert tables(tmp_path / "created.db") == tables(tmp_path / "migrated.db")

@@ -462,6 +462,7 @@ def test_a_store_that_cannot_be_read_is_unhealthy(serve: Serve, store: tb.Store)
     status, _, text = served.request("/")
     assert status == 503
     assert "cannot be used" in text
+    assert store.database.path is not None
     store.database.path.write_bytes(b"no database" * 1000)
     store.close()
     assert served.request("/healthz")[::2] == (503, '{"status":"the store cannot be read"}')
