@@ -43,10 +43,8 @@ class SqliteDatabase(Database):
         ConfigError: It cannot be used.
     """
 
-    path: Path
-
     def __init__(self, path: Path, clock: Clock, *, alone_on_network: bool = False) -> None:
-        self.path = path
+        self.path = self._path = path
         name = printable(str(path), 300)
         try:
             refuse_network_file_system(path)
@@ -71,7 +69,7 @@ class SqliteDatabase(Database):
         """Return the lock of a connection's owner, not taken yet."""
         if self.is_alone:
             return _LockOfTheFile()
-        return FileLock(self.path.with_name(f"{self.path.name}-owner-{connection}"))
+        return FileLock(self._path.with_name(f"{self._path.name}-owner-{connection}"))
 
     def now(self) -> float:
         """Return seconds since the epoch; all processes are on one machine."""
