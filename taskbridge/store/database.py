@@ -8,10 +8,9 @@ from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from sqlalchemy import JSON, Connection, Engine, Float, String, Table, bindparam, func, insert, inspect, text, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from taskbridge._fork import renew_after_fork
@@ -19,9 +18,12 @@ from taskbridge.errors import ConfigError, TaskbridgeError, printable
 from taskbridge.provider.clock import Clock
 from taskbridge.store.schema import EVENT, HEAD, METADATA, PREFIX, VERSION_TABLE, WATCH
 
-Insert: TypeAlias = sqlite.Insert | postgresql.Insert
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    Insert: TypeAlias = sqlite.Insert | postgresql.Insert
+
 _VERSION_COLUMN: Final = f"version_num VARCHAR(32) NOT NULL, CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num)"
-_INSERTS: Final[dict[str, type[Insert]]] = {"postgresql": postgresql.Insert, "sqlite": sqlite.Insert}
 
 
 class StoreUnavailable(TaskbridgeError):
@@ -122,7 +124,7 @@ class Database(ABC):
 
     def add_events(self, opened: Connection, rows: list[dict[str, Any]]) -> None:
         """Store events, each with all its columns."""
-        opened.execute(insert(EVENT), rows)
+        opened.execute(_ADD_EVENTS, rows)
 
     # What differs.
 
@@ -272,7 +274,7 @@ class Database(ABC):
         if version is None:
             if any(name.startswith(PREFIX) for name in inspect(connection).get_table_names()):
                 raise ConfigError(f"the store {self.name} is damaged: its tables have no revision; restore a backup")
-            METADATA.create_all(connection)  # the same as all migrations, ten times as fast
+            METADATA.create_all(connection, checkfirst=False)  # the same as all migrations, ten times as fast
             connection.execute(text(f"CREATE TABLE {VERSION_TABLE} ({_VERSION_COLUMN})"))
             connection.execute(text(f"INSERT INTO {VERSION_TABLE} VALUES ('{HEAD}')"))  # noqa: S608  # constants
             return
@@ -305,9 +307,16 @@ def upgrade_tables(connection: Connection, version: str | None) -> Sequence[str]
 
 def insert_into(dialect: str, table: Table) -> Insert:
     """Return an INSERT that can have ``ON CONFLICT``, for ``postgresql`` or ``sqlite``."""
-    return _INSERTS[dialect](table)
+    if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql  # noqa: PLC0415  # slow to import, with all its drivers
+
+        return postgresql.insert(table)
+    from sqlalchemy.dialects import sqlite  # noqa: PLC0415  # as above
+
+    return sqlite.insert(table)
 
 
+_ADD_EVENTS: Final = insert(EVENT)
 _CHANGE_WATCHES: Final = (
     update(WATCH)
     .where(WATCH.c.ref == bindparam("new_ref"))

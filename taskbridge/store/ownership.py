@@ -12,13 +12,14 @@ import socket
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, Select, and_, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Executable, RowMapping, Select, and_, bindparam, delete, select, update
 
 from taskbridge._fork import renew_after_fork
 from taskbridge.models import Task, TaskRef
-from taskbridge.store.database import Database
+from taskbridge.store.database import Database, insert_into
 from taskbridge.store.intents import Fingerprint
 from taskbridge.store.pruning import WEBHOOKS_KEPT
 from taskbridge.store.records import AccountStatus, without_contents
@@ -27,12 +28,37 @@ from taskbridge.store.schema import ACCOUNT, EVENT, INTENT, WATCH, WEBHOOK, Even
 
 _WAITING: Final = (Phase.PLANNED, Phase.SENDING)
 
+# Statements are built once, because that takes longer than their execution.
+
+_LOCK: Final = (
+    select(ACCOUNT.c.epoch)
+    .where(ACCOUNT.c.connection == bindparam("of"), ACCOUNT.c.epoch == bindparam("in_epoch"))
+    .with_for_update(key_share=True)  # as an UPDATE does; consumers can store their positions under it
+)
 _POSITIONS: Final = (
     update(ACCOUNT)
     .where(ACCOUNT.c.connection == bindparam("of"))
     .values(position=ACCOUNT.c.position + bindparam("count"))
     .returning(ACCOUNT.c.position)
-)  # built once, because that takes longer than its execution
+)
+# Sets the columns that are among the parameters.
+_CHANGE_INTENT: Final = (
+    update(INTENT)
+    .where(INTENT.c.id == bindparam("number"), INTENT.c.phase.in_(_WAITING))
+    .returning(INTENT.c.key, INTENT.c.meta, INTENT.c.until)
+)
+_EVENT_WITH_KEY: Final = select(EVENT.c.position).where(EVENT.c.key == bindparam("of"))
+_FOLLOWED: Final = (WATCH.c.ref, WATCH.c.state, WATCH.c.until, WATCH.c.submitted_at)
+_WATCH: Final = select(*_FOLLOWED).where(WATCH.c.ref == bindparam("of"))
+_OPEN: Final = select(WATCH.c.ref, WATCH.c.seq, WATCH.c.meta).where(
+    WATCH.c.ref.in_(bindparam("refs", expanding=True)), WATCH.c.state == State.OPEN
+)
+
+
+@cache
+def _new_watch(dialect: str) -> Executable:
+    """Return what adds a watch, and returns its row unless there is one of the same task."""
+    return insert_into(dialect, WATCH).on_conflict_do_nothing(index_elements=["ref"]).returning(*_FOLLOWED)
 
 
 class OwnershipLost(Exception):
@@ -159,10 +185,7 @@ class Ownership:
         if not self.is_held:
             raise OwnershipLost
         with self._database.writing(is_owner=True) as opened:
-            own = (ACCOUNT.c.connection == self.connection) & (ACCOUNT.c.epoch == self._epoch)
-            # The lock that an UPDATE takes, and under which consumers can store their positions.
-            locked = select(ACCOUNT.c.epoch).where(own).with_for_update(key_share=True)
-            if opened.execute(locked).first() is None:
+            if opened.execute(_LOCK, {"of": self.connection, "in_epoch": self._epoch}).first() is None:
                 raise OwnershipLost
             yield opened
 
@@ -209,7 +232,7 @@ class Ownership:
             if revision == after:
                 return None
             # Only up to the revision: what is committed from now on is read the next time.
-            watches = select(WATCH.c.ref, WATCH.c.state, WATCH.c.until, WATCH.c.submitted_at).where(
+            watches = select(*_FOLLOWED).where(
                 WATCH.c.connection == self.connection, WATCH.c.revision > after, WATCH.c.revision <= revision
             )
             if after < 0:
@@ -271,7 +294,7 @@ class Ownership:
         self._set_phase(number, Phase.UNCERTAIN, error, event=EventKind.UNCERTAIN)
 
     def mark_taken(self, number: int, task: Task) -> RowMapping:
-        """Store that the vendor has a submission, and watch its task; return the row of the watch.
+        """Store that the vendor has a submission, and watch its task; return the row of the watch, as in `Changes`.
 
         A task that has ended already is stored together with its end: its vendor may not know it any more.
         """
@@ -293,10 +316,12 @@ class Ownership:
                 "created_at": now,
                 "updated_at": now,
             }
-            opened.execute(self._database.insert(WATCH).values(values).on_conflict_do_nothing(index_elements=["ref"]))
+            added = opened.execute(_new_watch(self._database.dialect), values).mappings().one_or_none()
             if task.is_terminal:
                 store_seen(self._database, opened, self.connection, [Seen(task.ref, State.ENDED, task)], now)
-            return opened.execute(select(WATCH).where(WATCH.c.ref == ref)).mappings().one()
+            elif added is not None:
+                return added
+            return opened.execute(_WATCH, {"of": ref}).mappings().one()
 
     def _set_phase(
         self, number: int, phase: Phase, error: str | None, event: EventKind | None = None, **values: Any
@@ -308,15 +333,14 @@ class Ownership:
         self, opened: Connection, number: int, phase: Phase, error: str | None, event: EventKind | None, **values: Any
     ) -> RowMapping:
         now = self._database.now()
-        changed = update(INTENT).where(INTENT.c.id == number, INTENT.c.phase.in_(_WAITING))
-        changed = changed.values(phase=phase, error=error, updated_at=now, **values)
-        intent = opened.execute(changed.returning(*INTENT.c)).mappings().one_or_none()
+        changed = {"number": number, "phase": phase, "error": error, "updated_at": now, **values}
+        intent = opened.execute(_CHANGE_INTENT, changed).mappings().one_or_none()
         if intent is None:
             raise OwnershipLost
         if event is not None:
             position = take_positions(opened, self.connection, 1)
             key = f"{self.connection}/{intent['key']}/{event}"
-            if opened.execute(select(EVENT.c.position).where(EVENT.c.key == key)).first() is not None:
+            if opened.execute(_EVENT_WITH_KEY, {"of": key}).first() is not None:
                 key = f"{key}/{position}"  # it was resubmitted, and ended in the same way once more
             row = {
                 "connection": self.connection,
@@ -328,7 +352,7 @@ class Ownership:
                 "body": {"error": error, "meta": intent["meta"]},
                 "at": now,
             }
-            opened.execute(insert(EVENT).values(row))
+            self._database.add_events(opened, [row])
         return intent
 
     # Writing watches.
@@ -364,10 +388,7 @@ def store_seen(database: Database, opened: Connection, connection: str, seen: It
         The position of the last event; 0 if there is none.
     """
     latest = {str(each.ref): each for each in seen}
-    query = select(WATCH.c.ref, WATCH.c.seq, WATCH.c.meta).where(
-        WATCH.c.ref.in_(list(latest)), WATCH.c.state == State.OPEN
-    )
-    rows = opened.execute(query).all()
+    rows = opened.execute(_OPEN, {"refs": list(latest)}).all()
     changed: list[dict[str, Any]] = []
     events: list[dict[str, Any]] = []
     for ref, seq, meta in rows:

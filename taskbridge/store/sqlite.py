@@ -60,6 +60,7 @@ class SqliteDatabase(Database):
         busy = _BUSY_ALONE if self.is_alone else _BUSY
         engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": busy}, **options)
         super().__init__(name, engine, clock)
+        self._writer = engine.execution_options(**{_MODE: "BEGIN IMMEDIATE"})
         prepare_for_fork(self, Database.close)
         event.listen(engine, "connect", _on_connect_alone if self.is_alone else _on_connect)
         event.listen(engine, "begin", _on_begin)
@@ -80,23 +81,18 @@ class SqliteDatabase(Database):
 
     @contextmanager
     def _reading(self) -> Generator[Connection]:
-        with self._transaction("BEGIN") as connection:
+        with self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def _writing(self, *, is_owner: bool) -> Generator[Connection]:
         del is_owner  # the lock of a process that is stopped stays, as its transaction does
-        with self._transaction("BEGIN IMMEDIATE") as connection:
+        with self._writer.begin() as connection:
             yield connection
 
     @contextmanager
     def _migrating(self) -> Generator[Connection]:
-        with self._transaction("BEGIN IMMEDIATE") as connection:
-            yield connection
-
-    @contextmanager
-    def _transaction(self, begin: str) -> Generator[Connection]:
-        with self.engine.connect().execution_options(**{_MODE: begin}) as connection, connection.begin():
+        with self._writer.begin() as connection:
             yield connection
 
 

@@ -22,7 +22,7 @@ from taskbridge.event_bus import EventBus
 from taskbridge.models import Task, TaskRef
 from taskbridge.provider.clock import Clock
 from taskbridge.provider.options import NeutralOptions
-from taskbridge.store.database import Database, Insert, insert_into
+from taskbridge.store.database import Database, insert_into
 from taskbridge.store.decisions import decide
 from taskbridge.store.delivery import discard, find_undelivered, redeliver
 from taskbridge.store.dialects import open_database
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from psycopg import Connection as PsycopgConnection  # of the extra postgres
 
 if TYPE_CHECKING:
+    from taskbridge.store.database import Insert
     from taskbridge.store.runs.files import FileUpdate, RunSummary
 
 _CONNECTION: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar, cast
 
-from sqlalchemy import ColumnElement, RowMapping, insert, select, update
+from sqlalchemy import RowMapping, Select, bindparam, insert, select, update
 
 from taskbridge.errors import ConfigError, TaskFailed, printable
 from taskbridge.models import Task, TaskRef, Usage, UsageUnit, raise_if_failed
@@ -29,6 +29,22 @@ _MOST: Final = 2000  # characters of an error
 _WAITING: Final = (Phase.PLANNED, Phase.SENDING)
 _OVER: Final = (Phase.UNCERTAIN, Phase.REFUSED)
 _ABANDONED: Final = (State.GIVEN_UP, State.DROPPED)
+
+_COLUMNS: Final = (
+    *("id", "key", "input", "folder", "phase", "size", "modified_ns", "digest", "recovery_token", "ref", "error"),
+    "downloaded_at",
+)
+_FILES: Final = (
+    select(
+        *(INTENT.c[name] for name in _COLUMNS),
+        *(WATCH.c[name] for name in ("state", "snapshot", "amount", "unit")),
+        WATCH.c.error.label("watch_error"),
+    )
+    .outerjoin(WATCH, WATCH.c.ref == INTENT.c.ref)
+    .where(INTENT.c.run == bindparam("of_run"))
+)
+_FILE: Final = _FILES.where(INTENT.c.id == bindparam("of"))
+_CHANGE: Final = update(INTENT).where(INTENT.c.id == bindparam("of"))  # sets the columns among the parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +169,7 @@ class StoredRun:
         """
         if self._id is None:
             return []
-        files = self._read(lambda: [self._file(row) for row in self._rows()])
+        files = self._read(lambda: [self._file(row) for row in self._rows(_FILES)])
         return sorted(files, key=lambda file: file.number)
 
     def state_of(self, number: int) -> FileState:
@@ -162,25 +178,12 @@ class StoredRun:
         Raises:
             ConfigError: Its row is damaged.
         """
-        rows = self._rows(INTENT.c.id == self._ids[number])
+        rows = self._rows(_FILE, of=self._ids[number])
         return self._read(lambda: _state(self._file(rows[0]), rows[0]))
 
-    def _rows(self, *only: ColumnElement[bool]) -> Sequence[RowMapping]:
-        columns = [
-            INTENT.c[name]
-            for name in (
-                *("id", "key", "input", "folder", "phase", "size", "modified_ns", "digest", "recovery_token", "ref"),
-                *("error", "downloaded_at"),
-            )
-        ]
-        watch = [WATCH.c.state, WATCH.c.snapshot, WATCH.c.amount, WATCH.c.unit, WATCH.c.error.label("watch_error")]
-        query = (
-            select(*columns, *watch)
-            .outerjoin(WATCH, WATCH.c.ref == INTENT.c.ref)
-            .where(INTENT.c.run == self._id, *only)
-        )
+    def _rows(self, query: Select[Any], **values: Any) -> Sequence[RowMapping]:
         with self.database.reading() as opened:
-            return opened.execute(query).mappings().all()
+            return opened.execute(query, {"of_run": self._id, **values}).mappings().all()
 
     def _file(self, row: RowMapping) -> RunFile:
         number = int(row["key"].rpartition("/")[2].partition(".")[0])
@@ -312,7 +315,7 @@ class StoredRun:
     def _change(self, number: int, **values: Any) -> None:
         writing = self._owner(None).writing if self.is_owner else self.database.writing
         with self._mutex, writing() as opened:
-            opened.execute(update(INTENT).where(INTENT.c.id == self._ids[number]).values(values))
+            opened.execute(_CHANGE, {"of": self._ids[number], **values})
 
     def _reopen(self, number: int, phase: Phase) -> None:
         """Take up an uncertain or refused submission again; its next events get another key than the last ones."""

@@ -401,7 +401,8 @@ class FileRunner:
 
     def _record(self, file: RunFile, task: Task) -> RunFile:
         """Store the end of the file's task, and what it cost so far, unless that is known."""
-        is_new_cost = task.usage is not None and task.usage != file.usage
+        known = 0.0 if file.usage is None else file.usage.amount
+        is_new_cost = task.usage is not None and task.usage.amount != known
         if is_new_cost or task.is_terminal:
             self._run.mark_seen(file.number, task)
         if task.usage is None:
