@@ -21,12 +21,13 @@ tasks, and when it ends, however it ends, another takes over. The guarantees:
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
 from taskbridge._config.registry import require_extra
 
 try:
     from taskbridge.store.database import StoreUnavailable
-    from taskbridge.store.delivery import DeliveryPolicy
-    from taskbridge.store.pruning import Pruned
     from taskbridge.store.records import (
         Account,
         AccountStatus,
@@ -36,15 +37,29 @@ try:
         Undelivered,
         Watched,
     )
-    from taskbridge.store.relay import Relay
     from taskbridge.store.runs.files import FilePhase, FileUpdate, RunFile, RunSummary
     from taskbridge.store.schema import EventKind, Phase, State
-    from taskbridge.store.store import Store, Transaction
-    from taskbridge.store.threads import Watcher
 except ModuleNotFoundError as error:
     if error.name != "sqlalchemy":
         raise
     raise require_extra("sqlalchemy", "store", "taskbridge.store") from None
+
+if TYPE_CHECKING:
+    from taskbridge.store.delivery import DeliveryPolicy
+    from taskbridge.store.pruning import Pruned
+    from taskbridge.store.relay import Relay
+    from taskbridge.store.store import Store, Transaction
+    from taskbridge.store.threads import Watcher
+
+# Loaded when they are used: `taskbridge run` does without them.
+_MODULES: Final = {
+    "DeliveryPolicy": "delivery",
+    "Pruned": "pruning",
+    "Relay": "relay",
+    "Store": "store",
+    "Transaction": "store",
+    "Watcher": "threads",
+}
 
 __all__ = [
     "Account",
@@ -69,3 +84,9 @@ __all__ = [
     "Watched",
     "Watcher",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'taskbridge.store' has no attribute {name!r}")
+    return getattr(import_module(f"taskbridge.store.{_MODULES[name]}"), name)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from math import inf
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, update
 
-from taskbridge._engine.connection import ConnectionStats
-from taskbridge.aio import Watch
 from taskbridge.errors import printable
 from taskbridge.events import PollReason
 from taskbridge.models import TaskRef
 from taskbridge.store.records import AccountStatus
 from taskbridge.store.schema import ACCOUNT
+
+if TYPE_CHECKING:
+    from taskbridge._engine.connection import ConnectionStats
+    from taskbridge.aio import Watch
 
 _LONGEST: Final = 300  # characters of an error
 _DIGITS: Final = 3  # of a figure that changes all the time, so that it is not stored each time
