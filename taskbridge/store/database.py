@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from sqlalchemy import JSON, Connection, Engine, Float, String, Table, bindparam, func, insert, inspect, text, update
+from sqlalchemy import Connection, Engine, Table, inspect, text
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from taskbridge._fork import renew_after_fork
 from taskbridge.errors import ConfigError, TaskbridgeError, printable
 from taskbridge.provider.clock import Clock
-from taskbridge.store.schema import EVENT, HEAD, METADATA, PREFIX, VERSION_TABLE, WATCH
+from taskbridge.store.schema import HEAD, METADATA, PREFIX, VERSION_TABLE
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -108,8 +108,9 @@ class Database(ABC):
         """Return an INSERT that can have ``ON CONFLICT``."""
         return insert_into(self.dialect, table)
 
-    # Many rows.
+    # What differs.
 
+    @abstractmethod
     def change_watches(self, opened: Connection, rows: list[dict[str, Any]], now: float) -> None:
         """Store new values of watches.
 
@@ -118,15 +119,10 @@ class Database(ABC):
             rows: Their ref, state, seq, error, snapshot, amount and unit; of the last three, None keeps the last one.
             now: Seconds since the epoch.
         """
-        opened.execute(
-            _CHANGE_WATCHES, [{f"new_{name}": value for name, value in row.items()} | {"new_at": now} for row in rows]
-        )
 
+    @abstractmethod
     def add_events(self, opened: Connection, rows: list[dict[str, Any]]) -> None:
         """Store events, each with all its columns."""
-        opened.execute(_ADD_EVENTS, rows)
-
-    # What differs.
 
     @abstractmethod
     def owner_lock(self, connection: str) -> OwnerLock:
@@ -316,20 +312,6 @@ def insert_into(dialect: str, table: Table) -> Insert:
     return sqlite.insert(table)
 
 
-_ADD_EVENTS: Final = insert(EVENT)
-_CHANGE_WATCHES: Final = (
-    update(WATCH)
-    .where(WATCH.c.ref == bindparam("new_ref"))
-    .values(
-        state=bindparam("new_state"),
-        seq=bindparam("new_seq"),
-        snapshot=func.coalesce(bindparam("new_snapshot", type_=JSON(none_as_null=True)), WATCH.c.snapshot),
-        amount=func.coalesce(bindparam("new_amount", type_=Float()), WATCH.c.amount),
-        unit=func.coalesce(bindparam("new_unit", type_=String()), WATCH.c.unit),
-        error=bindparam("new_error"),
-        updated_at=bindparam("new_at"),
-    )
-)
 _PROBLEM: Final = 200  # characters
 
 
