@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from codecs import BOM_UTF8
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _CONFIG: Final = "taskbridge.config"  # key in the context's `meta`
 _LONGEST: Final = 366 * 86_400.0  # seconds
 _MOST_DIGITS: Final = 18  # of a number of bytes
+_UNITS: Final = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+_MOST_AGE_DIGITS: Final = 6
 _STDIN: Final = "-"
 WIDTH: Final = 80  # columns of the help
 
@@ -49,6 +52,14 @@ def parse_seconds(_ctx: click.Context, _param: click.Parameter, value: str) -> f
     if not number > 0:  # also refuses not-a-number
         raise click.BadParameter(f"{value!r} is not a number of seconds above 0 (or 'none', to wait without a limit).")
     return min(number, _LONGEST)
+
+
+def parse_age(_ctx: click.Context, _param: click.Parameter, value: str) -> timedelta:
+    """Parse a duration above 0 with its unit, such as ``30d``, ``12h``, ``45m`` or ``90s``."""
+    number, unit = value[:-1], _UNITS.get(value[-1:])
+    if unit is None or not (number.isascii() and number.isdigit() and len(number) <= _MOST_AGE_DIGITS and int(number)):
+        raise click.BadParameter(f"{value!r} is not a duration such as 30d, 12h, 45m or 90s.")
+    return timedelta(**{unit: int(number)})
 
 
 def parse_bytes(_ctx: click.Context, _param: click.Parameter, value: str) -> int | None:

@@ -1,17 +1,20 @@
-"""``store``: create, upgrade and check the database of a store."""
+"""``store``: create, upgrade, check, adopt and prune the database of a store."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from taskbridge.cli.exit_codes import DONE, USAGE
-from taskbridge.cli.options import with_json
+from taskbridge.cli.options import parse_age, with_json
 from taskbridge.cli.store_options import open_existing_store, open_store, with_store
 from taskbridge.errors import ConfigError, printable
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from taskbridge.cli.output import Output
     from taskbridge.store import Account, Store
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 @click.group(name="store", invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> int:
-    """Create, upgrade and check a store."""
+    """Create, upgrade, check, adopt and prune a store."""
     if ctx.invoked_subcommand is None:
         ctx.obj.note(ctx.get_help())
         return USAGE
@@ -70,6 +73,53 @@ def check(output: Output, store: str) -> int:
             counts = [*each.watches.items(), *each.submissions.items()]
             shown = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts) or "empty"
             output.line(f"  {each.connection}: {shown}; owner: {printable(each.owner or 'none yet', 200)}")
+    return DONE
+
+
+@command.command()
+@with_store
+@click.option("--connection", metavar="NAME", help="Only this connection; default: all.")
+@with_json
+@click.pass_obj
+def adopt(output: Output, store: str, connection: str | None) -> int:
+    """Accept a store that lacks the last changes, as after a failover or from a backup.
+
+    Check before what the vendors have of its planned submissions: they may have been sent.
+    """
+    with output.signals.reporting(output.stopped), open_existing_store(store) as opened:
+        for name in opened.adopt(connection):
+            if output.as_json:
+                output.record({"connection": name, "adopted": True})
+            else:
+                output.line(f"adopted {printable(name, 200)}")
+    return DONE
+
+
+@command.command()
+@with_store
+@click.option(
+    "--older-than",
+    "age",
+    callback=parse_age,
+    required=True,
+    metavar="AGE",
+    help="What is newer stays: such as 30d, 12h, 45m or 90s.",
+)
+@click.option("--unread", is_flag=True, help="Remove events also while no consumer has ever acknowledged one.")
+@with_json
+@click.pass_obj
+def prune(output: Output, store: str, age: timedelta, *, unread: bool) -> int:
+    """Remove events that all consumers have acknowledged, and what has ended.
+
+    What is open, uncertain or given up stays, and so do the submissions of a run. A key whose submission was removed is
+    submitted again if it is used again.
+    """
+    with output.signals.reporting(output.stopped), open_existing_store(store) as opened:
+        removed = asdict(opened.prune(age, unread=unread))
+        if output.as_json:
+            output.record({"removed": removed})
+        else:
+            output.line(f"removed {', '.join(f'{count} {name}' for name, count in removed.items())}")
     return DONE
 
 

@@ -29,9 +29,9 @@ def python(code: str) -> CompletedProcess[str]:
 def test_the_help_fits_80_columns() -> None:
     blocks = PAGE.read_text(encoding="utf-8").split("```text\n")[1:]  # tests/docs compares it with the commands
 
-    # The program's own, and those of `config show`, `store init`, `upgrade` and `check`, and `webhooks list`, `add` and
-    # `remove`.
-    assert len(blocks) == 1 + len(COMMANDS) + 7
+    # The program's own, and those of `config show`; `store init`, `upgrade`, `check`, `adopt` and `prune`; and
+    # `webhooks list`, `add` and `remove`.
+    assert len(blocks) == 1 + len(COMMANDS) + 9
     assert max(len(line) for block in blocks for line in block.partition("```")[0].splitlines()) <= 80
 
 

@@ -84,6 +84,60 @@ def test_the_group_alone_prints_its_help(run_here: RunHere) -> None:
     assert "check" in done.stderr
 
 
+def test_a_store_from_a_backup_is_adopted(run_here: RunHere, path: str, store: tb.Store) -> None:
+    for ref in ("scans:1", "bills:1"):
+        store.watch(ref)
+    store.close()
+
+    def epochs() -> dict[str, int]:
+        with closing(sqlite3.connect(path)) as opened:
+            return dict(opened.execute("SELECT connection, epoch FROM taskbridge_account"))
+
+    before = epochs()
+    only = run_here("store", "adopt", "--store", path, "--connection", "scans")
+    assert (only.returncode, only.stdout) == (0, "adopted scans\n")
+    between = epochs()
+    assert between["scans"] > before["scans"]
+    assert between["bills"] == before["bills"]
+    assert records(run_here("store", "adopt", "--store", path, "--json").stdout) == [
+        {"connection": "bills", "adopted": True},
+        {"connection": "scans", "adopted": True},
+    ]
+    unknown = run_here("store", "adopt", "--store", path, "--connection", "other")
+    assert unknown.returncode == 2
+    assert "does not have the connection 'other'" in unknown.stderr
+    assert run_here("store", "adopt", "--store", f"{path}.missing").returncode == 2
+
+
+def test_old_events_are_pruned_once_they_are_acknowledged(run_here: RunHere, path: str, store: tb.Store) -> None:
+    happen(store, "INV-1", "INV-2")
+    nothing = {"events": 0, "submissions": 0, "watches": 0, "webhooks": 0}
+
+    def prune(*words: str) -> object:
+        (record,) = records(run_here("store", "prune", "--store", path, "--json", *words).stdout)
+        return record["removed"]
+
+    assert prune("--older-than", "30d") == nothing  # nobody has read them
+    run_here("events", "--store", path, "--consumer", "billing")
+    assert prune("--older-than", "999999d") == nothing  # they are of 1970
+    done = run_here("store", "prune", "--store", path, "--older-than", "12h")
+    assert (done.returncode, done.stdout) == (0, "removed 2 events, 0 submissions, 0 watches, 0 webhooks\n")
+
+
+def test_unread_events_are_pruned_if_that_is_wanted(run_here: RunHere, path: str, store: tb.Store) -> None:
+    happen(store, "INV-1")
+    done = run_here("store", "prune", "--store", path, "--older-than", "90s", "--unread")
+    assert done.stdout.startswith("removed 1 events, ")
+
+
+@pytest.mark.parametrize("wrong", ["30", "d", "", "0d", "-1d", "1.5d", "30D", "30 d", "²d", "9999999d", "none", "1w"])
+def test_an_age_has_a_unit(run_here: RunHere, path: str, store: tb.Store, wrong: str) -> None:
+    store.close()
+    done = run_here("store", "prune", "--store", path, "--older-than", wrong)
+    assert done.returncode == 2
+    assert "is not a duration such as 30d" in done.stderr
+
+
 # watch and events
 
 
