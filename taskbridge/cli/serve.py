@@ -43,22 +43,40 @@ _MOST_TOKEN: Final = 4096  # bytes
     help="Address or network of a reverse proxy that names the user in X-Forwarded-User.",
 )
 @click.option("--token-file", metavar="PATH", help=f"A file with the token to log in with; default: {TOKEN_VARIABLE}.")
-@click.option("--no-work", is_flag=True, help="Only show the page: poll and submit nothing.")
+@click.option(
+    "--deliver",
+    "targets",
+    multiple=True,
+    metavar="URL",
+    help="Send events there: stdout, https://…, or celery://module:app/task.",
+)
+@click.option("--no-work", is_flag=True, help="Only show the page: poll, submit and deliver nothing.")
 @with_json
 @with_config
 @click.pass_obj
 def command(
-    output: Output, store: str, address: str, proxies: Sequence[str], token_file: str | None, *, no_work: bool
+    output: Output,
+    store: str,
+    *,
+    address: str,
+    proxies: Sequence[str],
+    token_file: str | None,
+    targets: Sequence[str],
+    no_work: bool,
 ) -> int:
     """Poll the tasks of a store, send its submissions, and show how it goes.
 
     Runs until Ctrl-C or SIGTERM, and then finishes what is being sent; SIGHUP reads the configuration again. Several
     servers may share a store: each connection belongs to one of them, and another takes over when that ends.
     """
-    from taskbridge.serve import Access, Server, listen  # noqa: PLC0415  # an extra, and heavy
+    from taskbridge.serve import Access, Server, listen, open_recipients  # noqa: PLC0415  # an extra, and heavy
 
     with output.signals.reporting(output.stopped):
         host, port = _host_and_port(address)
+        if no_work and targets:
+            raise ConfigError(
+                "--deliver needs a server that works: it sends the events of the connections that it owns"
+            )
         show_warnings(output)
         access = Access(host, _token(token_file), proxies)
         path = config_path()
@@ -75,20 +93,24 @@ def command(
                 output.note(f"taskbridge: {text}")
 
         async def serve() -> None:
-            server = Server(opened, bound, access, None if no_work else open_bridge, report)
+            jobs = [each.relay(opened, lambda: server.owned) for each in recipients]
+            server: Server = Server(opened, bound, access, None if no_work else open_bridge, report, jobs=jobs)
             loop = asyncio.get_running_loop()
             if hasattr(signal, "SIGHUP"):
                 loop.add_signal_handler(signal.SIGHUP, server.reload)
             with output.signals.calling(lambda: loop.call_soon_threadsafe(server.stop)):
                 await server.run()
 
-        with open_store(store) as opened, listen(host, port) as bound:
+        with open_recipients(targets) as recipients, open_store(store) as opened, listen(host, port) as bound:
             shown = f"[{host}]" if ":" in host else host
             url = f"http://{shown}:{bound.getsockname()[1]}/"
+            is_stdout_taken = any(each.is_stdout for each in recipients)
             if output.as_json:
-                output.record({"serving": url, "store": opened.database.name})
+                write_record = output.note_record if is_stdout_taken else output.record
+                write_record({"serving": url, "store": opened.database.name})
             else:
-                output.line(f"taskbridge: serving {opened.database.name} at {url} until Ctrl-C")
+                write = output.note if is_stdout_taken else output.line
+                write(f"taskbridge: serving {opened.database.name} at {url} until Ctrl-C")
             asyncio.run(serve())
     return DONE
 

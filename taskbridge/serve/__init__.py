@@ -11,10 +11,11 @@ from taskbridge._config.registry import require_extra
 
 try:
     from taskbridge.serve.access import Access
+    from taskbridge.serve.deliveries import open_recipients
     from taskbridge.serve.server import Job, Server, listen
 except ModuleNotFoundError as error:
     if error.name not in {"jinja2", "markupsafe", "prometheus_client", "sqlalchemy", "starlette", "uvicorn"}:
         raise
     raise require_extra(error.name, "serve", "the server") from None
 
-__all__ = ["Access", "Job", "Server", "listen"]
+__all__ = ["Access", "Job", "Server", "listen", "open_recipients"]

@@ -78,6 +78,11 @@ class Server:
         self._page = Page(store, access, self._workers, lambda: self._failure, lambda: self._notice)
         self._http = _Http(self._page.app)
 
+    @property
+    def owned(self) -> frozenset[str]:
+        """Names of the connections that this server works on at present."""
+        return frozenset() if self._watcher is None else self._watcher.owned
+
     def stop(self) -> None:
         """Let `run` end; from the event loop."""
         self._stopping.set()
@@ -121,7 +126,7 @@ class Server:
 
     def _workers(self) -> Workers:
         configured = None if self._bridge is None else frozenset(self._bridge.connections)
-        return Workers(configured, frozenset() if self._watcher is None else self._watcher.owned)
+        return Workers(configured, self.owned)
 
     # The work.
 
