@@ -50,6 +50,7 @@ _MOST_TOKEN: Final = 4096  # bytes
     metavar="URL",
     help="Send events there: stdout, https://…, or celery://module:app/task.",
 )
+@click.option("--webhooks", is_flag=True, help="Receive webhooks at /hooks/CONNECTION, for all with webhook_secrets.")
 @click.option("--no-work", is_flag=True, help="Only show the page: poll, submit and deliver nothing.")
 @with_json
 @with_config
@@ -62,6 +63,7 @@ def command(
     proxies: Sequence[str],
     token_file: str | None,
     targets: Sequence[str],
+    webhooks: bool,
     no_work: bool,
 ) -> int:
     """Poll the tasks of a store, send its submissions, and show how it goes.
@@ -94,7 +96,10 @@ def command(
 
         async def serve() -> None:
             jobs = [each.relay(opened, lambda: server.owned) for each in recipients]
-            server: Server = Server(opened, bound, access, None if no_work else open_bridge, report, jobs=jobs)
+            opens = None if no_work and not webhooks else open_bridge
+            server: Server = Server(
+                opened, bound, access, opens, report, jobs=jobs, works=not no_work, receives=webhooks
+            )
             loop = asyncio.get_running_loop()
             if hasattr(signal, "SIGHUP"):
                 loop.add_signal_handler(signal.SIGHUP, server.reload)

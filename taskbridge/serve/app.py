@@ -1,4 +1,4 @@
-"""The application behind `taskbridge serve`: the page, its live updates, two buttons, metrics and health."""
+"""The application behind `taskbridge serve`: the page, its live updates, two buttons, metrics, health and webhooks."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ class Page:
         workers: Returns what this server does itself.
         failure: Returns what ended its work; None while it works, or if it only shows the page.
         notice: Returns a line for the top of the page; empty for none.
+        hooks: Answers webhooks below ``/hooks/``, whoever sends them; None for no webhooks.
     """
 
     def __init__(
@@ -77,8 +78,10 @@ class Page:
         store: Store,
         access: Access,
         workers: Callable[[], Workers],
+        *,
         failure: Callable[[], str | None] = lambda: None,
         notice: Callable[[], str] = lambda: "",
+        hooks: ASGIApp | None = None,
     ) -> None:
         self._store = store
         self._access = access
@@ -108,6 +111,7 @@ class Page:
                     Route("/login", self._login, methods=["GET", "POST"]),
                     Route("/logout", guarded(self._logout), methods=["POST"]),
                     Mount("/static", StaticFiles(directory=_HERE / "static")),
+                    *([] if hooks is None else [Mount("/hooks", hooks)]),
                 ],
                 exception_handlers={StoreUnavailable: self._unavailable},
             )

@@ -18,9 +18,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from taskbridge.aio import Bridge
+from taskbridge.contrib.asgi import StoredWebhooks
 from taskbridge.errors import ConfigError, TaskbridgeError, printable
 from taskbridge.serve.access import Access
 from taskbridge.serve.app import Page
+from taskbridge.serve.hooks import Hooks
 from taskbridge.serve.view import Workers
 from taskbridge.store import Store
 from taskbridge.store.watcher import Watcher
@@ -52,6 +54,8 @@ class Server:
         open_bridge: Opens the connections of the configuration; None only to show the page.
         report: Called with each line for the operator.
         jobs: Other work, which ends with the server, and whose errors end it.
+        works: Whether to work on the connections.
+        receives: Whether to receive the webhooks of those with `webhook_secrets`, below ``/hooks/``.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class Server:
         report: Callable[[str], None],
         *,
         jobs: Sequence[Job] = (),
+        works: bool = True,
+        receives: bool = False,
     ) -> None:
         self._store = store
         self._bound = bound
@@ -75,7 +81,16 @@ class Server:
         self._bridge: Bridge | None = None
         self._failure: str | None = None
         self._notice = ""
-        self._page = Page(store, access, self._workers, lambda: self._failure, lambda: self._notice)
+        self._works = works and open_bridge is not None
+        self._hooks = Hooks() if receives else None
+        self._page = Page(
+            store,
+            access,
+            self._workers,
+            failure=lambda: self._failure,
+            notice=lambda: self._notice,
+            hooks=self._hooks,
+        )
         self._http = _Http(self._page.app)
 
     @property
@@ -95,9 +110,9 @@ class Server:
         """Serve until `stop` is called.
 
         Raises:
-            ConfigError: The configuration cannot be used.
+            ConfigError: The configuration cannot be used, or no connection of it can receive webhooks as wanted.
         """
-        self._bridge = self._open_bridge() if self._open_bridge is not None else None
+        self._bridge = None if self._open_bridge is None else await self._open(self._open_bridge)
         http = asyncio.ensure_future(self._http.serve([self._bound]))
         news = asyncio.ensure_future(self._report_owners())
         work = asyncio.ensure_future(self._work())
@@ -125,7 +140,7 @@ class Server:
             await asyncio.gather(http, work, news, stopped, *jobs, return_exceptions=True)
 
     def _workers(self) -> Workers:
-        configured = None if self._bridge is None else frozenset(self._bridge.connections)
+        configured = frozenset(self._bridge.connections) if self._works and self._bridge is not None else None
         return Workers(configured, self.owned)
 
     # The work.
@@ -133,10 +148,10 @@ class Server:
     async def _work(self) -> None:
         while not self._stopping.is_set():
             self._reloading.clear()
-            if self._bridge is None:
-                await self._until_asked()
-            else:
+            if self._works and self._bridge is not None:
                 await self._watch(self._bridge)
+            else:
+                await self._until_asked()
             if self._reloading.is_set() and self._open_bridge is not None and not self._stopping.is_set():
                 await self._read_config(self._open_bridge)
         if self._bridge is not None:
@@ -163,9 +178,20 @@ class Server:
             running.cancel()
             self._watcher = None
 
+    async def _open(self, open_bridge: Callable[[], Bridge]) -> Bridge:
+        """Open the connections, and receive their webhooks from now on."""
+        bridge = open_bridge()
+        if self._hooks is not None:
+            try:
+                self._hooks.app = StoredWebhooks(self._store, bridge)
+            except BaseException:
+                await bridge.close()
+                raise
+        return bridge
+
     async def _read_config(self, open_bridge: Callable[[], Bridge]) -> None:
         try:
-            bridge = open_bridge()
+            bridge = await self._open(open_bridge)
         except TaskbridgeError as error:
             self._notice = f"The configuration was not changed, because the new one cannot be used: {error.message}"
             self._report(f"the configuration stays as it was: {error.message}")
@@ -188,7 +214,7 @@ class Server:
     async def _report_owners(self) -> None:
         """Report which connections this server works on, and which it waits for, whenever that changes."""
         last: tuple[object, ...] = ()
-        while self._bridge is not None:
+        while self._works:
             await asyncio.sleep(_NEWS_PAUSE)
             workers = self._workers()
             owned, others = sorted(workers.owned), sorted(set(workers.configured or ()) - set(workers.owned))

@@ -71,6 +71,7 @@ class Filter:
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Filter:
         """Return the filter of a URL's query; what makes no sense in it is left out."""
+        query = {name: value.replace("\0", "") for name, value in query.items()}  # PostgreSQL has no text with NUL
         state = query.get("state", State.OPEN)
         at, _, ref = query.get("after", "").partition(" ")
         try:

@@ -225,6 +225,20 @@ def test_wrong_addresses_tokens_and_proxies_are_refused(run_here: RunHere, path:
     assert "short" not in message.replace("shorter", "")
 
 
+def test_wrong_targets_are_refused_before_anything_is_served(run_here: RunHere, path: str) -> None:
+    for words, message in (
+        (("--deliver", "http://shop.example/s3cret"), "is plain http"),
+        (("--deliver", "kafka://s3cret"), "is nothing to deliver to"),
+        (("--deliver", "stdout", "--deliver", "stdout"), "have the name stdout"),
+        (("--deliver", "stdout", "--no-work"), "--deliver needs a server that works"),
+    ):
+        done = run_here("serve", "--store", path, "--http", "127.0.0.1:0", *words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert message in done.stderr
+        assert "s3cret" not in done.stderr
+    assert not Path(path).exists()
+
+
 @pytest.fixture
 def working(tmp_path: Path, config: Path) -> str:
     """A configuration in which all connections can be opened."""
@@ -273,6 +287,31 @@ def test_a_second_signal_ends_serve_at_once(start: Start, path: str, working: st
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode in (130, 143)
+
+
+@pytest.mark.slow
+def test_serve_may_receive_webhooks_without_work(start: Start, path: str, tmp_path: Path) -> None:
+    secret = "b7Qd0c9yT2wX4mLr"
+    config = tmp_path / "contracts.toml"
+    config.write_text(
+        '[connections.contracts]\nprovider = "smartdocumentor"\naccess_token = "sm-test-token"\n'
+        f'webhook_secrets = ["{secret}"]\n'
+    )
+    words = ("serve", "--store", path, "--no-work", "--webhooks", "--http", "127.0.0.1:0", "--config", str(config))
+    process = start(*words, "--json")
+    assert process.stdout is not None
+    _, port = page(process.stdout.readline())
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("POST", f"/hooks/contracts/{secret}", b'{"taskId": 44}')
+    assert connection.getresponse().status == 204
+    connection.close()
+    process.send_signal(signal.SIGTERM)
+    out, errors = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert secret not in out + errors
+    with closing(sqlite3.connect(path)) as opened:
+        assert opened.execute("SELECT count(*) FROM taskbridge_webhook").fetchone() == (1,)
+        assert opened.execute("SELECT owner FROM taskbridge_account").fetchone() == (None,)
 
 
 @pytest.mark.slow

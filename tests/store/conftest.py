@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, TypeAlias
@@ -17,9 +17,11 @@ import pytest
 import taskbridge as tb
 from taskbridge.emulator import Plan
 from taskbridge.emulator.export import config_toml
+from taskbridge.serve import Access, Job
 from taskbridge.testing import Emulator
 
 from .postgresql import Cluster, cluster, missing
+from .served import Serve, Served
 
 OWNER: Final = """
 import sys, taskbridge as tb
@@ -117,3 +119,19 @@ def start_owner(store: tb.Store, store_url: str, config: Path) -> Iterator[Start
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+@pytest.fixture
+def serve(store: tb.Store) -> Iterator[Serve]:
+    """Start servers of the store, in threads; each ends with the test."""
+    running: list[Served] = []
+
+    def start(
+        access: Access | None = None, config: Path | None = None, jobs: Sequence[Job] = (), **options: bool
+    ) -> Served:
+        running.append(Served(store, access or Access("127.0.0.1"), config, jobs, **options))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.stop()

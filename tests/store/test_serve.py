@@ -7,120 +7,37 @@ import http.client
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
 import taskbridge as tb
-from taskbridge.aio import Bridge
 from taskbridge.errors import ConfigError
-from taskbridge.serve import Access, Job, Server, listen
+from taskbridge.serve import Access, listen
 from taskbridge.serve.texts import age_text, duration_text, safe
 from taskbridge.store.schema import ACCOUNT, DELIVERY, EVENT, INTENT, WATCH
 from taskbridge.testing import Emulator
 
 from .conftest import PNG, until
+from .postgresql import Cluster
+from .served import Serve, Served
 
 TOKEN: Final = "correct-horse-battery-staple"
 HOSTILE: Final = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
 LINK: Final = "https://files.example.com/bucket/secret-path?X-Amz-Signature=abcdef0123456789"
 
 
-class Served:
-    """A server in a thread, with the requests that the tests need."""
-
-    def __init__(self, store: tb.Store, access: Access, config: Path | None, jobs: Sequence[Job]) -> None:
-        self.reports: list[str] = []
-        self.failure: BaseException | None = None
-        self._bound = listen("127.0.0.1", 0)
-        self.port: int = self._bound.getsockname()[1]
-        self.address = f"http://127.0.0.1:{self.port}"
-        self._access, self._store, self._config, self._jobs = access, store, config, jobs
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._server: Server | None = None
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-        assert self._ready.wait(10)
-
-    def _run(self) -> None:
-        async def run() -> None:
-            self._loop = asyncio.get_running_loop()
-            config = self._config
-            open_bridge = None if config is None else lambda: Bridge.from_config(config)
-            self._server = Server(
-                self._store, self._bound, self._access, open_bridge, self.reports.append, jobs=self._jobs
-            )
-            self._loop.call_later(0.05, self._ready.set)
-            await self._server.run()
-
-        try:
-            asyncio.run(run())
-        except tb.TaskbridgeError as error:
-            self.failure = error
-        finally:
-            self._ready.set()
-
-    def call(self, name: str) -> None:
-        assert self._loop is not None
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(getattr(self._server, name))
-
-    def stop(self) -> None:
-        self.call("stop")
-        self._thread.join(20)
-        assert not self._thread.is_alive()
-        self._bound.close()
-
-    def request(
-        self, path: str, method: str = "GET", body: Mapping[str, str] | bytes | None = None, **headers: str
-    ) -> tuple[int, http.client.HTTPMessage, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        try:
-            sent = {name.replace("_", "-"): value for name, value in headers.items()}
-            content = body if isinstance(body, bytes | None) else urlencode(body)
-            if not isinstance(body, bytes | None):
-                sent.setdefault("Content-Type", "application/x-www-form-urlencoded")
-            connection.request(method, path, content, headers=sent)
-            response = connection.getresponse()
-            return response.status, response.headers, response.read().decode()
-        finally:
-            connection.close()
-
-    def page(self, path: str = "/", **headers: str) -> str:
-        status, _, text = self.request(path, "GET", None, **headers)
-        assert status == 200
-        return text
-
-
-Serve: TypeAlias = Callable[..., Served]
-
-
-@pytest.fixture
-def serve(store: tb.Store) -> Iterator[Serve]:
-    running: list[Served] = []
-
-    def start(access: Access | None = None, config: Path | None = None, jobs: Sequence[Job] = ()) -> Served:
-        running.append(Served(store, access or Access("127.0.0.1"), config, jobs))
-        return running[-1]
-
-    yield start
-    for each in running:
-        each.stop()
-
-
 def make_uncertain(store: tb.Store, key: str, **values: Any) -> None:
     with store.database.writing() as opened:
-        opened.execute(
-            insert(ACCOUNT).prefix_with("OR IGNORE").values(connection="scans", epoch=0, revision=1, position=0)
-        )
+        if not opened.execute(select(ACCOUNT.c.connection).where(ACCOUNT.c.connection == "scans")).all():
+            opened.execute(insert(ACCOUNT).values(connection="scans", epoch=0, revision=1, position=0))
         row = {"connection": "scans", "key": key, "arguments": {"options": None}, "phase": "uncertain", "revision": 1}
         opened.execute(insert(INTENT).values({**row, "created_at": 0.0, "updated_at": 0.0, **values}))
 
@@ -330,7 +247,13 @@ def test_tasks_are_searched_and_paged(serve: Serve, store: tb.Store) -> None:
     assert "scans:task_077" in served.page("/?q=a-77")
     assert "scans:task_076" not in served.page("/?q=a-77")
     assert "No such task." in served.page("/?state=ended")
-    assert served.request("/?after=x%20y&state=odd&q=%00")[0] == 200
+    for odd in (
+        "after=x%20y&state=odd&q=%00",
+        "after=nan%20%00&connection=%00",
+        "after=inf%20y&q=%FF",
+        "after=1e999%20y",
+    ):
+        assert served.request(f"/?{odd}")[0] == 200
 
 
 def test_a_connection_that_is_not_configured_is_shown(serve: Serve, store: tb.Store, config: Path) -> None:
@@ -454,7 +377,9 @@ def test_metrics_say_what_the_store_has(serve: Serve, store: tb.Store, config: P
     assert value("taskbridge_store_account_refused", connection="cloudconvert") == 0
 
 
-def test_a_store_that_cannot_be_read_is_unhealthy(serve: Serve, store: tb.Store) -> None:
+def test_a_store_that_cannot_be_read_is_unhealthy(
+    serve: Serve, store: tb.Store, request: pytest.FixtureRequest
+) -> None:
     served = serve()
     assert served.request("/healthz")[::2] == (200, '{"status":"ok"}')
     with store.database.writing() as opened:
@@ -462,9 +387,12 @@ def test_a_store_that_cannot_be_read_is_unhealthy(serve: Serve, store: tb.Store)
     status, _, text = served.request("/")
     assert status == 503
     assert "cannot be used" in text
-    assert store.database.path is not None
-    store.database.path.write_bytes(b"no database" * 1000)
-    store.close()
+    if store.database.path is None:
+        postgres: Cluster = request.getfixturevalue("postgres")
+        postgres.stop()  # the next test starts it again
+    else:
+        store.database.path.write_bytes(b"no database" * 1000)
+        store.close()
     assert served.request("/healthz")[::2] == (503, '{"status":"the store cannot be read"}')
 
 
