@@ -70,7 +70,7 @@ class Page:
         workers: Returns what this server does itself.
         failure: Returns what ended its work; None while it works, or if it only shows the page.
         notice: Returns a line for the top of the page; empty for none.
-        hooks: Answers webhooks below ``/hooks/``, whoever sends them; None for no webhooks.
+        hooks: Answers webhooks below ``/hooks/``, from any caller; None for no webhooks.
     """
 
     def __init__(

@@ -117,7 +117,7 @@ def test_old_events_are_pruned_once_they_are_acknowledged(run_here: RunHere, pat
         (record,) = records(run_here("store", "prune", "--store", path, "--json", *words).stdout)
         return record["removed"]
 
-    assert prune("--older-than", "30d") == nothing  # nobody has read them
+    assert prune("--older-than", "30d") == nothing  # no consumer has acknowledged them
     run_here("events", "--store", path, "--consumer", "billing")
     assert prune("--older-than", "999999d") == nothing  # they are of 1970
     done = run_here("store", "prune", "--store", path, "--older-than", "12h")

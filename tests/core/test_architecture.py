@@ -30,8 +30,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("client", "aio"),
     ("_public",),
     ("store",),
+    ("contrib",),
     ("serve",),
-    ("otel", "progress", "notebook", "celery", "emulator", "testing", "scaffold", "contrib", "cli", "__main__"),
+    ("otel", "progress", "notebook", "celery", "emulator", "testing", "scaffold", "cli", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

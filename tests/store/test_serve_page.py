@@ -23,9 +23,8 @@ from taskbridge.store import AccountStatus
 from taskbridge.store.reports import to_json
 from taskbridge.store.schema import ACCOUNT, DELIVERY, EVENT
 
-from .test_serve import HOSTILE, TOKEN, Serve, Served, make_uncertain, serve
-
-__all__ = ["serve"]  # the fixture
+from .served import Serve, Served
+from .test_serve import HOSTILE, TOKEN, make_uncertain
 
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER: Final = shutil.which("chromedriver")

@@ -167,6 +167,7 @@ def test_the_name_of_a_consumer_is_stable_and_without_secrets() -> None:
     assert consumer_of("celery://shop.tasks:app/bill.order?queue=q") == "celery:shop.tasks:app/bill.order"
     name = consumer_of("https://hooks.example.com/T0/s3cret?token=abc")
     assert name == "hooks.example.com-5d7c60db3ce5"
+    assert consumer_of("https://shop.example.com/hooks/documents") == "shop.example.com-5c53027570f8"  # in the guide
     assert name != consumer_of("https://hooks.example.com/T0/s3cret?token=abd")
     for long in (f"https://{'a' * 250}.example/x", f"celery://{'m' * 300}:app/t"):
         assert len(check_key(consumer_of(long))) <= 200
