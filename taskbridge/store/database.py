@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
@@ -318,6 +319,8 @@ _PROBLEM: Final = 200  # characters
 def problem_of(error: Exception) -> str:
     """Return what the database says, in a line and without the values of a row."""
     cause: Any = getattr(error, "orig", None) or error
+    if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+        return "another process uses it"
     diagnosis = getattr(cause, "diag", None)  # of PostgreSQL
     return printable(" ".join(str(getattr(diagnosis, "message_primary", None) or cause).split()), _PROBLEM)
 
