@@ -220,21 +220,27 @@ connections_argument = click.argument(
 
 
 class _WarningHandler(logging.Handler):
-    """Writes the library's warnings to stderr, one line each; a refusal is reported by the command itself."""
+    """Writes the library's warnings to stderr, one line each."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, *, refusals: bool) -> None:
         super().__init__(logging.WARNING)
         self._output = output
+        self._refusals = refusals
 
     def emit(self, record: logging.LogRecord) -> None:
-        if getattr(record, "event", None) != "account-refused":
+        if self._refusals or getattr(record, "event", None) != "account-refused":
             self._output.warning(record.getMessage())
 
 
-def show_warnings(output: Output) -> None:
-    """Show the library's warnings."""
+def show_warnings(output: Output, *, refusals: bool = False) -> None:
+    """Show the library's warnings.
+
+    Args:
+        output: Where to show them.
+        refusals: Whether to show that a vendor refuses an account, too; most commands end with that error.
+    """
     logger = logging.getLogger("taskbridge")
-    logger.handlers = [_WarningHandler(output)]
+    logger.handlers = [_WarningHandler(output, refusals=refusals)]
     logger.propagate = False
 
 

@@ -79,7 +79,7 @@ def command(
             raise ConfigError(
                 "--deliver needs a server that works: it sends the events of the connections that it owns"
             )
-        show_warnings(output)
+        show_warnings(output, refusals=True)
         access = Access(host, _token(token_file), proxies)
         path = config_path()
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import escape
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import select
 from starlette.applications import Starlette
@@ -131,7 +132,7 @@ class Page:
         return self._render(
             "page.html",
             fragments=fragments,
-            store=self._store.database.name,
+            store=escape(self._store.database.name),  # without a user or a password
             version=__version__,
             chosen=chosen,
             states=list(State),

@@ -216,6 +216,8 @@ class Server:
         last: tuple[object, ...] = ()
         while self._works:
             await asyncio.sleep(_NEWS_PAUSE)
+            if self._stopping.is_set() or self._reloading.is_set():
+                continue  # connections are being given up, not lost
             workers = self._workers()
             owned, others = sorted(workers.owned), sorted(set(workers.configured or ()) - set(workers.owned))
             if self._watcher is None or (owned, others) == last:

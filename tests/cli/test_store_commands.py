@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -35,6 +36,14 @@ def store(path: str) -> tb.Store:
     opened = tb.Store(path)
     opened.close()
     return opened
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition, which another process fulfills."""
+    end, pause = monotonic() + 30.0, threading.Event()
+    while not condition():
+        assert monotonic() < end, "it took too long"
+        pause.wait(0.05)
 
 
 def records(text: str) -> list[dict[str, object]]:
@@ -312,6 +321,20 @@ def test_serve_may_receive_webhooks_without_work(start: Start, path: str, tmp_pa
     with closing(sqlite3.connect(path)) as opened:
         assert opened.execute("SELECT count(*) FROM taskbridge_webhook").fetchone() == (1,)
         assert opened.execute("SELECT owner FROM taskbridge_account").fetchone() == (None,)
+
+
+@pytest.mark.slow
+def test_serve_reports_a_refused_key(start: Start, path: str, working: str) -> None:
+    with tb.Store(path) as store:
+        store.watch("wrong-key:task_euyrvozb9302uwhq")
+        process = start("serve", "--store", path, "--config", working, "--http", "127.0.0.1:0")
+        try:
+            until(lambda: any(each.problem for each in store.accounts()))
+        finally:
+            process.send_signal(signal.SIGTERM)
+            _, reported = process.communicate(timeout=30)
+    assert "connection wrong-key pauses: " in reported
+    assert "not-the-key" not in reported
 
 
 @pytest.mark.slow

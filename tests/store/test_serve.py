@@ -216,6 +216,12 @@ def test_no_secret_and_no_link_to_a_document_is_shown(serve: Serve, store: tb.St
     assert ">secret-path" not in page
 
 
+def test_the_page_says_which_store_it_shows(serve: Serve, store: tb.Store) -> None:
+    assert f'title="The store">{store.database.name}</p>' in serve().page()
+    store.database.name = "postgresql://db.internal:5432/tasks"  # of PostgreSQL, which names no user and no password
+    assert 'title="The store">postgresql://db.internal:5432/tasks</p>' in serve().page()
+
+
 def test_texts_are_short_and_safe() -> None:
     assert safe("see https://user:pw@host.example:8080/a?b#c!") == "see https://host.example/…"
     assert safe("https://[broken") == "https:///…"
@@ -421,7 +427,9 @@ def test_a_second_server_stands_by_and_takes_over(
     assert re.fullmatch(r"stands by for cloudconvert, which belongs to process \d+ on .+", second.reports[0])
     first.stop()
     until(lambda: "works on cloudconvert, scan-documents" in second.reports)
-    assert store.accounts()[0].owner is not None
+    owner = store.accounts()[0].owner
+    assert owner is not None
+    assert f"this server<small>{owner}</small>" in second.page()
 
 
 def test_a_new_configuration_is_read_and_a_wrong_one_refused(serve: Serve, config: Path, emulator: Emulator) -> None:
@@ -443,6 +451,8 @@ def test_a_new_configuration_is_read_and_a_wrong_one_refused(serve: Serve, confi
     page = served.page()
     assert "The configuration was not changed" not in page
     assert "not configured" in page  # the old name
+    served.stop()
+    assert not [each for each in served.reports if each.startswith("stands by")]  # for itself
 
 
 def test_a_configuration_that_cannot_be_used_ends_the_server(serve: Serve, config: Path) -> None:
