@@ -52,11 +52,12 @@ NOT_RUN: Final = frozenset(
         ("docs/guides/airflow.md", "needs Airflow"),  # make test-airflow
         ("docs/guides/dbos.md", "needs DBOS"),  # this and the next two: test_engines.py
         ("docs/guides/many-processes.md", "needs PostgreSQL"),  # tests/store/test_postgresql.py does the same
+        ("docs/guides/operating-a-store.md", "needs PostgreSQL"),  # as above
+        ("docs/guides/operating-a-store.md", "rules for Prometheus"),
         ("docs/guides/prefect.md", "needs Prefect"),
         ("docs/guides/serving.md", "a configuration of nginx"),
         ("docs/guides/serving.md", "a unit for systemd"),
         ("docs/guides/serving.md", "needs an uncertain submission"),
-        ("docs/guides/serving.md", "rules for Prometheus"),
         ("docs/guides/serving.md", "runs until it is stopped"),
         ("docs/guides/temporal.md", "needs Temporal"),
         ("docs/guides/temporal.md", "needs a Temporal server"),
