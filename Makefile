@@ -76,6 +76,18 @@ fuzz: $(VENV)/.test
 	  echo "== $$target"; $(BIN)/python tests/fuzz $$target $(SECONDS) -verbosity=0 || exit 1; \
 	done
 
+# Kills the processes of stores in PostgreSQL at random moments (tests/store/kills), half a minute per seed.
+# make test-kills SEEDS=1 FIRST=17 plays one seed again.
+
+.PHONY: test-kills
+
+SEEDS ?= 100
+FIRST ?= 1
+TASKS ?= 2000
+
+test-kills: $(VENV)/.test
+	PYTHONPATH=tests:. $(BIN)/python -m store.kills --seeds $(SEEDS) --first $(FIRST) --tasks $(TASKS)
+
 # Some of the tests, with the oldest versions that pyproject.toml allows.
 
 .PHONY: test-floors audit

@@ -149,6 +149,10 @@ class Database(ABC):
     def _migrating(self) -> AbstractContextManager[Connection]:
         """Open a transaction that changes the tables, of which there is one at a time."""
 
+    def _is_outage(self, error: DatabaseError) -> bool:  # noqa: ARG002  # for a subclass
+        """Whether an error at the start says that the database is away, and not that it is the wrong one."""
+        return False
+
     # Transactions.
 
     @contextmanager
@@ -244,16 +248,19 @@ class Database(ABC):
 
         Raises:
             ConfigError: They cannot be used.
+            StoreUnavailable: The database cannot be reached at present.
         """
-        problem = ""
+        problem, is_outage = "", False
         try:
             self._prepare()
         except DatabaseError as error:
-            problem = problem_of(error)
+            problem, is_outage = problem_of(error), self._is_outage(error)
             self.close()
         except BaseException:
             self.close()
             raise
+        if is_outage:
+            raise StoreUnavailable(f"the store {self.name} cannot be opened: {problem}", retryable=True)
         if problem:
             raise ConfigError(f"{self.name} cannot be used as a store: {problem}; name another database")
 

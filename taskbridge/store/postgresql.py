@@ -23,7 +23,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 from psycopg.types.json import set_json_loads
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DatabaseError, DisconnectionError, OperationalError
 
 from taskbridge.errors import ConfigError, printable
 from taskbridge.provider.clock import Clock, SystemClock
@@ -197,6 +197,10 @@ class PostgresDatabase(Database):
             pause = _OWNER_PAUSE if is_owner else _CALLER_PAUSE
             self._follow(connection.exec_driver_sql(_BEGIN_WRITING, (pause,)).one()[-1])
             yield connection
+
+    def _is_outage(self, error: DatabaseError) -> bool:
+        """Whether the server has stopped, or the connection is lost; that it is PostgreSQL is known already."""
+        return isinstance(error, OperationalError)
 
     @contextmanager
     def _migrating(self) -> Generator[Connection]:

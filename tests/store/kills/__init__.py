@@ -1,0 +1,1 @@
+"""Stores in PostgreSQL while watchers, a relay and the database are killed at random moments: ``make test-kills``."""
