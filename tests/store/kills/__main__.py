@@ -1,7 +1,7 @@
 """Kill the processes of stores at random moments, and check that nothing is lost or doubled.
 
     make test-kills SEEDS=100
-    make test-kills SEEDS=1 FIRST=17                                      # one seed again
+    make test-kills SEEDS=1 FIRST=17      # one seed again
 
 Each seed has a database, four accounts of a vendor, three watchers and a consumer. Most tasks are only watched, and some
 hundred are submitted meanwhile. The first violation ends the program with exit code 1.
@@ -80,7 +80,7 @@ class Result:
 
     def __str__(self) -> str:
         takeovers = "  ".join(f"{how} {_spread(seconds)}" for how, seconds in self.takeovers.items())
-        done = ", ".join(f"{count} × {what}" for what, count in sorted(self.disturbed.items()))
+        done = ", ".join(f"{count} {what}" for what, count in sorted(self.disturbed.items()))
         return (
             f"{self.seconds:5.1f} s  takeover {takeovers}  repeated {self.repeated}/{self.polls}  "
             f"delivered again {self.again}  ({done}; load {self.load:.1f})"
@@ -138,7 +138,11 @@ class Played:
         caller.start()
         self._stack.callback(caller.join)
         self._stack.callback(self._stopping.set)
-        self._until(lambda: all(each.owner for each in self._owners().values()), 30.0, "no owner began")
+        self._until(
+            lambda: [bool(each.owner) for each in self._owners().values()] == [True] * len(_ACCOUNTS),
+            30.0,
+            "no owner began",
+        )
         disturbances = ["kill", "kill", "stop", "consumer", "database", self._random.choice(["kill", "pause", "both"])]
         self._random.shuffle(disturbances)
         for each in disturbances:
