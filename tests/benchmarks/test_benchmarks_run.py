@@ -11,6 +11,8 @@ from typing import Any, Final, cast
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 

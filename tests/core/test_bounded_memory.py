@@ -22,6 +22,8 @@ from taskbridge.provider.capabilities import IdKind
 from taskbridge.provider.http import Request, Response
 from taskbridge.provider.payload import Payload
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from .conftest import Acme, Maker
 

@@ -77,6 +77,7 @@ def check_ten_thousand(outcomes: list[tb.Outcome], requests: int) -> None:
     assert requests == 10_000 + 100 * 8  # each that does not exist may be new for ten seconds
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 def test_ten_thousand_refs_of_which_a_hundred_do_not_exist(acme: Maker, says: Says) -> None:
     harness = acme(some_missing(says))
@@ -94,6 +95,7 @@ def test_ten_thousand_refs_of_which_a_hundred_do_not_exist(acme: Maker, says: Sa
     assert 1 <= most <= 8
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 def test_ten_thousand_refs_asynchronously_without_a_thread(acme: Maker, says: Says) -> None:
     harness = acme(some_missing(says))

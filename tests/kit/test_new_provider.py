@@ -16,6 +16,8 @@ from taskbridge.scaffold import DEPENDENCY, TEMPLATE, Names, new_provider
 
 from .conftest import Plugin, project
 
+pytestmark = pytest.mark.slow
+
 TEMPLATE_FOLDER = Path(__file__).parents[2] / "taskbridge" / "scaffold" / "template"
 
 

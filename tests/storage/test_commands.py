@@ -12,6 +12,8 @@ from taskbridge.testing import Emulator
 
 from .conftest import PDF, PNG, Bucket
 
+pytestmark = pytest.mark.slow
+
 
 def test_run_and_download_use_storages(
     bucket: Bucket, own_vendors: Emulator, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]

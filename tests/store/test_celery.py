@@ -25,6 +25,8 @@ from taskbridge.testing import Emulator
 
 from .conftest import PNG, until
 
+pytestmark = pytest.mark.slow
+
 REDIS: Final = shutil.which("redis-server")
 DOCUMENTS: Final = 30
 

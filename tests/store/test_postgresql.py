@@ -32,6 +32,8 @@ from .conftest import OWNER, PNG, until
 from .postgresql import PASSWORD, USER, Cluster
 from .relay import relay
 
+pytestmark = pytest.mark.slow
+
 AUDIT = """
 CREATE TABLE audit (program text, at timestamptz);
 CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS
