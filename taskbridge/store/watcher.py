@@ -46,7 +46,7 @@ _LEAST_WAIT: Final = 1.0  # seconds that a watch must have left
 _LAST_POLL: Final = 10.0  # seconds that it gets otherwise, for one last poll
 _FIRST_PAUSE: Final = 1.0  # seconds; doubles with each failure
 _LONGEST_PAUSE: Final = 60.0  # seconds
-_LONGEST_STORE_PAUSE: Final = 10.0  # seconds; of attempts to use a database that cannot be used
+_LONGEST_STORE_PAUSE: Final = 2.0  # seconds between two attempts to use a database that cannot be used
 _GUARD: Final = 0.25  # seconds between two checks that the connection is still owned
 _LEAST_PAUSE: Final = 2.0  # seconds; a shorter pause of the vendor is not stored
 _SAVE_PAUSE: Final = 60.0  # seconds between two times that learned durations are stored
@@ -128,8 +128,9 @@ class Watcher:
             while not self._stopping.is_set():
                 pause = self._interval
                 try:
-                    if await asyncio.to_thread(ownership.take):
-                        waits, failures = False, 0
+                    is_owner, failures = await asyncio.to_thread(ownership.take), 0
+                    if is_owner:
+                        waits = False
                         log("store-owner", connection=name, store=store)
                         # The next time has an object of its own: a thread may still write for this one.
                         owner, ownership = ownership, Ownership(self._store.database, name)

@@ -3,8 +3,8 @@
     make test-kills SEEDS=100
     make test-kills SEEDS=1 FIRST=17      # one seed again
 
-Each seed has a database, four accounts of a vendor, three watchers and a consumer. Most tasks are only watched, and some
-hundred are submitted meanwhile. The first violation ends the program with exit code 1.
+Each seed has a database, four accounts of a vendor, three watchers and a consumer. Most tasks are only watched, and
+some hundred are submitted meanwhile. The first violation ends the program with exit code 1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from statistics import median
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import func, select
 
 import taskbridge as tb
 from taskbridge.store import EventKind, Phase, State, StoreUnavailable
@@ -247,7 +247,7 @@ class Played:
     def _measure(self, how: str, connection: str, epoch: int, at: float) -> None:
         limit = _LIMITS[how] + allowance(os.getloadavg()[0] / (os.cpu_count() or 1))
 
-        def has_next() -> Row[Any] | None:
+        def has_next() -> Any:
             row = self._owners().get(connection)
             return row if row is not None and row.epoch > epoch else None
 
@@ -259,7 +259,7 @@ class Played:
 
     # The end.
 
-    def _owners(self) -> dict[str, Row[Any]]:
+    def _owners(self) -> dict[str, Any]:
         with self._store.database.reading() as opened:
             rows = opened.execute(select(ACCOUNT.c.connection, ACCOUNT.c.epoch, ACCOUNT.c.owner, ACCOUNT.c.owner_since))
             return {row.connection: row for row in rows}
@@ -330,7 +330,7 @@ class Played:
             time.sleep(0.1)  # noqa: TID251  # other processes work, in real time
 
 
-def _is_of(row: Row[Any], process: ForkServerProcess) -> bool:
+def _is_of(row: Any, process: ForkServerProcess) -> bool:
     return (row.owner or "").startswith(f"process {process.pid} on ")
 
 
