@@ -320,14 +320,52 @@ _WEBHOOKS: Final = (
     ),
 )
 
-_NO_STORE: Final = "cannot happen: the library keeps tasks in memory only; the application stores refs where it wants"
-
 _PROCESSES: Final = (
-    Fault("F83", "Killed during a write", _NO_STORE),
-    Fault("F84", "A truncated store", _NO_STORE),
-    Fault("F85", "A store on a full disk", _NO_STORE),
-    Fault("F86", "Two processes with one store", _NO_STORE),
-    Fault("F87", "A store on a network file system", _NO_STORE),
+    Fault(
+        "F83",
+        "Killed during a write to a store",
+        "the next owner takes over; nothing is lost or doubled",
+        (
+            "store/test_owners::test_owners_that_are_killed_lose_nothing_and_double_nothing",
+            "store/test_postgresql::test_a_database_that_was_killed_loses_and_doubles_nothing",
+        ),
+        "—",
+        "kept",
+    ),
+    Fault(
+        "F84",
+        "A damaged store, or one of a newer version",
+        "`ConfigError` when it is opened; the file stays as it is",
+        ("store/test_store::test_a_file_that_is_no_store_is_refused",),
+    ),
+    Fault(
+        "F85",
+        "A store on a full disk",
+        "`StoreUnavailable`; nothing is sent until it can be written",
+        (
+            "store/test_store::test_a_full_disk_stores_nothing_and_says_so",
+            "store/test_failures::test_an_owner_whose_disk_is_full_sends_nothing_until_it_can_write",
+        ),
+        "—",
+        "kept",
+    ),
+    Fault(
+        "F86",
+        "Several processes with one store",
+        "one owns each connection; the others wait, and an owner that lost it writes nothing",
+        (
+            "store/test_owners::test_the_next_owner_takes_over",
+            "store/test_store::test_an_owner_that_lost_its_lock_writes_nothing",
+        ),
+        "—",
+        "kept",
+    ),
+    Fault(
+        "F87",
+        "A store on a network file system",
+        "`ConfigError` when it is opened; use PostgreSQL",
+        ("store/test_store::test_a_network_drive_is_refused",),
+    ),
     Fault(
         "F88",
         "A fork after the first call, or while another thread renews the credential, waits or holds a lock",
@@ -951,7 +989,21 @@ PROMISES: Final[tuple[Promise, ...]] = (
             "faults/test_downloads::test_nothing_is_saved_outside_the_folder",
         ),
     ),
-    Promise("P33", "Committed data survives: not promised, there is no durable store"),
-    Promise("P34", "Events survive a restart: not promised, there is no durable store"),
+    Promise(
+        "P33",
+        "What a store has committed survives processes that are killed",
+        (
+            "store/test_owners::test_owners_that_are_killed_lose_nothing_and_double_nothing",
+            "store/test_postgresql::test_a_database_that_was_killed_loses_and_doubles_nothing",
+        ),
+    ),
+    Promise(
+        "P34",
+        "Events of a store survive a restart, and are delivered at least once",
+        (
+            "store/test_relay::test_a_relay_that_is_killed_between_handling_and_storing_delivers_again_under_the_same_key",
+            "store/test_store::test_each_consumer_gets_each_event_until_it_acknowledges",
+        ),
+    ),
 )
 """The promises, and the tests that prove them."""
