@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
+from taskbridge._fork import renew_after_fork
 from taskbridge.errors import ContractError, InvalidInput, printable
 
 if TYPE_CHECKING:
@@ -95,12 +97,26 @@ def _without_surrogates(value: Any) -> Any:
     return value
 
 
-_ADAPTERS: Final[dict[type, TypeAdapter[Any]]] = {}
+class _Adapters:
+    """pydantic's converters of the models, each built when it is first needed."""
+
+    def __init__(self) -> None:
+        self._built: dict[type, TypeAdapter[Any]] = {}
+        renew_after_fork(self, _Adapters._begin_process)
+
+    def _begin_process(self) -> None:
+        # pydantic parses the source of a model, which CPython 3.11 cannot do in two threads at a time.
+        self._lock = Lock()
+
+    def of(self, model: type) -> TypeAdapter[Any]:
+        """Return the converter of a model."""
+        from pydantic import TypeAdapter  # noqa: PLC0415  # slow to import, and rarely needed
+
+        found = self._built.get(model)
+        if found is None:
+            with self._lock:
+                found = self._built[model] = self._built.get(model) or TypeAdapter(model)
+        return found
 
 
-def _adapter(model: type) -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter  # noqa: PLC0415  # slow to import, and rarely needed
-
-    if model not in _ADAPTERS:
-        _ADAPTERS[model] = TypeAdapter(model)
-    return _ADAPTERS[model]
+_adapter: Final = _Adapters().of
