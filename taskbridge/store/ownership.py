@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -124,6 +125,9 @@ class Ownership:
         self.connection = connection
         self._database = database
         self._lock = database.owner_lock(connection)
+        # One after the other: each needs the account's row, and if this process is stopped, the database ends those
+        # that wait for the row only one by one, five seconds each, before the next owner gets it.
+        self._writes = threading.Lock()
         self._epoch = 0
         renew_after_fork(self, Ownership.release)  # a forked child owns nothing; the parent's lock stays
 
@@ -184,7 +188,7 @@ class Ownership:
         """
         if not self.is_held:
             raise OwnershipLost
-        with self._database.writing(is_owner=True) as opened:
+        with self._writes, self._database.writing(is_owner=True) as opened:
             if opened.execute(_LOCK, {"of": self.connection, "in_epoch": self._epoch}).first() is None:
                 raise OwnershipLost
             yield opened

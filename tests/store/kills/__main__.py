@@ -262,7 +262,7 @@ class Played:
     def _owners(self) -> dict[str, Any]:
         with self._store.database.reading() as opened:
             rows = opened.execute(select(ACCOUNT.c.connection, ACCOUNT.c.epoch, ACCOUNT.c.owner, ACCOUNT.c.owner_since))
-            return {row.connection: row for row in rows}  # type: ignore[misc]  # `Row[Any]` stands for any columns
+            return {row.connection: row for row in rows}
 
     def _count(self, table: Any, *conditions: Any) -> int:
         with self._store.database.reading() as opened:
