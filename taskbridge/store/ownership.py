@@ -138,6 +138,11 @@ class Ownership:
         """Whether no other process can be the owner; answers at once, without asking the database."""
         return self._lock.is_held
 
+    @property
+    def epoch(self) -> int:
+        """The number of this takeover; each adds one."""
+        return self._epoch
+
     def take(self) -> bool:
         """Become the owner; False if another process is.
 

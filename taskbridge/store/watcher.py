@@ -123,6 +123,8 @@ class Watcher:
 
     async def _serve(self, name: str, client: Client) -> None:
         store, waits, failures = self._store.database.name, False, 0
+        unsaved: Iterable[Seen] = ()
+        epoch = 0
         ownership = Ownership(self._store.database, name)
         try:
             while not self._stopping.is_set():
@@ -134,7 +136,22 @@ class Watcher:
                         log("store-owner", connection=name, store=store)
                         # The next time has an object of its own: a thread may still write for this one.
                         owner, ownership = ownership, Ownership(self._store.database, name)
-                        await self._own(name, owner, client)
+                        if owner.epoch != epoch + 1:  # another process was the owner meanwhile
+                            unsaved = ()
+                        epoch = owner.epoch
+                        work = _Account(
+                            self._store,
+                            owner,
+                            client,
+                            self._stopping,
+                            interval=self._interval,
+                            settle=self._settle,
+                            unsaved=unsaved,
+                        )
+                        try:
+                            await self._own(name, owner, work)
+                        finally:
+                            unsaved = work.unsaved()
                     elif not waits:
                         waits = True
                         log("store-owned-elsewhere", connection=name, store=store)
@@ -148,12 +165,9 @@ class Watcher:
         finally:
             await asyncio.to_thread(ownership.release)
 
-    async def _own(self, name: str, ownership: Ownership, client: Client) -> None:
+    async def _own(self, name: str, ownership: Ownership, work: _Account) -> None:
         self._owned.add(name)
         try:
-            work = _Account(
-                self._store, ownership, client, self._stopping, interval=self._interval, settle=self._settle
-            )
             await work.run()
         finally:
             self._owned.discard(name)
@@ -161,7 +175,17 @@ class Watcher:
 
 
 class _Account:
-    """The work on one connection, while it is owned."""
+    """The work on one connection, while it is owned.
+
+    Args:
+        store: The store.
+        ownership: Of the connection.
+        client: Of the connection.
+        stopping: Ends the work.
+        interval: Seconds between two reads of what callers have stored.
+        settle: As for `Watcher`.
+        unsaved: Ends that this process has seen, and could not store, when it owned the connection last.
+    """
 
     def __init__(
         self,
@@ -172,6 +196,7 @@ class _Account:
         *,
         interval: float,
         settle: float,
+        unsaved: Iterable[Seen],
     ) -> None:
         self._store = store
         self._ownership = ownership
@@ -184,6 +209,7 @@ class _Account:
         self._early: dict[TaskRef, float] = {}  # webhooks for tasks that are not watched, with the loop's time
         self._prune_at = 0.0  # by the loop's time
         self._seen: deque[Seen] = deque()
+        self._unsaved = {each.ref: each for each in unsaved}
         self._arrived = asyncio.Event()
         self._intents: asyncio.Queue[int | None] = asyncio.Queue()
         self._attempts: dict[int, int] = {}
@@ -255,6 +281,7 @@ class _Account:
                     self._follow(row)
                     if number % _CHUNK == 0:
                         await asyncio.sleep(0)
+                self._unsaved.clear()  # the others have ended otherwise
                 for intent in changes.intents:
                     self._intents.put_nowait(intent)
                 self._notify(changes.notified)
@@ -285,7 +312,9 @@ class _Account:
         ref = TaskRef(row["ref"])
         if ref in self._until:
             self._drop(ref)  # its deadline may have changed
-        if row["state"] == State.OPEN:
+        if row["state"] == State.OPEN and ref in self._unsaved:
+            self._put(self._unsaved.pop(ref))
+        elif row["state"] == State.OPEN:
             self._until[ref] = row["until"]
             if self._refused_until:
                 self._resume.add(ref)
@@ -371,10 +400,16 @@ class _Account:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            batch = [self._seen.popleft() for _ in range(min(_BATCH, len(self._seen)))]
+            batch = [*islice(self._seen, _BATCH)]
             ends = {each.ref: each for each in batch if each.state is not State.OPEN}
             await asyncio.to_thread(self._ownership.write, [ends.get(each.ref, each) for each in batch])
+            for _ in batch:
+                self._seen.popleft()
         self._is_done.set()
+
+    def unsaved(self) -> list[Seen]:
+        """Return the ends that could not be stored; an end is final, so the vendor need not be asked again."""
+        return [each for each in (*self._unsaved.values(), *self._seen) if each.state is State.ENDED]
 
     # Refusals of the account.
 

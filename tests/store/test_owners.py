@@ -126,6 +126,27 @@ def test_nothing_is_sent_while_the_disk_is_full_and_all_of_it_afterwards(
     assert created(emulator) == {"cloudconvert": 1, "scan-documents": 1}
 
 
+def test_an_end_that_could_not_be_stored_is_stored_later_without_another_poll(
+    store: tb.Store, config: Path, emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    ref = store.watch(f"scan-documents:{emulator.samples('scan-documents')['completed']}")
+    is_full = True
+
+    def fail(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if is_full and statement.lstrip().startswith("UPDATE taskbridge_watch"):
+            raise OperationalError(statement, None, sqlite3.OperationalError("database or disk is full"))
+
+    event.listen(store.database.engine, "before_cursor_execute", fail)
+    with tb.Watcher(store, config=config, connections=["scan-documents"], interval=0.05):
+        until(lambda: caplog.text.count("disk is full") >= 1)
+        requests = len(emulator.requests)
+        until(lambda: caplog.text.count("disk is full") >= 2)
+        is_full = False
+        until(lambda: store.find(state="ended"))
+    assert [each.ref for each in store.events("test")] == [ref]
+    assert len(emulator.requests) == requests
+
+
 def test_a_bridge_of_the_caller_stays_open_and_ends_the_work_when_it_closes(
     store: tb.Store, config: Path, emulator: Emulator
 ) -> None:
