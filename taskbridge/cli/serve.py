@@ -42,6 +42,9 @@ _MOST_TOKEN: Final = 4096  # bytes
     metavar="ADDRESS",
     help="Address or network of a reverse proxy that names the user in X-Forwarded-User.",
 )
+@click.option(
+    "--connection", "connections", multiple=True, metavar="NAME", help="Work on this connection only; default: all."
+)
 @click.option("--token-file", metavar="PATH", help=f"A file with the token to log in with; default: {TOKEN_VARIABLE}.")
 @click.option(
     "--deliver",
@@ -60,6 +63,7 @@ def command(
     store: str,
     *,
     address: str,
+    connections: Sequence[str],
     proxies: Sequence[str],
     token_file: str | None,
     targets: Sequence[str],
@@ -98,7 +102,15 @@ def command(
             jobs = [each.relay(opened, lambda: server.owned) for each in recipients]
             opens = None if no_work and not webhooks else open_bridge
             server: Server = Server(
-                opened, bound, access, opens, report, jobs=jobs, works=not no_work, receives=webhooks
+                opened,
+                bound,
+                access,
+                opens,
+                report,
+                jobs=jobs,
+                works=not no_work,
+                receives=webhooks,
+                connections=connections,
             )
             loop = asyncio.get_running_loop()
             if hasattr(signal, "SIGHUP"):

@@ -56,6 +56,7 @@ class Server:
         jobs: Other work, which ends with the server, and whose errors end it.
         works: Whether to work on the connections.
         receives: Whether to receive the webhooks of those with `webhook_secrets`, below ``/hooks/``.
+        connections: Names of the connections to work on; none for all.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class Server:
         jobs: Sequence[Job] = (),
         works: bool = True,
         receives: bool = False,
+        connections: Sequence[str] = (),
     ) -> None:
         self._store = store
+        self._names = tuple(connections)
         self._bound = bound
         self._open_bridge = open_bridge
         self._report = report
@@ -159,7 +162,7 @@ class Server:
 
     async def _watch(self, bridge: Bridge) -> None:
         """Work until the server stops or the configuration is to be read again."""
-        self._watcher = watcher = Watcher(self._store, bridge)
+        self._watcher = watcher = Watcher(self._store, bridge, connections=self._names or None)
         running = asyncio.ensure_future(watcher.run())
         try:
             await self._until_asked(running)
@@ -181,12 +184,14 @@ class Server:
     async def _open(self, open_bridge: Callable[[], Bridge]) -> Bridge:
         """Open the connections, and receive their webhooks from now on."""
         bridge = open_bridge()
-        if self._hooks is not None:
-            try:
+        try:
+            for name in self._names:
+                bridge[name]  # raises for a name that is not configured
+            if self._hooks is not None:
                 self._hooks.app = StoredWebhooks(self._store, bridge)
-            except BaseException:
-                await bridge.close()
-                raise
+        except BaseException:
+            await bridge.close()
+            raise
         return bridge
 
     async def _read_config(self, open_bridge: Callable[[], Bridge]) -> None:
@@ -219,7 +224,8 @@ class Server:
             if self._stopping.is_set() or self._reloading.is_set():
                 continue  # connections are being given up, not lost
             workers = self._workers()
-            owned, others = sorted(workers.owned), sorted(set(workers.configured or ()) - set(workers.owned))
+            wanted = self._names or workers.configured or ()
+            owned, others = sorted(workers.owned), sorted(set(wanted) - set(workers.owned))
             if self._watcher is None or (owned, others) == last:
                 continue
             owners: dict[str, str | None] = {}

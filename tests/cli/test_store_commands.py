@@ -288,6 +288,27 @@ def test_serve_ends_cleanly_within_seconds(
 
 
 @pytest.mark.slow
+def test_servers_can_divide_the_connections(start: Start, path: str, working: str) -> None:
+    names = ["cloudconvert", "scan-documents"]
+    words = ("serve", "--store", path, "--config", working, "--http", "127.0.0.1:0", "--connection")
+    servers = [start(*words, name) for name in names]
+    reported: list[str] = []
+    for server in servers:
+        assert server.stderr is not None
+        reported.append(server.stderr.readline())
+        server.send_signal(signal.SIGTERM)
+    for server in servers:
+        server.communicate(timeout=30)
+    assert [each.removeprefix("taskbridge: works on ").strip() for each in reported] == names
+
+
+def test_serve_refuses_a_connection_that_is_not_configured(run_here: RunHere, path: str, working: str) -> None:
+    done = run_here("serve", "--store", path, "--config", working, "--http", "127.0.0.1:0", "--connection", "invoices")
+    assert done.returncode == 2
+    assert "invoices" in done.stderr
+
+
+@pytest.mark.slow
 def test_a_second_signal_ends_serve_at_once(start: Start, path: str, working: str) -> None:
     process = start("serve", "--store", path, "--config", working, "--http", "127.0.0.1:0", "--json")
     assert process.stdout is not None
