@@ -194,12 +194,11 @@ def open_target(url: str, *, environ: Mapping[str, str] | None = None) -> Target
     Raises:
         ConfigError: It is none of these, or cannot be used.
     """
-    environ = os.environ if environ is None else environ
     if url == "stdout":
         return LineTarget()
     scheme = url.partition("://")[0].lower()
     if scheme in ("http", "https"):
-        return HttpTarget(url, environ.get(SECRET_VARIABLE) or None)
+        return HttpTarget(url, (os.environ if environ is None else environ).get(SECRET_VARIABLE) or None)
     if scheme == "celery":
         return _celery_target(url)
     raise ConfigError(f"{printable(scheme, 40)!r} is nothing to deliver to; it is one of: {_FORMS}")

@@ -146,7 +146,7 @@ def test_an_owner_goes_on_while_a_newer_version_adds_to_the_tables(
         submit(store, tmp_path, "before")
         until(lambda: len(watcher.owned) == 2 and kinds(store) == {"submitted": 1, "ended": 1})
         with store.database.writing() as opened:  # as the migration of a newer version does
-            opened.execute(text("ALTER TABLE taskbridge_watch ADD COLUMN colour VARCHAR(20)"))
+            opened.execute(text("ALTER TABLE taskbridge_watch ADD COLUMN color VARCHAR(20)"))
             opened.execute(text("UPDATE taskbridge_version SET version_num = '999'"))
         submit(store, tmp_path, "after")
         until(lambda: kinds(store) == {"submitted": 2, "ended": 2})
@@ -158,7 +158,7 @@ def test_an_owner_goes_on_while_a_newer_version_adds_to_the_tables(
 
 
 class Jumping(SystemClock):
-    """A clock that somebody sets."""
+    """A clock that can be set."""
 
     ahead = timedelta()
 
