@@ -154,6 +154,7 @@ LAYERS: Final[Mapping[str, str]] = {
     "client": "clients",
     "_public": "public names",
     "store": "durable state",
+    "contrib": "frameworks",
     "serve": "the server",
     "cli": "tools",
 }

@@ -116,7 +116,7 @@ def test_an_address_with_a_credential_is_refused(tmp_path: Path) -> None:
 
 LINE: Final = re.compile(r"(?:pip3? install|uv (?:pip install|add|tool install)|pipx install) +([^`#|&\n]+)")
 CHECKOUT: Final = re.compile(r"(?:\.|/path/to/checkout)(?:\[([\w,]+)\])?")
-OWN_PLUGIN: Final = re.compile(r"-e \.(?:\[test\])?")  # the author's folder
+OWN_PLUGIN: Final = re.compile(r"-e \.(?:\[test\])?|/path/to/checkout/integrations/[\w-]+")  # a folder of its own
 
 
 def arguments() -> Iterator[tuple[Path, str]]:

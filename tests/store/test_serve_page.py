@@ -12,6 +12,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 from sqlalchemy import insert, update
 
@@ -186,12 +187,15 @@ def test_a_decision_stays_open_while_the_page_changes_and_is_carried_out(
     browser.messages()
     browser.show(served.address)
     browser.until(lambda: browser.text("#live") == "live")
-    forget = browser.driver.find_elements(By.CSS_SELECTOR, "#attention details")[1]
-    forget.find_element(By.TAG_NAME, "summary").click()
+
+    def forget() -> WebElement:  # the page changes meanwhile
+        return browser.driver.find_elements(By.CSS_SELECTOR, "#attention details")[1]
+
+    forget().find_element(By.TAG_NAME, "summary").click()
     make_uncertain(store, "INV-3")
     browser.until(lambda: "2 uncertain" in browser.text("#summary"))
-    assert forget.get_attribute("open") is not None
-    forget.find_element(By.TAG_NAME, "button").click()
+    assert forget().get_attribute("open") is not None
+    forget().find_element(By.TAG_NAME, "button").click()
     browser.until(lambda: {each.key: each.phase for each in store.submissions()}["INV-1"] == "forgotten")
     browser.until(lambda: "INV-3" in browser.text("#attention"))
     assert "INV-1" not in browser.text("#attention")
