@@ -27,7 +27,7 @@ class Served:
         self.port: int = self._bound.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
         self._access, self._store, self._config, self._jobs = access, store, config, jobs
-        self._options = options
+        self._options: dict[str, Any] = dict(options)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: Server | None = None
         self._ready = threading.Event()

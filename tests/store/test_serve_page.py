@@ -189,7 +189,8 @@ def test_a_decision_stays_open_while_the_page_changes_and_is_carried_out(
     browser.until(lambda: browser.text("#live") == "live")
 
     def forget() -> WebElement:  # the page changes meanwhile
-        return browser.driver.find_elements(By.CSS_SELECTOR, "#attention details")[1]
+        found: WebElement = browser.driver.find_elements(By.CSS_SELECTOR, "#attention details")[1]
+        return found
 
     forget().find_element(By.TAG_NAME, "summary").click()
     make_uncertain(store, "INV-3")
