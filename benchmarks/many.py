@@ -163,6 +163,8 @@ def virtual(tasks: int, connections: int) -> dict[str, Any]:
             owners[name].write(batch)
         cpu = time.process_time() - cpu
         polling = statements.count
+        for owner in owners.values():
+            owner.release()
         keys = [each.key for each in store.events("benchmark", batch=10_000) if each.kind == "ended"]
         total = len(list(accounts.refs()))
         return {
