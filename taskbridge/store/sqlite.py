@@ -172,9 +172,6 @@ class FileLock:
             with suppress(sqlite3.Error):
                 lock.close()
 
-    def __del__(self) -> None:
-        self.release()  # of an owner that was cancelled while it took it
-
     def remove(self) -> None:
         """Remove the file, before `release`; if two processes then own, the epoch stops the first."""
         if self._lock is not None:

@@ -360,3 +360,4 @@ def test_a_full_disk_stores_nothing_and_says_so(tmp_path: Path) -> None:
             store.watch(f"invoices:{'x' * 900}{number}")
     with pytest.raises(tb.TaskbridgeError):
         store.watch("invoices:" + "y" * 990)
+    store.close()
