@@ -13,14 +13,12 @@ done.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Unpack
 
 from taskbridge._config.registry import require_extra
 from taskbridge.errors import ConfigError
-from taskbridge.provider.options import NeutralOptions
 from taskbridge.store import DeliveryPolicy, Relay, Store, StoredSubmission
+from taskbridge.store.intents import SubmissionOptions
 from taskbridge.store.targets import CeleryTarget, task_id_of
 
 try:
@@ -65,13 +63,7 @@ def submit(
     input: str | os.PathLike[str] | None = None,  # noqa: A002  # as in Client.submit
     *,
     key: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    external_id: str | None = None,
-    callback_url: str | None = None,
-    name: str | None = None,
-    meta: Mapping[str, Any] | None = None,
-    until: datetime | None = None,
-    **neutral: Unpack[NeutralOptions],
+    **given: Unpack[SubmissionOptions],
 ) -> StoredSubmission:
     """Store a submission from within a Celery task; safe under ``acks_late``, retries and repeated messages.
 
@@ -84,13 +76,7 @@ def submit(
         operation: As for `Transaction.submit`, as the following.
         input: Path of a file or a URL, the same each time the Celery task runs.
         key: Your own id of the submission; None for the id of the running Celery task.
-        options: The same.
-        external_id: The same.
-        callback_url: The same.
-        name: The same.
-        meta: The same.
-        until: The same.
-        neutral: The same.
+        given: As for `Transaction.submit`.
 
     Raises:
         ConfigError: The key was used for another submission, or no key was given outside of a Celery task.
@@ -101,16 +87,4 @@ def submit(
         key = current_task.request.id if current_task else None  # type: ignore[truthy-bool]  # a proxy of None outside
         if key is None:
             raise ConfigError("submit has no key: call it within a Celery task, or pass key=")
-    return store.submit(
-        connection,
-        operation,
-        input,
-        key=key,
-        options=options,
-        external_id=external_id,
-        callback_url=callback_url,
-        name=name,
-        meta=meta,
-        until=until,
-        **neutral,
-    )
+    return store.submit(connection, operation, input, key=key, **given)

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import file_digest
 from json import dumps, loads
 from pathlib import Path
@@ -14,9 +15,27 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from taskbridge._engine.inputs import is_url
 from taskbridge.errors import ConfigError, InvalidInput, printable
+from taskbridge.provider.options import NeutralOptions
 
 _LONGEST_KEY: Final = 200  # characters
 _ENCODED: Final = "file:"
+
+
+class SubmissionOptions(NeutralOptions, total=False):
+    """What a stored submission may have besides its document and its key; see `Transaction.submit`."""
+
+    options: Mapping[str, Any] | None
+    """The vendor's own options; plain JSON."""
+    external_id: str | None
+    """As for `Client.submit`."""
+    callback_url: str | None
+    """As for `Client.submit`."""
+    name: str | None
+    """As for `Client.submit`."""
+    meta: Mapping[str, Any] | None
+    """Data of your own, which events repeat; plain JSON."""
+    until: datetime | None
+    """When to give up waiting for the end of its task; None for never."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,15 @@ from taskbridge.store.decisions import decide
 from taskbridge.store.delivery import discard, find_undelivered, redeliver
 from taskbridge.store.dialects import open_database
 from taskbridge.store.event_bus import StoreEventBus
-from taskbridge.store.intents import as_json, check_arguments, check_key, find_source, refuse_difference, store_input
+from taskbridge.store.intents import (
+    SubmissionOptions,
+    as_json,
+    check_arguments,
+    check_key,
+    find_source,
+    refuse_difference,
+    store_input,
+)
 from taskbridge.store.overview import accounts, watches_query
 from taskbridge.store.ownership import Seen, store_seen
 from taskbridge.store.pruning import Pruned, forget_consumer, prune
@@ -380,29 +388,11 @@ class Store:
         input: str | os.PathLike[str] | None = None,  # noqa: A002  # as in Client.submit
         *,
         key: str,
-        options: Mapping[str, Any] | None = None,
-        external_id: str | None = None,
-        callback_url: str | None = None,
-        name: str | None = None,
-        meta: Mapping[str, Any] | None = None,
-        until: datetime | None = None,
-        **neutral: Unpack[NeutralOptions],
+        **given: Unpack[SubmissionOptions],
     ) -> StoredSubmission:
         """Store a submission in a transaction of its own; see `Transaction.submit`."""
         with self.begin() as tx:
-            return tx.submit(
-                connection,
-                operation,
-                input,
-                key=key,
-                options=options,
-                external_id=external_id,
-                callback_url=callback_url,
-                name=name,
-                meta=meta,
-                until=until,
-                **neutral,
-            )
+            return tx.submit(connection, operation, input, key=key, **given)
 
     def watch(
         self,

@@ -10,21 +10,20 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
 from taskbridge._config.registry import builtin_providers, load_provider
+
+from ..browser import Browser, needs_chromium  # noqa: TID252  # beside this folder
 
 pytestmark = pytest.mark.slow
 
@@ -160,22 +159,6 @@ def test_pending_fragments_are_in_the_changelog(site: Path) -> None:
 
 # In a browser.
 
-CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER: Final = shutil.which("chromedriver")
-FLAGS: Final = (
-    "--headless",
-    "--no-sandbox",  # there is none for root
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-TIMEOUT: Final = 30.0  # seconds for a script of the page to finish
-
-needs_chromium = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium with its driver is not installed")
-
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class has the name
@@ -192,16 +175,11 @@ def address(site: Path) -> Iterator[str]:
         thread.join()
 
 
-class Browser:
-    """Chromium, with the few operations that the tests need."""
+class SiteBrowser(Browser):
+    """Shows the pages of the site."""
 
     def __init__(self, address: str, profile: Path) -> None:
-        options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM or ""
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        self.driver: Any = webdriver.Chrome(options=options, service=Service(DRIVER))
+        super().__init__(profile)
         self.address = address
         self.driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
         self.driver.execute_cdp_cmd(
@@ -209,26 +187,16 @@ class Browser:
             {"origin": address, "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]},
         )
 
-    def show(self, page: str, *, width: int = 1280, dark: bool = False) -> None:
-        size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        self.driver.get(f"{self.address}/{page}")
-
-    def run(self, script: str, *arguments: object) -> Any:
-        return self.driver.execute_script(script, *arguments)
-
-    def until(self, condition: Callable[[], object]) -> Any:
-        return WebDriverWait(self.driver, TIMEOUT, poll_frequency=0.05).until(lambda _: condition())
+    def show(self, url: str, *, width: int = 1280, dark: bool = False) -> None:
+        super().show(f"{self.address}/{url}", width=width, dark=dark)
 
     def console_errors(self) -> list[str]:
-        return [line["message"] for line in self.driver.get_log("browser") if line["level"] == "SEVERE"]
+        return self.messages("SEVERE")
 
 
 @pytest.fixture(scope="module")
-def browser(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    opened = Browser(address, tmp_path_factory.mktemp("chromium"))
+def browser(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteBrowser]:
+    opened = SiteBrowser(address, tmp_path_factory.mktemp("chromium"))
     yield opened
     opened.driver.quit()
 
@@ -244,7 +212,7 @@ REQUESTED: Final = "return performance.getEntriesByType('resource').map(e => e.n
 
 
 @needs_chromium
-def test_no_page_scrolls_sideways_on_a_phone_or_contacts_another_host(site: Path, browser: Browser) -> None:
+def test_no_page_scrolls_sideways_on_a_phone_or_contacts_another_host(site: Path, browser: SiteBrowser) -> None:
     wide: dict[str, list[str]] = {}
     other_hosts: set[str] = set()
     for page in pages_of(site):
@@ -266,7 +234,7 @@ return [...document.querySelectorAll(".md-typeset__scrollwrap")].map(wrap => ({
 
 
 @needs_chromium
-def test_wide_tables_scroll_inside_themselves_on_a_phone(browser: Browser) -> None:
+def test_wide_tables_scroll_inside_themselves_on_a_phone(browser: SiteBrowser) -> None:
     browser.show("performance.html", width=390)
     tables = browser.until(lambda: browser.run(ROWS))
     assert any(table["scrolls"] for table in tables)
@@ -275,7 +243,7 @@ def test_wide_tables_scroll_inside_themselves_on_a_phone(browser: Browser) -> No
 
 
 @needs_chromium
-def test_the_copy_button_copies_a_whole_code_block(browser: Browser) -> None:
+def test_the_copy_button_copies_a_whole_code_block(browser: SiteBrowser) -> None:
     browser.show("quickstart.html")
     block = browser.driver.find_element(By.CSS_SELECTOR, ".language-python.highlight")
     button = browser.until(lambda: block.find_elements(By.CSS_SELECTOR, "button.md-code__button"))[0]
@@ -294,7 +262,7 @@ return host && [...host.shadowRoot.querySelectorAll("a")].map(a => a.href);
 
 
 @needs_chromium
-def test_search_finds_a_page_by_its_text(browser: Browser) -> None:
+def test_search_finds_a_page_by_its_text(browser: SiteBrowser) -> None:
     browser.show("index.html")
     browser.until(lambda: browser.run(FOUND) is not None)
     browser.driver.find_element(By.CSS_SELECTOR, "button.md-search__button").click()
@@ -335,7 +303,7 @@ return JSON.stringify([...document.querySelectorAll("figure.tb-diagram svg")].ma
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_diagrams_fit_and_are_readable_in_light_and_dark(
-    width: int, *, dark: bool, site: Path, browser: Browser
+    width: int, *, dark: bool, site: Path, browser: SiteBrowser
 ) -> None:
     checked = 0
     for page in pages_of(site):
@@ -357,7 +325,7 @@ def test_diagrams_fit_and_are_readable_in_light_and_dark(
 
 @needs_chromium
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_plots_are_readable_in_light_and_dark(*, dark: bool, browser: Browser) -> None:
+def test_plots_are_readable_in_light_and_dark(*, dark: bool, browser: SiteBrowser) -> None:
     browser.show("performance.html", dark=dark)
     contrasts = browser.run(LIGHT + PLOTTED)
     assert len(contrasts) >= 5

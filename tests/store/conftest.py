@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, TypeAlias
@@ -43,6 +44,18 @@ if moment:
 tb.Watcher(tb.Store(url), config=config, interval=0.05, settle=1.0).run()
 """
 
+URL_SECRET: Final = "b7Qd0c9yT2wX4mLr"
+CONTRACTS: Final = f"""
+[connections.contracts]
+provider = "smartdocumentor"
+access_token = "sm-test-token"
+webhook_secrets = ["{URL_SECRET}"]
+[connections.silent]
+provider = "cloudconvert"
+api_key = "cc-test-key"
+"""
+"""A connection whose webhooks are proved by a secret in their URL, and one without webhooks."""
+
 PNG: Final = b"\x89PNG\r\n\x1a\n" + bytes(64)
 
 StartOwner: TypeAlias = Callable[..., "subprocess.Popen[str]"]
@@ -55,6 +68,12 @@ def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
         assert monotonic() < end, "it took too long"
         pause.wait(0.02)
     return value
+
+
+def ended_task(name: str, **values: Any) -> tb.Task:
+    """Return a task that has ended, of a connection that no vendor is behind."""
+    given: dict[str, Any] = {"status": tb.TaskStatus.COMPLETED, "observed_at": datetime.now(UTC), **values}
+    return tb.Task(provider="acme", connection="acme", id=name, native_id=name, **given)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ import taskbridge as tb
 from taskbridge.celery import relay, submit
 from taskbridge.testing import Emulator
 
-from .conftest import PNG, until
+from .conftest import PNG, ended_task, until
 
 pytestmark = pytest.mark.slow
 
@@ -171,15 +171,7 @@ def test_nothing_is_lost_or_doubled_when_workers_and_the_relay_are_killed(  # no
 def test_events_wait_while_the_broker_is_away(store: tb.Store) -> None:
     app = Celery(broker=f"redis://:s3cret@127.0.0.1:{free_port()}/0")
     app.conf.task_publish_retry = False
-    task = tb.Task(
-        provider="acme",
-        connection="acme",
-        id="a",
-        native_id="a",
-        status=tb.TaskStatus.FAILED,
-        observed_at=store.clock.now(),
-        resumable=False,
-    )
+    task = ended_task("a", status=tb.TaskStatus.FAILED, resumable=False)
     store.watch(task)
     assert relay(store, app, "documents.happened").deliver() == 0
     (waits,) = store.undelivered("celery")

@@ -24,23 +24,15 @@ from taskbridge.emulator.server import LoopbackServer, listen
 from taskbridge.store.ownership import Ownership
 from taskbridge.testing import Emulator, VirtualClock
 
-from .conftest import PNG, until
+from .conftest import CONTRACTS, PNG, URL_SECRET, until
 
 SVIX: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # the scheme's published vector
-URL_SECRET: Final = "b7Qd0c9yT2wX4mLr"
 CONFIG: Final = f"""
 [connections.scans]
 provider = "scan-documents"
 api_key = "sd-test-key"
 webhook_secrets = ["{SVIX}"]
-[connections.contracts]
-provider = "smartdocumentor"
-access_token = "sm-test-token"
-webhook_secrets = ["{URL_SECRET}"]
-[connections.silent]
-provider = "cloudconvert"
-api_key = "cc-test-key"
-"""
+{CONTRACTS}"""
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from taskbridge.store.ownership import Ownership, OwnershipLost, Seen
 from taskbridge.store.schema import State
 from taskbridge.testing import Emulator
 
-from .conftest import OWNER, PNG, until
+from .conftest import OWNER, PNG, ended_task, until
 from .postgresql import PASSWORD, USER, Cluster
 from .relay import relay
 
@@ -98,15 +98,7 @@ def created(emulator: Emulator) -> int:
 
 
 def finished(number: int) -> tb.Task:
-    return tb.Task(
-        provider="acme",
-        connection="acme",
-        id=f"t{number}",
-        native_id=f"t{number}",
-        status=tb.TaskStatus.COMPLETED,
-        observed_at=datetime.now(UTC),
-        resumable=False,
-    )
+    return ended_task(f"t{number}", resumable=False)
 
 
 # Owners.

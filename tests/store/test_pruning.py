@@ -16,6 +16,8 @@ from taskbridge.store.ownership import Ownership, Seen
 from taskbridge.store.schema import DELIVERY, INTENT, RUN, WEBHOOK
 from taskbridge.testing import VirtualClock
 
+from .conftest import ended_task
+
 DAY = timedelta(days=1)
 
 
@@ -39,15 +41,7 @@ def owner(store: tb.Store) -> Iterator[Ownership]:
 
 
 def task(number: int | str) -> tb.Task:
-    name = f"t{number}"
-    return tb.Task(
-        provider="acme",
-        connection="acme",
-        id=name,
-        native_id=name,
-        status=tb.TaskStatus.COMPLETED,
-        observed_at=datetime.now(UTC),
-    )
+    return ended_task(f"t{number}")
 
 
 def end(store: tb.Store, owner: Ownership, *numbers: int | str) -> None:

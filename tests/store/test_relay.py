@@ -12,7 +12,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +24,7 @@ from taskbridge.store import DeliveryPolicy, Event, State, StoreUnavailable
 from taskbridge.store.ownership import Ownership, Seen
 from taskbridge.testing import VirtualClock
 
-from .conftest import until
+from .conftest import ended_task, until
 
 ONCE: Final = DeliveryPolicy(attempts=1)
 
@@ -366,15 +365,7 @@ def test_bad_arguments_are_refused(store: tb.Store) -> None:
 
 
 def test_an_event_survives_json(store: tb.Store) -> None:
-    task = tb.Task(
-        provider="acme",
-        connection="acme",
-        id="t1",
-        native_id="t1",
-        status=tb.TaskStatus.COMPLETED,
-        observed_at=datetime.now(UTC),
-        resumable=False,
-    )
+    task = ended_task("t1", resumable=False)
     store.watch(task, meta={"order": 7})
     (event,) = store.events("billing")
     text = json.dumps(event.to_dict())

@@ -18,20 +18,10 @@ from taskbridge.serve import Access
 from taskbridge.serve.hooks import Hooks
 from taskbridge.testing import Emulator
 
-from .conftest import until
+from .conftest import CONTRACTS, URL_SECRET, until
 from .served import Serve
 
 TOKEN: Final = "correct-horse-battery-staple"
-URL_SECRET: Final = "b7Qd0c9yT2wX4mLr"
-CONTRACTS: Final = f"""
-[connections.contracts]
-provider = "smartdocumentor"
-access_token = "sm-test-token"
-webhook_secrets = ["{URL_SECRET}"]
-[connections.silent]
-provider = "cloudconvert"
-api_key = "cc-test-key"
-"""
 DELIVERY: Final = b'{"taskId": 44}'
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
 from sqlalchemy import insert, update
 
 import taskbridge as tb
@@ -24,59 +19,14 @@ from taskbridge.store import AccountStatus
 from taskbridge.store.reports import to_json
 from taskbridge.store.schema import ACCOUNT, DELIVERY, EVENT
 
+from ..browser import Browser, needs_chromium  # noqa: TID252  # beside this folder
 from .served import Serve, Served
 from .test_serve import HOSTILE, TOKEN, make_uncertain
 
-CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER: Final = shutil.which("chromedriver")
-FLAGS: Final = (
-    "--headless",
-    "--no-sandbox",  # there is none for root
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-TIMEOUT: Final = 30.0  # seconds
-
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium with its driver is not installed"),
+    needs_chromium,
 ]
-
-
-class Browser:
-    """Chromium, with the few operations that the tests need."""
-
-    def __init__(self, profile: Path) -> None:
-        options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM or ""
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        self.driver: Any = webdriver.Chrome(options=options, service=Service(DRIVER))
-
-    def show(self, url: str, *, width: int = 1280, dark: bool = False) -> None:
-        size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        self.driver.get(url)
-
-    def run(self, script: str) -> Any:
-        return self.driver.execute_script(script)
-
-    def until(self, condition: Callable[[], object]) -> Any:
-        return WebDriverWait(self.driver, TIMEOUT, poll_frequency=0.05).until(lambda _: condition())
-
-    def text(self, selector: str) -> str:
-        return str(self.run(f"return document.querySelector('{selector}').innerText"))
-
-    def messages(self) -> list[str]:
-        """What the console shows: violations of the policy, errors of scripts, files that are missing."""
-        return [line["message"] for line in self.driver.get_log("browser")]
 
 
 @pytest.fixture(scope="module")

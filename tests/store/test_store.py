@@ -21,7 +21,7 @@ from taskbridge.store.schema import EVENT, WATCH
 from taskbridge.store.sqlite import refuse_network_file_system
 from taskbridge.testing import Emulator
 
-from .conftest import PNG, until
+from .conftest import PNG, ended_task, until
 
 
 def ended(store: tb.Store, consumer: str = "test") -> list[Any]:
@@ -181,13 +181,8 @@ def test_bad_arguments_are_refused(store: tb.Store, tmp_path: Path) -> None:
 
 
 def snapshot(number: int) -> tb.Task:
-    return tb.Task(
-        provider="acme",
-        connection="acme",
-        id=f"t{number}",
-        native_id=f"t{number}",
-        status=tb.TaskStatus.COMPLETED,
-        observed_at=datetime.now(UTC),
+    return ended_task(
+        f"t{number}",
         result=tb.TaskResult(files=(tb.TaskFile(name="a.pdf", url="https://files.test/a?signature=1"),), text="secret"),
         raw={"link": "https://files.test/a?signature=1"},
     )

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
@@ -19,6 +18,8 @@ import svix
 import taskbridge as tb
 from taskbridge.store import Event
 from taskbridge.store.targets import SECRET_VARIABLE, CeleryTarget, DeliveryFailed, LineTarget, open_target, task_id_of
+
+from .conftest import ended_task
 
 SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # the scheme's published vector
 
@@ -64,15 +65,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def event(store: tb.Store) -> Event:
-    task = tb.Task(
-        provider="acme",
-        connection="acme",
-        id="größe/1",
-        native_id="größe/1",
-        status=tb.TaskStatus.COMPLETED,
-        observed_at=datetime.now(UTC),
-        resumable=False,
-    )
+    task = ended_task("größe/1", resumable=False)
     store.watch(task, meta={"order": 7})
     (found,) = store.events("test")
     return found
