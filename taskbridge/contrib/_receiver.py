@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from taskbridge._engine.webhooks import concerned
 from taskbridge.errors import TaskbridgeError, WebhookRejected
+from taskbridge.provider.secrets import without_traceback
 
 if TYPE_CHECKING:
     from taskbridge import aio
@@ -53,10 +54,9 @@ def refusal(method: str, length: str | None, limit: int) -> int | None:
 def _parse(client: Client | aio.Client, headers: Headers, body: bytes, url: str) -> WebhookEvent | int:
     try:
         return client.parse_webhook(headers, body, url=url)
-    except WebhookRejected as rejected:
-        return rejected.answer
-    except TaskbridgeError:
-        return _AGAIN
+    except TaskbridgeError as error:
+        without_traceback(error)  # which has the URL, and that may have a secret in it
+        return error.answer if isinstance(error, WebhookRejected) else _AGAIN
 
 
 def _ended_task(ingested: Ingested) -> Task | None:

@@ -93,6 +93,7 @@ def test_a_proved_webhook_is_stored_once_and_anything_else_is_refused(store: tb.
     assert call(gateway, "/hooks/scans", bytes(1 << 21)) == 413
     assert call(gateway, "/hooks/contracts", b'{"taskId": 44}') == 401
     assert call(gateway, f"/hooks/contracts/{URL_SECRET}", b'{"taskId": 44}') == 204
+    assert call(gateway, f"/hooks/contracts/{URL_SECRET}", b"no JSON") == 400
     assert len(notified(store, "contracts")) == 1
     assert notified(store, "scans", -1) == []  # a new owner polls everything
 
