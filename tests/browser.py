@@ -53,6 +53,10 @@ class Browser:
     def until(self, condition: Callable[[], object]) -> Any:
         return WebDriverWait(self.driver, TIMEOUT, poll_frequency=0.05).until(lambda _: condition())
 
+    def click(self, selector: str) -> None:
+        """Finds and clicks the first match in one script: a live page may replace its elements at any time."""
+        self.run(f"document.querySelector('{selector}').click()")
+
     def text(self, selector: str) -> str:
         return str(self.run(f"return document.querySelector('{selector}').innerText"))
 

@@ -8,7 +8,6 @@ from typing import Final
 
 import pytest
 from selenium.webdriver.common.by import By
-from selenium.webdriver.remote.webelement import WebElement
 from sqlalchemy import insert, update
 
 import taskbridge as tb
@@ -105,8 +104,7 @@ def test_it_fits_and_is_readable(width: int, *, dark: bool, served: Served, brow
     ground = browser.run("return getComputedStyle(document.body).backgroundColor")
     assert (sum(int(each) for each in ground.removeprefix("rgb(").removesuffix(")").split(",")) < 3 * 128) == dark
     assert browser.run(OVERFLOW) == []
-    for summary in browser.driver.find_elements(By.TAG_NAME, "summary"):
-        summary.click()
+    browser.run("document.querySelectorAll('summary').forEach(each => each.click())")
     assert browser.run(OVERFLOW) == []
     assert browser.run(CONTRAST) == []  # WCAG 2.2, 1.4.3
     assert len(browser.run("return [...document.querySelectorAll('svg.plot:not(.axis)')].map(e => e.clientWidth)")) == 2
@@ -138,15 +136,12 @@ def test_a_decision_stays_open_while_the_page_changes_and_is_carried_out(
     browser.show(served.address)
     browser.until(lambda: browser.text("#live") == "live")
 
-    def forget() -> WebElement:  # the page changes meanwhile
-        found: WebElement = browser.driver.find_elements(By.CSS_SELECTOR, "#attention details")[1]
-        return found
-
-    forget().find_element(By.TAG_NAME, "summary").click()
+    forget = '#attention details:has(form[action$="/forget"])'
+    browser.click(f"{forget} summary")
     make_uncertain(store, "INV-3")
     browser.until(lambda: "2 uncertain" in browser.text("#summary"))
-    assert forget().get_attribute("open") is not None
-    forget().find_element(By.TAG_NAME, "button").click()
+    assert browser.run(f"return document.querySelector('{forget}').open")
+    browser.click(f"{forget} button")
     browser.until(lambda: {each.key: each.phase for each in store.submissions()}["INV-1"] == "forgotten")
     browser.until(lambda: "INV-3" in browser.text("#attention"))
     assert "INV-1" not in browser.text("#attention")
@@ -164,8 +159,8 @@ def test_logging_in_and_out(serve: Serve, browser: Browser) -> None:
     served = serve(Access("127.0.0.1", TOKEN))
     browser.show(served.address, width=390)
     browser.driver.find_element(By.NAME, "token").send_keys(TOKEN)
-    browser.driver.find_element(By.TAG_NAME, "button").click()
+    browser.click("button")
     browser.until(lambda: browser.text("#live") == "live")
     assert TOKEN not in browser.driver.page_source
-    browser.driver.find_element(By.CSS_SELECTOR, "header button").click()
+    browser.click("header button")
     browser.until(lambda: browser.driver.find_elements(By.NAME, "token"))
