@@ -444,9 +444,9 @@ class _Account:
 
     def _present_pause(self) -> tuple[str | None, float | None]:
         """Return why nothing is polled at present, and until when in seconds since the epoch; None if unknown."""
-        now, stats = self._now(), self._client.stats()[self._client.name]
         if self._refused_until:
-            return self._refusal_text, now + self._refused_until - asyncio.get_running_loop().time()
+            return self._refusal_text, None  # the next owner may have another credential
+        now, stats = self._now(), self._client.stats()[self._client.name]
         paused = stats.paused_until
         left = 0.0 if paused is None else (paused - self._store.clock.now()).total_seconds()
         until = None if left < _LEAST_PAUSE else now + left
