@@ -25,6 +25,7 @@ from taskbridge.store.overview import (
     count_deliveries,
     deliveries,
     grouped_watches,
+    refused_submissions,
     unread_events,
     waiting_submissions,
     watches_query,
@@ -101,6 +102,7 @@ class Reading:
     groups: Sequence[RowMapping]
     uncertain: Sequence[RowMapping]
     held: Sequence[RowMapping]
+    refused: Sequence[RowMapping]
     deliveries: Sequence[RowMapping]
     delivery_counts: Sequence[RowMapping]
     unread: Sequence[RowMapping]
@@ -140,6 +142,7 @@ class Overview:
                 groups=grouped_watches(opened),
                 uncertain=waiting_submissions(opened, Phase.UNCERTAIN, _DECISIONS),
                 held=waiting_submissions(opened, Phase.PLANNED, _DECISIONS),
+                refused=refused_submissions(opened, _DECISIONS),
                 deliveries=deliveries(opened, _DECISIONS),
                 delivery_counts=count_deliveries(opened),
                 unread=unread_events(opened),
@@ -200,6 +203,7 @@ def _summary(reading: Reading, workers: Workers, now: datetime) -> dict[str, Any
             ("to be submitted", count(Phase.PLANNED) + count(Phase.SENDING), "", "connections"),
             ("connections with problems", problems, "bad", "connections"),
             ("uncertain submissions", count(Phase.UNCERTAIN), "warn", "attention"),
+            ("refused submissions", count(Phase.REFUSED), "warn", "attention"),
             ("undeliverable events", dead, "bad", "attention"),
         ]
     }
@@ -280,6 +284,7 @@ def _attention(reading: Reading) -> dict[str, Any]:
     return {
         "uncertain": [_submission(row) for row in reading.uncertain],
         "held": [_submission(row) for row in reading.held],
+        "refused": [_submission(row) for row in reading.refused],
         "deliveries": [_delivery(row) for row in reading.deliveries],
         "delivery_counts": reading.delivery_counts,
         "unread": [row for row in reading.unread if row["unread"]],

@@ -113,6 +113,12 @@ def waiting_submissions(opened: Connection, phase: Phase, limit: int) -> Sequenc
     return opened.execute(query).mappings().all()
 
 
+def refused_submissions(opened: Connection, limit: int) -> Sequence[RowMapping]:
+    """Return the submissions that were refused last."""
+    query = select(INTENT).where(INTENT.c.phase == Phase.REFUSED)
+    return opened.execute(query.order_by(INTENT.c.updated_at.desc(), INTENT.c.id.desc()).limit(limit)).mappings().all()
+
+
 def submission_key(opened: Connection, number: int) -> tuple[str, str] | None:
     """Return the connection and the key of a submission, by the number of its row."""
     row = opened.execute(select(INTENT.c.connection, INTENT.c.key).where(INTENT.c.id == number)).one_or_none()
