@@ -129,9 +129,6 @@ class Played:
             Violation: A guarantee was broken.
         """
         began = time.monotonic()
-        for name, tasks in self._watched.items():
-            self._vendor.send((name, {task: self._random.uniform(1.0, _LONGEST) for task in tasks}))
-            self._vendor.recv()
         watchers = [self._start_watcher() for _ in range(_WATCHERS)]
         consumer = self._start(processes.consume, self._url, self._keys)
         caller = threading.Thread(target=self._call, daemon=True)
@@ -177,17 +174,26 @@ class Played:
         calls: list[tuple[str, str, bool]] = [(name, key, True) for key, name in self._submitted.items()]
         calls += [(name, task, False) for name, tasks in self._watched.items() for task in tasks]
         chance.shuffle(calls)
-        pieces = [calls[at : at + _AT_ONCE] for at in range(0, len(calls), _AT_ONCE)]
-        pieces += chance.sample(pieces, len(pieces) // 20)  # some of it twice
-        for piece in pieces:
+        pieces = [sorted(calls[at : at + _AT_ONCE]) for at in range(0, len(calls), _AT_ONCE)]
+        again = chance.sample(pieces, len(pieces) // 20)
+        for at, piece in enumerate([*pieces, *again]):
+            if at < len(pieces):
+                self._create_tasks(piece, chance)
             while not self._stopping.is_set():
                 try:
-                    self._store_tasks(sorted(piece))
+                    self._store_tasks(piece)
                 except StoreUnavailable:
                     self._stopping.wait(0.2)
                 else:
                     break
             self._stopping.wait(_ARRIVING / len(pieces))
+
+    def _create_tasks(self, piece: list[tuple[str, str, bool]], chance: random.Random) -> None:
+        """Let the tasks that are only watched begin at the vendor."""
+        for connection, name, is_submission in piece:
+            if not is_submission:
+                self._vendor.send((connection, {name: chance.uniform(1.0, _LONGEST)}))
+                self._vendor.recv()
 
     def _store_tasks(self, piece: list[tuple[str, str, bool]]) -> None:
         with self._store.begin() as tx:
