@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from taskbridge.provider.submission import Query
 
 TICK: Final = 0.001  # seconds; resolution of the clock
-MAX_LIST_FAILURES: Final = 3  # failed pages in a row after which tasks are polled one by one
+MAX_LIST_FAILURES: Final = 3  # failed pages in a row, while polls succeed, after which tasks are polled one by one
+LIST_REST: Final = 600.0  # seconds for which they are, before lists are tried again
 
 _PROMOTED: Final = 1000  # due tasks that one step moves, so that a million at once do not hold up the others
 _SAMPLE: Final = 16  # tasks compared when more are due than may be polled
@@ -62,6 +63,8 @@ class ConnectionQueue:
 
         self.list_polling = connection.provider.capabilities.list_polling
         self.list_failures = 0  # in a row
+        self.has_polled = False  # whether a poll has succeeded since the last of them
+        self.lists_from = -inf  # monotonic seconds before which no list is read
         self.covered = 0  # tasks
         self.scan: ListScan | None = None
         self.scan_at = inf  # monotonic seconds of the next scan
@@ -187,7 +190,11 @@ class ConnectionQueue:
 
     def is_list_worthwhile(self, now: float) -> bool:
         """Whether there are so many tasks that lists take fewer requests than polls."""
-        return self.list_polling is not None and len(self.members) >= self._polls_per_page * self._pages(now)
+        return (
+            self.list_polling is not None
+            and now >= self.lists_from
+            and len(self.members) >= self._polls_per_page * self._pages(now)
+        )
 
     @property
     def _polls_per_page(self) -> int:

@@ -27,7 +27,7 @@ from taskbridge._engine.throttle import MAX_PAUSE
 from taskbridge._engine.tracing import PollTrace
 from taskbridge._polling.commands import Command, Done, Idle, PollList, PollTask, Update, WaitUntil
 from taskbridge._polling.entries import PolledTask, RowCheck, Waiter
-from taskbridge._polling.queues import MAX_LIST_FAILURES, TICK, ConnectionQueue
+from taskbridge._polling.queues import LIST_REST, MAX_LIST_FAILURES, TICK, ConnectionQueue
 from taskbridge._polling.reports import ObservationBuffer
 from taskbridge.errors import ResponseTooLarge
 from taskbridge.events import NextPoll, ObservationSource, PollReason
@@ -132,6 +132,7 @@ class PollScheduler:
         entry, queue = poll.entry, self._finish(poll)
         was_unlisted, entry.was_unlisted = entry.was_unlisted, False
         entry.last_error, entry.failures = None, 0
+        queue.has_polled = True
         entry.not_found.see()
         entry.received_at = result.received_at
         asked = None if result.response is None else result.response.retry_after
@@ -207,24 +208,34 @@ class PollScheduler:
             self._finish_scan(queue, scan, now)
 
     def on_page_failed(self, command: PollList, now: float, error: TaskbridgeError) -> None:
-        """Take in the error of a page of a list, which says nothing about any task."""
+        """Take in the error of a page of a list, which says nothing about any task.
+
+        Whether the list is broken, or the vendor is down or wants fewer requests, only the poll of a task can tell.
+        """
         scan, queue = command.scan, self._queues[command.connection.name]
         queue.in_flight -= 1
         if queue.scan is not scan:
             return
         queue.end_scan(scan)
         queue.list_failures += 1
-        for entry in queue.covered_tasks():
+        has_polled, queue.has_polled = queue.has_polled, False
+        covered = queue.covered_tasks()
+        for entry in covered:
             entry.last_error = error
         if queue.is_refused_by(error):
             self._end_all(queue, error)
         elif isinstance(error, ResponseTooLarge) and queue.shrink_pages():
             queue.list_failures = 0
             queue.scan_at = now
-        elif is_final(error) or queue.list_failures >= MAX_LIST_FAILURES:
+        elif is_final(error):
             queue.list_polling = None
             self._uncover_all(queue, now)
+        elif has_polled and queue.list_failures >= MAX_LIST_FAILURES:
+            queue.list_failures, queue.lists_from = 0, now + LIST_REST
+            self._uncover_all(queue, now)
         else:
+            if queue.list_failures >= MAX_LIST_FAILURES - 1 and len(covered) == len(queue):
+                self._poll_now(queue, covered[0], now, PollReason.RETRY)
             pause = queue.connection.retry.pause(queue.list_failures, queue.connection.clock.random())
             queue.scan_at = now + max(pause, error.retry_after or 0.0, _MIN_LIST_RETRY)
 

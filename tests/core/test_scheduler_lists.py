@@ -65,6 +65,7 @@ class Vendor:
         self.delays: dict[str, float] = {}
         self.missing: set[str] = set()  # tasks that the list wrongly omits
         self.errors: list[tb.TaskbridgeError] = []
+        self.is_down = False
         for task_id in ends:
             self.scheduler.add(connection, task_id, 0.0)
 
@@ -80,6 +81,9 @@ class Vendor:
         return task
 
     def poll(self, command: PollTask) -> None:
+        if self.is_down:
+            self.scheduler.on_poll_failed(command, self.now, tb.ServerError("the vendor's server failed"))
+            return
         self.polled.append(command.task_id)
         self.times.append(self.now)
         seen = PollResult(
@@ -89,6 +93,9 @@ class Vendor:
 
     def list(self, command: PollList) -> None:
         self.pages += 1
+        if self.is_down:
+            self.scheduler.on_page_failed(command, self.now, tb.ServerError("the vendor's server failed"))
+            return
         if self.errors:
             self.scheduler.on_page_failed(command, self.now, self.errors.pop(0))
             return
@@ -216,6 +223,33 @@ def test_after_three_failed_pages_tasks_are_polled_one_by_one(listing: Connectio
     vendor.run()
     assert vendor.pages == 3
     assert len(vendor.delays) == 200
+
+
+def test_lists_that_failed_are_tried_again_later(listing: Connection) -> None:
+    vendor = Vendor(listing, {f"t{n}": 2000.0 + n % 50 for n in range(200)})
+    vendor.run(100.0)
+    before = vendor.pages
+    vendor.errors = [tb.ServerError("the vendor's server failed") for _ in range(3)]
+    vendor.run(300.0)
+    assert vendor.pages == before + 3
+    vendor.run()
+    assert vendor.pages > before + 50
+    assert len(vendor.delays) == 200
+
+
+def test_lists_are_read_again_after_an_outage(listing: Connection) -> None:
+    vendor = Vendor(listing, {f"t{n}": 2000.0 + n % 50 for n in range(200)})
+    vendor.run(100.0)
+    vendor.is_down = True
+    before = vendor.pages
+    vendor.run(1900.0)
+    assert vendor.pages < before + 200  # with growing pauses
+    vendor.is_down = False
+    polled, pages = len(vendor.polled), vendor.pages
+    vendor.run()
+    assert len(vendor.delays) == 200
+    assert len(vendor.polled) - polled <= 200 + 50  # the last poll of each, and few others
+    assert vendor.pages > pages + 20
 
 
 def test_a_permanent_error_of_a_list_ends_list_polling_at_once(listing: Connection) -> None:
