@@ -3,7 +3,8 @@
 It takes the place of a separate limiter, retry budget and circuit breaker:
 
 * **Rate.** At most `rate` requests start per second. A 429 cuts the rate to half of the actual flow; successful
-  responses let it climb back.
+  responses let it climb back. Each further 429 before such a response halves it again; after a row of them the rate
+  doubles with each response up to what the first one left, as TCP does after time-outs (RFC 5681, 3.1).
 * **Retry budget.** A retry costs one token, a response earns a tenth of one. While nothing works, retries add a few
   requests in all; otherwise they add at most 10 %.
 * **Outage.** After five failures in a row, only one probe at a time is sent, 5 to 7.5 seconds apart. The first response
@@ -37,6 +38,7 @@ _CUT: Final = 0.5  # of the actual flow, on a 429
 _MIN_RATE: Final = 0.05  # requests per second; no 429 pushes the rate below
 _MIN_FLOW: Final = 1.0  # requests per second that every connection counts as flowing: one 429 must not freeze it
 _CLIMB: Final = 0.02  # of the rate, for each response
+_LEAST_CLIMB: Final = 0.05  # requests per second, for each response
 _FIRST_RATE: Final = 2.0  # requests per second after an outage
 _UNLIMITED: Final = 500.0  # requests per second from which an unlimited connection counts as unlimited again
 
@@ -70,6 +72,8 @@ class Throttle:
         self._probe_at = inf  # finite during an outage
         self._probed_at = -inf
         self._doubling_at: float | None = None
+        self._first_cut = 0.0  # rate after the first 429 since the last response
+        self._is_first_cut = True
         self._retries = RetryBudget()
         self._flow = _Flow()
 
@@ -179,6 +183,7 @@ class Throttle:
         """Report that the vendor responded, whatever it said; names of header fields are in lower case."""
         with self._lock:
             self._failures = 0
+            self._is_first_cut = True
             self._retries.earn()
             if self._probe_at != inf:
                 self._probe_at, self._probing = inf, False
@@ -190,8 +195,10 @@ class Throttle:
                 self._paused_until = max(self._paused_until, now + 1.0)
 
     def _climb(self, now: float) -> None:
-        if self._doubling_at is None:
-            self._rate *= 1.0 + _CLIMB
+        if self._rate < self._first_cut:
+            self._rate = min(2.0 * self._rate, self._first_cut)
+        elif self._doubling_at is None:
+            self._rate += max(_CLIMB * self._rate, _LEAST_CLIMB)
         elif now >= self._doubling_at:
             self._rate *= 2.0
             self._doubling_at = now + 1.0
@@ -209,6 +216,8 @@ class Throttle:
             self._failures = 0
             flowing = max(self._flow.rate(now), _MIN_FLOW)
             self._rate = max(_MIN_RATE, min(self._rate, flowing) * _CUT)
+            if self._is_first_cut:
+                self._is_first_cut, self._first_cut = False, self._rate
             self._doubling_at = None
             self._next_slot = max(self._next_slot, now)
             if retry_after:

@@ -127,6 +127,24 @@ def test_a_thousand_429s_slow_the_connection_but_never_stop_it() -> None:
     assert throttle.take(now).wait <= 30.0
 
 
+def test_a_connection_recovers_within_a_minute_after_a_storm_of_429() -> None:
+    throttle = Throttle(100.0, lambda: 0.5)
+    now = 0.0
+    while now < 60.0:
+        permit = throttle.take(now)
+        now += permit.wait
+        if permit.granted:
+            throttle.slow_down(now, None)
+    assert throttle.rate <= 0.1
+    ended = now
+    while throttle.rate < 1.0:
+        permit = throttle.take(now)
+        now += permit.wait
+        if permit.granted:
+            throttle.answered(now, {})
+    assert now - ended <= 60.0
+
+
 def test_one_429_on_a_quiet_connection_does_not_freeze_it() -> None:
     throttle = Throttle(None, lambda: 0.5)
     throttle.take(0.0)

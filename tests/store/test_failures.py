@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
+from typing import Final
 
 import pytest
 from sqlalchemy import event, text
@@ -191,22 +192,26 @@ def test_a_clock_that_jumps_ends_no_watch(
 # The vendor.
 
 
-class Away(Accounts):
-    """A vendor that may be away."""
+DOWN: Final = (503, b"", b'{"message": "down for maintenance"}')
+SLOW_DOWN: Final = (429, b"Retry-After: 1\r\n", b'{"message": "too many requests"}')
 
-    is_away = True
+
+class Away(Accounts):
+    """A vendor that may answer everything in the same way."""
+
+    answer: tuple[int, bytes, bytes] | None = DOWN
     refused = 0
 
     def respond(self, method: str, target: str, body: bytes, host: str) -> tuple[int, bytes, bytes]:
-        if self.is_away:
+        if self.answer is not None:
             self.refused += 1
-            return 503, b"", b'{"message": "down for maintenance"}'
+            return self.answer
         return super().respond(method, target, body, host)
 
 
 @pytest.fixture
 def vendor() -> Iterator[tuple[Away, str]]:
-    """A vendor that is away, and its address."""
+    """A vendor that is away at first, and its address."""
     accounts, loop, begun = Away(1.0), asyncio.new_event_loop(), threading.Event()
     ports: list[int] = []
 
@@ -233,21 +238,52 @@ def vendor() -> Iterator[tuple[Away, str]]:
     loop.close()
 
 
+def config_of_one(folder: Path, address: str) -> Path:
+    config = folder / "one.toml"
+    config.write_text(
+        f'[connections.one]\nprovider = "cloudconvert"\napi_key = "{"k" * 20}"\n'
+        f'base_url = "{address}/owner/one/v2"\nrequests_per_second = 500\npoll.interval = 0.5\n'
+    )
+    return config
+
+
+def watch_many(store: tb.Store, accounts: Away, count: int) -> list[str]:
+    names = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(count)]
+    accounts.add("one", dict.fromkeys(names, 0.0))
+    with store.begin() as tx:
+        for name in names:
+            tx.watch(f"one:{name}")
+    return names
+
+
+@pytest.mark.slow
+def test_a_storm_of_429_gets_few_requests_and_costs_no_submission(
+    store: tb.Store, vendor: tuple[Away, str], tmp_path: Path
+) -> None:
+    accounts, address = vendor
+    accounts.answer = SLOW_DOWN
+    watch_many(store, accounts, 1000)
+    for number in range(20):
+        store.submit("one", "convert", f"https://files.test/{number}.docx", key=f"key-{number}", to="pdf")
+    with tb.Watcher(store, config=config_of_one(tmp_path, address), interval=0.1) as watcher:
+        until(lambda: watcher.owned)
+        until(lambda: accounts.refused)
+        refused, later = accounts.refused, monotonic() + 3.0
+        until(lambda: monotonic() > later)
+        assert accounts.refused - refused < 15  # one probe a second, and not 1,020 requests
+        assert {each.phase for each in store.submissions()} <= {"planned", "sending"}
+        accounts.answer = None
+        until(lambda: kinds(store) == {"submitted": 20, "ended": 1020}, 120.0)
+    assert set(accounts.report().submissions.values()) == {1}
+
+
 @pytest.mark.slow
 def test_thousands_of_ends_at_once_after_an_outage_are_stored_in_few_statements(
     store: tb.Store, vendor: tuple[Away, str], tmp_path: Path
 ) -> None:
     accounts, address = vendor
-    config = tmp_path / "one.toml"
-    config.write_text(
-        f'[connections.one]\nprovider = "cloudconvert"\napi_key = "{"k" * 20}"\n'
-        f'base_url = "{address}/owner/one/v2"\nrequests_per_second = 500\npoll.interval = 0.5\n'
-    )
-    names = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(4000)]
-    accounts.add("one", dict.fromkeys(names, 0.0))
-    with store.begin() as tx:
-        for name in names:
-            tx.watch(f"one:{name}")
+    config = config_of_one(tmp_path, address)
+    names = watch_many(store, accounts, 4000)
     with tb.Watcher(store, config=config) as watcher:
         until(lambda: watcher.owned)
         until(lambda: "unreachable" in (store.explain(f"one:{names[0]}").problem or ""))
@@ -262,7 +298,7 @@ def test_thousands_of_ends_at_once_after_an_outage_are_stored_in_few_statements(
 
         event.listen(store.database.engine, "before_cursor_execute", count)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        accounts.is_away = False
+        accounts.answer = None
         until(lambda: not store.find(state="open", limit=1), 120.0)
         event.remove(store.database.engine, "before_cursor_execute", count)
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
