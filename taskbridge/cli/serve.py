@@ -99,7 +99,7 @@ def command(
                 output.note(f"taskbridge: {text}")
 
         async def serve() -> None:
-            jobs = [each.relay(opened, lambda: server.owned) for each in recipients]
+            jobs = [each.delivery(opened, lambda: server.owned) for each in recipients]
             opens = None if no_work and not webhooks else open_bridge
             server: Server = Server(
                 opened,

@@ -41,19 +41,56 @@ class Recipient:
         """Whether it is standard output."""
         return isinstance(self.target, LineTarget)
 
-    def relay(self, store: Store, connections: Callable[[], Iterable[str]]) -> AsyncRelay:
-        """Return what sends it the events of some connections.
+    def delivery(self, store: Store, connections: Callable[[], Iterable[str]]) -> Delivery:
+        """Return the work of sending it the events of some connections.
 
         Args:
             store: The store.
             connections: Returns their names, each time.
         """
+        return Delivery(self, store, connections)
 
-        async def send(event: Event) -> None:
-            await asyncio.get_running_loop().run_in_executor(self.threads, self.target, event)
 
-        concurrency = 1 if self.is_stdout else _CONCURRENCY
-        return AsyncRelay(store, self.consumer, send, connections=connections, concurrency=concurrency)
+class Delivery:
+    """Sends a recipient events until it is stopped, or until nobody reads standard output any more.
+
+    Args:
+        recipient: The recipient.
+        store: Where the events are from.
+        connections: Returns the names of their connections, each time.
+    """
+
+    def __init__(self, recipient: Recipient, store: Store, connections: Callable[[], Iterable[str]]) -> None:
+        self._recipient = recipient
+        concurrency = 1 if recipient.is_stdout else _CONCURRENCY
+        self._relay = AsyncRelay(
+            store, recipient.consumer, self._send, connections=connections, concurrency=concurrency
+        )
+        self._closed: BrokenPipeError | None = None
+
+    async def run(self) -> None:
+        """Send events until `stop` is called.
+
+        Raises:
+            BrokenPipeError: Nobody reads standard output any more; no later attempt could succeed.
+        """
+        await self._relay.run()
+        if self._closed is not None:
+            raise self._closed
+
+    def stop(self) -> None:
+        """Let `run` end, once what is being sent was answered."""
+        self._relay.stop()
+
+    async def _send(self, event: Event) -> None:
+        recipient = self._recipient
+        try:
+            await asyncio.get_running_loop().run_in_executor(recipient.threads, recipient.target, event)
+        except BrokenPipeError as error:
+            if recipient.is_stdout:
+                self._closed = error
+                self._relay.stop()
+            raise
 
 
 @contextmanager

@@ -107,8 +107,8 @@ class Round:
         return len(self._retries) + len(self._new)
 
     def __iter__(self) -> Iterator[Delivery]:
+        yield from self._new  # before the others: events that fail for ever must not hold them up
         yield from self._retries
-        yield from self._new
 
     def in_order(self) -> list[list[Delivery]]:
         """Return the events in groups: those of one task in their order, each of the others alone."""
@@ -168,16 +168,16 @@ class Round:
         if not retries and not passed:
             return
         queue = self._queue
-        elsewhere: list[str] = []
         with queue.database.writing() as opened:
             for each in retries:
                 self._store_retry(opened, each)
-            for connection, deliveries in passed.items():
-                if not self._pass(opened, connection, deliveries):
-                    elsewhere.append(connection)
-        for connection in elsewhere:
-            log("delivered-elsewhere", consumer=queue.consumer, connection=connection)
-            passed[connection] = [each for each in self._new if each.event.connection == connection]
+            moved = {name for name, deliveries in passed.items() if self._pass(opened, name, deliveries)}
+        for connection, deliveries in list(passed.items()):
+            if connection in moved:
+                self._cursors[connection] = deliveries[-1].event.position
+            else:
+                log("delivered-elsewhere", consumer=queue.consumer, connection=connection)
+                passed[connection] = [each for each in self._new if each.event.connection == connection]
         for each in [*retries, *(each for deliveries in passed.values() for each in deliveries)]:
             each.status = _Status.STORED
 
@@ -213,7 +213,6 @@ class Round:
         )
         if not moved.rowcount:
             return False
-        self._cursors[connection] = after
         rows = [
             {
                 "consumer": queue.consumer,
@@ -260,7 +259,8 @@ class DeliveryQueue:
         """Return the next events to be delivered.
 
         Args:
-            limit: About how many.
+            limit: About how many; at most half of them have failed before. With 1, an event that has failed before is
+                only taken if there is no new one.
             connections: Only events of these connections; None for all.
 
         Raises:
@@ -269,17 +269,18 @@ class DeliveryQueue:
         if connections is not None and not connections:
             return Round(self, [], [], {}, set())
         with self.database.reading() as opened:
-            retries = self._due(opened, max(1, limit // 2), connections)
+            retries = self._due(opened, limit // 2, connections) if limit > 1 else []
             cursors = self._behind(opened, connections)
             new: list[Delivery] = []
             blocked: set[tuple[str, str]] = set()
-            left = limit - len(retries)
-            if cursors and left > 0:
-                share = max(1, left // len(cursors))
+            if cursors:
+                share = max(1, (limit - len(retries)) // len(cursors))
                 for connection, position in cursors.items():
                     found = self._new(opened, connection, position, share)
                     new += found
                     blocked |= self._blocked(opened, connection, found)
+            if not new and not retries:
+                retries = self._due(opened, 1, connections)
         return Round(self, retries, new, cursors, blocked)
 
     def _due(self, opened: Connection, limit: int, connections: Collection[str] | None) -> list[Delivery]:

@@ -83,7 +83,7 @@ class _State:
 
     def fail(self, events: Round, delivery: Delivery, error: Exception) -> None:
         """Note that the handler has raised."""
-        self._failures += 1
+        self._failures += not delivery.is_retry  # those that fail for ever say nothing about the others
         events.fail(delivery, error)
         self.error = delivery.error
 
@@ -188,7 +188,7 @@ class Relay:
             StoreUnavailable: The database cannot be used.
         """
         before = self._state.delivered
-        while self._round() and not self._state.is_suspicious:
+        while not self._is_stopping and self._round() and not self._state.is_suspicious:
             pass
         return self._state.delivered - before
 
@@ -291,7 +291,7 @@ class AsyncRelay:
             StoreUnavailable: The database cannot be used.
         """
         before = self._state.delivered
-        while await self._round() and not self._state.is_suspicious:
+        while not self._is_stopping and await self._round() and not self._state.is_suspicious:
             pass
         return self._state.delivered - before
 

@@ -196,12 +196,14 @@ def open_target(url: str, *, environ: Mapping[str, str] | None = None) -> Target
     """
     if url == "stdout":
         return LineTarget()
-    scheme = url.partition("://")[0].lower()
+    scheme, separator, _ = url.partition("://")
+    scheme = scheme.lower() if separator else ""
     if scheme in ("http", "https"):
         return HttpTarget(url, (os.environ if environ is None else environ).get(SECRET_VARIABLE) or None)
     if scheme == "celery":
         return _celery_target(url)
-    raise ConfigError(f"{printable(scheme, 40)!r} is nothing to deliver to; it is one of: {_FORMS}")
+    given = f"{printable(scheme, 40)}://" if scheme else "an address without a scheme"  # the rest may be secret
+    raise ConfigError(f"{given} is nothing to deliver to; it is one of: {_FORMS}")
 
 
 def _celery_target(url: str) -> CeleryTarget:
@@ -214,7 +216,8 @@ def _celery_target(url: str) -> CeleryTarget:
             "names its broker"
         )
     try:
-        from celery.app.utils import find_app  # noqa: PLC0415  # an extra
+        from celery import Celery  # noqa: PLC0415  # an extra
+        from celery.app.utils import find_app  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if error.name != "celery":
             raise
@@ -224,8 +227,10 @@ def _celery_target(url: str) -> CeleryTarget:
     except Exception as error:  # noqa: BLE001  # whatever the module raises
         problem = f"{type(error).__name__}: {printable(str(error), 200)}"
     else:
-        return CeleryTarget(app, task_name, {name: values[-1] for name, values in options.items()})
-    raise ConfigError(f"the Celery application {printable(app_name, 100)} cannot be imported: {problem}")
+        if isinstance(app, Celery):
+            return CeleryTarget(app, task_name, {name: values[-1] for name, values in options.items()})
+        problem = f"it is a {type(app).__name__}, and not a Celery application"
+    raise ConfigError(f"the Celery application {printable(app_name, 100)} cannot be used: {problem}")
 
 
 def _signing_key(secret: str) -> bytes:

@@ -190,6 +190,65 @@ def test_an_outage_of_the_consumer_does_not_make_every_event_a_failure(
     assert Counter(handler.got) == {f"{ref}/1": 1 for ref in refs}
 
 
+@KINDS
+def test_events_that_fail_for_ever_hold_up_no_others(
+    kind: str, store: tb.Store, end: Callable[..., None], clock: VirtualClock
+) -> None:
+    broken = [f"acme:broken{number}" for number in range(30)]
+    handler = Recorder(*broken)
+    end(*broken)
+    for hour in range(4):
+        end(f"acme:good{hour}")
+        for _ in range(10):
+            deliver(kind, store, handler)
+            clock.advance(60)
+        assert f"acme:good{hour}/1" in handler.got
+        clock.advance(3000)
+
+
+def test_a_relay_that_runs_holds_up_no_event_for_those_that_fail_for_ever(
+    store: tb.Store, end: Callable[..., None], clock: VirtualClock
+) -> None:
+    broken = [f"acme:broken{number}" for number in range(30)]
+    end(*broken, "acme:good")
+    handler = Recorder(*broken)
+    relay = tb.Relay(store, "billing", handler)
+    for _ in range(200):
+        relay.deliver()
+        if handler.got:
+            break
+        clock.advance(1)
+    assert handler.got == ["acme:good/1"]
+    end("acme:better")
+    clock.advance(1000)  # all that failed are due again
+    relay.deliver()
+    assert handler.got == ["acme:good/1", "acme:better/1"]
+
+
+@KINDS
+def test_a_relay_that_was_stopped_delivers_nothing_more(kind: str, store: tb.Store, end: Callable[..., None]) -> None:
+    end("acme:a", "acme:b")
+    got: list[str] = []
+
+    def handle(event: Event) -> None:
+        got.append(event.key)
+        relay.stop()
+
+    if kind == "sync":
+        relay: Any = tb.Relay(store, "billing", handle)
+        assert relay.deliver() == 1
+        assert relay.deliver() == 0
+    else:
+
+        async def run() -> tuple[int, int]:
+            nonlocal relay
+            relay = tb.aio.Relay(store, "billing", handle)
+            return await relay.deliver(), await relay.deliver()
+
+        assert asyncio.run(run()) == (1, 0)
+    assert got == ["acme:a/1"]
+
+
 def test_only_the_events_of_some_connections(store: tb.Store, end: Callable[..., None]) -> None:
     end("acme:a", "other:b")
     handler, owned = Recorder(), set[str]()

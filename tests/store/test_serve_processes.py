@@ -74,11 +74,11 @@ def serve_process(store_url: str, config: Path, emulator: Emulator, tmp_path: Pa
     del emulator
     started: list[subprocess.Popen[str]] = []
 
-    def start(name: str, *options: str) -> subprocess.Popen[str]:
+    def start(name: str, *options: str, stdout: int | None = None) -> subprocess.Popen[str]:
         words = [sys.executable, "-m", "taskbridge", "serve", "--http", "127.0.0.1:0", "--json", *options]
         environment = {**os.environ, "TASKBRIDGE_STORE": store_url, "TASKBRIDGE_CONFIG": str(config)}
         with (tmp_path / f"{name}.out").open("a") as out, (tmp_path / f"{name}.err").open("a") as err:
-            started.append(subprocess.Popen(words, text=True, stdout=out, stderr=err, env=environment))
+            started.append(subprocess.Popen(words, text=True, stdout=stdout or out, stderr=err, env=environment))
         return started[-1]
 
     yield start
@@ -157,6 +157,19 @@ def test_another_server_delivers_what_a_killed_one_has_not(
     until(lambda: set(receiver.keys) == keys)
     assert list(store.dead_letters(consumer)) == []
     assert "s3cret" not in (tmp_path / "first.err").read_text()
+
+
+def test_a_server_ends_when_nobody_reads_its_standard_output(
+    serve_process: ServeProcess, store: tb.Store, tmp_path: Path
+) -> None:
+    end_tasks(store, "cloudconvert", range(3))
+    reads, writes = os.pipe()
+    process = serve_process("first", "--deliver", "stdout", stdout=writes)
+    os.close(writes)
+    os.close(reads)
+    assert process.wait(30) == 141  # as after SIGPIPE
+    assert "Traceback" not in (tmp_path / "first.err").read_text()
+    assert store.dead_letters() == []
 
 
 # Names of consumers.

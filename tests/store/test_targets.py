@@ -154,14 +154,16 @@ def test_a_celery_application_is_imported_from_the_folder_in_which_the_program_s
     ("url", "problem"),
     [
         ("stderr", "one of: stdout"),
-        ("ftp://host/", "'ftp' is nothing to deliver to"),
+        ("ftp://host/", "ftp:// is nothing to deliver to"),
+        ("events.test/s3cret", "an address without a scheme is nothing to deliver to"),
+        ("celery://json:decoder/name", "json:decoder cannot be used: it is a module"),
         ("http://events.test/in", "plain http, which would send events in clear"),
         ("https://me:s3cret@events.test/in", "no user, password"),
         ("https:///in", "must be an https:// URL"),
         ("https://events.test/a b", "must be an https:// URL"),
         ("celery://documents", "celery://module:app/task.name"),
         ("celery://documents:app/name?host=a", "celery://module:app/task.name"),
-        ("celery://no_such_module_7:app/name", "no_such_module_7:app cannot be imported"),
+        ("celery://no_such_module_7:app/name", "no_such_module_7:app cannot be used: ModuleNotFoundError"),
     ],
 )
 def test_what_cannot_be_delivered_to_is_an_error_at_the_start(url: str, problem: str) -> None:
