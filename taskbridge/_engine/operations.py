@@ -57,9 +57,14 @@ _MIN_RATE: Final = 100_000.0  # bytes per second that a document is allowed at l
 _MAX_FETCH: Final = 1 << 30  # bytes of a document that is fetched, unless the vendor states a limit
 
 
+def sending_time(size: int) -> float:
+    """Return the seconds that a document of so many bytes is allowed on its way to the vendor."""
+    return size / _MIN_RATE
+
+
 def deadline_for(connection: Connection, size: int = 0) -> float:
     """Return the monotonic seconds at which an operation must end: `request_timeout`, longer for large documents."""
-    return connection.clock.monotonic() + connection.settings.request_timeout + size / _MIN_RATE
+    return connection.clock.monotonic() + connection.settings.request_timeout + sending_time(size)
 
 
 def require(connection: Connection, call: str, what: str) -> None:

@@ -137,6 +137,11 @@ async def _lose_response(context: FaultContext) -> None:
     await _reset(context)
 
 
+async def _time_out(context: FaultContext) -> None:
+    await context.vendor_response()
+    await context.respond(Response("request timeout", 408, media_type="text/plain"))
+
+
 def _with_body(change: Callable[[FaultContext, bytes], bytes]) -> Fault:
     async def respond(context: FaultContext) -> None:
         response = await context.vendor_response()
@@ -179,6 +184,7 @@ FAULTS: Final[Mapping[str, tuple[str, Fault]]] = {
     "hang": ("no response until the caller disconnects; the vendor never sees the request", _hang),
     "reset": ("the connection is reset; the vendor never sees the request", _reset),
     "response-lost": ("the connection is reset after the vendor has done what was requested", _lose_response),
+    "proxy-timeout": ("408 from a proxy, after the vendor has done what was requested", _time_out),
     "slow": ("the vendor's response, `seconds` later (default 5)", _slow),
     "truncated": ("the vendor's response ends in the middle", _truncate),
     "malformed-json": (

@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from taskbridge._engine.inputs import is_url
-from taskbridge.errors import ConfigError, InvalidInput, printable
+from taskbridge.errors import ConfigError, InvalidInput, ServerError, SubmitUncertain, TaskbridgeError, printable
 from taskbridge.provider.options import NeutralOptions
 
 _LONGEST_KEY: Final = 200  # characters
@@ -138,6 +138,21 @@ def encode_name(name: str) -> str:
 def decode_name(stored: str) -> str:
     """Return what `encode_name` got."""
     return os.fsdecode(unquote_to_bytes(stored.removeprefix(_ENCODED))) if stored.startswith(_ENCODED) else stored
+
+
+def is_readable(source: str) -> bool:
+    """Whether a document is a file that this process can read."""
+    return not is_url(source) and os.access(source, os.R_OK) and Path(source).is_file()
+
+
+def may_be_accepted(error: TaskbridgeError) -> bool:
+    """Whether the vendor may have accepted a submission whose intent was stored before it failed."""
+    return isinstance(error, SubmitUncertain) or not error.not_accepted
+
+
+def is_repeatable(error: TaskbridgeError) -> bool:
+    """Whether to send such a submission again if the vendor does not show it; a refusal would come again."""
+    return isinstance(error, SubmitUncertain | ServerError) or error.retryable
 
 
 def check_key(key: str) -> str:

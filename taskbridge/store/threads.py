@@ -25,7 +25,8 @@ class Watcher:
         connections: Names of the connections to work on; None for all of them.
         interval: Seconds between two reads of what other processes have stored.
         settle: Seconds after which a submission whose response was lost, and that the vendor does not show, counts as
-            not received. Longer than `request_timeout` of the connection.
+            not received. Longer than `request_timeout` of the connection; for a file, one second for each 100 kB, which
+            sending it may take, is added.
     """
 
     def __init__(

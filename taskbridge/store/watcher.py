@@ -15,13 +15,14 @@ from typing import Any, Final, Self, TypeVar
 from sqlalchemy import RowMapping
 
 from taskbridge._engine.logs import log
+from taskbridge._engine.operations import sending_time
 from taskbridge._redaction import without_secrets
 from taskbridge.aio import Bridge, Client, Watch
 from taskbridge.errors import (
     AuthenticationError,
     ConfigError,
+    InvalidInput,
     InvalidTaskId,
-    ServerError,
     SubmitUncertain,
     TaskbridgeError,
     UnsupportedFeature,
@@ -30,7 +31,7 @@ from taskbridge.errors import (
 )
 from taskbridge.models import Outcome, Task, TaskRef
 from taskbridge.store.database import StoreUnavailable
-from taskbridge.store.intents import decode_name, fingerprint
+from taskbridge.store.intents import decode_name, fingerprint, is_readable, is_repeatable, may_be_accepted
 from taskbridge.store.ownership import Ownership, OwnershipLost, Seen
 from taskbridge.store.records import AccountStatus, moment
 from taskbridge.store.reports import status_of
@@ -69,7 +70,8 @@ class Watcher:
         connections: Names of the connections to work on; None for all of them.
         interval: Seconds between two reads of what other processes have stored.
         settle: Seconds after which a submission whose response was lost, and that the vendor does not show, counts as
-            not received. Longer than `request_timeout` of the connection.
+            not received. Longer than `request_timeout` of the connection; for a file, one second for each 100 kB, which
+            sending it may take, is added.
     """
 
     def __init__(
@@ -213,6 +215,7 @@ class _Account:
         self._arrived = asyncio.Event()
         self._intents: asyncio.Queue[int | None] = asyncio.Queue()
         self._attempts: dict[int, int] = {}
+        self._refusals: dict[int, str] = {}  # of submissions that the vendor may have accepted all the same
         self._refused_until = 0.0  # by the loop's time
         self._refusal: tuple[object, ...] = ()  # what the last refusal said
         self._resume: set[TaskRef] = set()  # to be watched again after a refusal
@@ -485,6 +488,9 @@ class _Account:
         except OSError as error:
             await self._store_phase(self._ownership.mark_planned, number, f"the file cannot be read here: {error}")
             return self._backoff(number)
+        except InvalidInput as error:
+            await self._store_phase(self._ownership.mark_refused, number, _text(error))
+            return None
         if has_changed:
             text = "the file has changed since it was stored; store it under another key"
             await self._store_phase(self._ownership.mark_refused, number, text)
@@ -532,9 +538,9 @@ class _Account:
                 return _FIRST_PAUSE  # the file went away while it was sent: search for it
             await self._store_phase(self._ownership.mark_planned, number, f"the file cannot be read here: {error}")
             return self._backoff(number)
-        if isinstance(error, SubmitUncertain) or (
-            is_recorded and ("task" in error.recovery_token or isinstance(error, ServerError))
-        ):
+        if is_recorded and may_be_accepted(error):
+            if not is_repeatable(error):
+                self._refusals[number] = _text(error)
             await asyncio.to_thread(self._ownership.mark_sending, number, error.recovery_token)
             return 0.0
         if self._is_refused(error) or error.retryable:
@@ -548,7 +554,7 @@ class _Account:
         number, failure = intent["id"], None
         lost = SubmitUncertain("the vendor may or may not have accepted it", recovery_token=intent["recovery_token"])
         document = _document(intent)
-        if document is not None and intent["digest"] is not None and not os.access(document, os.R_OK):
+        if document is not None and intent["digest"] is not None and not is_readable(document):
             document = None
         try:
             task = await self._client.recover(lost, document)
@@ -559,21 +565,32 @@ class _Account:
             if self._is_refused(error) or error.retryable:
                 return self._backoff(number)
             task, failure = None, error
+        except OSError:
+            return self._backoff(number)  # the document went away meanwhile
         if task is not None:
             await self._taken(number, task)
             return None
-        age = self._now() - intent["updated_at"]
-        if age < self._settle:
-            left: float = self._settle - age
+        return await self._end_search(intent, failure)
+
+    async def _end_search(self, intent: RowMapping, failure: TaskbridgeError | None) -> float | None:
+        """Decide what it means that the vendor does not show a submission; `failure` says why it could not be asked."""
+        number: int = intent["id"]
+        left: float = self._settle + sending_time(intent["size"] or 0) - (self._now() - intent["updated_at"])
+        if left > 0.0:
             return min(self._backoff(number), left + 0.05)
+        refusal = self._refusals.pop(number, None)
         if failure is not None:
             await self._store_phase(self._ownership.mark_uncertain, number, _text(failure))
-            return None
-        await self._store_phase(self._ownership.mark_planned, number, None)
-        return 0.0
+        elif refusal is not None:
+            await self._store_phase(self._ownership.mark_refused, number, refusal)
+        else:
+            await self._store_phase(self._ownership.mark_planned, number, None)
+            return 0.0
+        return None
 
     async def _taken(self, number: int, task: Task) -> None:
         self._attempts.pop(number, None)
+        self._refusals.pop(number, None)
         row = await asyncio.to_thread(self._ownership.mark_taken, number, task)
         self._follow(row, task)
 

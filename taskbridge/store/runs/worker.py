@@ -10,7 +10,6 @@ them together. No file stops another.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from contextlib import contextmanager, nullcontext, suppress
@@ -24,12 +23,12 @@ from typing import TYPE_CHECKING, Any, Final
 from taskbridge._engine.download import MAX_BYTES
 from taskbridge._engine.error_text import error_text
 from taskbridge._engine.inputs import is_url
+from taskbridge._engine.operations import sending_time
 from taskbridge.errors import (
     ApiError,
     AuthenticationError,
     PermissionDenied,
     QuotaExceeded,
-    ServerError,
     SubmitUncertain,
     TaskbridgeError,
     TaskFailed,
@@ -39,7 +38,7 @@ from taskbridge.errors import (
 from taskbridge.models import raise_if_failed, total_usage
 from taskbridge.provider.payload import read_time
 from taskbridge.store.database import StoreUnavailable
-from taskbridge.store.intents import fingerprint, has_changed
+from taskbridge.store.intents import fingerprint, has_changed, is_readable, is_repeatable, may_be_accepted
 from taskbridge.store.ownership import OwnershipLost
 from taskbridge.store.runs.files import FilePhase, FileUpdate, RunFile
 from taskbridge.store.schema import Phase, State
@@ -119,11 +118,8 @@ class _FailedSubmission:
 
     @property
     def is_uncertain(self) -> bool:
-        """Whether the vendor may have it; a server error may come after the server accepted it."""
-        error = self.error
-        return isinstance(error, SubmitUncertain) or (
-            self.recorded and ("task" in error.recovery_token or isinstance(error, ServerError))
-        )
+        """Whether the vendor may have it."""
+        return self.recorded and may_be_accepted(self.error)
 
 
 class FileRunner:
@@ -339,6 +335,8 @@ class FileRunner:
         if failed.is_uncertain:
             uncertain = _uncertain(file, error.recovery_token, failed.content)
             self._run.mark_submitting(file.number, error.recovery_token, failed.content)
+            if not is_repeatable(error):
+                return self._find_or_raise(uncertain, error)
             return self._place(uncertain) if attempts < _ATTEMPTS else FileUpdate(uncertain, "uncertain", error=error)
         if failed.recorded:
             self._run.mark_planned(file.number, error_text(error))
@@ -355,11 +353,18 @@ class FileRunner:
                 raise _RetryLater(min(_LONGEST_PAUSE, pause))
         raise error
 
+    def _find_or_raise(self, file: RunFile, refusal: TaskbridgeError) -> tuple[RunFile, Task | None] | FileUpdate:
+        """Search for a submission that was refused, and that the vendor may have all the same."""
+        recovered = self._recover(file)
+        if isinstance(recovered, FileUpdate) or recovered[1] is not None:
+            return recovered
+        raise refusal
+
     def _recover(self, file: RunFile) -> tuple[RunFile, Task | None] | FileUpdate:
         """Search for an uncertain submission; return no task if the file may be submitted again."""
         assert file.recovery_token is not None  # noqa: S101  # written together with the phase
         lost = SubmitUncertain("the vendor may or may not have accepted it", recovery_token=file.recovery_token)
-        given = file.source if _is_readable(file.source) else None
+        given = file.source if is_readable(file.source) else None
         self.updates.put(FileUpdate(file, "recovering"))
         pause, started = _RECOVERY_PAUSE, monotonic()
         while True:
@@ -383,7 +388,8 @@ class FileRunner:
             if task is not None:
                 self._run.mark_accepted(file.number, task)
                 return replace(file, phase=FilePhase.ACCEPTED, ref=task.ref), task
-            left = self._limits.settle - max(age_of(file.recovery_token), monotonic() - started)
+            size = 0 if file.submitted is None else file.submitted.size
+            left = self._limits.settle + sending_time(size) - max(age_of(file.recovery_token), monotonic() - started)
             if left <= 0.0:
                 if failure is not None:
                     self._run.mark_uncertain(file.number, error_text(failure))
@@ -575,10 +581,6 @@ def ended_before(file: RunFile) -> FileUpdate:
 def _refuses_account(error: TaskbridgeError) -> bool:
     """Whether nothing more can be submitted; in a group, another member may accept the next file later."""
     return isinstance(error, _ACCOUNT_ERRORS) and error.authorized and not error.retryable
-
-
-def _is_readable(source: str) -> bool:
-    return not is_url(source) and os.access(source, os.R_OK) and Path(source).is_file()
 
 
 def _uncertain(file: RunFile, recovery_token: Mapping[str, Any], content: Fingerprint | None) -> RunFile:
