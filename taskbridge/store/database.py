@@ -162,7 +162,7 @@ class Database(ABC):
         Raises:
             StoreUnavailable: It cannot be read.
         """
-        with self._translating(), self._reading() as connection:
+        with self.translating(), self._reading() as connection:
             yield connection
 
     @contextmanager
@@ -176,18 +176,27 @@ class Database(ABC):
         Raises:
             StoreUnavailable: It cannot be written.
         """
-        with self._translating(), self._writing(is_owner=is_owner) as connection:
+        with self.translating(), self._writing(is_owner=is_owner) as connection:
             yield connection
 
     @contextmanager
-    def _translating(self) -> Generator[None]:
+    def translating(self) -> Generator[None]:
+        """Turn the errors of the database into `StoreUnavailable`.
+
+        Raises:
+            StoreUnavailable: The database cannot be used.
+        """
         try:
             yield
         except SQLAlchemyError as error:
             problem = problem_of(error)
         else:
             return
-        raise StoreUnavailable(f"the store {self.name} cannot be used: {problem}", retryable=True)
+        raise StoreUnavailable(f"the store {self.name} cannot be used: {problem}", retryable=True) from None
+
+    @abstractmethod
+    def is_in_transaction(self, connection: Connection) -> bool:
+        """Whether a transaction is open in the database, after a statement that writes."""
 
     @contextmanager
     def joining(self, connection: object) -> Generator[Connection]:

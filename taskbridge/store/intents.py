@@ -16,6 +16,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from taskbridge._engine.inputs import is_url
 from taskbridge.errors import ConfigError, InvalidInput, ServerError, SubmitUncertain, TaskbridgeError, printable
 from taskbridge.provider.options import NeutralOptions
+from taskbridge.store.records import storable
 
 _LONGEST_KEY: Final = 200  # characters
 _ENCODED: Final = "file:"
@@ -66,8 +67,8 @@ class StoredInput:
     content: Fingerprint | None
 
 
-def store_input(given: object) -> StoredInput | None:
-    """Return how a document is stored.
+def store_input(given: object, *, read: bool = True) -> StoredInput | None:
+    """Return how a document is stored; without `read`, without what it contains.
 
     Raises:
         InvalidInput: Another process could not find it, or it is no file.
@@ -77,7 +78,7 @@ def store_input(given: object) -> StoredInput | None:
         return None
     source = find_source(given)
     require_utf8("input", source)
-    return StoredInput(encode_name(source), None if is_url(source) else fingerprint(Path(source)))
+    return StoredInput(encode_name(source), None if is_url(source) or not read else fingerprint(Path(source)))
 
 
 def find_source(given: object) -> str:
@@ -171,7 +172,7 @@ def as_json(what: str, value: Mapping[str, Any] | None) -> dict[str, Any] | None
     """Return a mapping as it will be read from the database.
 
     Raises:
-        InvalidInput: JSON cannot express it.
+        InvalidInput: JSON cannot express it, or a database cannot store a text in it.
     """
     if value is None:
         return None
@@ -180,7 +181,9 @@ def as_json(what: str, value: Mapping[str, Any] | None) -> dict[str, Any] | None
     except (TypeError, ValueError) as error:
         problem = printable(str(error), 200)
     else:
-        return read
+        if storable(read) == read:
+            return read
+        problem = "a text has a NUL, or a half of a surrogate pair"
     raise InvalidInput(f"{what} must be plain JSON: {problem}")
 
 

@@ -116,7 +116,9 @@ class PostgresDatabase(Database):
             # A pooler passes statements of one client to several sessions, of which each prepares its own.
             return psycopg.connect(self._conninfo, prepare_threshold=None if is_pooled else 5)
 
-        engine = create_engine("postgresql+psycopg://", creator=connect, pool_size=10, max_overflow=20)
+        engine = create_engine(
+            "postgresql+psycopg://", creator=connect, pool_size=10, max_overflow=20, hide_parameters=True
+        )
         event.listen(engine, "checkout", _refuse_closed)
         super().__init__(_name_of(parameters), engine, clock)
         self._reader = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -186,6 +188,11 @@ class PostgresDatabase(Database):
     def _follow(self, now: float) -> None:
         self._base = now - self._clock.monotonic()
 
+    def is_in_transaction(self, connection: Connection) -> bool:
+        """Whether a transaction is open in the database, after a statement that writes."""
+        raw: Any = connection.connection.dbapi_connection
+        return bool(raw.info.transaction_status != pq.TransactionStatus.IDLE)
+
     @contextmanager
     def _reading(self) -> Generator[Connection]:
         with self._reader.connect() as connection:
@@ -231,7 +238,7 @@ class PostgresDatabase(Database):
         # The store's own dialect: a new one would ask the server for its version, and then end the transaction.
         borrowed: Any = _Borrowed(raw)
         pool = NullPool(lambda: borrowed, dialect=self.engine.dialect, reset_on_return=None)
-        with self._translating(), Engine(pool, self.engine.dialect, self.engine.url).connect() as joined:
+        with self.translating(), Engine(pool, self.engine.dialect, self.engine.url).connect() as joined:
             yield joined
 
 

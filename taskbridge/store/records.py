@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import RowMapping
 
@@ -13,6 +14,8 @@ from taskbridge.errors import InvalidInput, printable
 from taskbridge.events import PollReason
 from taskbridge.models import Task, TaskRef
 from taskbridge.store.schema import EventKind, Phase, State
+
+_NOT_STORED: Final = re.compile("[\\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,8 +344,21 @@ def _text(at: datetime) -> str:
     return at.isoformat(sep=" ", timespec="seconds")
 
 
+def storable(value: Any) -> Any:
+    """Return a value of JSON with U+FFFD for what PostgreSQL cannot store: NUL, and halves of surrogate pairs."""
+    if isinstance(value, str):
+        return _NOT_STORED.sub("\ufffd", value)
+    if isinstance(value, dict):
+        items: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]  # of JSON
+        return {storable(name): storable(each) for name, each in items.items()}
+    if isinstance(value, list | tuple):
+        parts: Sequence[Any] = value  # pyright: ignore[reportUnknownVariableType]  # of JSON
+        return [storable(each) for each in parts]
+    return value
+
+
 def without_contents(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a task's dictionary without `raw`, and without what a result contains or links to."""
+    """Return a task's dictionary without `raw`, without what a result contains or links to, and `storable`."""
     kept: dict[str, Any] = {**values, "raw": {}}
     result: dict[str, Any] | None = values.get("result")
     if result is not None:
@@ -350,4 +366,5 @@ def without_contents(values: dict[str, Any]) -> dict[str, Any]:
         files: list[dict[str, Any]] = [{**each, "url": None, "properties": {}} for each in given]
         kept["result"] = {**result, "files": files, "text": None, "data": None}
     kept["subtasks"] = [without_contents(each) for each in values.get("subtasks", ())]
-    return kept
+    stored: dict[str, Any] = storable(kept)
+    return stored

@@ -24,6 +24,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+LONGEST_REF: Final = 1000  # characters
 PREFIX: Final = "taskbridge_"
 VERSION_TABLE: Final = f"{PREFIX}version"
 HEAD: Final = "1"
@@ -142,7 +143,7 @@ Index(f"{PREFIX}intent_run", INTENT.c.run)
 WATCH: Final = Table(
     f"{PREFIX}watch",
     METADATA,
-    Column("ref", String(1000), primary_key=True),
+    Column("ref", String(LONGEST_REF), primary_key=True),
     Column("connection", String(100), nullable=False),
     Column("state", String(20), nullable=False),
     Column("seq", Integer, nullable=False),  # of its last event
@@ -158,6 +159,7 @@ WATCH: Final = Table(
     Column("updated_at", Float, nullable=False),
 )
 Index(f"{PREFIX}watch_state", WATCH.c.connection, WATCH.c.state)
+Index(f"{PREFIX}watch_revision", WATCH.c.connection, WATCH.c.revision)
 Index(f"{PREFIX}watch_created", WATCH.c.created_at, WATCH.c.ref)
 
 EVENT: Final = Table(

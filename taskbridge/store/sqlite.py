@@ -27,8 +27,16 @@ from taskbridge.store.schema import EVENT, WATCH
 _BUSY: Final = 30.0  # seconds that a transaction waits for another one
 _BUSY_ALONE: Final = 0.5  # seconds for a process that is just ending, on a network drive
 _MODE: Final = "taskbridge_begin"  # execution option: how a transaction begins
-_NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre"})
-_FUSE: Final = "fuse.sshfs"
+_NETWORK: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs", "gpfs", "vboxsf"}
+)
+_FUSE: Final = "fuse."  # most of these are network drives
+_LOCAL_FUSE: Final = frozenset(
+    {
+        "fuse." + name
+        for name in ("bindfs", "encfs", "exfat", "ext4", "fuse-overlayfs", "gocryptfs", "mergerfs", "ntfs-3g")
+    }
+)
 _MOUNTS: Final = Path("/proc/self/mounts")
 _CREATING: Final = threading.Lock()
 
@@ -72,7 +80,9 @@ class SqliteDatabase(Database):
         # Alone, one connection keeps the lock of the file, and each thread waits for it.
         options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0} if self.is_alone else {}
         busy = _BUSY_ALONE if self.is_alone else _BUSY
-        engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": busy}, **options)
+        engine = create_engine(
+            URL.create("sqlite", database=str(path)), connect_args={"timeout": busy}, hide_parameters=True, **options
+        )
         super().__init__(name, engine, clock)
         self._writer = engine.execution_options(**{_MODE: "BEGIN IMMEDIATE"})
         prepare_for_fork(self, Database.close)
@@ -104,6 +114,11 @@ class SqliteDatabase(Database):
 
     def read_clock(self, opened: Connection) -> None:
         """Do nothing: `now` is the clock of the machine."""
+
+    def is_in_transaction(self, connection: Connection) -> bool:
+        """Whether a transaction is open in the database, after a statement that writes."""
+        raw: Any = connection.connection.dbapi_connection
+        return bool(raw.in_transaction)
 
     @contextmanager
     def _reading(self) -> Generator[Connection]:
@@ -247,7 +262,7 @@ def refuse_network_file_system(path: Path, mounts: Iterable[str] | None = None) 
             folder = fields[1].replace("\\040", " ")
             if folder in folders and len(folder) >= len(longest):
                 longest, kind = folder, fields[2]
-    if kind in _NETWORK or kind == _FUSE:
+    if kind in _NETWORK or (kind.startswith(_FUSE) and kind not in _LOCAL_FUSE):
         raise ConfigError(
             f"the store {printable(str(path), 300)} is on a network drive ({kind}), where SQLite loses data; "
             "put it on a local disk"

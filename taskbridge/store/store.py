@@ -7,12 +7,13 @@ import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from functools import cache, partial
+from functools import cache, partial, wraps
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, Unpack
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, Unpack
 
 from sqlalchemy import Connection, Executable, RowMapping, and_, bindparam, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from taskbridge._config.defaults import default_clock
 from taskbridge._engine.download import MAX_BYTES
@@ -50,17 +51,18 @@ from taskbridge.store.records import (
     moment,
     seconds,
 )
-from taskbridge.store.schema import ACCOUNT, CURSOR, EVENT, INTENT, WATCH, WEBHOOK, EventKind, Phase, State
+from taskbridge.store.schema import ACCOUNT, CURSOR, EVENT, INTENT, LONGEST_REF, WATCH, WEBHOOK, EventKind, Phase, State
 
 if TYPE_CHECKING:
     from psycopg import Connection as PsycopgConnection  # of the extra postgres
 
-if TYPE_CHECKING:
     from taskbridge.store.database import Insert
     from taskbridge.store.runs.files import FileUpdate, RunSummary
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _CONNECTION: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
-_LONGEST_REF: Final = 1000  # characters
 _COLLECTED: Final = 1000  # watches that a transaction keeps in memory
 _FOLLOW_PAUSE: Final = 0.5  # seconds between two reads when there are no new events
 
@@ -100,6 +102,27 @@ def _cursor_statement(dialect: str) -> Insert:
     )
 
 
+def _translated(
+    method: Callable[Concatenate[Transaction, P], T],
+) -> Callable[Concatenate[Transaction, P], T]:
+    """Let a method raise `StoreUnavailable` for an error of the database, also in a connection of the caller."""
+
+    @wraps(method)
+    def call(self: Transaction, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._database.translating():  # a class of this file
+            return method(self, *args, **kwargs)
+
+    return call
+
+
+class _FromBlock(Exception):
+    """Carries an error of the caller's own database out of a block, past what translates those of the store."""
+
+    def __init__(self, error: SQLAlchemyError) -> None:
+        super().__init__()
+        self.error = error
+
+
 class Transaction:
     """What is stored together or not at all; created by `Store.begin`.
 
@@ -117,6 +140,7 @@ class Transaction:
         self._revisions: dict[str, int] = {}  # of this transaction
         self._watches: list[dict[str, Any]] = []  # to be stored
 
+    @_translated
     def submit(
         self,
         connection: str,
@@ -135,7 +159,7 @@ class Transaction:
         """Store a submission; the process that owns the connection sends it, and watches its task.
 
         The same submission with the same key is stored once: a job that runs twice submits once. The vendor's own
-        checks come when it is sent. A file must not change or go away before that.
+        checks come when it is sent. A file must not change or go away before that; afterwards it is not read again.
 
         Args:
             connection: Name of a configured connection.
@@ -160,7 +184,9 @@ class Transaction:
         check_arguments(
             operation=operation, options=options, external_id=external_id, callback_url=callback_url, name=name
         )
-        document = store_input(input)
+        known = self._find(connection, key)
+        is_sent = known is not None and known["phase"] not in (Phase.PLANNED, Phase.SENDING)
+        document = store_input(input, read=not is_sent)
         arguments = {
             "options": options,
             "external_id": external_id,
@@ -172,9 +198,12 @@ class Transaction:
         given: dict[str, Any] = {
             "operation": operation,
             "input": None if document is None else document.source,
-            "digest": None if content is None else content.digest,
             "arguments": as_json("options", arguments),
         }
+        if known is not None and is_sent:  # the document may have been filed away since
+            refuse_difference(key, dict(known), given)
+            return submission_of(known)
+        given["digest"] = None if content is None else content.digest
         now = self._database.now()
         values = {
             **given,
@@ -194,11 +223,13 @@ class Transaction:
             .on_conflict_do_nothing(index_elements=["connection", "key"])
             .returning(INTENT.c.id)
         ).first()
-        row = self._intent(connection, key)
+        row = self._find(connection, key)
+        assert row is not None  # noqa: S101  # just stored
         if created is None:
             refuse_difference(key, dict(row), given)
         return submission_of(row)
 
+    @_translated
     def watch(
         self,
         ref: TaskRef | Task | str,
@@ -246,12 +277,14 @@ class Transaction:
             store_seen(self._database, self._connection, connection, [Seen(found, State.ENDED, ref)], now)
         return found
 
+    @_translated
     def _flush(self) -> None:
         """Store the watches that were collected; `Store.begin` does so at the end."""
         watches, self._watches = self._watches, []
         if watches:
             self._connection.execute(_watch_statement(self._database.dialect), watches)
 
+    @_translated
     def unwatch(self, ref: TaskRef | Task | str) -> bool:
         """Store that a task is not to be watched any more; return False if it was not watched."""
         found = _ref(ref)
@@ -264,6 +297,7 @@ class Transaction:
         )
         return dropped.rowcount > 0
 
+    @_translated
     def add_webhook(self, connection: str, key: str, refs: Iterable[TaskRef]) -> bool:
         """Store that the vendor has notified of tasks; the owner of the connection polls those that are watched.
 
@@ -287,20 +321,22 @@ class Transaction:
         self._connection.execute(update(WEBHOOK).where(recent).values(revision=self._next_revision(connection)))
         return True
 
+    @_translated
     def resubmit(self, connection: str, key: str) -> StoredSubmission:
         """Let the owner send an uncertain submission again; see `Store.resubmit`."""
         revision = self._next_revision(_check_connection(connection))
         values = {"phase": Phase.PLANNED, "error": None, "recovery_token": None, "revision": revision}
         return submission_of(decide(self._connection, connection, key, {**values, "updated_at": self._database.now()}))
 
+    @_translated
     def forget(self, connection: str, key: str) -> StoredSubmission:
         """Do nothing more with an uncertain submission; see `Store.forget`."""
         values = {"phase": Phase.FORGOTTEN, "updated_at": self._database.now()}
         return submission_of(decide(self._connection, _check_connection(connection), key, values))
 
-    def _intent(self, connection: str, key: str) -> RowMapping:
+    def _find(self, connection: str, key: str) -> RowMapping | None:
         query = select(INTENT).where(INTENT.c.connection == connection, INTENT.c.key == key)
-        return self._connection.execute(query).mappings().one()
+        return self._connection.execute(query).mappings().one_or_none()
 
     def _next_revision(self, connection: str) -> int:
         """Return the number of the next change that a caller asks for; the owner reads those that it has not seen."""
@@ -312,6 +348,11 @@ class Transaction:
         ).scalar_one()
         if not self._is_callers:
             self._revisions[connection] = revision
+        elif not self._database.is_in_transaction(self._connection):
+            raise ConfigError(
+                "the connection is in autocommit mode: what belongs together would be stored in pieces, and the owner "
+                "may miss some; begin a transaction"
+            )
         return revision
 
 
@@ -371,15 +412,26 @@ class Store:
             ConfigError: The connection cannot be used.
             StoreUnavailable: The database cannot be written; nothing was stored.
         """
-        if connection is not None:
-            with self.database.joining(connection) as joined:
-                self.database.read_clock(joined)
-                yield Transaction(joined, self.database, is_callers=True)
+        try:
+            with self._transaction(connection) as tx:
+                try:
+                    yield tx
+                except SQLAlchemyError as error:
+                    raise _FromBlock(error) from None
+                tx._flush()  # noqa: SLF001  # a class of this file
+        except _FromBlock as passed:
+            raise passed.error from None
+
+    @contextmanager
+    def _transaction(self, connection: Connection | PsycopgConnection[Any] | None) -> Generator[Transaction]:
+        if connection is None:
+            with self.database.writing() as opened:
+                yield Transaction(opened, self.database)
             return
-        with self.database.writing() as opened:
-            tx = Transaction(opened, self.database)
-            yield tx
-            tx._flush()  # noqa: SLF001  # a class of this file
+        with self.database.joining(connection) as joined:
+            with self.database.translating():
+                self.database.read_clock(joined)
+            yield Transaction(joined, self.database, is_callers=True)
 
     def submit(
         self,
@@ -796,15 +848,15 @@ def _seconds(what: str, given: datetime | None) -> float | None:
 
 def _storable(refs: Iterable[TaskRef]) -> list[str]:
     """Return those refs that can be watched, each once."""
-    found = dict.fromkeys(str(ref) for ref in refs if len(ref) <= _LONGEST_REF)
+    found = dict.fromkeys(str(ref) for ref in refs if len(ref) <= LONGEST_REF)
     return [ref for ref in found if ref.isprintable()]
 
 
 def _ref(given: TaskRef | Task | str) -> TaskRef:
     ref = given.ref if isinstance(given, Task) else given
     ref = ref if isinstance(ref, TaskRef) else TaskRef(ref)
-    if len(ref) > _LONGEST_REF:
-        raise InvalidTaskId(f"{printable(ref, 80)!r} is longer than {_LONGEST_REF} characters")
+    if len(ref) > LONGEST_REF:
+        raise InvalidTaskId(f"{printable(ref, 80)!r} is longer than {LONGEST_REF} characters")
     return ref
 
 

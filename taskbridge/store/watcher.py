@@ -35,7 +35,7 @@ from taskbridge.store.intents import decode_name, fingerprint, is_readable, is_r
 from taskbridge.store.ownership import Ownership, OwnershipLost, Seen
 from taskbridge.store.records import AccountStatus, moment
 from taskbridge.store.reports import status_of
-from taskbridge.store.schema import Phase, State
+from taskbridge.store.schema import LONGEST_REF, Phase, State
 from taskbridge.store.store import Store
 
 T = TypeVar("T")
@@ -591,6 +591,10 @@ class _Account:
     async def _taken(self, number: int, task: Task) -> None:
         self._attempts.pop(number, None)
         self._refusals.pop(number, None)
+        if len(task.ref) > LONGEST_REF:
+            text = f"the vendor accepted it under an id of {len(task.id)} characters, which is too long for the store"
+            await self._store_phase(self._ownership.mark_uncertain, number, text)
+            return
         row = await asyncio.to_thread(self._ownership.mark_taken, number, task)
         self._follow(row, task)
 

@@ -9,10 +9,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, select, text
+from sqlalchemy.exc import NoResultFound
 
 import taskbridge as tb
 from taskbridge.store import EventKind, Phase, State, StoreUnavailable
@@ -145,6 +147,67 @@ def test_a_transaction_is_all_or_nothing_also_in_the_callers_own(store: tb.Store
     assert [each.ref for each in store.find()] == ["invoices:b"]
 
 
+def test_a_submission_that_was_sent_is_the_same_without_its_document(store: tb.Store, tmp_path: Path) -> None:
+    page = tmp_path / "page.png"
+    page.write_bytes(PNG)
+    store.submit("acme", "convert", page, key="INV-7", to="pdf")
+    owner = owner_of(store)
+    changes = owner.changes(-1)
+    assert changes is not None
+    page.unlink()
+    with pytest.raises(FileNotFoundError):  # it must still be sent
+        store.submit("acme", "convert", page, key="INV-7", to="pdf")
+    owner.mark_taken(changes.intents[0], ended_task("t1"))
+    owner.release()
+    assert store.submit("acme", "convert", page, key="INV-7", to="pdf").phase is Phase.TAKEN
+    page.write_bytes(b"another document under the same name")
+    assert store.submit("acme", "convert", page, key="INV-7", to="pdf").phase is Phase.TAKEN
+    with pytest.raises(tb.ConfigError, match="with different arguments"):
+        store.submit("acme", "convert", page, key="INV-7", to="docx")
+
+
+def test_a_connection_in_autocommit_mode_is_refused(store: tb.Store, store_url: str) -> None:
+    engine = create_engine(sqlalchemy_url(store_url), isolation_level="AUTOCOMMIT")
+    with (
+        engine.connect() as connection,
+        pytest.raises(tb.ConfigError, match="autocommit"),
+        store.begin(connection) as tx,
+    ):
+        tx.submit("invoices", "convert", "https://files.test/a", key="a")
+    engine.dispose()
+    assert store.submissions() == []
+
+
+def test_errors_of_the_callers_own_database_stay_as_they_are(store: tb.Store) -> None:
+    other = create_engine("sqlite://")
+    with pytest.raises(NoResultFound), store.begin() as tx, other.connect() as connection:  # noqa: PT012  # in the block
+        tx.watch("invoices:a")
+        connection.execute(text("SELECT 1 WHERE 0")).one()
+    other.dispose()
+    assert store.find() == []
+
+
+def test_an_error_of_the_database_shows_no_value(store: tb.Store, store_url: str) -> None:
+    engine = create_engine(sqlalchemy_url(store_url))
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE taskbridge_intent"))
+    engine.dispose()
+    for joins in (False, True):
+        with pytest.raises(StoreUnavailable) as caught:  # noqa: PT012  # in the block
+            if joins:
+                with engine.begin() as connection, store.begin(connection) as tx:
+                    tx.submit(
+                        "a", "convert", "https://files.test/?token=s3cret", key="k", options={"password": "s3cret"}
+                    )
+            else:
+                store.submit(
+                    "a", "convert", "https://files.test/?token=s3cret", key="k", options={"password": "s3cret"}
+                )
+        assert caught.value.__suppress_context__
+        assert "s3cret" not in "".join(format_exception(caught.value)) + repr(caught.value.__context__)
+    engine.dispose()
+
+
 def test_bad_arguments_are_refused(store: tb.Store, tmp_path: Path) -> None:
     for document in (b"bytes", 7, tmp_path):
         with pytest.raises((tb.InvalidInput, IsADirectoryError)):
@@ -164,8 +227,9 @@ def test_bad_arguments_are_refused(store: tb.Store, tmp_path: Path) -> None:
         store.watch("invoices:a", until=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(tb.ConfigError, match="name of a connection"):
         store.submit("Invoices", "convert", key="k")
-    with pytest.raises(tb.InvalidInput, match="plain JSON"):
-        store.watch("invoices:a", meta={"at": datetime.now(UTC)})
+    for meta in ({"at": datetime.now(UTC)}, {"title": "a\0b"}, {"deep": [{"half": "\ud83d"}]}):
+        with pytest.raises(tb.InvalidInput, match="plain JSON"):
+            store.watch("invoices:a", meta=meta)
     with pytest.raises(tb.InvalidInput, match="time zone"):
         store.watch("invoices:a", until=datetime.now())  # noqa: DTZ005  # on purpose
     with pytest.raises(tb.InvalidTaskId):
@@ -178,6 +242,20 @@ def test_bad_arguments_are_refused(store: tb.Store, tmp_path: Path) -> None:
 
 
 # Events.
+
+
+def test_texts_that_a_database_cannot_store_are_replaced(store: tb.Store) -> None:
+    store.watch("acme:t1")
+    owner = owner_of(store)
+    task = ended_task("t1", native_status="do\0ne", message="half of \ud83d, and \N{GRINNING FACE}")
+    owner.write([Seen(tb.TaskRef("acme:t1"), State.ENDED, task)])
+    owner.release()
+    (event,) = store.events("test")
+    assert event.task is not None
+    assert (event.task.native_status, event.task.message) == (
+        "do\ufffdne",
+        "half of \ufffd, and \N{GRINNING FACE}",
+    )
 
 
 def snapshot(number: int) -> tb.Task:
@@ -342,6 +420,11 @@ def test_a_network_drive_is_refused(tmp_path: Path) -> None:
     mounts = ["/dev/sda1 / ext4 rw 0 0", f"server:/x {tmp_path} nfs4 rw 0 0"]
     with pytest.raises(tb.ConfigError, match="network drive"):
         refuse_network_file_system(tmp_path / "a.db", mounts)
+    for kind in ("fuse.glusterfs", "fuse.s3fs", "fuse.some-new-one", "vboxsf"):
+        with pytest.raises(tb.ConfigError, match=kind):
+            refuse_network_file_system(tmp_path / "a.db", [f"x {tmp_path} {kind} rw 0 0"])
+    for kind in ("fuseblk", "fuse.fuse-overlayfs", "overlay"):
+        refuse_network_file_system(tmp_path / "a.db", [f"x {tmp_path} {kind} rw 0 0"])
     refuse_network_file_system(tmp_path / "a.db", mounts[:1])
     refuse_network_file_system(tmp_path.parent / "a.db", mounts)
 

@@ -83,6 +83,7 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.Float, nullable=False),
     )
     op.create_index("taskbridge_watch_state", "taskbridge_watch", ["connection", "state"])
+    op.create_index("taskbridge_watch_revision", "taskbridge_watch", ["connection", "revision"])
     op.create_index("taskbridge_watch_created", "taskbridge_watch", ["created_at", "ref"])
     op.create_table(
         "taskbridge_event",
