@@ -142,6 +142,7 @@ def count_deliveries(opened: Connection) -> Sequence[RowMapping]:
 
 def unread_events(opened: Connection) -> Sequence[RowMapping]:
     """Return how many events each consumer has not acknowledged, of the connections that it has read from."""
-    unread = func.sum(ACCOUNT.c.position - CURSOR.c.position).label("unread")
-    query = select(CURSOR.c.consumer, unread).join_from(CURSOR, ACCOUNT, CURSOR.c.connection == ACCOUNT.c.connection)
+    newer = and_(EVENT.c.connection == CURSOR.c.connection, EVENT.c.position > CURSOR.c.position)
+    unread = func.count(EVENT.c.position).label("unread")
+    query = select(CURSOR.c.consumer, unread).join_from(CURSOR, EVENT, newer, isouter=True)
     return opened.execute(query.group_by(CURSOR.c.consumer).order_by(CURSOR.c.consumer)).mappings().all()

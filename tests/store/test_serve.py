@@ -385,6 +385,14 @@ def test_metrics_say_what_the_store_has(serve: Serve, store: tb.Store, config: P
     assert value("taskbridge_store_account_refused", connection="cloudconvert") == 0
 
 
+def test_events_that_never_were_are_not_unread(serve: Serve, store: tb.Store) -> None:
+    for name in ("a", "b", "c"):
+        store.watch(tb.Task.from_dict({**processing(), "id": name, "status": "failed", "resumable": False}))
+    next(iter(store.events("billing"))).ack()
+    store.adopt()  # leaves a gap
+    assert 'taskbridge_store_unread_events{consumer="billing"} 2.0' in serve().page("/metrics")
+
+
 def test_a_store_that_cannot_be_read_is_unhealthy(
     serve: Serve, store: tb.Store, request: pytest.FixtureRequest
 ) -> None:

@@ -76,7 +76,7 @@ def submit_once(
     """
     before = state.get(KEY) or {}
     if "ref" in before and not before.get("done"):
-        task = _continued(client, before["ref"], log)
+        task = _continued(client, before["ref"], before["at"], log)
     elif "token" in before:
         task = _recovered(client, before, document, settle=settle, resubmit_uncertain=resubmit_uncertain, log=log)
     else:
@@ -99,10 +99,10 @@ def mark_done(state: StateStore, ref: str) -> None:
     state.set(KEY, {"ref": ref, "done": True})
 
 
-def _continued(client: tb.Client, ref: str, log: Any) -> tb.Task | None:
+def _continued(client: tb.Client, ref: str, at: float, log: Any) -> tb.Task | None:
     """Return the task of an earlier try; None if it failed, or the vendor no longer has it."""
     try:
-        task = client.get(ref)
+        task = client.get(ref, submitted_at=datetime.fromtimestamp(at, UTC))  # it may not be shown yet
     except (tb.TaskNotFound, tb.InvalidTaskId, tb.UnsupportedFeature) as error:  # the last if the vendor keeps no tasks
         log.warning("the task of an earlier try is gone, so the document is submitted again: %s", error)
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,17 @@ def test_a_task_that_is_gone_is_submitted_again(
     state = State()
     state.set("taskbridge", {"ref": "cloudconvert:job/00000000-0000-0000-0000-000000000000", "at": 0.0})
     assert attempt(convert(connect(), document), state)["task"]["status"] == "completed"
+    assert submissions(emulator) == 1
+
+
+def test_a_task_that_is_not_shown_yet_is_not_submitted_again(
+    connect: Callable[..., str], emulator: Emulator, document: Path
+) -> None:
+    state = State()
+    ref = submit(connect())
+    state.set("taskbridge", {"ref": ref, "at": datetime.now(UTC).timestamp()})
+    emulator.fail_next("not-found", method="GET")
+    assert attempt(convert(connect(), document), state)["ref"] == ref
     assert submissions(emulator) == 1
 
 
