@@ -77,8 +77,8 @@ class StoreEventBus(MemoryEventBus):
             if opened.execute(renewed).rowcount:
                 return True
             values = {"connection": self._connection, "key": name, "revision": _CLAIMED, "received_at": now}
-            added = self._database.insert(WEBHOOK).values(values).on_conflict_do_nothing()
-            return opened.execute(added).rowcount > 0
+            added = self._database.insert(WEBHOOK).values(values).on_conflict_do_nothing().returning(WEBHOOK.c.key)
+            return opened.execute(added).first() is not None  # PostgreSQL has no rowcount of an INSERT
 
     def _row(self, name: str) -> ColumnElement[bool]:
         return and_(WEBHOOK.c.connection == self._connection, WEBHOOK.c.key == name)
