@@ -5,6 +5,7 @@ A `Client` and a `Bridge` belong to one event loop. ``await close()`` them, or u
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, Unpack, overload
@@ -17,12 +18,13 @@ from taskbridge._engine.download import MAX_BYTES, MAX_READ, DownloadOptions
 from taskbridge._engine.inputs import SubmitRequest
 from taskbridge._runtime.aio import PollLoop, RunningWatch, Runtime
 from taskbridge._runtime.base import DEFAULT_TIMEOUT, AnyId, ClientBase, Transports, checked, connection_of, ended
+from taskbridge.errors import TaskbridgeError
 from taskbridge.models import TaskFile
 from taskbridge.provider.secrets import strip_tracebacks
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge._runtime.base import Target
-    from taskbridge.errors import TaskbridgeError
     from taskbridge.event_bus import EventBus
     from taskbridge.events import NextPoll
     from taskbridge.models import (
@@ -243,7 +244,26 @@ class _AsyncClient(ClientBase):
 
     async def ingest(self, event: WebhookEvent, *, confirm: bool | None = None) -> Ingested:
         """Process an event of `parse_webhook`; see `taskbridge.Client.ingest`."""
-        return await self._runtime.run(self._ingest(event, confirm))
+        async with self.ingesting(event, confirm=confirm) as ingested:
+            return ingested
+
+    @asynccontextmanager
+    async def ingesting(self, event: WebhookEvent, *, confirm: bool | None = None) -> AsyncGenerator[Ingested]:
+        """Process an event, and act on it in the block of ``async with``; see `taskbridge.Client.ingesting`."""
+        ingested, is_claimed = await self._runtime.run(self._ingest(event, confirm))
+        try:
+            yield ingested
+        except BaseException:
+            if is_claimed:
+                with suppress(TaskbridgeError):  # then the claim expires
+                    await self.forget(event)
+            raise
+        if is_claimed:
+            await self._runtime.run(self._settle(event))
+
+    async def forget(self, event: WebhookEvent) -> None:
+        """Forget that an event was ingested; see `taskbridge.Client.forget`."""
+        await self._runtime.run(self._forget(event))
 
     async def close(self) -> None:
         """End all waits, and close the kept connections; see `taskbridge.Client.close`."""

@@ -7,6 +7,7 @@ threads that wait for many tasks, and closes the kept connections.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, Unpack, overload
@@ -19,11 +20,12 @@ from taskbridge._engine.download import MAX_BYTES, MAX_READ, DownloadOptions
 from taskbridge._engine.inputs import SubmitRequest
 from taskbridge._runtime.base import DEFAULT_TIMEOUT, AnyId, ClientBase, Transports, checked, connection_of, ended
 from taskbridge._runtime.sync import RunningWatch, Runtime, WorkerPool
+from taskbridge.errors import TaskbridgeError
 from taskbridge.models import TaskFile
 from taskbridge.provider.secrets import strip_tracebacks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from taskbridge._engine.operations import CheckResult
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge._runtime.base import Target
-    from taskbridge.errors import TaskbridgeError
     from taskbridge.event_bus import EventBus
     from taskbridge.events import NextPoll
     from taskbridge.models import (
@@ -364,7 +365,8 @@ class _SyncClient(ClientBase):
         """Process an event of `parse_webhook`: confirm it, and end the waits for a task that has ended.
 
         An event whose proof covers no time is confirmed by one status request. An event that was processed before, or
-        that is about a state before the known end, changes nothing; the result says so.
+        that is about a state before the known end, changes nothing; the result says so, and how to answer the vendor.
+        The event counts as processed when this returns: act on it within `ingesting` if it must not get lost.
 
         Args:
             event: The event.
@@ -373,7 +375,44 @@ class _SyncClient(ClientBase):
         Raises:
             TaskbridgeError: The status request failed: answer 503, and the vendor delivers again.
         """
-        return self._runtime.run(self._ingest(event, confirm))
+        with self.ingesting(event, confirm=confirm) as ingested:
+            return ingested
+
+    @contextmanager
+    def ingesting(self, event: WebhookEvent, *, confirm: bool | None = None) -> Generator[Ingested]:
+        """Process an event as `ingest` does, and act on it in the block; it counts as processed when the block ends.
+
+        If the block raises, the next delivery of the event is processed again. Other deliveries of the event have the
+        status ``in-progress`` until the block ends. If its process is killed, that lasts up to five minutes with the
+        event bus of a store.
+
+        Args:
+            event: The event.
+            confirm: Whether to ask for the status before trusting the event; None leaves that to the event.
+
+        Raises:
+            TaskbridgeError: The status request failed: answer 503, and the vendor delivers again.
+        """
+        ingested, is_claimed = self._runtime.run(self._ingest(event, confirm))
+        try:
+            yield ingested
+        except BaseException:
+            if is_claimed:
+                with suppress(TaskbridgeError):  # then the claim expires
+                    self.forget(event)
+            raise
+        if is_claimed:
+            self._runtime.run(self._settle(event))
+
+    def forget(self, event: WebhookEvent) -> None:
+        """Forget that an event was ingested, so that its next delivery is processed again.
+
+        For an application whose own work on the event failed later, and which answers the vendor with an error.
+
+        Args:
+            event: The event.
+        """
+        self._runtime.run(self._forget(event))
 
     def close(self) -> None:
         """End all waits, and close the kept connections; the tasks continue at the vendor."""

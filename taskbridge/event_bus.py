@@ -34,18 +34,19 @@ class EventBus(Protocol):
     """The events of one connection; any number of threads use it at the same time.
 
     An implementation may derive from `MemoryEventBus` and replace what processes are to share: mostly `claim`,
-    `settle`, `release` and `doubt`. An error that one of these raises ends the call of `ingest`.
+    `settle`, `is_settled`, `release` and `doubt`. An error that one of these raises ends the call of `ingest`.
     """
 
     @property
     def blocks(self) -> bool:
-        """Whether `claim`, `settle`, `release` and `doubt` may block, so that asyncio calls them in a thread."""
+        """Whether the methods from `claim` to `doubt` may block, so that asyncio calls them in a thread."""
         ...
 
     def claim(self, key: str) -> bool:
         """Start to process an event; False if it has been processed before, or another caller is doing so.
 
-        A claim that is neither settled nor released, because the process ended, should expire after some minutes.
+        A claim that is neither settled nor released, because the process ended, should expire after some minutes; until
+        then, `ingest` asks the vendor to deliver the event again.
 
         Args:
             key: `WebhookEvent.duplicate_key`, of any length.
@@ -54,6 +55,10 @@ class EventBus(Protocol):
 
     def settle(self, key: str) -> None:
         """Note that a claimed event has been processed, so that the vendor's further deliveries do not count."""
+        ...
+
+    def is_settled(self, key: str) -> bool:
+        """Whether an event has been processed; False if it is only claimed."""
         ...
 
     def release(self, key: str) -> None:
@@ -87,31 +92,42 @@ class MemoryEventBus:
     blocks = False
 
     def __init__(self) -> None:
-        self._seen: dict[str, None] = {}  # duplicate keys in order of arrival
+        self._settled: dict[str, None] = {}  # duplicate keys, the oldest first
         self._doubted: dict[str, None] = {}  # duplicate keys
         self._ended: dict[str, None] = {}  # refs
         renew_after_fork(self, MemoryEventBus._begin_process)
 
     def _begin_process(self) -> None:
         self._lock = Lock()
+        self._claimed: dict[str, None] = {}  # duplicate keys, the oldest first; a parent processes its own
         self._listeners: dict[TaskRef | None, list[Listener]] = {}  # those of a parent wait in its threads
 
     def claim(self, key: str) -> bool:
-        """Start to process an event; False if it has been processed before."""
+        """Start to process an event; False if it has been processed before, or another caller is doing so."""
         key = _short(key)
         with self._lock:
-            if key in self._seen:
+            if key in self._claimed or key in self._settled:
                 return False
-            _keep(self._seen, key)
+            _keep(self._claimed, key)
             return True
 
     def settle(self, key: str) -> None:
-        """Note that a claimed event has been processed; here, the claim is enough."""
+        """Note that a claimed event has been processed, so that the vendor's further deliveries do not count."""
+        key = _short(key)
+        with self._lock:
+            self._claimed.pop(key, None)
+            _keep(self._settled, key)
+
+    def is_settled(self, key: str) -> bool:
+        """Whether an event has been processed; False if it is only claimed."""
+        return _short(key) in self._settled
 
     def release(self, key: str) -> None:
         """Treat an event as not yet processed, so that the vendor's next delivery counts."""
+        key = _short(key)
         with self._lock:
-            self._seen.pop(_short(key), None)
+            self._claimed.pop(key, None)
+            self._settled.pop(key, None)
 
     def doubt(self, key: str) -> bool:
         """Note that the vendor does not know the task of an event; False if it was so before."""

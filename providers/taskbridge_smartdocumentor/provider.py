@@ -204,6 +204,7 @@ class SmartDocumentor(Provider[SmartDocumentorSettings]):
             events=(EXPORT,),
             scheme="a secret of your own in the URL",
             signed_time=False,
+            redelivers=False,  # anything but 2xx returns the document to its reviewers
         ),
         operations={"extract-text": PROCESS},
         inputs=frozenset({"url"}),  # what is at the URL: its workspace decides, no page states media types

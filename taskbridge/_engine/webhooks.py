@@ -1,7 +1,7 @@
 """Webhooks: prove and read a delivery (`receive`), then act on its event (`ingest`).
 
     headers + raw body ──► limits ──► signature ──► provider translates ──► WebhookEvent
-    WebhookEvent ──► seen before? ──► status request, unless the proof covers a time ──► waits end ──► Ingested
+    WebhookEvent ──► claim ──► status request, unless the proof covers a time ──► waits end ──► Ingested ──► settle
 
 `receive` is pure: bytes, headers and a time go in. The order is fixed: the size first, then the signature over the raw
 bytes, and only then the parser. A provider cannot read a body without naming how it is proved.
@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from taskbridge._engine.effects import RunBlocking
@@ -233,6 +234,8 @@ class IngestStatus(StrEnum):
     """`Ingested.task` is the current state of the task; waits for it were notified."""
     DUPLICATE = "duplicate"
     """The event was processed before; nothing was done."""
+    IN_PROGRESS = "in-progress"
+    """The event is being processed by another caller, who may fail; nothing was done."""
     LATE = "late"
     """The event is about a state before the end, which is known already; nothing was done."""
     UNKNOWN = "unknown"
@@ -249,35 +252,61 @@ class Ingested:
         event: The event.
         status: What was done with it.
         task: The current state of the task; None unless `status` is ``applied``.
+        answer: HTTP status to answer the vendor with: 204, or 503 if the vendor must deliver the event again.
     """
 
     event: WebhookEvent
     status: IngestStatus
     task: Task | None = None
+    answer: int = int(HTTPStatus.NO_CONTENT)
 
 
-def ingest(connection: Connection, event: WebhookEvent, *, confirm: bool | None) -> EffectFlow[Ingested]:
+def ingest(connection: Connection, event: WebhookEvent, *, confirm: bool | None) -> EffectFlow[tuple[Ingested, bool]]:
     """Find out whether an event is true, and end the waits that it concerns.
 
     If that fails, the event counts as not yet processed.
+
+    Returns:
+        The result, and whether the event is claimed now: then `settle` it, or `forget` it if acting on it failed.
     """
     bus, key = connection.event_bus, event.duplicate_key
+    again = int(HTTPStatus.SERVICE_UNAVAILABLE)
     if not (yield from _ask(bus, bus.claim, key)):
-        return Ingested(event, IngestStatus.DUPLICATE)
+        if (yield from _ask(bus, bus.is_settled, key)):
+            return Ingested(event, IngestStatus.DUPLICATE), False
+        return Ingested(event, IngestStatus.IN_PROGRESS, answer=again), False
     try:
         result = yield from _apply(connection, event, confirm=confirm)
+        # An event may be quicker than the API, which then does not know the task or its end.
         if result.status is IngestStatus.UNKNOWN:
-            # The event may have been quicker than the API, so the next delivery counts, too; but no further one.
-            is_settled = not (yield from _ask(bus, bus.doubt, key))
+            is_early = yield from _ask(bus, bus.doubt, key)  # the next delivery counts, but no further one
+            counts = not is_early
         else:
-            # A mere hint is remembered only once it led to the end; otherwise anybody could use it up in advance.
             has_ended = result.task is not None and result.task.is_terminal
-            is_settled = has_ended or not event.needs_confirmation
-        yield from _ask(bus, bus.settle if is_settled else bus.release, key)
+            is_early = result.task is not None and not has_ended and event.task is not None and event.task.is_terminal
+            # A mere hint is remembered only once it led to the end; otherwise anybody could use it up in advance.
+            counts = has_ended or not (event.needs_confirmation or is_early)
+        if not counts:
+            yield from _ask(bus, bus.release, key)
     except BaseException:  # also if the flow is closed, when it can have no effects any more
         bus.release(key)
         raise
-    return result
+    webhooks = connection.provider.capabilities.webhooks
+    if is_early and webhooks is not None and webhooks.redelivers:
+        result = replace(result, answer=again)
+    return result, counts
+
+
+def settle(connection: Connection, event: WebhookEvent) -> EffectFlow[None]:
+    """Note that an event has been processed."""
+    bus = connection.event_bus
+    yield from _ask(bus, bus.settle, event.duplicate_key)
+
+
+def forget(connection: Connection, event: WebhookEvent) -> EffectFlow[None]:
+    """Treat an event as not yet processed."""
+    bus = connection.event_bus
+    yield from _ask(bus, bus.release, event.duplicate_key)
 
 
 def _ask(bus: EventBus, method: Callable[[str], T], key: str) -> EffectFlow[T]:

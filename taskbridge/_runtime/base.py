@@ -161,18 +161,6 @@ class ClientBase:
         """
         return ObserverHandle((connection.observers for connection in self._connections.values()), observer)
 
-    def forget(self, event: WebhookEvent) -> None:
-        """Forget that an event was ingested, so that its next delivery is processed again.
-
-        For an application whose own work on the event failed, and which answers the vendor with an error.
-
-        Args:
-            event: The event.
-        """
-        connection = self._connections.get(event.connection)
-        if connection is not None:
-            connection.event_bus.release(event.duplicate_key)
-
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"a {type(self).__name__} holds credentials and is not pickled; pass its name instead")
 
@@ -457,14 +445,30 @@ class ClientBase:
 
         return receive(self._named(connection), headers, body, url, now)
 
-    def _ingest(self, event: WebhookEvent, confirm: bool | None) -> Operation[Ingested]:
+    def _ingest(self, event: WebhookEvent, confirm: bool | None) -> Operation[tuple[Ingested, bool]]:
         from taskbridge._engine.webhooks import ingest  # noqa: PLC0415  # only where webhooks are used
 
-        if event.connection not in self._connections:
+        connection = self._resume(self._notified(event).name)
+        return Operation(connection, ingest(connection, event, confirm=confirm))
+
+    def _settle(self, event: WebhookEvent) -> Operation[None]:
+        from taskbridge._engine.webhooks import settle  # noqa: PLC0415  # only where webhooks are used
+
+        connection = self._notified(event)
+        return Operation(connection, settle(connection, event))
+
+    def _forget(self, event: WebhookEvent) -> Operation[None]:
+        from taskbridge._engine.webhooks import forget  # noqa: PLC0415  # only where webhooks are used
+
+        connection = self._notified(event)
+        return Operation(connection, forget(connection, event))
+
+    def _notified(self, event: WebhookEvent) -> Connection:
+        connection = self._connections.get(event.connection)
+        if connection is None:
             self._refuse_if_closed()
             raise ConfigError(f"the event is of connection {printable(event.connection, 60)!r}, which is not open here")
-        connection = self._resume(event.connection)
-        return Operation(connection, ingest(connection, event, confirm=confirm))
+        return connection
 
     # Many tasks.
 

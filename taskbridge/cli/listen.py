@@ -219,10 +219,11 @@ class _Receiver:
             return _UNAVAILABLE
         task = ingested.task or event.task
         confirmed = ", confirmed by a poll" if event.needs_confirmation and ingested.task is not None else ""
-        status = "" if ingested.status == "applied" else f" ({ingested.status})"
-        text = f"{name}  {'-' if task is None else status_text(task)}{confirmed}{status}"
-        self._log.add(_OK, text, _record(_OK, event, ingested, None))
-        return _OK
+        note = "" if ingested.status == "applied" else f" ({ingested.status})"
+        text = f"{name}  {'-' if task is None else status_text(task)}{confirmed}{note}"
+        status = _UNAVAILABLE if ingested.answer == _UNAVAILABLE else _OK
+        self._log.add(status, text, _record(status, event, ingested, None))
+        return status
 
 
 def _record(

@@ -1,12 +1,14 @@
 """What every receiver of webhooks decides: which request is refused unread, and which status answers a delivery.
 
-A delivery is answered 2xx only after the caller's function has returned. If that raises, the event is forgotten, so
-that the vendor's next delivery of it is processed again, and the error is the framework's.
+A delivery is answered 2xx only after the caller's function has returned, for this or an earlier delivery of the event.
+If that raises, the event is forgotten, so that the vendor's next delivery of it is processed again, and the error is
+the framework's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 from inspect import isawaitable
@@ -32,6 +34,7 @@ TOO_LARGE = int(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 WRONG_METHOD = int(HTTPStatus.METHOD_NOT_ALLOWED)
 _BAD_LENGTH = int(HTTPStatus.BAD_REQUEST)
 _AGAIN = int(HTTPStatus.SERVICE_UNAVAILABLE)  # the vendor delivers it again
+_RETRY_AFTER = 10  # seconds
 
 
 def refusal(method: str, length: str | None, limit: int) -> int | None:
@@ -51,6 +54,18 @@ def refusal(method: str, length: str | None, limit: int) -> int | None:
     return TOO_LARGE if len(length.lstrip("0")) > 18 or int(length) > limit else None
 
 
+def answer_fields(status: int) -> dict[str, str]:
+    """Return the header fields of an answer without a body."""
+    if status == DONE:
+        return {}
+    fields = {"Content-Length": "0"}
+    if status == WRONG_METHOD:
+        fields["Allow"] = "POST"
+    if status == _AGAIN:
+        fields["Retry-After"] = str(_RETRY_AFTER)
+    return fields
+
+
 def _parse(client: Client | aio.Client, headers: Headers, body: bytes, url: str) -> WebhookEvent | int:
     try:
         return client.parse_webhook(headers, body, url=url)
@@ -59,61 +74,68 @@ def _parse(client: Client | aio.Client, headers: Headers, body: bytes, url: str)
         return error.answer if isinstance(error, WebhookRejected) else _AGAIN
 
 
-def _ended_task(ingested: Ingested) -> Task | None:
-    """Return the task whose end an event reports, if it does."""
-    return ingested.task if ingested.task is not None and ingested.task.is_terminal else None
+class _Answer:
+    """How a delivery is answered.
 
-
-class UnderWay:
-    """The events that a receiver is processing at present; for any number of threads.
-
-    A vendor that loses patience delivers an event again meanwhile. How that ends is not known yet, so it must be
-    delivered once more: otherwise the event is lost if it ends badly.
+    Attributes:
+        status: The status.
+        is_ingested: Whether the event was ingested, so that an error is one of acting on it.
     """
 
     def __init__(self) -> None:
-        self._owners: dict[str, object] = {}  # by duplicate key
+        self.status = _AGAIN
+        self.is_ingested = False
 
-    def begin(self, event: WebhookEvent) -> bool:
-        """Reserve an event until `end`; False if it is reserved."""
-        owner = object()
-        return self._owners.setdefault(event.duplicate_key, owner) is owner
-
-    def end(self, event: WebhookEvent) -> None:
-        """Let the next delivery of it be processed."""
-        self._owners.pop(event.duplicate_key, None)
+    def ended_task(self, ingested: Ingested) -> Task | None:
+        """Answer as an ingested event demands; return the task whose end it reports, if it does."""
+        self.status, self.is_ingested = ingested.answer, True
+        return ingested.task if ingested.task is not None and ingested.task.is_terminal else None
 
 
-def answer(client: Client, on_end: OnEnd, under_way: UnderWay, headers: Headers, body: bytes, *, url: str) -> int:
+@contextmanager
+def _answering() -> Generator[_Answer]:
+    """Decide how a delivery is answered while it is processed in the block."""
+    answer = _Answer()
+    try:
+        yield answer
+    except TaskbridgeError:
+        if answer.is_ingested:
+            raise
+
+
+def answer(client: Client, on_end: OnEnd, headers: Headers, body: bytes, *, url: str) -> int:
     """Process a delivery, and return the status to answer with.
 
     Raises:
         BaseException: What `on_end` raised.
+        StoreUnavailable: `on_end` was called, but the event bus cannot note that.
     """
     event = _parse(client, headers, body, url)
-    if isinstance(event, int):
-        return event
-    if not under_way.begin(event):
-        return _AGAIN
-    try:
-        return _act(client, on_end, event)
-    finally:
-        under_way.end(event)
+    return event if isinstance(event, int) else _act(client, on_end, event)
 
 
 def _act(client: Client, on_end: OnEnd, event: WebhookEvent) -> int:
     # Separate, so that no frame in the traceback of a caught error holds the URL, which may have a secret in it.
-    try:
-        task = _ended_task(client.ingest(event))
-    except TaskbridgeError:
-        return _AGAIN
-    try:
+    with _answering() as answered, client.ingesting(event) as ingested:
+        task = answered.ended_task(ingested)
         if task is not None:
             on_end(task)
-    except BaseException:
-        client.forget(event)
-        raise
-    return DONE
+    return answered.status
+
+
+async def answer_async(client: aio.Client, on_end: OnEnd, headers: Headers, body: bytes, *, url: str) -> int:
+    """As `answer`; `on_end` may be a coroutine function."""
+    event = _parse(client, headers, body, url)
+    return event if isinstance(event, int) else await _act_async(client, on_end, event)
+
+
+async def _act_async(client: aio.Client, on_end: OnEnd, event: WebhookEvent) -> int:
+    with _answering() as answered:
+        async with client.ingesting(event) as ingested:
+            task = answered.ended_task(ingested)
+            if task is not None and isawaitable(called := on_end(task)):
+                await called
+    return answered.status
 
 
 def answer_by_storing(
@@ -132,33 +154,4 @@ def _store(client: Client | aio.Client, store: Store, event: WebhookEvent) -> in
             tx.add_webhook(event.connection, event.duplicate_key, refs)
     except TaskbridgeError:
         return _AGAIN
-    return DONE
-
-
-async def answer_async(
-    client: aio.Client, on_end: OnEnd, under_way: UnderWay, headers: Headers, body: bytes, *, url: str
-) -> int:
-    """As `answer`; `on_end` may be a coroutine function."""
-    event = _parse(client, headers, body, url)
-    if isinstance(event, int):
-        return event
-    if not under_way.begin(event):
-        return _AGAIN
-    try:
-        return await _act_async(client, on_end, event)
-    finally:
-        under_way.end(event)
-
-
-async def _act_async(client: aio.Client, on_end: OnEnd, event: WebhookEvent) -> int:
-    try:
-        task = _ended_task(await client.ingest(event))
-    except TaskbridgeError:
-        return _AGAIN
-    try:
-        if task is not None and isawaitable(called := on_end(task)):
-            await called
-    except BaseException:
-        client.forget(event)
-        raise
     return DONE

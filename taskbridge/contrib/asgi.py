@@ -11,7 +11,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
@@ -19,10 +18,9 @@ from taskbridge.aio import Bridge, Client
 from taskbridge.contrib._receiver import (
     TOO_LARGE,
     UNKNOWN_PATH,
-    WRONG_METHOD,
-    UnderWay,
     answer_async,
     answer_by_storing,
+    answer_fields,
     refusal,
 )
 from taskbridge.errors import ConfigError, UnsupportedFeature
@@ -47,23 +45,27 @@ class _App(ABC):
         """Answer one request; see the ASGI specification."""
         if scope["type"] != "http":
             raise NotImplementedError(f"{scope['type']}: this application answers HTTP requests only")
+        status = await self._respond(scope, receive)
+        fields = [(name.lower().encode(), value.encode()) for name, value in answer_fields(status).items()]
+        await send({"type": "http.response.start", "status": status, "headers": fields})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _respond(self, scope: MutableMapping[str, Any], receive: Receive) -> int:
+        """Return the status that answers a request."""
         fields: list[tuple[bytes, bytes]] = list(scope["headers"])
         length = next((value.decode("latin-1") for name, value in fields if name.lower() == b"content-length"), None)
         limit = self._limit_of(scope)
-        status = UNKNOWN_PATH if limit is None else refusal(scope["method"], length, limit)
-        if status is None and limit is not None:
-            body = await _read(receive, limit)
-            if body is None:
-                status = TOO_LARGE
-            else:
-                headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
-                query = scope["query_string"].decode("latin-1")
-                url = f"{quote(scope['path'])}?{query}"
-                status = await self._answer(scope, headers, body, url)
-        allow = [(b"allow", b"POST")] if status == WRONG_METHOD else []
-        empty = [] if status == HTTPStatus.NO_CONTENT else [(b"content-length", b"0")]
-        await send({"type": "http.response.start", "status": status, "headers": [*allow, *empty]})
-        await send({"type": "http.response.body", "body": b""})
+        if limit is None:
+            return UNKNOWN_PATH
+        refused = refusal(scope["method"], length, limit)
+        if refused is not None:
+            return refused
+        body = await _read(receive, limit)
+        if body is None:
+            return TOO_LARGE
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
+        query = scope["query_string"].decode("latin-1")
+        return await self._answer(scope, headers, body, f"{quote(scope['path'])}?{query}")
 
     @abstractmethod
     def _limit_of(self, scope: MutableMapping[str, Any]) -> int | None:
@@ -97,14 +99,13 @@ class WebhookApp(_App):
             )
         self._client = client
         self._on_end = on_end
-        self._under_way = UnderWay()
         self._limit = client.delivery_limit()
 
     def _limit_of(self, scope: MutableMapping[str, Any]) -> int | None:  # noqa: ARG002  # any path
         return self._limit
 
     async def _answer(self, scope: MutableMapping[str, Any], headers: Headers, body: bytes, url: str) -> int:  # noqa: ARG002  # as above
-        return await answer_async(self._client, self._on_end, self._under_way, headers, body, url=url)
+        return await answer_async(self._client, self._on_end, headers, body, url=url)
 
 
 class StoredWebhooks(_App):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from django.http import HttpResponse
 from django.views.decorators.csrf import csrf_exempt  # pyright: ignore[reportUnknownVariableType]  # it has no types
 
+from taskbridge.contrib._receiver import answer_fields
 from taskbridge.contrib.wsgi import WebhookApp
 
 if TYPE_CHECKING:
@@ -39,6 +40,6 @@ def webhook_view(client: Client, on_end: OnEnd) -> Callable[..., Any]:
             is_terminated=True,
             read=request.read,
         )
-        return HttpResponse(status=status, headers={"Allow": "POST"} if status == 405 else {})
+        return HttpResponse(status=status, headers=answer_fields(status))
 
     return cast("Callable[..., Any]", csrf_exempt(receive))

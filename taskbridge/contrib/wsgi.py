@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from taskbridge.client import Client
-from taskbridge.contrib._receiver import TOO_LARGE, WRONG_METHOD, UnderWay, answer, refusal
+from taskbridge.contrib._receiver import TOO_LARGE, answer, answer_fields, refusal
 from taskbridge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ class WebhookApp:
             raise ConfigError("a WSGI application needs a synchronous client; taskbridge.contrib.asgi takes others")
         self._client = client
         self._on_end = on_end
-        self._under_way = UnderWay()
         self._limit = client.delivery_limit()
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -57,9 +56,7 @@ class WebhookApp:
             is_terminated=bool(environ.get("wsgi.input_terminated")),
             read=environ["wsgi.input"].read,
         )
-        allow = [("Allow", "POST")] if status == WRONG_METHOD else []
-        empty = [] if status == HTTPStatus.NO_CONTENT else [("Content-Length", "0")]
-        start_response(f"{status} {HTTPStatus(status).phrase}", [*allow, *empty])
+        start_response(f"{status} {HTTPStatus(status).phrase}", [*answer_fields(status).items()])
         return [b""]
 
     def respond(
@@ -83,7 +80,7 @@ class WebhookApp:
         body = _read(read, int(length) if length else self._limit + 1)
         if len(body) > self._limit:
             return TOO_LARGE
-        return answer(self._client, self._on_end, self._under_way, headers, body, url=url)
+        return answer(self._client, self._on_end, headers, body, url=url)
 
 
 def _read(read: Any, size: int) -> bytes:

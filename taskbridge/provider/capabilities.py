@@ -79,12 +79,15 @@ class Webhooks:
         scheme: How the sender is verified, in words.
         signed_time: Whether the signature covers a time, so that an old delivery cannot be replayed.
         per_task: Whether a URL can be given with each task, besides those of the account.
+        redelivers: Whether the vendor delivers an event again after the answer 503. If not, an event about a task that
+            the vendor's API does not show as the event does is answered 204, because 503 would have no use.
     """
 
     events: tuple[str, ...]
     scheme: str
     signed_time: bool
     per_task: bool = False
+    redelivers: bool = True
 
 
 @dataclass(frozen=True, slots=True)

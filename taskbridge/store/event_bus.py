@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import ColumnElement, and_, delete, or_, update
+from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 
 from taskbridge.event_bus import MemoryEventBus
 from taskbridge.store.pruning import WEBHOOKS_KEPT
@@ -14,7 +14,9 @@ from taskbridge.store.schema import WEBHOOK
 if TYPE_CHECKING:
     from taskbridge.store.database import Database
 
-_CLAIM_LASTS: Final = 600.0  # seconds; then the process that claimed an event has surely ended, or given up
+# Seconds; then the process that claimed an event has ended, or given up. Receivers answer 503 until then, and some
+# vendors deliver again only a few times.
+_CLAIM_LASTS: Final = 300.0
 # Values of `WEBHOOK.revision`. What a caller asks of the owner has numbers from 0 on, so the owner reads neither.
 _CLAIMED: Final = -2
 _SETTLED: Final = -1
@@ -38,7 +40,7 @@ class StoreEventBus(MemoryEventBus):
         self._connection = connection
 
     def claim(self, key: str) -> bool:
-        """Start to process an event; False if a process did so before, in the last seven days.
+        """Start to process an event; False if a process did so in the last seven days, or is doing so.
 
         Raises:
             StoreUnavailable: The database cannot be used.
@@ -50,6 +52,13 @@ class StoreEventBus(MemoryEventBus):
         row = self._row(f"claimed:{_digest(key)}")
         with self._database.writing() as opened:
             opened.execute(update(WEBHOOK).where(row).values(revision=_SETTLED, received_at=self._now()))
+
+    def is_settled(self, key: str) -> bool:
+        """Whether a process has processed an event, in the last seven days."""
+        row, kept_since = self._row(f"claimed:{_digest(key)}"), self._now() - WEBHOOKS_KEPT
+        query = select(WEBHOOK.c.key).where(row, WEBHOOK.c.revision == _SETTLED, WEBHOOK.c.received_at >= kept_since)
+        with self._database.reading() as opened:
+            return opened.execute(query).first() is not None
 
     def release(self, key: str) -> None:
         """Treat an event as not yet processed, so that the vendor's next delivery counts."""
@@ -77,8 +86,8 @@ class StoreEventBus(MemoryEventBus):
             if opened.execute(renewed).rowcount:
                 return True
             values = {"connection": self._connection, "key": name, "revision": _CLAIMED, "received_at": now}
-            added = self._database.insert(WEBHOOK).values(values).on_conflict_do_nothing()
-            return opened.execute(added).rowcount > 0
+            added = self._database.insert(WEBHOOK).values(values).on_conflict_do_nothing().returning(WEBHOOK.c.key)
+            return opened.execute(added).first() is not None  # PostgreSQL has no rowcount of an INSERT
 
     def _row(self, name: str) -> ColumnElement[bool]:
         return and_(WEBHOOK.c.connection == self._connection, WEBHOOK.c.key == name)

@@ -314,8 +314,8 @@ class Transaction:
         for number, ref in enumerate(storable or [None]):
             digest = sha256(f"{number} {key}".encode(errors="backslashreplace")).hexdigest()
             values = {"connection": connection, "key": digest, "ref": ref, "revision": 0, "received_at": now}
-            added = self._connection.execute(self._database.insert(WEBHOOK).values(values).on_conflict_do_nothing())
-            if not added.rowcount:
+            added = self._database.insert(WEBHOOK).values(values).on_conflict_do_nothing().returning(WEBHOOK.c.key)
+            if self._connection.execute(added).first() is None:
                 return False  # which only the first one can be
         recent = and_(WEBHOOK.c.connection == connection, WEBHOOK.c.revision == 0)
         self._connection.execute(update(WEBHOOK).where(recent).values(revision=self._next_revision(connection)))

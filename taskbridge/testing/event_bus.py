@@ -50,12 +50,16 @@ def _check_claims(bus: EventBus, other: EventBus) -> None:
     key = f"check-{uuid4()}"
     _require(bus.claim(key), "a new event can be claimed")
     _require(not bus.claim(key), "an event that is being processed cannot be claimed again")
+    _require(not bus.is_settled(key), "an event that is being processed is not settled")
     _require(other.claim(key), "an event of another connection is another event")
     bus.release(key)
     _require(bus.claim(key), "an event that was released can be claimed again")
     bus.settle(key)
     _require(not bus.claim(key), "an event that was settled cannot be claimed again")
+    _require(bus.is_settled(key), "an event that was settled is settled")
+    _require(not other.is_settled(key), "an event that was settled is not settled for another connection")
     bus.release(key)
+    _require(not bus.is_settled(key), "an event that was settled and then released is not settled")
     _require(bus.claim(key), "an event that was settled and then released can be claimed again")
     bus.release(f"check-{uuid4()}")  # of an event that is not known; it must not raise
     long = f"check-{uuid4()}" + "x" * 5000
@@ -81,6 +85,8 @@ def _check_sharing(bus: EventBus, twin: EventBus) -> None:
     _require(bus.claim(key) and not twin.claim(key), "an event is claimed once by all of the same connection")
     twin.release(key)
     _require(bus.claim(key), "a release holds for all of the same connection")
+    bus.settle(key)
+    _require(twin.is_settled(key), "a settled event is settled for all of the same connection")
     _require(bus.doubt(key) and not twin.doubt(key), "a doubt holds for all of the same connection")
 
 

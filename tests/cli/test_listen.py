@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import queue
 import re
@@ -14,7 +15,9 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,6 +129,19 @@ def test_a_vendors_events_are_printed_as_they_arrive(
     assert "confirmed by a poll" in line
     listener.process.send_signal(signal.SIGINT)
     assert listener.process.wait(timeout=10) == 130
+
+
+def test_an_event_about_a_task_that_the_vendor_does_not_know_yet_is_to_be_delivered_again(
+    listening: Callable[..., Listening],
+) -> None:
+    listener = listening("cloudconvert", "--json")
+    job: dict[str, Any] = {"id": "11111111-1111-4111-8111-111111111111", "status": "finished", "tasks": []}
+    body = json.dumps({"event": "job.finished", "job": job}).encode()
+    signature = hmac.new(SECRETS["cloudconvert"].encode(), body, sha256).hexdigest()
+    for status in (503, 200):
+        assert send(listener.url, body, CloudConvert_Signature=signature) == status
+        record = json.loads(listener.next())
+        assert (record["status"], record["ingest_status"]) == (status, "unknown")
 
 
 def test_signed_events_need_no_poll(own_vendors: Emulator, listening: Callable[..., Listening], config: Path) -> None:

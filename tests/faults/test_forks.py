@@ -265,3 +265,14 @@ os._exit(0)  # the thread holds what the end of the interpreter would need
 def test_no_lock_is_inherited(transport: str, server: FaultServer) -> None:
     server.reply(lambda seen: token(seen) or task(seen))
     assert run(LOCKS, server.url, transport) == ["child: []", "held: True"]
+
+
+def test_a_child_does_not_wait_for_the_webhook_events_that_its_parent_was_processing() -> None:
+    script = """
+bus = tb.MemoryEventBus()
+assert bus.claim("claimed") and bus.claim("settled")
+bus.settle("settled")
+os.waitpid(in_child(lambda: (bus.claim("claimed"), bus.claim("settled"), bus.is_settled("settled"))), 0)
+say("parent:", bus.claim("claimed"))
+"""
+    assert run(script, "no server", "requests") == ["child: (True, False, True)", "parent: False"]

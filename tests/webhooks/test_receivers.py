@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from hashlib import sha256
 from io import BytesIO
 from typing import Any, Final
 from urllib.parse import quote
@@ -17,6 +20,8 @@ from taskbridge import aio
 from taskbridge.contrib import asgi, wsgi
 from taskbridge.contrib.fastapi import webhook_router
 from taskbridge.contrib.flask import webhook_blueprint
+from taskbridge.store import StoreUnavailable
+from taskbridge.testing import Emulator
 
 SECRETS: Final = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "b7Qd0c9yT2wX4mLr"]
 SETTINGS: Final[dict[str, Any]] = {"api_key": "sd-test-key", "webhook_secrets": SECRETS}
@@ -43,10 +48,14 @@ def call_wsgi(app: wsgi.WebhookApp, body: Any, headers: dict[str, str], **enviro
         environ["CONTENT_LENGTH"] = str(len(stream.getvalue()))
     statuses: list[str] = []
 
-    def start(status: str, _: list[tuple[str, str]], __: Any = None) -> Any:
+    fields_sent: list[tuple[str, str]] = []
+
+    def start(status: str, sent: list[tuple[str, str]], _: Any = None) -> Any:
         statuses.append(status)
+        fields_sent.extend(sent)
 
     assert b"".join(app({**given, **environ}, start)) == b""
+    assert ("Retry-After", "10") in fields_sent or not statuses[0].startswith("503")
     return int(statuses[0].split()[0])
 
 
@@ -67,6 +76,7 @@ async def call_asgi(
     scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": fields}
     await app(scope, receive, send)
     assert [message.get("body") for message in sent] == [None, b""]
+    assert (b"retry-after", b"10") in sent[0]["headers"] or sent[0]["status"] != 503
     return int(sent[0]["status"])
 
 
@@ -205,6 +215,73 @@ def test_an_event_that_cannot_be_confirmed_is_to_be_delivered_again() -> None:
         assert call_wsgi(app, b'{"taskId": 44}', {}, PATH_INFO=f"/{SECRETS[1]}") == 503
         assert call_wsgi(app, b'{"taskId": 44}', {}, QUERY_STRING=f"key={SECRETS[1]}") == 503
         assert call_wsgi(app, b"{}", {}, PATH_INFO="/guessed") == 401
+
+
+def job_event(job: str) -> tuple[bytes, dict[str, str]]:
+    """Return the body and headers by which CloudConvert says that a job has finished."""
+    content: dict[str, Any] = {"id": job.removeprefix("job/"), "status": "finished", "tasks": []}
+    body = json.dumps({"event": "job.finished", "job": content}).encode()
+    return body, {"CloudConvert-Signature": hmac.new(SECRETS[1].encode(), body, sha256).hexdigest()}
+
+
+@pytest.mark.parametrize("lag", ["the job", "its end"])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_event_that_is_quicker_than_the_api_is_to_be_delivered_again(
+    is_async: bool, lag: str, stopped: Emulator
+) -> None:
+    body, headers = job_event(stopped.samples("cloudconvert")["job" if lag == "the job" else "job-running"])
+    settings: dict[str, Any] = {"webhook_secrets": SECRETS[1:], **stopped.settings("cloudconvert")}
+    ended: list[tb.Task] = []
+    if lag == "the job":
+        stopped.fail_next(404, times=2)
+
+    def catch_up() -> None:
+        assert not ended
+        stopped.clock.advance(60)
+
+    async def main() -> list[int]:
+        async with aio.connect("cloudconvert", **settings) as client:
+            app = asgi.WebhookApp(client, ended.append)
+            statuses = [await call_asgi(app, [{"type": "http.request", "body": body}], headers)]
+            catch_up()
+            return [*statuses, *[await call_asgi(app, [{"type": "http.request", "body": body}], headers) for _ in "12"]]
+
+    if is_async:
+        statuses = asyncio.run(main())
+    else:
+        with tb.connect("cloudconvert", **settings) as client:
+            app = wsgi.WebhookApp(client, ended.append)
+            statuses = [call_wsgi(app, body, headers)]
+            catch_up()
+            statuses += [call_wsgi(app, body, headers) for _ in range(2)]
+    assert statuses == [503, 204, 204]
+    assert [task.status for task in ended] == [tb.TaskStatus.COMPLETED]
+
+
+def test_a_reviewed_document_that_the_vendor_does_not_know_does_not_go_back_to_review(stopped: Emulator) -> None:
+    settings: dict[str, Any] = {"webhook_secrets": SECRETS[1:], **stopped.settings("smartdocumentor")}
+    with tb.connect("smartdocumentor", **settings) as client:
+        app = wsgi.WebhookApp(client, print)
+        assert call_wsgi(app, b'{"taskId": 1234567}', {}, PATH_INFO=f"/{SECRETS[1]}") == 204
+
+
+class Fragile(tb.MemoryEventBus):
+    """One whose database is gone when an event is to be settled."""
+
+    def settle(self, key: str) -> None:
+        raise StoreUnavailable(f"the database is gone, so {key} is not settled")
+
+
+def test_an_event_that_cannot_be_settled_is_an_error_of_the_receiver(svix_headers: Sign, event: Event) -> None:
+    body = event(status="completed")
+    headers = svix_headers(body, at=datetime.now(UTC))
+    ended: list[tb.Task] = []
+    with tb.connect("scan-documents", event_bus=lambda _: Fragile(), **SETTINGS) as client:
+        app = wsgi.WebhookApp(client, ended.append)
+        with pytest.raises(StoreUnavailable):
+            call_wsgi(app, body, headers)
+        assert call_wsgi(app, body, headers) == 503
+    assert len(ended) == 1
 
 
 def test_what_could_never_accept_a_delivery_is_an_error_at_the_start() -> None:
