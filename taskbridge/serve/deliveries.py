@@ -52,7 +52,7 @@ class Recipient:
 
 
 class Delivery:
-    """Sends a recipient events until it is stopped, or until nobody reads standard output any more.
+    """Sends a recipient events until it is stopped, or until standard output is closed.
 
     Args:
         recipient: The recipient.
@@ -72,7 +72,7 @@ class Delivery:
         """Send events until `stop` is called.
 
         Raises:
-            BrokenPipeError: Nobody reads standard output any more; no later attempt could succeed.
+            BrokenPipeError: Standard output is closed; no later attempt could succeed.
         """
         await self._relay.run()
         if self._closed is not None:

@@ -159,7 +159,7 @@ def test_another_server_delivers_what_a_killed_one_has_not(
     assert "s3cret" not in (tmp_path / "first.err").read_text()
 
 
-def test_a_server_ends_when_nobody_reads_its_standard_output(
+def test_a_server_ends_when_its_standard_output_is_closed(
     serve_process: ServeProcess, store: tb.Store, tmp_path: Path
 ) -> None:
     end_tasks(store, "cloudconvert", range(3))
