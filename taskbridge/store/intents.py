@@ -15,6 +15,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from taskbridge._engine.inputs import is_url
 from taskbridge.errors import ConfigError, InvalidInput, printable
+from taskbridge.models import Reason, Task
 from taskbridge.provider.options import NeutralOptions
 
 _LONGEST_KEY: Final = 200  # characters
@@ -121,6 +122,16 @@ def has_changed(source: str, known: Fingerprint | None) -> bool:
         return known is not None and fingerprint(Path(source), known).digest != known.digest
     except (InvalidInput, OSError):
         return False
+
+
+def is_readable(source: str) -> bool:
+    """Whether a document can be sent from here, as far as that is known: a URL, or a file."""
+    return is_url(source) or (os.access(source, os.R_OK) and os.path.isfile(source))  # noqa: PTH113  # a text, no path
+
+
+def awaits_upload(task: Task) -> bool:
+    """Whether the vendor has a task, but not its document."""
+    return Reason.AWAITING_UPLOAD in (task.reason, *(part.reason for part in task.subtasks))
 
 
 def encode_name(name: str) -> str:
