@@ -9,16 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
-
 from taskbridge._config.defaults import default_clock
 from taskbridge._engine.error_text import os_error_text
 from taskbridge._engine.inputs import is_url
 from taskbridge.cli.options import find_documents, open_client
 from taskbridge.cli.resume import command_line
+from taskbridge.cli.run.progress import ResumeCommand
 from taskbridge.errors import ConfigError, TaskbridgeError, printable
-from taskbridge.store.dialects import open_database
+from taskbridge.store.dialects import is_postgres, open_database, path_of
 from taskbridge.store.runs.plan import RunPlan, begin_run, check_folders
 from taskbridge.store.runs.stored import StoredRun
 from taskbridge.store.runs.worker import RunLimits
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from taskbridge.store.runs.files import RunFile, RunTerms
 
 _STORE_NAME: Final = "taskbridge-run.sqlite"
+_LEFT_OUT: Final = "give --store as before: the command shows its URL without user, password and options"
 _OLD_FORMAT: Final = 0x7461736B  # in the header of a file that an earlier version of `run` wrote
 
 
@@ -69,34 +68,39 @@ class RunRequest:
 
     @property
     def store_path(self) -> Path | None:
-        """Where the store is; None if it is not a file."""
+        """Where the store is; None if it is not a file.
+
+        Raises:
+            ConfigError: It is neither a path nor a URL of a store.
+        """
         if self.store is None:
             return self.folder / _STORE_NAME
-        if "://" not in self.store:
-            return Path(self.store)
-        try:
-            url = make_url(self.store)
-        except ArgumentError:
-            return None
-        return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+        return None if is_postgres(self.store) else path_of(self.store)
 
-    def resume_command(self) -> str:
-        """Return the command that resumes the run, quoted for a shell; without a password of the store."""
+    def resume_command(self) -> ResumeCommand:
+        """Return the command that resumes the run."""
+        store = None if self.store is None else _shown(self.store)
         default, limits = RunLimits(), self.limits
         options = {
             "to": self.to,
-            "store": _without_password(self.store),
+            "store": store,
             "max-in-flight": None if limits.max_in_flight == default.max_in_flight else str(limits.max_in_flight),
             "timeout": None if limits.timeout == default.timeout else _seconds(limits.timeout),
             "max-bytes": None if limits.max_bytes == default.max_bytes else _bytes(limits.max_bytes),
             "settle": None if limits.settle == default.settle else _seconds(limits.settle),
             "max-cost": None if limits.max_cost is None else f"{limits.max_cost:.15g}",
         }
-        return command_line("run --resume", **options)
+        line = command_line("run --resume", **options)
+        return ResumeCommand(line, None if store == self.store else _LEFT_OUT)
 
 
-def _without_password(store: str | None) -> str | None:
-    return make_url(store).render_as_string() if store is not None and "://" in store else store
+def _shown(store: str) -> str:
+    """Return a path or URL without anything that could be a secret."""
+    if not is_postgres(store):
+        return store
+    from taskbridge.store.postgresql import name_of  # noqa: PLC0415  # an extra
+
+    return name_of(store)
 
 
 def _seconds(seconds: float | None) -> str:

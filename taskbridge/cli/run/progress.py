@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +38,19 @@ _VERDICTS: Final[Mapping[str, str]] = {
     "uncertain": "uncertain",
     "changed": "changed",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeCommand:
+    """The command that resumes a run.
+
+    Attributes:
+        line: The command, quoted for a shell, without secrets.
+        note: What it lacks; None if it lacks nothing.
+    """
+
+    line: str
+    note: str | None = None
 
 
 class RunProgress:
@@ -225,11 +239,18 @@ def _record(update: FileUpdate) -> dict[str, Any]:
     }
 
 
-def show_stop(output: Output, word: str, progress: RunProgress, resume: str, *, in_table: bool) -> None:
+def show_stop(output: Output, word: str, progress: RunProgress, resume: ResumeCommand, *, in_table: bool) -> None:
     """Write where a run stopped, unless its table says so, and the command that resumes it."""
     if output.as_json:
         at_vendor = [each.ref for each in progress.files.values() if each.phase is FilePhase.ACCEPTED and each.ref]
-        output.record(stop_record(word, at_vendor, resume))
+        output.record({**stop_record(word, at_vendor, resume.line), "resume_note": resume.note})
         return
     output.note(f"taskbridge: {word}" if in_table else f"taskbridge: {word}; {progress.summary()}")
-    output.note(f"resume with: {resume}")
+    note_resume(output, resume)
+
+
+def note_resume(output: Output, resume: ResumeCommand) -> None:
+    """Write the command that resumes a run."""
+    output.note(f"resume with: {resume.line}")
+    if resume.note is not None:
+        output.note(resume.note)
