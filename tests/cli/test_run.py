@@ -499,6 +499,25 @@ def test_a_submission_that_cannot_be_recovered_is_not_repeated_without_the_optio
     assert own_vendors.count("expertai-extract", "POST", LAYOUT) == 2
 
 
+def test_a_forgotten_submission_is_reported_and_never_submitted(go: Run, place: Path, own_vendors: Emulator) -> None:
+    _killed_while_submitting(place, "expertai-extract")
+    go("--resume")
+    with tb.Store(str(place / "out" / "taskbridge-run.sqlite")) as store:
+        store.forget("expertai-extract", "1/1")
+    resumed = [go("--resume", *more) for more in ((), ("--resubmit-uncertain",))]
+    dry = go("--resume", "--dry-run")
+    as_json = records(go("--resume", "--json").stdout)
+
+    for done in resumed:
+        assert done.returncode == 7
+        assert done.stdout.startswith("a.pdf  forgotten  its uncertain submission was given up; use another folder")
+        assert done.stderr == "taskbridge: 1 of 2 done, 1 forgotten, 1 page\n"
+    assert dry.stdout.startswith("a.pdf  forgotten\n")
+    assert (as_json[0]["state"], as_json[-1]["counts"]) == ("forgotten", {"done": 1, "forgotten": 1})
+    assert as_json[-1]["resume"] is None
+    assert own_vendors.count("expertai-extract", "POST", LAYOUT) == 1  # the other file
+
+
 def _killed_while_submitting(place: Path, vendor: str) -> None:
     """The store of a run of two files, as it is after a kill during the first submission."""
     files = [RunFile(n, str(place / "in" / name), name) for n, name in enumerate(("a.pdf", "b.pdf"), 1)]

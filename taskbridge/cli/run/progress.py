@@ -27,16 +27,25 @@ if TYPE_CHECKING:
 
 _MOST: Final = 500  # characters of an error on one line
 _MOST_WORDS: Final = 5  # different status words on one line
-_ENDED: Final = frozenset({FilePhase.DONE, FilePhase.FAILED})
-_PLACES: Final = ("at the vendor", "submitting", "uncertain", "failed", "not done", "changed", "not submitted")
+_ENDED: Final = frozenset({FilePhase.DONE, FilePhase.FAILED, FilePhase.FORGOTTEN})
+_PLACES: Final = (
+    *("at the vendor", "submitting", "uncertain", "forgotten", "failed", "not done", "changed", "not submitted"),
+)
 
 # Step -> how the end of a file is printed.
 _VERDICTS: Final[Mapping[str, str]] = {
     "done": "done",
     "failed": "failed",
+    "forgotten": "forgotten",
     "error": "not done",
     "uncertain": "uncertain",
     "changed": "changed",
+}
+
+
+_EXPLANATIONS: Final[Mapping[str, str]] = {
+    "changed": "after it was submitted; the result is of the earlier content; use another folder to redo it",
+    "forgotten": "its uncertain submission was given up; use another folder to submit it again",
 }
 
 
@@ -82,7 +91,7 @@ class RunProgress:
         return "done" if file.phase is FilePhase.DONE else "queued"
 
     def known_updates(self) -> Iterator[FileUpdate]:
-        """Yield what an earlier run already found: files that failed, and files that changed after their submission."""
+        """Yield what an earlier run already found: files that failed, were forgotten, or have changed since."""
         for each in list(self.files.values()):
             if each.phase in _ENDED and (update := ended_before(each)).step != "done":
                 yield update
@@ -178,8 +187,8 @@ def _place(file: RunFile, step: str) -> str:
     """Return where a file is, by the store and its last step; the step is empty before the first one."""
     if file.phase is FilePhase.DONE:
         return "changed" if step == "changed" else "done"
-    if file.phase is FilePhase.FAILED:
-        return "failed"
+    if file.phase in (FilePhase.FAILED, FilePhase.FORGOTTEN):
+        return file.phase.value
     if step == "error":
         return "not done"
     if file.phase is FilePhase.ACCEPTED:
@@ -213,8 +222,8 @@ def end_text(update: FileUpdate) -> str:
         return printable(str(update.files[0]) if len(update.files) == 1 else f"{len(update.files)} files", _MOST)
     if update.step == "failed" and update.task is not None:
         return f"{update.task.ref}: {detail_text(update.task)}"
-    if update.step == "changed":
-        return "after it was submitted; the result is of the earlier content; use another folder to redo it"
+    if update.step in _EXPLANATIONS:
+        return _EXPLANATIONS[update.step]
     if isinstance(update.error, WaitTimeout) and update.error.state:
         return printable(f"{update.error.ref}: timed out: {update.error.state}", _MOST)
     return printable(error_text(update.error) if update.error is not None else update.file.error or "", _MOST)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar, cast
 
-from sqlalchemy import RowMapping, Select, bindparam, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, bindparam, insert, select, update
 
 from taskbridge.errors import ConfigError, TaskFailed, printable
 from taskbridge.models import Task, TaskRef, Usage, UsageUnit, raise_if_failed
@@ -64,6 +65,10 @@ class FileState:
     state: State | None
     task: Task | None
     problem: str
+
+
+class Forgotten(Exception):
+    """`Store.forget` ended the submission of a file while the run worked on it; nothing was written."""
 
 
 class StoredRun:
@@ -313,18 +318,29 @@ class StoredRun:
         self._change(number, error=printable(error, _MOST))
 
     def _change(self, number: int, **values: Any) -> None:
-        writing = self._owner(None).writing if self.is_owner else self.database.writing
-        with self._mutex, writing() as opened:
+        with self._mutex, self._writing() as opened:
             opened.execute(_CHANGE, {"of": self._ids[number], **values})
 
+    def _writing(self) -> AbstractContextManager[Connection]:
+        return self._owner(None).writing() if self.is_owner else self.database.writing()
+
     def _reopen(self, number: int, phase: Phase) -> None:
-        """Take up an uncertain or refused submission again; its next events get another key than the last ones."""
+        """Take up an uncertain or refused submission again; its next events get another key than the last ones.
+
+        Raises:
+            Forgotten: A person has decided meanwhile that nothing more happens with it.
+        """
         if number not in self._over:
             return
         first, dot, attempt = self._keys[number].partition(".")
         key = f"{first}.{int(attempt) + 1 if dot else 2}"
-        self._change(number, phase=phase, key=key, revision=KEPT)
-        self._keys[number] = key
+        with self._mutex, self._writing() as opened:
+            own = INTENT.c.id == self._ids[number]
+            reopened = update(INTENT).where(own, INTENT.c.phase.in_(_OVER))
+            if opened.execute(reopened.values(phase=phase, key=key, revision=KEPT)).rowcount:
+                self._keys[number] = key
+            elif opened.execute(select(INTENT.c.phase).where(own)).scalar() == Phase.FORGOTTEN:
+                raise Forgotten
         self._over.discard(number)
 
 
@@ -368,6 +384,8 @@ def _phase(row: RowMapping) -> tuple[FilePhase, Task | None]:
         return FilePhase.PLANNED, None
     if phase in (Phase.SENDING, Phase.UNCERTAIN):
         return FilePhase.SUBMITTING, None
+    if phase is Phase.FORGOTTEN:
+        return FilePhase.FORGOTTEN, None
     if row["downloaded_at"] is not None:
         return FilePhase.DONE, None
     if row["state"] is None or State(row["state"]) is not State.ENDED:

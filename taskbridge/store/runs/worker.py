@@ -42,6 +42,7 @@ from taskbridge.store.database import StoreUnavailable
 from taskbridge.store.intents import fingerprint, has_changed
 from taskbridge.store.ownership import OwnershipLost
 from taskbridge.store.runs.files import FilePhase, FileUpdate, RunFile
+from taskbridge.store.runs.stored import Forgotten
 from taskbridge.store.schema import Phase, State
 
 if TYPE_CHECKING:
@@ -189,6 +190,8 @@ class FileRunner:
             return self._download(file, task)
         except TaskFailed as failure:
             return FileUpdate(replace(file, phase=FilePhase.FAILED), "failed", failure.task, failure)
+        except Forgotten:
+            return FileUpdate(replace(file, phase=FilePhase.FORGOTTEN), "forgotten")
         except StoreUnavailable:
             raise
         except (TaskbridgeError, OSError) as error:
@@ -246,6 +249,8 @@ class FileRunner:
     def _end_by_owner(self, state: FileState) -> FileUpdate | None:
         """Return the last update of a file whose submission or task has come to an end."""
         file = state.file
+        if state.phase is Phase.FORGOTTEN:
+            return FileUpdate(file, "forgotten")
         if state.phase is Phase.REFUSED:
             return FileUpdate(file, "error", error=TaskbridgeError(state.problem, connection=self._terms.connection))
         if state.phase is Phase.UNCERTAIN:
@@ -565,8 +570,8 @@ class RunPool:
 
 def ended_before(file: RunFile) -> FileUpdate:
     """Return how a file ended in an earlier run; ``skipped`` if it still needs work."""
-    if file.phase is FilePhase.FAILED:
-        return FileUpdate(file, "failed")
+    if file.phase in (FilePhase.FAILED, FilePhase.FORGOTTEN):
+        return FileUpdate(file, file.phase.value)
     if file.phase is FilePhase.DONE:
         return FileUpdate(file, "changed" if has_changed(file.source, file.submitted) else "done")
     return FileUpdate(file, "skipped")
