@@ -127,13 +127,15 @@ def begin_run(run: StoredRun, plan: RunPlan, client: Client, terms: RunTerms) ->
     """Own the connection, if no other process does, and store all files of a run.
 
     Raises:
-        ConfigError: Another process works on the run, or owns a member of the group; or the folders are not safe to
-            write to.
+        ConfigError: Another run works on the connection, or another process owns a member of the group; or the folders
+            are not safe to write to.
         StoreUnavailable: The store cannot be used.
     """
     owned = run.own(each.name for each in client.members or (client,))
     if owned is not None and run.is_beside:
         raise ConfigError(f"{run.database.name} is in use by another run; wait for its end, or name another folder")
+    if owned is not None and run.is_owned_by_run(owned):
+        raise in_use(run, owned)
     if owned is not None and client.members:
         raise ConfigError(
             f"connection {owned!r} of the group {client.name!r} is in use by {run.owner_of(owned)}, which submits to "
@@ -141,9 +143,18 @@ def begin_run(run: StoredRun, plan: RunPlan, client: Client, terms: RunTerms) ->
         )
     known = run.files()
     check_folders(run.folder, known)
-    for file in known:
-        remove_temporary_files(run.folder / file.folder)
+    if owned is None:  # else another process may be downloading into them
+        for file in known:
+            remove_temporary_files(run.folder / file.folder)
     run.begin(terms, plan.new_files(known))
+
+
+def in_use(run: StoredRun, connection: str) -> ConfigError:
+    """Return the error of a connection that another run owns: it would not submit the files of this one."""
+    return ConfigError(
+        f"connection {connection!r} is in use by another run on the store {run.database.name} "
+        f"({run.owner_of(connection)}); wait for its end, or name another store"
+    )
 
 
 def check_folders(parent: Path, files: Sequence[RunFile]) -> None:

@@ -18,7 +18,7 @@ from taskbridge.store.database import Database
 from taskbridge.store.intents import Fingerprint, decode_name, encode_name
 from taskbridge.store.ownership import Ownership, Seen
 from taskbridge.store.runs.files import FilePhase, RunFile, RunTerms
-from taskbridge.store.schema import ACCOUNT, INTENT, RUN, WATCH, Phase, State
+from taskbridge.store.schema import ACCOUNT, INTENT, RUN, WATCH, OwnerKind, Phase, State
 
 T = TypeVar("T")
 
@@ -117,7 +117,7 @@ class StoredRun:
         """
         taken: dict[str, Ownership] = {}
         for name in sorted(connections):
-            taken[name] = Ownership(self.database, name)
+            taken[name] = Ownership(self.database, name, OwnerKind.RUN)
             if not taken[name].take():
                 for owner in taken.values():
                     owner.release()
@@ -130,6 +130,12 @@ class StoredRun:
         with self.database.reading() as opened:
             owner = opened.execute(select(ACCOUNT.c.owner).where(ACCOUNT.c.connection == connection)).scalar()
         return printable(owner or "another process", 200)
+
+    def is_owned_by_run(self, connection: str) -> bool:
+        """Whether the process that owns a connection, or did so last, is a run."""
+        with self.database.reading() as opened:
+            kind = opened.execute(select(ACCOUNT.c.owner_kind).where(ACCOUNT.c.connection == connection)).scalar()
+        return kind == OwnerKind.RUN
 
     def release(self) -> None:
         """Let other processes own the connections."""
@@ -276,6 +282,12 @@ class StoredRun:
         with self._mutex:
             owner = self._owner(recovery_token.get("connection"))
             owner.mark_sending(self._ids[number], recovery_token, content)
+
+    def mark_uploading(self, number: int, task: Task, content: Fingerprint) -> None:
+        """Store what a file contains whose task waits for it, just before it is sent."""
+        self._reopen(number, Phase.SENDING)
+        with self._mutex:
+            self._owner(task.connection).mark_uploading(self._ids[number], content)
 
     def mark_accepted(self, number: int, task: Task) -> None:
         """Store that the vendor created a task, and whether it has ended already."""
