@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from taskbridge._config.defaults import default_clock
 from taskbridge._engine.error_text import os_error_text
 from taskbridge._engine.inputs import is_url
-from taskbridge.cli.options import find_documents, open_client
+from taskbridge.cli.options import find_documents, open_client, read_list
 from taskbridge.cli.resume import command_line
 from taskbridge.cli.run.progress import ResumeCommand
 from taskbridge.errors import ConfigError, TaskbridgeError, printable
@@ -23,7 +24,7 @@ from taskbridge.store.runs.worker import RunLimits
 from taskbridge.store.schema import VERSION_TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Iterable, Mapping, Sequence
     from typing import Any
 
     from taskbridge.cli.output import Output
@@ -35,7 +36,7 @@ _LEFT_OUT: Final = "give --store as before: the command shows its URL without us
 _OLD_FORMAT: Final = 0x7461736B  # in the header of a file that an earlier version of `run` wrote
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, for the cached property
 class RunRequest:
     """What the command line asks for.
 
@@ -60,6 +61,15 @@ class RunRequest:
     store: str | None
     resume: bool
     limits: RunLimits
+
+    @cached_property
+    def documents(self) -> Sequence[str]:
+        """The documents as they were named: paths, folders, patterns and URLs.
+
+        Raises:
+            OSError: The list of documents cannot be read.
+        """
+        return [*self.words[1:], *([] if self.list_path is None else read_list(self.list_path))]
 
     @property
     def folder(self) -> Path:
@@ -128,7 +138,7 @@ def open_run(output: Output, request: RunRequest) -> tuple[ExitStack, StoredRun,
         run, known = _open_store(stack, request)
         client, terms = client_and_terms or _connect(request, plan, run, known)
         stack.enter_context(run)
-        begin_run(run, plan, client, terms)
+        _note_skipped(output, request, begin_run(run, plan, client, terms))
         request.folder.mkdir(parents=True, exist_ok=True)
         return stack.pop_all(), run, client, terms
 
@@ -143,12 +153,23 @@ def preview_run(output: Output, request: RunRequest) -> tuple[Client, RunTerms, 
         plan = _plan(output, request)
         if not _has_store(request):
             client, terms = plan.connect_new()
-            return client, terms, plan.new_files([])
+            return client, terms, plan.compare([]).added
         run, known = _open_store(stack, request)
         client, terms = _connect(request, plan, run, known)
         files = run.files()
         check_folders(run.folder, files)
-        return client, terms, [*files, *plan.new_files(files)]
+        found = plan.compare(files, run.store_files())
+        _note_skipped(output, request, found.skipped)
+        moved = {each.number: each for each in found.moved}
+        return client, terms, [*(moved.get(each.number, each) for each in files), *found.added]
+
+
+def _note_skipped(output: Output, request: RunRequest, skipped: Iterable[str]) -> None:
+    """Write which files are not submitted although they were named, and not only found in a folder."""
+    named = {os.path.abspath(word) for word in request.documents}  # noqa: PTH100  # as the documents
+    for path in skipped:
+        if path in named:
+            output.note(f"taskbridge: {printable(path, 300)} is not submitted: it is a file of the store")
 
 
 @contextmanager
@@ -181,13 +202,12 @@ def _plan(output: Output, request: RunRequest) -> RunPlan:
     return RunPlan(
         connect=partial(open_client, output),
         operation=request.words[0] if request.words else None,
-        sources=find_documents(request.words[1:], request.list_path),
+        sources=find_documents(request.documents),
         folder=request.folder,
         connection=request.connection,
         neutral=request.neutral,
         options=request.options,
         max_cost=request.limits.max_cost,
-        store_path=request.store_path,
     )
 
 

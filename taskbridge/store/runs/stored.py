@@ -167,10 +167,30 @@ class StoredRun:
     def _find(self) -> RowMapping | None:
         with self.database.reading() as opened:
             row = opened.execute(select(RUN).where(RUN.c.target == self._target)).mappings().one_or_none()
-            if row is None and self.is_beside:
-                rows = opened.execute(select(RUN).limit(2)).mappings().all()
-                row = rows[0] if len(rows) == 1 else None
+            if row is None:
+                rows = opened.execute(select(RUN)).mappings().all()
+                if self.is_beside:
+                    row = rows[0] if len(rows) == 1 else None
+                else:
+                    row = next((each for each in rows if self._is_folder(each["target"])), None)
+                    moved = [] if row is not None else [each for each in rows if self._was_moved_here(opened, each)]
+                    row = moved[0] if len(moved) == 1 else row
         return row
+
+    def _is_folder(self, target: str) -> bool:
+        """Whether the folder of a run is this one, under another path."""
+        try:
+            return Path(decode_name(target)).samefile(self.folder)
+        except OSError:
+            return False
+
+    def _was_moved_here(self, opened: Connection, row: RowMapping) -> bool:
+        """Whether the folder of a run is not where it was, and this one has its name and some of its results."""
+        before = decode_name(row["target"])
+        if Path(before).name != self.folder.absolute().name or os.path.lexists(before):
+            return False
+        names = opened.execute(select(INTENT.c.folder).where(INTENT.c.run == row["id"])).scalars()
+        return any((self.folder / decode_name(name)).is_dir() for name in names)
 
     def files(self) -> list[RunFile]:
         """Return all files, in order.
@@ -213,8 +233,8 @@ class StoredRun:
 
     # Writing.
 
-    def begin(self, terms: RunTerms, added: Iterable[RunFile]) -> None:
-        """Store a new run, or the new place of a known one, and add files; all of it or nothing."""
+    def begin(self, terms: RunTerms, added: Iterable[RunFile], moved: Iterable[RunFile] = ()) -> None:
+        """Store a new run, or the new place of a known one and of some of its files, and add files: all or nothing."""
         now = self.database.now()
         common = {
             "connection": terms.connection,
@@ -258,7 +278,14 @@ class StoredRun:
             ]
             if rows:
                 opened.execute(insert(INTENT), rows)
+            for each in moved:
+                opened.execute(_CHANGE, {"of": self._ids[each.number], "input": encode_name(each.source)})
         self._id = run
+
+    def store_files(self) -> Sequence[Path]:
+        """Return the files that the store consists of, which are no documents."""
+        with self.database.reading() as opened:
+            return self.database.files(opened.execute(select(ACCOUNT.c.connection)).scalars())
 
     def hand_over(self, number: int, connection: str) -> None:
         """Let the process that owns the connection submit a file, or search for it if it may have been submitted."""
