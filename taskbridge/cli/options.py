@@ -396,24 +396,24 @@ def document_name(source: str) -> str:
     return printable(name_of(source) if is_url(source) else os.path.basename(source), 200)  # noqa: PTH119  # a text, no path
 
 
-def find_documents(words: Sequence[str], list_path: str | None = None) -> list[str]:
+def find_documents(words: Iterable[str]) -> list[str]:
     """Return absolute paths and URLs, each once, in the order given.
 
     Args:
         words: Paths, folders, patterns and URLs.
-        list_path: A file that names more of them, one per line; ``-`` for standard input.
 
     Raises:
         InvalidInput: A folder is empty, or nothing matches a pattern.
-        OSError: The list cannot be read.
     """
-    given = [*words, *_lines(list_path)]
-    return list(dict.fromkeys(source for word in given for source in _expand(word)))
+    return list(dict.fromkeys(source for word in words for source in _expand(word)))
 
 
-def _lines(list_path: str | None) -> Iterable[str]:
-    if list_path is None:
-        return ()
+def read_list(list_path: str) -> list[str]:
+    """Return the lines of a file that names documents; ``-`` is standard input.
+
+    Raises:
+        OSError: It cannot be read.
+    """
     data = sys.stdin.buffer.read() if list_path == "-" else Path(list_path).read_bytes()
     return [os.fsdecode(line) for line in data.removeprefix(BOM_UTF8).splitlines() if line.strip()]
 

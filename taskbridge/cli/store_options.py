@@ -40,7 +40,17 @@ def open_existing_store(url: str) -> Store:
     Raises:
         ConfigError: The extra is missing, or there is no store, or it cannot be used.
     """
-    if "://" not in url and not Path(url).exists():
+    if _is_missing(url):
         shown = printable(url, 300)
         raise ConfigError(f"there is no store {shown}; create it with: taskbridge store init --store {shown}")
     return open_store(url)
+
+
+def _is_missing(url: str) -> bool:
+    """Whether a store would be a file that does not exist."""
+    if "://" not in url:
+        return not Path(url).exists()
+    import taskbridge.store  # noqa: F401, PLC0415  # pyright: ignore[reportUnusedImport]  # names the missing extra
+    from taskbridge.store.dialects import is_postgres, path_of  # noqa: PLC0415  # an extra, and heavy
+
+    return not is_postgres(url) and not path_of(url).exists()

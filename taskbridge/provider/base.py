@@ -429,7 +429,10 @@ class Provider(ABC, Generic[S]):
         raise self.unsupported("recover")
 
     def finish(self, task: Task, submission: Submission) -> Flow[Task]:
-        """Send what a recovered task, which has not ended, still waits for; the default sends nothing."""
+        """Send what a recovered task, which has not ended, still waits for; the default sends nothing.
+
+        A store calls it only if the task, or one of its subtasks, has `Reason.AWAITING_UPLOAD`.
+        """
         return no_requests(task)
 
     @abstractmethod

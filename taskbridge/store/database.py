@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +80,6 @@ class Database(ABC):
         clock: The time.
     """
 
-    path: Path | None = None
-    """The file that it is in, if it is in one."""
     is_alone = False
     """Whether no other process can open it."""
 
@@ -128,6 +126,10 @@ class Database(ABC):
     @abstractmethod
     def owner_lock(self, connection: str) -> OwnerLock:
         """Return the lock of a connection's owner, not taken yet."""
+
+    def files(self, connections: Iterable[str]) -> Sequence[Path]:  # noqa: ARG002  # for a subclass
+        """Return the files that it consists of, if it has some of its own, with the locks of these connections."""
+        return ()
 
     @abstractmethod
     def now(self) -> float:

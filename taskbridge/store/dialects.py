@@ -17,6 +17,11 @@ from taskbridge.store.sqlite import SqliteDatabase
 _POSTGRES = ("postgres", "postgresql")
 
 
+def is_postgres(url: str | os.PathLike[str]) -> bool:
+    """Whether a URL names a database in PostgreSQL."""
+    return isinstance(url, str) and "://" in url and url.partition("://")[0].partition("+")[0] in _POSTGRES
+
+
 def open_database(
     url: str | os.PathLike[str], lock_url: str | None, clock: Clock, *, alone_on_network: bool = False
 ) -> Database:
@@ -32,8 +37,7 @@ def open_database(
         ConfigError: It cannot be used.
         StoreUnavailable: It cannot be reached at present.
     """
-    backend, _, _ = os.fspath(url).partition("://") if isinstance(url, str) else ("", "", "")
-    if backend.partition("+")[0] in _POSTGRES:
+    if is_postgres(url):
         try:
             from taskbridge.store.postgresql import PostgresDatabase  # noqa: PLC0415  # only where it is used
         except ModuleNotFoundError as error:
@@ -43,10 +47,10 @@ def open_database(
         return PostgresDatabase(str(url), lock_url, clock)
     if lock_url is not None:
         raise ConfigError("lock_url is for a store in PostgreSQL")
-    return SqliteDatabase(_path_of(url), clock, alone_on_network=alone_on_network)
+    return SqliteDatabase(path_of(url), clock, alone_on_network=alone_on_network)
 
 
-def _path_of(url: str | os.PathLike[str]) -> Path:
+def path_of(url: str | os.PathLike[str]) -> Path:
     """Return the absolute path of the file that a store is in.
 
     Raises:

@@ -15,6 +15,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from taskbridge._engine.inputs import is_url
 from taskbridge.errors import ConfigError, InvalidInput, ServerError, SubmitUncertain, TaskbridgeError, printable
+from taskbridge.models import Reason, Task
 from taskbridge.provider.options import NeutralOptions
 from taskbridge.store.records import storable
 
@@ -124,6 +125,16 @@ def has_changed(source: str, known: Fingerprint | None) -> bool:
         return False
 
 
+def is_readable(source: str) -> bool:
+    """Whether a document can be sent from here, as far as that is known: a URL, or a file."""
+    return is_url(source) or (os.access(source, os.R_OK) and os.path.isfile(source))  # noqa: PTH113  # a text, no path
+
+
+def awaits_upload(task: Task) -> bool:
+    """Whether the vendor has a task, but not its document."""
+    return Reason.AWAITING_UPLOAD in (task.reason, *(part.reason for part in task.subtasks))
+
+
 def encode_name(name: str) -> str:
     """Return a path, a URL or a file name as a text of any database; not in Unicode, it is ``file:caf%E9.pdf``."""
     if not name.startswith(_ENCODED):
@@ -139,11 +150,6 @@ def encode_name(name: str) -> str:
 def decode_name(stored: str) -> str:
     """Return what `encode_name` got."""
     return os.fsdecode(unquote_to_bytes(stored.removeprefix(_ENCODED))) if stored.startswith(_ENCODED) else stored
-
-
-def is_readable(source: str) -> bool:
-    """Whether a document is a file that this process can read."""
-    return not is_url(source) and os.access(source, os.R_OK) and Path(source).is_file()
 
 
 def may_be_accepted(error: TaskbridgeError) -> bool:

@@ -25,7 +25,7 @@ from taskbridge.store.intents import Fingerprint
 from taskbridge.store.pruning import WEBHOOKS_KEPT
 from taskbridge.store.records import AccountStatus, without_contents
 from taskbridge.store.reports import store_status
-from taskbridge.store.schema import ACCOUNT, EVENT, INTENT, WATCH, WEBHOOK, EventKind, Phase, State
+from taskbridge.store.schema import ACCOUNT, EVENT, INTENT, WATCH, WEBHOOK, EventKind, OwnerKind, Phase, State
 
 _WAITING: Final = (Phase.PLANNED, Phase.SENDING)
 
@@ -119,10 +119,12 @@ class Ownership:
     Args:
         database: The store's.
         connection: Name of the connection.
+        kind: What this process does with it.
     """
 
-    def __init__(self, database: Database, connection: str) -> None:
+    def __init__(self, database: Database, connection: str, kind: OwnerKind = OwnerKind.WATCHER) -> None:
         self.connection = connection
+        self._kind = kind
         self._database = database
         self._lock = database.owner_lock(connection)
         # One after the other: each needs the account's row, and if this process is stopped, the database ends those
@@ -162,6 +164,7 @@ class Ownership:
                 .values(
                     epoch=ACCOUNT.c.epoch + 1,
                     owner=f"process {os.getpid()} on {socket.gethostname()}",
+                    owner_kind=self._kind,
                     owner_since=self._database.now(),
                     problem=None,
                 )
@@ -301,6 +304,10 @@ class Ownership:
     def mark_uncertain(self, number: int, error: str) -> None:
         """Store that the vendor may have a submission, and cannot be asked."""
         self._set_phase(number, Phase.UNCERTAIN, error, event=EventKind.UNCERTAIN)
+
+    def mark_uploading(self, number: int, content: Fingerprint) -> None:
+        """Store what the file of a submission contains that the vendor has without it, just before it is sent."""
+        self._set_phase(number, Phase.SENDING, None, **asdict(content))
 
     def mark_taken(self, number: int, task: Task) -> RowMapping:
         """Store that the vendor has a submission, and watch its task; return the row of the watch, as in `Changes`.

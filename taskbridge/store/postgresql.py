@@ -91,6 +91,15 @@ _CLOCK: Final = "SELECT extract(epoch FROM clock_timestamp())::float8"
 _SERVER: Final = "SELECT current_setting('server_version_num')::int / 10000, pg_is_in_recovery()"
 
 
+def name_of(url: str) -> str:
+    """Return a URL without user, password and options.
+
+    Raises:
+        ConfigError: libpq does not understand it.
+    """
+    return _name_of(_parse(url, "the URL"))
+
+
 class PostgresDatabase(Database):
     """A PostgreSQL database.
 

@@ -31,6 +31,15 @@ HEAD: Final = "1"
 """The newest revision in ``migrations/versions``."""
 
 
+class OwnerKind(StrEnum):
+    """What owns a connection."""
+
+    WATCHER = "watcher"
+    """A `Watcher`, which sends what any process has stored, and polls all tasks."""
+    RUN = "run"
+    """A run, which works on its own files only."""
+
+
 class Phase(StrEnum):
     """How far a submission is."""
 
@@ -87,6 +96,7 @@ ACCOUNT: Final = Table(
     Column("connection", String(100), primary_key=True),
     Column("epoch", Integer, nullable=False),  # of its owner; each takeover adds one
     Column("owner", Text),  # who has or had it, for people
+    Column("owner_kind", String(20)),  # what that is
     Column("owner_since", Float),
     Column("revision", BigInteger, nullable=False),  # of what callers asked for; the owner reads what is newer
     Column("position", BigInteger, nullable=False),  # of its last event

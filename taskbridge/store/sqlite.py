@@ -10,7 +10,7 @@ import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -66,7 +66,7 @@ class SqliteDatabase(Database):
     """
 
     def __init__(self, path: Path, clock: Clock, *, alone_on_network: bool = False) -> None:
-        self.path = self._path = path
+        self._path = path
         name = printable(str(path), 300)
         try:
             refuse_network_file_system(path)
@@ -106,7 +106,15 @@ class SqliteDatabase(Database):
         """Return the lock of a connection's owner, not taken yet."""
         if self.is_alone:
             return _LockOfTheFile()
-        return FileLock(self._path.with_name(f"{self._path.name}-owner-{connection}"))
+        return FileLock(self._lock_path(connection))
+
+    def _lock_path(self, connection: str) -> Path:
+        return self._path.with_name(f"{self._path.name}-owner-{connection}")
+
+    def files(self, connections: Iterable[str]) -> Sequence[Path]:
+        """Return the files that it consists of, with the locks of these connections."""
+        main = [self._path, *map(self._lock_path, connections)]
+        return [path.with_name(path.name + end) for path in main for end in ("", "-journal", "-wal", "-shm")]
 
     def now(self) -> float:
         """Return seconds since the epoch; all processes are on one machine."""

@@ -583,7 +583,8 @@ class Store:
         that it does not have. No file is submitted twice, unless you say `resubmit_uncertain`. One bad file stops no
         other. Blocks until all have come to their end; Ctrl-C stops it after the submissions in flight.
 
-        If another process owns the connection, such as a watcher, that one submits the files and polls their tasks.
+        If a watcher in another process owns the connection, that one submits the files and polls their tasks. Files of
+        the store itself are left out.
 
         Args:
             operation: As for `Client.submit`; None for that of the stored run.
@@ -604,7 +605,8 @@ class Store:
             on_update: Called in this thread with each change of a file.
 
         Raises:
-            ConfigError: The stored run has another operation, connection or options; or the connection cannot be used.
+            ConfigError: The stored run has another operation, connection or options; or the connection cannot be used,
+                or another run on this store uses it.
             UnsupportedFeature: The vendor cannot do the operation, or takes none of the files.
             InvalidInput: An argument cannot be stored.
             StoreUnavailable: The store cannot be written any more; nothing more was submitted.
@@ -629,7 +631,6 @@ class Store:
             neutral=as_json("neutral", neutral) or {},
             options=as_json("options", options) or {},
             max_cost=max_cost,
-            store_path=self.database.path,
         )
         limits = RunLimits(max_in_flight, timeout, settle, resubmit_uncertain, max_bytes, max_cost)
         run = StoredRun(self.database, plan.folder)

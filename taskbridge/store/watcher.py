@@ -14,6 +14,7 @@ from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import RowMapping
 
+from taskbridge._engine.inputs import is_url
 from taskbridge._engine.logs import log
 from taskbridge._engine.operations import sending_time
 from taskbridge._redaction import without_secrets
@@ -31,7 +32,15 @@ from taskbridge.errors import (
 )
 from taskbridge.models import Outcome, Task, TaskRef
 from taskbridge.store.database import StoreUnavailable
-from taskbridge.store.intents import decode_name, fingerprint, is_readable, is_repeatable, may_be_accepted
+from taskbridge.store.intents import (
+    Fingerprint,
+    awaits_upload,
+    decode_name,
+    fingerprint,
+    is_readable,
+    is_repeatable,
+    may_be_accepted,
+)
 from taskbridge.store.ownership import Ownership, OwnershipLost, Seen
 from taskbridge.store.records import AccountStatus, moment
 from taskbridge.store.reports import status_of
@@ -484,25 +493,21 @@ class _Account:
         if intent["phase"] != Phase.PLANNED:
             return None
         try:
-            has_changed = await asyncio.to_thread(_has_changed, intent)
-        except OSError as error:
-            await self._store_phase(self._ownership.mark_planned, number, f"the file cannot be read here: {error}")
-            return self._backoff(number)
+            content = await asyncio.to_thread(_read_content, intent)
         except InvalidInput as error:
             await self._store_phase(self._ownership.mark_refused, number, _text(error))
             return None
-        if has_changed:
-            text = "the file has changed since it was stored; store it under another key"
-            await self._store_phase(self._ownership.mark_refused, number, text)
-            return None
-        return await self._submit(intent)
+        except OSError as error:
+            await self._store_phase(self._ownership.mark_planned, number, f"the file cannot be read here: {error}")
+            return self._backoff(number)
+        return await self._submit(intent, content)
 
-    async def _submit(self, intent: RowMapping) -> float | None:
+    async def _submit(self, intent: RowMapping, content: Fingerprint | None) -> float | None:
         number, arguments, is_recorded = intent["id"], intent["arguments"], False
 
         async def before_submit(recovery_token: Any) -> None:
             nonlocal is_recorded
-            await asyncio.to_thread(self._ownership.mark_sending, number, recovery_token)
+            await asyncio.to_thread(self._ownership.mark_sending, number, recovery_token, content)
             is_recorded = True
 
         try:
@@ -553,20 +558,17 @@ class _Account:
         """Search for a submission that may have been sent."""
         number, failure = intent["id"], None
         lost = SubmitUncertain("the vendor may or may not have accepted it", recovery_token=intent["recovery_token"])
-        document = _document(intent)
-        if document is not None and intent["digest"] is not None and not is_readable(document):
-            document = None
         try:
-            task = await self._client.recover(lost, document)
-        except UnsupportedFeature as error:
+            task = await self._search(intent, lost)
+        except StoreUnavailable:
+            raise
+        except (UnsupportedFeature, InvalidInput) as error:
             await self._store_phase(self._ownership.mark_uncertain, number, _text(error))
             return None
-        except TaskbridgeError as error:
-            if self._is_refused(error) or error.retryable:
+        except (TaskbridgeError, OSError) as error:
+            if not isinstance(error, TaskbridgeError) or self._is_refused(error) or error.retryable:
                 return self._backoff(number)
             task, failure = None, error
-        except OSError:
-            return self._backoff(number)  # the document went away meanwhile
         if task is not None:
             await self._taken(number, task)
             return None
@@ -587,6 +589,16 @@ class _Account:
             await self._store_phase(self._ownership.mark_planned, number, None)
             return 0.0
         return None
+
+    async def _search(self, intent: RowMapping, lost: SubmitUncertain) -> Task | None:
+        """Search for an uncertain submission once, and send its document if the vendor does not have that."""
+        task, document = await self._client.recover(lost), _document(intent)
+        if task is None or document is None or not awaits_upload(task) or not is_readable(document):
+            return task
+        content = await asyncio.to_thread(_read_content, intent)
+        if content is not None:
+            await asyncio.to_thread(self._ownership.mark_uploading, intent["id"], content)
+        return await self._client.recover(lost, document)
 
     async def _taken(self, number: int, task: Task) -> None:
         self._attempts.pop(number, None)
@@ -613,12 +625,20 @@ class _Account:
         return None if at is None else moment(at - self._now() + self._store.clock.now().timestamp())
 
 
-def _has_changed(intent: RowMapping) -> bool:
+def _read_content(intent: RowMapping) -> Fingerprint | None:
+    """Return what the file of a submission contains; None for a URL, and without a document.
+
+    Raises:
+        InvalidInput: It has changed since it was stored, which only a run permits; or it is no regular file.
+        OSError: It cannot be read.
+    """
     document = _document(intent)
-    if intent["digest"] is None or document is None:
-        return False
-    digest: str = intent["digest"]
-    return fingerprint(Path(document)).digest != digest
+    if document is None or is_url(document):
+        return None
+    content = fingerprint(Path(document))
+    if intent["run"] is None and content.digest != intent["digest"]:
+        raise InvalidInput("the file has changed since it was stored; store it under another key")
+    return content
 
 
 def _document(intent: RowMapping) -> str | None:

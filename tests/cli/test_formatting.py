@@ -16,7 +16,7 @@ from taskbridge._config.registry import ProviderInfo
 from taskbridge.cli.formatting import duration_text, provider_block, result_block, task_block, task_line
 from taskbridge.cli.output import Output
 from taskbridge.cli.run.live_table import RunTable
-from taskbridge.cli.run.progress import RunProgress, show_stop
+from taskbridge.cli.run.progress import ResumeCommand, RunProgress, show_stop
 from taskbridge.cli.wait.live_table import WaitTable
 from taskbridge.cli.wait.progress import WaitProgress
 from taskbridge.errors import ConnectFailed, ServerError, TaskNotFound
@@ -251,7 +251,7 @@ def test_the_table_of_a_run_counts_as_its_closing_line_does(capsys: pytest.Captu
     Console(file=shown, width=80).print(table.render())
     counts = "1 of 3 done, 1 at the vendor, 1 not submitted"
     assert shown.getvalue().splitlines()[-1].startswith(f"{counts}, ")
-    show_stop(Output(as_json=False), "interrupted", progress, "again", in_table=False)
+    show_stop(Output(as_json=False), "interrupted", progress, ResumeCommand("again"), in_table=False)
     assert capsys.readouterr().err == f"taskbridge: interrupted; {counts}\nresume with: again\n"
 
 

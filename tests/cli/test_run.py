@@ -447,14 +447,26 @@ def test_a_store_has_many_runs_and_one_for_each_folder(
     assert own_vendors.count("cloudconvert", "POST", JOBS) == 4
 
 
-def test_the_password_of_a_store_is_not_in_the_command_that_resumes() -> None:
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("postgresql://me:sesame@db.example/tasks", "postgresql://db.example/tasks"),
+        ("postgresql://db.example:5433/tasks?user=me&password=sesame", "postgresql://db.example:5433/tasks"),
+        ("postgresql+psycopg://me:sesame@/tasks?host=db.example&sslpassword=x", "postgresql://db.example/tasks"),
+        ("postgresql://db.example/tasks", "postgresql://db.example/tasks"),
+        ("sqlite:////var/lib/tasks.db", "sqlite:////var/lib/tasks.db"),
+        ("tasks.db", "tasks.db"),
+    ],
+)
+def test_the_password_of_a_store_is_not_in_the_command_that_resumes(given: str, shown: str) -> None:
     words: dict[str, Any] = {"words": (), "list_path": None, "to": "out", "connection": None, "resume": True}
     options: dict[str, Any] = {"neutral": {}, "options": {}, "limits": RunLimits()}
     with click.Context(run_command):
-        request = RunRequest(store="postgresql://me:sesame@db.example/tasks", **words, **options)
-        assert request.resume_command() == (
-            "taskbridge run --resume --to out --store 'postgresql://me:***@db.example/tasks'"
-        )
+        request = RunRequest(store=given, **words, **options)
+        resume = request.resume_command()
+        assert resume.line == f"taskbridge run --resume --to out --store {shown}"
+        note = "give --store as before: the command shows its URL without user, password and options"
+        assert resume.note == (None if given == shown else note)
 
 
 def test_a_store_that_cannot_be_used_is_refused_without_its_password(go: Run, own_vendors: Emulator) -> None:
@@ -485,6 +497,25 @@ def test_a_submission_that_cannot_be_recovered_is_not_repeated_without_the_optio
     assert [each["state"] for each in records(second.stdout)[:-1]].count("uncertain") == 1
     assert before == 1  # for the other file
     assert own_vendors.count("expertai-extract", "POST", LAYOUT) == 2
+
+
+def test_a_forgotten_submission_is_reported_and_never_submitted(go: Run, place: Path, own_vendors: Emulator) -> None:
+    _killed_while_submitting(place, "expertai-extract")
+    go("--resume")
+    with tb.Store(str(place / "out" / "taskbridge-run.sqlite")) as store:
+        store.forget("expertai-extract", "1/1")
+    resumed = [go("--resume", *more) for more in ((), ("--resubmit-uncertain",))]
+    dry = go("--resume", "--dry-run")
+    as_json = records(go("--resume", "--json").stdout)
+
+    for done in resumed:
+        assert done.returncode == 7
+        assert done.stdout.startswith("a.pdf  forgotten  its uncertain submission was given up; use another folder")
+        assert done.stderr == "taskbridge: 1 of 2 done, 1 forgotten, 1 page\n"
+    assert dry.stdout.startswith("a.pdf  forgotten\n")
+    assert (as_json[0]["state"], as_json[-1]["counts"]) == ("forgotten", {"done": 1, "forgotten": 1})
+    assert as_json[-1]["resume"] is None
+    assert own_vendors.count("expertai-extract", "POST", LAYOUT) == 1  # the other file
 
 
 def _killed_while_submitting(place: Path, vendor: str) -> None:

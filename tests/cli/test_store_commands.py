@@ -53,12 +53,18 @@ def records(text: str) -> list[dict[str, object]]:
 # store
 
 
-def test_a_store_is_created_checked_and_upgraded(run_here: RunHere, path: str) -> None:
-    missing = run_here("store", "check", "--store", path)
+@pytest.mark.parametrize("scheme", ["", "sqlite:///", "sqlite+pysqlite:///"])
+@pytest.mark.parametrize("command", ["check", "upgrade", "adopt"])
+def test_a_mistyped_store_is_not_created(run_here: RunHere, path: str, scheme: str, command: str) -> None:
+    missing = run_here("store", command, "--store", f"{scheme}{path}")
     assert missing.returncode == 2
-    assert f"create it with: taskbridge store init --store {path}" in missing.stderr
+    assert f"create it with: taskbridge store init --store {scheme}{path}" in missing.stderr
     assert not Path(path).exists()
-    assert run_here("store", "upgrade", "--store", path).returncode == 2
+    assert run_here("store", "init", "--store", f"{scheme}{path}").returncode == 0
+    assert run_here("store", command, "--store", f"{scheme}{path}").returncode == 0
+
+
+def test_a_store_is_created_checked_and_upgraded(run_here: RunHere, path: str) -> None:
     for _ in range(2):
         assert f"{path} is ready" in run_here("store", "init", "--store", path).stdout
     assert run_here("store", "upgrade", "--store", path, "--json").stdout == f'{{"store": "{path}", "revision": "1"}}\n'

@@ -7,14 +7,14 @@ import resource
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, contextmanager
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, update
 
 import taskbridge as tb
 from taskbridge import Client
@@ -27,11 +27,12 @@ from taskbridge.store import FilePhase, FileUpdate, RunFile, RunSummary, StoreUn
 from taskbridge.store import sqlite as sqlite_module
 from taskbridge.store.database import upgrade_tables
 from taskbridge.store.dialects import open_database
-from taskbridge.store.intents import Fingerprint, decode_name, encode_name
-from taskbridge.store.ownership import OwnershipLost
+from taskbridge.store.intents import Fingerprint, decode_name, encode_name, fingerprint
+from taskbridge.store.ownership import Ownership, OwnershipLost
 from taskbridge.store.runs.files import RunTerms
-from taskbridge.store.runs.stored import StoredRun
+from taskbridge.store.runs.stored import Forgotten, StoredRun
 from taskbridge.store.runs.worker import FileRunner, RunLimits, RunPool
+from taskbridge.store.schema import ACCOUNT
 from taskbridge.testing import Emulator, ScriptedTransport
 from taskbridge.testing.conformance.samples import connection_of
 
@@ -416,6 +417,186 @@ def owner_of(store: tb.Store) -> str:
             "SELECT max(owner) FROM taskbridge_account WHERE connection = 'cloudconvert'"
         ).scalar()
     return str(text or "").partition("on ")[0]
+
+
+# Uncertain submissions.
+
+
+def leave_uncertain(store: tb.Store, folder: Path, path: Path, token: Mapping[str, Any]) -> None:
+    """Store a run of one file as it is after a kill during its submission."""
+    with StoredRun(store.database, folder) as run:
+        assert run.own(["cloudconvert"]) is None
+        terms = RunTerms("cloudconvert", "cloudconvert", "extract-text", {}, {})
+        run.begin(terms, [RunFile(1, str(path), path.name)])
+        run.files()
+        run.mark_submitting(1, token, fingerprint(path))
+
+
+def unowned_token(config: Path, path: Path, *, uploads: bool) -> Mapping[str, Any]:
+    """Return the recovery token of a submission: its job is at the vendor, with its document only if it `uploads`."""
+    tokens: list[Mapping[str, Any]] = []
+    content = path.read_bytes()
+
+    def before_submit(token: Mapping[str, Any]) -> None:
+        tokens.append(token)
+        if not uploads:
+            path.unlink()
+
+    with tb.connect(connection="cloudconvert", config=config) as client:
+        try:
+            client.wait(client.submit("extract-text", path, before_submit=before_submit))
+        except OSError:
+            assert not uploads
+    path.write_bytes(content)
+    return tokens[0]
+
+
+@pytest.mark.parametrize("is_owned", [False, True])
+def test_a_forgotten_submission_is_an_end(
+    go: Callable[..., RunSummary],
+    store: tb.Store,
+    *,
+    emulator: Emulator,
+    start_owner: StartOwner,
+    folder: Path,
+    inbox: list[Path],
+    is_owned: bool,
+) -> None:
+    leave_uncertain(store, folder, inbox[0], {"connection": "cloudconvert", "provider": "cloudconvert"})
+    assert go(inputs=[]).counts == {"uncertain": 1}  # the token has no tag
+    store.forget("cloudconvert", "1/1")
+    if is_owned:
+        before = owner_of(store)
+        start_owner()
+        until(lambda: owner_of(store) != before)
+    for _ in range(2):
+        summary = go(resubmit_uncertain=True)
+        assert (summary.counts, summary.is_complete) == ({"done": 2, "forgotten": 1}, False)
+        assert summary.files[0].file.phase == "forgotten"
+    assert posts(emulator) == 2
+
+
+def test_a_submission_that_was_forgotten_meanwhile_is_not_taken_up_again(
+    store: tb.Store, folder: Path, inbox: list[Path]
+) -> None:
+    leave_uncertain(store, folder, inbox[0], {"connection": "cloudconvert", "provider": "cloudconvert"})
+    with StoredRun(store.database, folder) as run:
+        run.own(["cloudconvert"])
+        run.terms()
+        run.files()
+        run.mark_uncertain(1, "lost")
+        store.forget("cloudconvert", "1/1")
+        with pytest.raises(Forgotten):
+            run.mark_planned(1, None)
+        with pytest.raises(Forgotten):
+            run.mark_accepted(1, task("cloudconvert:1"))
+        assert [each.phase for each in run.files()] == [FilePhase.FORGOTTEN]
+
+
+@pytest.mark.parametrize("is_owned", [False, True])
+@pytest.mark.parametrize("uploads", [False, True])
+def test_the_result_of_a_recovered_submission_is_of_the_content_that_was_sent(
+    go: Callable[..., RunSummary],
+    store: tb.Store,
+    *,
+    config: Path,
+    emulator: Emulator,
+    start_owner: StartOwner,
+    folder: Path,
+    inbox: list[Path],
+    uploads: bool,
+    is_owned: bool,
+) -> None:
+    path = inbox[0]
+    leave_uncertain(store, folder, path, unowned_token(config, path, uploads=uploads))
+    path.write_bytes(PDF + b"the next content")
+    if is_owned:
+        before = owner_of(store)
+        start_owner()
+        until(lambda: owner_of(store) != before)
+    summary = go(inputs=[])
+
+    assert (summary.counts, posts(emulator)) == ({"changed": 1} if uploads else {"done": 1}, 1)
+    path.write_bytes(PDF + b"the content after that")
+    assert go(inputs=[]).counts == {"changed": 1}
+
+
+def test_a_file_that_changes_after_a_watcher_submitted_it_is_reported(
+    go: Callable[..., RunSummary], store: tb.Store, emulator: Emulator, start_owner: StartOwner, inbox: list[Path]
+) -> None:
+    start_owner()
+    until(lambda: owner_of(store))
+    assert go().is_complete
+    inbox[1].write_bytes(PDF + b"another")
+    assert go(inputs=[]).counts == {"done": 2, "changed": 1}
+    assert posts(emulator) == 3
+
+
+def test_a_watcher_submits_a_file_of_a_run_that_changed_before(
+    go: Callable[..., RunSummary], store: tb.Store, start_owner: StartOwner, folder: Path, inbox: list[Path]
+) -> None:
+    leave_uncertain(store, folder, inbox[0], {"connection": "cloudconvert", "provider": "cloudconvert"})
+    with StoredRun(store.database, folder) as run:
+        run.own(["cloudconvert"])
+        run.terms()
+        run.files()
+        run.mark_planned(1, "the vendor asked for a pause")
+    inbox[0].write_bytes(PDF + b"another")
+    before = owner_of(store)
+    start_owner()
+    until(lambda: owner_of(store) != before)
+    assert go(inputs=[]).is_complete
+
+
+# Two runs.
+
+
+def test_a_connection_that_another_run_owns_is_refused_at_once(
+    go: Callable[..., RunSummary], store: tb.Store, store_url: str, emulator: Emulator, folder: Path
+) -> None:
+    with tb.Store(store_url) as other, StoredRun(other.database, folder / "other") as run:
+        assert run.own(["cloudconvert"]) is None
+        expected = r"connection 'cloudconvert' is in use by another run on the store .*; wait for its end, or name an"
+        with pytest.raises(ConfigError, match=expected):
+            go()
+    assert (posts(emulator), store.submissions()) == (0, [])
+    assert go().is_complete
+
+
+def test_a_run_ends_when_another_run_follows_the_owner(
+    go: Callable[..., RunSummary], store: tb.Store, store_url: str, emulator: Emulator
+) -> None:
+    with tb.Store(store_url) as other:
+        owner = Ownership(other.database, "cloudconvert")
+        assert owner.take()
+
+        def follow(each: FileUpdate) -> None:
+            if each.step == "submitting":
+                with other.database.writing() as opened:
+                    opened.execute(update(ACCOUNT).values(owner_kind="run"))
+
+        summary = go(on_update=follow, timeout=None)
+        owner.release()
+
+    assert summary.counts == {"skipped": 3}
+    assert "in use by another run" in str(summary.refusal)
+    assert posts(emulator) == 0
+    assert {each.phase for each in store.submissions()} == {"planned"}
+
+
+def test_only_the_owner_removes_temporary_files(
+    go: Callable[..., RunSummary], store: tb.Store, start_owner: StartOwner, folder: Path
+) -> None:
+    owner = start_owner()
+    until(lambda: owner_of(store))
+    assert go().is_complete
+    left = folder / "a.pdf" / ".taskbridge-0123456789abcdef.part"
+    left.write_bytes(b"half of what another process downloads")
+    assert go().is_complete
+    assert left.exists()
+    owner.kill()
+    owner.wait(timeout=10)
+    until(lambda: go().is_complete and not left.exists())
 
 
 # A full disk.

@@ -403,11 +403,12 @@ def test_a_store_that_cannot_be_read_is_unhealthy(
     status, _, text = served.request("/")
     assert status == 503
     assert "cannot be used" in text
-    if store.database.path is None:
+    files = store.database.files(())
+    if not files:
         postgres: Cluster = request.getfixturevalue("postgres")
         postgres.stop()  # the next test starts it again
     else:
-        store.database.path.write_bytes(b"no database" * 1000)
+        files[0].write_bytes(b"no database" * 1000)
         store.close()
     assert served.request("/healthz")[::2] == (503, '{"status":"the store cannot be read"}')
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from taskbridge.cli.output import Output
     from taskbridge.cli.run.plan import RunRequest
-    from taskbridge.cli.run.progress import RunProgress
+    from taskbridge.cli.run.progress import ResumeCommand, RunProgress
     from taskbridge.store.runs.files import FileUpdate
     from taskbridge.store.runs.stored import StoredRun
     from taskbridge.store.runs.worker import RunPool
@@ -209,7 +209,8 @@ def _show_end(output: Output, request: RunRequest, pool: RunPool, progress: RunP
                 "counts": counts,
                 "usage": progress.usage,
                 "max_cost_reached": pool.is_cost_reached,
-                "resume": resume,
+                "resume": None if resume is None else resume.line,
+                "resume_note": None if resume is None else resume.note,
             }
         )
     else:
@@ -225,8 +226,10 @@ def _show_end(output: Output, request: RunRequest, pool: RunPool, progress: RunP
     return DONE if progress.is_complete else PARTIAL
 
 
-def _note_end(output: Output, pool: RunPool, progress: RunProgress, resume: str | None) -> None:
+def _note_end(output: Output, pool: RunPool, progress: RunProgress, resume: ResumeCommand | None) -> None:
     """Write how the run ended, and what can be done about the files that are not done."""
+    from taskbridge.cli.run.progress import note_resume  # noqa: PLC0415  # heavy
+
     if not is_live():  # the table has it already
         output.note(f"taskbridge: {progress.summary()}")
     if progress.unreachable:
@@ -236,4 +239,4 @@ def _note_end(output: Output, pool: RunPool, progress: RunProgress, resume: str 
     if pool.is_cost_reached:
         output.note("the known cost reached --max-cost, so the rest was not submitted; raise it to go on")
     if resume is not None:
-        output.note(f"resume with: {resume}")
+        note_resume(output, resume)

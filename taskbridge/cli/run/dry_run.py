@@ -28,6 +28,7 @@ _STATES: Final[Mapping[FilePhase, str]] = {
     FilePhase.ACCEPTED: "wait",
     FilePhase.DONE: "done",
     FilePhase.FAILED: "failed",
+    FilePhase.FORGOTTEN: "forgotten",
 }
 
 

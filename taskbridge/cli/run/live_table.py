@@ -34,6 +34,7 @@ _STEPS: Final[Mapping[str, tuple[str, str]]] = {
     "done": ("done", "green"),
     "changed": ("changed", "magenta"),
     "failed": ("failed", "red"),
+    "forgotten": ("forgotten", "dim"),
     "error": ("not done", "red"),
     "uncertain": ("uncertain", "magenta"),
     "skipped": ("skipped", "dim"),

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from taskbridge._config.defaults import default_clock
 from taskbridge._engine.error_text import os_error_text
 from taskbridge._engine.inputs import is_url
-from taskbridge.cli.options import find_documents, open_client
+from taskbridge.cli.options import find_documents, open_client, read_list
 from taskbridge.cli.resume import command_line
+from taskbridge.cli.run.progress import ResumeCommand
 from taskbridge.errors import ConfigError, TaskbridgeError, printable
-from taskbridge.store.dialects import open_database
+from taskbridge.store.dialects import is_postgres, open_database, path_of
 from taskbridge.store.runs.plan import RunPlan, begin_run, check_folders
 from taskbridge.store.runs.stored import StoredRun
 from taskbridge.store.runs.worker import RunLimits
 from taskbridge.store.schema import VERSION_TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Iterable, Mapping, Sequence
     from typing import Any
 
     from taskbridge.cli.output import Output
@@ -33,10 +32,11 @@ if TYPE_CHECKING:
     from taskbridge.store.runs.files import RunFile, RunTerms
 
 _STORE_NAME: Final = "taskbridge-run.sqlite"
+_LEFT_OUT: Final = "give --store as before: the command shows its URL without user, password and options"
 _OLD_FORMAT: Final = 0x7461736B  # in the header of a file that an earlier version of `run` wrote
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, for the cached property
 class RunRequest:
     """What the command line asks for.
 
@@ -62,6 +62,15 @@ class RunRequest:
     resume: bool
     limits: RunLimits
 
+    @cached_property
+    def documents(self) -> Sequence[str]:
+        """The documents as they were named: paths, folders, patterns and URLs.
+
+        Raises:
+            OSError: The list of documents cannot be read.
+        """
+        return [*self.words[1:], *([] if self.list_path is None else read_list(self.list_path))]
+
     @property
     def folder(self) -> Path:
         """The folder for the results."""
@@ -69,34 +78,39 @@ class RunRequest:
 
     @property
     def store_path(self) -> Path | None:
-        """Where the store is; None if it is not a file."""
+        """Where the store is; None if it is not a file.
+
+        Raises:
+            ConfigError: It is neither a path nor a URL of a store.
+        """
         if self.store is None:
             return self.folder / _STORE_NAME
-        if "://" not in self.store:
-            return Path(self.store)
-        try:
-            url = make_url(self.store)
-        except ArgumentError:
-            return None
-        return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+        return None if is_postgres(self.store) else path_of(self.store)
 
-    def resume_command(self) -> str:
-        """Return the command that resumes the run, quoted for a shell; without a password of the store."""
+    def resume_command(self) -> ResumeCommand:
+        """Return the command that resumes the run."""
+        store = None if self.store is None else _shown(self.store)
         default, limits = RunLimits(), self.limits
         options = {
             "to": self.to,
-            "store": _without_password(self.store),
+            "store": store,
             "max-in-flight": None if limits.max_in_flight == default.max_in_flight else str(limits.max_in_flight),
             "timeout": None if limits.timeout == default.timeout else _seconds(limits.timeout),
             "max-bytes": None if limits.max_bytes == default.max_bytes else _bytes(limits.max_bytes),
             "settle": None if limits.settle == default.settle else _seconds(limits.settle),
             "max-cost": None if limits.max_cost is None else f"{limits.max_cost:.15g}",
         }
-        return command_line("run --resume", **options)
+        line = command_line("run --resume", **options)
+        return ResumeCommand(line, None if store == self.store else _LEFT_OUT)
 
 
-def _without_password(store: str | None) -> str | None:
-    return make_url(store).render_as_string() if store is not None and "://" in store else store
+def _shown(store: str) -> str:
+    """Return a path or URL without anything that could be a secret."""
+    if not is_postgres(store):
+        return store
+    from taskbridge.store.postgresql import name_of  # noqa: PLC0415  # an extra
+
+    return name_of(store)
 
 
 def _seconds(seconds: float | None) -> str:
@@ -124,7 +138,7 @@ def open_run(output: Output, request: RunRequest) -> tuple[ExitStack, StoredRun,
         run, known = _open_store(stack, request)
         client, terms = client_and_terms or _connect(request, plan, run, known)
         stack.enter_context(run)
-        begin_run(run, plan, client, terms)
+        _note_skipped(output, request, begin_run(run, plan, client, terms))
         request.folder.mkdir(parents=True, exist_ok=True)
         return stack.pop_all(), run, client, terms
 
@@ -139,12 +153,23 @@ def preview_run(output: Output, request: RunRequest) -> tuple[Client, RunTerms, 
         plan = _plan(output, request)
         if not _has_store(request):
             client, terms = plan.connect_new()
-            return client, terms, plan.new_files([])
+            return client, terms, plan.compare([]).added
         run, known = _open_store(stack, request)
         client, terms = _connect(request, plan, run, known)
         files = run.files()
         check_folders(run.folder, files)
-        return client, terms, [*files, *plan.new_files(files)]
+        found = plan.compare(files, run.store_files())
+        _note_skipped(output, request, found.skipped)
+        moved = {each.number: each for each in found.moved}
+        return client, terms, [*(moved.get(each.number, each) for each in files), *found.added]
+
+
+def _note_skipped(output: Output, request: RunRequest, skipped: Iterable[str]) -> None:
+    """Write which files are not submitted although they were named, and not only found in a folder."""
+    named = {os.path.abspath(word) for word in request.documents}  # noqa: PTH100  # as the documents
+    for path in skipped:
+        if path in named:
+            output.note(f"taskbridge: {printable(path, 300)} is not submitted: it is a file of the store")
 
 
 @contextmanager
@@ -177,13 +202,12 @@ def _plan(output: Output, request: RunRequest) -> RunPlan:
     return RunPlan(
         connect=partial(open_client, output),
         operation=request.words[0] if request.words else None,
-        sources=find_documents(request.words[1:], request.list_path),
+        sources=find_documents(request.documents),
         folder=request.folder,
         connection=request.connection,
         neutral=request.neutral,
         options=request.options,
         max_cost=request.limits.max_cost,
-        store_path=request.store_path,
     )
 
 

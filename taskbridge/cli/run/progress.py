@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,17 +27,39 @@ if TYPE_CHECKING:
 
 _MOST: Final = 500  # characters of an error on one line
 _MOST_WORDS: Final = 5  # different status words on one line
-_ENDED: Final = frozenset({FilePhase.DONE, FilePhase.FAILED})
-_PLACES: Final = ("at the vendor", "submitting", "uncertain", "failed", "not done", "changed", "not submitted")
+_ENDED: Final = frozenset({FilePhase.DONE, FilePhase.FAILED, FilePhase.FORGOTTEN})
+_PLACES: Final = (
+    *("at the vendor", "submitting", "uncertain", "forgotten", "failed", "not done", "changed", "not submitted"),
+)
 
 # Step -> how the end of a file is printed.
 _VERDICTS: Final[Mapping[str, str]] = {
     "done": "done",
     "failed": "failed",
+    "forgotten": "forgotten",
     "error": "not done",
     "uncertain": "uncertain",
     "changed": "changed",
 }
+
+
+_EXPLANATIONS: Final[Mapping[str, str]] = {
+    "changed": "after it was submitted; the result is of the earlier content; use another folder to redo it",
+    "forgotten": "its uncertain submission was given up; use another folder to submit it again",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeCommand:
+    """The command that resumes a run.
+
+    Attributes:
+        line: The command, quoted for a shell, without secrets.
+        note: What it lacks; None if it lacks nothing.
+    """
+
+    line: str
+    note: str | None = None
 
 
 class RunProgress:
@@ -68,7 +91,7 @@ class RunProgress:
         return "done" if file.phase is FilePhase.DONE else "queued"
 
     def known_updates(self) -> Iterator[FileUpdate]:
-        """Yield what an earlier run already found: files that failed, and files that changed after their submission."""
+        """Yield what an earlier run already found: files that failed, were forgotten, or have changed since."""
         for each in list(self.files.values()):
             if each.phase in _ENDED and (update := ended_before(each)).step != "done":
                 yield update
@@ -164,8 +187,8 @@ def _place(file: RunFile, step: str) -> str:
     """Return where a file is, by the store and its last step; the step is empty before the first one."""
     if file.phase is FilePhase.DONE:
         return "changed" if step == "changed" else "done"
-    if file.phase is FilePhase.FAILED:
-        return "failed"
+    if file.phase in (FilePhase.FAILED, FilePhase.FORGOTTEN):
+        return file.phase.value
     if step == "error":
         return "not done"
     if file.phase is FilePhase.ACCEPTED:
@@ -199,8 +222,8 @@ def end_text(update: FileUpdate) -> str:
         return printable(str(update.files[0]) if len(update.files) == 1 else f"{len(update.files)} files", _MOST)
     if update.step == "failed" and update.task is not None:
         return f"{update.task.ref}: {detail_text(update.task)}"
-    if update.step == "changed":
-        return "after it was submitted; the result is of the earlier content; use another folder to redo it"
+    if update.step in _EXPLANATIONS:
+        return _EXPLANATIONS[update.step]
     if isinstance(update.error, WaitTimeout) and update.error.state:
         return printable(f"{update.error.ref}: timed out: {update.error.state}", _MOST)
     return printable(error_text(update.error) if update.error is not None else update.file.error or "", _MOST)
@@ -225,11 +248,18 @@ def _record(update: FileUpdate) -> dict[str, Any]:
     }
 
 
-def show_stop(output: Output, word: str, progress: RunProgress, resume: str, *, in_table: bool) -> None:
+def show_stop(output: Output, word: str, progress: RunProgress, resume: ResumeCommand, *, in_table: bool) -> None:
     """Write where a run stopped, unless its table says so, and the command that resumes it."""
     if output.as_json:
         at_vendor = [each.ref for each in progress.files.values() if each.phase is FilePhase.ACCEPTED and each.ref]
-        output.record(stop_record(word, at_vendor, resume))
+        output.record({**stop_record(word, at_vendor, resume.line), "resume_note": resume.note})
         return
     output.note(f"taskbridge: {word}" if in_table else f"taskbridge: {word}; {progress.summary()}")
-    output.note(f"resume with: {resume}")
+    note_resume(output, resume)
+
+
+def note_resume(output: Output, resume: ResumeCommand) -> None:
+    """Write the command that resumes a run."""
+    output.note(f"resume with: {resume.line}")
+    if resume.note is not None:
+        output.note(resume.note)

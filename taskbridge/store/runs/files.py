@@ -2,7 +2,8 @@
 
     planned ──► submitting ──► accepted ──► done
                    │              └───────► failed
-                   └──► planned, if the vendor certainly does not have it
+                   ├──► planned, if the vendor certainly does not have it
+                   └──► forgotten, if a person says so while it is uncertain
 
 The tables have more words for it, which other callers of a store use: see `StoredRun`.
 """
@@ -20,7 +21,7 @@ from taskbridge.errors import TaskbridgeError
 from taskbridge.models import Task, Usage, UsageUnit
 from taskbridge.store.intents import Fingerprint
 
-_FINAL: Final = frozenset({"done", "changed", "failed", "uncertain", "error", "skipped"})
+_FINAL: Final = frozenset({"done", "changed", "failed", "forgotten", "uncertain", "error", "skipped"})
 
 
 class FilePhase(StrEnum):
@@ -36,6 +37,8 @@ class FilePhase(StrEnum):
     """Its results are downloaded."""
     FAILED = "failed"
     """Its task failed."""
+    FORGOTTEN = "forgotten"
+    """Its submission was uncertain, and `Store.forget` ended it: nothing more happens with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,9 @@ class FileUpdate:
         file: The file, as the store has it.
         step: ``submitting``, ``retrying`` (a submission that did not arrive), ``recovering``, ``waiting``,
             ``downloading``; or the end in this run: ``done``,
-            ``changed`` (done, but the file has changed since it was submitted), ``failed``, ``uncertain``, ``error``,
-            ``skipped`` (nothing was done).
+            ``changed`` (done, but the file has changed since it was submitted), ``failed``, ``forgotten`` (its
+            submission was uncertain, and `Store.forget` ended it), ``uncertain``, ``error``, ``skipped`` (nothing was
+            done).
         task: The last snapshot of its task.
         error: What went wrong.
         files: The downloaded files.

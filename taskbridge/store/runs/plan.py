@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import stat
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +18,8 @@ from taskbridge._engine.inputs import STAGE_HINT, is_url
 from taskbridge._engine.redirects import name_of
 from taskbridge.client import Client
 from taskbridge.errors import ConfigError, UnsupportedFeature, printable
-from taskbridge.store.runs.files import RunFile, RunTerms
+from taskbridge.store.intents import fingerprint
+from taskbridge.store.runs.files import FilePhase, RunFile, RunTerms
 from taskbridge.store.runs.stored import StoredRun
 
 _LONGEST_FOLDER: Final = 240  # bytes; file systems take 255, and a number may be added
@@ -34,7 +38,6 @@ class RunPlan:
         neutral: Neutral options.
         options: The vendor's own options.
         max_cost: The limit of the cost, or None.
-        store_path: Where the store is, if it is a file, which may be among the documents.
     """
 
     connect: Callable[[str | None], Client]
@@ -45,7 +48,6 @@ class RunPlan:
     neutral: Mapping[str, Any]
     options: Mapping[str, Any]
     max_cost: float | None
-    store_path: Path | None
 
     def connect_new(self) -> tuple[Client, RunTerms]:
         """Open the connection of a new run.
@@ -109,31 +111,78 @@ class RunPlan:
         providers = ", ".join(dict.fromkeys(each.provider for each in vendors))
         return client, RunTerms(client.name, providers, operation, options, neutral)
 
-    def new_files(self, known: Sequence[RunFile]) -> list[RunFile]:
-        """Return the files that the run does not have yet."""
+    def compare(self, known: Sequence[RunFile], store_files: Iterable[Path] = ()) -> Comparison:
+        """Compare the documents with the files that the run has.
+
+        A document is a known file if it has its path. It is one under another path, too, if both paths lead to the same
+        file; or if that file is no longer where it was, and the document has its name and its content, or its name
+        alone if nothing was submitted of it yet.
+
+        Args:
+            known: The files of the run.
+            store_files: What is no document although it may be among them.
+        """
         folders = {each.folder.casefold() for each in known}
         sources = {each.source for each in known}
-        own = None if self.store_path is None else os.path.abspath(self.store_path)  # noqa: PTH100  # as the sources
-        added: list[RunFile] = []
+        given = set(self.sources)
+        named: dict[str, list[RunFile]] = defaultdict(list)
+        for each in known:
+            if not is_url(each.source):
+                named[os.path.basename(each.source)].append(each)  # noqa: PTH119  # a text, no path
+        namesakes: dict[str, _Namesakes] = {}
+        own = {path.name: path.parent for path in store_files}
+        found = Comparison([], [], [])
         for source in self.sources:
-            if source in sources or (own is not None and (source == own or source.startswith(f"{own}-"))):
+            if source in sources:
                 continue
+            if not is_url(source):
+                name = os.path.basename(source)  # noqa: PTH119  # as above
+                if name in own and _is_one(own[name], Path(source).parent):
+                    found.skipped.append(source)
+                    continue
+                if name in named and name not in namesakes:
+                    namesakes[name] = _Namesakes(named[name])
+                file = namesakes[name].take(source) if name in named else None
+                if file is not None:
+                    if file.source not in given:
+                        found.moved.append(replace(file, source=source))
+                    continue
             folder = _choose_folder(self.folder, _folder_name(source), folders)
-            added.append(RunFile(len(known) + len(added) + 1, source, folder))
-        return added
+            found.added.append(RunFile(len(known) + len(found.added) + 1, source, folder))
+        return found
 
 
-def begin_run(run: StoredRun, plan: RunPlan, client: Client, terms: RunTerms) -> None:
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a run gets, compared with the files that it has.
+
+    Attributes:
+        added: Files that it does not have.
+        moved: Files that it has, which are at another path now.
+        skipped: Paths of the store's own files.
+    """
+
+    added: list[RunFile]
+    moved: list[RunFile]
+    skipped: list[str]
+
+
+def begin_run(run: StoredRun, plan: RunPlan, client: Client, terms: RunTerms) -> Sequence[str]:
     """Own the connection, if no other process does, and store all files of a run.
 
+    Returns:
+        Paths that are no documents, because they are files of the store.
+
     Raises:
-        ConfigError: Another process works on the run, or owns a member of the group; or the folders are not safe to
-            write to.
+        ConfigError: Another run works on the connection, or another process owns a member of the group; or the folders
+            are not safe to write to.
         StoreUnavailable: The store cannot be used.
     """
     owned = run.own(each.name for each in client.members or (client,))
     if owned is not None and run.is_beside:
         raise ConfigError(f"{run.database.name} is in use by another run; wait for its end, or name another folder")
+    if owned is not None and run.is_owned_by_run(owned):
+        raise in_use(run, owned)
     if owned is not None and client.members:
         raise ConfigError(
             f"connection {owned!r} of the group {client.name!r} is in use by {run.owner_of(owned)}, which submits to "
@@ -141,9 +190,79 @@ def begin_run(run: StoredRun, plan: RunPlan, client: Client, terms: RunTerms) ->
         )
     known = run.files()
     check_folders(run.folder, known)
-    for file in known:
-        remove_temporary_files(run.folder / file.folder)
-    run.begin(terms, plan.new_files(known))
+    if owned is None:  # else another process may be downloading into them
+        for file in known:
+            remove_temporary_files(run.folder / file.folder)
+    found = plan.compare(known, run.store_files())
+    run.begin(terms, found.added, found.moved)
+    return found.skipped
+
+
+def in_use(run: StoredRun, connection: str) -> ConfigError:
+    """Return the error of a connection that another run owns: it would not submit the files of this one."""
+    return ConfigError(
+        f"connection {connection!r} is in use by another run on the store {run.database.name} "
+        f"({run.owner_of(connection)}); wait for its end, or name another store"
+    )
+
+
+class _Namesakes:
+    """The files of a run that have one name, among which a document is searched for that has another path."""
+
+    def __init__(self, files: Iterable[RunFile]) -> None:
+        self._present: dict[tuple[int, int], RunFile] = {}  # by device and inode
+        self._gone: list[RunFile] = []  # not where they were
+        for file in files:
+            facts = _facts(file.source)
+            if facts is None:
+                self._gone.append(file)
+            else:
+                self._present[facts.st_dev, facts.st_ino] = file
+
+    def take(self, source: str) -> RunFile | None:
+        """Return which file a document is; each that is gone only once. None if it is another one."""
+        facts = _facts(source)
+        if facts is None or not stat.S_ISREG(facts.st_mode):
+            return None
+        present = self._present.get((facts.st_dev, facts.st_ino))
+        # Two names (hard links) of one content are two documents.
+        if present and (facts.st_nlink == 1 or os.path.realpath(present.source) == os.path.realpath(source)):
+            return present
+        submitted = self._with_content(source, facts.st_size)
+        planned = [each for each in self._gone if each.submitted is None and each.phase is FilePhase.PLANNED]
+        # The nearest one: documents of one name in several folders may have moved together.
+        found = max(submitted or planned, key=lambda each: _common_end(each.source, source), default=None)
+        if found is not None:
+            self._gone.remove(found)
+        return found
+
+    def _with_content(self, source: str, size: int) -> list[RunFile]:
+        alike = [each for each in self._gone if each.submitted is not None and each.submitted.size == size]
+        try:
+            digest = fingerprint(Path(source)).digest if alike else ""
+        except OSError:
+            return alike  # it cannot be submitted now anyway, and must not be submitted twice later
+        return [each for each in alike if each.submitted is not None and each.submitted.digest == digest]
+
+
+def _is_one(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False
+
+
+def _facts(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116  # a text, no path
+    except (OSError, ValueError):
+        return None
+
+
+def _common_end(first: str, second: str) -> int:
+    """Return how many of their last names two paths have in common."""
+    pairs = zip(reversed(Path(first).parts), reversed(Path(second).parts), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def check_folders(parent: Path, files: Sequence[RunFile]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar, cast
 
-from sqlalchemy import RowMapping, Select, bindparam, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, bindparam, insert, select, update
 
 from taskbridge.errors import ConfigError, TaskFailed, printable
 from taskbridge.models import Task, TaskRef, Usage, UsageUnit, raise_if_failed
@@ -17,7 +18,7 @@ from taskbridge.store.database import Database
 from taskbridge.store.intents import Fingerprint, decode_name, encode_name
 from taskbridge.store.ownership import Ownership, Seen
 from taskbridge.store.runs.files import FilePhase, RunFile, RunTerms
-from taskbridge.store.schema import ACCOUNT, INTENT, RUN, WATCH, Phase, State
+from taskbridge.store.schema import ACCOUNT, INTENT, RUN, WATCH, OwnerKind, Phase, State
 
 T = TypeVar("T")
 
@@ -66,6 +67,10 @@ class FileState:
     problem: str
 
 
+class Forgotten(Exception):
+    """`Store.forget` ended the submission of a file while the run worked on it; nothing was written."""
+
+
 class StoredRun:
     """A run in a store. Thread-safe.
 
@@ -112,7 +117,7 @@ class StoredRun:
         """
         taken: dict[str, Ownership] = {}
         for name in sorted(connections):
-            taken[name] = Ownership(self.database, name)
+            taken[name] = Ownership(self.database, name, OwnerKind.RUN)
             if not taken[name].take():
                 for owner in taken.values():
                     owner.release()
@@ -125,6 +130,12 @@ class StoredRun:
         with self.database.reading() as opened:
             owner = opened.execute(select(ACCOUNT.c.owner).where(ACCOUNT.c.connection == connection)).scalar()
         return printable(owner or "another process", 200)
+
+    def is_owned_by_run(self, connection: str) -> bool:
+        """Whether the process that owns a connection, or did so last, is a run."""
+        with self.database.reading() as opened:
+            kind = opened.execute(select(ACCOUNT.c.owner_kind).where(ACCOUNT.c.connection == connection)).scalar()
+        return kind == OwnerKind.RUN
 
     def release(self) -> None:
         """Let other processes own the connections."""
@@ -156,10 +167,30 @@ class StoredRun:
     def _find(self) -> RowMapping | None:
         with self.database.reading() as opened:
             row = opened.execute(select(RUN).where(RUN.c.target == self._target)).mappings().one_or_none()
-            if row is None and self.is_beside:
-                rows = opened.execute(select(RUN).limit(2)).mappings().all()
-                row = rows[0] if len(rows) == 1 else None
+            if row is None:
+                rows = opened.execute(select(RUN)).mappings().all()
+                if self.is_beside:
+                    row = rows[0] if len(rows) == 1 else None
+                else:
+                    row = next((each for each in rows if self._is_folder(each["target"])), None)
+                    moved = [] if row is not None else [each for each in rows if self._was_moved_here(opened, each)]
+                    row = moved[0] if len(moved) == 1 else row
         return row
+
+    def _is_folder(self, target: str) -> bool:
+        """Whether the folder of a run is this one, under another path."""
+        try:
+            return Path(decode_name(target)).samefile(self.folder)
+        except OSError:
+            return False
+
+    def _was_moved_here(self, opened: Connection, row: RowMapping) -> bool:
+        """Whether the folder of a run is not where it was, and this one has its name and some of its results."""
+        before = decode_name(row["target"])
+        if Path(before).name != self.folder.absolute().name or os.path.lexists(before):
+            return False
+        names = opened.execute(select(INTENT.c.folder).where(INTENT.c.run == row["id"])).scalars()
+        return any((self.folder / decode_name(name)).is_dir() for name in names)
 
     def files(self) -> list[RunFile]:
         """Return all files, in order.
@@ -202,8 +233,8 @@ class StoredRun:
 
     # Writing.
 
-    def begin(self, terms: RunTerms, added: Iterable[RunFile]) -> None:
-        """Store a new run, or the new place of a known one, and add files; all of it or nothing."""
+    def begin(self, terms: RunTerms, added: Iterable[RunFile], moved: Iterable[RunFile] = ()) -> None:
+        """Store a new run, or the new place of a known one and of some of its files, and add files: all or nothing."""
         now = self.database.now()
         common = {
             "connection": terms.connection,
@@ -247,7 +278,14 @@ class StoredRun:
             ]
             if rows:
                 opened.execute(insert(INTENT), rows)
+            for each in moved:
+                opened.execute(_CHANGE, {"of": self._ids[each.number], "input": encode_name(each.source)})
         self._id = run
+
+    def store_files(self) -> Sequence[Path]:
+        """Return the files that the store consists of, which are no documents."""
+        with self.database.reading() as opened:
+            return self.database.files(opened.execute(select(ACCOUNT.c.connection)).scalars())
 
     def hand_over(self, number: int, connection: str) -> None:
         """Let the process that owns the connection submit a file, or search for it if it may have been submitted."""
@@ -271,6 +309,12 @@ class StoredRun:
         with self._mutex:
             owner = self._owner(recovery_token.get("connection"))
             owner.mark_sending(self._ids[number], recovery_token, content)
+
+    def mark_uploading(self, number: int, task: Task, content: Fingerprint) -> None:
+        """Store what a file contains whose task waits for it, just before it is sent."""
+        self._reopen(number, Phase.SENDING)
+        with self._mutex:
+            self._owner(task.connection).mark_uploading(self._ids[number], content)
 
     def mark_accepted(self, number: int, task: Task) -> None:
         """Store that the vendor created a task, and whether it has ended already."""
@@ -313,18 +357,29 @@ class StoredRun:
         self._change(number, error=printable(error, _MOST))
 
     def _change(self, number: int, **values: Any) -> None:
-        writing = self._owner(None).writing if self.is_owner else self.database.writing
-        with self._mutex, writing() as opened:
+        with self._mutex, self._writing() as opened:
             opened.execute(_CHANGE, {"of": self._ids[number], **values})
 
+    def _writing(self) -> AbstractContextManager[Connection]:
+        return self._owner(None).writing() if self.is_owner else self.database.writing()
+
     def _reopen(self, number: int, phase: Phase) -> None:
-        """Take up an uncertain or refused submission again; its next events get another key than the last ones."""
+        """Take up an uncertain or refused submission again; its next events get another key than the last ones.
+
+        Raises:
+            Forgotten: A person has decided meanwhile that nothing more happens with it.
+        """
         if number not in self._over:
             return
         first, dot, attempt = self._keys[number].partition(".")
         key = f"{first}.{int(attempt) + 1 if dot else 2}"
-        self._change(number, phase=phase, key=key, revision=KEPT)
-        self._keys[number] = key
+        with self._mutex, self._writing() as opened:
+            own = INTENT.c.id == self._ids[number]
+            reopened = update(INTENT).where(own, INTENT.c.phase.in_(_OVER))
+            if opened.execute(reopened.values(phase=phase, key=key, revision=KEPT)).rowcount:
+                self._keys[number] = key
+            elif opened.execute(select(INTENT.c.phase).where(own)).scalar() == Phase.FORGOTTEN:
+                raise Forgotten
         self._over.discard(number)
 
 
@@ -368,6 +423,8 @@ def _phase(row: RowMapping) -> tuple[FilePhase, Task | None]:
         return FilePhase.PLANNED, None
     if phase in (Phase.SENDING, Phase.UNCERTAIN):
         return FilePhase.SUBMITTING, None
+    if phase is Phase.FORGOTTEN:
+        return FilePhase.FORGOTTEN, None
     if row["downloaded_at"] is not None:
         return FilePhase.DONE, None
     if row["state"] is None or State(row["state"]) is not State.ENDED:

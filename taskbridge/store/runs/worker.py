@@ -27,6 +27,7 @@ from taskbridge._engine.operations import sending_time
 from taskbridge.errors import (
     ApiError,
     AuthenticationError,
+    InvalidInput,
     PermissionDenied,
     QuotaExceeded,
     SubmitUncertain,
@@ -38,9 +39,18 @@ from taskbridge.errors import (
 from taskbridge.models import raise_if_failed, total_usage
 from taskbridge.provider.payload import read_time
 from taskbridge.store.database import StoreUnavailable
-from taskbridge.store.intents import fingerprint, has_changed, is_readable, is_repeatable, may_be_accepted
+from taskbridge.store.intents import (
+    awaits_upload,
+    fingerprint,
+    has_changed,
+    is_readable,
+    is_repeatable,
+    may_be_accepted,
+)
 from taskbridge.store.ownership import OwnershipLost
 from taskbridge.store.runs.files import FilePhase, FileUpdate, RunFile
+from taskbridge.store.runs.plan import in_use
+from taskbridge.store.runs.stored import Forgotten
 from taskbridge.store.schema import Phase, State
 
 if TYPE_CHECKING:
@@ -185,6 +195,8 @@ class FileRunner:
             return self._download(file, task)
         except TaskFailed as failure:
             return FileUpdate(replace(file, phase=FilePhase.FAILED), "failed", failure.task, failure)
+        except Forgotten:
+            return FileUpdate(replace(file, phase=FilePhase.FORGOTTEN), "forgotten")
         except StoreUnavailable:
             raise
         except (TaskbridgeError, OSError) as error:
@@ -242,6 +254,8 @@ class FileRunner:
     def _end_by_owner(self, state: FileState) -> FileUpdate | None:
         """Return the last update of a file whose submission or task has come to an end."""
         file = state.file
+        if state.phase is Phase.FORGOTTEN:
+            return FileUpdate(file, "forgotten")
         if state.phase is Phase.REFUSED:
             return FileUpdate(file, "error", error=TaskbridgeError(state.problem, connection=self._terms.connection))
         if state.phase is Phase.UNCERTAIN:
@@ -250,7 +264,7 @@ class FileRunner:
         if state.state in (State.GIVEN_UP, State.DROPPED):
             raise TaskbridgeError(state.problem or "the task is not watched any more", ref=file.ref)
         if state.state is not State.ENDED or file.ref is None:
-            return None
+            return None if self.refusal is None else FileUpdate(file, "skipped")
         if state.task is not None:
             raise_if_failed(state.task)
         return self._download(file, self._client.get(file.ref))
@@ -261,6 +275,8 @@ class FileRunner:
             if not self._run.is_owner and monotonic() >= self._next_attempt:
                 if self._run.own([self._terms.connection]) is None:
                     self._run.take_back()
+                elif self._run.is_owned_by_run(self._terms.connection):
+                    self.refusal = in_use(self._run, self._terms.connection)
                 self._next_attempt = monotonic() + _OWNER_PAUSE
             return self._run.is_owner
 
@@ -364,7 +380,6 @@ class FileRunner:
         """Search for an uncertain submission; return no task if the file may be submitted again."""
         assert file.recovery_token is not None  # noqa: S101  # written together with the phase
         lost = SubmitUncertain("the vendor may or may not have accepted it", recovery_token=file.recovery_token)
-        given = file.source if is_readable(file.source) else None
         self.updates.put(FileUpdate(file, "recovering"))
         pause, started = _RECOVERY_PAUSE, monotonic()
         while True:
@@ -372,7 +387,7 @@ class FileRunner:
             failure: TaskbridgeError | None = None
             try:
                 with self._submitting():
-                    task = self._client.recover(lost, given)
+                    file, task = self._search(file, lost)
             except UnsupportedFeature as error:
                 if self._limits.resubmit_uncertain:
                     break
@@ -382,14 +397,14 @@ class FileRunner:
                 if _refuses_account(error):
                     self.refusal = error
                     return FileUpdate(file, "uncertain", error=error)
-                if isinstance(error, ApiError) and not error.authorized and not error.retryable:
-                    raise  # the job is known, and the host of its upload form refuses the document
+                if not _is_of_search(error):
+                    raise
                 task, failure = None, error
             if task is not None:
                 self._run.mark_accepted(file.number, task)
                 return replace(file, phase=FilePhase.ACCEPTED, ref=task.ref), task
             size = 0 if file.submitted is None else file.submitted.size
-            left = self._limits.settle + sending_time(size) - max(age_of(file.recovery_token), monotonic() - started)
+            left = self._limits.settle + sending_time(size) - max(age_of(lost.recovery_token), monotonic() - started)
             if left <= 0.0:
                 if failure is not None:
                     self._run.mark_uncertain(file.number, error_text(failure))
@@ -400,6 +415,17 @@ class FileRunner:
         self._check_stop()
         self._run.mark_planned(file.number, None)
         return replace(file, phase=FilePhase.PLANNED, recovery_token=None), None
+
+    def _search(self, file: RunFile, lost: SubmitUncertain) -> tuple[RunFile, Task | None]:
+        """Search for an uncertain submission once, and send its document if the vendor does not have that."""
+        task = self._client.recover(lost)
+        if task is None or not awaits_upload(task) or not is_readable(file.source):
+            return file, task
+        if not is_url(file.source):
+            content = fingerprint(Path(file.source))  # it may have changed since the submission
+            self._run.mark_uploading(file.number, task, content)
+            file = replace(file, submitted=content)
+        return file, self._client.recover(lost, file.source)
 
     def _has_reached_cost(self) -> bool:
         limit = self._limits.max_cost
@@ -571,8 +597,8 @@ class RunPool:
 
 def ended_before(file: RunFile) -> FileUpdate:
     """Return how a file ended in an earlier run; ``skipped`` if it still needs work."""
-    if file.phase is FilePhase.FAILED:
-        return FileUpdate(file, "failed")
+    if file.phase in (FilePhase.FAILED, FilePhase.FORGOTTEN):
+        return FileUpdate(file, file.phase.value)
     if file.phase is FilePhase.DONE:
         return FileUpdate(file, "changed" if has_changed(file.source, file.submitted) else "done")
     return FileUpdate(file, "skipped")
@@ -581,6 +607,12 @@ def ended_before(file: RunFile) -> FileUpdate:
 def _refuses_account(error: TaskbridgeError) -> bool:
     """Whether nothing more can be submitted; in a group, another member may accept the next file later."""
     return isinstance(error, _ACCOUNT_ERRORS) and error.authorized and not error.retryable
+
+
+def _is_of_search(error: TaskbridgeError) -> bool:
+    """Whether the search for a submission failed; False if that found it, and its document cannot be sent or stored."""
+    is_refused_upload = isinstance(error, ApiError) and not error.authorized and not error.retryable
+    return not is_refused_upload and not isinstance(error, InvalidInput | StoreUnavailable)
 
 
 def _uncertain(file: RunFile, recovery_token: Mapping[str, Any], content: Fingerprint | None) -> RunFile:

@@ -17,6 +17,7 @@ def upgrade() -> None:
         sa.Column("connection", sa.String(100), primary_key=True),
         sa.Column("epoch", sa.Integer, nullable=False),
         sa.Column("owner", sa.Text),
+        sa.Column("owner_kind", sa.String(20)),
         sa.Column("owner_since", sa.Float),
         sa.Column("revision", sa.BigInteger, nullable=False),
         sa.Column("position", sa.BigInteger, nullable=False),
