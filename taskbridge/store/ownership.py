@@ -129,7 +129,13 @@ class Ownership:
         # that wait for the row only one by one, five seconds each, before the next owner gets it.
         self._writes = threading.Lock()
         self._epoch = 0
-        renew_after_fork(self, Ownership.release)  # a forked child owns nothing; the parent's lock stays
+        self._is_released = False
+        renew_after_fork(self, Ownership._begin_process)
+
+    def _begin_process(self) -> None:
+        """Own nothing in a forked child; the parent's lock stays."""
+        self._writes = threading.Lock()
+        self._lock.release()
 
     # Owning.
 
@@ -144,7 +150,7 @@ class Ownership:
         return self._epoch
 
     def take(self) -> bool:
-        """Become the owner; False if another process is.
+        """Become the owner; False if another process is, or if this object was released.
 
         Raises:
             StoreUnavailable: The database cannot be used, or it lost changes that this process has seen.
@@ -152,7 +158,10 @@ class Ownership:
         """
         if not self._lock.take():
             return False
-        with self._database.writing(is_owner=True) as opened:
+        if self._is_released:  # perhaps before the lock was taken
+            self._lock.release()
+            return False
+        with self._database.writing(self._lock) as opened:
             account = {"connection": self.connection, "epoch": 0, "revision": 0, "position": 0}
             created = self._database.insert(ACCOUNT).values(account)
             opened.execute(created.on_conflict_do_nothing(index_elements=["connection"]))
@@ -180,7 +189,8 @@ class Ownership:
         self._lock.remove()
 
     def release(self) -> None:
-        """Let another process take over."""
+        """Let another process take over, for good: a `take` in another thread that ends later owns nothing."""
+        self._is_released = True
         self._lock.release()
 
     @contextmanager
@@ -191,12 +201,13 @@ class Ownership:
             OwnershipLost: This process is not the owner any more.
             StoreUnavailable: The database cannot be written.
         """
-        if not self.is_held:
-            raise OwnershipLost
-        with self._writes, self._database.writing(is_owner=True) as opened:
-            if opened.execute(_LOCK, {"of": self.connection, "in_epoch": self._epoch}).first() is None:
+        with self._writes:
+            if not self.is_held:
                 raise OwnershipLost
-            yield opened
+            with self._database.writing(self._lock) as opened:
+                if opened.execute(_LOCK, {"of": self.connection, "in_epoch": self._epoch}).first() is None:
+                    raise OwnershipLost
+                yield opened
 
     def set_pause(self, problem: str | None, paused_until: float | None) -> None:
         """Store why nothing is polled or sent at present, and until when, in seconds since the epoch, if known."""
@@ -219,7 +230,7 @@ class Ownership:
 
     def handover(self) -> Handover:
         """Return what the owner before has left."""
-        with self._database.reading() as opened:
+        with self._database.reading(self._lock) as opened:
             query = select(ACCOUNT.c.paused_until, ACCOUNT.c.durations)
             row = opened.execute(query.where(ACCOUNT.c.connection == self.connection)).one()
         return Handover(row.paused_until, row.durations)
@@ -231,7 +242,7 @@ class Ownership:
             OwnershipLost: Another process has taken over.
             StoreUnavailable: The database cannot be read.
         """
-        with self._database.reading() as opened:
+        with self._database.reading(self._lock) as opened:
             account = select(ACCOUNT.c.epoch, ACCOUNT.c.revision, ACCOUNT.c.position)
             row = opened.execute(account.where(ACCOUNT.c.connection == self.connection)).one_or_none()
             if row is None or row.epoch != self._epoch:
@@ -277,7 +288,7 @@ class Ownership:
 
     def intent(self, number: int) -> RowMapping:
         """Return a submission."""
-        with self._database.reading() as opened:
+        with self._database.reading(self._lock) as opened:
             return opened.execute(select(INTENT).where(INTENT.c.id == number)).mappings().one()
 
     # Writing submissions.

@@ -389,6 +389,14 @@ def test_an_owner_that_lost_its_lock_writes_nothing(store: tb.Store) -> None:
     second.release()
 
 
+def test_an_ownership_that_was_released_takes_nothing_afterwards(store: tb.Store) -> None:
+    first, second = owner_of(store), Ownership(store.database, "acme")
+    first.release()
+    assert not first.take()  # as in a thread that begins late
+    assert second.take()
+    second.release()
+
+
 # The file.
 
 
