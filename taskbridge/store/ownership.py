@@ -12,7 +12,7 @@ import socket
 import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any, Final
 
@@ -51,7 +51,7 @@ _CHANGE_INTENT: Final = (
 _EVENT_WITH_KEY: Final = select(EVENT.c.position).where(EVENT.c.key == bindparam("of"))
 _FOLLOWED: Final = (WATCH.c.ref, WATCH.c.state, WATCH.c.until, WATCH.c.submitted_at)
 _WATCH: Final = select(*_FOLLOWED).where(WATCH.c.ref == bindparam("of"))
-_OPEN: Final = select(WATCH.c.ref, WATCH.c.seq, WATCH.c.meta).where(
+_OPEN: Final = select(WATCH.c.ref, WATCH.c.seq, WATCH.c.meta, WATCH.c.until).where(
     WATCH.c.ref.in_(bindparam("refs", expanding=True)), WATCH.c.state == State.OPEN
 )
 
@@ -75,12 +75,14 @@ class Seen:
         state: What the watch becomes; open for a change before the end.
         task: The snapshot.
         error: Why it was given up.
+        passed: Its `until` that has passed, in seconds since the epoch, if it was given up for that.
     """
 
     ref: TaskRef
     state: State
     task: Task | None
     error: str | None = None
+    passed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,8 +413,10 @@ def store_seen(database: Database, opened: Connection, connection: str, seen: It
     rows = opened.execute(_OPEN, {"refs": list(latest)}).all()
     changed: list[dict[str, Any]] = []
     events: list[dict[str, Any]] = []
-    for ref, seq, meta in rows:
+    for ref, seq, meta, until in rows:
         each = latest[ref]
+        if each.passed is not None and until != each.passed and (until is None or until > now):
+            each = replace(each, state=State.OPEN, error=None)  # a caller has extended the wait
         is_end = each.state is not State.OPEN
         snapshot = None if each.task is None else without_contents(each.task.to_dict())
         changed.append(

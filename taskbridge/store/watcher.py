@@ -392,8 +392,9 @@ class _Account:
                 return Seen(ref, State.OPEN, task)
             del self._until[ref]
             return Seen(ref, State.ENDED, task)
+        passed: float | None = None
         if isinstance(error, WaitTimeout):
-            until = self._until[ref]
+            passed = until = self._until[ref]
             if until is None or self._now() < until - 1.0:
                 self._add(ref)  # the clock was set back; or the bridge was closed, which this raises
                 return None
@@ -401,7 +402,7 @@ class _Account:
             self._resume.add(ref)
             return None
         del self._until[ref]
-        return Seen(ref, State.GIVEN_UP, task, _text(error))
+        return Seen(ref, State.GIVEN_UP, task, _text(error), passed)
 
     def _put(self, seen: Seen) -> None:
         self._seen.append(seen)

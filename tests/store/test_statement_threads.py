@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -147,6 +148,23 @@ def test_a_watcher_whose_bridge_is_closed_before_it_owns_a_connection_leaves_non
 
     run_with_few_threads(work)
     assert [name for name in NAMES if not can_be_owned(other, name)] == []
+
+
+def test_a_wait_that_is_extended_while_the_owner_gives_it_up_continues(
+    store: tb.Store, config: Path, emulator: Emulator
+) -> None:
+    waiting = f"cloudconvert:{emulator.samples('cloudconvert')['waiting-upload']}"
+    passes, later = datetime.now(UTC) + timedelta(seconds=3), datetime.now(UTC) + timedelta(days=1)
+    store.watch(waiting, until=passes)
+    with tb.Watcher(store, config=config, connections=["cloudconvert"], interval=0.05):
+        until(lambda: store.find()[0].task)
+        with store.begin() as tx:
+            tx.watch(waiting, until=later)  # the owner's writes wait until the block ends
+            until(lambda: datetime.now(UTC) > passes + timedelta(seconds=1))
+        polls = emulator.count("cloudconvert")
+        until(lambda: emulator.count("cloudconvert") > polls + 2)
+        assert [(each.state, each.until) for each in store.find()] == [("open", later)]
+        assert list(store.events("test")) == []
 
 
 # What only PostgreSQL has: rows that are locked one by one, and a server that hangs.
