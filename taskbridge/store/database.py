@@ -140,11 +140,11 @@ class Database(ABC):
         """Let `now` follow the clock of the database."""
 
     @abstractmethod
-    def _reading(self) -> AbstractContextManager[Connection]:
+    def _reading(self, owner: OwnerLock | None) -> AbstractContextManager[Connection]:
         """Open a connection to read."""
 
     @abstractmethod
-    def _writing(self, *, is_owner: bool) -> AbstractContextManager[Connection]:
+    def _writing(self, owner: OwnerLock | None) -> AbstractContextManager[Connection]:
         """Open a transaction to write."""
 
     @abstractmethod
@@ -158,27 +158,31 @@ class Database(ABC):
     # Transactions.
 
     @contextmanager
-    def reading(self) -> Generator[Connection]:
+    def reading(self, owner: OwnerLock | None = None) -> Generator[Connection]:
         """Read; in PostgreSQL, each statement sees what was committed when it began.
+
+        Args:
+            owner: The lock of the owner that reads; when it is lost or released, a statement of PostgreSQL ends.
 
         Raises:
             StoreUnavailable: It cannot be read.
         """
-        with self.translating(), self._reading() as connection:
+        with self.translating(), self._reading(owner) as connection:
             yield connection
 
     @contextmanager
-    def writing(self, *, is_owner: bool = False) -> Generator[Connection]:
+    def writing(self, owner: OwnerLock | None = None) -> Generator[Connection]:
         """Write in a transaction; it is on disk when the block ends.
 
         Args:
-            is_owner: Whether the block holds up nothing but the database: then the database ends the transaction of a
-                process that is stopped in it after seconds, so that the next owner does not wait for its locks.
+            owner: The lock of the owner that writes, as for `reading`. The block must hold up nothing but the database,
+                which ends the transaction of a process that is stopped in it after seconds, so that the next owner does
+                not wait for its locks.
 
         Raises:
             StoreUnavailable: It cannot be written.
         """
-        with self.translating(), self._writing(is_owner=is_owner) as connection:
+        with self.translating(), self._writing(owner) as connection:
             yield connection
 
     @contextmanager

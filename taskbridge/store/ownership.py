@@ -12,7 +12,7 @@ import socket
 import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any, Final
 
@@ -51,7 +51,7 @@ _CHANGE_INTENT: Final = (
 _EVENT_WITH_KEY: Final = select(EVENT.c.position).where(EVENT.c.key == bindparam("of"))
 _FOLLOWED: Final = (WATCH.c.ref, WATCH.c.state, WATCH.c.until, WATCH.c.submitted_at)
 _WATCH: Final = select(*_FOLLOWED).where(WATCH.c.ref == bindparam("of"))
-_OPEN: Final = select(WATCH.c.ref, WATCH.c.seq, WATCH.c.meta).where(
+_OPEN: Final = select(WATCH.c.ref, WATCH.c.seq, WATCH.c.meta, WATCH.c.until).where(
     WATCH.c.ref.in_(bindparam("refs", expanding=True)), WATCH.c.state == State.OPEN
 )
 
@@ -75,12 +75,14 @@ class Seen:
         state: What the watch becomes; open for a change before the end.
         task: The snapshot.
         error: Why it was given up.
+        passed: Its `until` that has passed, in seconds since the epoch, if it was given up for that.
     """
 
     ref: TaskRef
     state: State
     task: Task | None
     error: str | None = None
+    passed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,13 @@ class Ownership:
         # that wait for the row only one by one, five seconds each, before the next owner gets it.
         self._writes = threading.Lock()
         self._epoch = 0
-        renew_after_fork(self, Ownership.release)  # a forked child owns nothing; the parent's lock stays
+        self._is_released = False
+        renew_after_fork(self, Ownership._begin_process)
+
+    def _begin_process(self) -> None:
+        """Own nothing in a forked child; the parent's lock stays."""
+        self._writes = threading.Lock()
+        self._lock.release()
 
     # Owning.
 
@@ -146,7 +154,7 @@ class Ownership:
         return self._epoch
 
     def take(self) -> bool:
-        """Become the owner; False if another process is.
+        """Become the owner; False if another process is, or if this object was released.
 
         Raises:
             StoreUnavailable: The database cannot be used, or it lost changes that this process has seen.
@@ -154,7 +162,10 @@ class Ownership:
         """
         if not self._lock.take():
             return False
-        with self._database.writing(is_owner=True) as opened:
+        if self._is_released:  # perhaps before the lock was taken
+            self._lock.release()
+            return False
+        with self._database.writing(self._lock) as opened:
             account = {"connection": self.connection, "epoch": 0, "revision": 0, "position": 0}
             created = self._database.insert(ACCOUNT).values(account)
             opened.execute(created.on_conflict_do_nothing(index_elements=["connection"]))
@@ -183,7 +194,8 @@ class Ownership:
         self._lock.remove()
 
     def release(self) -> None:
-        """Let another process take over."""
+        """Let another process take over, for good: a `take` in another thread that ends later owns nothing."""
+        self._is_released = True
         self._lock.release()
 
     @contextmanager
@@ -194,12 +206,13 @@ class Ownership:
             OwnershipLost: This process is not the owner any more.
             StoreUnavailable: The database cannot be written.
         """
-        if not self.is_held:
-            raise OwnershipLost
-        with self._writes, self._database.writing(is_owner=True) as opened:
-            if opened.execute(_LOCK, {"of": self.connection, "in_epoch": self._epoch}).first() is None:
+        with self._writes:
+            if not self.is_held:
                 raise OwnershipLost
-            yield opened
+            with self._database.writing(self._lock) as opened:
+                if opened.execute(_LOCK, {"of": self.connection, "in_epoch": self._epoch}).first() is None:
+                    raise OwnershipLost
+                yield opened
 
     def set_pause(self, problem: str | None, paused_until: float | None) -> None:
         """Store why nothing is polled or sent at present, and until when, in seconds since the epoch, if known."""
@@ -222,7 +235,7 @@ class Ownership:
 
     def handover(self) -> Handover:
         """Return what the owner before has left."""
-        with self._database.reading() as opened:
+        with self._database.reading(self._lock) as opened:
             query = select(ACCOUNT.c.paused_until, ACCOUNT.c.durations)
             row = opened.execute(query.where(ACCOUNT.c.connection == self.connection)).one()
         return Handover(row.paused_until, row.durations)
@@ -234,7 +247,7 @@ class Ownership:
             OwnershipLost: Another process has taken over.
             StoreUnavailable: The database cannot be read.
         """
-        with self._database.reading() as opened:
+        with self._database.reading(self._lock) as opened:
             account = select(ACCOUNT.c.epoch, ACCOUNT.c.revision, ACCOUNT.c.position)
             row = opened.execute(account.where(ACCOUNT.c.connection == self.connection)).one_or_none()
             if row is None or row.epoch != self._epoch:
@@ -280,7 +293,7 @@ class Ownership:
 
     def intent(self, number: int) -> RowMapping:
         """Return a submission."""
-        with self._database.reading() as opened:
+        with self._database.reading(self._lock) as opened:
             return opened.execute(select(INTENT).where(INTENT.c.id == number)).mappings().one()
 
     # Writing submissions.
@@ -407,8 +420,10 @@ def store_seen(database: Database, opened: Connection, connection: str, seen: It
     rows = opened.execute(_OPEN, {"refs": list(latest)}).all()
     changed: list[dict[str, Any]] = []
     events: list[dict[str, Any]] = []
-    for ref, seq, meta in rows:
+    for ref, seq, meta, until in rows:
         each = latest[ref]
+        if each.passed is not None and until != each.passed and (until is None or until > now):
+            each = replace(each, state=State.OPEN, error=None)  # a caller has extended the wait
         is_end = each.state is not State.OPEN
         snapshot = None if each.task is None else without_contents(each.task.to_dict())
         changed.append(

@@ -14,8 +14,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
+from math import inf
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NoReturn, TypeVar
 
 import psycopg
 from psycopg import pq
@@ -27,8 +28,10 @@ from sqlalchemy.exc import DatabaseError, DisconnectionError, OperationalError
 
 from taskbridge.errors import ConfigError, printable
 from taskbridge.provider.clock import Clock, SystemClock
-from taskbridge.store.database import Database, StoreUnavailable, problem_of
+from taskbridge.store.database import Database, OwnerLock, StoreUnavailable, problem_of
 from taskbridge.store.schema import EVENT, WATCH
+
+T = TypeVar("T")
 
 _OLDEST: Final = 14  # the first with idle_session_timeout
 _NAMESPACE: Final = 0x7461736B  # "task": the first number of each advisory lock; the keys of other programs differ
@@ -43,6 +46,11 @@ _IDLE_TIMEOUT: Final = "set_config('idle_session_timeout', '5s', false)"  # _IDL
 _LOCK_WAIT: Final = "30s"  # for a row that another transaction has locked
 _OWNER_PAUSE: Final = "5s"  # between two statements of an owner's transaction, before PostgreSQL ends it
 _CALLER_PAUSE: Final = "60s"  # the same for `Store.begin`, whose block may read large files
+_ANSWER: Final = 60.0  # seconds without a byte after which a statement of a caller ends; longer than _LOCK_WAIT
+
+_KEPT: Final = 10  # connections that stay open
+_CALLERS: Final = 30  # connections that callers use at the same time; owners do not wait for one of these
+_TURN: Final = 30.0  # seconds that a caller waits for one
 
 _CONNECT: Final[dict[str, Any]] = {"connect_timeout": 5, "fallback_application_name": "taskbridge"}
 _ALIVE: Final[dict[str, Any]] = {
@@ -123,12 +131,12 @@ class PostgresDatabase(Database):
 
         def connect() -> psycopg.Connection[Any]:
             # A pooler passes statements of one client to several sessions, of which each prepares its own.
-            return psycopg.connect(self._conninfo, prepare_threshold=None if is_pooled else 5)
+            return BoundedConnection.connect(self._conninfo, prepare_threshold=None if is_pooled else 5)
 
         engine = create_engine(
-            "postgresql+psycopg://", creator=connect, pool_size=10, max_overflow=20, hide_parameters=True
+            "postgresql+psycopg://", creator=connect, pool_size=_KEPT, max_overflow=-1, hide_parameters=True
         )
-        event.listen(engine, "checkout", _refuse_closed)
+        event.listen(engine, "checkout", _on_checkout)
         super().__init__(_name_of(parameters), engine, clock)
         self._reader = engine.execution_options(isolation_level="AUTOCOMMIT")
         self.session = LockSession(self.name, self._lock_conninfo, self._follow)
@@ -139,11 +147,11 @@ class PostgresDatabase(Database):
     def _check(self, *, is_pooled: bool) -> None:
         version, is_standby, now, is_lock_pooled, problem = 0, False, 0.0, False, ""
         try:
-            with psycopg.connect(self._conninfo, autocommit=True) as opened:
+            with BoundedConnection.connect(self._conninfo, autocommit=True) as opened:
                 version, is_standby = opened.execute(_SERVER).fetchone() or (0, False)
                 (now,) = opened.execute(_CLOCK).fetchone() or (0.0,)
             is_lock_pooled = version >= _OLDEST and is_behind_pooler(
-                lambda: psycopg.connect(self._lock_conninfo, autocommit=True, prepare_threshold=None)
+                lambda: BoundedConnection.connect(self._lock_conninfo, autocommit=True, prepare_threshold=None)
             )
         except psycopg.Error as error:
             problem = problem_of(error)
@@ -167,6 +175,7 @@ class PostgresDatabase(Database):
 
     def _begin_process(self) -> None:
         super()._begin_process()
+        self._turns = threading.BoundedSemaphore(_CALLERS)
         session = getattr(self, "session", None)  # not at the first call, from the constructor
         if session is not None:
             self._inherited.append(session)
@@ -203,16 +212,36 @@ class PostgresDatabase(Database):
         return bool(raw.info.transaction_status != pq.TransactionStatus.IDLE)
 
     @contextmanager
-    def _reading(self) -> Generator[Connection]:
-        with self._reader.connect() as connection:
+    def _reading(self, owner: OwnerLock | None) -> Generator[Connection]:
+        with self._turn(owner), self._reader.connect() as connection:
+            _raw(connection).owner = owner
             yield connection
 
     @contextmanager
-    def _writing(self, *, is_owner: bool) -> Generator[Connection]:
-        with self.engine.begin() as connection:
-            pause = _OWNER_PAUSE if is_owner else _CALLER_PAUSE
+    def _writing(self, owner: OwnerLock | None) -> Generator[Connection]:
+        with self._turn(owner), self.engine.begin() as connection:
+            _raw(connection).owner = owner
+            pause = _CALLER_PAUSE if owner is None else _OWNER_PAUSE
             self._follow(connection.exec_driver_sql(_BEGIN_WRITING, (pause,)).one()[-1])
             yield connection
+
+    @contextmanager
+    def _turn(self, owner: OwnerLock | None) -> Generator[None]:
+        """Let only so many callers use connections at the same time."""
+        turns = self._turns  # a forked child has others
+        if owner is not None:
+            yield
+        elif turns.acquire(timeout=_TURN):
+            try:
+                yield
+            finally:
+                turns.release()
+        else:
+            raise StoreUnavailable(
+                f"the store {self.name} cannot be used: {_CALLERS} threads of this process use it, and none of them "
+                f"ended in {_TURN:.0f} s",
+                retryable=True,
+            )
 
     def _is_outage(self, error: DatabaseError) -> bool:
         """Whether the server has stopped, or the connection is lost; that it is PostgreSQL is known already."""
@@ -221,6 +250,7 @@ class PostgresDatabase(Database):
     @contextmanager
     def _migrating(self) -> Generator[Connection]:
         with self.engine.begin() as connection:
+            _raw(connection).answer = inf  # a large table takes its time
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_NAMESPACE}, {_MIGRATION})")
             yield connection
 
@@ -249,6 +279,53 @@ class PostgresDatabase(Database):
         pool = NullPool(lambda: borrowed, dialect=self.engine.dialect, reset_on_return=None)
         with self.translating(), Engine(pool, self.engine.dialect, self.engine.url).connect() as joined:
             yield joined
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection that is closed when the database does not answer: psycopg waits without end for one that hangs.
+
+    Attributes:
+        owner: The lock of the owner that uses it; when it is lost or released, no answer is waited for.
+        answer: Seconds to wait for an answer otherwise.
+    """
+
+    owner: OwnerLock | None = None
+    answer: float = _ANSWER
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **options: Any) -> T:
+        """Wait for what a generator of psycopg asks of the server.
+
+        Raises:
+            psycopg.OperationalError: There is no answer in time.
+        """
+        return super().wait(self._bounded(gen), *args, **options)
+
+    def _bounded(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        last = monotonic()
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if ready:
+                    last = monotonic()
+                elif self.owner is not None and not self.owner.is_held:
+                    self._give_up("there was no answer while this process owned the connection")
+                elif monotonic() - last > self.answer:
+                    self._give_up("the database does not answer")
+                wanted = gen.send(ready)
+        except StopIteration as ended:
+            result: T = ended.value
+            return result
+
+    def _give_up(self, problem: str) -> NoReturn:
+        self.close()  # in the thread that waits, as its socket must not go away under it
+        raise psycopg.OperationalError(problem)
+
+
+def _raw(connection: Connection) -> BoundedConnection:
+    raw = connection.connection.dbapi_connection
+    assert isinstance(raw, BoundedConnection)  # noqa: S101  # `connect` creates no other
+    return raw
 
 
 class _Borrowed:
@@ -338,6 +415,7 @@ class LockSession:
         self._held: dict[str, AdvisoryLock] = {}
         self._users: set[AdvisoryLock] = set()
         self._stopping = threading.Event()
+        self._failure = (0.0, "")  # when the last attempt failed, by the monotonic clock, and why
 
     def is_held(self, lock: AdvisoryLock) -> bool:
         """Whether no other process can have this lock."""
@@ -349,9 +427,13 @@ class LockSession:
         Raises:
             StoreUnavailable: The database does not answer.
         """
-        problem = ""
+        problem, begun = "", monotonic()
         with self._mutex:
             self._users.add(lock)
+            failed_at, problem = self._failure
+            if self._opened is None and failed_at > begun:
+                # It failed for another lock while this one waited: it would fail again, and many would wait for long.
+                raise StoreUnavailable(f"the store {self._name} cannot be used: {problem}", retryable=True)
             try:
                 opened = self._opened or self._open()
                 holder = self._held.get(lock.connection)
@@ -359,6 +441,7 @@ class LockSession:
                     holder = self._held[lock.connection] = lock
             except psycopg.Error as error:
                 problem = problem_of(error)
+                self._failure = (monotonic(), problem)
                 self._lose()
             else:
                 return holder is lock
@@ -477,8 +560,9 @@ def _query(pgconn: pq.abc.PGconn, statement: str, seconds: float) -> list[str]:
     return row
 
 
-def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
+def _on_checkout(connection: Any, _record: object, _proxy: object) -> None:
     """Let the pool open another connection if the server has closed this one, as after a restart."""
+    connection.owner, connection.answer = None, _ANSWER
     try:
         connection.pgconn.consume_input()
         connection.pgconn.consume_input()  # the first may have read the server's farewell

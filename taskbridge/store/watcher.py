@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from math import inf
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from sqlalchemy import RowMapping
 
@@ -47,6 +49,7 @@ from taskbridge.store.reports import status_of
 from taskbridge.store.schema import LONGEST_REF, Phase, State
 from taskbridge.store.store import Store
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _SENDERS: Final = 4  # submissions of a connection that are sent at the same time
@@ -110,6 +113,9 @@ class Watcher:
     async def run(self) -> None:
         """Work until `stop` is called, also while the database cannot be used for a time.
 
+        Each connection has a thread, which waits for the database. When this ends, also if it is cancelled, these
+        threads have ended and other processes can own the connections.
+
         Raises:
             ConfigError: A connection is not configured, or the bridge was closed.
         """
@@ -137,28 +143,30 @@ class Watcher:
         unsaved: Iterable[Seen] = ()
         epoch = 0
         ownership = Ownership(self._store.database, name)
+        thread = _StatementThread(name)
         try:
             while not self._stopping.is_set():
                 pause = self._interval
                 try:
-                    is_owner, failures = await asyncio.to_thread(ownership.take), 0
+                    is_owner, failures = await thread.run(ownership.take), 0
                     if is_owner:
                         waits = False
                         log("store-owner", connection=name, store=store)
-                        # The next time has an object of its own: a thread may still write for this one.
-                        owner, ownership = ownership, Ownership(self._store.database, name)
-                        if owner.epoch != epoch + 1:  # another process was the owner meanwhile
+                        if ownership.epoch != epoch + 1:  # another process was the owner meanwhile
                             unsaved = ()
-                        epoch = owner.epoch
+                        epoch = ownership.epoch
                         work = _Account(
                             self._store,
-                            owner,
+                            ownership,
                             client,
+                            thread,
                             self._stopping,
                             interval=self._interval,
                             settle=self._settle,
                             unsaved=unsaved,
                         )
+                        # The next time has an object of its own: the thread may still write for this one.
+                        owner, ownership = ownership, Ownership(self._store.database, name)
                         try:
                             await self._own(name, owner, work)
                         finally:
@@ -174,7 +182,7 @@ class Watcher:
                     log("store-unavailable", connection=name, error=error.message, pause=pause)
                 await _wait(self._stopping, pause)
         finally:
-            await asyncio.to_thread(ownership.release)
+            await _in_new_thread(partial(_end, ownership, thread))
 
     async def _own(self, name: str, ownership: Ownership, work: _Account) -> None:
         self._owned.add(name)
@@ -182,7 +190,7 @@ class Watcher:
             await work.run()
         finally:
             self._owned.discard(name)
-            await asyncio.to_thread(ownership.release)
+            await _in_new_thread(ownership.release)
 
 
 class _Account:
@@ -192,6 +200,7 @@ class _Account:
         store: The store.
         ownership: Of the connection.
         client: Of the connection.
+        thread: Executes the statements.
         stopping: Ends the work.
         interval: Seconds between two reads of what callers have stored.
         settle: As for `Watcher`.
@@ -203,6 +212,7 @@ class _Account:
         store: Store,
         ownership: Ownership,
         client: Client,
+        thread: _StatementThread,
         stopping: asyncio.Event,
         *,
         interval: float,
@@ -212,6 +222,7 @@ class _Account:
         self._store = store
         self._ownership = ownership
         self._client = client
+        self._thread = thread
         self._stopping = stopping
         self._interval = interval
         self._settle = settle
@@ -244,9 +255,9 @@ class _Account:
         Raises:
             OwnershipLost: Another process owns the connection, or soon will.
         """
-        senders = [self._send() for _ in range(_SENDERS)]
         try:
             await self._take_over()
+            senders = [self._send() for _ in range(_SENDERS)]
             await _together([self._guard(), self._read_store(), self._read_watch(), self._write(), *senders])
             await self._save_durations()
         finally:
@@ -261,7 +272,7 @@ class _Account:
 
     async def _take_over(self) -> None:
         """Keep to the pause of the owner before, and learn what it has learned, before the first request."""
-        left = await asyncio.to_thread(self._ownership.handover)
+        left = await self._thread.run(self._ownership.handover)
         paused_until = self._by_this_clock(left.paused_until)
         if paused_until is not None and paused_until > self._store.clock.now():
             self._client.pause_until(paused_until)
@@ -278,7 +289,7 @@ class _Account:
         finished = self._client.stats()[self._client.name].finished
         if finished != self._finished:
             self._finished = finished
-            await asyncio.to_thread(self._ownership.set_durations, self._client.save_durations())
+            await self._thread.run(self._ownership.set_durations, self._client.save_durations())
         self._save_at = asyncio.get_running_loop().time() + _SAVE_PAUSE
 
     # What callers store.
@@ -286,7 +297,7 @@ class _Account:
     async def _read_store(self) -> None:
         revision = -1
         while not self._stopping.is_set():
-            changes = await asyncio.to_thread(self._ownership.changes, revision)
+            changes = await self._thread.run(self._ownership.changes, revision)
             if changes is not None:
                 revision = changes.revision
                 for number, row in enumerate(changes.watches):
@@ -317,7 +328,7 @@ class _Account:
         if status == self._reported and now < self._reported_at + _LONGEST_PAUSE:
             return
         self._reported, self._reported_at = status, now
-        await asyncio.to_thread(self._ownership.set_status, status)
+        await self._thread.run(self._ownership.set_status, status)
 
     def _follow(self, row: RowMapping, known: Task | None = None) -> None:
         """Watch a task as its row says."""
@@ -361,7 +372,7 @@ class _Account:
         now = asyncio.get_running_loop().time()
         if now >= self._prune_at:
             self._prune_at = now + _PRUNE_EVERY
-            await asyncio.to_thread(self._ownership.prune_webhooks)
+            await self._thread.run(self._ownership.prune_webhooks)
 
     def _drop(self, ref: TaskRef) -> None:
         del self._until[ref]
@@ -390,8 +401,9 @@ class _Account:
                 return Seen(ref, State.OPEN, task)
             del self._until[ref]
             return Seen(ref, State.ENDED, task)
+        passed: float | None = None
         if isinstance(error, WaitTimeout):
-            until = self._until[ref]
+            passed = until = self._until[ref]
             if until is None or self._now() < until - 1.0:
                 self._add(ref)  # the clock was set back; or the bridge was closed, which this raises
                 return None
@@ -399,7 +411,7 @@ class _Account:
             self._resume.add(ref)
             return None
         del self._until[ref]
-        return Seen(ref, State.GIVEN_UP, task, _text(error))
+        return Seen(ref, State.GIVEN_UP, task, _text(error), passed)
 
     def _put(self, seen: Seen) -> None:
         self._seen.append(seen)
@@ -414,7 +426,7 @@ class _Account:
                 continue
             batch = [*islice(self._seen, _BATCH)]
             ends = {each.ref: each for each in batch if each.state is not State.OPEN}
-            await asyncio.to_thread(self._ownership.write, [ends.get(each.ref, each) for each in batch])
+            await self._thread.run(self._ownership.write, [ends.get(each.ref, each) for each in batch])
             for _ in batch:
                 self._seen.popleft()
         self._is_done.set()
@@ -451,7 +463,7 @@ class _Account:
         problem, until = self._present_pause()
         stored_problem, stored_until = self._pause
         if problem != stored_problem or abs((until or 0.0) - (stored_until or 0.0)) >= 1.0:
-            await asyncio.to_thread(self._ownership.set_pause, problem, until)
+            await self._thread.run(self._ownership.set_pause, problem, until)
             self._pause = (problem, until)
 
     def _present_pause(self) -> tuple[str | None, float | None]:
@@ -487,7 +499,7 @@ class _Account:
 
     async def _advance(self, number: int) -> float | None:
         """Take a submission as far as possible; return the seconds after which to go on, or None at its end."""
-        intent = await asyncio.to_thread(self._ownership.intent, number)
+        intent = await self._thread.run(self._ownership.intent, number)
         if intent["phase"] == Phase.SENDING:
             return await self._recover(intent)
         if intent["phase"] != Phase.PLANNED:
@@ -507,7 +519,7 @@ class _Account:
 
         async def before_submit(recovery_token: Any) -> None:
             nonlocal is_recorded
-            await asyncio.to_thread(self._ownership.mark_sending, number, recovery_token, content)
+            await self._thread.run(self._ownership.mark_sending, number, recovery_token, content)
             is_recorded = True
 
         try:
@@ -546,7 +558,7 @@ class _Account:
         if is_recorded and may_be_accepted(error):
             if not is_repeatable(error):
                 self._refusals[number] = _text(error)
-            await asyncio.to_thread(self._ownership.mark_sending, number, error.recovery_token)
+            await self._thread.run(self._ownership.mark_sending, number, error.recovery_token)
             return 0.0
         if self._is_refused(error) or error.retryable:
             await self._store_phase(self._ownership.mark_planned, number, _text(error))
@@ -597,7 +609,7 @@ class _Account:
             return task
         content = await asyncio.to_thread(_read_content, intent)
         if content is not None:
-            await asyncio.to_thread(self._ownership.mark_uploading, intent["id"], content)
+            await self._thread.run(self._ownership.mark_uploading, intent["id"], content)
         return await self._client.recover(lost, document)
 
     async def _taken(self, number: int, task: Task) -> None:
@@ -607,11 +619,11 @@ class _Account:
             text = f"the vendor accepted it under an id of {len(task.id)} characters, which is too long for the store"
             await self._store_phase(self._ownership.mark_uncertain, number, text)
             return
-        row = await asyncio.to_thread(self._ownership.mark_taken, number, task)
+        row = await self._thread.run(self._ownership.mark_taken, number, task)
         self._follow(row, task)
 
     async def _store_phase(self, mark: Callable[[int, Any], None], number: int, error: str | None) -> None:
-        await asyncio.to_thread(mark, number, error)
+        await self._thread.run(mark, number, error)
 
     def _backoff(self, number: int) -> float:
         attempts = self._attempts[number] = self._attempts.get(number, 0) + 1
@@ -659,11 +671,66 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 
 
 async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run several coroutines; the first error ends the others and is raised as it is."""
+    """Run several coroutines; the first error ends the others and is raised as it is.
+
+    Each is cancelled once at most, so that what it does at its end is not interrupted, and waited for.
+    """
     tasks = [asyncio.ensure_future(each) for each in work]
+    running = set(tasks)
     try:
-        await asyncio.gather(*tasks)
+        while running:
+            ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _to_the_end(asyncio.gather(*tasks, return_exceptions=True))
+
+
+async def _to_the_end(work: Awaitable[T]) -> T:
+    """Wait until work has ended, also if this task is cancelled meanwhile, which is then raised."""
+    future, is_cancelled = asyncio.ensure_future(work), False
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            is_cancelled = True
+    if is_cancelled:
+        raise asyncio.CancelledError
+    return future.result()
+
+
+async def _in_new_thread(call: Callable[[], T]) -> T:
+    """Call a function in a thread of its own: it waits for no other one, and a cancellation does not prevent it."""
+    executor = ThreadPoolExecutor(1, "taskbridge-store-release")
+    future = asyncio.get_running_loop().run_in_executor(executor, call)
+    executor.shutdown(wait=False)  # once the call has ended
+    return await _to_the_end(future)
+
+
+def _end(ownership: Ownership, thread: _StatementThread) -> None:
+    ownership.release()  # first: a statement ends when it is not owned any more
+    thread.close()
+
+
+class _StatementThread:
+    """The thread that executes the statements of one connection, one after the other.
+
+    Connections share no thread: one statement may wait half a minute for a row that a caller has locked, or longer for
+    a database that hangs.
+
+    Args:
+        connection: Name of the connection.
+    """
+
+    def __init__(self, connection: str) -> None:
+        self._executor = ThreadPoolExecutor(1, f"taskbridge-store-{connection}")
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function in the thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(call, *args, **kwargs))
+
+    def close(self) -> None:
+        """End the thread, and wait for the statement that it executes."""
+        self._executor.shutdown(cancel_futures=True)

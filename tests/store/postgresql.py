@@ -16,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep  # noqa: TID251  # another process starts, in real time
 from typing import Final
@@ -109,6 +109,23 @@ class Cluster:
         if process is not None:
             process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
             process.wait(_START)
+
+    @contextmanager
+    def frozen(self) -> Generator[None]:
+        """Let it hang until the block ends, as when its disk or its virtual machine does: nothing answers or closes."""
+        assert self._process is not None
+        server = self._process.pid
+        os.kill(server, signal.SIGSTOP)  # first, so that it starts no more processes
+        children = subprocess.run(["pgrep", "-P", str(server)], check=True, capture_output=True, text=True).stdout
+        processes = [server, *map(int, children.split())]
+        try:
+            for process in processes[1:]:
+                os.kill(process, signal.SIGSTOP)
+            yield
+        finally:
+            for process in processes:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)
 
     def url(self, database: str = "postgres") -> str:
         """Return the URL of a database, with the password."""

@@ -287,10 +287,11 @@ def test_a_database_without_the_last_changes_is_refused_until_a_person_adopts_it
     first.release()
     with connected(postgres_url) as connection:
         backup = connection.execute("SELECT epoch, revision, position FROM taskbridge_account").fetchone()
-        assert first.take()
+        second = Ownership(store.database, "acme")
+        assert second.take()
         store.watch("acme:t2")
         store.watch(finished(1))
-        first.release()
+        second.release()
         restore = "UPDATE taskbridge_account SET (epoch, revision, position) = (%s, %s, %s)"
         connection.execute(restore, backup)
         refused = Ownership(store.database, "acme")

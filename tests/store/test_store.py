@@ -389,6 +389,33 @@ def test_an_owner_that_lost_its_lock_writes_nothing(store: tb.Store) -> None:
     second.release()
 
 
+def test_an_ownership_that_was_released_takes_nothing_afterwards(store: tb.Store) -> None:
+    first, second = owner_of(store), Ownership(store.database, "acme")
+    first.release()
+    assert not first.take()  # as in a thread that begins late
+    assert second.take()
+    second.release()
+
+
+def test_a_wait_that_a_caller_has_extended_meanwhile_continues(store: tb.Store) -> None:
+    now = datetime.now(UTC)
+    passed, later = now - timedelta(seconds=1), now + timedelta(days=1)
+    refs = [store.watch(f"acme:{name}", until=passed) for name in ("same", "later", "earlier", "never")]
+    ownership = owner_of(store)
+    judged = [Seen(ref, State.GIVEN_UP, None, "its time ran out", passed.timestamp()) for ref in refs]
+    for name, extended in (("later", later), ("earlier", now - timedelta(seconds=2)), ("never", None)):
+        store.watch(f"acme:{name}", until=extended)
+    ownership.write(judged)
+    assert {each.ref: (each.state, each.error) for each in store.find()} == {
+        "acme:same": ("given_up", "its time ran out"),
+        "acme:later": ("open", None),
+        "acme:earlier": ("given_up", "its time ran out"),
+        "acme:never": ("open", None),
+    }
+    assert {each.ref for each in store.events("test")} == {"acme:same", "acme:earlier"}
+    ownership.release()
+
+
 # The file.
 
 
