@@ -217,7 +217,7 @@ def _extrapolated(rates: Sequence[float], counts: _Counts, ends: float, mean: fl
     for n in range(horizon, -1, -1):
         ended += counts.ended[n]
         watched += counts.watched[n]
-        if ended >= max(_FEWEST_IN_TAIL, _TAIL * ends):
+        if ended >= max(_FEWEST_IN_TAIL, _TAIL * ends) - _TRACE:  # a sum of fractions
             break
     tail = ended / watched if sums[horizon + 1] > _MOST_ENDED and watched > 0.0 else inf
     hazard[horizon + 1 :] = [min(1.0 / mean, tail / age) for age in _AGES[horizon + 1 :]]

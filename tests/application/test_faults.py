@@ -42,6 +42,7 @@ OUTCOMES: dict[str, type[tb.TaskbridgeError] | None] = {
     "hang": tb.DeadlineExceeded,
     "reset": tb.errors.TransportError,
     "response-lost": tb.errors.TransportError,
+    "proxy-timeout": tb.ApiError,
     "slow": None,
     "truncated": tb.TruncatedResponse,
     "malformed-json": tb.MalformedResponse,
