@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sqlalchemy import RowMapping
 
@@ -349,11 +349,10 @@ def storable(value: Any) -> Any:
     if isinstance(value, str):
         return _NOT_STORED.sub("\ufffd", value)
     if isinstance(value, dict):
-        items: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]  # of JSON
+        items = cast("dict[str, Any]", value)
         return {storable(name): storable(each) for name, each in items.items()}
     if isinstance(value, list | tuple):
-        parts: Sequence[Any] = value  # pyright: ignore[reportUnknownVariableType]  # of JSON
-        return [storable(each) for each in parts]
+        return [storable(each) for each in cast("Sequence[Any]", value)]
     return value
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from hashlib import sha256
 from hmac import digest
 from json import dumps
-from typing import Any, Final, Protocol, TextIO
+from typing import Any, Final, Protocol, TextIO, cast
 from urllib.parse import parse_qs, quote, urlsplit
 from uuid import NAMESPACE_URL, uuid5
 
@@ -223,7 +223,7 @@ def _celery_target(url: str) -> CeleryTarget:
             raise
         raise require_extra("celery", "celery", "delivering to Celery") from None
     try:
-        app = find_app(app_name)
+        app = cast("object", find_app(app_name))  # whatever has that name
     except Exception as error:  # noqa: BLE001  # whatever the module raises
         problem = f"{type(error).__name__}: {printable(str(error), 200)}"
     else:
