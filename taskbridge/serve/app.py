@@ -32,6 +32,7 @@ from taskbridge import __version__
 from taskbridge.errors import InvalidInput, TaskbridgeError
 from taskbridge.serve.access import COOKIE, Access
 from taskbridge.serve.metrics import exposition
+from taskbridge.serve.reading import Threads
 from taskbridge.serve.texts import safe
 from taskbridge.serve.view import Filter, Overview, Reading, Workers, sections, tasks
 from taskbridge.store import State, Store, StoreUnavailable
@@ -90,6 +91,7 @@ class Page:
         self._failure = failure
         self._notice = notice
         self._overview = Overview(store)
+        self._health_threads = Threads("taskbridge-health")
         self._streams = 0
         self._closing = asyncio.Event()
         self._templates = Environment(
@@ -120,8 +122,10 @@ class Page:
         """The ASGI application."""
 
     def close(self) -> None:
-        """End the live updates of the pages that are open."""
+        """End the live updates of the pages that are open, and read nothing more; returns at once."""
         self._closing.set()
+        self._overview.close()
+        self._health_threads.close()
 
     # The page.
 
@@ -146,9 +150,9 @@ class Page:
     async def _fragments(self, chosen: Filter, reading: Reading, user: str) -> dict[str, str]:
         """Return the HTML of each section."""
         now = datetime.now(UTC)
-        watches, more = await self._overview.watches(chosen)
+        found = await self._overview.find(chosen)
         data = sections(reading, self._workers(), now)
-        data["tasks"] = {"rows": tasks(watches, reading, now), "more": more, "chosen": chosen}
+        data["tasks"] = {"rows": tasks(found.watches, reading, now), "more": found.more, "chosen": chosen}
         data["notice"] = {"text": self._failure() or self._notice()}
         token = self._access.form_token(user)
         return {name: self._html(f"_{name}.html", form_token=token, **values) for name, values in data.items()}
@@ -267,7 +271,7 @@ class Page:
         problem = "the work has ended" if self._failure() else ""
         try:
             async with asyncio.timeout(_HEALTH_TIME):
-                await asyncio.to_thread(self._read_once)
+                await self._health_threads.run(self._read_once)
         except (StoreUnavailable, TimeoutError):
             problem = "the store cannot be read"
         return JSONResponse({"status": problem or "ok"}, 503 if problem else 200)

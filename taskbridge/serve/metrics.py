@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from taskbridge.serve.view import Reading, Workers, is_silent
 from taskbridge.store import AccountStatus
+from taskbridge.store.overview import MOST_UNREAD
 
 
 def exposition(reading: Reading, workers: Workers, now: datetime) -> bytes:
@@ -104,10 +105,12 @@ class _StoreCollector(Collector):
 
     def _consumers(self) -> Iterator[Metric]:
         unread = GaugeMetricFamily(
-            "taskbridge_store_unread_events", "Events that a consumer has not acknowledged.", labels=("consumer",)
+            "taskbridge_store_unread_events",
+            f"Events that a consumer has not acknowledged; more than {MOST_UNREAD} are shown as {MOST_UNREAD}.",
+            labels=("consumer",),
         )
-        for row in self._reading.unread:
-            unread.add_metric((row["consumer"],), float(row["unread"]))
+        for consumer, count in self._reading.unread.items():
+            unread.add_metric((consumer,), min(count, MOST_UNREAD))
         retried = GaugeMetricFamily(
             "taskbridge_store_retried_deliveries",
             "Events whose delivery failed and is tried again.",

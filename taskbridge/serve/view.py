@@ -1,12 +1,11 @@
 """What the page shows: read from the store, as data for the templates.
 
-The part that all readers of the page share is read at most once a second, and less often if that takes long.
+What several readers of the page share is read once for all of them.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
+from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,9 +17,11 @@ from sqlalchemy import RowMapping
 from taskbridge.events import POLL_REASONS
 from taskbridge.models import TaskRef
 from taskbridge.serve.plots import Scale
+from taskbridge.serve.reading import Cached, Threads
 from taskbridge.serve.texts import age_text, duration_text, meta_text, number_text, time_text
 from taskbridge.store import Account, Phase, State, Store, Watched
 from taskbridge.store.overview import (
+    MOST_UNREAD,
     accounts,
     count_deliveries,
     deliveries,
@@ -33,11 +34,10 @@ from taskbridge.store.overview import (
 from taskbridge.store.records import moment
 from taskbridge.store.store import watched_of
 
-_PAUSE: Final = 1.0  # least seconds between two readings
-_LOAD: Final = 10.0  # a pause lasts at least this many times as long as the reading before
 _SILENT: Final = 150.0  # seconds without a report after which an owner counts as silent; one a minute is usual
 _DECISIONS: Final = 50  # rows
 _ROWS: Final = 50  # tasks per page
+_FILTERS: Final = 32  # of which the tasks are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,20 @@ class Reading:
     refused: Sequence[RowMapping]
     deliveries: Sequence[RowMapping]
     delivery_counts: Sequence[RowMapping]
-    unread: Sequence[RowMapping]
+    unread: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The tasks that a filter has found.
+
+    Attributes:
+        watches: A page of them.
+        more: The query for the next page; empty if there is none.
+    """
+
+    watches: Sequence[Watched]
+    more: str
 
 
 class Overview:
@@ -117,9 +130,15 @@ class Overview:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._lock = asyncio.Lock()
-        self._reading: Reading | None = None
-        self._next_at = 0.0
+        self._threads = Threads("taskbridge-page")
+        self._search_threads = Threads("taskbridge-search", 2)  # a long search holds up neither the rest nor the next
+        self._reading = Cached(lambda: self._threads.run(self._read))
+        self._found: OrderedDict[Filter, Cached[Found]] = OrderedDict()
+
+    def close(self) -> None:
+        """Read nothing more; returns at once."""
+        self._threads.close()
+        self._search_threads.close()
 
     async def read(self, *, fresh: bool = False) -> Reading:
         """Return what the store has; `fresh` reads it now.
@@ -127,13 +146,19 @@ class Overview:
         Raises:
             StoreUnavailable: It cannot be read.
         """
-        async with self._lock:
-            if self._reading is None or fresh or time.monotonic() >= self._next_at:
-                began = time.monotonic()
-                self._reading = await asyncio.to_thread(self._read)
-                ended = time.monotonic()
-                self._next_at = ended + max(_PAUSE, _LOAD * (ended - began))
-            return self._reading
+        return await self._reading.get(fresh=fresh)
+
+    async def find(self, chosen: Filter) -> Found:
+        """Return a page of tasks.
+
+        Raises:
+            StoreUnavailable: It cannot be read.
+        """
+        found = self._found.pop(chosen, None) or Cached(lambda: self._search_threads.run(lambda: self._find(chosen)))
+        self._found[chosen] = found  # the last one was used last
+        while len(self._found) > _FILTERS:
+            self._found.popitem(last=False)
+        return await found.get()
 
     def _read(self) -> Reading:
         with self._store.database.reading() as opened:
@@ -148,23 +173,18 @@ class Overview:
                 unread=unread_events(opened),
             )
 
-    async def watches(self, chosen: Filter) -> tuple[list[Watched], str]:
-        """Return a page of watches, and the query for the next page, empty if there is none."""
-
-        def read() -> list[RowMapping]:
-            query = watches_query(
-                state=chosen.state,
-                connection=chosen.connection,
-                text=chosen.text,
-                after=chosen.after,
-                limit=_ROWS + 1,
-            )
-            with self._store.database.reading() as opened:
-                return list(opened.execute(query).mappings())
-
-        rows = await asyncio.to_thread(read)
+    def _find(self, chosen: Filter) -> Found:
+        query = watches_query(
+            state=chosen.state,
+            connection=chosen.connection,
+            text=chosen.text,
+            after=chosen.after,
+            limit=_ROWS + 1,
+        )
+        with self._store.database.reading() as opened:
+            rows = list(opened.execute(query).mappings())
         more = f"{rows[_ROWS - 1]['created_at']!r} {rows[_ROWS - 1]['ref']}" if len(rows) > _ROWS else ""
-        return [watched_of(row) for row in rows[:_ROWS]], chosen.query(after=more) if more else ""
+        return Found([watched_of(row) for row in rows[:_ROWS]], chosen.query(after=more) if more else "")
 
 
 # From the readings to the templates.
@@ -287,9 +307,13 @@ def _attention(reading: Reading) -> dict[str, Any]:
         "refused": [_submission(row) for row in reading.refused],
         "deliveries": [_delivery(row) for row in reading.deliveries],
         "delivery_counts": reading.delivery_counts,
-        "unread": [row for row in reading.unread if row["unread"]],
+        "unread": [(consumer, _unread_text(count)) for consumer, count in reading.unread.items() if count],
         "most": _DECISIONS,
     }
+
+
+def _unread_text(count: int) -> str:
+    return f"more than {MOST_UNREAD:,}" if count > MOST_UNREAD else f"{count:,}"
 
 
 def _submission(row: RowMapping) -> dict[str, Any]:

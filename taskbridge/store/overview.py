@@ -13,6 +13,8 @@ from taskbridge.store.records import Account, moment
 from taskbridge.store.reports import from_json
 from taskbridge.store.schema import ACCOUNT, CURSOR, DELIVERY, EVENT, INTENT, WATCH, Phase, State
 
+MOST_UNREAD: Final = 10_000
+"""Unread events of a consumer that are counted."""
 _GROUPED: Final = 10_000  # oldest open watches of which the page shows how many are in which status
 
 
@@ -140,9 +142,15 @@ def count_deliveries(opened: Connection) -> Sequence[RowMapping]:
     return opened.execute(query.group_by(DELIVERY.c.consumer).order_by(DELIVERY.c.consumer)).mappings().all()
 
 
-def unread_events(opened: Connection) -> Sequence[RowMapping]:
-    """Return how many events each consumer has not acknowledged, of the connections that it has read from."""
-    newer = and_(EVENT.c.connection == CURSOR.c.connection, EVENT.c.position > CURSOR.c.position)
-    unread = func.count(EVENT.c.position).label("unread")
-    query = select(CURSOR.c.consumer, unread).join_from(CURSOR, EVENT, newer, isouter=True)
-    return opened.execute(query.group_by(CURSOR.c.consumer).order_by(CURSOR.c.consumer)).mappings().all()
+def unread_events(opened: Connection) -> dict[str, int]:
+    """Return how many events each consumer has not acknowledged, of the connections that it has read from.
+
+    More than `MOST_UNREAD` are counted as one more than that.
+    """
+    unread: dict[str, int] = {}
+    for row in opened.execute(select(CURSOR).order_by(CURSOR.c.consumer, CURSOR.c.connection)):
+        known = unread.setdefault(row.consumer, 0)
+        newer = select(EVENT.c.position).where(EVENT.c.connection == row.connection, EVENT.c.position > row.position)
+        query = select(func.count()).select_from(newer.limit(MOST_UNREAD + 1 - known).subquery())
+        unread[row.consumer] = known + opened.execute(query).scalar_one()
+    return unread

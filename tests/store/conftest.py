@@ -154,3 +154,6 @@ def serve(store: tb.Store) -> Iterator[Serve]:
     yield start
     for each in running:
         each.stop()
+    for thread in threading.enumerate():  # a server does not wait for its queries, but the store must not be closed yet
+        if thread.name in {"taskbridge-page", "taskbridge-search", "taskbridge-health"}:
+            thread.join(20)

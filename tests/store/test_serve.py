@@ -7,22 +7,25 @@ import http.client
 import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import insert, select, update
+from sqlalchemy import event, insert, select, update
 
 import taskbridge as tb
 from taskbridge.errors import ConfigError
 from taskbridge.serve import Access, listen
 from taskbridge.serve.texts import age_text, duration_text, safe
-from taskbridge.store.schema import ACCOUNT, DELIVERY, EVENT, INTENT, WATCH
+from taskbridge.serve.view import Filter, Overview
+from taskbridge.store.overview import watches_query
+from taskbridge.store.schema import ACCOUNT, CURSOR, DELIVERY, EVENT, INTENT, WATCH
 from taskbridge.testing import Emulator
 
 from .conftest import PNG, until
@@ -512,3 +515,94 @@ def test_a_job_that_fails_ends_the_server(serve: Serve) -> None:
     served = serve(jobs=[Counting(), Counting(ConfigError("no such queue"))])
     until(lambda: served.failure)
     assert str(served.failure) == "no such queue"
+
+
+# A large store, whose queries take long.
+
+
+class SlowSearch:
+    """Holds up each search for tasks until it is let go, and counts them."""
+
+    def __init__(self, store: tb.Store) -> None:
+        self.count = 0
+        self.has_begun, self._go_on = threading.Event(), threading.Event()
+        event.listen(store.database.engine, "before_cursor_execute", self._hold_up)
+
+    def _hold_up(self, *given: Any) -> None:
+        statement = given[2]
+        if "taskbridge_watch" in statement and "LIMIT" in statement and "count(" not in statement:
+            self.count += 1
+            self.has_begun.set()
+            assert self._go_on.wait(30)
+
+    def let_go(self) -> None:
+        self._go_on.set()
+
+
+@pytest.fixture
+def slow_search(store: tb.Store) -> Iterator[SlowSearch]:
+    made = SlowSearch(store)
+    yield made
+    made.let_go()
+
+
+def test_a_long_search_holds_up_neither_the_health_nor_the_end(
+    serve: Serve, store: tb.Store, slow_search: SlowSearch
+) -> None:
+    store.watch("scans:1")
+    served = serve()
+    pages = [http.client.HTTPConnection("127.0.0.1", served.port, timeout=20) for _ in range(4)]
+    for number, each in enumerate(pages):
+        each.request("GET", f"/live?q={number}")
+    assert slow_search.has_begun.wait(20)
+    assert served.request("/healthz")[0] == 200
+    assert served.request("/metrics")[0] == 200
+    began = monotonic()
+    served.stop()
+    assert monotonic() - began < 10
+    for each in pages:
+        each.close()
+
+
+def test_pages_with_the_same_filter_share_a_search(store: tb.Store, slow_search: SlowSearch) -> None:
+    store.watch("scans:1")
+
+    async def find() -> list[int]:
+        overview = Overview(store)
+        pages = [asyncio.ensure_future(overview.find(Filter(text="1"))) for _ in range(10)]
+        await asyncio.to_thread(slow_search.has_begun.wait, 20)
+        slow_search.let_go()
+        found = [len((await each).watches) for each in pages]
+        overview.close()
+        return found
+
+    assert asyncio.run(find()) == [1] * 10
+    assert slow_search.count == 1
+
+
+@pytest.mark.parametrize("state", ["open", None])
+def test_the_oldest_tasks_are_found_without_sorting_all(state: str | None, tmp_path: Path) -> None:
+    with tb.Store(tmp_path / "taskbridge.db") as store, store.database.reading() as opened:
+        query = watches_query(state=state, after=(1.0, "scans:1"), limit=51)
+        text = str(query.compile(opened, compile_kwargs={"literal_binds": True}))
+        plan = " ".join(row[3] for row in opened.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}"))
+    assert "USING INDEX" in plan
+    assert "TEMP B-TREE" not in plan
+
+
+def test_unread_events_are_counted_up_to_a_number(serve: Serve, store: tb.Store) -> None:
+    def event_at(position: int) -> dict[str, Any]:
+        key = f"scans:{position}/1"
+        return {"connection": "scans", "position": position, "key": key, "kind": "ended", "body": {}, "at": 0.0}
+
+    make_uncertain(store, "INV-1")
+    with store.database.writing() as opened:
+        opened.execute(insert(EVENT), [event_at(number) for number in range(1, 10_003)])
+        for consumer, position in (("all", 0), ("some", 1), ("few", 10_000), ("none", 10_002)):
+            opened.execute(insert(CURSOR).values(consumer=consumer, connection="scans", position=position))
+    served = serve()
+    assert "all more than 10,000, few 2, some more than 10,000." in served.page()
+    metrics = served.page("/metrics")
+    assert 'taskbridge_store_unread_events{consumer="all"} 10000.0' in metrics
+    assert 'taskbridge_store_unread_events{consumer="few"} 2.0' in metrics
+    assert 'taskbridge_store_unread_events{consumer="none"} 0.0' in metrics
