@@ -149,13 +149,17 @@ class Page:
 
     async def _fragments(self, chosen: Filter, reading: Reading, user: str) -> dict[str, str]:
         """Return the HTML of each section."""
-        now = datetime.now(UTC)
+        now = self._now()
         found = await self._overview.find(chosen)
         data = sections(reading, self._workers(), now)
         data["tasks"] = {"rows": tasks(found.watches, reading, now), "more": found.more, "chosen": chosen}
         data["notice"] = {"text": self._failure() or self._notice()}
         token = self._access.form_token(user)
         return {name: self._html(f"_{name}.html", form_token=token, **values) for name, values in data.items()}
+
+    def _now(self) -> datetime:
+        """Return the time by the clock that the store's times follow."""
+        return datetime.fromtimestamp(self._store.database.now(), UTC)
 
     def _html(self, name: str, **values: Any) -> str:
         return self._templates.get_template(name).render(values)
@@ -263,7 +267,7 @@ class Page:
 
     async def _metrics(self, request: Request, user: str) -> Response:
         del request, user
-        content = exposition(await self._overview.read(), self._workers(), datetime.now(UTC))
+        content = exposition(await self._overview.read(), self._workers(), self._now())
         return Response(content, media_type=CONTENT_TYPE_LATEST)
 
     async def _health(self, request: Request) -> Response:

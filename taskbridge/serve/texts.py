@@ -44,12 +44,12 @@ def meta_text(meta: Mapping[str, Any] | None) -> str:
     return text if len(text) <= _LONGEST_META else f"{text[:_LONGEST_META]}…"
 
 
-def time_text(at: datetime | None) -> str:
-    """Show a time in UTC, to the second; one of today without the date."""
+def time_text(at: datetime | None, now: datetime) -> str:
+    """Show a time in UTC, to the second; one of the same day as `now` without the date."""
     if at is None:
         return ""
     shown = at.astimezone(UTC)
-    return f"{shown:%H:%M:%S}" if shown.date() == datetime.now(UTC).date() else f"{shown:%Y-%m-%d %H:%M:%S}"
+    return f"{shown:%H:%M:%S}" if shown.date() == now.astimezone(UTC).date() else f"{shown:%Y-%m-%d %H:%M:%S}"
 
 
 def age_text(seconds: float) -> str:

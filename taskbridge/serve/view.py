@@ -195,7 +195,7 @@ def sections(reading: Reading, workers: Workers, now: datetime) -> dict[str, dic
     return {
         "summary": _summary(reading, workers, now),
         "connections": {"rows": [_account(each, workers, now) for each in _all_accounts(reading, workers)]},
-        "attention": _attention(reading),
+        "attention": _attention(reading, now),
         "groups": {"rows": [_group(each, now) for each in reading.groups]},
         "durations": _durations(reading.accounts),
     }
@@ -243,16 +243,16 @@ def _state(account: Account, workers: Workers, now: datetime) -> tuple[str, str,
         if account.owner is None:
             return "no owner yet", "idle", "no process has worked on it"
         if is_silent(account, now):
-            return "owner silent", "bad", f"no report since {time_text(account.status_at) or 'it took over'}"
+            return "owner silent", "bad", f"no report since {time_text(account.status_at, now) or 'it took over'}"
     if status is not None and status.is_refused:
         return "refused", "bad", account.problem or "the vendor refuses the credential"
     if status is not None and status.outage_since is not None:
         error = status.outage_error or ""
-        return "unreachable", "bad", f"since {time_text(status.outage_since)}: {error}"
+        return "unreachable", "bad", f"since {time_text(status.outage_since, now)}: {error}"
     if account.problem is not None:
         return "paused", "bad", account.problem
     if account.paused_until is not None and account.paused_until > now:
-        return "paused", "warn", f"the vendor wants no requests until {time_text(account.paused_until)}"
+        return "paused", "warn", f"the vendor wants no requests until {time_text(account.paused_until, now)}"
     if status is not None and status.overload > 1.0:
         figures = f"{number_text(status.demand)} requests/s, its rate allows {number_text(status.rate or 0)}"
         return f"{status.overload:.1f} times too slow", "warn", f"ends are found late: its intervals need {figures}"
@@ -270,7 +270,7 @@ def _account(account: Account, workers: Workers, now: datetime) -> dict[str, Any
         "detail": detail,
         "owner": account.owner,
         "is_own": is_own,
-        "owner_since": time_text(account.owner_since),
+        "owner_since": time_text(account.owner_since, now),
         "open": number_text(account.watches.get(State.OPEN, 0)),
         "planned": account.submissions.get(Phase.PLANNED, 0) + account.submissions.get(Phase.SENDING, 0),
         "has_status": status is not None,
@@ -300,12 +300,12 @@ def _group(row: RowMapping, now: datetime) -> dict[str, Any]:
     }
 
 
-def _attention(reading: Reading) -> dict[str, Any]:
+def _attention(reading: Reading, now: datetime) -> dict[str, Any]:
     return {
-        "uncertain": [_submission(row) for row in reading.uncertain],
-        "held": [_submission(row) for row in reading.held],
-        "refused": [_submission(row) for row in reading.refused],
-        "deliveries": [_delivery(row) for row in reading.deliveries],
+        "uncertain": [_submission(row, now) for row in reading.uncertain],
+        "held": [_submission(row, now) for row in reading.held],
+        "refused": [_submission(row, now) for row in reading.refused],
+        "deliveries": [_delivery(row, now) for row in reading.deliveries],
         "delivery_counts": reading.delivery_counts,
         "unread": [(consumer, _unread_text(count)) for consumer, count in reading.unread.items() if count],
         "most": _DECISIONS,
@@ -316,7 +316,7 @@ def _unread_text(count: int) -> str:
     return f"more than {MOST_UNREAD:,}" if count > MOST_UNREAD else f"{count:,}"
 
 
-def _submission(row: RowMapping) -> dict[str, Any]:
+def _submission(row: RowMapping, now: datetime) -> dict[str, Any]:
     return {
         "number": row["id"],
         "connection": row["connection"],
@@ -324,22 +324,22 @@ def _submission(row: RowMapping) -> dict[str, Any]:
         "operation": row["operation"],
         "document": row["input"] or "no document",
         "error": row["error"],
-        "since": time_text(moment(row["updated_at"])),
+        "since": time_text(moment(row["updated_at"]), now),
         "meta": meta_text(row["meta"]),
     }
 
 
-def _delivery(row: RowMapping) -> dict[str, Any]:
+def _delivery(row: RowMapping, now: datetime) -> dict[str, Any]:
     return {
         "consumer": row["consumer"],
         "about": row["ref"] or row["submission"] or "",
         "kind": row["kind"],
         "connection": row["connection"],
         "attempts": row["attempts"],
-        "next": time_text(moment(row["next_at"])),
+        "next": time_text(moment(row["next_at"]), now),
         "is_dead": row["next_at"] is None,
         "error": row["error"],
-        "since": time_text(moment(row["at"] if row["at"] is not None else row["updated_at"])),
+        "since": time_text(moment(row["at"] if row["at"] is not None else row["updated_at"]), now),
     }
 
 
@@ -388,15 +388,15 @@ def _task(watched: Watched, account: Account | None, now: datetime) -> dict[str,
         "progress": None if task is None or task.progress is None else f"{task.progress:.0%}",
         "error": watched.error or (task.error.message if task is not None and task.error is not None else None),
         "age": _age((watched.submitted_at or watched.created_at).timestamp(), now),
-        "since": time_text(watched.submitted_at or watched.created_at),
-        "seen": "" if task is None else time_text(task.observed_at),
-        "until": time_text(watched.until),
+        "since": time_text(watched.submitted_at or watched.created_at, now),
+        "seen": "" if task is None else time_text(task.observed_at, now),
+        "until": time_text(watched.until, now),
         "meta": meta_text(watched.meta),
-        "next": _next_poll(watched.ref, account) if watched.state is State.OPEN else "",
+        "next": _next_poll(watched.ref, account, now) if watched.state is State.OPEN else "",
     }
 
 
-def _next_poll(ref: TaskRef, account: Account | None) -> str:
+def _next_poll(ref: TaskRef, account: Account | None, now: datetime) -> str:
     if account is None or account.owner is None:
         return "no process works on its connection"
     status = account.status
@@ -405,12 +405,13 @@ def _next_poll(ref: TaskRef, account: Account | None) -> str:
     if status is None:
         return "its owner has just started"
     if status.outage_since is not None:
-        return f"the vendor is unreachable since {time_text(status.outage_since)}; one request tries every few seconds"
+        since = time_text(status.outage_since, now)
+        return f"the vendor is unreachable since {since}; one request tries every few seconds"
     planned = status.next_polls.get(ref)
     if planned is None:
         return "with the others, at the connection's intervals"
     at, reason = planned
-    return POLL_REASONS[reason] if at is None else f"{time_text(at)}, {POLL_REASONS[reason]}"
+    return POLL_REASONS[reason] if at is None else f"{time_text(at, now)}, {POLL_REASONS[reason]}"
 
 
 def _age(since: float, now: datetime) -> str:

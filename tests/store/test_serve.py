@@ -8,7 +8,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
 from time import monotonic
@@ -21,8 +21,9 @@ from sqlalchemy import event, insert, select, update
 
 import taskbridge as tb
 from taskbridge.errors import ConfigError
+from taskbridge.provider.clock import SystemClock
 from taskbridge.serve import Access, listen
-from taskbridge.serve.texts import age_text, duration_text, safe
+from taskbridge.serve.texts import age_text, duration_text, safe, time_text
 from taskbridge.serve.view import Filter, Overview
 from taskbridge.store.overview import watches_query
 from taskbridge.store.schema import ACCOUNT, CURSOR, DELIVERY, EVENT, INTENT, WATCH
@@ -386,6 +387,34 @@ def test_metrics_say_what_the_store_has(serve: Serve, store: tb.Store, config: P
     assert value("taskbridge_store_owner_silent", connection="cloudconvert") == 0
     assert value("taskbridge_store_outage", connection="cloudconvert") == 0
     assert value("taskbridge_store_account_refused", connection="cloudconvert") == 0
+
+
+class Ahead(SystemClock):
+    """The clock of a database that is days ahead of this machine's."""
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(days=5)
+
+
+def test_times_are_compared_with_the_clock_of_the_store(tmp_path: Path) -> None:
+    clock = Ahead()
+    with tb.Store(tmp_path / "taskbridge.db", clock=clock) as store:
+        store.watch("scans:1")
+        now = store.database.now()
+        values = {"owner": "process 1", "owner_since": now, "status": {}, "status_at": now, "paused_until": now + 0.1}
+        with store.database.writing() as opened:
+            opened.execute(update(ACCOUNT).values(**values))
+        served = Served(store, Access("127.0.0.1"), None, [])
+        try:
+            until(lambda: store.database.now() > now + 0.1)
+            page = served.page()
+            assert 'taskbridge_store_owner_silent{connection="scans"} 0.0' in served.page("/metrics")
+        finally:
+            served.stop()
+    assert ">working<" in page  # neither silent nor paused
+    assert "under 1 min" in page
+    at = datetime(2030, 5, 1, 12, 30, tzinfo=UTC)
+    assert [time_text(at, at), time_text(at, at - timedelta(days=1))] == ["12:30:00", "2030-05-01 12:30:00"]
 
 
 def test_events_that_never_were_are_not_unread(serve: Serve, store: tb.Store) -> None:
