@@ -13,7 +13,9 @@ from markupsafe import Markup
 
 from taskbridge.errors import printable
 
-_LINK: Final = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s\"'<>]+", re.IGNORECASE)
+# Wherever it begins, also within a word; JSON may write its slashes as "\/". A scheme is short, so that the time to
+# search does not grow with the square of the text.
+_LINK: Final = re.compile(r"([a-z][a-z0-9+.-]{0,20}:(?:\\?/){2})[^\s\"'<>]+", re.IGNORECASE)
 _LONGEST: Final = 1000  # characters
 _LONGEST_META: Final = 300  # characters
 
@@ -30,7 +32,7 @@ def safe(value: object) -> object:
 
 def _host_only(found: re.Match[str]) -> str:
     try:
-        host = urlsplit(found[0]).hostname
+        host = urlsplit(found[0].replace("\\/", "/")).hostname
     except ValueError:
         host = None
     return f"{found[1]}{host or ''}/…"

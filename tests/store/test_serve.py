@@ -231,6 +231,10 @@ def test_the_page_says_which_store_it_shows(serve: Serve, store: tb.Store) -> No
 def test_texts_are_short_and_safe() -> None:
     assert safe("see https://user:pw@host.example:8080/a?b#c!") == "see https://host.example/…"
     assert safe("https://[broken") == "https:///…"
+    for before in ("請求書", "_", "9", "é", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"):
+        assert safe(f"{before}{LINK}") == f"{before}https://files.example.com/…"
+    assert safe(json.dumps(LINK).replace("/", "\\/")) == '"https:\\/\\/files.example.com/…"'
+    assert len(str(safe("h" * 300_000))) < 2000  # at once: not in a time that grows with the square of the length
     assert safe("line\x1b[31m\u202e") == "line\\x1b[31m\\u202e"
     assert safe(7) == 7
     assert [age_text(seconds) for seconds in (-5, 59, 60, 7_320, 180_000)] == [
