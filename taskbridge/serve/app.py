@@ -230,6 +230,9 @@ class Page:
         """Let a handler answer only those who may see the page."""
 
         async def guard(request: Request) -> Response:
+            refusal = self._access.refusal(request)
+            if refusal:
+                return self._message(403, refusal)
             user = self._access.user_of(request)
             if user is not None:
                 return await handler(request, user)

@@ -223,6 +223,8 @@ def test_wrong_addresses_tokens_and_proxies_are_refused(run_here: RunHere, path:
     assert "takes HOST:PORT" in error("--http", "localhost:99999")
     assert "give a token" in error("--http", "0.0.0.0:0")
     assert "no address or network" in error("--trust-proxy", "proxy.example")
+    assert "--host-name tasks.example.com" in error("--trust-proxy", "127.0.0.1")
+    assert "--host-name takes a name" in error("--trust-proxy", "127.0.0.1", "--host-name", "https://a.example")
     assert "cannot be used: No such file" in error("--token-file", str(tmp_path / "missing"))
     (tmp_path / "token").write_text("  \n")
     assert "it is empty" in error("--token-file", str(tmp_path / "token"))

@@ -143,16 +143,54 @@ def test_a_login_from_another_site_is_refused(serve: Serve) -> None:
 
 def test_a_user_is_believed_from_a_trusted_proxy_only(serve: Serve) -> None:
     trusting, other = (
-        serve(Access("127.0.0.1", proxies=["127.0.0.0/8"])),
+        serve(Access("127.0.0.1", proxies=["127.0.0.0/8"], names=["Tasks.example.com"])),
         serve(Access("127.0.0.1", proxies=["192.0.2.1"])),
     )
     assert trusting.request("/", X_Forwarded_User="ann", Host="tasks.example.com")[0] == 200
     assert trusting.request("/")[0] == 403  # the proxy's callers also come from a loopback address
     assert other.request("/", X_Forwarded_User="ann")[0] == 403
     assert other.request("/", X_Forwarded_User="ann", X_Forwarded_For="192.0.2.1")[0] == 403
-    with_token = serve(Access("127.0.0.1", TOKEN, ["127.0.0.1"]))
+    with_token = serve(Access("127.0.0.1", TOKEN, ["127.0.0.1"], ["tasks.example.com"]))
     _, headers, _ = with_token.request("/login", "POST", {"token": TOKEN}, X_Forwarded_Proto="https")
     assert "Secure" in headers["set-cookie"]
+
+
+@pytest.mark.parametrize("proxy", ["127.0.0.1", "::1", "0.0.0.0/0", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("token", [None, TOKEN])
+def test_a_proxy_on_this_machine_needs_a_name(proxy: str, token: str | None) -> None:
+    with pytest.raises(ConfigError, match="--host-name"):
+        Access("127.0.0.1", token, [proxy])
+    Access("127.0.0.1", token, [proxy], ["tasks.example.com"])
+    for wrong in ("", "https://tasks.example.com", "tasks.example.com:443", "a/b", "[::1"):
+        with pytest.raises(ConfigError, match="--host-name takes a name"):
+            Access("127.0.0.1", token, [proxy], [wrong])
+
+
+def test_a_site_with_a_name_that_points_here_cannot_name_a_user(serve: Serve) -> None:
+    served = serve(Access("127.0.0.1", proxies=["127.0.0.1"], names=["tasks.example.com"]))
+    for path, method in (("/", "GET"), ("/metrics", "GET"), ("/live", "GET"), ("/submissions/forget", "POST")):
+        for host in ("evil.example", f"evil.example:{served.port}", "tasks.example.com.evil.example", ""):
+            assert served.request(path, method, X_Forwarded_User="ann", Host=host)[0] == 403
+    for host in ("tasks.example.com", "TASKS.example.com:8443"):
+        assert served.request("/", X_Forwarded_User="ann", Host=host)[0] == 200
+    with_token = serve(Access("127.0.0.1", TOKEN, names=["tasks.example.com"]))
+    assert with_token.request("/", Authorization=f"Bearer {TOKEN}", Host="tasks.example.com")[0] == 200
+    assert with_token.request("/", Authorization=f"Bearer {TOKEN}")[0] == 200  # as Prometheus on this machine
+    assert with_token.request("/", Authorization=f"Bearer {TOKEN}", Host="evil.example")[0] == 403
+    assert with_token.request("/healthz", Host="10.0.0.7")[0] == 200
+
+
+def test_a_request_that_names_two_users_is_refused(serve: Serve) -> None:
+    served = serve(Access("127.0.0.1", proxies=["127.0.0.1"], names=["tasks.example.com"]))
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+    connection.putrequest("GET", "/")
+    for user in ("root", "ann"):
+        connection.putheader("X-Forwarded-User", user)
+    connection.endheaders()
+    response = connection.getresponse()
+    assert response.status == 403
+    assert "names two users" in response.read().decode()
+    connection.close()
 
 
 # What is shown.
