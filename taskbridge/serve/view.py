@@ -215,18 +215,43 @@ def _summary(reading: Reading, workers: Workers, now: datetime) -> dict[str, Any
     def count(phase: Phase) -> int:
         return sum(each.submissions.get(phase, 0) for each in reading.accounts)
 
-    problems = sum(_state(each, workers, now)[1] == "bad" for each in reading.accounts)
+    kinds = [_state(each, workers, now)[1] for each in reading.accounts]
+    bad, problems = kinds.count("bad"), kinds.count("bad") + _count_left(reading, workers, now)
     dead = sum(each["dead"] for each in reading.delivery_counts)
+    given_up = sum(each.watches.get(State.GIVEN_UP, 0) for each in reading.accounts)
     return {
         "figures": [
-            ("open tasks", sum(each.watches.get(State.OPEN, 0) for each in reading.accounts), "", "tasks"),
-            ("to be submitted", count(Phase.PLANNED) + count(Phase.SENDING), "", "connections"),
-            ("connections with problems", problems, "bad", "connections"),
-            ("uncertain submissions", count(Phase.UNCERTAIN), "warn", "attention"),
-            ("refused submissions", count(Phase.REFUSED), "warn", "attention"),
-            ("undeliverable events", dead, "bad", "attention"),
+            ("open tasks", sum(_open_tasks(each) for each in reading.accounts), "", "#tasks"),
+            ("to be submitted", sum(_planned(each) for each in reading.accounts), "", "#connections"),
+            ("connections with problems", problems, "bad" if bad else "warn", "#connections"),
+            ("given up", given_up, "warn", f"/?{Filter(State.GIVEN_UP).query()}#tasks"),
+            ("uncertain submissions", count(Phase.UNCERTAIN), "warn", "#attention"),
+            ("refused submissions", count(Phase.REFUSED), "warn", "#attention"),
+            ("undeliverable events", dead, "bad", "#attention"),
         ]
     }
+
+
+def _open_tasks(account: Account) -> int:
+    return account.watches.get(State.OPEN, 0)
+
+
+def _planned(account: Account) -> int:
+    return account.submissions.get(Phase.PLANNED, 0) + account.submissions.get(Phase.SENDING, 0)
+
+
+def _count_left(reading: Reading, workers: Workers, now: datetime) -> int:
+    """Return how many connections wait for a server that has them in its configuration."""
+    return sum(
+        _is_left(each, workers) and is_silent(each, now) and bool(_open_tasks(each) or _planned(each))
+        for each in reading.accounts
+    )
+
+
+def _is_left(account: Account, workers: Workers) -> bool:
+    """Whether this server's configuration does not have a connection of the store."""
+    known = workers.configured
+    return account.connection not in workers.owned and known is not None and account.connection not in known
 
 
 def is_silent(account: Account, now: datetime) -> bool:
@@ -238,7 +263,7 @@ def _state(account: Account, workers: Workers, now: datetime) -> tuple[str, str,
     """Return the state of a connection, its kind (good, warn, bad or idle), and what it means."""
     status = account.status
     if account.connection not in workers.owned:
-        if workers.configured is not None and account.connection not in workers.configured:
+        if _is_left(account, workers):
             return "not configured", "warn", "this server's configuration does not have it; its rows are kept"
         if account.owner is None:
             return "no owner yet", "idle", "no process has worked on it"
@@ -271,8 +296,8 @@ def _account(account: Account, workers: Workers, now: datetime) -> dict[str, Any
         "owner": account.owner,
         "is_own": is_own,
         "owner_since": time_text(account.owner_since, now),
-        "open": number_text(account.watches.get(State.OPEN, 0)),
-        "planned": account.submissions.get(Phase.PLANNED, 0) + account.submissions.get(Phase.SENDING, 0),
+        "open": number_text(_open_tasks(account)),
+        "planned": _planned(account),
         "has_status": status is not None,
     }
     if status is not None:

@@ -162,6 +162,15 @@ def test_tasks_are_watched(run_here: RunHere, path: str) -> None:
     assert records(run_here("watch", "a:1", "--store", path, "--json").stdout) == [{"ref": "a:1", "watched": True}]
 
 
+def test_a_connection_that_is_not_configured_is_noted(run_here: RunHere, path: str, config: Path) -> None:
+    done = run_here("watch", "cloudconvert:1", "scnas:1", "scnas:2", "--store", path)
+    assert done.returncode == 0
+    assert done.stderr == (f"taskbridge: no connection 'scnas' in {config}: it is not polled until it is configured\n")
+    noted = run_here("watch", "scnas:1", "--store", path, "--json").stderr
+    assert "no connection 'scnas'" in records(noted)[0]["warning"]["message"]
+    assert run_here("watch", "scnas:1", "--store", path, "--config", f"{path}.missing").stderr == ""
+
+
 def test_one_wrong_ref_stores_nothing(run_here: RunHere, path: str) -> None:
     assert run_here("watch", "scans:1", "scans:", "--store", path).returncode == 2
     with tb.Store(path) as store:

@@ -318,6 +318,35 @@ def test_a_connection_that_is_not_configured_is_shown(serve: Serve, store: tb.St
     assert "no owner yet" in page or "working" in page  # those of the configuration are shown too
 
 
+def figures(page: str) -> dict[str, tuple[str, str, str]]:
+    """The number, the kind and the link of each figure, by its name."""
+    found = re.findall(r'<li class="(\w*)"><a href="([^"]*)"><b>([\d,]+)</b> ([^<]+)</a>', page)
+    return {name: (number, kind, unescape(link)) for kind, link, number, name in found}
+
+
+def test_open_tasks_of_a_connection_that_is_not_configured_are_a_problem(
+    serve: Serve, store: tb.Store, config: Path
+) -> None:
+    store.watch("done:1")
+    store.unwatch("done:1")
+    assert figures(serve(config=config).page())["connections with problems"][:2] == ("0", "")
+    store.watch("long-gone:1")
+    assert figures(serve(config=config).page())["connections with problems"] == ("1", "warn", "#connections")
+
+
+def test_tasks_that_were_given_up_are_counted_and_shown(serve: Serve, store: tb.Store) -> None:
+    for name in ("kept", "lost", "late"):
+        store.watch(f"scans:{name}")
+    with store.database.writing() as opened:
+        opened.execute(update(WATCH).where(WATCH.c.ref != "scans:kept").values(state="given_up", error="unknown"))
+    served = serve()
+    number, kind, link = figures(served.page())["given up"]
+    assert (number, kind, link) == ("2", "warn", "/?state=given_up#tasks")
+    shown = served.page(link.partition("#")[0])
+    assert "scans:lost" in shown
+    assert "scans:kept" not in shown
+
+
 # The buttons.
 
 
