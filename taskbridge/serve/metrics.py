@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from taskbridge.serve.view import Reading, Workers, is_silent
-from taskbridge.store import AccountStatus
+from taskbridge.serve.view import Reading, Workers, all_accounts, is_silent
+from taskbridge.store import AccountStatus, Phase, State
 from taskbridge.store.overview import MOST_UNREAD
 
 
@@ -40,12 +40,14 @@ class _StoreCollector(Collector):
             "1 if no process has reported that it works on the connection for more than 150 seconds.",
             labels=("connection",),
         )
+        for account in all_accounts(self._reading, self._workers):  # also 0, so that an alert sees the first of a kind
+            name = account.connection
+            for state in State:
+                watches.add_metric((name, state.value), account.watches.get(state, 0))
+            for phase in Phase:
+                submissions.add_metric((name, phase.value), account.submissions.get(phase, 0))
         for account in self._reading.accounts:
             name = account.connection
-            for state, count in account.watches.items():
-                watches.add_metric((name, state.value), count)
-            for phase, count in account.submissions.items():
-                submissions.add_metric((name, phase.value), count)
             owned.add_metric((name,), name in self._workers.owned)
             silent.add_metric((name,), is_silent(account, self._now))
         yield from (watches, submissions, owned, silent)
@@ -119,7 +121,9 @@ class _StoreCollector(Collector):
         dead = GaugeMetricFamily(
             "taskbridge_store_dead_letters", "Events whose delivery is not tried again.", labels=("consumer",)
         )
-        for row in self._reading.delivery_counts:
-            retried.add_metric((row["consumer"],), row["failed"] - row["dead"])
-            dead.add_metric((row["consumer"],), row["dead"])
+        counts = {row["consumer"]: row for row in self._reading.delivery_counts}
+        for consumer in sorted({*self._reading.unread, *counts}):
+            row = counts.get(consumer)
+            retried.add_metric((consumer,), 0 if row is None else row["failed"] - row["dead"])
+            dead.add_metric((consumer,), 0 if row is None else row["dead"])
         yield from (unread, retried, dead)

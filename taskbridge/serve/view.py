@@ -194,14 +194,15 @@ def sections(reading: Reading, workers: Workers, now: datetime) -> dict[str, dic
     """Return the data of each section that all readers share, by the section's name."""
     return {
         "summary": _summary(reading, workers, now),
-        "connections": {"rows": [_account(each, workers, now) for each in _all_accounts(reading, workers)]},
+        "connections": {"rows": [_account(each, workers, now) for each in all_accounts(reading, workers)]},
         "attention": _attention(reading, now),
         "groups": {"rows": [_group(each, now) for each in reading.groups]},
         "durations": _durations(reading.accounts),
     }
 
 
-def _all_accounts(reading: Reading, workers: Workers) -> list[Account]:
+def all_accounts(reading: Reading, workers: Workers) -> list[Account]:
+    """Return the connections of the store, and those of this server's configuration, by name."""
     known = {each.connection for each in reading.accounts}
     new = [
         Account(name, None, None, None, None, None, None, {}, {})

@@ -25,6 +25,7 @@ from taskbridge.provider.clock import SystemClock
 from taskbridge.serve import Access, listen
 from taskbridge.serve.texts import age_text, duration_text, safe, time_text
 from taskbridge.serve.view import Filter, Overview
+from taskbridge.store import Phase, State
 from taskbridge.store.overview import watches_query
 from taskbridge.store.schema import ACCOUNT, CURSOR, DELIVERY, EVENT, INTENT, WATCH
 from taskbridge.testing import Emulator
@@ -437,27 +438,45 @@ def test_a_filtered_page_gets_filtered_updates(serve: Serve, store: tb.Store) ->
     assert "scans:first" not in shown["tasks"]
 
 
+def metric(served: Served, name: str, **labels: str) -> float | None:
+    families = text_string_to_metric_families(served.page("/metrics"))
+    samples = [each for family in families for each in family.samples if each.name == name and each.labels == labels]
+    return samples[0].value if samples else None
+
+
 def test_metrics_say_what_the_store_has(serve: Serve, store: tb.Store, config: Path, emulator: Emulator) -> None:
     store.watch(f"cloudconvert:{emulator.samples('cloudconvert')['waiting-upload']}")
     make_uncertain(store, "INV-1")
     served = serve(config=config)
 
-    def value(name: str, **labels: str) -> float | None:
-        families = text_string_to_metric_families(served.page("/metrics"))
-        samples = [
-            each for family in families for each in family.samples if each.name == name and each.labels == labels
-        ]
-        return samples[0].value if samples else None
+    until(lambda: metric(served, "taskbridge_store_requests_total", connection="cloudconvert", kind="poll"))
+    assert metric(served, "taskbridge_store_watches", connection="cloudconvert", state="open") == 1
+    assert metric(served, "taskbridge_store_submissions", connection="scans", phase="uncertain") == 1
+    assert metric(served, "taskbridge_store_owned_here", connection="cloudconvert") == 1
+    assert metric(served, "taskbridge_store_owned_here", connection="scans") == 0
+    assert metric(served, "taskbridge_store_owner_silent", connection="scans") == 1
+    assert metric(served, "taskbridge_store_owner_silent", connection="cloudconvert") == 0
+    assert metric(served, "taskbridge_store_outage", connection="cloudconvert") == 0
+    assert metric(served, "taskbridge_store_account_refused", connection="cloudconvert") == 0
 
-    until(lambda: value("taskbridge_store_requests_total", connection="cloudconvert", kind="poll"))
-    assert value("taskbridge_store_watches", connection="cloudconvert", state="open") == 1
-    assert value("taskbridge_store_submissions", connection="scans", phase="uncertain") == 1
-    assert value("taskbridge_store_owned_here", connection="cloudconvert") == 1
-    assert value("taskbridge_store_owned_here", connection="scans") == 0
-    assert value("taskbridge_store_owner_silent", connection="scans") == 1
-    assert value("taskbridge_store_owner_silent", connection="cloudconvert") == 0
-    assert value("taskbridge_store_outage", connection="cloudconvert") == 0
-    assert value("taskbridge_store_account_refused", connection="cloudconvert") == 0
+
+def test_a_phase_without_submissions_is_a_metric_of_zero(serve: Serve, store: tb.Store) -> None:
+    store.watch("scans:1")
+    served = serve()
+    for phase in Phase:
+        assert metric(served, "taskbridge_store_submissions", connection="scans", phase=phase.value) == 0
+    for state in State:
+        found = metric(served, "taskbridge_store_watches", connection="scans", state=state.value)
+        assert found == (state is State.OPEN)
+
+
+def test_a_connection_and_a_consumer_without_rows_have_metrics(serve: Serve, store: tb.Store, config: Path) -> None:
+    store.watch(tb.Task.from_dict({**processing(), "status": "failed", "resumable": False}))
+    next(iter(store.events("billing"))).ack()
+    served = serve(config=config)
+    assert metric(served, "taskbridge_store_submissions", connection="cloudconvert", phase="refused") == 0
+    assert metric(served, "taskbridge_store_dead_letters", consumer="billing") == 0
+    assert metric(served, "taskbridge_store_retried_deliveries", consumer="billing") == 0
 
 
 class Ahead(SystemClock):
