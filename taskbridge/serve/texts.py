@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -80,5 +81,7 @@ def duration_text(seconds: float) -> str:
 
 
 def number_text(value: float) -> str:
-    """Show a number: whole ones with separators, others with at most three digits."""
-    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.3g}"
+    """Show a number, never with an exponent: to two decimals, or below 1 with at most three digits."""
+    if abs(value) < 1:
+        return f"{Decimal(f'{value:.3g}'):f}"
+    return f"{value:,.2f}".rstrip("0").rstrip(".")

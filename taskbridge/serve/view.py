@@ -362,7 +362,9 @@ def _delivery(row: RowMapping, now: datetime) -> dict[str, Any]:
         "kind": row["kind"],
         "connection": row["connection"],
         "attempts": row["attempts"],
-        "next": time_text(moment(row["next_at"]), now),
+        "next": time_text(moment(row["next_at"]), now)
+        if row["attempts"]
+        else "waits",  # for an earlier one of its task
         "is_dead": row["next_at"] is None,
         "error": row["error"],
         "since": time_text(moment(row["at"] if row["at"] is not None else row["updated_at"]), now),

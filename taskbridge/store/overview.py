@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Text, and_, cast, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Text, and_, case, cast, func, or_, select, tuple_
 
 from taskbridge.store.records import Account, moment
 from taskbridge.store.reports import from_json
@@ -128,17 +128,23 @@ def submission_key(opened: Connection, number: int) -> tuple[str, str] | None:
 
 
 def deliveries(opened: Connection, limit: int) -> Sequence[RowMapping]:
-    """Return events whose delivery failed, those that are not tried again first."""
+    """Return undelivered events: first those that are not tried again, and last those that wait for others."""
     at = and_(EVENT.c.connection == DELIVERY.c.connection, EVENT.c.position == DELIVERY.c.position)
     query = select(DELIVERY, EVENT.c.kind, EVENT.c.submission, EVENT.c.at).join_from(DELIVERY, EVENT, at, isouter=True)
-    order = (DELIVERY.c.next_at.is_not(None), DELIVERY.c.updated_at.desc(), DELIVERY.c.connection, DELIVERY.c.position)
+    kind = (DELIVERY.c.next_at.is_not(None), DELIVERY.c.attempts == 0)
+    order = (*kind, DELIVERY.c.updated_at.desc(), DELIVERY.c.connection, DELIVERY.c.position)
     return opened.execute(query.order_by(*order).limit(limit)).mappings().all()
 
 
 def count_deliveries(opened: Connection) -> Sequence[RowMapping]:
-    """Return how many deliveries of each consumer failed, and how many of them are not tried again."""
-    waiting = func.count(DELIVERY.c.next_at)
-    query = select(DELIVERY.c.consumer, func.count().label("failed"), (func.count() - waiting).label("dead"))
+    """Return for each consumer how many deliveries failed, are not tried again, and wait for an earlier one."""
+    failed = func.count(case((DELIVERY.c.attempts > 0, 1)))
+    query = select(
+        DELIVERY.c.consumer,
+        failed.label("failed"),
+        (func.count() - func.count(DELIVERY.c.next_at)).label("dead"),
+        (func.count() - failed).label("waiting"),
+    )
     return opened.execute(query.group_by(DELIVERY.c.consumer).order_by(DELIVERY.c.consumer)).mappings().all()
 
 

@@ -23,7 +23,7 @@ import taskbridge as tb
 from taskbridge.errors import ConfigError
 from taskbridge.provider.clock import SystemClock
 from taskbridge.serve import Access, listen
-from taskbridge.serve.texts import age_text, duration_text, safe, time_text
+from taskbridge.serve.texts import age_text, duration_text, number_text, safe, time_text
 from taskbridge.serve.view import Filter, Overview
 from taskbridge.store import Phase, State
 from taskbridge.store.overview import watches_query
@@ -284,6 +284,31 @@ def test_texts_are_short_and_safe() -> None:
         "2 d 2 h",
     ]
     assert [duration_text(seconds) for seconds in (0.42, 12, 210, 7_560)] == ["0.4 s", "12 s", "3.5 min", "2.1 h"]
+
+
+def test_numbers_have_no_exponent() -> None:
+    numbers = (0.0, 7.0, 999.7, 123.45, 0.00001, 0.12345, 1234.5, 1_234_567.0, 9.999, -2.5)
+    shown = "0 7 999.7 123.45 0.00001 0.123 1,234.5 1,234,567 10 -2.5"
+    assert " ".join(map(number_text, numbers)) == shown
+
+
+def test_events_that_wait_for_an_earlier_one_do_not_count_as_failed(serve: Serve, store: tb.Store) -> None:
+    make_uncertain(store, "INV-1")
+    now = store.database.now()
+    row = {"consumer": "billing", "connection": "scans", "ref": "scans:1", "updated_at": now}
+    with store.database.writing() as opened:
+        for position, attempts, next_at in ((1, 8, None), (2, 0, now - 60.0), (3, 2, now + 3600.0)):
+            values = {"position": position, "key": f"scans:{position}/1", "kind": "ended", "body": {}, "at": now}
+            opened.execute(insert(EVENT).values(connection="scans", **values))
+            values = {"position": position, "attempts": attempts, "next_at": next_at, "error": f"error {position}"}
+            opened.execute(insert(DELIVERY).values(**row, **values))
+    served = serve()
+    page = served.page()
+    assert "billing: 2 failed, 1 of them not tried again; 1 wait for an earlier event of their task." in page
+    assert page.index("error 1") < page.index("error 3") < page.index("error 2")
+    assert '<td data-label="Next attempt" class="t">waits</td>' in page
+    assert metric(served, "taskbridge_store_retried_deliveries", consumer="billing") == 1
+    assert metric(served, "taskbridge_store_dead_letters", consumer="billing") == 1
 
 
 def test_tasks_are_searched_and_paged(serve: Serve, store: tb.Store) -> None:
