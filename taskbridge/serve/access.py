@@ -101,7 +101,8 @@ class Access:
             address = ipaddress.ip_address(request.client.host)
         except ValueError:
             return False
-        return any(address in network for network in self._proxies)
+        mapped = getattr(address, "ipv4_mapped", None)  # an IPv6 socket shows callers over IPv4 as ::ffff:192.0.2.1
+        return any(each in network for each in (address, mapped) if each is not None for network in self._proxies)
 
     # The token and its session.
 
@@ -138,10 +139,18 @@ class Access:
 
     def is_same_site(self, request: Request) -> bool:
         """Whether the browser, as far as it says, sends a request from a page of this server."""
-        if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
-            return False
+        return self._is_same_fetch_site(request) and not self._is_other_host(request)
+
+    def is_host_changed(self, request: Request) -> bool:
+        """Whether a request seems to be from a page of this server, but has reached it under another name."""
+        return self._is_same_fetch_site(request) and self._is_other_host(request)
+
+    def _is_same_fetch_site(self, request: Request) -> bool:
+        return request.headers.get("sec-fetch-site", "same-origin") in {"same-origin", "none"}
+
+    def _is_other_host(self, request: Request) -> bool:
         origin = request.headers.get("origin")
-        return origin is None or origin.partition("://")[2] == request.headers.get("host")
+        return origin is not None and origin.partition("://")[2] != request.headers.get("host")
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._key, text.encode("utf-8", "surrogateescape"), sha256).hexdigest()

@@ -207,9 +207,7 @@ class Page:
         if form is None or decide is None or not (number.isascii() and number.isdigit() and len(number) < _DIGITS):
             return self._message(400, "This is no form of this page.")
         if not self._access.is_own_form(request, user, form.get("form_token", "")):
-            return self._message(
-                403, "This form is not of this page, or of an earlier run of the server. Reload the page."
-            )
+            return self._refuse_form(request)
         try:
             await asyncio.to_thread(self._decide_by_number, decide, int(number))
         except InvalidInput as error:
@@ -250,8 +248,10 @@ class Page:
         if request.method == "GET":
             return self._render("login.html", problem="")
         form = await _form(request)
-        if form is None or not self._access.is_same_site(request):
+        if form is None:
             return self._message(400, "This is no form of this page.")
+        if not self._access.is_same_site(request):
+            return self._refuse_form(request)
         if not self._access.is_token(form.get("token", "")):
             return self._render("login.html", 401, problem="That is not the token.")
         response = RedirectResponse("/", 303)
@@ -261,10 +261,19 @@ class Page:
     async def _logout(self, request: Request, user: str) -> Response:
         form = await _form(request)
         if form is None or not self._access.is_own_form(request, user, form.get("form_token", "")):
-            return self._message(403, "This form is not of this page. Reload the page.")
+            return self._refuse_form(request)
         response = RedirectResponse("/login", 303)
         response.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return response
+
+    def _refuse_form(self, request: Request) -> Response:
+        if self._access.is_host_changed(request):
+            return self._message(
+                403,
+                "This form is of another site, or the reverse proxy changes the header Host: it must pass it on "
+                "unchanged (nginx: proxy_set_header Host $http_host).",
+            )
+        return self._message(403, "This form is not of this page, or of an earlier run of the server. Reload the page.")
 
     # For other programs.
 

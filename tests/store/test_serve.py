@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import event, insert, select, update
+from starlette.requests import Request
 
 import taskbridge as tb
 from taskbridge.errors import ConfigError
@@ -137,7 +138,7 @@ def test_a_login_gives_a_session_that_ends_with_its_signature(serve: Serve) -> N
 def test_a_login_from_another_site_is_refused(serve: Serve) -> None:
     served = serve(Access("127.0.0.1", TOKEN))
     for headers in ({"Sec_Fetch_Site": "cross-site"}, {"Origin": "https://evil.example"}, {"Origin": "null"}):
-        assert served.request("/login", "POST", {"token": TOKEN}, **headers)[0] == 400
+        assert served.request("/login", "POST", {"token": TOKEN}, **headers)[0] == 403
     assert served.request("/login", "POST", b"token=" + TOKEN.encode(), Content_Type="text/plain")[0] == 400
     assert served.request("/login", "POST", {"token": "x" * 9000})[0] == 400
 
@@ -179,6 +180,25 @@ def test_a_site_with_a_name_that_points_here_cannot_name_a_user(serve: Serve) ->
     assert with_token.request("/", Authorization=f"Bearer {TOKEN}")[0] == 200  # as Prometheus on this machine
     assert with_token.request("/", Authorization=f"Bearer {TOKEN}", Host="evil.example")[0] == 403
     assert with_token.request("/healthz", Host="10.0.0.7")[0] == 200
+
+
+@pytest.mark.parametrize("proxy", ["192.0.2.9", "::ffff:192.0.2.9"])
+def test_a_proxy_may_be_seen_as_a_mapped_address(proxy: str) -> None:
+    access = Access("::", proxies=[proxy])
+    for address, is_trusted in (("::ffff:192.0.2.9", True), ("::ffff:192.0.2.8", False), ("2001:db8::1", False)):
+        scope = {"type": "http", "headers": [(b"x-forwarded-user", b"ann")], "client": (address, 1)}
+        assert access.user_of(Request(scope)) == ("user ann" if is_trusted else None)
+
+
+def test_a_proxy_that_changes_the_host_is_named(serve: Serve) -> None:
+    served = serve(Access("127.0.0.1", TOKEN))
+    origin = "https://tasks.example.com"
+    status, _, text = served.request("/login", "POST", {"token": TOKEN}, Origin=origin, Sec_Fetch_Site="same-origin")
+    assert status == 403
+    assert "the reverse proxy changes the header Host" in text
+    assert "must pass it on unchanged" in text
+    assert "changes" not in served.request("/login", "POST", {}, Origin=origin, Sec_Fetch_Site="cross-site")[2]
+    assert served.request("/login", "POST", {"token": TOKEN}, Origin=origin, Host="tasks.example.com")[0] == 303
 
 
 def test_a_request_that_names_two_users_is_refused(serve: Serve) -> None:
