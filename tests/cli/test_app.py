@@ -51,7 +51,7 @@ def test_no_option_takes_a_key() -> None:
         "--settle", "--max-bytes", "--for", "--once", "--requests", "old", "new", "--operation", "token",
         "--max-cost", "--dry-run", "--from", "--into",
         "--http", "--trust-proxy", "--host-name", "--token-file", "--deliver", "--webhooks", "--no-work", "--meta",
-        "--consumer", "--follow",
+        "--lock-url", "--consumer", "--follow",
     }  # fmt: skip
 
 

@@ -87,6 +87,27 @@ def test_the_store_may_come_from_the_environment(run_here: RunHere, path: str, m
     assert "Missing option '--store'" in run_here("store", "init").stderr
 
 
+@pytest.mark.parametrize(
+    "words", [("serve",), ("events",), ("watch", "scans:1"), ("store", "init"), ("store", "check"), ("store", "adopt")]
+)
+def test_the_url_for_locks_is_passed_on(words: tuple[str, ...], run_here: RunHere, path: str, store: tb.Store) -> None:
+    assert store.database.path is not None
+    direct = ("--lock-url", "postgresql://app:s3cret@db.internal/app")
+    done = run_here(*words, "--store", path, *direct)
+    assert done.returncode == 2
+    assert "lock_url is for a store in PostgreSQL" in done.stderr
+    assert "s3cret" not in done.stderr
+
+
+def test_the_url_for_locks_may_come_from_the_environment(
+    run_here: RunHere, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TASKBRIDGE_LOCK_URL", "postgresql://db.internal/app")
+    assert "lock_url is for a store in PostgreSQL" in run_here("store", "init", "--store", path).stderr
+    monkeypatch.setenv("TASKBRIDGE_LOCK_URL", "")
+    assert run_here("store", "init", "--store", path).returncode == 0
+
+
 def test_the_group_alone_prints_its_help(run_here: RunHere) -> None:
     done = run_here("store")
     assert done.returncode == 2
@@ -167,7 +188,8 @@ def test_a_connection_that_is_not_configured_is_noted(run_here: RunHere, path: s
     assert done.returncode == 0
     assert done.stderr == (f"taskbridge: no connection 'scnas' in {config}: it is not polled until it is configured\n")
     noted = run_here("watch", "scnas:1", "--store", path, "--json").stderr
-    assert "no connection 'scnas'" in records(noted)[0]["warning"]["message"]
+    (record,) = records(noted)
+    assert "no connection 'scnas'" in str(record["warning"])
     assert run_here("watch", "scnas:1", "--store", path, "--config", f"{path}.missing").stderr == ""
 
 

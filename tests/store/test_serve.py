@@ -318,7 +318,13 @@ def test_events_that_wait_for_an_earlier_one_do_not_count_as_failed(serve: Serve
     row = {"consumer": "billing", "connection": "scans", "ref": "scans:1", "updated_at": now}
     with store.database.writing() as opened:
         for position, attempts, next_at in ((1, 8, None), (2, 0, now - 60.0), (3, 2, now + 3600.0)):
-            values = {"position": position, "key": f"scans:{position}/1", "kind": "ended", "body": {}, "at": now}
+            values: dict[str, Any] = {
+                "position": position,
+                "key": f"scans:{position}/1",
+                "kind": "ended",
+                "body": {},
+                "at": now,
+            }
             opened.execute(insert(EVENT).values(connection="scans", **values))
             values = {"position": position, "attempts": attempts, "next_at": next_at, "error": f"error {position}"}
             opened.execute(insert(DELIVERY).values(**row, **values))
@@ -536,7 +542,8 @@ def test_times_are_compared_with_the_clock_of_the_store(tmp_path: Path) -> None:
     with tb.Store(tmp_path / "taskbridge.db", clock=clock) as store:
         store.watch("scans:1")
         now = store.database.now()
-        values = {"owner": "process 1", "owner_since": now, "status": {}, "status_at": now, "paused_until": now + 0.1}
+        values: dict[str, Any] = {"owner": "process 1", "owner_since": now, "status": {}, "status_at": now}
+        values["paused_until"] = now + 0.1
         with store.database.writing() as opened:
             opened.execute(update(ACCOUNT).values(**values))
         served = Served(store, Access("127.0.0.1"), None, [])
