@@ -46,6 +46,7 @@ _STREAM: Final = 900.0  # seconds after which a page connects again, so that its
 _MOST_STREAMS: Final = 50
 _DIGITS: Final = 19  # more are no number of a row
 _MOST_BODY: Final = 8192  # bytes of a form
+_FORM_TIME: Final = 10.0  # seconds for a caller to send one
 _HEALTH_TIME: Final = 5.0  # seconds
 _HEADERS: Final = {
     "content-security-policy": (
@@ -324,14 +325,18 @@ class _WithHeaders:
 
 
 async def _form(request: Request) -> dict[str, str] | None:
-    """Return the fields of a form; None if it is none, or too large."""
+    """Return the fields of a form; None if it is none, or too large, or takes too long to arrive."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
         return None
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _MOST_BODY:
-            return None
+    try:
+        async with asyncio.timeout(_FORM_TIME):
+            async for part in request.stream():
+                body += part
+                if len(body) > _MOST_BODY:
+                    return None
+    except TimeoutError:
+        return None
     try:
         return {name: values[0] for name, values in parse_qs(body.decode(), max_num_fields=20, errors="strict").items()}
     except ValueError:

@@ -146,7 +146,7 @@ def serve(store: tb.Store) -> Iterator[Serve]:
     running: list[Served] = []
 
     def start(
-        access: Access | None = None, config: Path | None = None, jobs: Sequence[Job] = (), **options: bool
+        access: Access | None = None, config: Path | None = None, jobs: Sequence[Job] = (), **options: float
     ) -> Served:
         running.append(Served(store, access or Access("127.0.0.1"), config, jobs, **options))
         return running[-1]

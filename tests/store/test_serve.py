@@ -6,8 +6,11 @@ import asyncio
 import http.client
 import json
 import re
+import resource
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
@@ -777,3 +780,58 @@ def test_unread_events_are_counted_up_to_a_number(serve: Serve, store: tb.Store)
     assert 'taskbridge_store_unread_events{consumer="all"} 10000.0' in metrics
     assert 'taskbridge_store_unread_events{consumer="few"} 2.0' in metrics
     assert 'taskbridge_store_unread_events{consumer="none"} 0.0' in metrics
+
+
+# Callers that send nothing.
+
+
+def is_closed_by_server(opened: socket.socket) -> bool:
+    opened.settimeout(20)
+    try:
+        while opened.recv(65_536):
+            pass
+    except ConnectionResetError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /"]
+)
+def test_a_connection_without_a_request_is_closed(sent: bytes, serve: Serve) -> None:
+    served = serve(head_time=0.3)
+    with socket.create_connection(("127.0.0.1", served.port)) as opened:
+        opened.sendall(sent)
+        assert is_closed_by_server(opened)
+
+
+def test_a_page_that_is_open_outlasts_the_time_for_a_request(serve: Serve, store: tb.Store) -> None:
+    served = serve(head_time=0.3)
+    later = threading.Timer(1.0, store.watch, ["scans:1"])
+
+    def is_shown(name: str, html: str) -> bool:
+        if name == "notice":  # the page is open
+            later.start()
+        return "scans:1" in html
+
+    read_events(served, is_shown)
+    later.join()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2048, reason="too few open files are allowed")
+def test_idle_connections_do_not_keep_others_out(serve: Serve) -> None:
+    served = serve(head_time=2.0)
+    with ExitStack() as stack:
+        for _ in range(505):
+            stack.enter_context(socket.create_connection(("127.0.0.1", served.port)))
+        until(lambda: served.request("/healthz")[0] == 200)
+
+
+@pytest.mark.slow
+def test_a_form_that_does_not_arrive_is_given_up(serve: Serve) -> None:
+    served = serve(Access("127.0.0.1", TOKEN), head_time=0.3)
+    kind = b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 99\r\n"
+    with socket.create_connection(("127.0.0.1", served.port)) as opened:
+        opened.sendall(b"POST /login HTTP/1.1\r\nHost: a\r\n" + kind + b"\r\ntoken=")
+        assert is_closed_by_server(opened)
