@@ -300,6 +300,19 @@ def read_refs(output: Output, texts: Iterable[str]) -> list[TaskRef]:
     return list(dict.fromkeys(refs))
 
 
+def warn_of_missing_connections(output: Output, refs: Iterable[TaskRef]) -> None:
+    """Warn of refs whose connection the configuration does not have, if there is a configuration."""
+    from taskbridge._config.files import load_config  # noqa: PLC0415  # see the module's docstring
+
+    try:
+        config = load_config(config_path())
+    except ConfigError:
+        return  # that of the process that polls may be elsewhere
+    for name in dict.fromkeys(ref.connection for ref in refs):
+        if name not in config.connections:
+            output.warning(f"no connection {name!r} in {config.place}: it is not polled until it is configured")
+
+
 def open_bridge(config: Config, names: Iterable[str]) -> Bridge:
     """Open these connections of a configuration.
 

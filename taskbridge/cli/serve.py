@@ -43,6 +43,13 @@ _MOST_TOKEN: Final = 4096  # bytes
     help="Address or network of a reverse proxy that names the user in X-Forwarded-User.",
 )
 @click.option(
+    "--host-name",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Name under which browsers reach the server; no other is answered. Required with a proxy on this machine.",
+)
+@click.option(
     "--connection", "connections", multiple=True, metavar="NAME", help="Work on this connection only; default: all."
 )
 @click.option("--token-file", metavar="PATH", help=f"A file with the token to log in with; default: {TOKEN_VARIABLE}.")
@@ -65,6 +72,7 @@ def command(
     address: str,
     connections: Sequence[str],
     proxies: Sequence[str],
+    names: Sequence[str],
     token_file: str | None,
     targets: Sequence[str],
     webhooks: bool,
@@ -84,7 +92,7 @@ def command(
                 "--deliver needs a server that works: it sends the events of the connections that it owns"
             )
         show_warnings(output, refusals=True)
-        access = Access(host, _token(token_file), proxies)
+        access = Access(host, _token(token_file), proxies, names)
         path = config_path()
 
         def open_bridge() -> Bridge:

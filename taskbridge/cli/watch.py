@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskbridge.cli.exit_codes import DONE
-from taskbridge.cli.options import parse_pairs, parse_seconds, read_refs, refs_argument, with_config, with_json
+from taskbridge.cli.options import (
+    parse_pairs,
+    parse_seconds,
+    read_refs,
+    refs_argument,
+    warn_of_missing_connections,
+    with_config,
+    with_json,
+)
 from taskbridge.cli.store_options import open_store, with_store
 
 if TYPE_CHECKING:
@@ -49,6 +57,7 @@ def command(output: Output, refs: tuple[str, ...], store: str, seconds: float | 
             until = None if seconds is None else opened.clock.now() + timedelta(seconds=seconds)
             with opened.begin() as tx:
                 stored = [tx.watch(ref, meta=meta or None, until=until) for ref in found]
+        warn_of_missing_connections(output, stored)
     for ref in stored:
         if output.as_json:
             output.record({"ref": ref, "watched": True})

@@ -1,7 +1,8 @@
 """Who may see the page: callers on this machine, those who have the token, or users whom a reverse proxy names.
 
 Without a token and a proxy, only a loopback address is served, and only under a loopback name: a site in the user's
-browser could otherwise let its own name point here, and read the page (DNS rebinding).
+browser could otherwise let its own name point here, and read the page (DNS rebinding). Behind a proxy on this machine
+such a site could also name a user, so there the names are known, too.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _USER_HEADER: Final = "x-forwarded-user"
 _SESSION: Final = 12 * 3600  # seconds
 _LEAST_TOKEN: Final = 16  # characters
 _LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_LOOPBACK: Final = tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "::1/128", "::ffff:127.0.0.0/104")))
 
 
 class Access:
@@ -34,15 +36,26 @@ class Access:
         host: The address that it listens on.
         token: What callers must know; None for none.
         proxies: Addresses or networks of reverse proxies that name the user in ``X-Forwarded-User``.
+        names: Names under which callers reach the server, beside those of this machine. With any, and without a token
+            or a proxy, no other name is answered.
 
     Raises:
         ConfigError: The rules would let anyone in, or cannot be used.
     """
 
-    def __init__(self, host: str, token: str | None = None, proxies: Iterable[str] = ()) -> None:
+    def __init__(
+        self, host: str, token: str | None = None, proxies: Iterable[str] = (), names: Iterable[str] = ()
+    ) -> None:
         self._token = token
         self._proxies = [_network(each) for each in proxies]
-        self._names = _LOCAL_NAMES | {host.lower()}
+        given = frozenset(_name(each) for each in names)
+        is_local = token is None and not self._proxies
+        self._names = _LOCAL_NAMES | {host.lower()} | given if given or is_local else None
+        if not given and any(_is_of_this_machine(each) for each in self._proxies):
+            raise ConfigError(
+                "a reverse proxy on this machine needs the name under which browsers reach it, as in --host-name "
+                "tasks.example.com; else a site in a browser on this machine could pass for the proxy (DNS rebinding)"
+            )
         if token is not None and len(token) < _LEAST_TOKEN:
             raise ConfigError(
                 f"the token has fewer than {_LEAST_TOKEN} characters; make one with: openssl rand -hex 32"
@@ -60,8 +73,16 @@ class Access:
         """Whether there is a token to log in with."""
         return self._token is not None
 
+    def refusal(self, request: Request) -> str:
+        """Return why a request is answered to no one; empty if it is not."""
+        if self._names is not None and _host_name(request.headers.get("host", "")) not in self._names:
+            return "This server does not answer under this name. The option --host-name adds one."
+        if self.is_proxy(request) and len(request.headers.getlist(_USER_HEADER)) > 1:
+            return "The request names two users: the reverse proxy must remove X-Forwarded-User of its callers."
+        return ""
+
     def user_of(self, request: Request) -> str | None:
-        """Return who sends a request; None if it must log in first."""
+        """Return who sends a request that is not refused; None if it must log in first."""
         if self.is_proxy(request) and (user := request.headers.get(_USER_HEADER, "")):
             return f"user {user}"
         if self._token is not None:
@@ -70,7 +91,7 @@ class Access:
             return "token" if is_known or self._is_session(request.cookies.get(COOKIE, "")) else None
         if self._proxies:
             return None  # also on a loopback address: the proxy's callers come from there
-        return "local" if self._is_local_name(request) else None
+        return "local"
 
     def is_proxy(self, request: Request) -> bool:
         """Whether a request comes from a trusted reverse proxy."""
@@ -80,14 +101,8 @@ class Access:
             address = ipaddress.ip_address(request.client.host)
         except ValueError:
             return False
-        return any(address in network for network in self._proxies)
-
-    def _is_local_name(self, request: Request) -> bool:
-        try:
-            name = urlsplit(f"//{request.headers.get('host', '')}").hostname
-        except ValueError:
-            return False
-        return name in self._names
+        mapped = getattr(address, "ipv4_mapped", None)  # an IPv6 socket shows callers over IPv4 as ::ffff:192.0.2.1
+        return any(each in network for each in (address, mapped) if each is not None for network in self._proxies)
 
     # The token and its session.
 
@@ -124,10 +139,18 @@ class Access:
 
     def is_same_site(self, request: Request) -> bool:
         """Whether the browser, as far as it says, sends a request from a page of this server."""
-        if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
-            return False
+        return self._is_same_fetch_site(request) and not self._is_other_host(request)
+
+    def is_host_changed(self, request: Request) -> bool:
+        """Whether a request seems to be from a page of this server, but has reached it under another name."""
+        return self._is_same_fetch_site(request) and self._is_other_host(request)
+
+    def _is_same_fetch_site(self, request: Request) -> bool:
+        return request.headers.get("sec-fetch-site", "same-origin") in {"same-origin", "none"}
+
+    def _is_other_host(self, request: Request) -> bool:
         origin = request.headers.get("origin")
-        return origin is None or origin.partition("://")[2] == request.headers.get("host")
+        return origin is not None and origin.partition("://")[2] != request.headers.get("host")
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._key, text.encode("utf-8", "surrogateescape"), sha256).hexdigest()
@@ -139,6 +162,25 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _host_name(host: str) -> str | None:
+    """Return the name in a Host header, without its port; None if there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _name(text: str) -> str:
+    name = _host_name(text)
+    if name is None or name != text.lower():
+        raise ConfigError(f"--host-name takes a name such as tasks.example.com, not {printable(text, 100)!r}")
+    return name
+
+
+def _is_of_this_machine(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    return any(each.version == network.version and each.overlaps(network) for each in _LOOPBACK)
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

@@ -32,6 +32,7 @@ from taskbridge import __version__
 from taskbridge.errors import InvalidInput, TaskbridgeError
 from taskbridge.serve.access import COOKIE, Access
 from taskbridge.serve.metrics import exposition
+from taskbridge.serve.reading import Threads
 from taskbridge.serve.texts import safe
 from taskbridge.serve.view import Filter, Overview, Reading, Workers, sections, tasks
 from taskbridge.store import State, Store, StoreUnavailable
@@ -45,6 +46,7 @@ _STREAM: Final = 900.0  # seconds after which a page connects again, so that its
 _MOST_STREAMS: Final = 50
 _DIGITS: Final = 19  # more are no number of a row
 _MOST_BODY: Final = 8192  # bytes of a form
+_FORM_TIME: Final = 10.0  # seconds for a caller to send one
 _HEALTH_TIME: Final = 5.0  # seconds
 _HEADERS: Final = {
     "content-security-policy": (
@@ -90,6 +92,7 @@ class Page:
         self._failure = failure
         self._notice = notice
         self._overview = Overview(store)
+        self._health_threads = Threads("taskbridge-health")
         self._streams = 0
         self._closing = asyncio.Event()
         self._templates = Environment(
@@ -120,8 +123,10 @@ class Page:
         """The ASGI application."""
 
     def close(self) -> None:
-        """End the live updates of the pages that are open."""
+        """End the live updates of the pages that are open, and read nothing more; returns at once."""
         self._closing.set()
+        self._overview.close()
+        self._health_threads.close()
 
     # The page.
 
@@ -145,13 +150,17 @@ class Page:
 
     async def _fragments(self, chosen: Filter, reading: Reading, user: str) -> dict[str, str]:
         """Return the HTML of each section."""
-        now = datetime.now(UTC)
-        watches, more = await self._overview.watches(chosen)
+        now = self._now()
+        found = await self._overview.find(chosen)
         data = sections(reading, self._workers(), now)
-        data["tasks"] = {"rows": tasks(watches, reading, now), "more": more, "chosen": chosen}
+        data["tasks"] = {"rows": tasks(found.watches, reading, now), "more": found.more, "chosen": chosen}
         data["notice"] = {"text": self._failure() or self._notice()}
         token = self._access.form_token(user)
         return {name: self._html(f"_{name}.html", form_token=token, **values) for name, values in data.items()}
+
+    def _now(self) -> datetime:
+        """Return the time by the clock that the store's times follow."""
+        return datetime.fromtimestamp(self._store.database.now(), UTC)
 
     def _html(self, name: str, **values: Any) -> str:
         return self._templates.get_template(name).render(values)
@@ -199,9 +208,7 @@ class Page:
         if form is None or decide is None or not (number.isascii() and number.isdigit() and len(number) < _DIGITS):
             return self._message(400, "This is no form of this page.")
         if not self._access.is_own_form(request, user, form.get("form_token", "")):
-            return self._message(
-                403, "This form is not of this page, or of an earlier run of the server. Reload the page."
-            )
+            return self._refuse_form(request)
         try:
             await asyncio.to_thread(self._decide_by_number, decide, int(number))
         except InvalidInput as error:
@@ -222,6 +229,9 @@ class Page:
         """Let a handler answer only those who may see the page."""
 
         async def guard(request: Request) -> Response:
+            refusal = self._access.refusal(request)
+            if refusal:
+                return self._message(403, refusal)
             user = self._access.user_of(request)
             if user is not None:
                 return await handler(request, user)
@@ -239,8 +249,10 @@ class Page:
         if request.method == "GET":
             return self._render("login.html", problem="")
         form = await _form(request)
-        if form is None or not self._access.is_same_site(request):
+        if form is None:
             return self._message(400, "This is no form of this page.")
+        if not self._access.is_same_site(request):
+            return self._refuse_form(request)
         if not self._access.is_token(form.get("token", "")):
             return self._render("login.html", 401, problem="That is not the token.")
         response = RedirectResponse("/", 303)
@@ -250,16 +262,25 @@ class Page:
     async def _logout(self, request: Request, user: str) -> Response:
         form = await _form(request)
         if form is None or not self._access.is_own_form(request, user, form.get("form_token", "")):
-            return self._message(403, "This form is not of this page. Reload the page.")
+            return self._refuse_form(request)
         response = RedirectResponse("/login", 303)
         response.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return response
+
+    def _refuse_form(self, request: Request) -> Response:
+        if self._access.is_host_changed(request):
+            return self._message(
+                403,
+                "This form is of another site, or the reverse proxy changes the header Host: it must pass it on "
+                "unchanged (nginx: proxy_set_header Host $http_host).",
+            )
+        return self._message(403, "This form is not of this page, or of an earlier run of the server. Reload the page.")
 
     # For other programs.
 
     async def _metrics(self, request: Request, user: str) -> Response:
         del request, user
-        content = exposition(await self._overview.read(), self._workers(), datetime.now(UTC))
+        content = exposition(await self._overview.read(), self._workers(), self._now())
         return Response(content, media_type=CONTENT_TYPE_LATEST)
 
     async def _health(self, request: Request) -> Response:
@@ -267,7 +288,7 @@ class Page:
         problem = "the work has ended" if self._failure() else ""
         try:
             async with asyncio.timeout(_HEALTH_TIME):
-                await asyncio.to_thread(self._read_once)
+                await self._health_threads.run(self._read_once)
         except (StoreUnavailable, TimeoutError):
             problem = "the store cannot be read"
         return JSONResponse({"status": problem or "ok"}, 503 if problem else 200)
@@ -304,14 +325,18 @@ class _WithHeaders:
 
 
 async def _form(request: Request) -> dict[str, str] | None:
-    """Return the fields of a form; None if it is none, or too large."""
+    """Return the fields of a form; None if it is none, or too large, or takes too long to arrive."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
         return None
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _MOST_BODY:
-            return None
+    try:
+        async with asyncio.timeout(_FORM_TIME):
+            async for part in request.stream():
+                body += part
+                if len(body) > _MOST_BODY:
+                    return None
+    except TimeoutError:
+        return None
     try:
         return {name: values[0] for name, values in parse_qs(body.decode(), max_num_fields=20, errors="strict").items()}
     except ValueError:

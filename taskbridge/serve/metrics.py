@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from taskbridge.serve.view import Reading, Workers, is_silent
-from taskbridge.store import AccountStatus
+from taskbridge.serve.view import Reading, Workers, all_accounts, is_silent
+from taskbridge.store import AccountStatus, Phase, State
+from taskbridge.store.overview import MOST_UNREAD
 
 
 def exposition(reading: Reading, workers: Workers, now: datetime) -> bytes:
@@ -39,12 +40,14 @@ class _StoreCollector(Collector):
             "1 if no process has reported that it works on the connection for more than 150 seconds.",
             labels=("connection",),
         )
+        for account in all_accounts(self._reading, self._workers):  # also 0, so that an alert sees the first of a kind
+            name = account.connection
+            for state in State:
+                watches.add_metric((name, state.value), account.watches.get(state, 0))
+            for phase in Phase:
+                submissions.add_metric((name, phase.value), account.submissions.get(phase, 0))
         for account in self._reading.accounts:
             name = account.connection
-            for state, count in account.watches.items():
-                watches.add_metric((name, state.value), count)
-            for phase, count in account.submissions.items():
-                submissions.add_metric((name, phase.value), count)
             owned.add_metric((name,), name in self._workers.owned)
             silent.add_metric((name,), is_silent(account, self._now))
         yield from (watches, submissions, owned, silent)
@@ -104,10 +107,12 @@ class _StoreCollector(Collector):
 
     def _consumers(self) -> Iterator[Metric]:
         unread = GaugeMetricFamily(
-            "taskbridge_store_unread_events", "Events that a consumer has not acknowledged.", labels=("consumer",)
+            "taskbridge_store_unread_events",
+            f"Events that a consumer has not acknowledged; more than {MOST_UNREAD} are shown as {MOST_UNREAD}.",
+            labels=("consumer",),
         )
-        for row in self._reading.unread:
-            unread.add_metric((row["consumer"],), float(row["unread"]))
+        for consumer, count in self._reading.unread.items():
+            unread.add_metric((consumer,), min(count, MOST_UNREAD))
         retried = GaugeMetricFamily(
             "taskbridge_store_retried_deliveries",
             "Events whose delivery failed and is tried again.",
@@ -116,7 +121,9 @@ class _StoreCollector(Collector):
         dead = GaugeMetricFamily(
             "taskbridge_store_dead_letters", "Events whose delivery is not tried again.", labels=("consumer",)
         )
-        for row in self._reading.delivery_counts:
-            retried.add_metric((row["consumer"],), row["failed"] - row["dead"])
-            dead.add_metric((row["consumer"],), row["dead"])
+        counts = {row["consumer"]: row for row in self._reading.delivery_counts}
+        for consumer in sorted({*self._reading.unread, *counts}):
+            row = counts.get(consumer)
+            retried.add_metric((consumer,), 0 if row is None else row["failed"] - row["dead"])
+            dead.add_metric((consumer,), 0 if row is None else row["dead"])
         yield from (unread, retried, dead)

@@ -22,6 +22,7 @@ from taskbridge.contrib.asgi import StoredWebhooks
 from taskbridge.errors import ConfigError, TaskbridgeError, printable
 from taskbridge.serve.access import Access
 from taskbridge.serve.app import Page
+from taskbridge.serve.connections import protocol_with_time
 from taskbridge.serve.hooks import Hooks
 from taskbridge.serve.view import Workers
 from taskbridge.store import Store
@@ -29,6 +30,7 @@ from taskbridge.store.watcher import Watcher
 
 _STOP_TIME: Final = 8.0  # seconds for submissions that are being sent
 _HTTP_TIME: Final = 2  # seconds for responses that are being sent
+_HEAD_TIME: Final = 10.0  # seconds for the head of a request
 _NEWS_PAUSE: Final = 0.5  # seconds between two checks of what this server owns
 
 
@@ -57,6 +59,7 @@ class Server:
         works: Whether to work on the connections.
         receives: Whether to receive the webhooks of those with `webhook_secrets`, below ``/hooks/``.
         connections: Names of the connections to work on; none for all.
+        head_time: Seconds for a caller to send the head of a request.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Server:
         works: bool = True,
         receives: bool = False,
         connections: Sequence[str] = (),
+        head_time: float = _HEAD_TIME,
     ) -> None:
         self._store = store
         self._names = tuple(connections)
@@ -94,7 +98,7 @@ class Server:
             notice=lambda: self._notice,
             hooks=self._hooks,
         )
-        self._http = _Http(self._page.app)
+        self._http = _Http(self._page.app, head_time)
 
     @property
     def owned(self) -> frozenset[str]:
@@ -241,10 +245,11 @@ class Server:
 class _Http(uvicorn.Server):
     """uvicorn without its signal handlers: the command has its own."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, head_time: float) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
+                http=protocol_with_time(head_time),
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

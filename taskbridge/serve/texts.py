@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -13,7 +14,9 @@ from markupsafe import Markup
 
 from taskbridge.errors import printable
 
-_LINK: Final = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s\"'<>]+", re.IGNORECASE)
+# Wherever it begins, also within a word; JSON may write its slashes as "\/". A scheme is short, so that the time to
+# search does not grow with the square of the text.
+_LINK: Final = re.compile(r"([a-z][a-z0-9+.-]{0,20}:(?:\\?/){2})[^\s\"'<>]+", re.IGNORECASE)
 _LONGEST: Final = 1000  # characters
 _LONGEST_META: Final = 300  # characters
 
@@ -30,7 +33,7 @@ def safe(value: object) -> object:
 
 def _host_only(found: re.Match[str]) -> str:
     try:
-        host = urlsplit(found[0]).hostname
+        host = urlsplit(found[0].replace("\\/", "/")).hostname
     except ValueError:
         host = None
     return f"{found[1]}{host or ''}/…"
@@ -44,12 +47,12 @@ def meta_text(meta: Mapping[str, Any] | None) -> str:
     return text if len(text) <= _LONGEST_META else f"{text[:_LONGEST_META]}…"
 
 
-def time_text(at: datetime | None) -> str:
-    """Show a time in UTC, to the second; one of today without the date."""
+def time_text(at: datetime | None, now: datetime) -> str:
+    """Show a time in UTC, to the second; one of the same day as `now` without the date."""
     if at is None:
         return ""
     shown = at.astimezone(UTC)
-    return f"{shown:%H:%M:%S}" if shown.date() == datetime.now(UTC).date() else f"{shown:%Y-%m-%d %H:%M:%S}"
+    return f"{shown:%H:%M:%S}" if shown.date() == now.astimezone(UTC).date() else f"{shown:%Y-%m-%d %H:%M:%S}"
 
 
 def age_text(seconds: float) -> str:
@@ -78,5 +81,7 @@ def duration_text(seconds: float) -> str:
 
 
 def number_text(value: float) -> str:
-    """Show a number: whole ones with separators, others with at most three digits."""
-    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.3g}"
+    """Show a number, never with an exponent: to two decimals, or below 1 with at most three digits."""
+    if abs(value) < 1:
+        return f"{Decimal(f'{value:.3g}'):f}"
+    return f"{value:,.2f}".rstrip("0").rstrip(".")

@@ -1,12 +1,11 @@
 """What the page shows: read from the store, as data for the templates.
 
-The part that all readers of the page share is read at most once a second, and less often if that takes long.
+What several readers of the page share is read once for all of them.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
+from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,9 +17,11 @@ from sqlalchemy import RowMapping
 from taskbridge.events import POLL_REASONS
 from taskbridge.models import TaskRef
 from taskbridge.serve.plots import Scale
+from taskbridge.serve.reading import Cached, Threads
 from taskbridge.serve.texts import age_text, duration_text, meta_text, number_text, time_text
 from taskbridge.store import Account, Phase, State, Store, Watched
 from taskbridge.store.overview import (
+    MOST_UNREAD,
     accounts,
     count_deliveries,
     deliveries,
@@ -33,11 +34,10 @@ from taskbridge.store.overview import (
 from taskbridge.store.records import moment
 from taskbridge.store.store import watched_of
 
-_PAUSE: Final = 1.0  # least seconds between two readings
-_LOAD: Final = 10.0  # a pause lasts at least this many times as long as the reading before
 _SILENT: Final = 150.0  # seconds without a report after which an owner counts as silent; one a minute is usual
 _DECISIONS: Final = 50  # rows
 _ROWS: Final = 50  # tasks per page
+_FILTERS: Final = 32  # of which the tasks are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,20 @@ class Reading:
     refused: Sequence[RowMapping]
     deliveries: Sequence[RowMapping]
     delivery_counts: Sequence[RowMapping]
-    unread: Sequence[RowMapping]
+    unread: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The tasks that a filter has found.
+
+    Attributes:
+        watches: A page of them.
+        more: The query for the next page; empty if there is none.
+    """
+
+    watches: Sequence[Watched]
+    more: str
 
 
 class Overview:
@@ -117,9 +130,15 @@ class Overview:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._lock = asyncio.Lock()
-        self._reading: Reading | None = None
-        self._next_at = 0.0
+        self._threads = Threads("taskbridge-page")
+        self._search_threads = Threads("taskbridge-search", 2)  # a long search holds up neither the rest nor the next
+        self._reading = Cached(lambda: self._threads.run(self._read))
+        self._found: OrderedDict[Filter, Cached[Found]] = OrderedDict()
+
+    def close(self) -> None:
+        """Read nothing more; returns at once."""
+        self._threads.close()
+        self._search_threads.close()
 
     async def read(self, *, fresh: bool = False) -> Reading:
         """Return what the store has; `fresh` reads it now.
@@ -127,13 +146,19 @@ class Overview:
         Raises:
             StoreUnavailable: It cannot be read.
         """
-        async with self._lock:
-            if self._reading is None or fresh or time.monotonic() >= self._next_at:
-                began = time.monotonic()
-                self._reading = await asyncio.to_thread(self._read)
-                ended = time.monotonic()
-                self._next_at = ended + max(_PAUSE, _LOAD * (ended - began))
-            return self._reading
+        return await self._reading.get(fresh=fresh)
+
+    async def find(self, chosen: Filter) -> Found:
+        """Return a page of tasks.
+
+        Raises:
+            StoreUnavailable: It cannot be read.
+        """
+        found = self._found.pop(chosen, None) or Cached(lambda: self._search_threads.run(lambda: self._find(chosen)))
+        self._found[chosen] = found  # the last one was used last
+        while len(self._found) > _FILTERS:
+            self._found.popitem(last=False)
+        return await found.get()
 
     def _read(self) -> Reading:
         with self._store.database.reading() as opened:
@@ -148,23 +173,18 @@ class Overview:
                 unread=unread_events(opened),
             )
 
-    async def watches(self, chosen: Filter) -> tuple[list[Watched], str]:
-        """Return a page of watches, and the query for the next page, empty if there is none."""
-
-        def read() -> list[RowMapping]:
-            query = watches_query(
-                state=chosen.state,
-                connection=chosen.connection,
-                text=chosen.text,
-                after=chosen.after,
-                limit=_ROWS + 1,
-            )
-            with self._store.database.reading() as opened:
-                return list(opened.execute(query).mappings())
-
-        rows = await asyncio.to_thread(read)
+    def _find(self, chosen: Filter) -> Found:
+        query = watches_query(
+            state=chosen.state,
+            connection=chosen.connection,
+            text=chosen.text,
+            after=chosen.after,
+            limit=_ROWS + 1,
+        )
+        with self._store.database.reading() as opened:
+            rows = list(opened.execute(query).mappings())
         more = f"{rows[_ROWS - 1]['created_at']!r} {rows[_ROWS - 1]['ref']}" if len(rows) > _ROWS else ""
-        return [watched_of(row) for row in rows[:_ROWS]], chosen.query(after=more) if more else ""
+        return Found([watched_of(row) for row in rows[:_ROWS]], chosen.query(after=more) if more else "")
 
 
 # From the readings to the templates.
@@ -174,14 +194,15 @@ def sections(reading: Reading, workers: Workers, now: datetime) -> dict[str, dic
     """Return the data of each section that all readers share, by the section's name."""
     return {
         "summary": _summary(reading, workers, now),
-        "connections": {"rows": [_account(each, workers, now) for each in _all_accounts(reading, workers)]},
-        "attention": _attention(reading),
+        "connections": {"rows": [_account(each, workers, now) for each in all_accounts(reading, workers)]},
+        "attention": _attention(reading, now),
         "groups": {"rows": [_group(each, now) for each in reading.groups]},
         "durations": _durations(reading.accounts),
     }
 
 
-def _all_accounts(reading: Reading, workers: Workers) -> list[Account]:
+def all_accounts(reading: Reading, workers: Workers) -> list[Account]:
+    """Return the connections of the store, and those of this server's configuration, by name."""
     known = {each.connection for each in reading.accounts}
     new = [
         Account(name, None, None, None, None, None, None, {}, {})
@@ -195,18 +216,43 @@ def _summary(reading: Reading, workers: Workers, now: datetime) -> dict[str, Any
     def count(phase: Phase) -> int:
         return sum(each.submissions.get(phase, 0) for each in reading.accounts)
 
-    problems = sum(_state(each, workers, now)[1] == "bad" for each in reading.accounts)
+    kinds = [_state(each, workers, now)[1] for each in reading.accounts]
+    bad, problems = kinds.count("bad"), kinds.count("bad") + _count_left(reading, workers, now)
     dead = sum(each["dead"] for each in reading.delivery_counts)
+    given_up = sum(each.watches.get(State.GIVEN_UP, 0) for each in reading.accounts)
     return {
         "figures": [
-            ("open tasks", sum(each.watches.get(State.OPEN, 0) for each in reading.accounts), "", "tasks"),
-            ("to be submitted", count(Phase.PLANNED) + count(Phase.SENDING), "", "connections"),
-            ("connections with problems", problems, "bad", "connections"),
-            ("uncertain submissions", count(Phase.UNCERTAIN), "warn", "attention"),
-            ("refused submissions", count(Phase.REFUSED), "warn", "attention"),
-            ("undeliverable events", dead, "bad", "attention"),
+            ("open tasks", sum(_open_tasks(each) for each in reading.accounts), "", "#tasks"),
+            ("to be submitted", sum(_planned(each) for each in reading.accounts), "", "#connections"),
+            ("connections with problems", problems, "bad" if bad else "warn", "#connections"),
+            ("given up", given_up, "warn", f"/?{Filter(State.GIVEN_UP).query()}#tasks"),
+            ("uncertain submissions", count(Phase.UNCERTAIN), "warn", "#attention"),
+            ("refused submissions", count(Phase.REFUSED), "warn", "#attention"),
+            ("undeliverable events", dead, "bad", "#attention"),
         ]
     }
+
+
+def _open_tasks(account: Account) -> int:
+    return account.watches.get(State.OPEN, 0)
+
+
+def _planned(account: Account) -> int:
+    return account.submissions.get(Phase.PLANNED, 0) + account.submissions.get(Phase.SENDING, 0)
+
+
+def _count_left(reading: Reading, workers: Workers, now: datetime) -> int:
+    """Return how many connections wait for a server that has them in its configuration."""
+    return sum(
+        _is_left(each, workers) and is_silent(each, now) and bool(_open_tasks(each) or _planned(each))
+        for each in reading.accounts
+    )
+
+
+def _is_left(account: Account, workers: Workers) -> bool:
+    """Whether this server's configuration does not have a connection of the store."""
+    known = workers.configured
+    return account.connection not in workers.owned and known is not None and account.connection not in known
 
 
 def is_silent(account: Account, now: datetime) -> bool:
@@ -218,21 +264,21 @@ def _state(account: Account, workers: Workers, now: datetime) -> tuple[str, str,
     """Return the state of a connection, its kind (good, warn, bad or idle), and what it means."""
     status = account.status
     if account.connection not in workers.owned:
-        if workers.configured is not None and account.connection not in workers.configured:
+        if _is_left(account, workers):
             return "not configured", "warn", "this server's configuration does not have it; its rows are kept"
         if account.owner is None:
             return "no owner yet", "idle", "no process has worked on it"
         if is_silent(account, now):
-            return "owner silent", "bad", f"no report since {time_text(account.status_at) or 'it took over'}"
+            return "owner silent", "bad", f"no report since {time_text(account.status_at, now) or 'it took over'}"
     if status is not None and status.is_refused:
         return "refused", "bad", account.problem or "the vendor refuses the credential"
     if status is not None and status.outage_since is not None:
         error = status.outage_error or ""
-        return "unreachable", "bad", f"since {time_text(status.outage_since)}: {error}"
+        return "unreachable", "bad", f"since {time_text(status.outage_since, now)}: {error}"
     if account.problem is not None:
         return "paused", "bad", account.problem
     if account.paused_until is not None and account.paused_until > now:
-        return "paused", "warn", f"the vendor wants no requests until {time_text(account.paused_until)}"
+        return "paused", "warn", f"the vendor wants no requests until {time_text(account.paused_until, now)}"
     if status is not None and status.overload > 1.0:
         figures = f"{number_text(status.demand)} requests/s, its rate allows {number_text(status.rate or 0)}"
         return f"{status.overload:.1f} times too slow", "warn", f"ends are found late: its intervals need {figures}"
@@ -250,9 +296,9 @@ def _account(account: Account, workers: Workers, now: datetime) -> dict[str, Any
         "detail": detail,
         "owner": account.owner,
         "is_own": is_own,
-        "owner_since": time_text(account.owner_since),
-        "open": number_text(account.watches.get(State.OPEN, 0)),
-        "planned": account.submissions.get(Phase.PLANNED, 0) + account.submissions.get(Phase.SENDING, 0),
+        "owner_since": time_text(account.owner_since, now),
+        "open": number_text(_open_tasks(account)),
+        "planned": _planned(account),
         "has_status": status is not None,
     }
     if status is not None:
@@ -280,19 +326,23 @@ def _group(row: RowMapping, now: datetime) -> dict[str, Any]:
     }
 
 
-def _attention(reading: Reading) -> dict[str, Any]:
+def _attention(reading: Reading, now: datetime) -> dict[str, Any]:
     return {
-        "uncertain": [_submission(row) for row in reading.uncertain],
-        "held": [_submission(row) for row in reading.held],
-        "refused": [_submission(row) for row in reading.refused],
-        "deliveries": [_delivery(row) for row in reading.deliveries],
+        "uncertain": [_submission(row, now) for row in reading.uncertain],
+        "held": [_submission(row, now) for row in reading.held],
+        "refused": [_submission(row, now) for row in reading.refused],
+        "deliveries": [_delivery(row, now) for row in reading.deliveries],
         "delivery_counts": reading.delivery_counts,
-        "unread": [row for row in reading.unread if row["unread"]],
+        "unread": [(consumer, _unread_text(count)) for consumer, count in reading.unread.items() if count],
         "most": _DECISIONS,
     }
 
 
-def _submission(row: RowMapping) -> dict[str, Any]:
+def _unread_text(count: int) -> str:
+    return f"more than {MOST_UNREAD:,}" if count > MOST_UNREAD else f"{count:,}"
+
+
+def _submission(row: RowMapping, now: datetime) -> dict[str, Any]:
     return {
         "number": row["id"],
         "connection": row["connection"],
@@ -300,22 +350,24 @@ def _submission(row: RowMapping) -> dict[str, Any]:
         "operation": row["operation"],
         "document": row["input"] or "no document",
         "error": row["error"],
-        "since": time_text(moment(row["updated_at"])),
+        "since": time_text(moment(row["updated_at"]), now),
         "meta": meta_text(row["meta"]),
     }
 
 
-def _delivery(row: RowMapping) -> dict[str, Any]:
+def _delivery(row: RowMapping, now: datetime) -> dict[str, Any]:
     return {
         "consumer": row["consumer"],
         "about": row["ref"] or row["submission"] or "",
         "kind": row["kind"],
         "connection": row["connection"],
         "attempts": row["attempts"],
-        "next": time_text(moment(row["next_at"])),
+        "next": time_text(moment(row["next_at"]), now)
+        if row["attempts"]
+        else "waits",  # for an earlier one of its task
         "is_dead": row["next_at"] is None,
         "error": row["error"],
-        "since": time_text(moment(row["at"] if row["at"] is not None else row["updated_at"])),
+        "since": time_text(moment(row["at"] if row["at"] is not None else row["updated_at"]), now),
     }
 
 
@@ -364,15 +416,15 @@ def _task(watched: Watched, account: Account | None, now: datetime) -> dict[str,
         "progress": None if task is None or task.progress is None else f"{task.progress:.0%}",
         "error": watched.error or (task.error.message if task is not None and task.error is not None else None),
         "age": _age((watched.submitted_at or watched.created_at).timestamp(), now),
-        "since": time_text(watched.submitted_at or watched.created_at),
-        "seen": "" if task is None else time_text(task.observed_at),
-        "until": time_text(watched.until),
+        "since": time_text(watched.submitted_at or watched.created_at, now),
+        "seen": "" if task is None else time_text(task.observed_at, now),
+        "until": time_text(watched.until, now),
         "meta": meta_text(watched.meta),
-        "next": _next_poll(watched.ref, account) if watched.state is State.OPEN else "",
+        "next": _next_poll(watched.ref, account, now) if watched.state is State.OPEN else "",
     }
 
 
-def _next_poll(ref: TaskRef, account: Account | None) -> str:
+def _next_poll(ref: TaskRef, account: Account | None, now: datetime) -> str:
     if account is None or account.owner is None:
         return "no process works on its connection"
     status = account.status
@@ -381,12 +433,13 @@ def _next_poll(ref: TaskRef, account: Account | None) -> str:
     if status is None:
         return "its owner has just started"
     if status.outage_since is not None:
-        return f"the vendor is unreachable since {time_text(status.outage_since)}; one request tries every few seconds"
+        since = time_text(status.outage_since, now)
+        return f"the vendor is unreachable since {since}; one request tries every few seconds"
     planned = status.next_polls.get(ref)
     if planned is None:
         return "with the others, at the connection's intervals"
     at, reason = planned
-    return POLL_REASONS[reason] if at is None else f"{time_text(at)}, {POLL_REASONS[reason]}"
+    return POLL_REASONS[reason] if at is None else f"{time_text(at, now)}, {POLL_REASONS[reason]}"
 
 
 def _age(since: float, now: datetime) -> str:

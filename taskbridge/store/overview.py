@@ -7,12 +7,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Text, and_, cast, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Text, and_, case, cast, func, or_, select, tuple_
 
 from taskbridge.store.records import Account, moment
 from taskbridge.store.reports import from_json
 from taskbridge.store.schema import ACCOUNT, CURSOR, DELIVERY, EVENT, INTENT, WATCH, Phase, State
 
+MOST_UNREAD: Final = 10_000
+"""Unread events of a consumer that are counted."""
 _GROUPED: Final = 10_000  # oldest open watches of which the page shows how many are in which status
 
 
@@ -126,23 +128,35 @@ def submission_key(opened: Connection, number: int) -> tuple[str, str] | None:
 
 
 def deliveries(opened: Connection, limit: int) -> Sequence[RowMapping]:
-    """Return events whose delivery failed, those that are not tried again first."""
+    """Return undelivered events: first those that are not tried again, and last those that wait for others."""
     at = and_(EVENT.c.connection == DELIVERY.c.connection, EVENT.c.position == DELIVERY.c.position)
     query = select(DELIVERY, EVENT.c.kind, EVENT.c.submission, EVENT.c.at).join_from(DELIVERY, EVENT, at, isouter=True)
-    order = (DELIVERY.c.next_at.is_not(None), DELIVERY.c.updated_at.desc(), DELIVERY.c.connection, DELIVERY.c.position)
+    kind = (DELIVERY.c.next_at.is_not(None), DELIVERY.c.attempts == 0)
+    order = (*kind, DELIVERY.c.updated_at.desc(), DELIVERY.c.connection, DELIVERY.c.position)
     return opened.execute(query.order_by(*order).limit(limit)).mappings().all()
 
 
 def count_deliveries(opened: Connection) -> Sequence[RowMapping]:
-    """Return how many deliveries of each consumer failed, and how many of them are not tried again."""
-    waiting = func.count(DELIVERY.c.next_at)
-    query = select(DELIVERY.c.consumer, func.count().label("failed"), (func.count() - waiting).label("dead"))
+    """Return for each consumer how many deliveries failed, are not tried again, and wait for an earlier one."""
+    failed = func.count(case((DELIVERY.c.attempts > 0, 1)))
+    query = select(
+        DELIVERY.c.consumer,
+        failed.label("failed"),
+        (func.count() - func.count(DELIVERY.c.next_at)).label("dead"),
+        (func.count() - failed).label("waiting"),
+    )
     return opened.execute(query.group_by(DELIVERY.c.consumer).order_by(DELIVERY.c.consumer)).mappings().all()
 
 
-def unread_events(opened: Connection) -> Sequence[RowMapping]:
-    """Return how many events each consumer has not acknowledged, of the connections that it has read from."""
-    newer = and_(EVENT.c.connection == CURSOR.c.connection, EVENT.c.position > CURSOR.c.position)
-    unread = func.count(EVENT.c.position).label("unread")
-    query = select(CURSOR.c.consumer, unread).join_from(CURSOR, EVENT, newer, isouter=True)
-    return opened.execute(query.group_by(CURSOR.c.consumer).order_by(CURSOR.c.consumer)).mappings().all()
+def unread_events(opened: Connection) -> dict[str, int]:
+    """Return how many events each consumer has not acknowledged, of the connections that it has read from.
+
+    More than `MOST_UNREAD` are counted as one more than that.
+    """
+    unread: dict[str, int] = {}
+    for row in opened.execute(select(CURSOR).order_by(CURSOR.c.consumer, CURSOR.c.connection)):
+        known = unread.setdefault(row.consumer, 0)
+        newer = select(EVENT.c.position).where(EVENT.c.connection == row.connection, EVENT.c.position > row.position)
+        query = select(func.count()).select_from(newer.limit(MOST_UNREAD + 1 - known).subquery())
+        unread[row.consumer] = known + opened.execute(query).scalar_one()
+    return unread

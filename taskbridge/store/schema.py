@@ -171,6 +171,7 @@ WATCH: Final = Table(
 Index(f"{PREFIX}watch_state", WATCH.c.connection, WATCH.c.state)
 Index(f"{PREFIX}watch_revision", WATCH.c.connection, WATCH.c.revision)
 Index(f"{PREFIX}watch_created", WATCH.c.created_at, WATCH.c.ref)
+Index(f"{PREFIX}watch_oldest", WATCH.c.state, WATCH.c.created_at, WATCH.c.ref)
 
 EVENT: Final = Table(
     f"{PREFIX}event",

@@ -50,8 +50,8 @@ def test_no_option_takes_a_key() -> None:
         "--destructive", "words", "--files-from", "--max-in-flight", "--store", "--resume", "--resubmit-uncertain",
         "--settle", "--max-bytes", "--for", "--once", "--requests", "old", "new", "--operation", "token",
         "--max-cost", "--dry-run", "--from", "--into",
-        "--http", "--trust-proxy", "--token-file", "--deliver", "--webhooks", "--no-work", "--meta", "--consumer",
-        "--follow",
+        "--http", "--trust-proxy", "--host-name", "--token-file", "--deliver", "--webhooks", "--no-work", "--meta",
+        "--lock-url", "--consumer", "--follow",
     }  # fmt: skip
 
 

@@ -93,6 +93,27 @@ def test_the_store_may_come_from_the_environment(run_here: RunHere, path: str, m
     assert "Missing option '--store'" in run_here("store", "init").stderr
 
 
+@pytest.mark.parametrize(
+    "words", [("serve",), ("events",), ("watch", "scans:1"), ("store", "init"), ("store", "check"), ("store", "adopt")]
+)
+def test_the_url_for_locks_is_passed_on(words: tuple[str, ...], run_here: RunHere, path: str, store: tb.Store) -> None:
+    assert store.database.path is not None
+    direct = ("--lock-url", "postgresql://app:s3cret@db.internal/app")
+    done = run_here(*words, "--store", path, *direct)
+    assert done.returncode == 2
+    assert "lock_url is for a store in PostgreSQL" in done.stderr
+    assert "s3cret" not in done.stderr
+
+
+def test_the_url_for_locks_may_come_from_the_environment(
+    run_here: RunHere, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TASKBRIDGE_LOCK_URL", "postgresql://db.internal/app")
+    assert "lock_url is for a store in PostgreSQL" in run_here("store", "init", "--store", path).stderr
+    monkeypatch.setenv("TASKBRIDGE_LOCK_URL", "")
+    assert run_here("store", "init", "--store", path).returncode == 0
+
+
 def test_the_group_alone_prints_its_help(run_here: RunHere) -> None:
     done = run_here("store")
     assert done.returncode == 2
@@ -168,6 +189,16 @@ def test_tasks_are_watched(run_here: RunHere, path: str) -> None:
     assert records(run_here("watch", "a:1", "--store", path, "--json").stdout) == [{"ref": "a:1", "watched": True}]
 
 
+def test_a_connection_that_is_not_configured_is_noted(run_here: RunHere, path: str, config: Path) -> None:
+    done = run_here("watch", "cloudconvert:1", "scnas:1", "scnas:2", "--store", path)
+    assert done.returncode == 0
+    assert done.stderr == (f"taskbridge: no connection 'scnas' in {config}: it is not polled until it is configured\n")
+    noted = run_here("watch", "scnas:1", "--store", path, "--json").stderr
+    (record,) = records(noted)
+    assert "no connection 'scnas'" in str(record["warning"])
+    assert run_here("watch", "scnas:1", "--store", path, "--config", f"{path}.missing").stderr == ""
+
+
 def test_one_wrong_ref_stores_nothing(run_here: RunHere, path: str) -> None:
     assert run_here("watch", "scans:1", "scans:", "--store", path).returncode == 2
     with tb.Store(path) as store:
@@ -229,6 +260,8 @@ def test_wrong_addresses_tokens_and_proxies_are_refused(run_here: RunHere, path:
     assert "takes HOST:PORT" in error("--http", "localhost:99999")
     assert "give a token" in error("--http", "0.0.0.0:0")
     assert "no address or network" in error("--trust-proxy", "proxy.example")
+    assert "--host-name tasks.example.com" in error("--trust-proxy", "127.0.0.1")
+    assert "--host-name takes a name" in error("--trust-proxy", "127.0.0.1", "--host-name", "https://a.example")
     assert "cannot be used: No such file" in error("--token-file", str(tmp_path / "missing"))
     (tmp_path / "token").write_text("  \n")
     assert "it is empty" in error("--token-file", str(tmp_path / "token"))

@@ -146,7 +146,7 @@ def serve(store: tb.Store) -> Iterator[Serve]:
     running: list[Served] = []
 
     def start(
-        access: Access | None = None, config: Path | None = None, jobs: Sequence[Job] = (), **options: bool
+        access: Access | None = None, config: Path | None = None, jobs: Sequence[Job] = (), **options: float
     ) -> Served:
         running.append(Served(store, access or Access("127.0.0.1"), config, jobs, **options))
         return running[-1]
@@ -154,3 +154,6 @@ def serve(store: tb.Store) -> Iterator[Serve]:
     yield start
     for each in running:
         each.stop()
+    for thread in threading.enumerate():  # a server does not wait for its queries, but the store must not be closed yet
+        if thread.name in {"taskbridge-page", "taskbridge-search", "taskbridge-health"}:
+            thread.join(20)

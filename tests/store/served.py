@@ -19,7 +19,7 @@ class Served:
     """A server in a thread, with the requests that the tests need."""
 
     def __init__(
-        self, store: tb.Store, access: Access, config: Path | None, jobs: Sequence[Job], **options: bool
+        self, store: tb.Store, access: Access, config: Path | None, jobs: Sequence[Job], **options: float
     ) -> None:
         self.reports: list[str] = []
         self.failure: BaseException | None = None

@@ -471,6 +471,9 @@ def test_a_connection_pooler_needs_a_direct_url_for_the_locks(postgres: Cluster,
             ownership.write([Seen(tb.TaskRef("acme:t1"), State.ENDED, finished(1))])
             assert [each.ref for each in store.events("test")] == ["acme:t1"]
             ownership.release()
+        words = [sys.executable, "-m", "taskbridge", "store", "check", "--store", pooled]
+        for variables, expected in (({}, 2), ({"TASKBRIDGE_LOCK_URL": postgres_url}, 0)):
+            assert subprocess.run(words, env={**os.environ, **variables}, check=False).returncode == expected
     with postgres.pooler("session") as port:
         pooled = postgres_url.replace(f":{postgres.port}/", f":{port}/")
         with tb.Store(pooled) as store:

@@ -6,23 +6,32 @@ import asyncio
 import http.client
 import json
 import re
+import resource
+import socket
 import threading
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import insert, select, update
+from sqlalchemy import event, insert, select, update
+from starlette.requests import Request
 
 import taskbridge as tb
 from taskbridge.errors import ConfigError
+from taskbridge.provider.clock import SystemClock
 from taskbridge.serve import Access, listen
-from taskbridge.serve.texts import age_text, duration_text, safe
-from taskbridge.store.schema import ACCOUNT, DELIVERY, EVENT, INTENT, WATCH
+from taskbridge.serve.texts import age_text, duration_text, number_text, safe, time_text
+from taskbridge.serve.view import Filter, Overview
+from taskbridge.store import Phase, State
+from taskbridge.store.overview import watches_query
+from taskbridge.store.schema import ACCOUNT, CURSOR, DELIVERY, EVENT, INTENT, WATCH
 from taskbridge.testing import Emulator
 
 from .conftest import PNG, until
@@ -132,23 +141,80 @@ def test_a_login_gives_a_session_that_ends_with_its_signature(serve: Serve) -> N
 def test_a_login_from_another_site_is_refused(serve: Serve) -> None:
     served = serve(Access("127.0.0.1", TOKEN))
     for headers in ({"Sec_Fetch_Site": "cross-site"}, {"Origin": "https://evil.example"}, {"Origin": "null"}):
-        assert served.request("/login", "POST", {"token": TOKEN}, **headers)[0] == 400
+        assert served.request("/login", "POST", {"token": TOKEN}, **headers)[0] == 403
     assert served.request("/login", "POST", b"token=" + TOKEN.encode(), Content_Type="text/plain")[0] == 400
     assert served.request("/login", "POST", {"token": "x" * 9000})[0] == 400
 
 
 def test_a_user_is_believed_from_a_trusted_proxy_only(serve: Serve) -> None:
     trusting, other = (
-        serve(Access("127.0.0.1", proxies=["127.0.0.0/8"])),
+        serve(Access("127.0.0.1", proxies=["127.0.0.0/8"], names=["Tasks.example.com"])),
         serve(Access("127.0.0.1", proxies=["192.0.2.1"])),
     )
     assert trusting.request("/", X_Forwarded_User="ann", Host="tasks.example.com")[0] == 200
     assert trusting.request("/")[0] == 403  # the proxy's callers also come from a loopback address
     assert other.request("/", X_Forwarded_User="ann")[0] == 403
     assert other.request("/", X_Forwarded_User="ann", X_Forwarded_For="192.0.2.1")[0] == 403
-    with_token = serve(Access("127.0.0.1", TOKEN, ["127.0.0.1"]))
+    with_token = serve(Access("127.0.0.1", TOKEN, ["127.0.0.1"], ["tasks.example.com"]))
     _, headers, _ = with_token.request("/login", "POST", {"token": TOKEN}, X_Forwarded_Proto="https")
     assert "Secure" in headers["set-cookie"]
+
+
+@pytest.mark.parametrize("proxy", ["127.0.0.1", "::1", "0.0.0.0/0", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("token", [None, TOKEN])
+def test_a_proxy_on_this_machine_needs_a_name(proxy: str, token: str | None) -> None:
+    with pytest.raises(ConfigError, match="--host-name"):
+        Access("127.0.0.1", token, [proxy])
+    Access("127.0.0.1", token, [proxy], ["tasks.example.com"])
+    for wrong in ("", "https://tasks.example.com", "tasks.example.com:443", "a/b", "[::1"):
+        with pytest.raises(ConfigError, match="--host-name takes a name"):
+            Access("127.0.0.1", token, [proxy], [wrong])
+
+
+def test_a_site_with_a_name_that_points_here_cannot_name_a_user(serve: Serve) -> None:
+    served = serve(Access("127.0.0.1", proxies=["127.0.0.1"], names=["tasks.example.com"]))
+    for path, method in (("/", "GET"), ("/metrics", "GET"), ("/live", "GET"), ("/submissions/forget", "POST")):
+        for host in ("evil.example", f"evil.example:{served.port}", "tasks.example.com.evil.example", ""):
+            assert served.request(path, method, X_Forwarded_User="ann", Host=host)[0] == 403
+    for host in ("tasks.example.com", "TASKS.example.com:8443"):
+        assert served.request("/", X_Forwarded_User="ann", Host=host)[0] == 200
+    with_token = serve(Access("127.0.0.1", TOKEN, names=["tasks.example.com"]))
+    assert with_token.request("/", Authorization=f"Bearer {TOKEN}", Host="tasks.example.com")[0] == 200
+    assert with_token.request("/", Authorization=f"Bearer {TOKEN}")[0] == 200  # as Prometheus on this machine
+    assert with_token.request("/", Authorization=f"Bearer {TOKEN}", Host="evil.example")[0] == 403
+    assert with_token.request("/healthz", Host="10.0.0.7")[0] == 200
+
+
+@pytest.mark.parametrize("proxy", ["192.0.2.9", "::ffff:192.0.2.9"])
+def test_a_proxy_may_be_seen_as_a_mapped_address(proxy: str) -> None:
+    access = Access("::", proxies=[proxy])
+    for address, is_trusted in (("::ffff:192.0.2.9", True), ("::ffff:192.0.2.8", False), ("2001:db8::1", False)):
+        scope = {"type": "http", "headers": [(b"x-forwarded-user", b"ann")], "client": (address, 1)}
+        assert access.user_of(Request(scope)) == ("user ann" if is_trusted else None)
+
+
+def test_a_proxy_that_changes_the_host_is_named(serve: Serve) -> None:
+    served = serve(Access("127.0.0.1", TOKEN))
+    origin = "https://tasks.example.com"
+    status, _, text = served.request("/login", "POST", {"token": TOKEN}, Origin=origin, Sec_Fetch_Site="same-origin")
+    assert status == 403
+    assert "the reverse proxy changes the header Host" in text
+    assert "must pass it on unchanged" in text
+    assert "changes" not in served.request("/login", "POST", {}, Origin=origin, Sec_Fetch_Site="cross-site")[2]
+    assert served.request("/login", "POST", {"token": TOKEN}, Origin=origin, Host="tasks.example.com")[0] == 303
+
+
+def test_a_request_that_names_two_users_is_refused(serve: Serve) -> None:
+    served = serve(Access("127.0.0.1", proxies=["127.0.0.1"], names=["tasks.example.com"]))
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+    connection.putrequest("GET", "/")
+    for user in ("root", "ann"):
+        connection.putheader("X-Forwarded-User", user)
+    connection.endheaders()
+    response = connection.getresponse()
+    assert response.status == 403
+    assert "names two users" in response.read().decode()
+    connection.close()
 
 
 # What is shown.
@@ -227,6 +293,10 @@ def test_the_page_says_which_store_it_shows(serve: Serve, store: tb.Store) -> No
 def test_texts_are_short_and_safe() -> None:
     assert safe("see https://user:pw@host.example:8080/a?b#c!") == "see https://host.example/…"
     assert safe("https://[broken") == "https:///…"
+    for before in ("請求書", "_", "9", "é", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"):
+        assert safe(f"{before}{LINK}") == f"{before}https://files.example.com/…"
+    assert safe(json.dumps(LINK).replace("/", "\\/")) == '"https:\\/\\/files.example.com/…"'
+    assert len(str(safe("h" * 300_000))) < 2000  # at once: not in a time that grows with the square of the length
     assert safe("line\x1b[31m\u202e") == "line\\x1b[31m\\u202e"
     assert safe(7) == 7
     assert [age_text(seconds) for seconds in (-5, 59, 60, 7_320, 180_000)] == [
@@ -237,6 +307,37 @@ def test_texts_are_short_and_safe() -> None:
         "2 d 2 h",
     ]
     assert [duration_text(seconds) for seconds in (0.42, 12, 210, 7_560)] == ["0.4 s", "12 s", "3.5 min", "2.1 h"]
+
+
+def test_numbers_have_no_exponent() -> None:
+    numbers = (0.0, 7.0, 999.7, 123.45, 0.00001, 0.12345, 1234.5, 1_234_567.0, 9.999, -2.5)
+    shown = "0 7 999.7 123.45 0.00001 0.123 1,234.5 1,234,567 10 -2.5"
+    assert " ".join(map(number_text, numbers)) == shown
+
+
+def test_events_that_wait_for_an_earlier_one_do_not_count_as_failed(serve: Serve, store: tb.Store) -> None:
+    make_uncertain(store, "INV-1")
+    now = store.database.now()
+    row = {"consumer": "billing", "connection": "scans", "ref": "scans:1", "updated_at": now}
+    with store.database.writing() as opened:
+        for position, attempts, next_at in ((1, 8, None), (2, 0, now - 60.0), (3, 2, now + 3600.0)):
+            values: dict[str, Any] = {
+                "position": position,
+                "key": f"scans:{position}/1",
+                "kind": "ended",
+                "body": {},
+                "at": now,
+            }
+            opened.execute(insert(EVENT).values(connection="scans", **values))
+            values = {"position": position, "attempts": attempts, "next_at": next_at, "error": f"error {position}"}
+            opened.execute(insert(DELIVERY).values(**row, **values))
+    served = serve()
+    page = served.page()
+    assert "billing: 2 failed, 1 of them not tried again; 1 wait for an earlier event of their task." in page
+    assert page.index("error 1") < page.index("error 3") < page.index("error 2")
+    assert '<td data-label="Next attempt" class="t">waits</td>' in page
+    assert metric(served, "taskbridge_store_retried_deliveries", consumer="billing") == 1
+    assert metric(served, "taskbridge_store_dead_letters", consumer="billing") == 1
 
 
 def test_tasks_are_searched_and_paged(serve: Serve, store: tb.Store) -> None:
@@ -270,6 +371,35 @@ def test_a_connection_that_is_not_configured_is_shown(serve: Serve, store: tb.St
     assert "long-gone" in page
     assert "not configured" in page
     assert "no owner yet" in page or "working" in page  # those of the configuration are shown too
+
+
+def figures(page: str) -> dict[str, tuple[str, str, str]]:
+    """The number, the kind and the link of each figure, by its name."""
+    found = re.findall(r'<li class="(\w*)"><a href="([^"]*)"><b>([\d,]+)</b> ([^<]+)</a>', page)
+    return {name: (number, kind, unescape(link)) for kind, link, number, name in found}
+
+
+def test_open_tasks_of_a_connection_that_is_not_configured_are_a_problem(
+    serve: Serve, store: tb.Store, config: Path
+) -> None:
+    store.watch("done:1")
+    store.unwatch("done:1")
+    assert figures(serve(config=config).page())["connections with problems"][:2] == ("0", "")
+    store.watch("long-gone:1")
+    assert figures(serve(config=config).page())["connections with problems"] == ("1", "warn", "#connections")
+
+
+def test_tasks_that_were_given_up_are_counted_and_shown(serve: Serve, store: tb.Store) -> None:
+    for name in ("kept", "lost", "late"):
+        store.watch(f"scans:{name}")
+    with store.database.writing() as opened:
+        opened.execute(update(WATCH).where(WATCH.c.ref != "scans:kept").values(state="given_up", error="unknown"))
+    served = serve()
+    number, kind, link = figures(served.page())["given up"]
+    assert (number, kind, link) == ("2", "warn", "/?state=given_up#tasks")
+    shown = served.page(link.partition("#")[0])
+    assert "scans:lost" in shown
+    assert "scans:kept" not in shown
 
 
 # The buttons.
@@ -362,27 +492,74 @@ def test_a_filtered_page_gets_filtered_updates(serve: Serve, store: tb.Store) ->
     assert "scans:first" not in shown["tasks"]
 
 
+def metric(served: Served, name: str, **labels: str) -> float | None:
+    families = text_string_to_metric_families(served.page("/metrics"))
+    samples = [each for family in families for each in family.samples if each.name == name and each.labels == labels]
+    return samples[0].value if samples else None
+
+
 def test_metrics_say_what_the_store_has(serve: Serve, store: tb.Store, config: Path, emulator: Emulator) -> None:
     store.watch(f"cloudconvert:{emulator.samples('cloudconvert')['waiting-upload']}")
     make_uncertain(store, "INV-1")
     served = serve(config=config)
 
-    def value(name: str, **labels: str) -> float | None:
-        families = text_string_to_metric_families(served.page("/metrics"))
-        samples = [
-            each for family in families for each in family.samples if each.name == name and each.labels == labels
-        ]
-        return samples[0].value if samples else None
+    until(lambda: metric(served, "taskbridge_store_requests_total", connection="cloudconvert", kind="poll"))
+    assert metric(served, "taskbridge_store_watches", connection="cloudconvert", state="open") == 1
+    assert metric(served, "taskbridge_store_submissions", connection="scans", phase="uncertain") == 1
+    assert metric(served, "taskbridge_store_owned_here", connection="cloudconvert") == 1
+    assert metric(served, "taskbridge_store_owned_here", connection="scans") == 0
+    assert metric(served, "taskbridge_store_owner_silent", connection="scans") == 1
+    assert metric(served, "taskbridge_store_owner_silent", connection="cloudconvert") == 0
+    assert metric(served, "taskbridge_store_outage", connection="cloudconvert") == 0
+    assert metric(served, "taskbridge_store_account_refused", connection="cloudconvert") == 0
 
-    until(lambda: value("taskbridge_store_requests_total", connection="cloudconvert", kind="poll"))
-    assert value("taskbridge_store_watches", connection="cloudconvert", state="open") == 1
-    assert value("taskbridge_store_submissions", connection="scans", phase="uncertain") == 1
-    assert value("taskbridge_store_owned_here", connection="cloudconvert") == 1
-    assert value("taskbridge_store_owned_here", connection="scans") == 0
-    assert value("taskbridge_store_owner_silent", connection="scans") == 1
-    assert value("taskbridge_store_owner_silent", connection="cloudconvert") == 0
-    assert value("taskbridge_store_outage", connection="cloudconvert") == 0
-    assert value("taskbridge_store_account_refused", connection="cloudconvert") == 0
+
+def test_a_phase_without_submissions_is_a_metric_of_zero(serve: Serve, store: tb.Store) -> None:
+    store.watch("scans:1")
+    served = serve()
+    for phase in Phase:
+        assert metric(served, "taskbridge_store_submissions", connection="scans", phase=phase.value) == 0
+    for state in State:
+        found = metric(served, "taskbridge_store_watches", connection="scans", state=state.value)
+        assert found == (state is State.OPEN)
+
+
+def test_a_connection_and_a_consumer_without_rows_have_metrics(serve: Serve, store: tb.Store, config: Path) -> None:
+    store.watch(tb.Task.from_dict({**processing(), "status": "failed", "resumable": False}))
+    next(iter(store.events("billing"))).ack()
+    served = serve(config=config)
+    assert metric(served, "taskbridge_store_submissions", connection="cloudconvert", phase="refused") == 0
+    assert metric(served, "taskbridge_store_dead_letters", consumer="billing") == 0
+    assert metric(served, "taskbridge_store_retried_deliveries", consumer="billing") == 0
+
+
+class Ahead(SystemClock):
+    """The clock of a database that is days ahead of this machine's."""
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(days=5)
+
+
+def test_times_are_compared_with_the_clock_of_the_store(tmp_path: Path) -> None:
+    clock = Ahead()
+    with tb.Store(tmp_path / "taskbridge.db", clock=clock) as store:
+        store.watch("scans:1")
+        now = store.database.now()
+        values: dict[str, Any] = {"owner": "process 1", "owner_since": now, "status": {}, "status_at": now}
+        values["paused_until"] = now + 0.1
+        with store.database.writing() as opened:
+            opened.execute(update(ACCOUNT).values(**values))
+        served = Served(store, Access("127.0.0.1"), None, [])
+        try:
+            until(lambda: store.database.now() > now + 0.1)
+            page = served.page()
+            assert 'taskbridge_store_owner_silent{connection="scans"} 0.0' in served.page("/metrics")
+        finally:
+            served.stop()
+    assert ">working<" in page  # neither silent nor paused
+    assert "under 1 min" in page
+    at = datetime(2030, 5, 1, 12, 30, tzinfo=UTC)
+    assert [time_text(at, at), time_text(at, at - timedelta(days=1))] == ["12:30:00", "2030-05-01 12:30:00"]
 
 
 def test_events_that_never_were_are_not_unread(serve: Serve, store: tb.Store) -> None:
@@ -513,3 +690,149 @@ def test_a_job_that_fails_ends_the_server(serve: Serve) -> None:
     served = serve(jobs=[Counting(), Counting(ConfigError("no such queue"))])
     until(lambda: served.failure)
     assert str(served.failure) == "no such queue"
+
+
+# A large store, whose queries take long.
+
+
+class SlowSearch:
+    """Holds up each search for tasks until it is let go, and counts them."""
+
+    def __init__(self, store: tb.Store) -> None:
+        self.count = 0
+        self.has_begun, self._go_on = threading.Event(), threading.Event()
+        event.listen(store.database.engine, "before_cursor_execute", self._hold_up)
+
+    def _hold_up(self, *given: Any) -> None:
+        statement = given[2]
+        if "taskbridge_watch" in statement and "LIMIT" in statement and "count(" not in statement:
+            self.count += 1
+            self.has_begun.set()
+            assert self._go_on.wait(30)
+
+    def let_go(self) -> None:
+        self._go_on.set()
+
+
+@pytest.fixture
+def slow_search(store: tb.Store) -> Iterator[SlowSearch]:
+    made = SlowSearch(store)
+    yield made
+    made.let_go()
+
+
+def test_a_long_search_holds_up_neither_the_health_nor_the_end(
+    serve: Serve, store: tb.Store, slow_search: SlowSearch
+) -> None:
+    store.watch("scans:1")
+    served = serve()
+    pages = [http.client.HTTPConnection("127.0.0.1", served.port, timeout=20) for _ in range(4)]
+    for number, each in enumerate(pages):
+        each.request("GET", f"/live?q={number}")
+    assert slow_search.has_begun.wait(20)
+    assert served.request("/healthz")[0] == 200
+    assert served.request("/metrics")[0] == 200
+    began = monotonic()
+    served.stop()
+    assert monotonic() - began < 10
+    for each in pages:
+        each.close()
+
+
+def test_pages_with_the_same_filter_share_a_search(store: tb.Store, slow_search: SlowSearch) -> None:
+    store.watch("scans:1")
+
+    async def find() -> list[int]:
+        overview = Overview(store)
+        pages = [asyncio.ensure_future(overview.find(Filter(text="1"))) for _ in range(10)]
+        await asyncio.to_thread(slow_search.has_begun.wait, 20)
+        slow_search.let_go()
+        found = [len((await each).watches) for each in pages]
+        overview.close()
+        return found
+
+    assert asyncio.run(find()) == [1] * 10
+    assert slow_search.count == 1
+
+
+@pytest.mark.parametrize("state", ["open", None])
+def test_the_oldest_tasks_are_found_without_sorting_all(state: str | None, tmp_path: Path) -> None:
+    with tb.Store(tmp_path / "taskbridge.db") as store, store.database.reading() as opened:
+        query = watches_query(state=state, after=(1.0, "scans:1"), limit=51)
+        text = str(query.compile(opened, compile_kwargs={"literal_binds": True}))
+        plan = " ".join(row[3] for row in opened.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}"))
+    assert "USING INDEX" in plan
+    assert "TEMP B-TREE" not in plan
+
+
+def test_unread_events_are_counted_up_to_a_number(serve: Serve, store: tb.Store) -> None:
+    def event_at(position: int) -> dict[str, Any]:
+        key = f"scans:{position}/1"
+        return {"connection": "scans", "position": position, "key": key, "kind": "ended", "body": {}, "at": 0.0}
+
+    make_uncertain(store, "INV-1")
+    with store.database.writing() as opened:
+        opened.execute(insert(EVENT), [event_at(number) for number in range(1, 10_003)])
+        for consumer, position in (("all", 0), ("some", 1), ("few", 10_000), ("none", 10_002)):
+            opened.execute(insert(CURSOR).values(consumer=consumer, connection="scans", position=position))
+    served = serve()
+    assert "all more than 10,000, few 2, some more than 10,000." in served.page()
+    metrics = served.page("/metrics")
+    assert 'taskbridge_store_unread_events{consumer="all"} 10000.0' in metrics
+    assert 'taskbridge_store_unread_events{consumer="few"} 2.0' in metrics
+    assert 'taskbridge_store_unread_events{consumer="none"} 0.0' in metrics
+
+
+# Callers that send nothing.
+
+
+def is_closed_by_server(opened: socket.socket) -> bool:
+    opened.settimeout(20)
+    try:
+        while opened.recv(65_536):
+            pass
+    except ConnectionResetError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /"]
+)
+def test_a_connection_without_a_request_is_closed(sent: bytes, serve: Serve) -> None:
+    served = serve(head_time=0.3)
+    with socket.create_connection(("127.0.0.1", served.port)) as opened:
+        opened.sendall(sent)
+        assert is_closed_by_server(opened)
+
+
+def test_a_page_that_is_open_outlasts_the_time_for_a_request(serve: Serve, store: tb.Store) -> None:
+    served = serve(head_time=0.3)
+    later = threading.Timer(1.0, store.watch, ["scans:1"])
+
+    def is_shown(name: str, html: str) -> bool:
+        if name == "notice":  # the page is open
+            later.start()
+        return "scans:1" in html
+
+    read_events(served, is_shown)
+    later.join()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2048, reason="too few open files are allowed")
+def test_idle_connections_do_not_keep_others_out(serve: Serve) -> None:
+    served = serve(head_time=2.0)
+    with ExitStack() as stack:
+        for _ in range(505):
+            stack.enter_context(socket.create_connection(("127.0.0.1", served.port)))
+        until(lambda: served.request("/healthz")[0] == 200)
+
+
+@pytest.mark.slow
+def test_a_form_that_does_not_arrive_is_given_up(serve: Serve) -> None:
+    served = serve(Access("127.0.0.1", TOKEN), head_time=0.3)
+    kind = b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 99\r\n"
+    with socket.create_connection(("127.0.0.1", served.port)) as opened:
+        opened.sendall(b"POST /login HTTP/1.1\r\nHost: a\r\n" + kind + b"\r\ntoken=")
+        assert is_closed_by_server(opened)

@@ -86,6 +86,7 @@ def upgrade() -> None:
     op.create_index("taskbridge_watch_state", "taskbridge_watch", ["connection", "state"])
     op.create_index("taskbridge_watch_revision", "taskbridge_watch", ["connection", "revision"])
     op.create_index("taskbridge_watch_created", "taskbridge_watch", ["created_at", "ref"])
+    op.create_index("taskbridge_watch_oldest", "taskbridge_watch", ["state", "created_at", "ref"])
     op.create_table(
         "taskbridge_event",
         sa.Column("connection", sa.String(100), primary_key=True),
