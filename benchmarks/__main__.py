@@ -14,7 +14,7 @@ from benchmarks.measure import HERE, ROOT, environment, machine, raise_file_limi
 from benchmarks.targets import evaluate
 
 SECTIONS: Final = ("translate", "poll", "flight", "schedules", "peers", "startup")
-LONG: Final = ("many",)  # only if asked for
+LONG: Final = ("store", "processes", "million")  # only if asked for
 RESULTS: Final = HERE / "results.json"
 
 
@@ -23,7 +23,10 @@ def main() -> None:
         prog="python -m benchmarks", description="Measure taskbridge and comparable libraries."
     )
     parser.add_argument(
-        "sections", nargs="*", metavar="SECTION", help=f"one of {', '.join(SECTIONS + LONG)}; default: all but the last"
+        "sections",
+        nargs="*",
+        metavar="SECTION",
+        help=f"one of {', '.join(SECTIONS + LONG)}; default: all but the last {len(LONG)}",
     )
     parser.add_argument("--quick", action="store_true", help="use small sizes, for development; do not write results")
     parser.add_argument("--write", action="store_true", help="write results even with --quick")
@@ -43,8 +46,8 @@ def main() -> None:
         results = {**results, "machine": machine(), "quick": arguments.quick}
         for name in arguments.sections or SECTIONS:
             results[name] = _run(name, quick=arguments.quick)
-        if not arguments.quick or arguments.write:
-            RESULTS.write_text(json.dumps(_rounded(results), indent=1) + "\n")
+            if not arguments.quick or arguments.write:  # at once: a later section may fail after an hour
+                RESULTS.write_text(json.dumps(_rounded(results), indent=1) + "\n")
     if arguments.report or not arguments.quick or arguments.write:
         from benchmarks.report import write  # needs matplotlib
 

@@ -1,4 +1,4 @@
-"""Watchers in several processes, with a store in PostgreSQL and real HTTP; a part of `benchmarks.many`.
+"""Watchers in several processes, with a store in PostgreSQL and real HTTP: ``python -m benchmarks processes``.
 
 ``python -m benchmarks.processes serve`` plays the vendor, and ``… work`` is one of the watchers.
 """
@@ -35,13 +35,10 @@ _LIMIT: Final = 20.0  # requests per second of a connection
 _LONGEST: Final = 300.0  # seconds that a task takes
 
 
-def run(tasks: int) -> dict[str, Any]:
-    """Let several watchers poll tasks until all have ended.
-
-    Args:
-        tasks: How many, shared out among the connections.
-    """
-    postgresql = _cluster_module()
+def run(*, quick: bool) -> dict[str, Any]:
+    """Let several watchers poll tasks until all have ended."""
+    tasks = 2_000 if quick else 200_000
+    postgresql = cluster_module()
     names = [f"account-{number}" for number in range(_WORKERS * _PER_WORKER)]
     share = tasks // len(names)
     with ExitStack() as stack:
@@ -101,7 +98,7 @@ def _ends(store: tb.Store) -> int:
         return connection.execute(count).scalar_one()
 
 
-def _cluster_module() -> ModuleType:
+def cluster_module() -> ModuleType:
     """Return the tests' module that starts a PostgreSQL."""
     spec = importlib.util.spec_from_file_location("postgresql", ROOT / "tests" / "store" / "postgresql.py")
     assert spec is not None

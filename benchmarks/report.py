@@ -241,8 +241,7 @@ def _start(results: Mapping[str, Any]) -> list[str]:
 
 
 def _many(results: Mapping[str, Any]) -> list[str]:
-    section = results["many"]
-    runs = {"virtual time, SQLite": section["virtual"], "real time, PostgreSQL": section["processes"]}
+    runs = {"virtual time, SQLite": results["million"], "real time, PostgreSQL": results["processes"]}
     rows = [
         (
             name,

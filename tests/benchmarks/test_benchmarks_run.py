@@ -72,7 +72,6 @@ def test_the_page_has_a_place_for_every_table_and_no_other() -> None:
 
 def test_many_tasks_and_a_store_lose_and_double_no_end() -> None:
     pytest.importorskip("numpy", reason="numpy comes with the packages of the benchmarks")
-    many = import_module("benchmarks.many")
-    results = many.virtual(400, 4)
+    results = import_module("benchmarks.million").virtual(400, 4)
     assert (results["tasks"], results["lost"], results["doubled"]) == (400, 0, 0)
     assert all(isfinite(value) for value in figures(results))
