@@ -12,7 +12,7 @@ from taskbridge import aio
 
 PAIRS: list[tuple[type[Any], type[Any]]] = [(tb.Client, aio.Client), (tb.Bridge, aio.Bridge)]
 ENTRY = {"__enter__": "__aenter__", "__exit__": "__aexit__"}
-YIELDING = {"as_completed", "list", "watch"}
+YIELDING = {"as_completed", "ingesting", "list", "watch"}
 
 
 def public(kind: type[Any]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def test_both_take_the_same_parameters(sync: type[Any], asynchronous: type[Any],
 
 @pytest.mark.parametrize(("sync", "asynchronous"), PAIRS, ids=lambda kind: kind.__module__)
 def test_both_return_the_same_types(sync: type[Any], asynchronous: type[Any]) -> None:
-    swap = {"Iterator": "AsyncIterator", "ContextManager": "AsyncContextManager"}
+    swap = {"Iterator": "AsyncIterator", "Generator": "AsyncGenerator", "ContextManager": "AsyncContextManager"}
     for name, function in public(sync).items():
         if not inspect.isfunction(function):
             continue

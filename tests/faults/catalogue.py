@@ -85,7 +85,7 @@ _CONNECTING: Final = (
         ConnectFailed, 3, where="no-handshake", check=not_sent,
     ),
     Row(
-        "F5", "resets inside the TLS handshake", lambda _: [(Pause(0.003), RST)], ConnectFailed, 3,
+        "F5", "resets inside the TLS handshake", lambda _: [(RECEIVE, RST)], ConnectFailed, 3,
         where="no-handshake", check=not_sent,
     ),
     Row(

@@ -257,8 +257,11 @@ _WEBHOOKS: Final = (
     Fault(
         "F74",
         "A repeated delivery, also from 8 threads at once",
-        "2xx, no second event",
-        ("webhooks/test_ingest::test_the_same_delivery_a_hundred_times_from_eight_threads_is_one_event",),
+        "2xx, or 503 while it is being processed; no second event",
+        (
+            "webhooks/test_ingest::test_the_same_delivery_a_hundred_times_from_eight_threads_is_one_event",
+            "store/test_receivers::test_an_event_that_another_process_is_processing_is_to_be_delivered_again",
+        ),
     ),
     Fault(
         "F75",
@@ -271,9 +274,11 @@ _WEBHOOKS: Final = (
     Fault(
         "F76",
         "An unknown task or event",
-        "2xx, kept in a bounded record; for two deliveries, at most two status requests each",
+        "503 for the first delivery, unless the vendor delivers nothing again, then 2xx; kept in a bounded record; for "
+        "two deliveries, at most two status requests each",
         (
             "webhooks/test_ingest::test_an_unknown_task_is_requested_for_two_deliveries_only",
+            "webhooks/test_receivers::test_an_event_that_is_quicker_than_the_api_is_to_be_delivered_again",
             "webhooks/test_ingest::test_the_memory_of_events_is_bounded",
         ),
     ),
@@ -289,9 +294,14 @@ _WEBHOOKS: Final = (
     Fault("F78", "Senders that drip", "cannot happen here: the web server has the body whole before we see it"),
     Fault(
         "F79",
-        "An event that the application cannot store",
-        "the error is raised, so that no 2xx is sent; the next delivery counts",
-        ("webhooks/test_ingest::test_a_failed_confirmation_leaves_the_event_to_the_next_delivery",),
+        "An event that the application cannot store, also because it is killed",
+        "the error is raised, so that no 2xx is sent; the next delivery counts, after a kill the next one after five "
+        "minutes",
+        (
+            "webhooks/test_ingest::test_a_failed_confirmation_leaves_the_event_to_the_next_delivery",
+            "webhooks/test_ingest::test_an_event_is_processed_once_the_block_that_acts_on_it_has_ended",
+            "store/test_receivers::test_an_event_whose_receiver_was_killed_counts_again_after_five_minutes",
+        ),
     ),
     Fault(
         "F80",
@@ -356,6 +366,7 @@ _PROCESSES: Final = (
         (
             "store/test_owners::test_the_next_owner_takes_over",
             "store/test_store::test_an_owner_that_lost_its_lock_writes_nothing",
+            "store/test_statement_threads::test_a_watcher_that_is_cancelled_while_it_takes_connections_leaves_none_locked",
         ),
         "—",
         "kept",
