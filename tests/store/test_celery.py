@@ -152,7 +152,8 @@ def test_nothing_is_lost_or_doubled_when_workers_and_the_relay_are_killed(  # no
             victim = chance.choice(("worker", "relay"))
             kill(running[victim])
             running[victim] = start(victim)
-        until(lambda: len({key for key, _, _ in effects(tmp_path)}) == 2 * DOCUMENTS, 240.0)
+        # A worker looks every 100 seconds for the messages of others that were killed.
+        until(lambda: len({key for key, _, _ in effects(tmp_path)}) == 2 * DOCUMENTS, 450.0)
     app.close()
     found = effects(tmp_path)
     assert {key for key, _, _ in found} == {event.key for event in store.events("test")}
