@@ -192,17 +192,14 @@ def test_an_error_of_the_database_shows_no_value(store: tb.Store, store_url: str
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE taskbridge_intent"))
     engine.dispose()
+    link, options = "https://files.test/?token=s3cret", {"password": "s3cret"}
     for joins in (False, True):
         with pytest.raises(StoreUnavailable) as caught:  # noqa: PT012  # in the block
             if joins:
                 with engine.begin() as connection, store.begin(connection) as tx:
-                    tx.submit(
-                        "a", "convert", "https://files.test/?token=s3cret", key="k", options={"password": "s3cret"}
-                    )
+                    tx.submit("acme", "convert", link, key="k", options=options)
             else:
-                store.submit(
-                    "a", "convert", "https://files.test/?token=s3cret", key="k", options={"password": "s3cret"}
-                )
+                store.submit("acme", "convert", link, key="k", options=options)
         assert caught.value.__suppress_context__
         assert "s3cret" not in "".join(format_exception(caught.value)) + repr(caught.value.__context__)
     engine.dispose()
