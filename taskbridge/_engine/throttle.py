@@ -186,13 +186,17 @@ class Throttle:
             self._is_first_cut = True
             self._retries.earn()
             if self._probe_at != inf:
-                self._probe_at, self._probing = inf, False
-                self._rate = min(self._ceiling, _FIRST_RATE)
+                self._end_outage()
                 self._doubling_at = now + 1.0
             elif self._rate < self._ceiling:
                 self._climb(now)
             if headers.get("x-ratelimit-remaining") == "0":
                 self._paused_until = max(self._paused_until, now + 1.0)
+
+    def _end_outage(self) -> None:
+        self._probe_at, self._probing = inf, False
+        self._rate = min(self._ceiling, _FIRST_RATE)
+        self._first_cut, self._is_first_cut = 0.0, True  # what the vendor could bear before says nothing now
 
     def _climb(self, now: float) -> None:
         if self._rate < self._first_cut:
@@ -210,9 +214,7 @@ class Throttle:
         """Report a 429, or a 503 with a time to wait in seconds."""
         with self._lock:
             if self._probe_at != inf:
-                # The vendor is back, and busy: probing ends, and its own request to wait counts.
-                self._probe_at, self._probing = inf, False
-                self._rate = min(self._ceiling, _FIRST_RATE)
+                self._end_outage()  # the vendor is back, and busy: its own request to wait counts
             self._failures = 0
             flowing = max(self._flow.rate(now), _MIN_FLOW)
             self._rate = max(_MIN_RATE, min(self._rate, flowing) * _CUT)

@@ -127,6 +127,21 @@ def test_a_thousand_429s_slow_the_connection_but_never_stop_it() -> None:
     assert throttle.take(now).wait <= 30.0
 
 
+def test_after_an_outage_no_earlier_429_lets_the_rate_climb_faster() -> None:
+    throttle = Throttle(None, lambda: 0.5)
+    for n in range(200):
+        throttle.take(n / 100)
+        throttle.answered(n / 100, {})
+    throttle.slow_down(2.0, None)
+    for _ in range(5):
+        throttle.failed(3.0)
+    assert throttle.take(10.0).granted
+    throttle.answered(10.0, {})
+    for n in range(20):
+        throttle.answered(10.0 + n / 100, {})
+    assert throttle.rate == 2.0
+
+
 def test_a_connection_recovers_within_a_minute_after_a_storm_of_429() -> None:
     throttle = Throttle(100.0, lambda: 0.5)
     now = 0.0
