@@ -200,34 +200,31 @@ class Transaction:
             "input": None if document is None else document.source,
             "arguments": as_json("options", arguments),
         }
-        if known is not None and is_sent:  # the document may have been filed away since
-            refuse_difference(key, dict(known), given)
-            return submission_of(known)
-        given["digest"] = None if content is None else content.digest
-        now = self._database.now()
-        values = {
-            **given,
-            "connection": connection,
-            "key": key,
-            "size": None if content is None else content.size,
-            "meta": as_json("meta", meta),
-            "until": _seconds("until", until),
-            "phase": Phase.PLANNED,
-            "revision": self._next_revision(connection),
-            "created_at": now,
-            "updated_at": now,
-        }
-        created = self._connection.execute(
-            self._database.insert(INTENT)
-            .values(values)
-            .on_conflict_do_nothing(index_elements=["connection", "key"])
-            .returning(INTENT.c.id)
-        ).first()
-        row = self._find(connection, key)
-        assert row is not None  # noqa: S101  # just stored
-        if created is None:
-            refuse_difference(key, dict(row), given)
-        return submission_of(row)
+        if not is_sent:  # afterwards, the document may be filed away
+            given["digest"] = None if content is None else content.digest
+        if known is None:
+            now = self._database.now()
+            values = {
+                **given,
+                "connection": connection,
+                "key": key,
+                "size": None if content is None else content.size,
+                "meta": as_json("meta", meta),
+                "until": _seconds("until", until),
+                "phase": Phase.PLANNED,
+                "revision": self._next_revision(connection),
+                "created_at": now,
+                "updated_at": now,
+            }
+            added = self._database.insert(INTENT).values(values)
+            stored = added.on_conflict_do_nothing(index_elements=["connection", "key"]).returning(INTENT)
+            created = self._connection.execute(stored).mappings().one_or_none()
+            if created is not None:
+                return submission_of(created)
+            known = self._find(connection, key)  # another process was faster
+            assert known is not None  # noqa: S101  # it has the key
+        refuse_difference(key, dict(known), given)
+        return submission_of(known)
 
     @_translated
     def watch(
