@@ -259,8 +259,7 @@ class DeliveryQueue:
         """Return the next events to be delivered.
 
         Args:
-            limit: About how many; at most half of them have failed before. With 1, an event that has failed before is
-                only taken if there is no new one.
+            limit: About how many; at most half of them have failed before. With 1, a new one and one that has failed.
             connections: Only events of these connections; None for all.
 
         Raises:
@@ -269,7 +268,7 @@ class DeliveryQueue:
         if connections is not None and not connections:
             return Round(self, [], [], {}, set())
         with self.database.reading() as opened:
-            retries = self._due(opened, limit // 2, connections) if limit > 1 else []
+            retries = self._due(opened, max(1, limit // 2), connections)
             cursors = self._behind(opened, connections)
             new: list[Delivery] = []
             blocked: set[tuple[str, str]] = set()
@@ -279,8 +278,6 @@ class DeliveryQueue:
                     found = self._new(opened, connection, position, share)
                     new += found
                     blocked |= self._blocked(opened, connection, found)
-            if not new and not retries:
-                retries = self._due(opened, 1, connections)
         return Round(self, retries, new, cursors, blocked)
 
     def _due(self, opened: Connection, limit: int, connections: Collection[str] | None) -> list[Delivery]:

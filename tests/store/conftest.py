@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -74,6 +74,25 @@ def ended_task(name: str, **values: Any) -> tb.Task:
     """Return a task that has ended, of a connection that no vendor is behind."""
     given: dict[str, Any] = {"status": tb.TaskStatus.COMPLETED, "observed_at": datetime.now(UTC), **values}
     return tb.Task(provider="acme", connection="acme", id=name, native_id=name, **given)
+
+
+def recovery_token(config: Path, path: Path, *, uploads: bool) -> Mapping[str, Any]:
+    """Return the recovery token of a submission: its job is at the vendor, with its document only if it `uploads`."""
+    tokens: list[Mapping[str, Any]] = []
+    content = path.read_bytes()
+
+    def before_submit(token: Mapping[str, Any]) -> None:
+        tokens.append(token)
+        if not uploads:
+            path.unlink()
+
+    with tb.connect(connection="cloudconvert", config=config) as client:
+        try:
+            client.wait(client.submit("extract-text", path, before_submit=before_submit))
+        except OSError:
+            assert not uploads
+    path.write_bytes(content)
+    return tokens[0]
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import signal
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -108,31 +107,6 @@ def test_a_submission_that_cannot_be_searched_for_is_not_sent_twice(
     (found,) = store.events("test")
     assert (found.kind, found.submission, found.ref) == ("uncertain", "lost", None)
     assert created(emulator) == {}
-
-
-def test_a_file_that_changed_since_it_was_stored_is_not_uploaded_to_a_job_that_lacks_it(
-    store: tb.Store, config: Path, emulator: Emulator, tmp_path: Path
-) -> None:
-    path = tmp_path / "a.pdf"
-    path.write_bytes(b"%PDF-1.4 first")
-    store.submit("cloudconvert", "extract-text", path, key="changed")
-    tokens: list[Mapping[str, Any]] = []
-
-    def before_submit(token: Mapping[str, Any]) -> None:
-        tokens.append(token)
-        path.unlink()
-
-    with tb.connect(connection="cloudconvert", config=config) as client, pytest.raises(OSError, match=r"a\.pdf"):
-        client.submit("extract-text", path, before_submit=before_submit)
-    path.write_bytes(b"%PDF-1.4 second")
-    died = Ownership(store.database, "cloudconvert")
-    assert died.take()
-    died.mark_sending(1, tokens[0])
-    died.release()
-    with tb.Watcher(store, config=config, interval=0.05):
-        (found,) = until(lambda: store.submissions(phase="uncertain"))
-    assert "the file has changed since it was stored" in (found.error or "")
-    assert emulator.count("cloudconvert", "POST") == 1  # the job, and no upload
 
 
 def test_nothing_is_sent_while_the_disk_is_full_and_all_of_it_afterwards(

@@ -36,7 +36,7 @@ from taskbridge.store.schema import ACCOUNT
 from taskbridge.testing import Emulator, ScriptedTransport
 from taskbridge.testing.conformance.samples import connection_of
 
-from .conftest import StartOwner, until
+from .conftest import StartOwner, recovery_token, until
 
 TERMS: Final = RunTerms("contracts", "smartdocumentor", "extract-text", {})
 URL: Final = "https://files.example/contract.pdf"
@@ -432,25 +432,6 @@ def leave_uncertain(store: tb.Store, folder: Path, path: Path, token: Mapping[st
         run.mark_submitting(1, token, fingerprint(path))
 
 
-def unowned_token(config: Path, path: Path, *, uploads: bool) -> Mapping[str, Any]:
-    """Return the recovery token of a submission: its job is at the vendor, with its document only if it `uploads`."""
-    tokens: list[Mapping[str, Any]] = []
-    content = path.read_bytes()
-
-    def before_submit(token: Mapping[str, Any]) -> None:
-        tokens.append(token)
-        if not uploads:
-            path.unlink()
-
-    with tb.connect(connection="cloudconvert", config=config) as client:
-        try:
-            client.wait(client.submit("extract-text", path, before_submit=before_submit))
-        except OSError:
-            assert not uploads
-    path.write_bytes(content)
-    return tokens[0]
-
-
 @pytest.mark.parametrize("is_owned", [False, True])
 def test_a_forgotten_submission_is_an_end(
     go: Callable[..., RunSummary],
@@ -508,7 +489,7 @@ def test_the_result_of_a_recovered_submission_is_of_the_content_that_was_sent(
     is_owned: bool,
 ) -> None:
     path = inbox[0]
-    leave_uncertain(store, folder, path, unowned_token(config, path, uploads=uploads))
+    leave_uncertain(store, folder, path, recovery_token(config, path, uploads=uploads))
     path.write_bytes(PDF + b"the next content")
     if is_owned:
         before = owner_of(store)

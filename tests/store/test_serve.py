@@ -271,6 +271,7 @@ def test_no_secret_and_no_link_to_a_document_is_shown(serve: Serve, store: tb.St
     store.watch("scans:1", meta={"from": LINK})
     make_uncertain(store, f"key {LINK}", error=f"GET {LINK} failed", input=LINK, meta={"link": LINK})
     make_uncertain(store, "held", phase="planned", error=f"cannot read {LINK}", input=LINK)
+    make_uncertain(store, "newer", phase="refused", updated_at=2.0, error="the second")
     make_uncertain(store, "refused", phase="refused", error=f"cannot fetch {LINK}", input=LINK)
     with store.database.writing() as opened:
         opened.execute(update(ACCOUNT).values(problem=f"see {LINK}", status={"outage_error": LINK}))
@@ -280,7 +281,7 @@ def test_no_secret_and_no_link_to_a_document_is_shown(serve: Serve, store: tb.St
             assert secret not in text
     page = unescape(served.page())
     assert "GET https://files.example.com/… failed" in page
-    assert "cannot fetch https://files.example.com/…" in page
+    assert page.index("the second") < page.index("cannot fetch https://files.example.com/…")
     assert ">secret-path" not in page
 
 

@@ -189,9 +189,9 @@ def test_errors_of_the_callers_own_database_stay_as_they_are(store: tb.Store) ->
 
 def test_an_error_of_the_database_shows_no_value(store: tb.Store, store_url: str) -> None:
     engine = create_engine(sqlalchemy_url(store_url))
-    with engine.begin() as connection:
-        connection.execute(text("DROP TABLE taskbridge_intent"))
-    engine.dispose()
+    store.submit("acme", "convert", "https://files.test/a", key="first")
+    with engine.begin() as connection:  # so that each other submission fails while its values are stored
+        connection.execute(text("CREATE UNIQUE INDEX only_one ON taskbridge_intent (operation)"))
     link, options = "https://files.test/?token=s3cret", {"password": "s3cret"}
     for joins in (False, True):
         with pytest.raises(StoreUnavailable) as caught:  # noqa: PT012  # in the block
@@ -201,7 +201,8 @@ def test_an_error_of_the_database_shows_no_value(store: tb.Store, store_url: str
             else:
                 store.submit("acme", "convert", link, key="k", options=options)
         assert caught.value.__suppress_context__
-        assert "s3cret" not in "".join(format_exception(caught.value)) + repr(caught.value.__context__)
+        assert "s3cret" not in "".join(format_exception(caught.value))
+        assert joins or "s3cret" not in str(caught.value.__context__)  # the caller's engine shows what it likes
     engine.dispose()
 
 

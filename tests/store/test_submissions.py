@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -13,7 +16,7 @@ from taskbridge.store.ownership import Ownership
 from taskbridge.store.schema import INTENT
 from taskbridge.testing import Emulator
 
-from .conftest import PNG, StartOwner, until
+from .conftest import PNG, StartOwner, recovery_token, until
 
 
 @pytest.fixture
@@ -27,15 +30,14 @@ def phases(store: tb.Store) -> dict[str, str]:
     return {each.key: each.phase.value for each in store.submissions()}
 
 
-def sending(store: tb.Store, connection: str, key: str, document: Path) -> None:
+def sending(store: tb.Store, connection: str, key: str, document: Path, token: Mapping[str, Any] | None = None) -> None:
     """Store a submission as an owner left it that was killed while it sent it."""
     store.submit(connection, "extract-text", document, key=key)
     owner = Ownership(store.database, connection)
     assert owner.take()
     changes = owner.changes(-1)
     assert changes is not None
-    number = max(changes.intents)
-    owner.mark_sending(number, {"provider": connection, "connection": connection, "reference": "taskbridge-unknown"})
+    owner.mark_sending(max(changes.intents), token or {"provider": connection, "connection": connection})
     owner.release()
 
 
@@ -91,3 +93,34 @@ def test_a_document_that_is_none_any_more_stops_nothing_else(
         until(lambda: next(each for each in store.submissions() if each.key == "planned").error)
         assert len(watcher.owned) == 2
     assert phases(store)["planned"] == ("refused" if kind == "device" else "planned")
+
+
+def test_a_file_that_changed_since_it_was_stored_is_not_uploaded_to_a_job_that_lacks_it(
+    store: tb.Store, config: Path, emulator: Emulator, document: Path
+) -> None:
+    token = recovery_token(config, document, uploads=False)
+    sending(store, "cloudconvert", "changed", document, token)
+    document.write_bytes(PNG + b"second")
+    with tb.Watcher(store, config=config, interval=0.05):
+        (found,) = until(lambda: store.submissions(phase="uncertain"))
+    assert "the file has changed since it was stored" in (found.error or "")
+    assert emulator.count("cloudconvert", "POST") == 1  # the job, and no upload
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that exists and cannot be read")
+def test_a_file_that_cannot_be_read_for_a_time_is_uploaded_later(
+    store: tb.Store, config: Path, emulator: Emulator, document: Path
+) -> None:
+    token = recovery_token(config, document, uploads=False)
+    sending(store, "cloudconvert", "unreadable", document, token)
+    document.unlink()
+    document.symlink_to("/proc/self/mem")  # a regular file, of which reading fails with EIO
+    with tb.Watcher(store, config=config, interval=0.05) as watcher:
+        store.submit("cloudconvert", "extract-text", "https://files.test/a.pdf", key="other")
+        until(lambda: phases(store)["other"] == "taken")
+        assert phases(store)["unreadable"] == "sending"
+        assert len(watcher.owned) == 2
+        document.unlink()
+        document.write_bytes(PNG)
+        until(lambda: phases(store)["unreadable"] == "taken")
+    assert emulator.count("cloudconvert", "POST") == 3  # two jobs and an upload
