@@ -52,6 +52,10 @@ class RowTrust:
         """Whether rows of this kind can be used once one of them was compared."""
         return kind in self._used or len(self._used) < _MOST_KINDS
 
+    def is_verified(self, kind: RowKind) -> bool:
+        """Whether a row of this kind was compared."""
+        return kind in self._used
+
     def verify(self, kind: RowKind) -> None:
         """Note that a row of this kind was the same as the answer to a status request."""
         self._used.setdefault(kind, 0)

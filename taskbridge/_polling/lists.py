@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 _RUNNING_GROWTH: Final = 4  # of a list of unknown length, every fourth page already read is requested in advance
 _ENDED_GROWTH: Final = 8
 _SEARCH: Final = 8  # unseen tasks for which one page is risked while a list of ended tasks has shown none of ours
-_GAP: Final = 2  # pages in a row without our tasks after which a list of ended tasks is not read further
+_GAP: Final = 2  # pages in a row without our tasks after which a list of ended tasks is not read further, if there are
+_GAP_SEARCH: Final = 64  # no more than that many unseen tasks for each of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ class ListScan:
     def _wants_more(self) -> bool:
         if not self._is_of_ended:
             return True
-        return self._fruitless < (_GAP if self._found else self.unseen / _SEARCH)
+        return self._fruitless < (max(_GAP, self.unseen / _GAP_SEARCH) if self._found else self.unseen / _SEARCH)
 
     def _end_query(self) -> None:
         assert self._key is not None  # noqa: S101  # a page of it was read

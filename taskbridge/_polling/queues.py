@@ -34,6 +34,7 @@ _POLLS_PER_PAGE: Final = 4  # polls that a page of a list must save before lists
 _SAVING: Final = 0.1  # fraction of the pause between two scans that is saved from the mean delay while many tasks end
 _STRETCH: Final = 1.1  # factor by which the pause grows while few tasks end
 _MOST_STRETCH: Final = 4.0
+_PATIENCE: Final = 2.0  # seconds that a poll waits for the end of a scan
 _WASTE_MEMORY: Final = 300.0  # seconds for which the cost of an inefficient scan is remembered
 
 
@@ -76,6 +77,7 @@ class ConnectionQueue:
         self.needless_polls = 0  # of tasks that a list omitted although they had not ended
         self.waste = 0.0  # requests of the last scan beyond those for our own tasks
         self.wasted_at = -inf  # monotonic seconds
+        self._is_poll_next = False  # although a page is wanted
         connection.add_queue(self)
 
     def __len__(self) -> int:
@@ -139,16 +141,29 @@ class ConnectionQueue:
         """Remove and return the ready task to poll now."""
         if not self.ready:
             return None
-        while (oldest := self._arrivals[0][1]).ready_index < 0 or oldest.due_at != self._arrivals[0][0]:
-            self._arrivals.popleft()
+        oldest = self._oldest_ready()
         best, size = oldest, len(self.ready)
+        first = self._first_of_kind()
         # A task that was never polled goes first, and so does one that has waited too long.
-        if oldest.polls and size > 1 and now - oldest.due_at <= self.connection.settings.poll.at_most:
+        if first is not None:
+            best = first
+        elif oldest.polls and size > 1 and now - oldest.due_at <= self.connection.settings.poll.at_most:
             chance = self.connection.clock.random
             sample = self.ready if size <= _SAMPLE else [self.ready[int(chance() * size)] for _ in range(_SAMPLE)]
             best = max(sample, key=lambda entry: entry.expected_delay(now))
         self.leave(best)
         return best
+
+    def _oldest_ready(self) -> PolledTask:
+        while (oldest := self._arrivals[0][1]).ready_index < 0 or oldest.due_at != self._arrivals[0][0]:
+            self._arrivals.popleft()
+        return oldest
+
+    def _first_of_kind(self) -> PolledTask | None:
+        """Return a ready task that is to be compared with its row, while all rows of its kind are held for that."""
+        is_verified = self.connection.row_trust.is_verified
+        held = (each.sample for kind, each in self.checks.items() if not is_verified(kind))
+        return next((sample for sample in held if sample.ready_index >= 0), None)
 
     def leave(self, entry: PolledTask) -> None:
         """Remove a task from `ready`, if it is there."""
@@ -226,6 +241,20 @@ class ConnectionQueue:
             return self.scan.wants_page
         return self.covered > 0 and self.scan_at <= now + TICK < self.next_due()  # a scan shows all that are due
 
+    def is_page_next(self, now: float) -> bool:
+        """Whether the next request is for a page of a list.
+
+        Pages and polls take turns once a poll has waited for some time: where a rate limit makes scans long, they
+        follow each other without a pause.
+        """
+        if not self.wants_page(now):
+            return False
+        if self.ready:
+            waited = now - self._oldest_ready().due_at
+            self._is_poll_next = (waited > _PATIENCE and not self._is_poll_next) or self._first_of_kind() is not None
+            return not self._is_poll_next
+        return True
+
     def cover(self, entry: PolledTask, due: float) -> None:
         """Let a task wait for the next list scan, and start that by the given time (monotonic seconds)."""
         entry.covered = True
@@ -247,6 +276,7 @@ class ConnectionQueue:
 
     def start_scan(self, now: float) -> ListScan:
         """Start a scan over the states that covered tasks can be in."""
+        self._cover_ready(now)
         covered = self.covered_tasks()
         oldest = min((entry.submitted_at for entry in covered), default=now)
         queries = keyed(self._queries(frozenset(entry.prefix for entry in covered), now - oldest))
@@ -271,6 +301,15 @@ class ConnectionQueue:
             entry.scan = scan
         self.scan_at = self.scan_pause = inf
         return scan
+
+    def _cover_ready(self, now: float) -> None:
+        """Cover what waits for its poll since the scan before, which did not show it or was not worthwhile then."""
+        for entry in tuple(self.ready):
+            is_free = not entry.is_single or (entry.was_unlisted and self.has_whole_row(entry))
+            if is_free and entry.last_error is None and self.can_cover(entry, now, len(self.ready)):
+                self.leave(entry)
+                entry.is_single = entry.was_unlisted = False
+                self.cover(entry, now)
 
     def shrink_pages(self) -> bool:
         """Ask for pages of half the size from now on; return False if they cannot be smaller."""

@@ -362,7 +362,7 @@ class PollScheduler:
     def _start(self, queue: ConnectionQueue, now: float) -> PollTask | PollList | None:
         connection = queue.connection
         observed = connection.observers.wants_tasks
-        if queue.wants_page(now):
+        if queue.is_page_next(now):
             scan = queue.scan or queue.start_scan(now)
             if scan.wants_page:
                 queue.in_flight += 1

@@ -66,6 +66,7 @@ class Vendor:
     ends: dict[str, float]  # ours and those of others, oldest first
     failed: frozenset[str] = frozenset()
     message: str | None = None  # that single responses have and rows lack
+    begun: float = 0.0  # when the first was added
     now: float = 0.0
     scheduler: PollScheduler = field(default_factory=PollScheduler)
     polled: list[str] = field(default_factory=list[str])
@@ -136,7 +137,7 @@ class Vendor:
         while (update := self.scheduler.next_update()) is not None:
             self.updates.append(update)
             if update.final:
-                self.delays.append(self.now - self.ends[update.outcome.ref.id])
+                self.delays.append(self.now - max(self.begun, self.ends[update.outcome.ref.id]))
         return command
 
     def run(self, until: float = math.inf) -> None:
@@ -195,6 +196,22 @@ def test_a_scan_begins_once_every_id_that_is_due_can_be_found_by_it(acme: Maker)
     vendor.add(ids)
     vendor.run()
     assert len(vendor.polled) + len(vendor.pages) < 60
+
+
+@pytest.mark.parametrize("begun", [0.0, 100.0], ids=["as they begin", "when most have ended"])
+def test_many_tasks_at_a_low_rate_are_ended_by_rows_soon(acme: Maker, begun: float) -> None:
+    connection = acme(provider=Large, max_in_flight=1000, requests_per_second=10.0).connection
+    chance = Random(7)
+    ends = {each: min(chance.lognormvariate(math.log(60.0), 0.7), 300.0) for each in names(10_000)}
+    vendor = Vendor(connection, ends, begun=begun, now=begun)
+    for first in range(0, 10_000, 500):  # as a store is read, while the first scan runs already
+        vendor.add([*ends][first : first + 500])
+        vendor.run(vendor.now)
+    vendor.run()
+    assert len(vendor.delays) == 10_000
+    assert sum(vendor.delays) / 10_000 <= 25.0  # a scan takes ten seconds and more
+    assert max(vendor.delays) <= 120.0
+    assert len(vendor.polled) + len(vendor.pages) <= 4000
 
 
 def test_failed_tasks_are_ended_by_rows_too(whole: Connection) -> None:
