@@ -185,6 +185,15 @@ class Database(ABC):
         with self.translating(), self._writing(owner) as connection:
             yield connection
 
+    def check(self) -> None:
+        """Ask the database for an answer.
+
+        Raises:
+            StoreUnavailable: It gives none.
+        """
+        with self.reading() as opened:
+            opened.execute(text("SELECT 1"))
+
     @contextmanager
     def translating(self) -> Generator[None]:
         """Turn the errors of the database into `StoreUnavailable`.

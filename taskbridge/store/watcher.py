@@ -60,6 +60,7 @@ _LAST_POLL: Final = 10.0  # seconds that it gets otherwise, for one last poll
 _FIRST_PAUSE: Final = 1.0  # seconds; doubles with each failure
 _LONGEST_PAUSE: Final = 60.0  # seconds
 _LONGEST_STORE_PAUSE: Final = 2.0  # seconds between two attempts to use a database that cannot be used
+_HEAD_START: Final = 3.0  # seconds after an outage of the database that the owner before it has; see `_serve`
 _GUARD: Final = 0.25  # seconds between two checks that the connection is still owned
 _LEAST_PAUSE: Final = 2.0  # seconds; a shorter pause of the vendor is not stored
 _SAVE_PAUSE: Final = 60.0  # seconds between two times that learned durations are stored
@@ -141,14 +142,19 @@ class Watcher:
     async def _serve(self, name: str, client: Client) -> None:
         store, waits, failures = self._store.database.name, False, 0
         unsaved: Iterable[Seen] = ()
-        epoch = 0
+        epoch, was_owner = 0, False
         ownership = Ownership(self._store.database, name)
         thread = _StatementThread(name)
         try:
             while not self._stopping.is_set():
                 pause = self._interval
                 try:
+                    if failures and not was_owner:
+                        # The owner has seen ends meanwhile that it could not store; any other would poll these again.
+                        await thread.run(self._store.database.check)
+                        await _wait(self._stopping, _HEAD_START)
                     is_owner, failures = await thread.run(ownership.take), 0
+                    was_owner = is_owner
                     if is_owner:
                         waits = False
                         log("store-owner", connection=name, store=store)

@@ -180,6 +180,27 @@ def test_a_database_that_was_killed_loses_and_doubles_nothing(  # noqa: PLR0917 
 
 
 @pytest.mark.slow
+def test_the_owner_before_an_outage_of_the_database_is_the_owner_after_it(
+    store: tb.Store, postgres: Cluster, postgres_url: str, config: Path
+) -> None:
+    with (
+        tb.Store(postgres_url) as other,
+        tb.Watcher(store, config=config) as first,
+        tb.Watcher(other, config=config) as second,
+    ):
+        until(lambda: len(first.owned | second.owned) == 2)
+        owned = first.owned, second.owned
+        for _ in range(3):
+            postgres.stop(immediate=True)
+            until(lambda: not first.owned | second.owned)
+            away = monotonic() + 3.0
+            until(lambda end=away: monotonic() > end)  # type: ignore[misc]  # both have noticed it
+            postgres.start()
+            until(lambda: len(first.owned | second.owned) == 2)
+            assert (first.owned, second.owned) == owned
+
+
+@pytest.mark.slow
 def test_an_owner_that_cannot_reach_the_database_stops_asking_the_vendor(  # noqa: PLR0917  # fixtures
     store: tb.Store,
     postgres: Cluster,
