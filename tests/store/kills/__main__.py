@@ -44,7 +44,8 @@ _SUBMITTED: Final = 0.15  # of the tasks; the others are only watched
 _LONGEST: Final = 10.0  # seconds that a task takes
 _ARRIVING: Final = 8.0  # seconds in which tasks arrive
 _AT_ONCE: Final = 20  # tasks that are stored in one transaction
-_END: Final = 90.0  # seconds after which everything must have ended
+_END: Final = 90.0  # seconds after which everything must have ended, and
+_END_PER_TASK: Final = 0.01  # more for each task
 _LIMITS: Final = {"SIGKILL": 3.0, "SIGSTOP": 8.0}  # seconds until the next owner
 _LOGGED: Final = 30  # lines of each watcher that are printed after a violation
 _OWNING: Final = 0.8  # of the watchers that are killed
@@ -110,6 +111,7 @@ class Played:
         self._names = 0
         self._stopping = threading.Event()
         self.result = Result()
+        self._end = _END + tasks * _END_PER_TASK
         numbers = range(tasks)
         self._submitted = {
             f"key-{number}": self._random.choice(_ACCOUNTS) for number in numbers if self._random.random() < _SUBMITTED
@@ -162,7 +164,7 @@ class Played:
             else:
                 self._disturb(each, watchers)
         caller.join()
-        self._until(self._is_done, _END, "not everything has ended")
+        self._until(self._is_done, self._end, "not everything has ended")
         self.result.seconds = time.monotonic() - began
         self._check()
 
