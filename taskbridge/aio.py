@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from taskbridge._engine.inputs import AnyInput
     from taskbridge._engine.operations import CheckResult
+    from taskbridge._engine.sharing import SharedLimits
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge._runtime.base import Target
     from taskbridge.event_bus import EventBus
@@ -86,6 +87,7 @@ def connect(
     clock: Clock | None = None,
     transport: AsyncTransport | TransportMaker | str | None = None,
     event_bus: Callable[[str], EventBus] | None = None,
+    limits: Callable[[str], SharedLimits] | None = None,
     **settings: Any,
 ) -> Client:
     """Open a connection to a vendor; see `taskbridge.connect`. Nothing is sent yet."""
@@ -95,6 +97,7 @@ def connect(
     opened, known = open_connection(provider, connection, config, settings, clock)
     for each in opened.members if isinstance(opened, Group) else (opened,):
         each.use_event_bus(event_bus)
+        each.share_limits(limits)
     return Client(opened, known=known, clock=clock, transport=transport)
 
 
@@ -536,7 +539,11 @@ class Bridge(_AsyncClient):
     @classmethod
     @strip_tracebacks
     def from_config(
-        cls, path: str | os.PathLike[str] | None = None, *, event_bus: Callable[[str], EventBus] | None = None
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        event_bus: Callable[[str], EventBus] | None = None,
+        limits: Callable[[str], SharedLimits] | None = None,
     ) -> Self:
         """Open every connection of a configuration. Nothing is sent yet; see `taskbridge.Bridge.from_config`."""
         clock = default_clock()
@@ -544,6 +551,7 @@ class Bridge(_AsyncClient):
         connections = open_connections(config, clock)
         for each in connections.values():
             each.use_event_bus(event_bus)
+            each.share_limits(limits)
         return cls(connections, clock=clock, groups=open_groups(config, connections))
 
     @property

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from taskbridge._engine.inputs import AnyInput
     from taskbridge._engine.operations import CheckResult
+    from taskbridge._engine.sharing import SharedLimits
     from taskbridge._engine.webhooks import Headers, Ingested
     from taskbridge._runtime.base import Target
     from taskbridge.event_bus import EventBus
@@ -69,6 +70,7 @@ def connect(
     clock: Clock | None = None,
     transport: Transport | TransportMaker | str | None = None,
     event_bus: Callable[[str], EventBus] | None = None,
+    limits: Callable[[str], SharedLimits] | None = None,
     **settings: Any,
 ) -> Client:
     """Open a connection to a vendor. Nothing is sent yet.
@@ -84,6 +86,8 @@ def connect(
         transport: Sends the requests: the setting of that name, or an object of your own; see `taskbridge.testing`.
         event_bus: Makes the event bus of a connection from its name, such as `Store.event_bus`, to share with other
             processes which webhooks were processed; None for one in memory.
+        limits: Shares the limits of a connection with other processes, by its name, such as `Store.limits`: the rate,
+            pauses, and refusals of the account; None for limits of this client's own.
         settings: Settings of the provider and of every connection; they override the configuration's.
 
     Raises:
@@ -97,6 +101,7 @@ def connect(
     opened, known = open_connection(provider, connection, config, settings, clock)
     for each in opened.members if isinstance(opened, Group) else (opened,):
         each.use_event_bus(event_bus)
+        each.share_limits(limits)
     return Client(opened, known=known, clock=clock, transport=transport)
 
 
@@ -923,13 +928,18 @@ class Bridge(_SyncClient):
     @classmethod
     @strip_tracebacks
     def from_config(
-        cls, path: str | os.PathLike[str] | None = None, *, event_bus: Callable[[str], EventBus] | None = None
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        event_bus: Callable[[str], EventBus] | None = None,
+        limits: Callable[[str], SharedLimits] | None = None,
     ) -> Self:
         """Open every connection of a configuration. Nothing is sent yet.
 
         Args:
             path: The configuration; None searches the usual places.
             event_bus: As for `connect`.
+            limits: As for `connect`.
 
         Raises:
             ConfigError: The configuration is invalid.
@@ -941,6 +951,7 @@ class Bridge(_SyncClient):
         connections = open_connections(config, clock)
         for each in connections.values():
             each.use_event_bus(event_bus)
+            each.share_limits(limits)
         return cls(connections, clock=clock, groups=open_groups(config, connections))
 
     @property

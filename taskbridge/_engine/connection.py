@@ -3,7 +3,8 @@
 Each part of the state has one owner: the provider and the settings never change, `throttle` holds the rate,
 `credentials` the credential, `counters` and `usage` what `stats` reports, `outage` whether the vendor responds,
 `event_bus` and `observers` who is notified, `durations` what has been learned, `row_trust` whether list rows are whole,
-`uploads` what is to be deleted, `kept_results` what the vendor gives once, `secrets` what must be removed from errors.
+`uploads` what is to be deleted, `kept_results` what the vendor gives once, `secrets` what must be removed from errors,
+`sharing` what other processes use of the rate.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from taskbridge._engine.kept_results import KeptResults
 from taskbridge._engine.logs import log
 from taskbridge._engine.observers import Observers
 from taskbridge._engine.row_trust import RowTrust
+from taskbridge._engine.sharing import SharedLimits, Sharing
 from taskbridge._engine.storage_urls import staged_documents
 from taskbridge._engine.throttle import MAX_PAUSE, RetryBudget, Throttle
 from taskbridge._engine.unknown_words import mapping_advice
@@ -180,6 +182,8 @@ class Connection:
         """Whether the provider signs requests; most do not, and each poll is one call shorter."""
         self.transport = ""  # see `ConnectionStats`
         self.throttle = Throttle(settings.requests_per_second, clock.random)
+        self.sharing: Sharing | None = None
+        """What is shared with other processes; None if this client keeps its limits by itself."""
         self.external_retries = RetryBudget()
         """For requests to hosts that are not the vendor's; those of the vendor have the throttle's."""
         self.credentials = CredentialCache(clock)
@@ -250,6 +254,11 @@ class Connection:
                 "taskbridge.EventBus; derive it from taskbridge.MemoryEventBus"
             )
         self.event_bus = made
+
+    def share_limits(self, make: Callable[[str], SharedLimits] | None) -> None:
+        """Share the limits with other processes, before anything is sent; None keeps them here."""
+        if make is not None:
+            self.sharing = Sharing(make(self.name), self.name, self.throttle, self.clock)
 
     def limit_rate(self, rate: float | None) -> None:
         """Allow another number of requests per second, and let every wait plan anew; None for no limit."""

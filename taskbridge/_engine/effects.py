@@ -39,7 +39,7 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class WaitForSlot:
-    """Wait for some seconds, or until the throttle has allowed a higher rate more than so many times."""
+    """Wait for some seconds, or until the throttle has let callers ask again more than so many times."""
 
     seconds: float
     throttle: Throttle

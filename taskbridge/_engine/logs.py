@@ -37,6 +37,13 @@ RECORDS: Final[Mapping[str, Record]] = {
         "connection %(connection)s pauses: %(reason)s",
         "The vendor refuses the account; logged once, until the next call.",
     ),
+    "limits-unshared": Record(
+        LOG,
+        logging.WARNING,
+        "connection %(connection)s does not share its limits with other processes for now: %(error)s",
+        "The store with the shared limits of a client cannot be used, so the client sends a tenth of its rate; logged "
+        "once, until it can be used again.",
+    ),
     "secrets-changed": Record(
         LOG,
         logging.INFO,

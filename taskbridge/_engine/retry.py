@@ -32,18 +32,20 @@ from taskbridge.errors import (
     TaskbridgeError,
     TransportError,
     TruncatedResponse,
+    printable,
 )
 from taskbridge.events import RequestEnded
 from taskbridge.provider.http import Request, Response
 from taskbridge.provider.json import read_json
 from taskbridge.provider.policy import parse_retry_after, retries_for
-from taskbridge.provider.secrets import without_traceback
+from taskbridge.provider.secrets import redact, without_traceback
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from taskbridge._engine.connection import Connection
     from taskbridge._engine.effects import EffectFlow
+    from taskbridge._engine.sharing import Sharing
     from taskbridge._engine.tracing import PollTrace
     from taskbridge.provider.capabilities import Credential
     from taskbridge.provider.http import Flow
@@ -53,6 +55,8 @@ T = TypeVar("T")
 _MAX_REQUESTS: Final = 32  # of one flow; more means that a provider never ends
 _BY_POLICY: Final = 99  # retries: as often as the retry policy allows
 _NOT_JSON: Final = frozenset({203, *range(205, 300)})  # no answer to a call that asks for JSON
+_SLOW_DOWN: Final = frozenset({429, 503})
+_LONGEST_REASON: Final = 300  # characters of a refusal that other processes get
 _PORTS: Final = {"https": 443, "http": 80}
 
 
@@ -73,7 +77,7 @@ DOWNLOAD: Final = RequestOptions("download")
 TOKEN: Final = RequestOptions("token")
 
 
-def with_policies(  # noqa: C901  # a function more would be a call more in each poll
+def with_policies(  # noqa: C901, PLR0912  # a function more would be a call more in each poll
     connection: Connection,
     start: Callable[[], Flow[T] | None],
     deadline: float,
@@ -121,6 +125,11 @@ def with_policies(  # noqa: C901  # a function more would be a call more in each
             else:
                 if after is not None:
                     after(received)
+    except ApiError as error:
+        if connection.sharing is not None and error.http_status is not None and connection.is_refusal(error):
+            reason = printable(redact(error.summary, connection.known_secrets), _LONGEST_REASON)
+            yield RunBlocking(partial(connection.sharing.report_refusal, reason))
+        raise
     finally:
         if has_permit:
             connection.throttle.give_back()  # nothing was sent, and others wait for it
@@ -294,8 +303,13 @@ def _exchange(
         credential = connection.credentials.current if request.authorized else None
         if must_renew:
             credential = yield RefreshCredential(credential, deadline)
-        if not has_permit and not request.external:
-            has_permit = yield from _wait_for_permit(connection, deadline, optional=last is not None)
+        if not request.external and (not has_permit or connection.sharing is not None):
+            sharing, optional = connection.sharing, last is not None
+            has_permit = yield from (
+                _wait_for_permit(connection, deadline, optional=optional)
+                if sharing is None
+                else _wait_for_slot(connection, sharing, deadline, optional=optional, has_permit=has_permit)
+            )
             if last is not None and not has_permit:
                 return last.outcome(failures)
         has_permit = False
@@ -376,6 +390,39 @@ def _wait_for_permit(connection: Connection, deadline: float, *, optional: bool)
     raise unsent("the total time for the request ran out before it could be sent")
 
 
+def _wait_for_slot(
+    connection: Connection, sharing: Sharing, deadline: float, *, optional: bool, has_permit: bool
+) -> EffectFlow[bool]:
+    """Wait for a permit as `_wait_for_permit` does, and then for a slot that is shared with other processes."""
+    clock, throttle = connection.clock, connection.throttle
+    while has_permit or (yield from _wait_for_permit(connection, deadline, optional=optional)):
+        has_permit = has_slot = is_granted = False
+        try:
+            while (now := clock.monotonic()) < deadline and not throttle.holds(now):
+                raises = throttle.raises
+                permit = sharing.take(now, deadline, has_slot=has_slot)
+                if permit is None:
+                    yield RunBlocking(sharing.renew)
+                    continue
+                is_granted = permit.granted and permit.wait == 0.0
+                if is_granted:
+                    return True
+                if now + permit.wait >= deadline:
+                    if optional:
+                        return False
+                    raise CircuitOpen(
+                        f"the connection is pausing; its next slot is {permit.wait:.0f} s away, beyond the deadline: "
+                        f"{sharing.reason}",
+                        retry_after=permit.wait,
+                    )
+                has_slot = has_slot or permit.granted
+                yield Sleep(permit.wait) if permit.granted else WaitForSlot(permit.wait, throttle, raises)
+        finally:
+            if not is_granted:
+                throttle.give_back()
+    return False
+
+
 def unsent(message: str) -> DeadlineExceeded:
     """Return the error for a request whose time ran out before any byte of it was sent."""
     error = DeadlineExceeded(message)
@@ -383,7 +430,7 @@ def unsent(message: str) -> DeadlineExceeded:
     return error
 
 
-def _send(
+def _send(  # noqa: C901  # as `with_policies`
     connection: Connection,
     request: Request,
     credential: Credential | None,
@@ -416,6 +463,8 @@ def _send(
     else:
         response.authorized = request.authorized or kind == TOKEN.kind
         attempt = _responded(connection, request, response)
+        if connection.sharing is not None and response.status in _SLOW_DOWN and not request.external:
+            yield RunBlocking(connection.sharing.report_pause)
     if sent_at is not None:
         _report(connection, request, attempt, context, sent_at)
     if request.starts_work and (doubt := uncertain_after(attempt.response, attempt.error)) is not None:

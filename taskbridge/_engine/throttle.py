@@ -41,6 +41,9 @@ _CLIMB: Final = 0.02  # of the rate, for each response
 _LEAST_CLIMB: Final = 0.05  # requests per second, for each response
 _FIRST_RATE: Final = 2.0  # requests per second after an outage
 _UNLIMITED: Final = 500.0  # requests per second from which an unlimited connection counts as unlimited again
+_GIVEN_UP: Final = 0.5  # of the time, at most, for the slots that other processes have reserved
+_LONGEST_GAP: Final = 2.0  # seconds between two calls of `give_up` that count as time
+_MOST_OWED: Final = 10.0  # seconds of the rate; what others reserve beyond is not made up for
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Throttle:
         self._rate = self._ceiling
         self._random = random
         self.raises = 0
-        """How often a higher rate was allowed."""
+        """How often waiting callers were to ask again: a higher rate was allowed, or slots were reserved for them."""
         renew_after_fork(self, Throttle._begin_process)
         self._next_slot = -inf
         self._paused_until = -inf
@@ -72,6 +75,8 @@ class Throttle:
         self._probe_at = inf  # finite during an outage
         self._probed_at = -inf
         self._doubling_at: float | None = None
+        self._owed = 0.0  # seconds of the rate that other processes have used, or will
+        self._given_up_at = -inf
         self._first_cut = 0.0  # rate after the first 429 since the last response
         self._is_first_cut = True
         self._retries = RetryBudget()
@@ -107,9 +112,30 @@ class Throttle:
         for wake in wakers:
             wake()
 
+    def wake(self) -> None:
+        """Let callers that wait for a slot ask again."""
+        with self._lock:
+            self.raises += 1
+            wakers = list(self._wakers)
+        for wake in wakers:
+            wake()
+
+    def give_up(self, count: int, now: float) -> None:
+        """Leave slots to other processes, which have reserved so many since the last call; call it every second or so.
+
+        They get at most half of the time, also if they reserve more, so that polls never stop.
+        """
+        with self._lock:
+            elapsed, self._given_up_at = min(now - self._given_up_at, _LONGEST_GAP), now
+            self._owed = min(self._owed + count / self._ceiling, _MOST_OWED)
+            if self._owed > 0.0:
+                given = min(self._owed, _GIVEN_UP * elapsed)
+                self._owed -= given
+                self._next_slot = max(self._next_slot, now) + given  # and no burst besides
+
     @contextmanager
     def waking(self, wake: Callable[[], object]) -> Generator[None]:
-        """Call a function, in any thread, when a higher rate is allowed while the block runs."""
+        """Call a function, in any thread, when a waiting caller is to ask again while the block runs."""
         with self._lock:
             self._wakers.add(wake)
         try:

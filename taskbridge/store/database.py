@@ -148,6 +148,10 @@ class Database(ABC):
         """Open a transaction to write."""
 
     @abstractmethod
+    def _briefly(self) -> AbstractContextManager[Connection]:
+        """Open a transaction to write that ends after a few seconds."""
+
+    @abstractmethod
     def _migrating(self) -> AbstractContextManager[Connection]:
         """Open a transaction that changes the tables, of which there is one at a time."""
 
@@ -193,6 +197,16 @@ class Database(ABC):
         """
         with self.reading() as opened:
             opened.execute(text("SELECT 1"))
+
+    @contextmanager
+    def brief(self) -> Generator[Connection]:
+        """Write in a transaction for which its caller waits a few seconds at most, because it can do without.
+
+        Raises:
+            StoreUnavailable: It cannot be written, or not that soon.
+        """
+        with self.translating(), self._briefly() as connection:
+            yield connection
 
     @contextmanager
     def translating(self) -> Generator[None]:

@@ -22,10 +22,22 @@ from taskbridge._fork import renew_after_fork
 from taskbridge.models import Task, TaskRef
 from taskbridge.store.database import Database, insert_into
 from taskbridge.store.intents import Fingerprint
+from taskbridge.store.limits import BY_CLIENTS, ByClients, store_refusal
 from taskbridge.store.pruning import WEBHOOKS_KEPT
 from taskbridge.store.records import AccountStatus, without_contents
 from taskbridge.store.reports import store_status
-from taskbridge.store.schema import ACCOUNT, EVENT, INTENT, WATCH, WEBHOOK, EventKind, OwnerKind, Phase, State
+from taskbridge.store.schema import (
+    ACCOUNT,
+    EVENT,
+    INTENT,
+    LIMITS,
+    WATCH,
+    WEBHOOK,
+    EventKind,
+    OwnerKind,
+    Phase,
+    State,
+)
 
 _WAITING: Final = (Phase.PLANNED, Phase.SENDING)
 
@@ -50,6 +62,11 @@ _CHANGE_INTENT: Final = (
 )
 _EVENT_WITH_KEY: Final = select(EVENT.c.position).where(EVENT.c.key == bindparam("of"))
 _FOLLOWED: Final = (WATCH.c.ref, WATCH.c.state, WATCH.c.until, WATCH.c.submitted_at)
+_ACCOUNT: Final = (
+    select(ACCOUNT.c.epoch, ACCOUNT.c.revision, ACCOUNT.c.position, *BY_CLIENTS)
+    .join_from(ACCOUNT, LIMITS, ACCOUNT.c.connection == LIMITS.c.connection, isouter=True)
+    .where(ACCOUNT.c.connection == bindparam("of"))
+)
 _WATCH: Final = select(*_FOLLOWED).where(WATCH.c.ref == bindparam("of"))
 _OPEN: Final = select(WATCH.c.ref, WATCH.c.seq, WATCH.c.meta, WATCH.c.until).where(
     WATCH.c.ref.in_(bindparam("refs", expanding=True)), WATCH.c.state == State.OPEN
@@ -134,6 +151,8 @@ class Ownership:
         self._writes = threading.Lock()
         self._epoch = 0
         self._is_released = False
+        self.by_clients = ByClients()
+        """What clients of other processes had stored when `changes` was called last."""
         renew_after_fork(self, Ownership._begin_process)
 
     def _begin_process(self) -> None:
@@ -214,9 +233,16 @@ class Ownership:
                     raise OwnershipLost
                 yield opened
 
-    def set_pause(self, problem: str | None, paused_until: float | None) -> None:
-        """Store why nothing is polled or sent at present, and until when, in seconds since the epoch, if known."""
-        self._set(problem=problem, paused_until=paused_until)
+    def set_pause(self, problem: str | None, paused_until: float | None, *, is_refusal: bool = False) -> None:
+        """Store why nothing is polled or sent at present, and until when, in seconds since the epoch, if known.
+
+        That the vendor refuses the account is also stored for the clients of other processes.
+        """
+        with self.writing() as opened:
+            values = {"problem": problem, "paused_until": paused_until}
+            opened.execute(update(ACCOUNT).where(ACCOUNT.c.connection == self.connection).values(values))
+            if is_refusal:
+                store_refusal(self._database, opened, self.connection, problem or "")
 
     def set_durations(self, durations: Mapping[str, Any]) -> None:
         """Store what was learned about durations."""
@@ -248,10 +274,10 @@ class Ownership:
             StoreUnavailable: The database cannot be read.
         """
         with self._database.reading(self._lock) as opened:
-            account = select(ACCOUNT.c.epoch, ACCOUNT.c.revision, ACCOUNT.c.position)
-            row = opened.execute(account.where(ACCOUNT.c.connection == self.connection)).one_or_none()
+            row = opened.execute(_ACCOUNT, {"of": self.connection}).one_or_none()
             if row is None or row.epoch != self._epoch:
                 raise OwnershipLost
+            self.by_clients = ByClients.of(row)
             revision: int = row.revision
             self._database.note(self.connection, revision=revision, position=row.position)
             if revision == after:

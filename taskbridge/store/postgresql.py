@@ -51,6 +51,7 @@ _ANSWER: Final = 60.0  # seconds without a byte after which a statement of a cal
 _KEPT: Final = 10  # connections that stay open
 _CALLERS: Final = 30  # connections that callers use at the same time; owners do not wait for one of these
 _TURN: Final = 30.0  # seconds that a caller waits for one
+_BRIEF: Final = 3.0  # seconds that a caller waits for one, and for each answer, in a brief transaction
 
 _CONNECT: Final[dict[str, Any]] = {"connect_timeout": 5, "fallback_application_name": "taskbridge"}
 _ALIVE: Final[dict[str, Any]] = {
@@ -226,12 +227,19 @@ class PostgresDatabase(Database):
             yield connection
 
     @contextmanager
-    def _turn(self, owner: OwnerLock | None) -> Generator[None]:
+    def _briefly(self) -> Generator[Connection]:
+        with self._turn(None, _BRIEF), self.engine.begin() as connection:
+            _raw(connection).answer = _BRIEF
+            self._follow(connection.exec_driver_sql(_BEGIN_WRITING, (_OWNER_PAUSE,)).one()[-1])
+            yield connection
+
+    @contextmanager
+    def _turn(self, owner: OwnerLock | None, seconds: float = _TURN) -> Generator[None]:
         """Let only so many callers use connections at the same time."""
         turns = self._turns  # a forked child has others
         if owner is not None:
             yield
-        elif turns.acquire(timeout=_TURN):
+        elif turns.acquire(timeout=seconds):
             try:
                 yield
             finally:
@@ -239,7 +247,7 @@ class PostgresDatabase(Database):
         else:
             raise StoreUnavailable(
                 f"the store {self.name} cannot be used: {_CALLERS} threads of this process use it, and none of them "
-                f"ended in {_TURN:.0f} s",
+                f"ended in {seconds:.0f} s",
                 retryable=True,
             )
 

@@ -107,6 +107,17 @@ ACCOUNT: Final = Table(
     Column("durations", JSON),  # how long its tasks take, as learned so far
 )
 
+LIMITS: Final = Table(
+    f"{PREFIX}limits",
+    METADATA,
+    Column("connection", String(100), primary_key=True),
+    Column("reserved", BigInteger, nullable=False),  # slots, ever; the owner gives up as many
+    Column("next_slot", Float),  # that is free
+    Column("paused_until", Float),  # a client was asked for a pause
+    Column("refusal", Text),  # what the vendor said when it refused the account to a client, or to the owner
+    Column("refused_until", Float),
+)
+
 RUN: Final = Table(
     f"{PREFIX}run",
     METADATA,

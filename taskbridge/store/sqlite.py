@@ -25,6 +25,7 @@ from taskbridge.store.database import Database, OwnerLock, StoreUnavailable
 from taskbridge.store.schema import EVENT, WATCH
 
 _BUSY: Final = 30.0  # seconds that a transaction waits for another one
+_BUSY_BRIEFLY: Final = 3.0  # seconds for one that its caller can do without
 _BUSY_ALONE: Final = 0.5  # seconds for a process that is just ending, on a network drive
 _MODE: Final = "taskbridge_begin"  # execution option: how a transaction begins
 _NETWORK: Final = frozenset(
@@ -79,9 +80,12 @@ class SqliteDatabase(Database):
             raise ConfigError(f"the store {name} cannot be opened: {problem}")
         # Alone, one connection keeps the lock of the file, and each thread waits for it.
         options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0} if self.is_alone else {}
-        busy = _BUSY_ALONE if self.is_alone else _BUSY
+        self._busy = _BUSY_ALONE if self.is_alone else _BUSY
         engine = create_engine(
-            URL.create("sqlite", database=str(path)), connect_args={"timeout": busy}, hide_parameters=True, **options
+            URL.create("sqlite", database=str(path)),
+            connect_args={"timeout": self._busy},
+            hide_parameters=True,
+            **options,
         )
         super().__init__(name, engine, clock)
         self._writer = engine.execution_options(**{_MODE: "BEGIN IMMEDIATE"})
@@ -142,6 +146,18 @@ class SqliteDatabase(Database):
     def _writing(self, owner: OwnerLock | None) -> Generator[Connection]:
         with self._turn(owner), self._writer.begin() as connection:
             yield connection
+
+    @contextmanager
+    def _briefly(self) -> Generator[Connection]:
+        with self._writer.connect() as connection:
+            raw: Any = connection.connection.dbapi_connection
+            raw.execute(f"PRAGMA busy_timeout = {_BUSY_BRIEFLY * 1000:.0f}")
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                with suppress(sqlite3.Error):  # the pool has closed it
+                    raw.execute(f"PRAGMA busy_timeout = {self._busy * 1000:.0f}")
 
     @contextmanager
     def _turn(self, owner: OwnerLock | None) -> Generator[None]:

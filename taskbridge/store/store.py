@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from taskbridge._config.defaults import default_clock
 from taskbridge._engine.download import MAX_BYTES
+from taskbridge._engine.sharing import SharedLimits
 from taskbridge._runtime.base import DEFAULT_TIMEOUT
 from taskbridge.errors import ConfigError, InvalidInput, InvalidTaskId, printable
 from taskbridge.event_bus import EventBus
@@ -37,6 +38,7 @@ from taskbridge.store.intents import (
     refuse_difference,
     store_input,
 )
+from taskbridge.store.limits import StoreLimits
 from taskbridge.store.overview import accounts, watches_query
 from taskbridge.store.ownership import Seen, store_seen
 from taskbridge.store.pruning import Pruned, forget_consumer, prune
@@ -525,6 +527,19 @@ class Store:
         """
         return StoreEventBus(self.database, _check_connection(connection))
 
+    def limits(self, connection: str) -> SharedLimits:
+        """Return the limits of a connection, which its clients share with those of other processes.
+
+        ``tb.connect(connection="scans", limits=store.limits)``. All clients that share, and the process that owns the
+        connection, keep to `requests_per_second` together, and to the pauses and refusals of each other. While a
+        watcher polls, the clients get at most half of the rate. While the database cannot be used, each client sends a
+        tenth of it.
+
+        Args:
+            connection: Name of the connection.
+        """
+        return StoreLimits(self.database, _check_connection(connection))
+
     def forget_consumer(self, consumer: str) -> bool:
         """Remove a consumer of events, and what was still to be delivered to it; return False if it is not known."""
         with self.database.writing() as opened:
@@ -620,7 +635,7 @@ class Store:
         if not 1 <= max_in_flight <= MOST_IN_FLIGHT:
             raise InvalidInput(f"max_in_flight must be from 1 to {MOST_IN_FLIGHT}")
         plan = RunPlan(
-            connect=lambda name: connect(connection=name, config=config),
+            connect=lambda name: connect(connection=name, config=config, limits=self.limits),
             operation=operation,
             sources=list(dict.fromkeys(find_source(each) for each in inputs)),
             folder=Path(to),

@@ -16,6 +16,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from sqlalchemy import RowMapping
 
+from taskbridge._engine.connection import Connection
 from taskbridge._engine.inputs import is_url
 from taskbridge._engine.logs import log
 from taskbridge._engine.operations import sending_time
@@ -43,6 +44,7 @@ from taskbridge.store.intents import (
     is_repeatable,
     may_be_accepted,
 )
+from taskbridge.store.limits import ByClients
 from taskbridge.store.ownership import Ownership, OwnershipLost, Seen
 from taskbridge.store.records import AccountStatus, moment
 from taskbridge.store.reports import status_of
@@ -124,6 +126,9 @@ class Watcher:
         try:
             names = bridge.connections if self._names is None else self._names
             clients = {name: bridge[name] for name in names}
+            for name, client in clients.items():
+                if _connection_of(client).sharing is not None:
+                    raise ConfigError(f"{name!r} was opened with limits=, which is for clients beside a watcher")
             await _together([self._serve(name, client) for name, client in clients.items()])
         finally:
             if self._bridge is None:
@@ -228,6 +233,8 @@ class _Account:
         self._store = store
         self._ownership = ownership
         self._client = client
+        self._connection = _connection_of(client)
+        self._by_clients: ByClients | None = None  # as read last
         self._thread = thread
         self._stopping = stopping
         self._interval = interval
@@ -304,6 +311,7 @@ class _Account:
         revision = -1
         while not self._stopping.is_set():
             changes = await self._thread.run(self._ownership.changes, revision)
+            self._keep_to(self._ownership.by_clients)
             if changes is not None:
                 revision = changes.revision
                 for number, row in enumerate(changes.watches):
@@ -462,6 +470,25 @@ class _Account:
             for ref in resumed & self._until.keys():  # a submission may have ended one meanwhile
                 self._add(ref)
 
+    # What clients of other processes have stored.
+
+    def _keep_to(self, found: ByClients) -> None:
+        """Give up the slots that others have reserved, and keep their pauses and refusals."""
+        known, self._by_clients = self._by_clients, found
+        paused_until, now = self._by_this_clock(found.paused_until), self._now()
+        if paused_until is not None and paused_until > self._store.clock.now():
+            self._client.pause_until(paused_until)
+        if known is None:
+            return  # this owner may have another credential
+        clock = self._connection.clock
+        self._connection.throttle.give_up(found.reserved - known.reserved, clock.monotonic())
+        # The first of a row: afterwards this owner asks by itself, so that a client with a wrong credential stops it
+        # for a minute only.
+        if found.is_refused(now) and not known.is_refused(now) and not self._refused_until:
+            error = AuthenticationError(found.refusal or "")
+            self._connection.credentials.refuse(error, self._client.name)  # ends the waits without another request
+            self._is_refused(error)
+
     # What holds the work up.
 
     async def _store_pause(self) -> None:
@@ -469,7 +496,8 @@ class _Account:
         problem, until = self._present_pause()
         stored_problem, stored_until = self._pause
         if problem != stored_problem or abs((until or 0.0) - (stored_until or 0.0)) >= 1.0:
-            await self._thread.run(self._ownership.set_pause, problem, until)
+            is_refusal = self._refused_until > 0.0 and problem != self._ownership.by_clients.refusal
+            await self._thread.run(self._ownership.set_pause, problem, until, is_refusal=is_refusal)
             self._pause = (problem, until)
 
     def _present_pause(self) -> tuple[str | None, float | None]:
@@ -641,6 +669,11 @@ class _Account:
     def _by_this_clock(self, at: float | None) -> datetime | None:
         """Return a stored time by the clock of this machine, which the client compares it with."""
         return None if at is None else moment(at - self._now() + self._store.clock.now().timestamp())
+
+
+def _connection_of(client: Client) -> Connection:
+    """Return what an owner gives up and takes over from clients of other processes."""
+    return client._connection  # noqa: SLF001  # for no one else
 
 
 def _read_content(intent: RowMapping) -> Fingerprint | None:

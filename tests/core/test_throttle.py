@@ -99,6 +99,50 @@ def test_a_pause_applies_to_permits_granted_before() -> None:
     assert throttle.holds(59.0)
 
 
+# Slots that other processes have reserved.
+
+
+def starts_beside(reserved: int, seconds: int) -> int:
+    """The number of requests in so many seconds while others reserve slots each second; the rate is ten a second."""
+    throttle, sent = Throttle(10.0, lambda: 0.5), 0
+    for second in range(seconds):
+        throttle.give_up(reserved, float(second))
+        now = float(second)
+        while (permit := throttle.take(now)).granted or now + permit.wait < second + 1.0:
+            sent += permit.granted
+            now += permit.wait
+    return sent
+
+
+def test_slots_of_others_are_given_up() -> None:
+    assert 96 <= starts_beside(0, 10) <= 110
+    assert 66 <= starts_beside(3, 10) <= 80
+
+
+def test_others_take_at_most_half_of_the_time_whatever_they_reserve() -> None:
+    assert 46 <= starts_beside(5, 10) <= 60
+    assert 46 <= starts_beside(1000, 10) <= 60
+
+
+def test_a_rate_that_was_cut_is_not_given_up_altogether() -> None:
+    throttle = Throttle(10.0, lambda: 0.5)
+    throttle.take(0.0)
+    throttle.slow_down(0.0, None)
+    assert throttle.rate == 0.5
+    sent = 0
+    for tenth in range(600):
+        if tenth % 10 == 0:
+            throttle.give_up(5, tenth / 10)
+        sent += throttle.take(tenth / 10).granted
+    assert 12 <= sent <= 20  # half of thirty
+
+
+def test_without_a_limit_there_is_nothing_to_give_up() -> None:
+    throttle = Throttle(None, lambda: 0.5)
+    throttle.give_up(1000, 0.0)
+    assert throttle.take(0.0).granted
+
+
 # 429.
 
 

@@ -28,6 +28,15 @@ def upgrade() -> None:
         sa.Column("durations", sa.JSON),
     )
     op.create_table(
+        "taskbridge_limits",
+        sa.Column("connection", sa.String(100), primary_key=True),
+        sa.Column("reserved", sa.BigInteger, nullable=False),
+        sa.Column("next_slot", sa.Float),
+        sa.Column("paused_until", sa.Float),
+        sa.Column("refusal", sa.Text),
+        sa.Column("refused_until", sa.Float),
+    )
+    op.create_table(
         "taskbridge_run",
         sa.Column("id", number, primary_key=True),
         sa.Column("connection", sa.String(100), nullable=False),
