@@ -189,15 +189,6 @@ class Database(ABC):
         with self.translating(), self._writing(owner) as connection:
             yield connection
 
-    def check(self) -> None:
-        """Ask the database for an answer.
-
-        Raises:
-            StoreUnavailable: It gives none.
-        """
-        with self.reading() as opened:
-            opened.execute(text("SELECT 1"))
-
     @contextmanager
     def brief(self) -> Generator[Connection]:
         """Write in a transaction for which its caller waits a few seconds at most, because it can do without.

@@ -266,6 +266,13 @@ class Ownership:
             row = opened.execute(query.where(ACCOUNT.c.connection == self.connection)).one()
         return Handover(row.paused_until, row.durations)
 
+    def owned_for(self) -> float | None:
+        """Return the seconds since a process took the connection last; None if none ever did."""
+        with self._database.reading(self._lock) as opened:
+            query = select(ACCOUNT.c.owner_since).where(ACCOUNT.c.connection == self.connection)
+            since = opened.execute(query).scalar_one_or_none()
+            return None if since is None else self._database.now() - since
+
     def changes(self, after: int) -> Changes | None:
         """Return what is newer than a revision; None if nothing is. After -1, everything that is to be done.
 

@@ -62,7 +62,8 @@ _LAST_POLL: Final = 10.0  # seconds that it gets otherwise, for one last poll
 _FIRST_PAUSE: Final = 1.0  # seconds; doubles with each failure
 _LONGEST_PAUSE: Final = 60.0  # seconds
 _LONGEST_STORE_PAUSE: Final = 2.0  # seconds between two attempts to use a database that cannot be used
-_HEAD_START: Final = 3.0  # seconds after an outage of the database that the owner before it has; see `_serve`
+_HEAD_START: Final = 3.0  # seconds after an outage of the database that the owner before it has
+_LOOK: Final = 0.25  # seconds between two looks whether it is back
 _GUARD: Final = 0.25  # seconds between two checks that the connection is still owned
 _LEAST_PAUSE: Final = 2.0  # seconds; a shorter pause of the vendor is not stored
 _SAVE_PAUSE: Final = 60.0  # seconds between two times that learned durations are stored
@@ -147,20 +148,19 @@ class Watcher:
     async def _serve(self, name: str, client: Client) -> None:
         store, waits, failures = self._store.database.name, False, 0
         unsaved: Iterable[Seen] = ()
-        epoch, was_owner = 0, False
+        epoch, was_owner, head_start = 0, False, _HeadStart()
         ownership = Ownership(self._store.database, name)
         thread = _StatementThread(name)
         try:
             while not self._stopping.is_set():
                 pause = self._interval
                 try:
-                    if failures and not was_owner:
-                        # The owner has seen ends meanwhile that it could not store; any other would poll these again.
-                        await thread.run(self._store.database.check)
-                        await _wait(self._stopping, _HEAD_START)
-                    is_owner, failures = await thread.run(ownership.take), 0
+                    must_wait = not was_owner and await head_start.holds(ownership, thread)
+                    is_owner, failures = not must_wait and await thread.run(ownership.take), 0
                     was_owner = is_owner
-                    if is_owner:
+                    if must_wait:
+                        pause = _LOOK
+                    elif is_owner:
                         waits = False
                         log("store-owner", connection=name, store=store)
                         if ownership.epoch != epoch + 1:  # another process was the owner meanwhile
@@ -189,6 +189,7 @@ class Watcher:
                     pass  # the next attempt to take it says so
                 except StoreUnavailable as error:
                     failures += 1
+                    head_start.begin()
                     pause = min(_LONGEST_STORE_PAUSE, _FIRST_PAUSE * 2.0 ** (failures - 1))
                     log("store-unavailable", connection=name, error=error.message, pause=pause)
                 await _wait(self._stopping, pause)
@@ -202,6 +203,38 @@ class Watcher:
         finally:
             self._owned.discard(name)
             await _in_new_thread(ownership.release)
+
+
+class _HeadStart:
+    """Lets the owner before an outage of the database become the owner again first.
+
+    It has seen ends meanwhile that it could not store; any other owner would poll these again.
+    """
+
+    def __init__(self) -> None:
+        self._is_away = False
+        self._until = -inf  # as the next one, by the loop's time
+        self._reached_at = -inf  # when the database responded last
+
+    def begin(self) -> None:
+        """Note that the database cannot be used."""
+        self._is_away = True
+
+    async def holds(self, ownership: Ownership, thread: _StatementThread) -> bool:
+        """Whether to wait for that owner.
+
+        Raises:
+            StoreUnavailable: The database cannot be used.
+        """
+        now = asyncio.get_running_loop().time
+        if self._is_away or now() < self._until:
+            owned_for = await thread.run(ownership.owned_for)
+            if self._is_away:
+                self._is_away, self._until = False, now() + _HEAD_START
+            if owned_for is None or owned_for < now() - self._reached_at:
+                self._until = -inf  # a new connection; or an owner is back
+        self._reached_at = now()
+        return now() < self._until
 
 
 class _Account:

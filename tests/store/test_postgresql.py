@@ -84,6 +84,12 @@ def submit(store: tb.Store, folder: Path, numbers: range) -> None:
         store.submit("scan-documents", "extract-text", path, key=f"page-{number}")
 
 
+def wait(seconds: float) -> None:
+    """Let so much time pass."""
+    end = monotonic() + seconds
+    until(lambda: monotonic() > end)
+
+
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
 
@@ -169,8 +175,7 @@ def test_a_database_that_was_killed_loses_and_doubles_nothing(  # noqa: PLR0917 
         postgres.stop(immediate=True)
         with pytest.raises(StoreUnavailable, match="cannot be used"):
             store.watch("scan-documents:a")
-        away = monotonic() + 3.0
-        until(lambda end=away: monotonic() > end)  # type: ignore[misc]  # so long is it away
+        wait(3.0)  # so long is it away
         postgres.start()
         submit(store, tmp_path, range(number, number + 2))  # as a caller does who got an error
     until(lambda: kinds(store)["ended"] == 8, 60.0)
@@ -191,10 +196,10 @@ def test_the_owner_before_an_outage_of_the_database_is_the_owner_after_it(
         until(lambda: len(first.owned | second.owned) == 2)
         owned = first.owned, second.owned
         for _ in range(3):
+            wait(2.0)  # both have noticed who the owner is
             postgres.stop(immediate=True)
             until(lambda: not first.owned | second.owned)
-            away = monotonic() + 3.0
-            until(lambda end=away: monotonic() > end)  # type: ignore[misc]  # both have noticed it
+            wait(2.0)  # both have noticed the outage
             postgres.start()
             until(lambda: len(first.owned | second.owned) == 2)
             assert (first.owned, second.owned) == owned
