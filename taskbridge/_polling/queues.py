@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from taskbridge._polling.entries import PolledTask, RowCheck
     from taskbridge._polling.intervals import IntervalPolicy
     from taskbridge.errors import TaskbridgeError
+    from taskbridge.models import Task
     from taskbridge.provider.submission import Query
 
 TICK: Final = 0.001  # seconds; resolution of the clock
@@ -97,6 +98,16 @@ class ConnectionQueue:
     def has_whole_row(self, entry: PolledTask) -> bool:
         """Whether the list's row of a task says all that a poll would."""
         return self.connection.row_trust.covers(entry.prefix)
+
+    def can_use_row(self, entry: PolledTask, row: Task) -> bool:
+        """Whether a row can take the place of the poll that a task waits for."""
+        return (
+            row.is_terminal
+            and not entry.polling
+            and entry.check is None
+            and bool(entry.waiters)
+            and self.has_whole_row(entry)
+        )
 
     # Single polls.
 

@@ -184,8 +184,8 @@ class PollScheduler:
     def on_page(self, command: PollList, now: float, page: Page) -> None:
         """Take in a page of a list.
 
-        Whole rows are the snapshots of covered tasks. Otherwise a covered task that the page shows as ended or changed
-        is polled for the full snapshot; the others wait for the next scan.
+        Whole rows are the snapshots of covered tasks, and end those that wait for a poll. Otherwise a covered task that
+        the page shows as ended or changed is polled for the full snapshot; the others wait for the next scan.
         """
         scan, queue = command.scan, self._queues[command.connection.name]
         queue.in_flight -= 1
@@ -195,7 +195,7 @@ class PollScheduler:
         found = 0
         for task in page.tasks:
             entry = queue.members.get(task.id)
-            if entry is None or not entry.covered:
+            if entry is None or not (entry.covered or queue.can_use_row(entry, task)):
                 continue
             entry.note_completed(task)
             found += entry.scan is scan
@@ -417,7 +417,7 @@ class PollScheduler:
         for check in [each for each in queue.checks.values() if each.sample.check is not each]:
             del queue.checks[check.kind]
             for entry, row in check.held.items():
-                if entry.covered:
+                if entry.covered or queue.can_use_row(entry, row):
                     self._on_row(queue, entry, row, now)
 
     # What happened.
