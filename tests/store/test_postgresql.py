@@ -206,6 +206,29 @@ def test_the_owner_before_an_outage_of_the_database_is_the_owner_after_it(
 
 
 @pytest.mark.slow
+def test_an_owner_that_is_killed_soon_after_an_outage_of_the_database_is_followed_within_seconds(
+    store: tb.Store,
+    postgres: Cluster,
+    postgres_url: str,
+    owner: Callable[[str], subprocess.Popen[bytes]],
+    config: Path,
+) -> None:
+    first = owner(postgres_url)
+    until(lambda: row(postgres_url, LOCKS)[0] == 2)
+    with tb.Watcher(store, config=config) as second:
+        wait(2.0)  # the second has tried
+        postgres.stop(immediate=True)
+        wait(2.0)  # both have noticed the outage
+        postgres.start()
+        until(lambda: row(postgres_url, LOCKS)[0] == 2)
+        assert not second.owned
+        first.kill()
+        begun = monotonic()
+        until(lambda: len(second.owned) == 2)
+        assert monotonic() - begun < 3.0
+
+
+@pytest.mark.slow
 def test_an_owner_that_cannot_reach_the_database_stops_asking_the_vendor(  # noqa: PLR0917  # fixtures
     store: tb.Store,
     postgres: Cluster,
