@@ -222,6 +222,7 @@ def test_an_owner_that_is_killed_soon_after_an_outage_of_the_database_is_followe
         postgres.start()
         until(lambda: row(postgres_url, LOCKS)[0] == 2)
         assert not second.owned
+        wait(1.0)
         first.kill()
         begun = monotonic()
         until(lambda: len(second.owned) == 2)
