@@ -17,7 +17,7 @@ from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from taskbridge._fork import renew_after_fork
 from taskbridge.errors import ConfigError, TaskbridgeError, printable
 from taskbridge.provider.clock import Clock
-from taskbridge.store.schema import HEAD, METADATA, PREFIX, VERSION_TABLE
+from taskbridge.store.schema import HEAD, METADATA, PREFIX, VERSION_TABLE, WATCH, State
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     Insert: TypeAlias = sqlite.Insert | postgresql.Insert
 
 _VERSION_COLUMN: Final = f"version_num VARCHAR(32) NOT NULL, CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num)"
+
+
+_REOPENED: Final = ("meta", "until", "state", "error", "revision", "updated_at")
+REOPEN_WATCH: Final = (
+    f"ON CONFLICT (ref) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _REOPENED)} "
+    f"WHERE {WATCH.name}.state <> '{State.ENDED}'"
+)
+"""The end of a statement that adds watches."""
 
 
 class StoreUnavailable(TaskbridgeError):
@@ -118,6 +126,10 @@ class Database(ABC):
             rows: Their ref, state, seq, error, snapshot, amount and unit; of the last three, None keeps the last one.
             now: Seconds since the epoch.
         """
+
+    @abstractmethod
+    def add_watches(self, opened: Connection, rows: list[dict[str, Any]]) -> None:
+        """Store watches of different tasks; one that is known is opened again, unless its task has ended."""
 
     @abstractmethod
     def add_events(self, opened: Connection, rows: list[dict[str, Any]]) -> None:

@@ -28,7 +28,7 @@ from sqlalchemy.exc import DatabaseError, DisconnectionError, OperationalError
 
 from taskbridge.errors import ConfigError, printable
 from taskbridge.provider.clock import Clock, SystemClock
-from taskbridge.store.database import Database, OwnerLock, StoreUnavailable, problem_of
+from taskbridge.store.database import REOPEN_WATCH, Database, OwnerLock, StoreUnavailable, problem_of
 from taskbridge.store.schema import EVENT, WATCH
 
 T = TypeVar("T")
@@ -90,6 +90,16 @@ FROM json_to_recordset(%(rows)s::json) AS row (
 )
 WHERE watch.ref = row.ref
 """  # noqa: S608  # constants
+_ADD_WATCHES: Final = f"""
+INSERT INTO {WATCH.name} (
+    ref, connection, state, seq, error, until, meta, submitted_at, revision, created_at, updated_at
+)
+SELECT * FROM json_to_recordset(%(rows)s::json) AS row (
+    ref text, connection text, state text, seq integer, error text, until float8, meta json, submitted_at float8,
+    revision bigint, created_at float8, updated_at float8
+)
+{REOPEN_WATCH}
+"""  # noqa: S608  # constants
 _ADD_EVENTS: Final = f"""
 INSERT INTO {EVENT.name} (connection, position, key, kind, ref, submission, body, at)
 SELECT * FROM json_to_recordset(%(rows)s::json) AS row (
@@ -131,8 +141,10 @@ class PostgresDatabase(Database):
         is_pooled = lock_url is not None
 
         def connect() -> psycopg.Connection[Any]:
-            # A pooler passes statements of one client to several sessions, of which each prepares its own.
-            return BoundedConnection.connect(self._conninfo, prepare_threshold=None if is_pooled else 5)
+            # A prepared statement is one message: if this process is stopped while it sends a long one, the session
+            # counts as idle, so that PostgreSQL ends it. Between two messages of one statement it would wait without
+            # end. A pooler passes statements of one client to several sessions, of which each prepares its own.
+            return BoundedConnection.connect(self._conninfo, prepare_threshold=None if is_pooled else 0)
 
         engine = create_engine(
             "postgresql+psycopg://", creator=connect, pool_size=_KEPT, max_overflow=-1, hide_parameters=True
@@ -185,6 +197,10 @@ class PostgresDatabase(Database):
     def change_watches(self, opened: Connection, rows: list[dict[str, Any]], now: float) -> None:
         """Store new values of watches, in one statement."""
         opened.exec_driver_sql(_CHANGE_WATCHES, {"rows": json.dumps(rows), "now": now})
+
+    def add_watches(self, opened: Connection, rows: list[dict[str, Any]]) -> None:
+        """Store watches of different tasks, in one statement; one that is known is opened again, or has ended."""
+        opened.exec_driver_sql(_ADD_WATCHES, {"rows": json.dumps(rows)})
 
     def add_events(self, opened: Connection, rows: list[dict[str, Any]]) -> None:
         """Store events, each with all its columns, in one statement."""

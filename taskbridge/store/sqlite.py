@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL
 from taskbridge._fork import prepare_for_fork
 from taskbridge.errors import ConfigError, printable
 from taskbridge.provider.clock import Clock
-from taskbridge.store.database import Database, OwnerLock, StoreUnavailable
+from taskbridge.store.database import REOPEN_WATCH, Database, OwnerLock, StoreUnavailable
 from taskbridge.store.schema import EVENT, WATCH
 
 _BUSY: Final = 30.0  # seconds that a transaction waits for another one
@@ -47,6 +47,13 @@ UPDATE {WATCH.name}
 SET state = :state, seq = :seq, snapshot = coalesce(:snapshot, snapshot), error = :error,
     amount = coalesce(:amount, amount), unit = coalesce(:unit, unit), updated_at = :now
 WHERE ref = :ref
+"""  # noqa: S608  # constants
+_ADD_WATCHES: Final = f"""
+INSERT INTO {WATCH.name} (
+    ref, connection, state, seq, error, until, meta, submitted_at, revision, created_at, updated_at
+)
+VALUES (:ref, :connection, :state, :seq, :error, :until, :meta, :submitted_at, :revision, :created_at, :updated_at)
+{REOPEN_WATCH}
 """  # noqa: S608  # constants
 _ADD_EVENTS: Final = f"""
 INSERT INTO {EVENT.name} (connection, position, key, kind, ref, submission, body, at)
@@ -105,6 +112,10 @@ class SqliteDatabase(Database):
             for row in rows
         ]
         opened.exec_driver_sql(_CHANGE_WATCHES, values)
+
+    def add_watches(self, opened: Connection, rows: list[dict[str, Any]]) -> None:
+        """Store watches of different tasks; one that is known is opened again, unless its task has ended."""
+        opened.exec_driver_sql(_ADD_WATCHES, [row | {"meta": json.dumps(row["meta"])} for row in rows])
 
     def add_events(self, opened: Connection, rows: list[dict[str, Any]]) -> None:
         """Store events, each with all its columns."""

@@ -82,18 +82,6 @@ def _next_statement(dialect: str) -> Executable:
 
 
 @cache
-def _watch_statement(dialect: str) -> Insert:
-    """Return what adds a watch, or opens it again."""
-    added = insert_into(dialect, WATCH)
-    names = ("meta", "until", "state", "error", "revision", "updated_at")
-    return added.on_conflict_do_update(
-        index_elements=["ref"],
-        set_={name: added.excluded[name] for name in names},
-        where=WATCH.c.state != State.ENDED,
-    )
-
-
-@cache
 def _cursor_statement(dialect: str) -> Insert:
     """Return what stores the position of a consumer, which never moves back."""
     added = insert_into(dialect, CURSOR)
@@ -140,7 +128,7 @@ class Transaction:
         self._database = database
         self._is_callers = is_callers
         self._revisions: dict[str, int] = {}  # of this transaction
-        self._watches: list[dict[str, Any]] = []  # to be stored
+        self._watches: dict[str, dict[str, Any]] = {}  # by ref; to be stored
 
     @_translated
     def submit(
@@ -268,7 +256,7 @@ class Transaction:
             "submitted_at": _seconds("submitted_at", submitted_at),
             "created_at": now,
         }
-        self._watches.append(values)
+        self._watches[str(found)] = values
         if self._is_callers or len(self._watches) >= _COLLECTED:
             self._flush()
         if isinstance(ref, Task) and ref.is_terminal and not ref.resumable:  # the vendor cannot be asked about it later
@@ -279,9 +267,9 @@ class Transaction:
     @_translated
     def _flush(self) -> None:
         """Store the watches that were collected; `Store.begin` does so at the end."""
-        watches, self._watches = self._watches, []
+        watches, self._watches = self._watches, {}
         if watches:
-            self._connection.execute(_watch_statement(self._database.dialect), watches)
+            self._database.add_watches(self._connection, [*watches.values()])
 
     @_translated
     def unwatch(self, ref: TaskRef | Task | str) -> bool:

@@ -23,7 +23,8 @@ class Relay:
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self._is_silent = False
+        self.is_silent = False
+        self._half = 0  # bytes; see `silence_in`
         self._selector = selectors.DefaultSelector()
         self._sockets: list[socket.socket] = [self._listener]
         wake, self._wake = socket.socketpair()
@@ -35,7 +36,11 @@ class Relay:
 
     def silence(self) -> None:
         """Pass nothing from now on, and accept what nothing is passed of."""
-        self._is_silent = True
+        self.is_silent = True
+
+    def silence_in(self, size: int) -> None:
+        """Do so in the middle of the next piece of at least so many bytes."""
+        self._half = size
 
     def close(self) -> None:
         """Close all connections."""
@@ -67,7 +72,10 @@ class Relay:
     def _pass(self, source: socket.socket, target: socket.socket) -> None:
         try:
             content = source.recv(_SIZE)
-            if not self._is_silent:
+            if self._half and len(content) >= self._half and not self.is_silent:
+                target.sendall(content[: len(content) // 2])
+                self.is_silent = True
+            if not self.is_silent:
                 target.sendall(content) if content else target.shutdown(socket.SHUT_WR)
         except OSError:
             content = b""

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -253,6 +253,33 @@ def test_an_owner_that_cannot_reach_the_database_stops_asking_the_vendor(  # noq
             quiet = monotonic() + 2.0
             until(lambda: monotonic() > quiet)
             assert len(emulator.requests) == polls
+
+
+@pytest.mark.slow
+def test_an_owner_that_is_cut_off_while_it_sends_a_long_statement_is_followed_within_seconds(
+    store: tb.Store, postgres: Cluster, postgres_url: str
+) -> None:
+    with (
+        relay(postgres.port) as between,
+        tb.Store(postgres_url.replace(f":{postgres.port}/", f":{between.port}/")) as cut_off,
+    ):
+        first, second = Ownership(cut_off.database, "acme"), Ownership(store.database, "acme")
+        assert first.take()
+
+        def write() -> None:
+            with suppress(StoreUnavailable, OwnershipLost), first.writing() as opened:
+                between.silence_in(4096)
+                opened.exec_driver_sql("SELECT %s::text", ("x" * 200_000,))
+
+        writing = threading.Thread(target=write)
+        writing.start()
+        until(lambda: between.is_silent)
+        begun = monotonic()
+        until(second.take)  # which needs the row that the first has locked
+        assert monotonic() - begun < 8.0
+        writing.join(30.0)
+        assert not writing.is_alive()
+        second.release()
 
 
 def test_a_restart_of_the_database_between_two_calls_is_no_error(store: tb.Store, postgres: Cluster) -> None:
