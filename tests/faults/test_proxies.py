@@ -37,7 +37,8 @@ from .vendors import CANARY, VENDORS
 
 HOST: Final = "https://api.vendor.test"
 TUNNEL: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
-BRIEF: Final = {"request_timeout": 0.3}  # long enough to connect to the proxy, even on a busy machine
+BRIEF: Final = {"request_timeout": 0.3}  # mostly long enough to connect to the proxy
+LONGER: Final = 5.0  # seconds, where a busy computer has not even connected in that time
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +179,9 @@ def test_a_proxy_that_breaks_the_tunnel_is_named(
     fault = FAULTS[name]
     play = proxy.play(fault.script)
     seen = meets(request_name, driver, HOST, tmp_path, proxy, **(fault.settings or {}))
+    if fault.settings is BRIEF and not play.requests:
+        play = proxy.play(fault.script)
+        seen = meets(request_name, driver, HOST, tmp_path, proxy, request_timeout=LONGER)
     assert type(seen) is fault.error, repr(seen)
     assert fault.text in seen.message
     assert play.connections == fault.attempts
