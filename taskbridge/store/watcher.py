@@ -61,8 +61,8 @@ _LEAST_WAIT: Final = 1.0  # seconds that a watch must have left
 _LAST_POLL: Final = 10.0  # seconds that it gets otherwise, for one last poll
 _FIRST_PAUSE: Final = 1.0  # seconds; doubles with each failure
 _LONGEST_PAUSE: Final = 60.0  # seconds
-_LONGEST_STORE_PAUSE: Final = 2.0  # seconds between two attempts to use a database that cannot be used
-_HEAD_START: Final = 3.0  # seconds after an outage of the database that the owner before it has
+_STORE_PAUSE: Final = 1.0  # seconds between two attempts to use a database that cannot be used
+_HEAD_START: Final = 1.5  # seconds that the owner before an outage of the database has; longer than that pause
 _LOOK: Final = 0.25  # seconds between two looks whether it is back
 _GUARD: Final = 0.25  # seconds between two checks that the connection is still owned
 _LEAST_PAUSE: Final = 2.0  # seconds; a shorter pause of the vendor is not stored
@@ -146,7 +146,7 @@ class Watcher:
         self.stop()
 
     async def _serve(self, name: str, client: Client) -> None:
-        store, waits, failures = self._store.database.name, False, 0
+        store, waits = self._store.database.name, False
         unsaved: Iterable[Seen] = ()
         epoch, was_owner, head_start = 0, False, _HeadStart()
         ownership = Ownership(self._store.database, name)
@@ -156,7 +156,7 @@ class Watcher:
                 pause = self._interval
                 try:
                     must_wait = not was_owner and await head_start.holds(ownership, thread)
-                    is_owner, failures = not must_wait and await thread.run(ownership.take), 0
+                    is_owner = not must_wait and await thread.run(ownership.take)
                     was_owner = is_owner
                     if must_wait:
                         pause = _LOOK
@@ -188,9 +188,8 @@ class Watcher:
                 except OwnershipLost:
                     pass  # the next attempt to take it says so
                 except StoreUnavailable as error:
-                    failures += 1
                     head_start.begin()
-                    pause = min(_LONGEST_STORE_PAUSE, _FIRST_PAUSE * 2.0 ** (failures - 1))
+                    pause = _STORE_PAUSE
                     log("store-unavailable", connection=name, error=error.message, pause=pause)
                 await _wait(self._stopping, pause)
         finally:
