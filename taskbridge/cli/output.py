@@ -42,11 +42,11 @@ class Output:
 
     def line(self, text: str = "") -> None:
         """Write a line of text."""
-        print(text, flush=True)
+        print(f"{text}\n", end="", flush=True)  # at once: a process that is killed leaves no line without an end
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Write a line of JSON."""
-        print(_json(record), flush=True)
+        self.line(_json(record))
 
     def outcome(self, outcome: Outcome) -> None:
         """Write all about a task; in text mode an error goes to stderr."""
@@ -66,7 +66,7 @@ class Output:
     def note(self, text: str) -> None:
         """Write a line of text; a closed stderr is ignored."""
         with suppress(OSError):
-            print(text, file=sys.stderr or io.StringIO(), flush=True)
+            print(f"{text}\n", end="", file=sys.stderr or io.StringIO(), flush=True)
 
     def note_record(self, record: Mapping[str, Any]) -> None:
         """Write a line of JSON."""

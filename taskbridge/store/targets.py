@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import threading
 from base64 import b64decode, b64encode
@@ -11,6 +12,7 @@ from contextlib import suppress
 from hashlib import sha256
 from hmac import digest
 from json import dumps
+from pathlib import Path
 from typing import Any, Final, Protocol, TextIO, cast
 from urllib.parse import parse_qs, quote, urlsplit
 from uuid import NAMESPACE_URL, uuid5
@@ -58,6 +60,9 @@ class DeliveryFailed(TaskbridgeError):
 class LineTarget:
     """Writes each event as a line of JSON.
 
+    If the last line of a file has no end, because a process was killed while it wrote it, the first event starts a line
+    of its own.
+
     Args:
         file: Where to; None for standard output.
     """
@@ -65,6 +70,7 @@ class LineTarget:
     def __init__(self, file: TextIO | None = None) -> None:
         self._file = file
         self._lock = threading.Lock()
+        self._is_checked = False
 
     def __repr__(self) -> str:
         return "<target stdout>"
@@ -72,10 +78,30 @@ class LineTarget:
     def __call__(self, event: Event) -> None:
         """Write an event."""
         with self._lock:
-            print(dumps(event.to_dict()), file=self._file or sys.stdout, flush=True)
+            file = self._file or sys.stdout
+            if not self._is_checked:
+                self._is_checked = True
+                if _has_cut_line(file):
+                    file.write("\n")
+            file.write(f"{dumps(event.to_dict())}\n")  # at once: `print` may write the end of the line apart
+            file.flush()
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def _has_cut_line(file: TextIO) -> bool:
+    """Whether a regular file, which may be open for writing only, has a last line without an end."""
+    try:
+        descriptor = file.fileno()
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode) or not facts.st_size:
+            return False
+        with Path(f"/dev/fd/{descriptor}").open("rb") as reader:
+            reader.seek(-1, os.SEEK_END)
+            return reader.read(1) != b"\n"
+    except (OSError, ValueError):  # a stream without a descriptor, or a system that cannot open it again
+        return False
 
 
 class HttpTarget:

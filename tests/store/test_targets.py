@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import pytest
 import svix
@@ -77,6 +77,34 @@ def test_lines_of_json(event: Event, capsys: pytest.CaptureFixture[str]) -> None
     open_target("stdout")(event)
     assert capsys.readouterr().out == file.getvalue()
     assert Event.from_dict(json.loads(file.getvalue())) == event
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("", ""), ('{"key"', '{"key"\n'), ("{}\n", "{}\n")], ids=["empty", "cut", "whole"]
+)
+def test_a_line_that_a_killed_process_has_cut_stays_a_line(
+    event: Event, tmp_path: Path, before: str, after: str
+) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text(before)
+    with path.open("a") as file:
+        target = LineTarget(file)
+        target(event)
+        target(event)
+    line = json.dumps(event.to_dict())
+    assert path.read_text() == f"{after}{line}\n{line}\n"
+
+
+def test_a_line_and_its_end_are_written_at_once(event: Event) -> None:
+    class Unbuffered(StringIO):
+        writes: ClassVar[list[str]] = []
+
+        def write(self, text: str) -> int:
+            self.writes.append(text)
+            return len(text)
+
+    LineTarget(Unbuffered())(event)
+    assert Unbuffered.writes == [f"{json.dumps(event.to_dict())}\n"]
 
 
 def test_a_request_is_signed_and_has_the_key_of_the_event(server: Server, event: Event) -> None:
