@@ -15,12 +15,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
+from uuid import uuid4
 
 import pytest
 from celery import Celery
+from redis import Redis
 
 import taskbridge as tb
-from taskbridge.celery import relay, submit
+from taskbridge.celery import relay, submit, task_id_of
+from taskbridge.store import Event
 from taskbridge.testing import Emulator
 
 from .conftest import PNG, ended_task, until
@@ -43,7 +46,13 @@ app.conf.update(
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
-    broker_transport_options={"visibility_timeout": 4},
+    # Seconds, in place of 300 and 100, until another worker has the messages of one that was killed.
+    broker_transport_options={
+        "visibility_timeout": 4,
+        "unacked_mutex_expire": 5,
+        "unacked_restore_interval": 2,
+        "unacked_restore_throttle": 1,
+    },
 )
 store = tb.Store(os.environ["STORE"])
 
@@ -83,7 +92,7 @@ def broker(tmp_path: Path) -> Iterator[str]:
     if REDIS is None:
         pytest.skip("no redis-server: install Debian's package redis-server")
     port = free_port()
-    words = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    words = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--dir", str(tmp_path)]
     with subprocess.Popen([REDIS, *words], stdout=subprocess.DEVNULL) as process:
         until(lambda: is_listening(port))
         yield f"redis://127.0.0.1:{port}/0"
@@ -134,16 +143,34 @@ def effects(folder: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def was_sent(folder: Path, task_id: str) -> bool:
+    """Whether the broker has ever got a message; its file has all that was written to it."""
+    return any(task_id.encode() in path.read_bytes() for path in folder.glob("appendonlydir/*.aof"))
+
+
+def has_messages(broker: str) -> bool:
+    """Whether the broker has a message that waits, or that a worker has not acknowledged."""
+    with Redis.from_url(broker) as client:
+        return bool(client.llen("celery") or client.hlen("unacked"))
+
+
 @pytest.mark.slow
 def test_nothing_is_lost_or_doubled_when_workers_and_the_relay_are_killed(  # noqa: PLR0917  # fixtures
     store: tb.Store, config: Path, emulator: Emulator, broker: str, start: Start, tmp_path: Path
 ) -> None:
     chance = random.Random(7)
     app = Celery(broker=broker)
-    for number in range(DOCUMENTS):
-        page = tmp_path / f"page-{number}.png"
+    jobs = {str(uuid4()): tmp_path / f"page-{number}.png" for number in range(DOCUMENTS)}
+    for number, (job, page) in enumerate(jobs.items()):
         page.write_bytes(PNG + bytes([number]))
-        app.send_task("documents.convert", args=[str(page)])
+        app.send_task("documents.convert", args=[str(page)], task_id=job)
+
+    def events() -> list[Event]:
+        return list(store.events("test"))
+
+    def is_done() -> bool:
+        return len({key for key, _, _ in effects(tmp_path)}) == 2 * DOCUMENTS
+
     with tb.Watcher(store, config=config, interval=0.05):
         running = {kind: start(kind) for kind in ("worker", "relay")}
         for _ in range(6):
@@ -152,8 +179,17 @@ def test_nothing_is_lost_or_doubled_when_workers_and_the_relay_are_killed(  # no
             victim = chance.choice(("worker", "relay"))
             kill(running[victim])
             running[victim] = start(victim)
-        # A worker looks every 100 seconds for the messages of others that were killed.
-        until(lambda: len({key for key, _, _ in effects(tmp_path)}) == 2 * DOCUMENTS, 450.0)
+        # Celery takes a message from Redis before it notes that a worker has it, so a kill in between loses it. The
+        # guide says what to do: send it again, with the same id.
+        until(lambda: not has_messages(broker), 90.0)
+        for job in jobs.keys() - {each.key for each in store.submissions()}:
+            app.send_task("documents.convert", args=[str(jobs[job])], task_id=job)
+        until(lambda: len(events()) == 2 * DOCUMENTS, 90.0)
+        until(lambda: all(was_sent(tmp_path, task_id_of(event)) for event in events()), 90.0)  # the relay has lost none
+        until(lambda: not has_messages(broker), 90.0)
+        if not is_done():
+            relay(store, app, "documents.happened", consumer="again").deliver()
+        until(is_done, 90.0)
     app.close()
     found = effects(tmp_path)
     assert {key for key, _, _ in found} == {event.key for event in store.events("test")}
