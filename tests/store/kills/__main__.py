@@ -28,7 +28,7 @@ from statistics import median
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 import taskbridge as tb
 from taskbridge.store import EventKind, Phase, State, StoreUnavailable
@@ -50,6 +50,13 @@ _LIMITS: Final = {"SIGKILL": 3.0, "SIGSTOP": 8.0}  # seconds until the next owne
 _LOGGED: Final = 30  # lines of each watcher that are printed after a violation
 _OWNING: Final = 0.8  # of the watchers that are killed
 _REPEATED: Final = 0.01  # of the polls: the target; all tasks of a seed end within seconds, so a kill repeats many
+_SESSIONS: Final = """
+SELECT pid, application_name, client_port, state, wait_event, pg_blocking_pids(pid) AS blocked_by,
+       now() - state_change AS since, now() - xact_start AS in_transaction, left(query, 200) AS statement,
+       (SELECT string_agg(concat_ws(' ', locktype, relation::regclass, classid, objid, mode, granted), '; ')
+        FROM pg_locks WHERE pg_locks.pid = pg_stat_activity.pid AND locktype IN ('advisory', 'tuple', 'transactionid'))
+FROM pg_stat_activity WHERE backend_type = 'client backend' ORDER BY pid
+"""
 _SPAWN: Final = multiprocessing.get_context("forkserver")
 
 
@@ -259,7 +266,10 @@ class Played:
             row = self._owners().get(connection)
             return row if row is not None and row.epoch > epoch else None
 
-        row = self._until(has_next, 60.0, f"no process took over {connection} after {how}")
+        try:
+            row = self._until(has_next, 60.0, f"no process took over {connection} after {how}")
+        except Violation as error:
+            raise Violation(f"{error}\n{self._sessions()}") from None
         seconds = row.owner_since - at
         self.result.takeovers[how].append(seconds)
         if seconds > limit:
@@ -313,6 +323,11 @@ class Played:
         _expect("delivered events", Counter(set(delivered)), Counter(each.key for each in events))
         self.result.again = delivered.total() - len(delivered)
         self.result.polls, self.result.repeated = seen.polls + seen.lists, seen.repeated
+
+    def _sessions(self) -> str:
+        """Return what the sessions of the database do, which locks they hold, and who holds them up."""
+        with self._store.database.reading() as opened:
+            return "\n".join(str(tuple(row)) for row in opened.execute(text(_SESSIONS)))
 
     def log(self) -> str:
         """Return what the watchers have logged last."""
