@@ -75,6 +75,30 @@ def test_owners_that_are_killed_lose_nothing_and_double_nothing(
     assert {each.phase for each in store.submissions()} == {"taken"}
 
 
+def test_an_account_that_is_configured_twice_is_divided_between_two_watchers(
+    store: tb.Store, config: Path, emulator: Emulator, tmp_path: Path
+) -> None:
+    text = config.read_text()
+    start = text.index("[connections.cloudconvert]")
+    account = text[start : text.find("\n[", start)]
+    halves = ("cloudconvert-a", "cloudconvert-b")
+    config.write_text("".join(account.replace(".cloudconvert]", f".{name}]") for name in halves))
+    keys = []
+    for number in range(20):
+        job = tmp_path / f"job-{number}.pdf"
+        job.write_bytes(b"%PDF-1.4\n" + bytes([number]))
+        keys.append(store.submit(halves[number % 2], "extract-text", job, key=f"job-{number}").key)
+    with (
+        tb.Watcher(store, config=config, connections=halves[:1], interval=0.05),
+        tb.Watcher(store, config=config, connections=halves[1:], interval=0.05),
+    ):
+        until(lambda: kinds(store)["ended"] == len(keys))
+    ended = [each for each in store.events("test") if each.kind == "ended"]
+    assert Counter(each.connection for each in ended) == dict.fromkeys(halves, 10)
+    assert {each.task.status for each in ended if each.task is not None} == {"completed"}
+    assert created(emulator) == {"cloudconvert": len(keys)}
+
+
 def test_the_next_owner_takes_over(store: tb.Store, start_owner: Any, config: Path, emulator: Emulator) -> None:
     first = start_owner()
     waiting = f"cloudconvert:{emulator.samples('cloudconvert')['waiting-upload']}"
