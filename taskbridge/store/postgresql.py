@@ -51,7 +51,7 @@ _ANSWER: Final = 60.0  # seconds without a byte after which a statement of a cal
 _KEPT: Final = 10  # connections that stay open
 _CALLERS: Final = 30  # connections that callers use at the same time; owners do not wait for one of these
 _TURN: Final = 30.0  # seconds that a caller waits for one
-_BRIEF: Final = 3.0  # seconds that a caller waits for one, and for each answer, in a brief transaction
+_BRIEF: Final = 3.0  # seconds to wait for one, and for each answer, in a brief transaction or without a lock
 
 _CONNECT: Final[dict[str, Any]] = {"connect_timeout": 5, "fallback_application_name": "taskbridge"}
 _ALIVE: Final[dict[str, Any]] = {
@@ -231,7 +231,11 @@ class PostgresDatabase(Database):
     @contextmanager
     def _reading(self, owner: OwnerLock | None) -> Generator[Connection]:
         with self._turn(owner), self._reader.connect() as connection:
-            _raw(connection).owner = owner
+            raw = _raw(connection)
+            if owner is None or owner.is_held:
+                raw.owner = owner
+            else:  # it asks before it takes the lock, and has nothing to lose but time
+                raw.answer = _BRIEF
             yield connection
 
     @contextmanager

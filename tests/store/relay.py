@@ -1,4 +1,4 @@
-"""A TCP relay to a server on this machine that can go silent, as a network does: nothing passes, nothing is closed."""
+"""A TCP relay to a server on this machine that is slow, or silent as a network is: nothing passes or is closed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ class Relay:
 
     Args:
         port: Of the server.
+
+    Attributes:
+        delay: Seconds before it passes a piece.
+        is_silent: Whether it passes nothing.
     """
 
     def __init__(self, port: int) -> None:
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
+        self.delay = 0.0
         self.is_silent = False
+        self._never = threading.Event()
         self._half = 0  # bytes; see `silence_in`
         self._selector = selectors.DefaultSelector()
         self._sockets: list[socket.socket] = [self._listener]
@@ -64,7 +70,11 @@ class Relay:
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
-        server = socket.create_connection(("127.0.0.1", self._target))
+        try:
+            server = socket.create_connection(("127.0.0.1", self._target))
+        except OSError:  # it does not run
+            client.close()
+            return
         self._sockets += [client, server]
         self._selector.register(client, selectors.EVENT_READ, server)
         self._selector.register(server, selectors.EVENT_READ, client)
@@ -72,6 +82,7 @@ class Relay:
     def _pass(self, source: socket.socket, target: socket.socket) -> None:
         try:
             content = source.recv(_SIZE)
+            self._never.wait(self.delay)
             if self._half and len(content) >= self._half and not self.is_silent:
                 target.sendall(content[: len(content) // 2])
                 self.is_silent = True

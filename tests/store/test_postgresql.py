@@ -230,6 +230,30 @@ def test_an_owner_that_is_killed_soon_after_an_outage_of_the_database_is_followe
 
 
 @pytest.mark.slow
+def test_a_watcher_far_from_the_database_takes_over_after_an_outage(
+    store: tb.Store, postgres: Cluster, postgres_url: str, config: Path
+) -> None:
+    with (
+        relay(postgres.port) as between,
+        tb.Store(postgres_url.replace(f":{postgres.port}/", f":{between.port}/")) as far,
+        tb.Watcher(far, config=config, connections=["cloudconvert"], interval=0.05) as second,
+    ):
+        until(lambda: second.owned)
+        with connected(postgres_url) as connection:  # another owner, from before the outage
+            first = Ownership(store.database, "cloudconvert")
+            connection.execute(b"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+            until(first.take)
+        wait(2.0)  # the second has tried
+        postgres.stop(immediate=True)
+        wait(2.0)  # both have noticed the outage
+        between.delay = 0.12
+        postgres.start()
+        until(first.take)
+        first.release()
+        until(lambda: second.owned, 15.0)
+
+
+@pytest.mark.slow
 def test_an_owner_that_cannot_reach_the_database_stops_asking_the_vendor(  # noqa: PLR0917  # fixtures
     store: tb.Store,
     postgres: Cluster,
