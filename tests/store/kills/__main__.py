@@ -47,6 +47,7 @@ _AT_ONCE: Final = 20  # tasks that are stored in one transaction
 _END: Final = 90.0  # seconds after which everything must have ended, and
 _END_PER_TASK: Final = 0.01  # more for each task
 _LIMITS: Final = {"SIGKILL": 3.0, "SIGSTOP": 8.0}  # seconds until the next owner
+_EVERY: Final = 5.0  # seconds between two looks at the sessions of the database while a takeover is late
 _LOGGED: Final = 30  # lines of each watcher that are printed after a violation
 _OWNING: Final = 0.8  # of the watchers that are killed
 _REPEATED: Final = 0.01  # of the polls: the target; all tasks of a seed end within seconds, so a kill repeats many
@@ -117,6 +118,7 @@ class Played:
         self._keys = folder / "keys"
         self._names = 0
         self._stopping = threading.Event()
+        self._late: list[str] = []  # the sessions of the database while a takeover is late
         self.result = Result()
         self._end = _END + tasks * _END_PER_TASK
         numbers = range(tasks)
@@ -262,14 +264,17 @@ class Played:
     def _measure(self, how: str, connection: str, epoch: int, at: float) -> None:
         limit = _LIMITS[how] + allowance(os.getloadavg()[0] / (os.cpu_count() or 1))
 
+        self._late = []
+
         def has_next() -> Any:
             row = self._owners().get(connection)
-            return row if row is not None and row.epoch > epoch else None
+            if row is not None and row.epoch > epoch:
+                return row
+            if time.time() - at > limit + len(self._late) * _EVERY:
+                self._late.append(self._sessions())
+            return None
 
-        try:
-            row = self._until(has_next, 60.0, f"no process took over {connection} after {how}")
-        except Violation as error:
-            raise Violation(f"{error}\n{self._sessions()}") from None
+        row = self._until(has_next, 60.0, f"no process took over {connection} after {how}")
         seconds = row.owner_since - at
         self.result.takeovers[how].append(seconds)
         if seconds > limit:
@@ -327,16 +332,17 @@ class Played:
     def _sessions(self) -> str:
         """Return what the sessions of the database do, which locks they hold, and who holds them up."""
         with self._store.database.reading() as opened:
-            return "\n".join(str(tuple(row)) for row in opened.execute(text(_SESSIONS)))
+            rows = [" ".join(map(str, row)) for row in opened.execute(text(_SESSIONS))]
+        return "\n".join([f"sessions at {time.time():.1f}", *rows])
 
     def log(self) -> str:
-        """Return what the watchers have logged last."""
+        """Return what a takeover that is late waits for, and what the watchers have logged last."""
         lines = [
             f"{file.stem}: {line}"
             for file in sorted(self._folder.glob("*.log"))
             for line in [each for each in file.read_text().splitlines() if "submit" not in each][-_LOGGED:]
         ]
-        return "\n".join(lines)
+        return "\n".join([*self._late, *lines])
 
     def _until(self, condition: Callable[[], Any], seconds: float, problem: str) -> Any:
         end = time.monotonic() + seconds
