@@ -139,6 +139,14 @@ class Database(ABC):
     def owner_lock(self, connection: str) -> OwnerLock:
         """Return the lock of a connection's owner, not taken yet."""
 
+    def end_writers(self, opened: Connection, owner: OwnerLock) -> None:  # noqa: B027  # only a subclass has others
+        """End what still holds rows that a new owner needs: transactions of owners before it, whose process is stopped.
+
+        Args:
+            opened: A transaction of the new owner.
+            owner: Its lock, which it holds.
+        """
+
     def files(self, connections: Iterable[str]) -> Sequence[Path]:  # noqa: ARG002  # for a subclass
         """Return the files that it consists of, if it has some of its own, with the locks of these connections."""
         return ()

@@ -185,6 +185,7 @@ class Ownership:
             self._lock.release()
             return False
         with self._database.writing(self._lock) as opened:
+            self._database.end_writers(opened, self._lock)
             account = {"connection": self.connection, "epoch": 0, "revision": 0, "position": 0}
             created = self._database.insert(ACCOUNT).values(account)
             opened.execute(created.on_conflict_do_nothing(index_elements=["connection"]))

@@ -36,6 +36,8 @@ T = TypeVar("T")
 _OLDEST: Final = 14  # the first with idle_session_timeout
 _NAMESPACE: Final = 0x7461736B  # "task": the first number of each advisory lock; the keys of other programs differ
 _MIGRATION: Final = 0  # the second number of the lock of a migration
+_WRITING: Final = _NAMESPACE + 1  # the first number of the lock that marks a transaction, and nobody waits for
+_CALLER: Final = 0  # its second number in the transaction of a caller; in that of an owner, the one of the owner's lock
 
 _IDLE: Final = 5.0  # seconds without a statement after which PostgreSQL ends the session that holds the locks
 _BEAT: Final = 1.5  # seconds between two statements of that session
@@ -46,6 +48,7 @@ _IDLE_TIMEOUT: Final = "set_config('idle_session_timeout', '5s', false)"  # _IDL
 _LOCK_WAIT: Final = "30s"  # for a row that another transaction has locked
 _OWNER_PAUSE: Final = "5s"  # between two statements of an owner's transaction, before PostgreSQL ends it
 _CALLER_PAUSE: Final = "60s"  # the same for `Store.begin`, whose block may read large files
+_STUCK: Final = 60.0  # seconds that a caller may need to send a statement, once a new owner waits for it
 _ANSWER: Final = 60.0  # seconds without a byte after which a statement of a caller ends; longer than _LOCK_WAIT
 
 _KEPT: Final = 10  # connections that stay open
@@ -76,7 +79,19 @@ SELECT set_config('lock_timeout', '{_LOCK_WAIT}', true),
        set_config('synchronous_commit',
                   CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
                   ELSE current_setting('synchronous_commit') END, true),
+       pg_advisory_xact_lock_shared({_WRITING}, %s),
        extract(epoch FROM clock_timestamp())::float8
+"""  # noqa: S608  # constants
+
+# PostgreSQL ends a transaction whose process is stopped between two statements, and not one whose process is stopped
+# between two messages of a statement: libpq sends the parameters, if they are long, apart from the order to execute it.
+_END_WRITERS: Final = f"""
+SELECT count(pg_terminate_backend(pid))
+FROM pg_locks JOIN pg_stat_activity AS session USING (pid)
+WHERE locktype = 'advisory' AND classid = {_WRITING} AND pid <> pg_backend_pid()
+  AND datname = current_database() AND usename = current_user
+  AND (objid::bigint = %(owner)s OR objid = {_CALLER} AND state = 'active' AND wait_event = 'ClientRead'
+       AND state_change < clock_timestamp() - %(stuck)s * interval '1 s')
 """  # noqa: S608  # constants
 
 # A document with all rows takes half the time of a row at a time.
@@ -141,9 +156,9 @@ class PostgresDatabase(Database):
         is_pooled = lock_url is not None
 
         def connect() -> psycopg.Connection[Any]:
-            # A prepared statement is one message: if this process is stopped while it sends a long one, the session
-            # counts as idle, so that PostgreSQL ends it. Between two messages of one statement it would wait without
-            # end. A pooler passes statements of one client to several sessions, of which each prepares its own.
+            # The parameters of a prepared statement are one message: if this process is stopped while it sends long
+            # ones, the session counts as idle, so that PostgreSQL ends it. See `end_writers` for the moment after it.
+            # A pooler passes statements of one client to several sessions, of which each prepares its own.
             return BoundedConnection.connect(self._conninfo, prepare_threshold=None if is_pooled else 0)
 
         engine = create_engine(
@@ -210,6 +225,14 @@ class PostgresDatabase(Database):
         """Return the lock of a connection's owner, not taken yet."""
         return AdvisoryLock(self, connection)
 
+    def end_writers(self, opened: Connection, owner: OwnerLock) -> None:
+        """End the transactions of owners before this one, and of callers that have stopped in a statement."""
+        number = self._number(owner) % (1 << 32)  # it is unsigned there
+        opened.exec_driver_sql(_END_WRITERS, {"owner": number, "stuck": _STUCK})
+
+    def _number(self, owner: OwnerLock) -> int:
+        return self.session.number(owner.connection) if isinstance(owner, AdvisoryLock) else _CALLER
+
     def now(self) -> float:
         """Return seconds since the epoch, by the clock of the database: those of machines may differ by minutes."""
         if not self._follows or self._base is None:
@@ -243,14 +266,15 @@ class PostgresDatabase(Database):
         with self._turn(owner), self.engine.begin() as connection:
             _raw(connection).owner = owner
             pause = _CALLER_PAUSE if owner is None else _OWNER_PAUSE
-            self._follow(connection.exec_driver_sql(_BEGIN_WRITING, (pause,)).one()[-1])
+            number = _CALLER if owner is None else self._number(owner)
+            self._follow(connection.exec_driver_sql(_BEGIN_WRITING, (pause, number)).one()[-1])
             yield connection
 
     @contextmanager
     def _briefly(self) -> Generator[Connection]:
         with self._turn(None, _BRIEF), self.engine.begin() as connection:
             _raw(connection).answer = _BRIEF
-            self._follow(connection.exec_driver_sql(_BEGIN_WRITING, (_OWNER_PAUSE,)).one()[-1])
+            self._follow(connection.exec_driver_sql(_BEGIN_WRITING, (_OWNER_PAUSE, _CALLER)).one()[-1])
             yield connection
 
     @contextmanager
@@ -543,13 +567,17 @@ class LockSession:
         return value
 
     def _key(self, lock: AdvisoryLock) -> str:
-        """Return the key of a lock as two numbers.
+        """Return the key of a lock as two numbers."""
+        return f"{_NAMESPACE}, {self.number(lock.connection)}"
 
-        The second is a hash of schema and connection. Of a hundred connections, two have the same in one of a million
-        cases; then these two can be owned by the same process only, and by that both at a time.
+    def number(self, connection: str) -> int:
+        """Return the second number of the key of a lock, not 0; known once a lock was taken.
+
+        It is a hash of schema and connection. Of a hundred connections, two have the same in one of a million cases;
+        then these two can be owned by the same process only, and by that both at a time.
         """
-        digest = blake2b(f"{self._schema}\0{lock.connection}".encode(), digest_size=4).digest()
-        return f"{_NAMESPACE}, {int.from_bytes(digest, 'big', signed=True) or 1}"
+        digest = blake2b(f"{self._schema}\0{connection}".encode(), digest_size=4).digest()
+        return int.from_bytes(digest, "big", signed=True) or 1
 
 
 def is_behind_pooler(connect: Callable[[], psycopg.Connection[Any]]) -> bool:

@@ -31,6 +31,8 @@ class Relay:
         self.is_silent = False
         self._never = threading.Event()
         self._half = 0  # bytes; see `silence_in`
+        self._long = 0  # bytes; see `silence_after`
+        self._left: int | None = None  # bytes that it still passes
         self._selector = selectors.DefaultSelector()
         self._sockets: list[socket.socket] = [self._listener]
         wake, self._wake = socket.socketpair()
@@ -47,6 +49,10 @@ class Relay:
     def silence_in(self, size: int) -> None:
         """Do so in the middle of the next piece of at least so many bytes."""
         self._half = size
+
+    def silence_after(self, size: int) -> None:
+        """Do so after the parameters of a statement of PostgreSQL that have at least so many bytes."""
+        self._long = size
 
     def close(self) -> None:
         """Close all connections."""
@@ -86,7 +92,13 @@ class Relay:
             if self._half and len(content) >= self._half and not self.is_silent:
                 target.sendall(content[: len(content) // 2])
                 self.is_silent = True
-            if not self.is_silent:
+            if self._long and content[:1] == b"B" and (length := int.from_bytes(content[1:5], "big")) >= self._long:
+                self._long, self._left = 0, length + 1
+            if self._left is not None and not self.is_silent:
+                target.sendall(content[: self._left])
+                self._left -= len(content)
+                self.is_silent = self._left <= 0
+            elif not self.is_silent:
                 target.sendall(content) if content else target.shutdown(socket.SHUT_WR)
         except OSError:
             content = b""

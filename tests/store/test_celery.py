@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -150,7 +151,7 @@ def was_sent(folder: Path, task_id: str) -> bool:
 
 def has_messages(broker: str) -> bool:
     """Whether the broker has a message that waits, or that a worker has not acknowledged."""
-    with Redis.from_url(broker) as client:
+    with Redis(port=urlsplit(broker).port or 0) as client:
         return bool(client.llen("celery") or client.hlen("unacked"))
 
 

@@ -83,7 +83,7 @@ def test_an_account_that_is_configured_twice_is_divided_between_two_watchers(
     account = text[start : text.find("\n[", start)]
     halves = ("cloudconvert-a", "cloudconvert-b")
     config.write_text("".join(account.replace(".cloudconvert]", f".{name}]") for name in halves))
-    keys = []
+    keys: list[str] = []
     for number in range(20):
         job = tmp_path / f"job-{number}.pdf"
         job.write_bytes(b"%PDF-1.4\n" + bytes([number]))

@@ -91,7 +91,7 @@ def wait(seconds: float) -> None:
 
 
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'"
 
 
 def kinds(store: tb.Store) -> Counter[str]:
@@ -280,8 +280,9 @@ def test_an_owner_that_cannot_reach_the_database_stops_asking_the_vendor(  # noq
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("moment", ["silence_in", "silence_after"])
 def test_an_owner_that_is_cut_off_while_it_sends_a_long_statement_is_followed_within_seconds(
-    store: tb.Store, postgres: Cluster, postgres_url: str
+    store: tb.Store, postgres: Cluster, postgres_url: str, moment: str
 ) -> None:
     with (
         relay(postgres.port) as between,
@@ -292,7 +293,7 @@ def test_an_owner_that_is_cut_off_while_it_sends_a_long_statement_is_followed_wi
 
         def write() -> None:
             with suppress(StoreUnavailable, OwnershipLost), first.writing() as opened:
-                between.silence_in(4096)
+                getattr(between, moment)(4096)
                 opened.exec_driver_sql("SELECT %s::text", ("x" * 200_000,))
 
         writing = threading.Thread(target=write)
@@ -304,6 +305,34 @@ def test_an_owner_that_is_cut_off_while_it_sends_a_long_statement_is_followed_wi
         writing.join(30.0)
         assert not writing.is_alive()
         second.release()
+
+
+@pytest.mark.slow
+def test_a_caller_that_is_cut_off_while_it_sends_a_long_statement_holds_up_no_new_owner(
+    store: tb.Store, postgres: Cluster, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskbridge.store.postgresql._STUCK", 0.5)
+    with (
+        relay(postgres.port) as between,
+        tb.Store(postgres_url.replace(f":{postgres.port}/", f":{between.port}/")) as cut_off,
+    ):
+        owner = Ownership(store.database, "acme")
+
+        def write() -> None:
+            with suppress(StoreUnavailable), cut_off.begin() as tx:
+                tx.watch("acme:t1")  # locks the account's row
+                between.silence_after(4096)
+                tx.watch("acme:t2", meta={"text": "x" * 200_000})
+
+        writing = threading.Thread(target=write, daemon=True)
+        writing.start()
+        until(lambda: between.is_silent)
+        wait(1.0)
+        assert owner.take()
+        owner.release()
+        assert not store.find()
+    writing.join(30.0)
+    assert not writing.is_alive()
 
 
 def test_a_restart_of_the_database_between_two_calls_is_no_error(store: tb.Store, postgres: Cluster) -> None:

@@ -111,7 +111,7 @@ def end_tasks(store: tb.Store, connection: str, numbers: range) -> set[str]:
 
 def records(path: Path) -> list[dict[str, Any]]:
     """Return the records of whole lines; a process that was killed may have left half a line."""
-    found = []
+    found: list[dict[str, Any]] = []
     for line in path.read_text().splitlines():
         with suppress(json.JSONDecodeError):
             found.append(json.loads(line))
