@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test docs changelog clean
+.PHONY: demo test mypy pyright docs changelog clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/taskbridge demo
@@ -14,9 +14,14 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/mypy
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	@$(MAKE) --no-print-directory --jobs=2 mypy pyright
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+
+mypy: $(VENV)/.test
+	$(BIN)/mypy
+
+pyright: $(VENV)/.test
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # Checks links, anchors, generated regions and code blocks, then builds the site into build/docs/site.
 docs: $(VENV)/.test
