@@ -146,7 +146,7 @@ def effects(folder: Path) -> list[Any]:
 
 def was_sent(folder: Path, task_id: str) -> bool:
     """Whether the broker has ever got a message; its file has all that was written to it."""
-    return any(task_id.encode() in path.read_bytes() for path in folder.glob("appendonlydir/*.aof"))
+    return any(task_id.encode() in path.read_bytes() for path in folder.rglob("*.aof"))
 
 
 def has_messages(broker: str) -> bool:
