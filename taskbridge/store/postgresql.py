@@ -36,7 +36,7 @@ T = TypeVar("T")
 _OLDEST: Final = 14  # the first with idle_session_timeout
 _NAMESPACE: Final = 0x7461736B  # "task": the first number of each advisory lock; the keys of other programs differ
 _MIGRATION: Final = 0  # the second number of the lock of a migration
-_WRITING: Final = _NAMESPACE + 1  # the first number of the lock that marks a transaction, and nobody waits for
+_WRITING: Final = _NAMESPACE + 1  # the first number of a lock that only marks a transaction: it is shared
 _CALLER: Final = 0  # its second number in the transaction of a caller; in that of an owner, the one of the owner's lock
 
 _IDLE: Final = 5.0  # seconds without a statement after which PostgreSQL ends the session that holds the locks
