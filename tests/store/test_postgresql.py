@@ -30,7 +30,7 @@ from taskbridge.testing import Emulator
 
 from .conftest import OWNER, PNG, ended_task, until
 from .postgresql import PASSWORD, USER, Cluster
-from .relay import relay
+from .relay import Relay, relay
 
 pytestmark = pytest.mark.slow
 
@@ -90,7 +90,18 @@ def wait(seconds: float) -> None:
     until(lambda: monotonic() > end)
 
 
+@contextmanager
+def relayed(postgres: Cluster, url: str) -> Generator[tuple[Relay, tb.Store]]:
+    """Open a store through a relay."""
+    with relay(postgres.port) as between, tb.Store(url.replace(f":{postgres.port}/", f":{between.port}/")) as opened:
+        yield between, opened
+
+
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+STUCK = (
+    "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event = 'ClientRead' "
+    "AND state_change < clock_timestamp() - interval '0.6 s'"
+)
 LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'"
 
 
@@ -234,8 +245,7 @@ def test_a_watcher_far_from_the_database_takes_over_after_an_outage(
     store: tb.Store, postgres: Cluster, postgres_url: str, config: Path
 ) -> None:
     with (
-        relay(postgres.port) as between,
-        tb.Store(postgres_url.replace(f":{postgres.port}/", f":{between.port}/")) as far,
+        relayed(postgres, postgres_url) as (between, far),
         tb.Watcher(far, config=config, connections=["cloudconvert"], interval=0.05) as second,
     ):
         until(lambda: second.owned)
@@ -284,10 +294,7 @@ def test_an_owner_that_cannot_reach_the_database_stops_asking_the_vendor(  # noq
 def test_an_owner_that_is_cut_off_while_it_sends_a_long_statement_is_followed_within_seconds(
     store: tb.Store, postgres: Cluster, postgres_url: str, moment: str
 ) -> None:
-    with (
-        relay(postgres.port) as between,
-        tb.Store(postgres_url.replace(f":{postgres.port}/", f":{between.port}/")) as cut_off,
-    ):
+    with relayed(postgres, postgres_url) as (between, cut_off):
         first, second = Ownership(cut_off.database, "acme"), Ownership(store.database, "acme")
         assert first.take()
 
@@ -312,10 +319,7 @@ def test_a_caller_that_is_cut_off_while_it_sends_a_long_statement_holds_up_no_ne
     store: tb.Store, postgres: Cluster, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskbridge.store.postgresql._STUCK", 0.5)
-    with (
-        relay(postgres.port) as between,
-        tb.Store(postgres_url.replace(f":{postgres.port}/", f":{between.port}/")) as cut_off,
-    ):
+    with relayed(postgres, postgres_url) as (between, cut_off):
         owner = Ownership(store.database, "acme")
 
         def write() -> None:
@@ -326,8 +330,7 @@ def test_a_caller_that_is_cut_off_while_it_sends_a_long_statement_holds_up_no_ne
 
         writing = threading.Thread(target=write, daemon=True)
         writing.start()
-        until(lambda: between.is_silent)
-        wait(1.0)
+        until(lambda: row(postgres_url, STUCK)[0])
         assert owner.take()
         owner.release()
         assert not store.find()
