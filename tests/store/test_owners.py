@@ -92,7 +92,7 @@ def test_an_account_that_is_configured_twice_is_divided_between_two_watchers(
         tb.Watcher(store, config=config, connections=halves[:1], interval=0.05) as first,
         tb.Watcher(store, config=config, connections=halves[1:], interval=0.05) as second,
     ):
-        until(lambda: (first.owned, second.owned) == (set(halves[:1]), set(halves[1:])))
+        until(lambda: (first.owned, second.owned) == (frozenset(halves[:1]), frozenset(halves[1:])))
         until(lambda: kinds(store)["ended"] == len(keys))
     ended = [each for each in store.events("test") if each.kind == "ended"]
     assert Counter(each.connection for each in ended) == dict.fromkeys(halves, 10)
