@@ -6,9 +6,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-# Otherwise each program that a test starts compiles taskbridge again.
-unexport PYTHONDONTWRITEBYTECODE
-
 .PHONY: demo test mypy pyright docs changelog clean
 
 demo: $(VENV)/.demo
