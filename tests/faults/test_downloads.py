@@ -90,7 +90,7 @@ def link(server: FaultServer, path: str = "/a.pdf", **fields: Any) -> TaskFile:
     return TaskFile(**said)
 
 
-# A process of its own, whose files stay small.
+# A process of its own, whose files stay small; with -B, because others would read compiled files that are cut.
 LIMITED: Final = """
 import json, resource, sys
 from pathlib import Path
@@ -110,7 +110,7 @@ print(json.dumps([[each.__name__ for each in type(result).__mro__], str(result)]
 def limited(limit: int, driver: Driver, url: str, folder: Path, size: int | None = None) -> tuple[list[str], str]:
     """Download with a limit to the bytes of a file; return the names of the result's classes, and its text."""
     root = str(Path(__file__).parents[1])
-    command = [sys.executable, "-c", LIMITED, root, str(limit), driver, url, str(folder), json.dumps(size)]
+    command = [sys.executable, "-B", "-c", LIMITED, root, str(limit), driver, url, str(folder), json.dumps(size)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60.0, check=True)
     kinds, text = json.loads(done.stdout)
     return kinds, text

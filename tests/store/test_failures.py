@@ -113,7 +113,7 @@ def test_an_owner_whose_disk_is_full_sends_nothing_until_it_can_write(
 ) -> None:
     path = tmp_path / "taskbridge.db"
     with tb.Store(path) as store:
-        words = [sys.executable, "-c", FULL_DISK, str(path), str(config), "scan-documents"]
+        words = [sys.executable, "-B", "-c", FULL_DISK, str(path), str(config), "scan-documents"]
         with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
             assert owner.stdin is not None
             assert owner.stdout is not None
